@@ -1,0 +1,444 @@
+"""The door between Python and C: checks, releases the GIL, turns outcomes into results. No arithmetic happens here.
+
+For chaos.network and the engine-facing helpers beside it; users go through `chaos`.
+"""
+import os
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
+
+cdef extern from "registry.h" nogil:
+    enum: MAX_INPUTS
+    enum: MAX_OPTIONS
+    enum: STALENESS_BINS
+    ctypedef struct shape:
+        int c, h, w
+    ctypedef struct geometry:
+        shape out
+        size_t weight_size
+    ctypedef struct layer_kind:
+        const char *name
+        int n_parameters
+        ptrdiff_t (*locate)(const geometry *g, int k, ptrdiff_t i) noexcept nogil
+    ctypedef struct loss_kind:
+        const char *name
+    ctypedef struct update_kind:
+        const char *name
+    ctypedef struct instruction_set:
+        const char *name
+        int lanes
+        const layer_kind *const *layers
+        const loss_kind *const *losses
+        const update_kind *const *updates
+        double (*fma_seconds)(long rounds) noexcept nogil
+        long fma_flops
+    ctypedef struct strategy:
+        const char *name
+        int single
+    ctypedef struct plan_node:
+        const layer_kind *kind
+        geometry g
+        size_t weight_at
+    ctypedef struct plan_t "plan":
+        const instruction_set *isa
+        int n_nodes, output
+        plan_node *node
+        size_t weight_size
+    ctypedef struct tally:
+        int64_t images, errors
+        double loss
+        int64_t *staleness
+        int64_t staleness_sum, staleness_max, updates, lock_failures, give_ways
+    ctypedef struct images_t "images":
+        const uint8_t *bytes
+        const float *floats
+        const int64_t *labels
+        const int64_t *order
+    ctypedef struct worker_t "worker":
+        float *dw
+    ctypedef struct shared_weights:
+        int n_stripes
+    ctypedef struct engine_t "engine":
+        shared_weights shared
+        worker_t **worker
+        int chunk
+        int64_t failed_at
+        tally total
+    enum outcome:
+        DONE, STOPPED, DIVERGED, NO_MEMORY, NO_TEAM
+    enum phase:
+        TRAIN, TEST, FORWARD, GRADIENTS
+    const instruction_set *supported_isa(int i)
+    const strategy *strategy_at(int i)
+    plan_t *plan_new(const instruction_set *isa)
+    void plan_free(plan_t *p)
+    int plan_add_input(plan_t *p, shape s, const char **reason)
+    int plan_add(plan_t *p, const char *kind, int n_inputs, const int *input, int channels, int n_options,
+                 const int *option, const char **reason)
+    int plan_finish(plan_t *p, int output)
+    engine_t *engine_new(const plan_t *p, float *weights, int n_workers, int batch, size_t stripe_bytes,
+                         const strategy *how, const update_kind *rule, const loss_kind *loss)
+    void engine_free(engine_t *e)
+    int engine_run(engine_t *e, phase ph, const images_t *data, int64_t begin, int64_t end, float lr, float *out)
+    void engine_stop(engine_t *e)
+    void engine_clear(engine_t *e)
+    int64_t engine_position(const engine_t *e)
+    size_t engine_worker_bytes(const plan_t *p, int n_stripes, int chunk)
+
+cdef extern from *:
+    """
+    #ifndef CHAOS_BUILD_INFO
+    #define CHAOS_BUILD_INFO "unknown"
+    #endif
+    static const int has_openmp = CHAOS_OPENMP;
+    """
+    const char *CHAOS_BUILD_INFO
+    const int has_openmp
+
+OPENMP = bool(has_openmp)
+BUILD_INFO = CHAOS_BUILD_INFO.decode()
+
+
+# ---- names ----
+
+def instruction_sets():
+    """Names of the instruction sets that this machine and its operating system support, slowest first."""
+    names = []
+    while supported_isa(<int>len(names)) != NULL:
+        names.append(supported_isa(<int>len(names)).name.decode())
+    return names
+
+
+def _pick_isa():
+    known = ["generic", "avx2", "avx512"]
+    here = instruction_sets()
+    cap = os.environ.get("CHAOS_ISA", "").strip().lower()
+    if not cap:
+        return here[-1]
+    if cap not in known:
+        raise ValueError(f"CHAOS_ISA={cap!r} is not an instruction set; known: {', '.join(known)}")
+    return [name for name in here if known.index(name) <= known.index(cap)][-1]
+
+
+_isa = _pick_isa()
+
+
+def get_isa():
+    """Name of the instruction set that new plans are made for."""
+    return _isa
+
+
+def set_isa(name):
+    """Makes new plans use the named instruction set; ValueError if the machine does not support it."""
+    global _isa
+    if name not in instruction_sets():
+        raise ValueError(f"instruction set {name!r} is not supported here; supported: {', '.join(instruction_sets())}")
+    _isa = name
+
+
+cdef const instruction_set *_find_isa(name) except NULL:
+    cdef int i = 0
+    while supported_isa(i) != NULL:
+        if supported_isa(i).name == name.encode():
+            return supported_isa(i)
+        i += 1
+    raise ValueError(f"instruction set {name!r} is not supported here; supported: {', '.join(instruction_sets())}")
+
+
+def strategies():
+    """Names of the strategies of the core."""
+    names = []
+    while strategy_at(<int>len(names)) != NULL:
+        names.append(strategy_at(<int>len(names)).name.decode())
+    return names
+
+
+def layer_kinds():
+    """Names of the layer kinds of the core, each with its number of parameters."""
+    cdef const layer_kind *const *k = supported_isa(0).layers
+    names = {}
+    while k[0] != NULL:
+        names[k[0].name.decode()] = k[0].n_parameters
+        k += 1
+    return names
+
+
+def losses():
+    """Names of the losses of the core."""
+    cdef const loss_kind *const *k = supported_isa(0).losses
+    names = []
+    while k[0] != NULL:
+        names.append(k[0].name.decode())
+        k += 1
+    return names
+
+
+def updates():
+    """Names of the update rules of the core."""
+    cdef const update_kind *const *k = supported_isa(0).updates
+    names = []
+    while k[0] != NULL:
+        names.append(k[0].name.decode())
+        k += 1
+    return names
+
+
+def fma_gflops(isa=None, double seconds=0.05):
+    """Fused (generic: separate) multiply-add rate of this core in GFLOP/s, measured for about `seconds`."""
+    cdef const instruction_set *s = _find_isa(isa or _isa)
+    cdef long rounds = 100_000
+    cdef double t
+    with nogil:
+        t = s.fma_seconds(rounds)
+        while t < seconds:
+            rounds *= 2
+            t = s.fma_seconds(rounds)
+    return rounds * <double>s.fma_flops / t * 1e-9
+
+
+# ---- plan ----
+
+cdef class Plan:
+    """The geometry of a network for one instruction set. Node 0 is the input; nodes are added in topological order."""
+
+    cdef plan_t *p
+    cdef bint finished
+
+    def __cinit__(self, int c, int h, int w, isa=None):
+        cdef const char *reason = NULL
+        cdef shape s
+        if min(c, h, w) < 1:
+            raise ValueError(f"input shape must be positive, not {(c, h, w)}")
+        self.p = plan_new(_find_isa(isa or _isa))
+        s.c, s.h, s.w = c, h, w
+        if self.p == NULL or plan_add_input(self.p, s, &reason) < 0:
+            raise MemoryError("out of memory for the plan")
+
+    def __dealloc__(self):
+        plan_free(self.p)
+
+    def add(self, kind, inputs, int channels, options):
+        """Adds a layer; returns its node number. ValueError with the core's reason where the geometry is impossible."""
+        cdef int input[MAX_INPUTS]
+        cdef int option[MAX_OPTIONS]
+        cdef const char *reason = NULL
+        cdef int i, node
+        cdef bytes name = kind.encode()
+        if self.finished:
+            raise ValueError("the plan is finished")
+        if not 1 <= len(inputs) <= MAX_INPUTS or len(options) > MAX_OPTIONS:
+            raise ValueError(f"a layer takes 1 to {MAX_INPUTS} inputs, not {len(inputs)}")
+        for i in range(<int>len(inputs)):
+            input[i] = inputs[i]
+        for i in range(<int>len(options)):
+            option[i] = options[i]
+        node = plan_add(self.p, name, <int>len(inputs), input, channels, <int>len(options), option, &reason)
+        if node < 0:
+            raise ValueError(reason.decode())
+        return node
+
+    def finish(self, int output):
+        """Makes `output` the node that the loss looks at; nothing can be added afterwards."""
+        if self.finished or not 0 < output < self.p.n_nodes:
+            raise ValueError(f"no such node: {output}")
+        if plan_finish(self.p, output) < 0:
+            raise MemoryError("out of memory for the plan")
+        self.finished = True
+
+    cdef plan_node *_node(self, int node) except NULL:
+        if not 0 <= node < self.p.n_nodes:
+            raise IndexError(node)
+        return &self.p.node[node]
+
+    def shape(self, int node):
+        """Output shape (c, h, w) of a node."""
+        cdef shape s = self._node(node).g.out
+        return s.c, s.h, s.w
+
+    def block(self, int node):
+        """Where the node's weights are in the weight vector: (first, size) in floats."""
+        cdef plan_node *n = self._node(node)
+        return n.weight_at, n.g.weight_size
+
+    def positions(self, int node, int k, int64_t[::1] out):
+        """Position in the weight vector of every element of the node's parameter k (0 weight, 1 bias), in the order of
+        its PyTorch shape; ValueError if the parameter has another number of elements than `out`."""
+        cdef plan_node *n = self._node(node)
+        cdef Py_ssize_t i
+        cdef ptrdiff_t at
+        if n.kind == NULL or n.kind.locate == NULL or not 0 <= k < n.kind.n_parameters:
+            raise ValueError(f"node {node} has no parameter {k}")
+        for i in range(out.shape[0]):
+            at = n.kind.locate(&n.g, k, i)
+            if at < 0:
+                raise ValueError(f"parameter {k} of node {node} has {i} elements, not {out.shape[0]}")
+            out[i] = <int64_t>n.weight_at + at
+        if n.kind.locate(&n.g, k, out.shape[0]) >= 0:
+            raise ValueError(f"parameter {k} of node {node} has more than {out.shape[0]} elements")
+
+    @property
+    def weight_size(self):
+        """Length of the weight vector in floats, padding included."""
+        return self.p.weight_size
+
+    @property
+    def isa(self):
+        return self.p.isa.name.decode()
+
+
+# ---- engine ----
+
+cdef class Engine:
+    """Workers on one weight vector. One phase runs at a time; `position` and `stop` may be called meanwhile."""
+
+    cdef engine_t *e
+    cdef Plan plan
+    cdef float[::1] weights
+    cdef readonly int workers
+    cdef readonly int batch_size
+    cdef bint busy
+
+    def __cinit__(self, Plan plan not None, float[::1] weights not None, int workers=1, strategy="sequential",
+                  loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384):
+        cdef const loss_kind *const *l = plan.p.isa.losses
+        cdef const update_kind *const *u = plan.p.isa.updates
+        cdef int s = 0
+        if not plan.finished:
+            raise ValueError("the plan is not finished")
+        if weights.shape[0] != <Py_ssize_t>plan.p.weight_size:
+            raise ValueError(f"the weight vector has {weights.shape[0]} floats, the plan wants {plan.p.weight_size}")
+        if weights.shape[0] and <uintptr_t>&weights[0] % 64:
+            raise ValueError("the weight vector must be 64-byte aligned")
+        if not 1 <= workers <= 4096:
+            raise ValueError(f"workers must be in 1..4096, not {workers}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        if stripe_bytes < 64:
+            raise ValueError(f"stripe_bytes must be at least 64, not {stripe_bytes}")
+        if workers > 1 and not has_openmp:
+            raise RuntimeError(f"workers={workers}, but chaos was built without OpenMP, so only 1 worker can run; "
+                               "install a compiler with OpenMP and build again")
+        while strategy_at(s) != NULL and strategy_at(s).name != strategy.encode():
+            s += 1
+        while l[0] != NULL and l[0].name != loss.encode():
+            l += 1
+        while u[0] != NULL and u[0].name != update.encode():
+            u += 1
+        if strategy_at(s) == NULL or l[0] == NULL or u[0] == NULL:
+            raise ValueError(f"the core does not know one of {strategy!r}, {loss!r}, {update!r}")
+        if strategy_at(s).single and workers != 1:
+            raise ValueError(f"strategy {strategy!r} runs with one worker, not {workers}")
+        self.plan = plan
+        self.weights = weights
+        self.workers = workers
+        self.batch_size = batch_size
+        self.e = engine_new(plan.p, &weights[0] if weights.shape[0] else NULL, workers, batch_size, stripe_bytes,
+                            strategy_at(s), u[0], l[0])
+        if self.e == NULL:
+            raise MemoryError("out of memory for the engine")
+
+    def __dealloc__(self):
+        engine_free(self.e)
+
+    def run(self, str what, const uint8_t[::1] pixels=None, const float[::1] values=None, const int64_t[::1] labels=None,
+            const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, float lr=0.0, float[:, ::1] out=None):
+        """Runs one phase over images `order[begin:end]` and returns its counts as a dict.
+
+        what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
+        `gradient`). Exactly one of pixels (uint8) and values (float32) holds the images, flat, each (c, h, w).
+        """
+        cdef shape s = self.plan.p.node[0].g.out
+        cdef Py_ssize_t size = <Py_ssize_t>s.c * s.h * s.w, count, last, i
+        cdef int classes
+        cdef images_t data
+        cdef phase ph
+        cdef float *to = NULL
+        cdef int status
+        s = self.plan.p.node[self.plan.p.output].g.out
+        classes = s.c * s.h * s.w
+        if what not in ("train", "test", "forward", "gradients"):
+            raise ValueError(f"unknown phase {what!r}")
+        ph = {"train": TRAIN, "test": TEST, "forward": FORWARD, "gradients": GRADIENTS}[what]
+        if (pixels is None) == (values is None):
+            raise ValueError("either pixels or values must be given")
+        count = pixels.shape[0] if pixels is not None else values.shape[0]
+        if count % size:
+            raise ValueError(f"{count} numbers are no whole number of images of {size}")
+        count //= size
+        last = order.shape[0] if order is not None else count
+        last = last if end is None else end
+        if not 0 <= begin <= last <= (order.shape[0] if order is not None else count):
+            raise ValueError(f"images {begin}..{last} are not within the {count} given")
+        data.bytes = &pixels[0] if pixels is not None and count else NULL
+        data.floats = &values[0] if values is not None and count else NULL
+        data.labels = NULL
+        data.order = NULL
+        if labels is not None:
+            if labels.shape[0] != count:
+                raise ValueError(f"{labels.shape[0]} labels for {count} images")
+            for i in range(count):
+                if not 0 <= labels[i] < classes:
+                    raise ValueError(f"label {labels[i]} of image {i} is not in 0..{classes - 1}, the network's outputs")
+            data.labels = &labels[0] if count else NULL
+        elif ph != FORWARD:
+            raise ValueError("labels are needed")
+        if order is not None and order.shape[0]:
+            for i in range(order.shape[0]):
+                if not 0 <= order[i] < count:
+                    raise ValueError(f"order[{i}] = {order[i]} is not one of the {count} images")
+            data.order = &order[0]
+        if ph == FORWARD:
+            if out is None or out.shape[0] < last or out.shape[1] != classes:
+                raise ValueError(f"out must be a ({last}, {classes}) float32 array")
+            to = &out[0, 0] if last else NULL
+        if self.busy:
+            raise RuntimeError("this engine is already running a phase")
+        self.busy = True
+        try:
+            with nogil:
+                status = engine_run(self.e, ph, &data, begin, last, lr, to)
+        finally:
+            self.busy = False
+        if status == NO_MEMORY:
+            raise MemoryError(f"out of memory for {self.workers} workers of {self.worker_bytes} bytes each")
+        if status == NO_TEAM:
+            raise RuntimeError(f"the OpenMP runtime did not start {self.workers} threads; OMP_THREAD_LIMIT, a limit on "
+                               "processes, or a smaller worker count may be the reason")
+        cdef tally *t = &self.e.total
+        return {
+            "status": {DONE: "done", STOPPED: "stopped", DIVERGED: "diverged"}[status],
+            "failed_at": self.e.failed_at if status == DIVERGED else None,
+            "position": engine_position(self.e),
+            "images": t.images, "errors": t.errors, "loss": t.loss,
+            "updates": t.updates, "lock_failures": t.lock_failures, "give_ways": t.give_ways,
+            "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
+            "staleness": [t.staleness[i] for i in range(min(t.staleness_max + 1, STALENESS_BINS))],
+        }
+
+    def gradient(self, float[::1] out not None):
+        """Copies the gradient of the last "gradients" phase, laid out as the weight vector."""
+        cdef Py_ssize_t i
+        if out.shape[0] != <Py_ssize_t>self.plan.p.weight_size or self.e.worker[0] == NULL:
+            raise ValueError("no gradient of that size")
+        for i in range(out.shape[0]):
+            out[i] = self.e.worker[0].dw[i]
+
+    def stop(self):
+        """Asks the running phase, or the next one, to end after the images under way; until `clear`."""
+        engine_stop(self.e)
+
+    def clear(self):
+        engine_clear(self.e)
+
+    @property
+    def position(self):
+        """How far the running phase has picked."""
+        return engine_position(self.e)
+
+    @property
+    def stripes(self):
+        return self.e.shared.n_stripes
+
+    @property
+    def worker_bytes(self):
+        """Memory of one worker in bytes."""
+        return engine_worker_bytes(self.plan.p, self.e.shared.n_stripes, self.e.chunk)

@@ -1,0 +1,87 @@
+/* The shared weight vector: the only memory that races, and the only file through which it does.
+ *
+ * Workers read weights while others add to them, without a lock and without atomics: that is Hogwild, and what SGD
+ * tolerates. It is safe on the machines we run on because an aligned 32-bit float is written whole (no torn values), and
+ * nothing but arithmetic depends on what is read: no index, no length, no pointer. The C standard calls it a data race
+ * all the same, so it is confined: shared_read hands a worker the weights of a layer, shared_update changes a stripe.
+ * Whether two workers may update one stripe at once is the strategy's business (stripe locks below).
+ *
+ * Built with CHAOS_CAREFUL the two copy through private memory in the two functions marked RACES, which are the only ones
+ * exempt from ThreadSanitizer: every other access in the program is then checked. */
+#ifndef CHAOS_SHARED_H
+#define CHAOS_SHARED_H
+
+#include "updates/update.h"
+#include <stdint.h>
+
+#ifndef CHAOS_CAREFUL
+#define CHAOS_CAREFUL 0
+#endif
+
+/* One cache line per stripe (two, because of the adjacent-line prefetcher): who holds it, how often it was updated. */
+typedef struct {
+    int32_t locked;
+    uint32_t version;
+    char apart[120];
+} stripe_state;
+
+typedef struct {
+    float *w;
+    size_t size;
+    int n_stripes;
+    stripe_state *state;
+    struct {
+        size_t at, size; /* floats */
+        int node;
+    } *stripe;
+} shared_weights;
+
+#if CHAOS_CAREFUL
+#define RACES __attribute__((noinline, no_sanitize("thread")))
+RACES static void racy_copy(volatile float *to, const volatile float *from, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] = from[i];
+}
+#endif
+
+/* The weights of one layer as they are now; `own` is the worker's room for a copy. */
+static inline const float *shared_read(const shared_weights *s, size_t at, size_t n, float *own)
+{
+#if CHAOS_CAREFUL
+    racy_copy(own + at, s->w + at, n);
+    return own + at;
+#else
+    (void)n, (void)own;
+    return s->w + at;
+#endif
+}
+
+static inline void shared_update(shared_weights *s, const update_kind *rule, size_t at, size_t n, const float *dw, float lr,
+                                 float *own)
+{
+#if CHAOS_CAREFUL
+    racy_copy(own + at, s->w + at, n);
+    rule->apply(n, own + at, dw + at, lr);
+    racy_copy(s->w + at, own + at, n);
+#else
+    (void)own;
+    rule->apply(n, s->w + at, dw + at, lr);
+#endif
+}
+
+/* Stripe locks and versions are ordinary atomics. */
+static inline int stripe_try_lock(stripe_state *t)
+{
+    int32_t open = 0;
+    return __atomic_load_n(&t->locked, __ATOMIC_RELAXED) == 0 &&
+           __atomic_compare_exchange_n(&t->locked, &open, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
+static inline void stripe_unlock(stripe_state *t) { __atomic_store_n(&t->locked, 0, __ATOMIC_RELEASE); }
+static inline uint32_t stripe_version(const stripe_state *t) { return __atomic_load_n(&t->version, __ATOMIC_RELAXED); }
+static inline void stripe_advance(stripe_state *t) /* by the only writer of the stripe */
+{
+    __atomic_store_n(&t->version, stripe_version(t) + 1, __ATOMIC_RELAXED);
+}
+
+#endif

@@ -1,0 +1,61 @@
+/* Compiles every body of cext/layers, losses and updates for the instruction set of the includer, which has set VW and
+ * ISA (the name) inside its target pragma and included isa/common.h before it. */
+#include "simd/simd.h"
+#include "simd/tiles.h"
+
+#define CHAOS_BODIES
+#include "layers/list.h"
+#include "losses/list.h"
+#include "updates/list.h"
+#undef CHAOS_BODIES
+
+static const layer_kind *const layers[] = {
+#include "layers/list.h"
+    NULL};
+static const loss_kind *const losses[] = {
+#include "losses/list.h"
+    NULL};
+static const update_kind *const updates[] = {
+#include "updates/list.h"
+    NULL};
+
+KERNEL void add_into(size_t n, float *to, const float *from)
+{
+    for (size_t i = 0; i < n; i += VW)
+        vstore(to + i, vload(to + i) + vload(from + i));
+}
+
+/* Independent multiply-adds in registers: what this core can reach, the 100 % of `fraction_of_peak`. */
+enum { CHAINS = VW == 16 ? 20 : 12 };
+KERNEL double fma_seconds(long rounds)
+{
+    vec acc[CHAINS];
+    volatile float one = 0.999999f, tiny = 1e-9f;
+    const vec a = vset(one), b = vset(tiny);
+#pragma GCC unroll 20
+    for (int i = 0; i < CHAINS; i++)
+        acc[i] = vset((float)i);
+    struct timespec from, to;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    for (long r = 0; r < rounds; r++) {
+#pragma GCC unroll 20
+        for (int i = 0; i < CHAINS; i++)
+            acc[i] = acc[i] * a + b;
+#pragma GCC unroll 20
+        for (int i = 0; i < CHAINS; i++)
+            __asm__ volatile("" : "+" VECTOR_REGISTER(acc[i]));
+    }
+    clock_gettime(CLOCK_MONOTONIC, &to);
+#pragma GCC unroll 20
+    for (int i = 1; i < CHAINS; i++)
+        acc[0] += acc[i];
+    volatile float sink = acc[0][0];
+    (void)sink;
+    return (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec);
+}
+
+#define NAME_(isa) isa_##isa
+#define NAME(isa) NAME_(isa)
+#define TEXT_(isa) #isa
+#define TEXT(isa) TEXT_(isa)
+const instruction_set NAME(ISA) = {TEXT(ISA), VW, layers, losses, updates, add_into, fma_seconds, 2L * VW * CHAINS};

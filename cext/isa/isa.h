@@ -1,0 +1,25 @@
+/* The table that every instruction set fills: the same kinds, compiled for it. Included by cext/isa/ and the engine. */
+#ifndef CHAOS_ISA_H
+#define CHAOS_ISA_H
+
+#include "layers/layer.h"
+#include "losses/loss.h"
+#include "updates/update.h"
+
+typedef struct {
+    const char *name;
+    int lanes;
+    const layer_kind *const *layers; /* all lists end with NULL */
+    const loss_kind *const *losses;
+    const update_kind *const *updates;
+    void (*add)(size_t n, float *to, const float *from); /* to += from, past the end into the slack */
+    double (*fma_seconds)(long rounds); /* time of rounds * fma_flops floating-point operations at full speed */
+    long fma_flops;
+} instruction_set;
+
+extern const instruction_set isa_generic;
+#if defined(__x86_64__)
+extern const instruction_set isa_avx2, isa_avx512;
+#endif
+
+#endif

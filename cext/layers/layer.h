@@ -1,0 +1,67 @@
+/* What a layer kind provides, and what it is given. Included by the bodies in this folder, by cext/isa/ and by the engine.
+ *
+ * A layer sees a chunk of n samples of one worker (n = 1 when the batch size is 1) and nothing else: not the engine, not
+ * the other workers. Activations lie channels innermost: sample s, pixel (y, x), channel c at s*stride + (y*W + x)*C + c;
+ * a vector of k features is the shape (k, 1, 1). Behind every sample there are SLACK floats that may be read or written
+ * freely, so that whole vectors may run over the end. Weight and gradient blocks are in the layer's own layout. */
+#ifndef CHAOS_LAYER_H
+#define CHAOS_LAYER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { MAX_INPUTS = 16, MAX_OPTIONS = 12, SLACK = 64, LANES = 16 /* widest vector: every layout pads to it */ };
+
+typedef struct {
+    int c, h, w;
+} shape;
+
+static inline size_t shape_size(shape s) { return (size_t)s.c * (size_t)s.h * (size_t)s.w; }
+static inline size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+/* The geometry of one layer in one network; fixed once set up. */
+typedef struct {
+    int n_inputs;
+    shape in[MAX_INPUTS];
+    shape out;
+    int option[MAX_OPTIONS]; /* meaning: the kind's own */
+    size_t weight_size;      /* floats of the weight block, a multiple of LANES; 0: no parameters */
+    size_t keep_size;        /* floats per sample kept from forward to backward */
+    size_t scratch_size;     /* floats that a call may use freely */
+} geometry;
+
+typedef struct {
+    const float *p;
+    size_t stride; /* floats from sample to sample */
+} source;
+
+typedef struct {
+    float *p; /* NULL: not wanted */
+    size_t stride;
+} sink;
+
+typedef struct {
+    int n; /* samples */
+    int first; /* backward: 1 overwrites dw, 0 adds to it */
+    source x[MAX_INPUTS];
+    sink y;             /* forward writes it, backward may read it */
+    const float *w;     /* weight block */
+    sink keep;          /* keep_size floats per sample */
+    float *scratch;
+    source dy;          /* backward only, from here on */
+    sink dx[MAX_INPUTS]; /* always overwritten */
+    float *dw;           /* gradient block, laid out as w; its padding stays zero */
+} call;
+
+typedef struct {
+    const char *name;
+    int n_parameters;
+    /* Fills g->out, weight_size, keep_size, scratch_size from the inputs and options; NULL or a reason. */
+    const char *(*set_up)(geometry *g);
+    /* Position in the block of element i of parameter k, counted in the order of the PyTorch shape; -1 past the end. */
+    ptrdiff_t (*locate)(const geometry *g, int k, ptrdiff_t i);
+    void (*forward)(const geometry *g, const call *c);
+    void (*backward)(const geometry *g, const call *c);
+} layer_kind;
+
+#endif

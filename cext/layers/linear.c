@@ -1,0 +1,162 @@
+/* Fully connected layer y = W x + b. Body: included by cext/isa/ only.
+ *
+ * Weight block: [input][output padded to LANES], then one row of biases. One sample streams the block once per pass, so
+ * the loops keep many outputs in registers; several samples share each weight they load. */
+
+enum { LINEAR_BIAS, LINEAR_WIDE = 8 };
+
+INLINE size_t linear_inputs(const geometry *g) { return shape_size(g->in[0]); }
+INLINE size_t linear_pad(const geometry *g) { return round_up((size_t)g->out.c, LANES); }
+
+KERNEL const char *linear_set_up(geometry *g)
+{
+    if (g->out.c < 1)
+        return "the number of outputs must be positive";
+    if (g->in[0].h != 1 || g->in[0].w != 1)
+        return "the input must be a vector: put Flatten() before it";
+    g->out.h = g->out.w = 1;
+    g->weight_size = (linear_inputs(g) + 1) * linear_pad(g);
+    g->scratch_size = linear_pad(g);
+    return NULL;
+}
+
+KERNEL ptrdiff_t linear_locate(const geometry *g, int k, ptrdiff_t i)
+{
+    ptrdiff_t in = (ptrdiff_t)linear_inputs(g), out = g->out.c, pad = (ptrdiff_t)linear_pad(g);
+    if (k == 1)
+        return i < out ? in * pad + i : -1;
+    return i < in * out ? i % in * pad + i / in : -1;
+}
+
+/* One sample, V vectors of outputs. */
+INLINE void linear_row(const int V, size_t in, size_t pad, const float *x, const float *w, const float *bias, float *y,
+                       int tail)
+{
+    vec acc[LINEAR_WIDE];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++)
+        acc[v] = vload(bias + v * VW);
+    for (size_t i = 0; i < in; i++, w += pad) {
+        vec a = vset(x[i]);
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++)
+            acc[v] += a * vload(w + v * VW);
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < V - 1; v++)
+        vstore(y + v * VW, acc[v]);
+    vstore_n(y + (V - 1) * VW, acc[V - 1], tail);
+}
+
+KERNEL void linear_forward(const geometry *g, const call *c)
+{
+    const size_t in = linear_inputs(g), pad = linear_pad(g);
+    const float *bias = c->w + in * pad;
+    const int out = g->out.c, wide = c->n == 1 ? LINEAR_WIDE : MAX_V;
+    for (int o = 0, left = (out + VW - 1) / VW; left > 0;) {
+        const int v = even_block(left, wide), tail = v == left ? out - o - (v - 1) * VW : VW;
+        const float *w = c->w + o, *b = bias + o;
+        float *y = c->y.p + o;
+        if (c->n == 1) {
+            switch (v) {
+            case 8: linear_row(8, in, pad, c->x[0].p, w, b, y, tail); break;
+            case 7: linear_row(7, in, pad, c->x[0].p, w, b, y, tail); break;
+            case 6: linear_row(6, in, pad, c->x[0].p, w, b, y, tail); break;
+            case 5: linear_row(5, in, pad, c->x[0].p, w, b, y, tail); break;
+            case 4: linear_row(4, in, pad, c->x[0].p, w, b, y, tail); break;
+            case 3: linear_row(3, in, pad, c->x[0].p, w, b, y, tail); break;
+            case 2: linear_row(2, in, pad, c->x[0].p, w, b, y, tail); break;
+            default: linear_row(1, in, pad, c->x[0].p, w, b, y, tail); break;
+            }
+        } else {
+            for (int n = 0; n < c->n;) {
+                const int rows = c->n - n < tile_rows[v] ? c->n - n : tile_rows[v];
+                ptrdiff_t at[MAX_P];
+                for (int i = 0; i < rows; i++)
+                    at[i] = (ptrdiff_t)((size_t)(n + i) * c->x[0].stride);
+                multiply_tile[v][rows](c->x[0].p, at, 1, 0, (int)in, w, pad, b, y + (size_t)n * c->y.stride,
+                                       c->y.stride, tail);
+                n += rows;
+            }
+        }
+        o += v * VW;
+        left -= v;
+    }
+}
+
+KERNEL void linear_weight_gradient(const geometry *g, const call *c)
+{
+    const size_t in = linear_inputs(g), pad = linear_pad(g);
+    const int out = g->out.c;
+    if (c->n == 1 && c->first) { /* rank one: the rows of dw are multiples of dy */
+        float *dy = c->scratch;
+        memset(dy, 0, pad * sizeof(float));
+        memcpy(dy, c->dy.p, (size_t)out * sizeof(float));
+        for (size_t i = 0; i < in; i++) {
+            vec a = vset(c->x[0].p[i]);
+            for (size_t o = 0; o < pad; o += VW)
+                vstore(c->dw + i * pad + o, a * vload(dy + o));
+        }
+    } else {
+        pixel_walk walk = {c->n, 1, 1, c->x[0], c->dy, 0, 0, out};
+        for (int o = 0, left = (out + VW - 1) / VW; left > 0;) {
+            const int v = even_block(left, MAX_V), tail = v == left ? out - o - (v - 1) * VW : VW;
+            for (size_t i = 0; i < in;) {
+                const int rows = in - i < (size_t)tile_rows[v] ? (int)(in - i) : tile_rows[v];
+                outer_tile[v][rows](&walk, (ptrdiff_t)i, o, c->dw + i * pad + o, pad, c->first, tail);
+                i += rows;
+            }
+            o += v * VW;
+            left -= v;
+        }
+    }
+    if (g->option[LINEAR_BIAS]) {
+        float *db = c->dw + in * pad;
+        for (int n = 0; n < c->n; n++) {
+            const float *dy = c->dy.p + (size_t)n * c->dy.stride;
+            for (int o = 0; o < out; o++)
+                db[o] = c->first && n == 0 ? dy[o] : db[o] + dy[o];
+        }
+    }
+}
+
+/* dx[i .. i + VW) = VW rows of W times dy; the rows past `in` are computed and thrown away. */
+INLINE void linear_rows(const float *w, size_t pad, const float *dy, float *dx, int rows)
+{
+    vec acc[VW];
+#pragma GCC unroll 16
+    for (int i = 0; i < VW; i++)
+        acc[i] = vset(0);
+    for (size_t o = 0; o < pad; o += VW) {
+        vec d = vload(dy + o);
+#pragma GCC unroll 16
+        for (int i = 0; i < VW; i++)
+            acc[i] += d * vload(w + (size_t)(i < rows ? i : rows - 1) * pad + o);
+    }
+    vstore_n(dx, vsum_rows(acc), rows);
+}
+
+KERNEL void linear_data_gradient(const geometry *g, const call *c)
+{
+    const size_t in = linear_inputs(g), pad = linear_pad(g);
+    float *dy = c->scratch;
+    for (int n = 0; n < c->n; n++) {
+        memset(dy, 0, pad * sizeof(float));
+        memcpy(dy, c->dy.p + (size_t)n * c->dy.stride, (size_t)g->out.c * sizeof(float));
+        float *dx = c->dx[0].p + (size_t)n * c->dx[0].stride;
+        size_t i = 0;
+        for (; i + VW <= in; i += VW)
+            linear_rows(c->w + i * pad, pad, dy, dx + i, VW);
+        if (i < in)
+            linear_rows(c->w + i * pad, pad, dy, dx + i, (int)(in - i));
+    }
+}
+
+KERNEL void linear_backward(const geometry *g, const call *c)
+{
+    linear_weight_gradient(g, c);
+    if (c->dx[0].p)
+        linear_data_gradient(g, c);
+}
+
+static const layer_kind layer_linear = {"linear", 2, linear_set_up, linear_locate, linear_forward, linear_backward};

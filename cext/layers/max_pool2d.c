@@ -1,0 +1,81 @@
+/* Max-pooling without padding. Body: included by cext/isa/ only.
+ * Keeps, per output, the number of the winning window entry (first of equals); vectors run over channels. Whole vectors
+ * are stored even where the channels end inside one: addresses ascend, so what spills over is written again. */
+
+enum { POOL_KH, POOL_KW, POOL_SH, POOL_SW };
+
+KERNEL const char *max_pool2d_set_up(geometry *g)
+{
+    const int *o = g->option;
+    if (o[POOL_KH] < 1 || o[POOL_KW] < 1 || o[POOL_SH] < 1 || o[POOL_SW] < 1)
+        return "kernel and stride must be positive";
+    if (g->in[0].h < o[POOL_KH] || g->in[0].w < o[POOL_KW])
+        return "the window is larger than the input";
+    g->out.c = g->in[0].c;
+    g->out.h = (g->in[0].h - o[POOL_KH]) / o[POOL_SH] + 1;
+    g->out.w = (g->in[0].w - o[POOL_KW]) / o[POOL_SW] + 1;
+    g->keep_size = round_up(shape_size(g->out), LANES) + SLACK;
+    return NULL;
+}
+
+KERNEL void max_pool2d_forward(const geometry *g, const call *c)
+{
+    const int kh = g->option[POOL_KH], kw = g->option[POOL_KW], sh = g->option[POOL_SH], sw = g->option[POOL_SW];
+    const size_t C = (size_t)g->in[0].c, row = (size_t)g->in[0].w * C;
+    for (int n = 0; n < c->n; n++) {
+        float *y = c->y.p + (size_t)n * c->y.stride;
+        int32_t *won = (int32_t *)(c->keep.p + (size_t)n * c->keep.stride);
+        for (int i = 0; i < g->out.h; i++)
+            for (int j = 0; j < g->out.w; j++, y += C, won += C) {
+                const float *x = c->x[0].p + (size_t)n * c->x[0].stride + (size_t)i * sh * row + (size_t)j * sw * C;
+                for (size_t k = 0; k < C; k += VW) {
+                    vec best = vload(x + k);
+                    ivec which = iset(0);
+                    for (int a = 0, number = 0; a < kh; a++)
+                        for (int b = 0; b < kw; b++, number++) {
+                            vec v = vload(x + (size_t)a * row + (size_t)b * C + k);
+                            ivec better = ~(v <= best); /* a NaN wins and is not hidden */
+                            best = vselect(better, v, best);
+                            which = (iset(number) & better) | (which & ~better);
+                        }
+                    vstore(y + k, best);
+                    istore(won + k, which);
+                }
+            }
+    }
+}
+
+KERNEL void max_pool2d_backward(const geometry *g, const call *c)
+{
+    const int kh = g->option[POOL_KH], kw = g->option[POOL_KW], sh = g->option[POOL_SH], sw = g->option[POOL_SW];
+    const size_t C = (size_t)g->in[0].c, row = (size_t)g->in[0].w * C;
+    const int covered = sh == kh && sw == kw && g->out.w * kw == g->in[0].w && g->out.h * kh == g->in[0].h;
+    for (int n = 0; n < c->n; n++) {
+        const float *dy = c->dy.p + (size_t)n * c->dy.stride;
+        const int32_t *won = (const int32_t *)(c->keep.p + (size_t)n * c->keep.stride);
+        float *dx = c->dx[0].p + (size_t)n * c->dx[0].stride;
+        if (!covered)
+            memset(dx, 0, shape_size(g->in[0]) * sizeof(float));
+        if (covered) {
+            for (int i = 0; i < g->out.h; i++)
+                for (int a = 0; a < kh; a++) {
+                    float *to = dx + (size_t)(i * kh + a) * row;
+                    for (int j = 0; j < g->out.w; j++)
+                        for (int b = 0; b < kw; b++, to += C) {
+                            const size_t from = ((size_t)i * g->out.w + j) * C;
+                            const ivec number = iset(a * kw + b);
+                            for (size_t k = 0; k < C; k += VW)
+                                vstore(to + k, (vec)((ivec)vload(dy + from + k) & (iload(won + from + k) == number)));
+                        }
+                }
+        } else {
+            for (int i = 0; i < g->out.h; i++)
+                for (int j = 0; j < g->out.w; j++, dy += C, won += C)
+                    for (size_t k = 0; k < C; k++)
+                        dx[(size_t)(i * sh + won[k] / kw) * row + (size_t)(j * sw + won[k] % kw) * C + k] += dy[k];
+        }
+    }
+}
+
+static const layer_kind layer_max_pool2d = {"max_pool2d", 0, max_pool2d_set_up, NULL, max_pool2d_forward,
+                                            max_pool2d_backward};

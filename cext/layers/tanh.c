@@ -1,0 +1,2 @@
+/* tanh x; derivative 1 - y^2. Body: included by cext/isa/ only. */
+ELEMENTWISE(tanh, vtanh(x), dy * (1.f - y * y))

@@ -1,0 +1,118 @@
+/* Vectors of VW floats: loads, stores, tails, sums, transposition, exp.
+ * The includer (cext/isa/) defines VW (4, 8 or 16) inside its target pragma; used by layers, losses and updates only.
+ * Nothing here is global or exported: every instruction set gets its own static copy. */
+#ifndef CHAOS_SIMD_H
+#define CHAOS_SIMD_H
+
+typedef float vec __attribute__((vector_size(4 * VW), may_alias));
+typedef float vec_u __attribute__((vector_size(4 * VW), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(4 * VW), may_alias));
+typedef int32_t ivec_u __attribute__((vector_size(4 * VW), aligned(4), may_alias));
+
+#define INLINE static inline __attribute__((always_inline, unused))
+#define KERNEL static __attribute__((unused))
+
+INLINE vec vload(const float *p) { return *(const vec_u *)p; }
+INLINE void vstore(float *p, vec v) { *(vec_u *)p = v; }
+INLINE ivec iload(const int32_t *p) { return *(const ivec_u *)p; }
+INLINE void istore(int32_t *p, ivec v) { *(ivec_u *)p = v; }
+INLINE vec vset(float x) { return x - (vec){0}; }
+INLINE ivec iset(int32_t x) { return x - (ivec){0}; }
+
+/* Store the first n lanes, 0 < n <= VW. */
+INLINE void vstore_n(float *p, vec v, int n)
+{
+#if VW == 16
+    _mm512_mask_storeu_ps(p, (__mmask16)(0xffffu >> (16 - n)), (__m512)v);
+#else
+    if (n == VW)
+        vstore(p, v);
+    else
+        for (int i = 0; i < n; i++)
+            p[i] = v[i];
+#endif
+}
+
+/* mask lanes are 0 or -1 */
+INLINE vec vselect(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
+INLINE vec vmax(vec a, vec b) { return vselect(a > b, a, b); }
+INLINE vec vmin(vec a, vec b) { return vselect(a < b, a, b); }
+
+#if VW == 16
+#define ZIP_LO 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define ZIP_HI 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif VW == 8
+#define ZIP_LO 0, 8, 1, 9, 2, 10, 3, 11
+#define ZIP_HI 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define ZIP_LO 0, 4, 1, 5
+#define ZIP_HI 2, 6, 3, 7
+#endif
+INLINE vec vzip_lo(vec a, vec b) { return __builtin_shufflevector(a, b, ZIP_LO); }
+INLINE vec vzip_hi(vec a, vec b) { return __builtin_shufflevector(a, b, ZIP_HI); }
+
+/* In-place transposition of VW rows of VW lanes: log2(VW) rounds of zipping row i with row i + VW/2. */
+INLINE void vtranspose(vec *m)
+{
+#pragma GCC unroll 4
+    for (int round = 1; round < VW; round *= 2) {
+        vec t[VW];
+#pragma GCC unroll 8
+        for (int i = 0; i < VW / 2; i++) {
+            t[2 * i] = vzip_lo(m[i], m[i + VW / 2]);
+            t[2 * i + 1] = vzip_hi(m[i], m[i + VW / 2]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < VW; i++)
+            m[i] = t[i];
+    }
+}
+
+/* Lane i of the result = sum of the lanes of m[i]; m is destroyed. */
+INLINE vec vsum_rows(vec *m)
+{
+#pragma GCC unroll 4
+    for (int n = VW / 2; n >= 1; n /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < n; i++)
+            m[i] = vzip_lo(m[i], m[i + n]) + vzip_hi(m[i], m[i + n]);
+    return m[0];
+}
+
+/* exp(x) - 1 for |x| <= 87: x = k ln2 + f with |f| <= ln2/2, exp(x) - 1 = 2^k (exp(f) - 1) + (2^k - 1), and the
+ * Taylor polynomial of exp(f) - 1 of degree 7 (truncation below 2^-25.9 relative on that range). */
+INLINE vec vexpm1(vec x)
+{
+    const vec round = vset(12582912.f); /* 1.5 * 2^23: adding it leaves the nearest integer in the low bits */
+    vec shifted = x * 1.44269504f + round;
+    vec k = shifted - round;
+    vec f = (x - k * 0.693359375f) + k * 2.12194440e-4f;
+    vec p = vset(1.f / 5040);
+    p = p * f + 1.f / 720;
+    p = p * f + 1.f / 120;
+    p = p * f + 1.f / 24;
+    p = p * f + 1.f / 6;
+    p = p * f + 0.5f;
+    p = p * (f * f) + f;
+    vec power = (vec)(((ivec)shifted - (ivec)round + 127) << 23);
+    return power * p + (power - 1.f);
+}
+
+/* tanh x = e / (e + 2), e = exp(2x) - 1: no cancellation near 0; +-1 to the last bit beyond 9.02. */
+INLINE vec vtanh(vec x)
+{
+    vec bounded = vmin(vmax(x, vset(-9.1f)), vset(9.1f));
+    vec e = vexpm1(bounded + bounded);
+    vec t = e / (e + 2.f);
+    return vselect(x == x, t, x);
+}
+
+/* 1 / (1 + exp(-x)) */
+INLINE vec vsigmoid(vec x)
+{
+    vec bounded = vmin(vmax(x, vset(-87.f)), vset(87.f));
+    vec s = 1.f / (vexpm1(-bounded) + 2.f);
+    return vselect(x == x, s, x);
+}
+
+#endif

@@ -1,0 +1,185 @@
+/* Register tiles shared by conv2d and linear. P pixels (or rows) x V vectors of outputs stay in registers while the
+ * reduction runs; both counts are compile-time constants of each instance, so remainders have tiles of their own.
+ * Included after simd.h. */
+#ifndef CHAOS_TILES_H
+#define CHAOS_TILES_H
+
+#if VW == 16
+enum { MAX_V = 4, MAX_P = 8, MAX_G = 12 };
+static const int tile_rows[MAX_V + 1] = {0, 8, 8, 8, 6}; /* 32 registers: rows x V accumulators + V weights */
+#else
+enum { MAX_V = 3, MAX_P = 8, MAX_G = 12 };
+static const int tile_rows[MAX_V + 1] = {0, 8, 6, 4}; /* 16 registers */
+#endif
+
+/* Splits `total` into blocks of at most `most`, as even as possible: the size of the block when `left` remain. */
+INLINE int even_block(int left, int most)
+{
+    int blocks = (left + most - 1) / most;
+    return (left + blocks - 1) / blocks;
+}
+
+/* y[p][o] = bias[o] + sum over k < K, r < R of x[at[p] + k*x_row + r] * w[(k*R + r)*w_row + o] for V*VW outputs o, of
+ * which the last vector keeps `tail` lanes. */
+typedef void multiply_fn(const float *x, const ptrdiff_t *at, int K, ptrdiff_t x_row, int R, const float *w, size_t w_row,
+                         const float *bias, float *y, size_t y_step, int tail);
+
+INLINE void multiply(const int P, const int V, const float *x, const ptrdiff_t *at, int K, ptrdiff_t x_row, int R,
+                     const float *w, size_t w_row, const float *bias, float *y, size_t y_step, int tail)
+{
+    vec acc[MAX_P][MAX_V];
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++)
+            acc[p][v] = vload(bias + v * VW);
+    for (int k = 0; k < K; k++) {
+        const float *from[MAX_P];
+#pragma GCC unroll 8
+        for (int p = 0; p < P; p++)
+            from[p] = x + at[p] + k * x_row;
+        for (int r = 0; r < R; r++) {
+            vec b[MAX_V];
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++)
+                b[v] = vload(w + v * VW);
+            w += w_row;
+#pragma GCC unroll 8
+            for (int p = 0; p < P; p++) {
+                vec a = vset(from[p][r]);
+#pragma GCC unroll 4
+                for (int v = 0; v < V; v++)
+                    acc[p][v] += a * b[v];
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < V - 1; v++)
+            vstore(y + (size_t)p * y_step + v * VW, acc[p][v]);
+        vstore_n(y + (size_t)p * y_step + (V - 1) * VW, acc[p][V - 1], tail);
+    }
+}
+
+/* dw[r][o] (first ? = : +=) sum over samples s and pixels (i, j) of x[s][i*x_row + j*x_step + r] * dy[s][(i*W + j)*C + o]
+ * for P consecutive r and V*VW outputs o, of which the last vector keeps `tail` lanes. */
+typedef struct {
+    int n, H, W; /* samples, rows and columns of pixels */
+    source x, dy;
+    ptrdiff_t x_row, x_step;
+    int C; /* channels of dy */
+} pixel_walk;
+
+typedef void outer_fn(const pixel_walk *walk, ptrdiff_t x_at, int o_at, float *dw, size_t w_row, int first, int tail);
+
+INLINE void outer(const int P, const int V, const pixel_walk *walk, ptrdiff_t x_at, int o_at, float *dw, size_t w_row,
+                  int first, int tail)
+{
+    vec acc[MAX_P][MAX_V];
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++)
+            acc[p][v] = vset(0);
+    for (int s = 0; s < walk->n; s++) {
+        const float *d = walk->dy.p + (size_t)s * walk->dy.stride + o_at;
+        for (int i = 0; i < walk->H; i++) {
+            const float *x = walk->x.p + (size_t)s * walk->x.stride + x_at + i * walk->x_row;
+            for (int j = 0; j < walk->W; j++, x += walk->x_step, d += walk->C) {
+                vec b[MAX_V];
+#pragma GCC unroll 4
+                for (int v = 0; v < V; v++)
+                    b[v] = vload(d + v * VW);
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++) {
+                    vec a = vset(x[p]);
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; v++)
+                        acc[p][v] += a * b[v];
+                }
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) {
+            float *to = dw + (size_t)p * w_row + v * VW;
+            vec sum = acc[p][v];
+            if (!first)
+                sum += vload(to);
+            if (v < V - 1)
+                vstore(to, sum);
+            else
+                vstore_n(to, sum, tail);
+        }
+}
+
+/* to[0 .. G*VW) += sum over q < n of value[q] * rows[at[q] ...]: a weighted sum of rows, kept in registers. */
+typedef void gather_fn(int n, const float *value, const int32_t *at, const float *rows, float *to);
+
+INLINE void gather(const int G, int n, const float *value, const int32_t *at, const float *rows, float *to)
+{
+    vec acc[MAX_G];
+#pragma GCC unroll 12
+    for (int g = 0; g < G; g++)
+        acc[g] = vset(0);
+    for (int q = 0; q < n; q++) {
+        const float *row = rows + at[q];
+        vec a = vset(value[q]);
+#pragma GCC unroll 12
+        for (int g = 0; g < G; g++)
+            acc[g] += a * vload(row + g * VW);
+    }
+#pragma GCC unroll 12
+    for (int g = 0; g < G; g++)
+        vstore(to + g * VW, vload(to + g * VW) + acc[g]);
+}
+
+#define TILE(P, V)                                                                                                        \
+    KERNEL void multiply_##P##_##V(const float *x, const ptrdiff_t *at, int K, ptrdiff_t x_row, int R, const float *w,     \
+                                   size_t w_row, const float *bias, float *y, size_t y_step, int tail)                    \
+    {                                                                                                                     \
+        multiply(P, V, x, at, K, x_row, R, w, w_row, bias, y, y_step, tail);                                              \
+    }                                                                                                                     \
+    KERNEL void outer_##P##_##V(const pixel_walk *walk, ptrdiff_t x_at, int o_at, float *dw, size_t w_row, int first,      \
+                                int tail)                                                                                 \
+    {                                                                                                                     \
+        outer(P, V, walk, x_at, o_at, dw, w_row, first, tail);                                                            \
+    }
+#define GATHER(G)                                                                                                         \
+    KERNEL void gather_##G(int n, const float *value, const int32_t *at, const float *rows, float *to)                    \
+    {                                                                                                                     \
+        gather(G, n, value, at, rows, to);                                                                                \
+    }
+TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1) TILE(7, 1) TILE(8, 1)
+TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)
+TILE(1, 3) TILE(2, 3) TILE(3, 3) TILE(4, 3)
+#if VW == 16
+TILE(7, 2) TILE(8, 2)
+TILE(5, 3) TILE(6, 3) TILE(7, 3) TILE(8, 3)
+TILE(1, 4) TILE(2, 4) TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4)
+#endif
+GATHER(1) GATHER(2) GATHER(3) GATHER(4) GATHER(5) GATHER(6) GATHER(7) GATHER(8) GATHER(9) GATHER(10) GATHER(11) GATHER(12)
+
+/* clang-format off: [V][P] */
+#if VW == 16
+#define TILE_TABLE(f) { {0}, \
+    {0, f##_1_1, f##_2_1, f##_3_1, f##_4_1, f##_5_1, f##_6_1, f##_7_1, f##_8_1}, \
+    {0, f##_1_2, f##_2_2, f##_3_2, f##_4_2, f##_5_2, f##_6_2, f##_7_2, f##_8_2}, \
+    {0, f##_1_3, f##_2_3, f##_3_3, f##_4_3, f##_5_3, f##_6_3, f##_7_3, f##_8_3}, \
+    {0, f##_1_4, f##_2_4, f##_3_4, f##_4_4, f##_5_4, f##_6_4} }
+#else
+#define TILE_TABLE(f) { {0}, \
+    {0, f##_1_1, f##_2_1, f##_3_1, f##_4_1, f##_5_1, f##_6_1, f##_7_1, f##_8_1}, \
+    {0, f##_1_2, f##_2_2, f##_3_2, f##_4_2, f##_5_2, f##_6_2}, \
+    {0, f##_1_3, f##_2_3, f##_3_3, f##_4_3} }
+#endif
+static multiply_fn *const multiply_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(multiply);
+static outer_fn *const outer_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(outer);
+static gather_fn *const gather_tile[MAX_G + 1] = {0, gather_1, gather_2, gather_3, gather_4, gather_5, gather_6,
+    gather_7, gather_8, gather_9, gather_10, gather_11, gather_12};
+/* clang-format on */
+
+#endif

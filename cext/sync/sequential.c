@@ -1,0 +1,11 @@
+/* The reference: one worker, every gradient applied as soon as its layer is done. */
+#include "sync.h"
+
+static void layer_done(worker *w, int node, int from, int to)
+{
+    (void)node;
+    for (int k = from; k < to; k++)
+        publish_stripe(w, k);
+}
+
+const strategy sync_sequential = {"sequential", 1, NULL, layer_done, NULL};

@@ -1,0 +1,9 @@
+/* The list of strategies; one file each in this folder. chaos/sync/__init__.py has the same list. */
+#ifndef CHAOS_SYNC_H
+#define CHAOS_SYNC_H
+
+#include "engine/engine.h"
+
+extern const strategy sync_sequential, sync_chaos;
+
+#endif

@@ -1,0 +1,245 @@
+"""Dataset: images and labels, checked once so that nothing else need check them. Anybody may use it."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+class Dataset:
+    """Images with one label each.
+
+    Parameters
+    ----------
+    images : array_like (n, c, h, w) or (n, h, w)
+        Pixels. uint8 and float32 are kept (and not copied if C-contiguous); other floats become float32;
+        other integers must lie in 0..255 and become uint8.
+    labels : array_like (n,)
+        Whole numbers from 0 to ``classes - 1``.
+    name : str
+        For messages and ``repr``.
+    classes : int, optional
+        Number of classes; the largest label + 1 unless given.
+
+    Attributes
+    ----------
+    images : ndarray (n, c, h, w)
+        uint8 or float32, C-contiguous.
+    labels : ndarray (n,)
+        int64, C-contiguous.
+    name : str
+    classes : int
+    shape : (int, int, int)
+        (c, h, w) of one image.
+
+    Raises
+    ------
+    DataError
+        Lengths differ; no images; wrong number of dimensions; NaN or infinity in the images; labels that are
+        not whole, negative or too large; values that are not real numbers.
+    """
+
+    def __init__(
+        self, images: ArrayLike, labels: ArrayLike, *, name: str = "arrays", classes: int | None = None
+    ) -> None:
+        self.name = str(name)
+        self.images = _check_images(images)
+        self.labels = _check_labels(labels)
+        found, wanted = len(self.labels), len(self.images)
+        if found != wanted:
+            raise DataError(f"labels: {found} labels for {wanted} images; there must be one label per image")
+        self.classes = _check_classes(classes, self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(c, h, w): channels, height and width of one image."""
+        return self.images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        c, h, w = self.shape
+        pixels = f"{c}x{h}x{w} {self.images.dtype}"
+        return f"<Dataset {self.name!r}: {len(self)} images {pixels}, {self.classes} classes>"
+
+    def __getitem__(self, index: slice | ArrayLike) -> Dataset:
+        """Part of the data set, with the same name and number of classes.
+
+        Parameters
+        ----------
+        index : slice, or array_like of int (m,) or of bool (n,)
+            A slice of step 1 shares memory with this data set; everything else copies.
+
+        Raises
+        ------
+        TypeError
+            A single number (use ``data[i:i + 1]``), a tuple, or an array that is neither int nor bool.
+        IndexError
+            A number outside the data set, or a mask of another length.
+        DataError
+            The part is empty.
+        """
+        if not isinstance(index, slice):
+            index = _check_index(index)
+        images, labels = self.images[index], self.labels[index]
+        if not len(images):
+            raise DataError(f"this part of {self.name!r} is empty; a Dataset holds at least one image")
+        return self._replaced(images=images, labels=labels)
+
+    def scaled(self) -> np.ndarray:
+        """The images as the network sees them.
+
+        Returns
+        -------
+        ndarray (n, c, h, w)
+            float32. uint8 pixels x become x / 127.5 - 1, that is 0..255 becomes -1..1; float32 images are
+            returned as they are, without a copy.
+        """
+        if self.images.dtype == np.float32:
+            return self.images
+        scaled = self.images.astype(np.float32)
+        scaled /= np.float32(127.5)
+        scaled -= np.float32(1)
+        return scaled
+
+    def fingerprint(self) -> str:
+        """Short hash of shape, dtype and content of images and labels, for resume checks.
+
+        Returns
+        -------
+        str
+            The first 16 hex digits of a SHA-256.
+        """
+        import hashlib
+
+        digest = hashlib.sha256()
+        for array in (self.images, self.labels):
+            digest.update(f"{array.shape}{array.dtype.str}".encode())
+            digest.update(memoryview(array).cast("B"))
+        return digest.hexdigest()[:16]
+
+    def _replaced(
+        self,
+        *,
+        images: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+        classes: int | None = None,
+    ) -> Dataset:
+        """This data set with other arrays or classes, whose values are known to be good."""
+        new = object.__new__(Dataset)
+        new.name = self.name
+        new.images = self.images if images is None else np.ascontiguousarray(images)
+        new.labels = self.labels if labels is None else np.ascontiguousarray(labels)
+        new.classes = self.classes if classes is None else classes
+        return new
+
+
+def _numbers(values: ArrayLike, what: str) -> np.ndarray:
+    """`values` as an array of real numbers (bool, complex, text, times and objects are refused)."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{what}: not an array of numbers ({' '.join(str(error).split())})") from None
+    if array.dtype.kind not in "uif":
+        raise DataError(f"{what}: dtype is {array.dtype}; they must be integers or floating-point numbers")
+    return array
+
+
+def _first(bad: np.ndarray) -> int | tuple[int, ...]:
+    """Index of the first True: an int for one axis, a tuple for more."""
+    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
+    return index[0] if len(index) == 1 else index
+
+
+def _check_images(images: ArrayLike) -> np.ndarray:
+    """Images as uint8 or float32 (n, c, h, w)."""
+    array = _numbers(images, "images")
+    if array.ndim not in (3, 4):
+        raise DataError(
+            f"images: {array.ndim} dimensions, shape {array.shape}; shape must be (n, c, h, w) or (n, h, w)"
+        )
+    if array.size == 0:
+        raise DataError(f"images: shape {array.shape} is empty; there must be an image with a pixel")
+    if array.dtype.kind == "f":
+        array = _check_floats(array)
+    elif array.dtype != np.uint8:
+        if array.min() < 0 or array.max() > 255:
+            at = _first((array < 0) | (array > 255))
+            raise DataError(f"images: pixel {at} is {array[at]}; integer pixels must be from 0 to 255")
+        array = array.astype(np.uint8)
+    if array.ndim == 3:
+        array = array[:, None]
+    return np.require(array, requirements=["C", "A"])
+
+
+def _check_floats(array: np.ndarray) -> np.ndarray:
+    """Finite images as float32."""
+    with np.errstate(all="ignore"):
+        converted = array.astype(np.float32, copy=False)
+        # NaN and infinity show in the extremes, which need no array of flags as large as the images.
+        finite = np.isfinite(converted.min()) and np.isfinite(converted.max())
+    if not finite:
+        at = _first(~np.isfinite(converted))
+        raise DataError(f"images: pixel {at} is {array[at]}; pixels must be finite and fit float32")
+    return converted
+
+
+def _check_labels(labels: ArrayLike) -> np.ndarray:
+    """Labels as non-negative int64 (n,)."""
+    array = _numbers(labels, "labels")
+    if array.ndim != 1:
+        one_hot = array.ndim == 2 and array.shape[1] > 1
+        hint = "; one-hot rows become numbers by labels.argmax(1)" if one_hot else ""
+        raise DataError(f"labels: {array.ndim} dimensions, shape {array.shape}; shape must be (n,){hint}")
+    if array.size == 0:
+        raise DataError("labels: there are none; there must be one label per image")
+    # Larger than any number of classes, small enough for int64 and exact in float64.
+    most = 2**31 - 1
+    with np.errstate(all="ignore"):
+        good = (array >= 0) & (array <= most)
+        if array.dtype.kind == "f":
+            good &= array == np.floor(array)
+    if not good.all():
+        at = _first(~good)
+        raise DataError(f"labels: label {at} is {array[at]}; it must be a whole number from 0 to classes - 1")
+    return np.require(array, np.int64, ["C", "A"])
+
+
+def _check_classes(classes: int | None, labels: np.ndarray) -> int:
+    """The number of classes, given or found, with all labels below it."""
+    if classes is None:
+        return int(labels.max()) + 1
+    try:
+        if isinstance(classes, (bool, np.bool_)):
+            raise TypeError
+        count = operator.index(classes)
+    except TypeError:
+        raise DataError(f"classes is {classes!r}; it must be an int of at least 1") from None
+    if count < 1:
+        raise DataError(f"classes is {count}; it must be at least 1")
+    if labels.max() >= count:
+        at = _first(labels >= count)
+        raise DataError(f"labels: label {at} is {labels[at]}; with {count} classes the most is {count - 1}")
+    return count
+
+
+def _check_index(index: ArrayLike) -> np.ndarray:
+    """An index array (m,) of ints or a mask of bools."""
+    if isinstance(index, tuple):
+        raise TypeError("a Dataset has one index; take pixels from .images and labels from .labels")
+    array = np.asarray(index)
+    if array.ndim == 0:
+        raise TypeError(f"a Dataset has no index {index!r}; use data[i:i + 1] or data.images[i]")
+    if array.size == 0 and isinstance(index, list):
+        array = array.astype(np.intp)
+    if array.ndim != 1 or array.dtype.kind not in "iub":
+        raise TypeError(f"index has dtype {array.dtype}, shape {array.shape}; must be a row of ints or bools")
+    return array

@@ -1,0 +1,21 @@
+"""The exceptions of chaos. Anyone may raise them; this file imports nothing."""
+
+
+class ChaosError(Exception):
+    """Base class of the errors that only chaos raises."""
+
+
+class DataError(ChaosError, ValueError):
+    """A data set or file is truncated, lying, of the wrong kind, or holds values no network can use."""
+
+
+class DataNotFound(DataError):
+    """A named data set is neither on this machine nor could it be downloaded."""
+
+
+class CheckpointError(ChaosError, ValueError):
+    """A model file or run directory is damaged or does not fit the network it is loaded into."""
+
+
+class DivergedError(ChaosError, ArithmeticError):
+    """The loss is no longer finite; the message names epoch, image count and the last good checkpoint."""

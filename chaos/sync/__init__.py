@@ -1,0 +1,8 @@
+"""Synchronisation strategies: promise, source and options of each. cext/sync/sync.h has the same list."""
+
+from .chaos import Chaos
+from .sequential import Sequential
+
+STRATEGIES = {strategy.name: strategy for strategy in (Sequential(), Chaos())}
+
+__all__ = ["STRATEGIES"]

@@ -1,0 +1,219 @@
+"""How many workers and where: argument > environment > what the machine really gives this process.
+
+Standard library only, starts no threads, reads /proc and /sys. For the trainer, the CLI and `chaos.info()`.
+"""
+
+import contextlib
+import operator
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["MAX_WORKERS", "Plan", "resolve", "topology"]
+
+MAX_WORKERS = 4096
+_VARIABLES = ("CHAOS_NUM_THREADS", "OMP_NUM_THREADS")
+_MEASURED = ("affinity mask", "cgroup quota", "physical cores")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The resolved number of workers, and why it is this number.
+
+    Attributes
+    ----------
+    workers : int
+    limit : str
+        The limit that decided: 'argument', the name of an environment variable, 'affinity mask',
+        'cgroup quota' or 'physical cores'.
+    limits : dict of str to int
+        Every limit that was found. A missing 'cgroup quota' means that there is none.
+    oversubscribed : bool
+        More workers than the machine gives; only an explicit number can do that.
+    cpus : tuple of int
+        A CPU for each worker, for pinning: one per physical core first, then their SMT siblings, then
+        again from the start.
+    """
+
+    workers: int
+    limit: str
+    limits: dict[str, int]
+    oversubscribed: bool
+    cpus: tuple[int, ...]
+
+    def describe(self) -> str:
+        """One line for the log, such as '2 workers (limit: affinity mask 2; cgroup quota none; ...)'."""
+        others = [f"{name} {self.limits.get(name, 'none')}" for name in _MEASURED if name != self.limit]
+        parts = [f"limit: {self.limit} {self.limits[self.limit]}", *others]
+        if self.oversubscribed:
+            parts.append("OVERSUBSCRIBED")
+        return f"{self.workers} worker{'s' if self.workers != 1 else ''} ({'; '.join(parts)})"
+
+
+def resolve(requested: int | None = None, *, root: str | os.PathLike = "/",
+            mask: set[int] | None = None) -> Plan:
+    """Decide the number of workers.
+
+    Parameters
+    ----------
+    requested : int, optional
+        An explicit number. It may exceed the cores: it is flagged then, never reduced.
+    root : path
+        Where proc/ and sys/ are found; tests give a fake tree.
+    mask : set of int, optional
+        The CPUs this process may use; by default asked from the operating system.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ValueError
+        If the argument, or the environment variable that would decide, is not a number in 1..4096.
+    """
+    root = Path(root)
+    mask = _affinity_mask() if mask is None else set(mask)
+    cores = _cores(root, mask)
+    measured = {"affinity mask": len(mask), "cgroup quota": _cgroup_quota(root), "physical cores": len(cores)}
+    measured = {name: n for name, n in measured.items() if n is not None}
+    available = min(measured.values())
+
+    limits, limit = {}, min(measured, key=measured.get)
+    # An empty variable counts as not set.
+    wishes = {"argument": requested} | {name: os.environ.get(name, "").strip() or None for name in _VARIABLES}
+    for name, value in wishes.items():
+        if value is not None:
+            limits[name] = _number(name, value)
+            limit = name
+            break
+    limits.update(measured)
+    workers = limits[limit]
+
+    order = [core[i] for i in range(max(map(len, cores))) for core in cores if i < len(core)]
+    cpus = tuple(order[i % len(order)] for i in range(workers))
+    return Plan(workers, limit, limits, workers > available, cpus)
+
+
+def topology(*, root: str | os.PathLike = "/") -> dict:
+    """What the machine is, for `chaos info`: the whole machine, not only the part this process may use.
+
+    Returns
+    -------
+    dict
+        'cpu' (model name), 'sockets', 'cores' (physical), 'logical_cpus', 'numa_nodes' and 'caches', a dict
+        such as {'L1d': '32K', 'L2': '1024K'} with the size of one instance. What cannot be found out is
+        None, or left out of 'caches'.
+    """
+    root = Path(root)
+    cpus = {int(p.name[3:]) for p in root.glob("sys/devices/system/cpu/cpu[0-9]*") if p.name[3:].isdigit()}
+    ids = [_core_id(root, cpu) for cpu in sorted(cpus)]
+    known = bool(ids) and None not in ids
+    cpuinfo = _read(root / "proc/cpuinfo") or ""
+    model = re.search(r"^(?:model name|cpu model|Processor)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+
+    caches = {}
+    for index in sorted(root.glob("sys/devices/system/cpu/cpu0/cache/index[0-9]*")):
+        level, kind, size = (_read(index / name) for name in ("level", "type", "size"))
+        if level and size:
+            caches["L" + level + {"Data": "d", "Instruction": "i"}.get(kind, "")] = size
+    return {
+        "cpu": model[1].strip() if model else None,
+        "sockets": len({package for package, *_ in ids}) if known else None,
+        "cores": len(set(ids)) if known else None,
+        "logical_cpus": len(cpus) or os.cpu_count(),
+        "numa_nodes": len(list(root.glob("sys/devices/system/node/node[0-9]*"))) or None,
+        "caches": caches,
+    }
+
+
+def _number(name: str, value: object) -> int:
+    """`value` as a number of workers, or a ValueError that names where it came from."""
+    n = None
+    if isinstance(value, str) and name in _VARIABLES:
+        # OMP_NUM_THREADS may hold one number per level of nesting, "4,2"; the first is ours.
+        first = value.split(",")[0].strip() if name == "OMP_NUM_THREADS" else value
+        n = int(first) if re.fullmatch("[0-9]{1,9}", first) else None
+    elif not isinstance(value, bool):
+        with contextlib.suppress(TypeError):
+            n = operator.index(value)
+    if n is None or not 1 <= n <= MAX_WORKERS:
+        name = "workers" if name == "argument" else name
+        raise ValueError(f"{name}={value!r}: must be a whole number of workers from 1 to {MAX_WORKERS}")
+    return n
+
+
+def _affinity_mask() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _read(path: Path) -> str | None:
+    """The stripped text of a file, None when it cannot be read."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _core_id(root: Path, cpu: int) -> tuple[int, ...] | None:
+    """(package, die, core) of a logical CPU; SMT siblings have it in common. None when unknown."""
+    # die_id is missing on old kernels; where it exists, core_id may be unique only within the die.
+    folder = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
+    found = _read(folder / "physical_package_id"), _read(folder / "die_id") or "0", _read(folder / "core_id")
+    try:
+        return tuple(map(int, found))
+    except (TypeError, ValueError):
+        return None
+
+
+def _cores(root: Path, mask: set[int]) -> list[list[int]]:
+    """The CPUs of the mask grouped by physical core; one group per CPU when the topology is unknown."""
+    cores: dict[tuple, list[int]] = {}
+    for cpu in sorted(mask):
+        core = _core_id(root, cpu)
+        if core is None:
+            return [[cpu] for cpu in sorted(mask)]
+        cores.setdefault(core, []).append(cpu)
+    return list(cores.values())
+
+
+def _cgroup_quota(root: Path) -> int | None:
+    """Whole CPUs that the cgroups of this process grant (at least 1), None without a quota.
+
+    A quota of any enclosing group counts, so the walk goes from the own group up to the mount point.
+    Inside a container the own path may be one of the host and not exist here: the walk passes over it.
+    """
+    smallest = None
+    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
+        hierarchy, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if hierarchy == "0" and not controllers:
+            mounts, quota_of = ("", "unified"), _quota_v2
+        elif "cpu" in controllers.split(","):
+            mounts, quota_of = (controllers, "cpu", "cpu,cpuacct"), _quota_v1
+        else:
+            continue
+        parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+        for mount in mounts:
+            for depth in range(len(parts), -1, -1):
+                quota = quota_of(root.joinpath("sys/fs/cgroup", mount, *parts[:depth]))
+                if quota is not None and (smallest is None or quota < smallest):
+                    smallest = quota
+    return None if smallest is None else max(1, int(smallest))
+
+
+def _quota_v2(group: Path) -> float | None:
+    return _ratio(*((_read(group / "cpu.max") or "").split() + [""] * 2)[:2])
+
+
+def _quota_v1(group: Path) -> float | None:
+    return _ratio(_read(group / "cpu.cfs_quota_us") or "", _read(group / "cpu.cfs_period_us") or "")
+
+
+def _ratio(quota: str, period: str) -> float | None:
+    """CPUs from quota and period in microseconds; 'max', -1 and unreadable values mean no quota."""
+    if not (quota.isdigit() and period.isdigit()) or int(quota) == 0 or int(period) == 0:
+        return None
+    return int(quota) / int(period)

@@ -1,0 +1,413 @@
+"""Training: phases, order of images, schedule, evaluation, history, checkpoints. Above chaos.network, below the CLI."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import platform
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from . import _core, threads
+from ._version import __version__
+from .data import Dataset
+from .errors import CheckpointError, DataError, DivergedError
+from .formats.atomic import write_atomically
+from .losses import LOSSES
+from .network import Network, load_with_metadata, take_labels
+from .progress import Progress
+from .sync import STRATEGIES
+from .updates import exponential
+
+MODEL, METRICS, CONFIG = "model.safetensors", "metrics.jsonl", "config.json"
+POLL = 0.05  # seconds between looks at signals and progress
+
+
+@dataclasses.dataclass
+class Run:
+    """What `train` returns.
+
+    Attributes
+    ----------
+    network : Network
+        The network that was trained, in place.
+    history : list of dict
+        One dict per finished epoch; the keys are those of metrics.jsonl.
+    workers : threads.Plan
+    run_dir : Path or None
+    """
+
+    network: Network
+    history: list[dict]
+    workers: threads.Plan
+    run_dir: Path | None
+
+
+def train(net, train, test=None, *, strategy="chaos", workers=None, epochs=10, lr=1e-3, lr_decay=0.9, batch_size=1,
+          loss="cross_entropy", shuffle=True, validate=False, seed=0, run_dir=None, resume=False, progress=True,
+          config=None):
+    """Trains a network in place.
+
+    Each epoch runs a training phase, in which every image is visited exactly once by some worker, then, if asked, a
+    validation phase (forward only, over the training images, as in the paper) and a test phase; between phases the workers
+    meet.
+
+    Parameters
+    ----------
+    net : Network
+    train, test : Dataset
+        `test` may be None.
+    strategy : str
+        A name in chaos.sync.STRATEGIES; each says there what it promises.
+    workers : int, optional
+        Threads, each with its own network instance; by default what `chaos.threads.resolve` finds ("sequential": 1).
+    epochs : int
+        Total number, also when resuming.
+    lr, lr_decay : float
+        The learning rate of epoch e = 1, 2, ... is lr * lr_decay**(e - 1).
+    batch_size : int
+        Images per update of one worker; the gradient is their mean.
+    loss : str
+        A name in chaos.losses.LOSSES.
+    shuffle : bool
+        A new order every epoch, drawn from `seed` and the epoch's number.
+    validate : bool
+        Whether to add the validation phase.
+    seed : int
+        Of the order of images.
+    run_dir : path, optional
+        Folder for config.json, metrics.jsonl and model.safetensors (weights and training state); made if absent.
+    resume : bool
+        Go on from the state in `run_dir`, or from the start if it holds none. With one worker the result has the same bits
+        as an uninterrupted run.
+    progress : bool
+        Draw a bar on a terminal, else print one line per epoch (both to standard error).
+    config : dict, optional
+        Whatever the caller wants kept in config.json beside the settings.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ValueError, DataError
+        Unknown names and values that make no sense, before any worker starts.
+    CheckpointError
+        If `run_dir` holds another run, or a damaged one.
+    DivergedError
+        If the loss is no longer finite; the network then has the weights of the last good epoch.
+    KeyboardInterrupt, SystemExit
+        After Ctrl-C or SIGTERM: the workers have stopped, and the state, in the middle of the epoch, is in `run_dir`.
+    """
+    job = _Job(net, train, test, strategy=strategy, workers=workers, epochs=epochs, lr=lr, lr_decay=lr_decay,
+               batch_size=batch_size, loss=loss, shuffle=shuffle, validate=validate, seed=seed)
+    store = _Store(run_dir, job, resume, config or {}) if run_dir is not None else None
+    if store:
+        store.open()
+    with Progress(bool(progress), epochs) as display, threadpool_limits(1, user_api="blas"), _signals() as caught:
+        job.run(store, display, caught)
+    return Run(net, job.history, job.plan, store.folder if store else None)
+
+
+def evaluate(net, data, *, workers=None, loss="cross_entropy"):
+    """Mean loss and errors of a network on a data set.
+
+    Parameters
+    ----------
+    net : Network
+    data : Dataset
+    workers : int, optional
+        As for `train`.
+    loss : str
+
+    Returns
+    -------
+    dict
+        loss (mean), error (fraction in 0..1), wrong (count), images, seconds, images_per_second, workers.
+
+    Raises
+    ------
+    ValueError, DataError
+        If the data do not fit the network.
+    KeyboardInterrupt, SystemExit
+        After Ctrl-C or SIGTERM.
+    """
+    plan = threads.resolve(workers)
+    images, labels = _take(net, data, "data")
+    _known("loss", loss, LOSSES)
+    engine = _core.Engine(net.plan, net.weights, workers=plan.workers, strategy="chaos", loss=loss, batch_size=8)
+    with threadpool_limits(1, user_api="blas"), _signals() as caught, ThreadPoolExecutor(1) as pool:
+        result, seconds = _phase(pool, engine, caught, None, "test", **images, labels=labels)
+    if result["status"] == "stopped":
+        caught.leave()
+    if result["status"] == "diverged":
+        raise DivergedError(f"the loss of image {result['failed_at']} is not finite")
+    return {"loss": result["loss"] / len(data), "error": result["errors"] / len(data), "wrong": result["errors"],
+            "images": len(data), "seconds": seconds, "images_per_second": len(data) / seconds, "workers": plan.workers}
+
+
+# ---- checks ----
+
+def _known(what, name, table):
+    if name not in table:
+        raise ValueError(f"unknown {what} {name!r}; known: {', '.join(table)}")
+
+
+def _number(what, value, least, most=math.inf, whole=False, above=False):
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or not least <= value <= most \
+            or (above and value == least):
+        bound = f"{'more than' if above else 'at least'} {least}" + ("" if most == math.inf else f" and at most {most}")
+        raise ValueError(f"{what} must be a {'whole ' if whole else ''}number of {bound}, not {value!r}")
+
+
+def _take(net, data, what):
+    if not isinstance(data, Dataset):
+        raise DataError(f"{what} must be a chaos.data.Dataset, not {type(data).__name__}; "
+                        "chaos.data.Dataset(images, labels) makes one from arrays")
+    images = net.take_images(data.images)
+    count = images.pop("count")
+    return images, take_labels(data.labels, count, int(np.prod(net.output_shape)))
+
+
+# ---- one job ----
+
+class _Job:
+    """A training under way: what `train` was asked for, and how far it has come."""
+
+    def __init__(self, net, train, test, *, strategy, workers, epochs, lr, lr_decay, batch_size, loss, shuffle, validate,
+                 seed):
+        if not isinstance(net, Network):
+            raise TypeError(f"net must be a chaos.Network, not {type(net).__name__}")
+        _known("strategy", strategy, STRATEGIES)
+        _known("loss", loss, LOSSES)
+        _number("epochs", epochs, 0, whole=True)
+        _number("lr", lr, 0, above=True)
+        _number("lr_decay", lr_decay, 0, above=True)
+        _number("batch_size", batch_size, 1, 1 << 24, whole=True)
+        _number("seed", seed, 0, whole=True)
+        if STRATEGIES[strategy].single and workers is None:
+            workers = 1
+        self.plan = threads.resolve(workers)
+        if STRATEGIES[strategy].single and self.plan.workers != 1:
+            raise ValueError(f"strategy {strategy!r} runs with one worker, not {self.plan.workers}")
+        self.net, self.seed, self.shuffle, self.validate = net, int(seed), bool(shuffle), bool(validate)
+        self.strategy, self.epochs, self.lr, self.lr_decay = strategy, int(epochs), float(lr), float(lr_decay)
+        self.train_images, self.train_labels = _take(net, train, "train")
+        self.test_images, self.test_labels = (None, None) if test is None else _take(net, test, "test")
+        self.engine = _core.Engine(net.plan, net.weights, workers=self.plan.workers, strategy=strategy, loss=loss,
+                                   batch_size=int(batch_size))
+        # What has to agree for a run to be continued; the rest (epochs, workers) may change.
+        self.identity = {"strategy": strategy, "lr": self.lr, "lr_decay": self.lr_decay, "batch_size": int(batch_size),
+                         "loss": loss, "shuffle": self.shuffle, "validate": self.validate, "seed": self.seed,
+                         "network": net.config(), "train": train.fingerprint(),
+                         "test": None if test is None else test.fingerprint()}
+        self.history = []
+        self.partial = None  # counts of the unfinished epoch's training phase, None at an epoch's beginning
+
+    def order(self, epoch):
+        """The images of an epoch in the order in which they are picked."""
+        n = len(self.train_labels)
+        if not self.shuffle:
+            return np.arange(n)
+        return np.random.default_rng([self.seed, epoch]).permutation(n)
+
+    def run(self, store, display, caught):
+        display.note(self.plan.describe())
+        with ThreadPoolExecutor(1, "chaos") as pool:  # the team belongs to this thread and goes with it
+            while len(self.history) < self.epochs:
+                good = self.net.weights.copy()
+                record = self.epoch(pool, display, caught)
+                if record is None:
+                    if store:
+                        store.save()
+                    where = self.partial["position"] if self.partial else 0
+                    caught.leave(f"stopped in epoch {len(self.history) + 1} after {where} of {len(self.train_labels)} "
+                                 f"images" + (f"; the state is in {store.folder}" if store else ""), display)
+                if isinstance(record, str) or not np.isfinite(self.net.weights).all():
+                    self.net.weights[:] = good
+                    kept = f"the last good checkpoint is {store.folder / MODEL} (epoch {len(self.history)})" if store \
+                        else f"the network has the weights of epoch {len(self.history)}"
+                    raise DivergedError(f"diverged in epoch {len(self.history) + 1}"
+                                        f"{record if isinstance(record, str) else ': a weight is not finite'} "
+                                        f"(learning rate {self.rate(len(self.history) + 1):g}; try a smaller one); {kept}")
+                self.history.append(record)
+                self.partial = None
+                if store:
+                    store.save(record)
+                display.epoch(record)
+
+    def rate(self, epoch):
+        return exponential(self.lr, self.lr_decay, epoch)
+
+    def epoch(self, pool, display, caught):
+        """Runs (the rest of) one epoch: its record, None when stopped, or the text of a divergence."""
+        number = len(self.history) + 1
+        done = self.partial or _counts()
+        n = len(self.train_labels)
+        if done["position"] < n:
+            display.begin(number, "train", n, done["position"])
+            result, seconds = _phase(pool, self.engine, caught, display, "train", **self.train_images,
+                                     labels=self.train_labels, order=self.order(number), begin=done["position"],
+                                     lr=self.rate(number))
+            if result["status"] == "diverged":
+                return f" after {done['images'] + result['images']} of {n} images: the loss is not finite"
+            self.partial = done = _counts(done, result, seconds)
+            if result["status"] == "stopped":
+                return None
+        record = {"epoch": number, "lr": self.rate(number), "train_loss": done["loss"] / n, "train_error": done["errors"] / n}
+        phases = [("validation", self.train_images, self.train_labels)] if self.validate else []
+        phases += [("test", self.test_images, self.test_labels)] if self.test_images else []
+        for name, images, labels in phases:
+            display.begin(number, name, len(labels))
+            result, _ = _phase(pool, self.engine, caught, display, "test", **images, labels=labels)
+            if result["status"] == "diverged":
+                return f" in the {name} phase: the loss is not finite"
+            if result["status"] == "stopped":
+                return None
+            record |= {f"{name}_loss": result["loss"] / len(labels), f"{name}_error": result["errors"] / len(labels)}
+        if not self.test_images:
+            record |= {"test_loss": None, "test_error": None}
+        updates = max(done["updates"], 1)
+        return record | {
+            "seconds": done["seconds"], "images_per_second": n / done["seconds"], "workers": self.plan.workers,
+            "strategy": self.strategy, "updates": done["updates"], "lock_failures": done["lock_failures"],
+            "staleness": {"mean": done["staleness_sum"] / updates, "max": done["staleness_max"],
+                          "histogram": done["staleness"]}}
+
+
+def _counts(before=None, result=None, seconds=0.0):
+    """The counts of a training phase, which may have been run in several pieces."""
+    if before is None:
+        return {"position": 0, "images": 0, "errors": 0, "loss": 0.0, "seconds": 0.0, "updates": 0, "lock_failures": 0,
+                "staleness_sum": 0, "staleness_max": 0, "staleness": []}
+    after = {key: before[key] + result[key] for key in ("images", "errors", "loss", "updates", "lock_failures",
+                                                        "staleness_sum")}
+    a, b = sorted((before["staleness"], result["staleness"]), key=len)
+    return after | {"position": result["position"], "seconds": before["seconds"] + seconds,
+                    "staleness_max": max(before["staleness_max"], result["staleness_max"]),
+                    "staleness": [x + y for x, y in zip(a, b, strict=False)] + b[len(a):]}
+
+
+def _phase(pool, engine, caught, display, what, **arguments):
+    """Runs a phase in the pool's thread while this one looks after signals and progress: (result, seconds)."""
+    if caught.signal:
+        engine.stop()
+    start = time.perf_counter()
+    future = pool.submit(engine.run, what, **arguments)
+    try:
+        while True:
+            try:
+                result = future.result(POLL)
+                break
+            except NotYet:
+                if caught.signal:
+                    engine.stop()
+                if display:
+                    display.at(engine.position)
+    except BaseException:  # an exception from a signal handler that is not ours: the workers must not outlive it
+        engine.stop()
+        future.exception()
+        raise
+    finally:
+        engine.clear()
+    return result, time.perf_counter() - start
+
+
+class _Caught:
+    """The signal that asked the training to stop, if any."""
+
+    signal = None
+
+    def leave(self, message="stopped", display=None):
+        if display:
+            display.note(message)
+        if self.signal == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        raise KeyboardInterrupt(message)
+
+
+@contextmanager
+def _signals():
+    """Turns Ctrl-C and SIGTERM into a note while workers run. Handlers that the caller has put in place stay, as do all
+    handlers outside the main thread."""
+    caught = _Caught()
+    replaced = {}
+
+    def note(number, frame):
+        caught.signal = number
+
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+                if signal.getsignal(number) is default:
+                    replaced[number] = signal.signal(number, note)
+        yield caught
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
+
+
+# ---- the run directory ----
+
+class _Store:
+    """The run directory of a job. model.safetensors holds weights and training state in one file, so they always agree;
+    metrics.jsonl is written before it and cut back to it when a run is continued."""
+
+    def __init__(self, folder, job, resume, extra):
+        self.folder, self.job, self.resume, self.extra = Path(folder), job, resume, extra
+
+    def open(self):
+        if self.folder.exists() and not self.folder.is_dir():
+            raise CheckpointError(f"run directory {self.folder} is a file")
+        held = [name for name in (MODEL, METRICS, CONFIG) if (self.folder / name).exists()]
+        if held and not self.resume:
+            raise CheckpointError(f"run directory {self.folder} already holds a run ({', '.join(held)}); "
+                                  "continue it with resume, or name another directory")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"run directory {self.folder} cannot be made: {error.strerror}") from None
+        if self.resume and (self.folder / MODEL).exists():
+            self.restore()
+        job = self.job
+        write_atomically(self.folder / CONFIG, json.dumps({
+            **self.extra, **job.identity, "epochs": job.epochs, "workers": job.plan.workers,
+            "workers_limit": job.plan.describe(), "chaos": __version__, "isa": job.net.plan.isa, "build": _core.BUILD_INFO,
+            "python": platform.python_version(), "machine": platform.node()}, indent=2).encode() + b"\n")
+        self.write_metrics()
+
+    def restore(self):
+        path, job = self.folder / MODEL, self.job
+        net, metadata = load_with_metadata(path)
+        try:
+            state = json.loads(metadata["training"])
+            identity, history, partial = state["identity"], state["history"], state["partial"]
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{path}: holds no training state ({type(error).__name__} {error})") from None
+        differ = [f"{key} ({identity.get(key)!r} there, {value!r} now)" if key not in ("network", "train", "test") else key
+                  for key, value in job.identity.items() if identity.get(key) != value]
+        if differ:
+            raise CheckpointError(f"{path}: is the state of another run; different: {', '.join(differ)}")
+        job.net.load_state_dict(net.state_dict())
+        job.history, job.partial = history, partial
+
+    def save(self, record=None):
+        if record:
+            self.write_metrics()
+        state = {"identity": self.job.identity, "history": self.job.history, "partial": self.job.partial}
+        self.job.net.save(self.folder / MODEL, {"training": json.dumps(state)})
+
+    def write_metrics(self):
+        lines = "".join(json.dumps(record) + "\n" for record in self.job.history)
+        write_atomically(self.folder / METRICS, lines.encode())

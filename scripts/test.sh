@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Builds and installs the package into .venv-test and runs the tests on it: scripts/test.sh [options of pytest]
+set -euo pipefail
+# shellcheck source=scripts/setup_env.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
+
+venv=${CHAOS_VENV_DIR:-$root/.venv-test}
+ensure_env "$venv" package test
+
+cd "$root"
+# The installed package is tested, so nothing, not even a child process, may find chaos/ in the source tree.
+unset PYTHONPATH
+export PYTHONSAFEPATH=1
+"$venv/bin/python" - <<'END' || stop "the tests would not see the installed package"
+import importlib.util, sys, sysconfig
+found, wanted = importlib.util.find_spec("chaos").origin, sysconfig.get_path("platlib")
+sys.exit(None if found.startswith(wanted) else f"chaos is imported from {found}, not from {wanted}")
+END
+exec "$venv/bin/python" -m pytest "$@"

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Sets everything up in .venv and trains: scripts/train.sh [MODEL] [options of 'chaos train']
+# Without arguments it trains the model 'small' on MNIST with as many workers as there are cores.
+set -euo pipefail
+# shellcheck source=scripts/setup_env.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
+
+venv=${CHAOS_VENV_DIR:-$root/.venv}
+ensure_env "$venv" editable all
+
+model=small
+if [[ $# -gt 0 && $1 != -* ]]; then
+    model=$1
+    shift
+fi
+# The defaults come first: argparse lets the last one win.
+exec "$venv/bin/chaos" train "$model" --epochs 8 --lr 0.01 "$@"

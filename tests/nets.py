@@ -1,0 +1,80 @@
+"""Small networks and data for the tests."""
+
+import numpy as np
+
+import chaos
+from chaos import reference
+
+
+def one_layer(shape, layer, seed=0):
+    """A network of one layer, with a Flatten() behind it where its output is an image."""
+    node = chaos.Input(shape)
+    out = layer(node)
+    return chaos.Network(node, chaos.Flatten()(out) if len(out.shape) == 3 else out, seed=seed)
+
+
+def graph(seed=0):
+    """Fan-out and fan-in: one tensor read three times, branches of different depth, two sums, biases left out here and
+    there."""
+    x = chaos.Input((2, 9, 8))
+    a = chaos.Tanh()(chaos.Conv2d(6, 3, padding="same", name="stem")(x))
+    b = chaos.ReLU()(chaos.Conv2d(6, 3, padding=1, bias=False)(a))
+    c = chaos.Sigmoid()(chaos.Conv2d(6, 1)(a))
+    d = chaos.Add()(a, b, c)
+    e = chaos.MaxPool2d(2)(d)
+    f = chaos.Linear(7)(chaos.Flatten()(e))
+    g = chaos.Linear(7, bias=False)(chaos.Flatten()(chaos.MaxPool2d(3)(b)))
+    return chaos.Network(x, chaos.Linear(5)(chaos.ScaledTanh()(chaos.Add()(f, g))), seed=seed)
+
+
+def images(n, shape, seed=0, classes=10, bytes=False):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (n, *shape), dtype=np.uint8) if bytes else rng.standard_normal((n, *shape), np.float32)
+    return x, rng.integers(0, classes, n)
+
+
+def close(got, want, tolerance):
+    np.testing.assert_allclose(np.asarray(got, np.float64), want, rtol=0, atol=tolerance)
+
+
+class Oracle:
+    """The float64 definition of a network on given images, and how far float32 may stray from it.
+
+    A float32 rounding changes a number by at most 2^-24 of itself. What such changes become on their way through the network
+    is measured: inputs, weights and every intermediate result are moved at random by up to 2^-24 (the loss's gradient by
+    2^-24 of the softmax, which is 1/n before the label is subtracted) and the definition is evaluated again, five times.
+    The core rounds at every addition rather than once per result; FACTOR covers that (the error of a sum of n terms grows
+    with sqrt(n) to n/2 roundings of partial sums; n <= 2,200, in blocks).
+    """
+
+    FACTOR = 64
+
+    def __init__(self, net, x, labels=None, loss="cross_entropy"):
+        self.net, self.x, self.labels, self.loss = net, reference.take(x), labels, loss
+        state = {k: v.astype(np.float64) for k, v in net.state_dict().items()}
+        self.exact = self._run(self.x, state, lambda a: a)
+        rng = np.random.default_rng(0)
+
+        def move(a):
+            return a * (1 + 2.0 ** -24 * rng.uniform(-1, 1, a.shape)) + 2.0 ** -24 / len(x) * rng.uniform(-1, 1, a.shape)
+
+        moved = [self._run(move(self.x), {k: move(v) for k, v in state.items()}, move) for _ in range(5)]
+        self.tolerance = {k: self.FACTOR * max(np.abs(m[k] - v).max() for m in moved) + 2.0 ** -23 * np.abs(v).max()
+                          for k, v in self.exact.items()}
+
+    def _run(self, x, state, touch):
+        values = reference.forward(self.net, x, state=state, touch=touch)
+        found = {"output": values[self.net.nodes()[-1][0]]}
+        if self.labels is not None:
+            found["loss"], gradients = reference.loss_and_gradients(self.net, x, self.labels, self.loss, state=state,
+                                                                    touch=touch)
+            found |= gradients
+        return found
+
+    def check(self, pixels):
+        close(self.net.forward(pixels), self.exact["output"], self.tolerance["output"])
+        if self.labels is not None:
+            loss, gradients = self.net.loss_and_gradients(pixels, self.labels, self.loss)
+            assert {"output", "loss", *gradients} == self.exact.keys()
+            for name, value in {"loss": loss, **gradients}.items():
+                close(value, self.exact[name], self.tolerance[name])

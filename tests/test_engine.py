@@ -1,0 +1,277 @@
+"""The engine: every image once, one worker = sequential, no update lost, staleness counted, the process left as found."""
+
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from nets import graph, images, one_layer
+
+import chaos
+from chaos import _core
+from chaos.sync import STRATEGIES
+
+EXACT = [name for name, strategy in STRATEGIES.items() if strategy.exact]
+SEVERAL = [name for name, strategy in STRATEGIES.items() if not strategy.single]
+
+
+def engine_of(net, workers=1, strategy="sequential", **options):
+    return _core.Engine(net.plan, net.weights, workers=workers, strategy=strategy, **options)
+
+
+def run(net, x, y, what="train", lr=0.05, workers=1, strategy="sequential", order=None, **options):
+    data = net.take_images(x)
+    return engine_of(net, workers, strategy, **options).run(
+        what, data["pixels"], data["values"], labels=np.asarray(y, np.int64), order=order, lr=lr)
+
+
+def test_lists_agree():
+    assert sorted(STRATEGIES) == sorted(_core.strategies())
+
+
+@pytest.mark.parametrize("strategy", [n for n, s in STRATEGIES.items() if s.equals_sequential])
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 20])
+@pytest.mark.parametrize("make", [chaos.models.small, graph])
+def test_one_worker_is_sequential_bit_for_bit(isa, strategy, batch_size, make):
+    weights = []
+    for name in ("sequential", strategy):
+        net = make(seed=5)
+        x, y = images(101, net.input_shape, classes=net.output_shape[0])
+        for _ in range(2):
+            run(net, x, y, strategy=name, batch_size=batch_size)
+        weights.append(net.weights.tobytes())
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 20])
+def test_training_is_sgd(isa, batch_size):
+    """A step of the engine is w - lr * gradient, with the gradient that loss_and_gradients gives for its images."""
+    net, other = graph(seed=2), graph(seed=2)
+    x, y = images(40, net.input_shape, classes=5)
+    order = np.random.default_rng(0).permutation(40)
+    run(net, x, y, order=order, batch_size=batch_size)
+    for at in range(0, 40, batch_size):
+        batch = order[at:at + batch_size]
+        _, gradients = other.loss_and_gradients(x[batch], y[batch])
+        other.load_state_dict({k: v - np.float32(0.05) * gradients[k] for k, v in other.state_dict().items()})
+    for name, value in net.state_dict().items():
+        # the same additions in the same order; a fused multiply-add saves one rounding per update
+        np.testing.assert_allclose(value, other.state_dict()[name], rtol=0, atol=40 * 2.0 ** -24 * np.abs(value).max() * 4)
+
+
+@pytest.mark.parametrize("strategy, workers", [("sequential", 1), *((s, w) for s in SEVERAL for w in (1, 2, 4, 8))])
+@pytest.mark.parametrize("batch_size", [1, 7])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_an_epoch_visits_every_image_once(strategy, workers, batch_size, shuffled):
+    """Image i is the one-hot vector i, so the i-th column of a linear layer changes exactly as often as it is visited."""
+    n = 1003
+    net = one_layer((n,), chaos.Linear(2, bias=False))
+    net.load_state_dict({"0.weight": np.zeros((2, n), np.float32)})
+    x, y = np.eye(n, dtype=np.float32), np.arange(n) % 2
+    order = np.random.default_rng(1).permutation(n) if shuffled else None
+    result = run(net, x, y, lr=1, workers=workers, strategy=strategy, order=order, batch_size=batch_size, loss="score")
+    assert result["status"] == "done" and result["images"] == n == result["position"]
+    full, last = n // batch_size * batch_size, n % batch_size
+    position = np.argsort(order) if shuffled else np.arange(n)
+    share = np.where(position < full, 1 / batch_size, 1 / last if last else 1).astype(np.float32)
+    want = np.zeros((2, n), np.float32)
+    want[y, np.arange(n)] = share
+    assert (net.state_dict()["0.weight"] == want).all()
+
+
+@pytest.mark.parametrize("strategy, workers", [("sequential", 1), *((s, w) for s in SEVERAL for w in (1, 2, 8))])
+@pytest.mark.parametrize("stripe_bytes", [64, 16384])
+def test_no_update_is_lost(isa, strategy, workers, stripe_bytes):
+    """The gradient of the score loss does not depend on the weights; with whole numbers all sums are exact in float32, so
+    the final weights are known to the last bit whatever the order of updates."""
+    if strategy not in EXACT:
+        pytest.skip(f"{strategy} does not promise it")
+    x = chaos.Input((3, 7, 6))
+    convolution, fully = chaos.Conv2d(20, 3, padding=1), chaos.Linear(840, bias=True)
+    net = chaos.Network(x, chaos.Add()(chaos.Flatten()(convolution(x)), fully(chaos.Flatten()(x))))
+    rng = np.random.default_rng(0)
+    net.load_state_dict({k: rng.integers(-9, 9, v.shape).astype(np.float32) for k, v in net.state_dict().items()})
+    pixels = rng.integers(-3, 4, (400, 3, 7, 6)).astype(np.float32)
+    labels = rng.integers(0, 840, 400)
+    before = net.state_dict()
+    loss, gradients = net.loss_and_gradients(pixels, labels, "score")
+    result = run(net, pixels, labels, lr=1, workers=workers, strategy=strategy, stripe_bytes=stripe_bytes, loss="score")
+    assert result["images"] == 400
+    dy = -np.eye(840)[labels]
+    flat = pixels.reshape(400, -1).astype(np.float64)
+    nodes = {node.layer.kind: node for node, _ in net.nodes()[1:]}
+    _, own = convolution.backward([pixels.astype(np.float64)], {"weight": before["0.weight"].astype(np.float64)},
+                                  None, dy.reshape(400, 20, 7, 6))
+    assert nodes.keys() == {"conv2d", "flatten", "linear", "add"}
+    sums = {"conv2d.weight": own["weight"], "conv2d.bias": own["bias"], "linear.weight": dy.T @ flat, "linear.bias": dy.sum(0)}
+    names = {f"{node.layer.kind}.{p}": f"{name}.{p}" for node, name in net.nodes()[1:] for p in node.layer.parameters}
+    for key, total in sums.items():
+        assert (net.state_dict()[names[key]] == before[names[key]] - total).all(), key
+
+
+def test_staleness_and_updates_are_counted():
+    net = chaos.models.small()
+    x, y = images(500, net.input_shape)
+    one = run(net, x, y)
+    stripes = engine_of(net).stripes
+    assert one["updates"] == 500 * stripes and one["staleness"] == [one["updates"]] and one["staleness_max"] == 0
+    many = run(net, x, y, workers=4, strategy="chaos")
+    assert many["updates"] == 500 * stripes == sum(many["staleness"])
+    assert many["staleness_sum"] == sum(i * n for i, n in enumerate(many["staleness"]))
+
+
+def test_stop_ends_a_phase_at_once_and_keeps_count():
+    net = chaos.models.medium()
+    x, y = images(4000, net.input_shape)
+    data = net.take_images(x)
+    engine = engine_of(net, 2, "chaos")
+    timer = threading.Timer(0.1, engine.stop)
+    timer.start()
+    start = time.perf_counter()
+    result = engine.run("train", values=data["values"], labels=y, order=np.arange(4000).repeat(20))
+    assert result["status"] == "stopped" and result["images"] == result["position"] < 80000
+    assert time.perf_counter() - start < 5
+    assert engine.run("train", values=data["values"], labels=y)["images"] == 0, "a stop holds until it is cleared"
+    engine.clear()
+    assert engine.run("train", values=data["values"], labels=y, end=100)["status"] == "done"
+
+
+def test_divergence_is_seen():
+    net = chaos.models.small()
+    x, y = images(200, net.input_shape)
+    result = run(net, x, y, lr=1e38, workers=2, strategy="chaos")
+    assert result["status"] == "diverged" and 0 <= result["failed_at"] < 200
+
+
+def test_bad_calls():
+    net = chaos.models.small()
+    x, y = images(10, net.input_shape)
+    values = net.take_images(x)["values"]
+    engine = engine_of(net)
+    for bad in (dict(values=values[:-1], labels=y), dict(values=values), dict(values=values, labels=y[:5]),
+                dict(values=values, labels=np.full(10, 10)), dict(values=values, labels=np.full(10, -1)),
+                dict(values=values, labels=y, order=np.array([0, 10])), dict(values=values, labels=y, order=np.array([-1])),
+                dict(values=values, labels=y, begin=11), dict(values=values, labels=y, end=11), dict(labels=y)):
+        with pytest.raises(ValueError):
+            engine.run("train", **bad)
+    for bad in (dict(workers=0), dict(workers=5000), dict(batch_size=0), dict(strategy="wild"), dict(loss="x"),
+                dict(update="x"), dict(workers=2, strategy="sequential"), dict(stripe_bytes=1)):
+        with pytest.raises(ValueError):
+            _core.Engine(net.plan, net.weights, **bad)
+    with pytest.raises(ValueError):
+        _core.Engine(net.plan, net.weights[:-16].copy())
+    with pytest.raises(ValueError, match="no such layer kind"):
+        _core.Plan(1, 4, 4).add("nothing", [0], 1, [])
+    with pytest.raises(ValueError, match="larger than the padded input"):
+        _core.Plan(1, 4, 4).add("conv2d", [0], 1, [5, 5, 1, 1, 0, 0, 0, 0, 1])
+    with pytest.raises(ValueError, match="supported: generic"):
+        _core.set_isa("mmx")
+
+
+def test_no_two_phases_at_once():
+    net = chaos.models.small()
+    x, y = images(2000, net.input_shape)
+    values = net.take_images(x)["values"]
+    engine = engine_of(net)
+    order = np.arange(2000).repeat(50)
+    thread = threading.Thread(target=engine.run, args=("train",), kwargs=dict(values=values, labels=y, order=order))
+    thread.start()
+    while not engine.position:
+        time.sleep(0.001)
+    with pytest.raises(RuntimeError, match="already running"):
+        engine.run("test", values=values, labels=y)
+    engine.stop()
+    thread.join()
+
+
+def test_image_formats_agree():
+    net = chaos.models.small()
+    x, _ = images(9, net.input_shape, bytes=True)
+    as_floats = x.astype(np.float32) * np.float32(1 / 127.5) - 1
+    np.testing.assert_allclose(net.forward(x), net.forward(as_floats), rtol=0, atol=1e-6)
+    assert (net.forward(x) == net.forward(x[:, 0])).all()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="reads MXCSR")
+def test_floating_point_mode_is_restored():
+    """FTZ/DAZ hold inside the workers (a denormal product is 0 there) and are gone afterwards."""
+    tiny = np.float32(1e-38)
+    denormal = np.array([[1e-41, 0]], np.float32)
+    net = one_layer((2,), chaos.Linear(1, bias=False))
+    net.load_state_dict({"0.weight": np.array([[1.0, 0]], np.float32)})
+    assert net.forward(denormal)[0, 0] == 0
+    x, y = images(50, (2,), classes=1)
+    run(net, x, y, workers=4, strategy="chaos")
+    assert tiny * np.float32(1e-3) > 0
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(float(np.float32(1e-38) * np.float32(1e-3))))
+    thread.start()
+    thread.join()
+    assert seen[0] > 0
+
+
+FORK = """
+import os, sys, warnings, numpy as np, chaos
+warnings.simplefilter("ignore", DeprecationWarning)
+train, test = chaos.data.load("digits", size=29)
+def go():
+    net = chaos.models.small()
+    return chaos.train(net, train[:300], workers=2, epochs=1, lr=0.01, progress=False).history[0]["train_error"], net
+go()
+child = os.fork()
+if child == 0:
+    error, net = go()
+    net.predict(test.images[:5])
+    os._exit(0 if 0 <= error < 1 else 1)
+import time
+for _ in range(300):
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        sys.exit(os.waitstatus_to_exitcode(status))
+    time.sleep(0.1)
+os.kill(child, 9)
+sys.exit("the child hangs")
+"""
+
+
+def test_training_works_in_a_forked_child():
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=60)
+
+
+def test_import_is_light():
+    code = ("import sys, chaos; heavy = {'mpi4py', 'sklearn', 'torch', 'matplotlib', 'onnx', 'tqdm', 'safetensors'} & set(sys.modules); "
+            "assert not heavy, heavy")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("value, wanted", [("generic", "generic"), ("avx512", _core.instruction_sets()[-1]), ("", None)])
+def test_chaos_isa_lowers_the_choice(value, wanted):
+    out = subprocess.run([sys.executable, "-c", "from chaos import _core; print(_core.get_isa())"], check=True, timeout=60,
+                         env={**os.environ, "CHAOS_ISA": value}, capture_output=True, text=True).stdout.strip()
+    assert out == (wanted or _core.instruction_sets()[-1])
+
+
+def test_unknown_chaos_isa():
+    done = subprocess.run([sys.executable, "-c", "import chaos"], timeout=60, env={**os.environ, "CHAOS_ISA": "mmx"},
+                          capture_output=True, text=True)
+    assert done.returncode and "CHAOS_ISA='mmx'" in done.stderr and "generic, avx2, avx512" in done.stderr
+
+
+def test_affinity_is_left_alone():
+    before = os.sched_getaffinity(0)
+    net = chaos.models.small()
+    x, y = images(100, net.input_shape)
+    run(net, x, y, workers=4, strategy="chaos")
+    assert os.sched_getaffinity(0) == before
+
+
+def test_weights_need_alignment():
+    net = chaos.models.small()
+    room = np.zeros(len(net.weights) + 32, np.float32)
+    start = (-room.ctypes.data % 64 // 4) + 1
+    with pytest.raises(ValueError, match="aligned"):
+        _core.Engine(net.plan, room[start:start + len(net.weights)])

@@ -1,0 +1,152 @@
+"""Every layer: its NumPy definition against finite differences, the core against the definition, for odd geometries and
+every instruction set. Runs over the list of layers: a new kind needs a strategy in `layer_on` and nothing else."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nets import Oracle, close, graph, images, one_layer
+
+import chaos
+from chaos import _core
+from chaos.layers import LAYERS
+from chaos.losses import LOSSES
+
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@st.composite
+def layer_on(draw, kind):
+    """(layer, input shape) with odd sizes around the widths of the vectors."""
+    channels, many = st.integers(1, 5), st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 20, 31, 33, 48, 65, 70])
+    if kind == "conv2d":
+        kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+        if draw(st.booleans()):
+            padding, stride = draw(st.sampled_from(["same", "valid"])), 1
+        else:
+            padding, stride = draw(st.tuples(st.integers(0, 2), st.integers(0, 2))), draw(
+                st.tuples(st.integers(1, 3), st.integers(1, 3)))
+        shape = draw(st.one_of(channels, st.sampled_from([16, 17, 20]))), draw(st.integers(5, 11)), draw(st.integers(5, 11))
+        return chaos.Conv2d(draw(many), kernel, stride, padding, bias=draw(st.booleans())), shape
+    if kind == "max_pool2d":
+        kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+        stride = draw(st.one_of(st.none(), st.tuples(st.integers(1, 4), st.integers(1, 4))))
+        return chaos.MaxPool2d(kernel, stride), (draw(many), draw(st.integers(3, 9)), draw(st.integers(3, 9)))
+    if kind == "linear":
+        return chaos.Linear(draw(st.one_of(many, st.sampled_from([150, 300]))), draw(st.booleans())), (draw(many),)
+    shape = draw(st.one_of(st.tuples(many), st.tuples(channels, st.integers(1, 7), st.integers(1, 7))))
+    return LAYERS[kind](), shape
+
+
+def test_every_kind_has_a_core_half():
+    assert sorted(LAYERS) == sorted(_core.layer_kinds())
+    assert {k: len(v.parameters) for k, v in LAYERS.items()} == _core.layer_kinds()
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@given(data=st.data())
+@QUICK
+def test_definition_against_finite_differences(kind, data):
+    layer, shape = data.draw(layer_on(kind))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    inputs = [rng.standard_normal((2, *shape)) for _ in range(1 if layer.one_input else 2)]
+    # central differences of a piecewise function are wrong across a kink: keep ReLU's away and max-pooling's apart
+    inputs = [np.where(np.abs(x) < 1e-3, 0.5, x) if kind == "relu" else x for x in inputs]
+    params = {k: v.astype(float) for k, v in layer.initial_values(rng, *([shape] * len(inputs))).items()}
+    y = layer.forward(inputs, params)
+    assert y.shape == (2, *layer.output_shape(*([shape] * len(inputs))))
+    dy = rng.standard_normal(y.shape)
+    into, own = layer.backward(inputs, params, y, dy)
+    assert own.keys() == params.keys()
+    step = 1e-6
+    for array, gradient in [*zip(inputs, into, strict=True), *((params[k], own[k]) for k in params)]:
+        assert gradient.shape == array.shape
+        for at in map(tuple, rng.integers(0, array.shape, (8, array.ndim))):
+            keep = array[at]
+            array[at] = keep + step
+            up = layer.forward(inputs, params).copy()
+            array[at] = keep - step
+            down = layer.forward(inputs, params).copy()
+            array[at] = keep
+            # truncation step^2, cancellation 2^-52 / step of the summed magnitudes: both below 1e-7 of them
+            numeric = ((up - down) * dy).sum() / (2 * step)
+            assert abs(numeric - gradient[at]) < 1e-6 * (1 + np.abs((up - down) * dy).sum() / (2 * step))
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@given(data=st.data())
+@QUICK
+def test_core_against_definition(isa, kind, data):
+    layer, shape = data.draw(layer_on(kind))
+    n = data.draw(st.sampled_from([1, 2, 3, 9, 17]))
+    before = chaos.Linear(int(np.prod(shape))) if len(shape) == 1 else chaos.Conv2d(shape[0], 1)
+    x = chaos.Input(shape)
+    inner = before(x)  # so that the layer's data gradient is used
+    out = layer(inner) if layer.one_input else layer(inner, x, inner)
+    net = chaos.Network(x, chaos.Flatten()(out) if len(out.shape) == 3 else out, seed=1)
+    pixels, labels = images(n, shape, data.draw(st.integers(0, 99)), classes=int(np.prod(out.shape)))
+    Oracle(net, pixels, labels, data.draw(st.sampled_from(sorted(LOSSES)))).check(pixels)
+
+
+@pytest.mark.parametrize("make", [chaos.models.small, chaos.models.medium, chaos.models.large, graph])
+def test_networks_against_definition(isa, make):
+    net = make(seed=3)
+    pixels, labels = images(3, net.input_shape, classes=net.output_shape[0], bytes=True)
+    Oracle(net, pixels, labels).check(pixels)
+
+
+@pytest.mark.parametrize("kind, function", [("tanh", np.tanh), ("sigmoid", lambda x: 1 / (1 + np.exp(-x))),
+                                            ("scaled_tanh", lambda x: 1.7159 * np.tanh(x * 2 / 3))])
+def test_accuracy_of_activations(isa, kind, function):
+    x = np.concatenate([np.linspace(-12, 12, 4001), np.geomspace(1e-12, 80, 2000), -np.geomspace(1e-12, 80, 2000), [0.0]])
+    x = x.astype(np.float32)
+    net = one_layer((len(x),), LAYERS[kind]())
+    exact = function(x.astype(np.float64))
+    error = np.abs(net.forward(x[None])[0] - exact) / np.spacing(np.abs(exact).astype(np.float32))
+    # the argument's scaling by 2/3 costs scaled_tanh half an ulp more where the slope is 1, and one more multiplication
+    assert error.max() < {"tanh": 3.0, "sigmoid": 4.0, "scaled_tanh": 5.0}[kind]
+
+
+@pytest.mark.parametrize("kind", ["tanh", "scaled_tanh", "sigmoid"])
+def test_activations_at_the_ends(isa, kind):
+    limit = {"tanh": (-1, 1), "scaled_tanh": (-1.7159, 1.7159), "sigmoid": (0, 1)}[kind]
+    net = one_layer((4,), LAYERS[kind]())
+    y = net.forward(np.array([[-3e38, -100, 100, 3e38]], np.float32))[0]
+    close(y, [limit[0], limit[0], limit[1], limit[1]], 2.0 ** -23)
+
+
+def test_losses_against_finite_differences():
+    rng = np.random.default_rng(0)
+    y, labels = rng.standard_normal((4, 6)), np.array([0, 5, 2, 2])
+    for loss in LOSSES.values():
+        gradient = loss.gradient(y, labels)
+        for at in np.ndindex(y.shape):
+            up, down = y.copy(), y.copy()
+            up[at] += 1e-6
+            down[at] -= 1e-6
+            numeric = (loss.value(up, labels) - loss.value(down, labels)) / 2e-6
+            assert abs(numeric - gradient[at]) < 1e-8
+    assert sorted(LOSSES) == sorted(_core.losses())
+
+
+@pytest.mark.parametrize("layer, shape, words", [
+    (chaos.Conv2d(4, 7), (1, 5, 5), ["Conv2d(out_channels=4, kernel_size=7)", "(1, 5, 5)", "floor((5 + 0 - 7) / 1) + 1"]),
+    (chaos.Conv2d(4, 3), (9,), ["needs images", "(9,)"]),
+    (chaos.MaxPool2d(3), (1, 2, 9), ["floor((2 - 3) / 3) + 1"]),
+    (chaos.Linear(3), (1, 4, 4), ["Flatten()"]),
+])
+def test_impossible_geometry(layer, shape, words):
+    with pytest.raises(ValueError) as error:
+        chaos.Network(shape, [layer])
+    assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: chaos.Conv2d(0, 3), lambda: chaos.Conv2d(4, (3,)), lambda: chaos.Conv2d(4, 3, stride=0),
+    lambda: chaos.Conv2d(4, 3, padding="half"), lambda: chaos.Conv2d(4, 3, 2, "same"), lambda: chaos.Conv2d(4, 3, padding=-1),
+    lambda: chaos.Linear(2.5), lambda: chaos.MaxPool2d(True), lambda: chaos.Tanh(name="a.b"), lambda: chaos.Tanh(name="3"),
+    lambda: chaos.Input((1, 2)), lambda: chaos.Input((0, 2, 2)), lambda: chaos.Add()(), lambda: chaos.Linear(3)(
+        chaos.Input((4,)), chaos.Input((4,)))])
+def test_bad_options(make):
+    with pytest.raises(ValueError):
+        make()
