@@ -12,7 +12,7 @@ import numpy as np
 from . import _core
 from .errors import CheckpointError, DataError
 from .formats import read_tensors, write_tensors
-from .layers import LAYERS, Input, Layer, Node
+from .layers import LAYERS, Elementwise, Input, Layer, Node
 from .losses import LOSSES
 
 FORMAT = "chaos-1"
@@ -98,21 +98,38 @@ class Network:
     def plan(self):
         """The core's plan, for the instruction set in force (`CHAOS_ISA`); the layout of the weights is the same for all."""
         if self._plan is None or self._plan.isa != _core.get_isa():
-            shape = self.input_shape if len(self.input_shape) == 3 else (self.input_shape[0], 1, 1)
-            plan = _core.Plan(*shape)
+            plan = _core.Plan(*_core_shape(self.input_shape))
+            layers = self._pool_before_activation()
+            shapes = [self.input_shape]
             for i, node in enumerate(self._order[1:], 1):
-                channels, options = node.layer.core_options(*self._shapes_into(node))
+                layer, inputs = layers[node], [self._number[source] for source in node.inputs]
+                seen = [shapes[k] for k in inputs]
+                channels, options = layer.core_options(*seen)
                 try:
-                    number = plan.add(node.layer.kind, [self._number[s] for s in node.inputs], channels, options)
+                    plan.add(layer.kind, inputs, channels, options)
                 except ValueError as error:
-                    raise ValueError(f"{node.layer} on input of shape {self._shapes_into(node)}: {error}") from None
-                expected = node.shape if len(node.shape) == 3 else (node.shape[0], 1, 1)
-                if number != i or plan.shape(i) != expected:
-                    raise RuntimeError(f"the core sees {node.layer} as node {number} of shape {plan.shape(i)}, not {i} of "
-                                       f"{expected}: the two halves of this layer disagree")
+                    raise ValueError(f"{layer} on input of shape {seen}: {error}") from None
+                shapes.append(layer.output_shape(*seen))
+                if plan.shape(i) != _core_shape(shapes[i]):
+                    raise RuntimeError(f"{layer} has output {plan.shape(i)} in the core and {shapes[i]} here: the two halves "
+                                       "of this layer disagree")
             plan.finish(len(self._order) - 1)
             self._plan, self._engine = plan, None
         return self._plan
+
+    def _pool_before_activation(self):
+        """{node: the layer that the core computes there}. A monotone function commutes with taking the maximum, so an
+        activation that only a max-pooling reads changes places with it: the same values from a fraction of the work."""
+        layers = {node: node.layer for node in self._order}
+        readers = {node: [] for node in self._order}
+        for node in self._order:
+            for source in node.inputs:
+                readers[source].append(node)
+        for node in self._order[1:-1]:
+            if isinstance(node.layer, Elementwise) and [r.layer.kind for r in readers[node]] == ["max_pool2d"]:
+                pool = readers[node][0]
+                layers[node], layers[pool] = layers[pool], layers[node]
+        return layers
 
     @property
     def n_parameters(self):
@@ -366,6 +383,11 @@ def _topological_order(start, output):
     if order[0] is not start or len(set(map(id, used))) != len(used):
         raise ValueError("a layer object is used twice; sharing weights between layers is not supported")
     return order
+
+
+def _core_shape(shape):
+    """The core sees a vector of k features as an image of k channels and one pixel."""
+    return shape if len(shape) == 3 else (shape[0], 1, 1)
 
 
 def _aligned_zeros(size):

@@ -139,7 +139,8 @@ class Layer:
 
 
 class Elementwise(Layer):
-    """A layer y = f(x) whose derivative is a function of y; the kinds define `f(x)` and `derivative(y)`."""
+    """A layer y = f(x) with f monotone and a derivative that is a function of y; the kinds define `f(x)` and
+    `derivative(y)`."""
 
     def forward(self, inputs, params):
         return self.f(inputs[0])

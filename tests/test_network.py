@@ -1,0 +1,172 @@
+"""Networks: the paper's counts, names, graphs, state dicts, files, errors."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from nets import graph, images
+
+import chaos
+from chaos.formats import write_tensors
+
+
+@pytest.mark.parametrize("make, parameters, macs", [(chaos.models.small, 6_405, 160_330), (chaos.models.medium, 76_040, 1_891_820),
+                                                    (chaos.models.large, 383_160, 22_648_820)])
+def test_the_papers_counts(make, parameters, macs):
+    net = make()
+    assert net.n_parameters == parameters == sum(v.size for v in net.state_dict().values())
+    assert net.macs()["forward"] == macs and net.macs()["weight_gradient"] == macs
+    assert net.input_shape == (1, 29, 29) and net.output_shape == (10,)
+
+
+def test_names_and_shapes_are_pytorchs():
+    state = chaos.models.small().state_dict()
+    assert {k: v.shape for k, v in state.items()} == {
+        "0.weight": (5, 1, 4, 4), "0.bias": (5,), "3.weight": (10, 5, 5, 5), "3.bias": (10,), "7.weight": (50, 90),
+        "7.bias": (50,), "9.weight": (10, 50), "9.bias": (10,)}
+    assert "stem.weight" in graph().state_dict()
+    for key, value in state.items():
+        bound = 1 / np.sqrt(np.prod(state[key.replace("bias", "weight")].shape[1:]))
+        assert np.abs(value).max() <= bound and value.dtype == np.float32
+
+
+def test_seed_decides_the_initial_weights():
+    one, same, other = chaos.models.small(seed=7), chaos.models.small(seed=7), chaos.models.small(seed=8)
+    assert (one.weights == same.weights).all() and (one.weights != other.weights).any()
+
+
+def test_layout_does_not_depend_on_the_instruction_set(isa):
+    net = graph(seed=1)
+    state = net.state_dict()
+    padding = np.ones(len(net.weights), bool)
+    for at, _ in net._positions.values():
+        assert padding[at].all()
+        padding[at] = False
+    assert not net.weights[padding].any(), "padding starts at zero"
+    x, y = images(5, net.input_shape, classes=5)
+    chaos.train(net, chaos.data.Dataset(x, y), epochs=1, workers=2, lr=0.1, progress=False)
+    assert not net.weights[padding].any(), "and stays there"
+    net.load_state_dict(state)
+    assert all((net.state_dict()[k] == v).all() for k, v in state.items())
+
+
+def test_state_dict_is_checked():
+    net = chaos.models.small()
+    state = net.state_dict()
+    before = net.weights.copy()
+    for change, word in (({"0.weight": None}, "missing"), ({"0.weights": state["0.weight"]}, "unknown"),
+                         ({"0.weight": state["0.weight"][:4]}, r"\(4, 1, 4, 4\)"),
+                         ({"9.bias": np.full(10, np.inf)}, "NaN or infinity")):
+        bad = {k: v for k, v in {**state, **change}.items() if v is not None}
+        with pytest.raises(chaos.CheckpointError, match=word):
+            net.load_state_dict(bad)
+        assert (net.weights == before).all()
+
+
+@pytest.mark.parametrize("make", [chaos.models.medium, graph])
+def test_files(tmp_path, make):
+    net = make(seed=3)
+    net.save(tmp_path / "m.safetensors", {"note": "mine"})
+    again = chaos.load(tmp_path / "m.safetensors")
+    assert again.config() == net.config() and (again.weights == net.weights).all()
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"], "no temporary file stays"
+    x, _ = images(4, net.input_shape)
+    assert (again.forward(x) == net.forward(x)).all()
+    copy = pickle.loads(pickle.dumps(net))
+    assert (copy.forward(x) == net.forward(x)).all()
+
+
+def test_damaged_files(tmp_path):
+    path = tmp_path / "m.safetensors"
+    with pytest.raises(chaos.CheckpointError, match="no such file"):
+        chaos.load(path)
+    chaos.models.small().save(path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        bad = bytearray(whole)
+        for at in rng.integers(0, 1500, 3):
+            bad[at] = rng.integers(256)
+        path.write_bytes(bytes(bad[:rng.integers(len(bad))] if rng.random() < 0.5 else bad))
+        try:
+            assert chaos.load(path).n_parameters
+        except chaos.CheckpointError as error:
+            refused += 1
+            assert "m.safetensors" in str(error)
+    assert refused > 200
+    config = chaos.models.small().config()
+    for network in ({**config, "layers": [{"kind": "warp", "inputs": [0]}]}, {**config, "input": [1, 0, 3]}, {}, [], "x",
+                    {**config, "layers": [{"kind": "linear", "inputs": [5], "out_features": 3}]}):
+        write_tensors(path, {"a": np.zeros(3)}, {"format": "chaos-1", "network": json.dumps(network)})
+        with pytest.raises(chaos.CheckpointError, match=r"m\.safetensors"):
+            chaos.load(path)
+    write_tensors(path, {"a": np.zeros(3)}, {})
+    with pytest.raises(chaos.CheckpointError, match="no chaos network"):
+        chaos.load(path)
+
+
+def test_using_a_network():
+    net = chaos.models.small()
+    x, _ = images(6, net.input_shape)
+    y = net.forward(x)
+    assert y.shape == (6, 10) and y.dtype == np.float32
+    assert (net.predict(x) == y.argmax(1)).all()
+    np.testing.assert_allclose(net.predict_proba(x).sum(1), 1, rtol=1e-6)
+    assert net.forward(x[:0]).shape == (0, 10)
+    assert (net.forward(x.astype(np.float64)) == y).all()
+    assert (net.forward(np.asfortranarray(x)) == y).all()
+    for bad, word in ((x[:, :, :5], r"\(6, 1, 5, 29\)"), (x[0, 0], r"\(29, 29\)"), (x.astype(complex), "numbers"),
+                      (np.full_like(x, np.nan), "NaN"), (x.astype(str), "numbers")):
+        with pytest.raises(chaos.DataError, match=word):
+            net.forward(bad)
+    with pytest.raises(chaos.DataError, match="at least one"):
+        net.loss_and_gradients(x[:0], np.zeros(0, int))
+    with pytest.raises(ValueError, match="unknown loss"):
+        net.loss_and_gradients(x, np.zeros(6, int), "l3")
+
+
+def test_predicting_changes_nothing_and_sees_new_weights():
+    net = chaos.models.small()
+    x, y = images(6, net.input_shape)
+    before = net.weights.copy()
+    net.forward(x)
+    net.loss_and_gradients(x, y)
+    assert (net.weights == before).all()
+    first = net.forward(x)
+    net.load_state_dict(chaos.models.small(seed=9).state_dict())
+    assert (net.forward(x) != first).any()
+
+
+def test_graphs_that_are_no_networks():
+    x, other = chaos.Input((4,)), chaos.Input((4,))
+    shared = chaos.Linear(4)
+    with pytest.raises(ValueError, match="used twice"):
+        chaos.Network(x, shared(shared(x)))
+    with pytest.raises(ValueError, match="another chaos.Input"):
+        chaos.Network(x, chaos.Add()(x, other))
+    with pytest.raises(ValueError, match="does not depend"):
+        chaos.Network(x, chaos.Tanh()(other))
+    with pytest.raises(ValueError, match="at least one layer"):
+        chaos.Network((4,), [])
+    with pytest.raises(ValueError, match="equal shape"):
+        chaos.Add()(x, chaos.Linear(3)(x))
+    with pytest.raises(ValueError, match="two layers are named"):
+        chaos.Network((4,), [chaos.Tanh(name="a"), chaos.Tanh(name="a")])
+    with pytest.raises(TypeError, match="nodes of a graph"):
+        chaos.Tanh()("x")
+    with pytest.raises(TypeError, match="layers must be layers"):
+        chaos.Network((4,), ["tanh"])
+    with pytest.raises(ValueError, match="too many inputs|1 to 16"):
+        chaos.Network(x, chaos.Add()(*[chaos.Tanh()(x) for _ in range(17)]))
+
+
+def test_deep_networks_do_not_recurse():
+    net = chaos.Network((3,), [chaos.Tanh() for _ in range(3000)])
+    assert net.forward(np.zeros((1, 3))).shape == (1, 3)
+
+
+def test_the_printed_table():
+    text = repr(chaos.models.small())
+    assert "6,405 parameters" in text and "Conv2d(out_channels=5, kernel_size=4)" in text and "(10, 9, 9)" in text

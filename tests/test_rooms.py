@@ -1,0 +1,127 @@
+"""The house: lists agree, arrows point down, files say what they are."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import chaos
+
+HERE = Path(__file__).resolve().parent.parent
+CEXT, CHAOS = HERE / "cext", HERE / "chaos"
+if not CEXT.is_dir():
+    pytest.skip("the source tree is not beside the tests", allow_module_level=True)
+
+# room: the rooms it may see; what is not listed here fails, so a new room needs a line
+C_ARROWS = {
+    "simd": {"simd", "layers"},  # tiles speak of source and sink, which layers/layer.h declares
+    "layers": {"simd", "layers"},
+    "losses": {"losses"},
+    "updates": {"updates"},
+    "isa": {"isa", "simd", "layers", "losses", "updates"},
+    "engine": {"engine", "isa", "layers", "losses", "updates"},
+    "sync": {"sync", "engine"},
+    "registry": {"registry", "sync", "engine", "isa"},
+    "_core": {"registry"},
+}
+_MEANING = {"errors", "layers", "losses", "updates", "sync", "formats", "data", "_version"}
+PY_ARROWS = {
+    "errors": set(), "_version": set(),
+    "layers": {"layers"}, "losses": {"losses"}, "updates": {"updates"}, "sync": {"sync"},
+    "formats": {"formats", "errors"}, "data": {"data", "errors"}, "threads": set(), "progress": set(),
+    "network": {"_core", "errors", "formats", "layers", "losses"},
+    "models": {"models", "network", "layers"},
+    "reference": {"losses"},
+    "info": {"_core", "threads", "_version"},
+    "trainer": {"network", "threads", "progress", "_core", *_MEANING},
+    "bench": {"network", "models", "trainer", "threads", "reference", "info", "_core", *_MEANING},
+    "cli": {"cli", "bench", "info", "models", "network", "trainer", "threads", *_MEANING},
+    "__main__": {"cli"},
+    "__init__": {"data", "models", "_version", "errors", "info", "layers", "network", "trainer"},
+}
+
+
+def room_of(path, top):
+    return path.relative_to(top).parts[0].split(".")[0]
+
+
+def test_c_arrows_point_down():
+    for path in sorted([*CEXT.rglob("*.[ch]"), *CEXT.glob("*.pyx")]):
+        room = room_of(path, CEXT)
+        for name in re.findall(r'(?:#include|from) "([^"]+)"', path.read_text()):
+            near = path.parent / name
+            target = near if near.exists() else CEXT / name
+            assert target.exists(), f"{path} includes {name}, which is not there"
+            assert room_of(target, CEXT) in C_ARROWS[room], f"{path.name} in {room} must not include {name}"
+
+
+def imports(path):
+    """Rooms of chaos that a file imports, also inside functions."""
+    inside = list(path.relative_to(CHAOS).parts)
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = inside[:len(inside) - node.level]
+            module = base + (node.module.split(".") if node.module else [])
+            names = [module] if module else [[alias.name] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "chaos":
+            names = [node.module.split(".")[1:]] if "." in node.module else [[alias.name] for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".")[1:] for alias in node.names if alias.name.startswith("chaos.")]
+        for parts in names:
+            name = parts[0] if parts else ""
+            if name and ((CHAOS / name).is_dir() or (CHAOS / f"{name}.py").exists() or name == "_core"):
+                yield name
+
+
+def test_python_arrows_point_down():
+    for path in sorted(CHAOS.rglob("*.py")):
+        room = room_of(path, CHAOS)
+        assert room in PY_ARROWS, f"chaos/{room} is a room without a line in this test"
+        for name in imports(path):
+            assert name in PY_ARROWS[room], f"{path.relative_to(HERE)} must not import chaos.{name}"
+
+
+def test_only_the_cluster_speaks_mpi():
+    for path in CHAOS.rglob("*.py"):
+        if "cluster" not in path.parts:
+            assert not re.search(r"^\s*(import|from) mpi4py", path.read_text(), re.M), path
+
+
+def test_threads_and_races_have_one_place():
+    for path in sorted(CEXT.rglob("*.[ch]")):
+        text = path.read_text()
+        if path.name != "threads.h":
+            assert "#pragma omp" not in text and "omp_" not in text and "pthread_create" not in text, path
+        if path.name != "shared.h":
+            assert "no_sanitize" not in text and "RACES" not in text, path
+
+
+@pytest.mark.parametrize("room, suffixes", [("layers", (".py", ".c")), ("losses", (".py", ".c")), ("updates", (".py", ".c")),
+                                            ("sync", (".py", ".c"))])
+def test_both_halves_have_the_same_files(room, suffixes):
+    meaning = {p.stem for p in (CHAOS / room).glob("*.py")} - {"__init__", "base", "schedules"}
+    speed = {p.stem for p in (CEXT / room).glob("*.c")}
+    assert meaning == speed
+
+
+def test_every_body_is_on_its_list():
+    for room in ("layers", "losses", "updates"):
+        text = (CEXT / room / "list.h").read_text()
+        stems = sorted(p.stem for p in (CEXT / room).glob("*.c"))
+        assert sorted(re.findall(r'#include "(\w+)\.c"', text)) == stems
+        assert len(re.findall(r"^&\w+,$", text, re.M)) == len(stems)
+
+
+def test_every_file_says_what_it_is():
+    for path in sorted(p for top in (CEXT, CHAOS, HERE / "scripts", HERE / "tests") for p in top.rglob("*")
+                       if p.suffix in (".py", ".c", ".h", ".pyx", ".sh")):
+        first = path.read_text()[:200].lstrip()
+        assert first.startswith(('"""', "/*", "#!")) or path.suffix == ".sh", f"{path.relative_to(HERE)} has no opening words"
+
+
+def test_public_names_have_docstrings_and_exist():
+    for name in chaos.__all__:
+        thing = getattr(chaos, name)
+        assert name == "__version__" or (thing.__doc__ or "").strip(), name

@@ -1,0 +1,243 @@
+"""Training: records, schedule, resuming, interruption, divergence, bad input, and that the process is left as found."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from nets import images
+from threadpoolctl import threadpool_info
+
+import chaos
+from chaos.trainer import CONFIG, METRICS, MODEL
+
+QUIET = dict(progress=False)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return chaos.data.load("digits", size=29)
+
+
+def train(net, *data, **options):
+    return chaos.train(net, *data, **{"lr": 0.01, "progress": False, **options})
+
+
+def test_learns_and_records(digits, tmp_path):
+    net = chaos.models.small(seed=0)
+    run = train(net, *digits, epochs=4, workers=2, run_dir=tmp_path / "a", validate=True)
+    assert [r["epoch"] for r in run.history] == [1, 2, 3, 4]
+    np.testing.assert_allclose([r["lr"] for r in run.history], [0.01, 0.009, 0.0081, 0.00729])
+    last = run.history[-1]
+    assert last["train_error"] < run.history[0]["train_error"] and last["test_error"] < 0.15
+    assert {"epoch", "lr", "train_loss", "train_error", "validation_error", "test_loss", "test_error", "seconds",
+            "images_per_second", "workers", "strategy", "staleness"} <= last.keys()
+    assert last["workers"] == 2 and last["strategy"] == "chaos" and last["staleness"].keys() == {"mean", "max", "histogram"}
+    lines = (tmp_path / "a" / METRICS).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == run.history
+    assert json.loads((tmp_path / "a" / CONFIG).read_text())["lr"] == 0.01
+    again = chaos.load(tmp_path / "a" / MODEL)
+    assert (again.forward(digits[1].images) == net.forward(digits[1].images)).all()
+    result = chaos.evaluate(net, digits[1], workers=2)
+    assert result["error"] == last["test_error"] == result["wrong"] / 360
+    assert result["error"] == (net.predict(digits[1].images) != digits[1].labels).mean()
+    assert abs(result["loss"] - last["test_loss"]) < 1e-9 * (1 + last["test_loss"])
+
+
+def test_without_test_set_and_directory(digits):
+    run = train(chaos.models.small(), digits[0][:100], epochs=1, workers=1)
+    assert run.run_dir is None and run.history[0]["test_error"] is None
+    assert train(chaos.models.small(), digits[0][:100], epochs=0).history == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_same_seed_same_bits(digits, batch_size):
+    def weights(**options):
+        net = chaos.models.small(seed=4)
+        train(net, digits[0][:500], epochs=2, batch_size=batch_size, **options)
+        return net.weights.tobytes()
+
+    reference = weights(strategy="sequential")
+    assert weights(strategy="sequential") == reference == weights(strategy="chaos", workers=1)
+    assert weights(strategy="sequential", seed=1) != reference
+    assert weights(strategy="sequential", shuffle=False) != reference
+
+
+def test_resume_continues_bit_for_bit(digits, tmp_path):
+    part = digits[0][:400], digits[1]
+    whole = chaos.models.small(seed=1)
+    history = train(whole, *part, epochs=4, strategy="sequential").history
+    for _ in range(2):  # the second time there is nothing left to do
+        for epochs in (2, 4):
+            net = chaos.models.small(seed=1)
+            run = train(net, *part, epochs=epochs, strategy="sequential", run_dir=tmp_path, resume=True)
+    assert net.weights.tobytes() == whole.weights.tobytes()
+    timeless = [{k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in run.history]
+    assert timeless == [{k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in history]
+    assert len((tmp_path / METRICS).read_text().splitlines()) == 4
+
+
+def test_metrics_follow_the_checkpoint(digits, tmp_path):
+    """Killed between the line and the checkpoint, or between other steps: the files agree again after resuming."""
+    part = digits[0][:100], None
+    train(chaos.models.small(), *part, epochs=2, workers=1, run_dir=tmp_path)
+    with open(tmp_path / METRICS, "a") as file:
+        file.write('{"epoch": 3, "half a li')
+    run = train(chaos.models.small(), *part, epochs=3, workers=1, run_dir=tmp_path, resume=True)
+    assert [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()] == run.history
+    assert len(run.history) == 3
+
+
+@pytest.mark.parametrize("number, outcome", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_interrupted_and_resumed_is_uninterrupted(digits, tmp_path, number, outcome):
+    data = chaos.data.Dataset(np.tile(digits[0].images, (20, 1, 1, 1)), np.tile(digits[0].labels, 20))
+    whole = chaos.models.small(seed=2)
+    history = train(whole, data, epochs=2, strategy="sequential").history
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), number))
+    timer.start()
+    start = time.perf_counter()
+    with pytest.raises(outcome) as caught:
+        train(chaos.models.small(seed=2), data, epochs=1000, strategy="sequential", run_dir=tmp_path)
+    assert time.perf_counter() - start < 5
+    if outcome is SystemExit:
+        assert caught.value.code == 143
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert chaos.load(tmp_path / MODEL).n_parameters == 6405
+    net = chaos.models.small(seed=2)
+    run = train(net, data, epochs=2, strategy="sequential", run_dir=tmp_path, resume=True)
+    if len(run.history) == 2:  # on a very fast machine more epochs are done already
+        assert net.weights.tobytes() == whole.weights.tobytes()
+        for got, want in zip(run.history, history, strict=True):
+            assert got["train_error"] == want["train_error"] and got["updates"] == want["updates"]
+            np.testing.assert_allclose(got["train_loss"], want["train_loss"], rtol=1e-12)  # summed in two pieces
+
+
+KILLED = """
+import sys, chaos
+train, test = chaos.data.load("digits", size=29)
+chaos.train(chaos.models.small(seed=0), train[:200], None, epochs=100000, workers=2, lr=0.001, run_dir=sys.argv[1], resume=True,
+            progress=False)
+"""
+
+
+def test_sigkill_leaves_a_valid_checkpoint(digits, tmp_path):
+    rng = random.Random(0)
+    done = 0
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)])
+        while not (tmp_path / MODEL).exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.5 + 0.5 * rng.random())
+        process.kill()
+        process.wait()
+        net = chaos.models.small(seed=0)
+        state = train(net, digits[0][:200], None, epochs=0, workers=2, lr=0.001, run_dir=tmp_path, resume=True).history
+        assert np.isfinite(net.weights).all() and len(state) >= done
+        done = len(state)
+    assert done > 0
+
+
+def test_divergence_names_the_place_and_keeps_the_last_good_weights(digits, tmp_path):
+    net = chaos.models.small(seed=0)
+    good = train(net, digits[0][:300], None, epochs=1, workers=1, run_dir=tmp_path)
+    weights = net.weights.copy()
+    with pytest.raises(chaos.DivergedError, match=r"epoch 1 after \d+ of 300 images"):
+        chaos.train(net, digits[0][:300], epochs=2, lr=1e38, workers=2, progress=False)
+    assert (net.weights == weights).all()
+    assert good.history
+
+
+def test_state_of_another_run_is_refused(digits, tmp_path):
+    options = dict(epochs=1, workers=1, run_dir=tmp_path)
+    train(chaos.models.small(), digits[0][:50], None, **options)
+    with pytest.raises(chaos.CheckpointError, match="already holds a run"):
+        train(chaos.models.small(), digits[0][:50], None, **options)
+    for other, word in ((dict(lr=0.5), "lr"), (dict(seed=9), "seed"), (dict(batch_size=2), "batch_size")):
+        with pytest.raises(chaos.CheckpointError, match=word):
+            train(chaos.models.small(), digits[0][:50], None, **options, **other, resume=True)
+    with pytest.raises(chaos.CheckpointError, match="train"):
+        train(chaos.models.small(), digits[0][:51], None, **options, resume=True)
+    with pytest.raises(chaos.CheckpointError, match="network"):
+        train(chaos.models.medium(), digits[0][:50], None, **options, resume=True)
+    (tmp_path / MODEL).write_bytes((tmp_path / MODEL).read_bytes()[:-5])
+    with pytest.raises(chaos.CheckpointError, match=MODEL):
+        train(chaos.models.small(), digits[0][:50], None, **options, resume=True)
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(chaos.CheckpointError, match="is a file"):
+        train(chaos.models.small(), digits[0][:50], None, epochs=1, run_dir=file)
+
+
+@pytest.mark.parametrize("options, words", [
+    (dict(strategy="wild"), "unknown strategy 'wild'; known: sequential, chaos"), (dict(loss="l3"), "unknown loss 'l3'"),
+    (dict(epochs=-1), "epochs"), (dict(epochs=1.5), "epochs"), (dict(lr=0), "lr"), (dict(lr=float("nan")), "lr"),
+    (dict(lr_decay=-1), "lr_decay"), (dict(batch_size=0), "batch_size"), (dict(seed=-1), "seed"), (dict(workers=0), "workers"),
+    (dict(strategy="sequential", workers=2), "one worker")])
+def test_bad_options(digits, options, words):
+    with pytest.raises(ValueError, match=words):
+        train(chaos.models.small(), digits[0][:20], **options)
+
+
+def test_bad_data(digits):
+    x, y = images(20, (1, 29, 29))
+    with pytest.raises(chaos.DataError, match=r"chaos.data.Dataset\(images, labels\)"):
+        train(chaos.models.small(), (x, y))
+    with pytest.raises(chaos.DataError, match=r"\(20, 1, 28, 28\)"):
+        train(chaos.models.small(), chaos.data.Dataset(x[:, :, :28, :28], y))
+    with pytest.raises(chaos.DataError, match=r"label 11 of image 3 is not in 0..9"):
+        y = y.copy()
+        y[3] = 11
+        train(chaos.models.small(), chaos.data.Dataset(x, y))
+    with pytest.raises(chaos.DataError, match="NaN"):
+        x[2, 0, 3, 3] = np.nan
+        chaos.models.small().forward(x)
+    with pytest.raises(TypeError, match=r"chaos\.Network"):
+        train("small", digits[0])
+
+
+def test_works_outside_the_main_thread(digits):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(train(chaos.models.small(), digits[0][:100], epochs=1, workers=2)))
+    thread.start()
+    thread.join()
+    assert found[0].history[0]["epoch"] == 1
+
+
+def test_blas_threads_are_restored(digits):
+    np.ones((50, 50)) @ np.ones((50, 50))
+    before = [(p["filepath"], p["num_threads"]) for p in threadpool_info()]
+    train(chaos.models.small(), digits[0][:100], epochs=1, workers=2)
+    after = dict((p["filepath"], p["num_threads"]) for p in threadpool_info())
+    assert all(after[path] == n for path, n in before)
+
+
+def test_lines_when_not_on_a_terminal(digits, capsys):
+    chaos.train(chaos.models.small(), digits[0][:100], digits[1], epochs=2, lr=0.01, workers=2)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and lines[0].startswith("2 workers (limit: argument 2")
+    assert lines[1].startswith("epoch 1/2  train loss ") and "test loss" in lines[1] and "\r" not in "".join(lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 8])
+def test_asynchrony_costs_no_accuracy(digits, workers):
+    """Mean test error over 5 seeds on the digits within 3 standard errors of the sequential mean plus 0.3 points; the MNIST
+    figures are in the README."""
+    def errors(**options):
+        found = []
+        for seed in range(5):
+            net = chaos.models.small(seed=seed)
+            found.append(train(net, *digits, epochs=10, seed=seed, **options).history[-1]["test_error"])
+        return np.array(found)
+
+    base, many = errors(strategy="sequential"), errors(strategy="chaos", workers=workers)
+    spread = np.sqrt((base.var(ddof=1) + many.var(ddof=1)) / 5)
+    assert many.mean() <= base.mean() + 0.003 + 3 * spread
