@@ -108,22 +108,19 @@ def instruction_sets():
     return names
 
 
-def _pick_isa():
-    known = ["generic", "avx2", "avx512"]
-    here = instruction_sets()
-    cap = os.environ.get("CHAOS_ISA", "").strip().lower()
-    if not cap:
-        return here[-1]
-    if cap not in known:
-        raise ValueError(f"CHAOS_ISA={cap!r} is not an instruction set; known: {', '.join(known)}")
-    return [name for name in here if known.index(name) <= known.index(cap)][-1]
-
-
-_isa = _pick_isa()
+_isa = None
 
 
 def get_isa():
-    """Name of the instruction set that new plans are made for."""
+    """Name of the instruction set that new plans are made for: the best one here, lowered by CHAOS_ISA when the process
+    first asks. ValueError if CHAOS_ISA names none."""
+    global _isa
+    if _isa is None:
+        known, here = ["generic", "avx2", "avx512"], instruction_sets()
+        cap = os.environ.get("CHAOS_ISA", "").strip().lower() or known[-1]
+        if cap not in known:
+            raise ValueError(f"CHAOS_ISA={cap!r} is not an instruction set; known: {', '.join(known)}")
+        _isa = [name for name in here if known.index(name) <= known.index(cap)][-1]
     return _isa
 
 
@@ -184,7 +181,7 @@ def updates():
 
 def fma_gflops(isa=None, double seconds=0.05):
     """Fused (generic: separate) multiply-add rate of this core in GFLOP/s, measured for about `seconds`."""
-    cdef const instruction_set *s = _find_isa(isa or _isa)
+    cdef const instruction_set *s = _find_isa(isa or get_isa())
     cdef long rounds = 100_000
     cdef double t
     with nogil:
@@ -208,7 +205,7 @@ cdef class Plan:
         cdef shape s
         if min(c, h, w) < 1:
             raise ValueError(f"input shape must be positive, not {(c, h, w)}")
-        self.p = plan_new(_find_isa(isa or _isa))
+        self.p = plan_new(_find_isa(isa or get_isa()))
         s.c, s.h, s.w = c, h, w
         if self.p == NULL or plan_add_input(self.p, s, &reason) < 0:
             raise MemoryError("out of memory for the plan")

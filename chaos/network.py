@@ -12,7 +12,7 @@ import numpy as np
 from . import _core
 from .errors import CheckpointError, DataError
 from .formats import read_tensors, write_tensors
-from .layers import LAYERS, Elementwise, Input, Layer, Node
+from .layers import LAYERS, Elementwise, Input, Layer, Node, whole
 from .losses import LOSSES
 
 FORMAT = "chaos-1"
@@ -64,7 +64,7 @@ class Network:
         self._engine = None
         self.weights = _aligned_zeros(self.plan.weight_size)
         self._positions = {}
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(whole("seed", seed, 0))
         for i, node in enumerate(self._order[1:], 1):
             shapes = self._shapes_into(node)
             declared = node.layer.parameter_shapes(*shapes)
@@ -111,8 +111,8 @@ class Network:
                     raise ValueError(f"{layer} on input of shape {seen}: {error}") from None
                 shapes.append(layer.output_shape(*seen))
                 if plan.shape(i) != _core_shape(shapes[i]):
-                    raise RuntimeError(f"{layer} has output {plan.shape(i)} in the core and {shapes[i]} here: the two halves "
-                                       "of this layer disagree")
+                    raise RuntimeError(f"{layer} has output {plan.shape(i)} in the core and {shapes[i]} here: the two "
+                                       "halves of this layer disagree")
             plan.finish(len(self._order) - 1)
             self._plan, self._engine = plan, None
         return self._plan
@@ -163,7 +163,8 @@ class Network:
         try:
             nodes = [Input(config["input"])]
             for entry in config["layers"]:
-                options = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items() if k not in ("kind", "inputs")}
+                options = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()
+                           if k not in ("kind", "inputs")}
                 if entry["kind"] not in LAYERS:
                     raise ValueError(f"unknown layer kind {entry['kind']!r}; known: {', '.join(LAYERS)}")
                 nodes.append(LAYERS[entry["kind"]](**options)(*(nodes[i] for i in entry["inputs"])))
@@ -175,7 +176,8 @@ class Network:
         lines = [f"Network: {self.n_parameters:,} parameters", f"{'':8} {'input':40} {self.input_shape}"]
         for node in self._order[1:]:
             count = sum(int(np.prod(s)) for s in node.layer.parameter_shapes(*self._shapes_into(node)).values())
-            lines.append(f"{self._names[node]:8} {node.layer!r:40} {node.shape!s:16} {f'{count:,}' if count else ''}".rstrip())
+            count = f"{count:,}" if count else ""
+            lines.append(f"{self._names[node]:8} {node.layer!r:40} {node.shape!s:16} {count}".rstrip())
         return "\n".join(lines)
 
     # ---- weights ----

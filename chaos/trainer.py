@@ -142,7 +142,7 @@ def evaluate(net, data, *, workers=None, loss="cross_entropy"):
     KeyboardInterrupt, SystemExit
         After Ctrl-C or SIGTERM.
     """
-    plan = threads.resolve(workers)
+    plan = _workers(workers)
     images, labels = _take(net, data, "data")
     _known("loss", loss, LOSSES)
     engine = _core.Engine(net.plan, net.weights, workers=plan.workers, strategy="chaos", loss=loss, batch_size=8)
@@ -180,6 +180,16 @@ def _take(net, data, what):
     return images, take_labels(data.labels, count, int(np.prod(net.output_shape)))
 
 
+def _workers(requested, only_one=None):
+    """The resolved worker plan; where nothing is requested and only one worker can run, one."""
+    only_one = only_one or (None if _core.OPENMP else "built without OpenMP")
+    if only_one and requested is None:
+        plan = threads.resolve(1)
+        limits = {only_one: 1, **{name: n for name, n in plan.limits.items() if name != "argument"}}
+        return dataclasses.replace(plan, limit=only_one, limits=limits)
+    return threads.resolve(requested)
+
+
 # ---- one job ----
 
 class _Job:
@@ -196,9 +206,7 @@ class _Job:
         _number("lr_decay", lr_decay, 0, above=True)
         _number("batch_size", batch_size, 1, 1 << 24, whole=True)
         _number("seed", seed, 0, whole=True)
-        if STRATEGIES[strategy].single and workers is None:
-            workers = 1
-        self.plan = threads.resolve(workers)
+        self.plan = _workers(workers, "one by definition" if STRATEGIES[strategy].single else None)
         if STRATEGIES[strategy].single and self.plan.workers != 1:
             raise ValueError(f"strategy {strategy!r} runs with one worker, not {self.plan.workers}")
         self.net, self.seed, self.shuffle, self.validate = net, int(seed), bool(shuffle), bool(validate)
@@ -236,8 +244,10 @@ class _Job:
                                  f"images" + (f"; the state is in {store.folder}" if store else ""), display)
                 if isinstance(record, str) or not np.isfinite(self.net.weights).all():
                     self.net.weights[:] = good
-                    kept = f"the last good checkpoint is {store.folder / MODEL} (epoch {len(self.history)})" if store \
-                        else f"the network has the weights of epoch {len(self.history)}"
+                    kept = f"the network has the weights of epoch {len(self.history)}" if self.history \
+                        else "the network has its initial weights"
+                    if store and self.history:
+                        kept = f"the last good checkpoint is {store.folder / MODEL} (epoch {len(self.history)})"
                     raise DivergedError(f"diverged in epoch {len(self.history) + 1}"
                                         f"{record if isinstance(record, str) else ': a weight is not finite'} "
                                         f"(learning rate {self.rate(len(self.history) + 1):g}; try a smaller one); {kept}")
@@ -265,7 +275,8 @@ class _Job:
             self.partial = done = _counts(done, result, seconds)
             if result["status"] == "stopped":
                 return None
-        record = {"epoch": number, "lr": self.rate(number), "train_loss": done["loss"] / n, "train_error": done["errors"] / n}
+        record = {"epoch": number, "lr": self.rate(number), "train_loss": done["loss"] / n,
+                  "train_error": done["errors"] / n}
         phases = [("validation", self.train_images, self.train_labels)] if self.validate else []
         phases += [("test", self.test_images, self.test_labels)] if self.test_images else []
         for name, images, labels in phases:

@@ -8,10 +8,16 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 venv=${CHAOS_VENV_DIR:-$root/.venv}
 ensure_env "$venv" editable all
 
-model=small
+model=(small)
+defaults=(--epochs 8 --lr 0.01)
 if [[ $# -gt 0 && $1 != -* ]]; then
-    model=$1
+    model=("$1")
     shift
+elif [[ " $* " == *" --resume "* ]]; then
+    model=()
+fi
+if [[ " $* " == *" --resume "* ]]; then
+    defaults=() # a run that is continued has its own settings
 fi
 # The defaults come first: argparse lets the last one win.
-exec "$venv/bin/chaos" train "$model" --epochs 8 --lr 0.01 "$@"
+exec "$venv/bin/chaos" train "${model[@]}" "${defaults[@]}" "$@"

@@ -143,7 +143,8 @@ def test_impossible_geometry(layer, shape, words):
 
 @pytest.mark.parametrize("make", [
     lambda: chaos.Conv2d(0, 3), lambda: chaos.Conv2d(4, (3,)), lambda: chaos.Conv2d(4, 3, stride=0),
-    lambda: chaos.Conv2d(4, 3, padding="half"), lambda: chaos.Conv2d(4, 3, 2, "same"), lambda: chaos.Conv2d(4, 3, padding=-1),
+    lambda: chaos.Conv2d(4, 3, padding="half"), lambda: chaos.Conv2d(4, 3, 2, "same"),
+    lambda: chaos.Conv2d(4, 3, padding=-1),
     lambda: chaos.Linear(2.5), lambda: chaos.MaxPool2d(True), lambda: chaos.Tanh(name="a.b"), lambda: chaos.Tanh(name="3"),
     lambda: chaos.Input((1, 2)), lambda: chaos.Input((0, 2, 2)), lambda: chaos.Add()(), lambda: chaos.Linear(3)(
         chaos.Input((4,)), chaos.Input((4,)))])

@@ -11,8 +11,9 @@ import chaos
 from chaos.formats import write_tensors
 
 
-@pytest.mark.parametrize("make, parameters, macs", [(chaos.models.small, 6_405, 160_330), (chaos.models.medium, 76_040, 1_891_820),
-                                                    (chaos.models.large, 383_160, 22_648_820)])
+@pytest.mark.parametrize("make, parameters, macs", [
+    (chaos.models.small, 6_405, 160_330), (chaos.models.medium, 76_040, 1_891_820),
+    (chaos.models.large, 383_160, 22_648_820)])
 def test_the_papers_counts(make, parameters, macs):
     net = make()
     assert net.n_parameters == parameters == sum(v.size for v in net.state_dict().values())

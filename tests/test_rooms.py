@@ -118,7 +118,7 @@ def test_every_file_says_what_it_is():
     for path in sorted(p for top in (CEXT, CHAOS, HERE / "scripts", HERE / "tests") for p in top.rglob("*")
                        if p.suffix in (".py", ".c", ".h", ".pyx", ".sh")):
         first = path.read_text()[:200].lstrip()
-        assert first.startswith(('"""', "/*", "#!")) or path.suffix == ".sh", f"{path.relative_to(HERE)} has no opening words"
+        assert first.startswith(('"""', "/*", "#")), f"{path.relative_to(HERE)} has no opening words"
 
 
 def test_public_names_have_docstrings_and_exist():

@@ -122,8 +122,8 @@ def test_interrupted_and_resumed_is_uninterrupted(digits, tmp_path, number, outc
 KILLED = """
 import sys, chaos
 train, test = chaos.data.load("digits", size=29)
-chaos.train(chaos.models.small(seed=0), train[:200], None, epochs=100000, workers=2, lr=0.001, run_dir=sys.argv[1], resume=True,
-            progress=False)
+chaos.train(chaos.models.small(seed=0), train[:200], None, epochs=100000, workers=2, lr=0.001, run_dir=sys.argv[1],
+            resume=True, progress=False)
 """
 
 
@@ -179,7 +179,8 @@ def test_state_of_another_run_is_refused(digits, tmp_path):
 @pytest.mark.parametrize("options, words", [
     (dict(strategy="wild"), "unknown strategy 'wild'; known: sequential, chaos"), (dict(loss="l3"), "unknown loss 'l3'"),
     (dict(epochs=-1), "epochs"), (dict(epochs=1.5), "epochs"), (dict(lr=0), "lr"), (dict(lr=float("nan")), "lr"),
-    (dict(lr_decay=-1), "lr_decay"), (dict(batch_size=0), "batch_size"), (dict(seed=-1), "seed"), (dict(workers=0), "workers"),
+    (dict(lr_decay=-1), "lr_decay"), (dict(batch_size=0), "batch_size"), (dict(seed=-1), "seed"),
+    (dict(workers=0), "workers"),
     (dict(strategy="sequential", workers=2), "one worker")])
 def test_bad_options(digits, options, words):
     with pytest.raises(ValueError, match=words):
@@ -215,7 +216,7 @@ def test_blas_threads_are_restored(digits):
     np.ones((50, 50)) @ np.ones((50, 50))
     before = [(p["filepath"], p["num_threads"]) for p in threadpool_info()]
     train(chaos.models.small(), digits[0][:100], epochs=1, workers=2)
-    after = dict((p["filepath"], p["num_threads"]) for p in threadpool_info())
+    after = {p["filepath"]: p["num_threads"] for p in threadpool_info()}
     assert all(after[path] == n for path, n in before)
 
 

@@ -6,7 +6,7 @@ KERNEL double cross_entropy_value(int k, const float *y, int label, float scale,
     float top = y[0];
     for (int j = 1; j < k; j++)
         top = y[j] > top ? y[j] : top;
-    float sum = 0;
+    double sum = 0;
     for (int j = 0; j < k; j++) {
         float e = expf(y[j] - top);
         sum += e;
@@ -14,12 +14,12 @@ KERNEL double cross_entropy_value(int k, const float *y, int label, float scale,
             dy[j] = e;
     }
     if (dy) {
-        float norm = scale / sum;
+        const float norm = (float)(scale / sum);
         for (int j = 0; j < k; j++)
             dy[j] *= norm;
         dy[label] -= scale;
     }
-    return (double)logf(sum) + ((double)top - (double)y[label]);
+    return log(sum) + ((double)top - (double)y[label]);
 }
 
 static const loss_kind loss_cross_entropy = {"cross_entropy", cross_entropy_value};

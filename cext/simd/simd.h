@@ -38,6 +38,28 @@ INLINE vec vselect(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((
 INLINE vec vmax(vec a, vec b) { return vselect(a > b, a, b); }
 INLINE vec vmin(vec a, vec b) { return vselect(a < b, a, b); }
 
+/* Writes the non-zero ones among the first n lanes of from[], and first + their number, closely packed; returns how many.
+ * May write VW lanes. */
+INLINE int vpack_nonzero(const float *from, int n, int first, float *value, int32_t *number)
+{
+#if VW == 16
+    const __m512 v = (__m512)vload(from);
+    const __mmask16 mask = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NEQ_UQ) & (__mmask16)(0xffffu >> (16 - n));
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    _mm512_storeu_ps(value, _mm512_maskz_compress_ps(mask, v));
+    _mm512_storeu_si512(number, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(lanes, _mm512_set1_epi32(first))));
+    return __builtin_popcount(mask);
+#else
+    int found = 0;
+    for (int i = 0; i < n; i++) {
+        value[found] = from[i];
+        number[found] = first + i;
+        found += from[i] != 0;
+    }
+    return found;
+#endif
+}
+
 #if VW == 16
 #define ZIP_LO 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define ZIP_HI 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31

@@ -116,17 +116,17 @@ INLINE void outer(const int P, const int V, const pixel_walk *walk, ptrdiff_t x_
         }
 }
 
-/* to[0 .. G*VW) += sum over q < n of value[q] * rows[at[q] ...]: a weighted sum of rows, kept in registers. */
-typedef void gather_fn(int n, const float *value, const int32_t *at, const float *rows, float *to);
+/* to[0 .. G*VW) += sum over q < n of value[q] * rows[at[q] * step ...]: a weighted sum of rows, kept in registers. */
+typedef void gather_fn(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to);
 
-INLINE void gather(const int G, int n, const float *value, const int32_t *at, const float *rows, float *to)
+INLINE void gather(const int G, int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to)
 {
     vec acc[MAX_G];
 #pragma GCC unroll 12
     for (int g = 0; g < G; g++)
         acc[g] = vset(0);
     for (int q = 0; q < n; q++) {
-        const float *row = rows + at[q];
+        const float *row = rows + (size_t)at[q] * step;
         vec a = vset(value[q]);
 #pragma GCC unroll 12
         for (int g = 0; g < G; g++)
@@ -149,9 +149,9 @@ INLINE void gather(const int G, int n, const float *value, const int32_t *at, co
         outer(P, V, walk, x_at, o_at, dw, w_row, first, tail);                                                            \
     }
 #define GATHER(G)                                                                                                         \
-    KERNEL void gather_##G(int n, const float *value, const int32_t *at, const float *rows, float *to)                    \
+    KERNEL void gather_##G(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to)       \
     {                                                                                                                     \
-        gather(G, n, value, at, rows, to);                                                                                \
+        gather(G, n, value, at, rows, step, to);                                                                          \
     }
 TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1) TILE(7, 1) TILE(8, 1)
 TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)

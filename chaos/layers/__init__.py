@@ -4,7 +4,7 @@ To add one: chaos/layers/x.py, cext/layers/x.c, one line here and one (two) ther
 """
 
 from .add import Add
-from .base import Elementwise, Input, Layer, Node
+from .base import Elementwise, Input, Layer, Node, whole
 from .conv2d import Conv2d
 from .flatten import Flatten
 from .linear import Linear
@@ -16,4 +16,4 @@ from .tanh import Tanh
 
 LAYERS = {kind.kind: kind for kind in (Add, Conv2d, Flatten, Linear, MaxPool2d, ReLU, ScaledTanh, Sigmoid, Tanh)}
 
-__all__ = ["LAYERS", "Elementwise", "Input", "Layer", "Node", *(kind.__name__ for kind in LAYERS.values())]
+__all__ = ["LAYERS", "Elementwise", "Input", "Layer", "Node", "whole", *(kind.__name__ for kind in LAYERS.values())]

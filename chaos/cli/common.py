@@ -1,0 +1,155 @@
+"""What the commands have in common: parser, help, models and data by name. For the files of this folder."""
+
+import argparse
+import difflib
+import json
+import re
+import shlex
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+
+from .. import data
+from ..errors import CheckpointError, DataError, DataNotFound
+from ..models import MODELS
+from ..network import load
+from ..trainer import CONFIG, MODEL
+
+DATA = "auto|mnist|digits|FILE.npz"
+DATA_HELP = "data set; auto: mnist or, where it cannot be had, the small digits that come with chaos"
+
+
+class Help(argparse.HelpFormatter):
+    """Wraps paragraphs to the terminal (COLUMNS); lines that begin with two spaces are shell commands."""
+
+    def __init__(self, prog, **options):
+        options.setdefault("width", min(columns() - 2, 98))
+        super().__init__(prog, **options)
+
+    def _format_usage(self, *arguments):
+        text = super()._format_usage(*arguments).strip()
+        return textwrap.fill(text, self._width, subsequent_indent=" " * 7, break_on_hyphens=False) + "\n\n"
+
+    def _fill_text(self, text, width, indent):
+        blocks = []
+        for block in text.strip("\n").split("\n\n"):
+            if block.startswith("  "):
+                for line in block.splitlines():
+                    line = re.sub(r"(--\S+) (?!-)", "\\1\0", line.strip())  # options stay with their values
+                    parts = textwrap.wrap(line, width - 8, break_long_words=False, break_on_hyphens=False)
+                    blocks.append("  " + " \\\n      ".join(parts).replace("\0", " ") + "\n")
+            else:
+                blocks.append(textwrap.fill(block, width) + "\n\n")
+        return "".join(blocks)
+
+
+class Parser(argparse.ArgumentParser):
+    """Full option names only, errors in one line."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, formatter_class=Help, **options)
+
+    def error(self, message):
+        complain(f"{message} (try '{self.prog} --help')")
+        raise SystemExit(2)
+
+
+def columns():
+    """Width of the terminal; not less than what makes sense to fill."""
+    return max(shutil.get_terminal_size().columns, 30)
+
+
+def add_command(commands, name, run, *, help, usage, description, examples):
+    """The parser of one command; `usage` is what follows the command's name."""
+    text = f"{description}\n\nexamples:\n\n" + "\n".join(f"  {example}" for example in examples)
+    parser = commands.add_parser(name, help=help, usage=f"%(prog)s {usage}", description=text)
+    # SUPPRESS, or its default would undo a --debug before the command.
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
+                        help="show the traceback of an error")
+    parser.set_defaults(run=run, parser=parser)
+    return parser
+
+
+def say(text):
+    """One line for the user, on standard error."""
+    print(f"chaos: {' '.join(str(text).split())}", file=sys.stderr, flush=True)
+
+
+def complain(text):
+    """One line about an error; returns the exit code for it."""
+    say(f"error: {text}")
+    return 2
+
+
+def show_json(value):
+    """`value` on standard output, for programs."""
+    print(json.dumps(value, indent=2))
+
+
+def percent(fraction):
+    """A fraction of 0..1 for people."""
+    return f"{100 * fraction:.2f} %"
+
+
+def build_model(name, seed=0):
+    """A network from the zoo or the one in a .safetensors file; ValueError that lists the zoo otherwise."""
+    if name in MODELS:
+        return MODELS[name](seed=seed)
+    if name.lower().endswith(".safetensors"):
+        return load(name)
+    if Path(name).is_dir():
+        raise ValueError(f"{name} is a directory; to continue the run in it: chaos train --resume --run-dir "
+                         f"{shlex.quote(name)}")
+    close = difflib.get_close_matches(name.lower(), MODELS, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise ValueError(f"unknown model {name!r}; {hint}known: {', '.join(MODELS)}, "
+                     "and paths of .safetensors files")
+
+
+def open_model(path):
+    """The network in a run directory or .safetensors file, and the run's config (empty for a file)."""
+    if Path(path).is_dir():
+        return load(Path(path) / MODEL), read_config(path)
+    if path in MODELS:
+        raise ValueError(f"{path} is a model without training; name a run directory or a .safetensors file")
+    return load(path), {}
+
+
+def read_config(run_dir):
+    """config.json of a run directory as a dict, empty if there is none; CheckpointError if it is damaged."""
+    path = Path(run_dir) / CONFIG
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: damaged: holds no settings")
+    return config
+
+
+def load_data(name, net):
+    """Data for a network: (name of what was found, train, test), in the size of the network's input."""
+    size = net.input_shape[1:] if len(net.input_shape) == 3 else None
+    if name != "auto":
+        return name, *data.load(name, size=size)
+    try:
+        return "mnist", *data.load("mnist", size=size, download=False)
+    except DataNotFound:
+        if sys.stderr.isatty():
+            say("mnist is not on this machine, trying to download it ...")
+    try:
+        return "mnist", *data.load("mnist", size=size)
+    except DataNotFound:
+        say("mnist is neither on this machine nor can it be downloaded (--data mnist says why); "
+            "taking the small digits that come with chaos instead")
+        return "digits", *data.load("digits", size=size)
+
+
+def need_test(name, test):
+    """`test`, or a DataError where the data set has no test images."""
+    if test is None:
+        raise DataError(f"{name} holds no test images")
+    return test

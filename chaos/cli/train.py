@@ -1,0 +1,193 @@
+"""`chaos train`: trains a network and keeps the run in a directory."""
+
+import argparse
+import contextlib
+import os
+import shlex
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .. import trainer
+from ..losses import LOSSES
+from ..models import MODELS
+from ..network import load
+from ..sync import STRATEGIES
+from .common import DATA, DATA_HELP, add_command, build_model, load_data, percent, read_config
+
+# Not argparse's own defaults, because a run that is continued takes what was not given from its config.json.
+DEFAULTS = {"data": "auto", "subset": None, "strategy": "chaos", "workers": None, "epochs": 10, "lr": 1e-3,
+            "lr_decay": 0.9, "batch_size": 1, "loss": "cross_entropy", "shuffle": True, "validate": False,
+            "seed": 0}
+
+
+def add(commands):
+    """Adds the command to the parser."""
+    parser = add_command(
+        commands, "train", run, help="train a network",
+        usage="MODEL [options]",
+        description="Trains a network on all cores and keeps settings, metrics and weights in a run "
+                    "directory. Ctrl-C and SIGTERM stop it at once and keep its state; --resume continues "
+                    "from there, with the settings of the run unless others are given.",
+        examples=["chaos train small --epochs 8 --lr 0.01",
+                  "chaos train medium --data mnist --workers 2 --run-dir runs/m",
+                  "chaos train --resume --run-dir runs/m --epochs 20"])
+
+    def option(group, name, text, shown=None, **how):
+        default = DEFAULTS[name.removeprefix("--").replace("-", "_")]
+        group.add_argument(name, help=f"{text} (default: {default if shown is None else shown})", **how)
+
+    parser.add_argument("model", metavar="MODEL", nargs="?",
+                        help=f"{', '.join(MODELS)}, or a .safetensors file to start from its weights; not "
+                             "needed with --resume")
+    group = parser.add_argument_group("data")
+    option(group, "--data", DATA_HELP, metavar=DATA)
+    option(group, "--subset", "only the first N training images", "all", type=int, metavar="N")
+
+    group = parser.add_argument_group("training")
+    option(group, "--epochs", "passes over the training images, those of a resumed run included", type=int,
+           metavar="N")
+    option(group, "--lr", "learning rate of the first epoch", type=float, metavar="RATE")
+    option(group, "--lr-decay", "factor of the learning rate from epoch to epoch", type=float,
+           metavar="FACTOR")
+    option(group, "--batch-size", "images per update of one worker", type=int, metavar="N")
+    option(group, "--loss", f"one of {', '.join(LOSSES)}", choices=tuple(LOSSES), metavar="NAME")
+    option(group, "--seed", "of the initial weights and of the order of images", type=int, metavar="N")
+    option(group, "--shuffle", "a new order of images every epoch", "yes",
+           action=argparse.BooleanOptionalAction)
+    option(group, "--validate", "also measure the training images after every epoch", "no",
+           action=argparse.BooleanOptionalAction)
+
+    group = parser.add_argument_group("workers")
+    option(group, "--workers", "threads that train", "CHAOS_NUM_THREADS, else one per available core",
+           type=int, metavar="N")
+    option(group, "--strategy", f"when updates meet the shared weights: {', '.join(STRATEGIES)}",
+           choices=tuple(STRATEGIES), metavar="NAME")
+
+    group = parser.add_argument_group("run")
+    group.add_argument("--run-dir", metavar="DIR",
+                       help="where the run is kept (default: runs/<model>-<time in UTC>)")
+    group.add_argument("--resume", action="store_true",
+                       help="continue the run in --run-dir; starts it if there is none")
+    group.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+
+
+def run(arguments):
+    """Runs the command."""
+    earlier = {}
+    if arguments.resume:
+        if not arguments.run_dir:
+            arguments.parser.error("--resume needs --run-dir")
+        earlier = read_config(arguments.run_dir)
+    settings = _settings(arguments, earlier)
+    for name, least in (("seed", 0), ("subset", 1)):  # what is needed before chaos.train checks the rest
+        value = settings[name]
+        if value is not DEFAULTS[name] and (type(value) is not int or value < least):
+            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    net, model = _network(arguments, earlier, settings)
+    settings["data"], train, test = load_data(settings["data"], net)
+    if settings["subset"] is not None:
+        train = train[:settings["subset"]]
+
+    config = {"model": model, "data": settings.pop("data"), "subset": settings.pop("subset"),
+              "requested_workers": settings["workers"], "argv": ["chaos", *arguments.argv]}
+    for key, ending in (("model", ".safetensors"), ("data", ".npz")):
+        if config[key].lower().endswith(ending):
+            config[key] = os.path.abspath(config[key])  # is found again from another directory
+    start = time.perf_counter()
+    with _run_dir(arguments.run_dir, model) as folder:
+        try:
+            result = trainer.train(net, train, test, run_dir=folder, resume=arguments.resume,
+                                   progress=not arguments.quiet, config=config, **settings)
+        except (KeyboardInterrupt, SystemExit):
+            if (folder / trainer.MODEL).exists():
+                again = shlex.join(["chaos", "train", model, "--resume", "--run-dir", str(folder)])
+                print(f"continue with: {again}", file=sys.stderr)
+            raise
+    _summary(result, train, test, time.perf_counter() - start)
+
+
+def _settings(arguments, earlier):
+    """What was given, else what the earlier run had, else the defaults."""
+    earlier = {**earlier, "workers": earlier.get("requested_workers")}
+    given = {name: getattr(arguments, name) for name in DEFAULTS if getattr(arguments, name) is not None}
+    return DEFAULTS | {name: earlier[name] for name in DEFAULTS if name in earlier} | given
+
+
+def _network(arguments, earlier, settings):
+    """The network to train and its name."""
+    if arguments.model is not None:
+        return build_model(arguments.model, settings["seed"]), arguments.model
+    if not arguments.resume:
+        arguments.parser.error(f"a MODEL is needed: {', '.join(MODELS)} or a .safetensors file")
+    model, kept = earlier.get("model"), Path(arguments.run_dir) / trainer.MODEL
+    if kept.exists():
+        return load(kept), str(model or kept)
+    if not isinstance(model, str):
+        raise ValueError(f"{arguments.run_dir} holds no run; name a MODEL to start one")
+    return build_model(model, settings["seed"]), model
+
+
+@contextlib.contextmanager
+def _run_dir(given, model):
+    """The run directory. A new one is made at once, so that no two runs share it; left empty, it goes."""
+    if given is not None:
+        yield Path(given)
+        return
+    stem = f"{Path(model).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    number, folder = 1, Path("runs", stem)
+    folder.parent.mkdir(exist_ok=True)
+    while True:
+        try:
+            folder.mkdir()
+            break
+        except FileExistsError:
+            number += 1
+            folder = Path("runs", f"{stem}-{number}")
+    try:
+        yield folder
+    except BaseException:
+        with contextlib.suppress(OSError):  # which is what removing a directory that is not empty raises
+            folder.rmdir()
+            folder.parent.rmdir()
+        raise
+
+
+def _summary(result, train, test, elapsed):
+    history = result.history
+    if history:
+        last = history[-1]
+        part, count = ("test", len(test)) if test is not None else ("train", len(train))
+        error = last[f"{part}_error"]
+        print(f"{part + ' error':12}{percent(error)} ({round(error * count):,} of {count:,})")
+        seconds = sum(record["seconds"] for record in history)
+        workers = f"{last['workers']} worker{'s' if last['workers'] != 1 else ''}"
+        speed = len(history) * len(train) / seconds
+        print(f"speed       {speed:,.0f} images/s ({workers}, {last['strategy']})")
+        stale = last["staleness"]
+        print(f"staleness   mean {stale['mean']:.2f}, p50 {quantile(stale, 0.5)}, "
+              f"p99 {quantile(stale, 0.99)}, max {stale['max']}")
+    else:
+        print("no epoch was trained")
+    print(f"elapsed     {elapsed:.1f} s")
+    print(f"run         {result.run_dir}")
+
+
+def quantile(staleness, q):
+    """The smallest staleness that a share of at least `q` of the updates does not exceed, as text.
+
+    Parameters
+    ----------
+    staleness : dict
+        With "histogram", whose last bin counts everything from there on, and "max".
+    q : float
+        In 0..1.
+    """
+    histogram = staleness["histogram"]
+    seen, total = 0, sum(histogram)
+    for value, count in enumerate(histogram):
+        seen += count
+        if seen >= q * total:
+            return f"{value} or more" if value == len(histogram) - 1 < staleness["max"] else str(value)
+    return "0"

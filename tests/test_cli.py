@@ -1,0 +1,522 @@
+"""The command line: help, errors in one line, every command, resuming, signals, pipes."""
+
+import contextlib
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import chaos
+import chaos.data.mnist
+from chaos.cli import main
+from chaos.cli.train import quantile
+from chaos.trainer import CONFIG, METRICS, MODEL
+
+COMMANDS = ["", "train", "evaluate", "predict", "bench", "bench throughput", "info"]
+TRAIN = ["train", "small", "--data", "digits", "--subset", "200", "--lr", "0.01", "--strategy", "sequential"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A working directory of its own, and no settings from outside."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("CHAOS_DATA_DIR", "CHAOS_NUM_THREADS", "OMP_NUM_THREADS", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """No MNIST anywhere, and none to be downloaded."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(chaos.data.mnist, "MIRRORS", ("http://127.0.0.1:9/",))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run directory with two epochs."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert main([*TRAIN, "--epochs", "2", "--run-dir", str(folder), "--quiet"]) == 0
+    return folder
+
+
+def refused(capsys, *argv, code=2):
+    """The one line that a command ends with."""
+    assert main(list(argv)) == code
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("chaos: error: ") and err.count("\n") == 1, err
+    assert "Traceback" not in err
+    return err
+
+
+@contextlib.contextmanager
+def child(*argv, **options):
+    """`python -m chaos` as a process; its Ctrl-C works also where this process ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen([sys.executable, "-m", "chaos", *argv], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True, **options)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+# ---- help and usage ----
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command, width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main([*command.split(), "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.split()[:2 + len(command.split())] == ["usage:", "chaos", *command.split()]
+    assert "examples:" in out and max(map(len, out.splitlines())) <= width
+
+
+def test_examples_in_help_are_commands_that_parse(capsys, monkeypatch):
+    from chaos.cli import _parser
+
+    monkeypatch.setenv("COLUMNS", "40")
+    for command in COMMANDS:
+        main([*command.split(), "--help"])
+        text = capsys.readouterr().out.replace("\\\n", " ")
+        examples = re.findall(r"^  (?:[A-Z_]+=\S+ +)*chaos +(\S.*)", text, re.M)
+        assert examples
+        for example in examples:
+            assert _parser().parse_known_args(example.split())[1] == []
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"chaos {chaos.__version__}\n"
+
+
+def test_usage_errors_name_the_help(capsys):
+    assert "'chaos --help'" in refused(capsys)
+    assert "'chaos --help'" in refused(capsys, "trian")
+    assert "'chaos train --help'" in refused(capsys, "train")
+    assert "'chaos train --help'" in refused(capsys, "train", "small", "--epochs", "many")
+    assert "'chaos train --help'" in refused(capsys, "train", "small", "--epoch", "1")  # no abbreviations
+    assert "'chaos bench throughput --help'" in refused(capsys, "bench", "throughput", "--workers", "1,x")
+
+
+def test_entry_point_is_the_same_program():
+    with child("--version") as process:
+        assert process.communicate()[0] == f"chaos {chaos.__version__}\n" and process.returncode == 0
+
+
+# ---- errors ----
+
+def test_unknown_names_list_the_known_ones(capsys):
+    err = refused(capsys, "train", "lage", "--data", "digits")
+    assert "did you mean large?" in err and all(name in err for name in chaos.models.MODELS)
+    err = refused(capsys, "train", "small", "--data", "nist")
+    assert "mnist" in err and "digits" in err and ".npz" in err
+    assert "sequential" in refused(capsys, "train", "small", "--strategy", "hogwash")
+    assert "mse" in refused(capsys, "train", "small", "--loss", "hinge")
+    err = refused(capsys, "bench", "throughput", "--model", "tiny")
+    assert "small" in err
+    assert "avx2" in refused(capsys, "bench", "throughput", "--model", "small", "--isa", "mmx") or \
+        "avx2" not in chaos.info()["isa_supported"]
+
+
+@pytest.mark.parametrize("options", [["--workers", "0"], ["--epochs", "-1"], ["--lr", "0"], ["--lr", "nan"],
+                                     ["--batch-size", "0"], ["--seed", "-1"], ["--subset", "0"],
+                                     ["--strategy", "sequential", "--workers", "2"]])
+def test_impossible_numbers_leave_nothing_behind(options, capsys, tmp_path):
+    assert options[0].strip("-").replace("-", "_") in refused(capsys, "train", "small", "--data", "digits",
+                                                              *options).replace("-", "_")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bench_refuses_impossible_numbers(capsys):
+    for options in (["--seconds", "0"], ["--seconds", "nan"], ["--repeats", "0"], ["--batch-size", "0"],
+                    ["--batch-size", "99999999999"], ["--workers", "0"], ["--workers", "99999"]):
+        refused(capsys, "bench", "throughput", "--model", "small", *options)
+
+
+def test_missing_and_damaged_files(capsys, tmp_path, trained):
+    (tmp_path / "bad.safetensors").write_bytes((trained / MODEL).read_bytes()[:500])
+    (tmp_path / "bad.npz").write_bytes(b"PK\3\4 nothing")
+    (tmp_path / "empty").mkdir()
+    for command in ("train none.safetensors", "train bad.safetensors", "train small --data none.npz",
+                    "train small --data bad.npz", "evaluate none", "evaluate none.safetensors",
+                    "evaluate bad.safetensors", "evaluate empty", "predict RUN none.npy", "predict RUN none",
+                    "predict RUN bad.npz"):
+        (name,) = re.findall(r"none\S*|bad\S*|empty", command)
+        assert name in refused(capsys, *(str(trained) if word == "RUN" else word for word in command.split()))
+    assert "no test images" in refused(capsys, "evaluate", str(trained), "--data", only_training(tmp_path))
+
+
+def only_training(folder):
+    path = folder / "train.npz"
+    np.savez(path, x_train=np.zeros((4, 29, 29), np.uint8), y_train=np.arange(4))
+    return str(path)
+
+
+def test_run_directories(capsys, tmp_path, trained):
+    assert "already holds a run" in refused(capsys, *TRAIN, "--run-dir", str(trained))
+    assert "--run-dir" in refused(capsys, "train", "small", "--resume")
+    assert "holds no run" in refused(capsys, "train", "--resume", "--run-dir", "nowhere")
+    assert "lr (" in refused(capsys, "train", "--resume", "--run-dir", str(trained), "--lr", "0.5")
+    assert "network" in refused(capsys, "train", "medium", "--resume", "--run-dir", str(trained))
+    assert "--resume --run-dir" in refused(capsys, "train", str(trained), "--data", "digits")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / CONFIG).write_text("{")
+    assert CONFIG in refused(capsys, "train", "--resume", "--run-dir", "broken")
+    (tmp_path / "file").write_text("")
+    refused(capsys, "train", "small", "--data", "digits", "--run-dir", "file")
+
+
+@pytest.mark.parametrize("argv", [["--debug", "train", "smal"], ["train", "smal", "--debug"],
+                                  ["--debug", "bench", "throughput", "--model", "smal"],
+                                  ["bench", "throughput", "--debug", "--model", "smal"]])
+def test_debug_shows_the_traceback(argv, capsys):
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback") and err.splitlines()[-1].startswith("chaos: error: unknown model")
+
+
+def test_a_bug_is_not_an_error_of_the_user(monkeypatch):
+    monkeypatch.setattr(chaos.trainer, "train", lambda *a, **b: {}["missing"])
+    with pytest.raises(KeyError):
+        main(TRAIN)
+
+
+def test_divergence_has_its_own_exit_code(capsys):
+    assert "diverged" in refused(capsys, *TRAIN, "--lr", "1e38", "--epochs", "1", "--quiet", code=3)
+
+
+def test_bad_environment(capsys, monkeypatch):
+    monkeypatch.setenv("CHAOS_NUM_THREADS", "two")
+    assert "CHAOS_NUM_THREADS" in refused(capsys, "info")
+
+
+# ---- train ----
+
+def test_train_writes_a_run(capsys, tmp_path):
+    argv = ["train", "small", "--data", "digits", "--epochs", "1", "--subset", "200", "--workers", "2"]
+    assert main(argv) == 0
+    out, err = capsys.readouterr()
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"small-\d{8}-\d{6}", folder.name)
+    assert {p.name for p in folder.iterdir()} == {CONFIG, METRICS, MODEL}
+    (record,) = map(json.loads, (folder / METRICS).read_text().splitlines())
+    assert {"epoch", "lr", "train_loss", "train_error", "test_loss", "test_error", "seconds",
+            "images_per_second", "workers", "strategy", "staleness"} <= record.keys()
+    assert {"mean", "max", "histogram"} <= record["staleness"].keys()
+    config = json.loads((folder / CONFIG).read_text())
+    assert config["model"] == "small" and config["data"] == "digits" and config["subset"] == 200
+    assert config["argv"] == ["chaos", *argv] and config["seed"] == 0
+    wrong = round(record["test_error"] * 360)
+    assert f"({wrong} of 360)" in out and "images/s" in out and "p99" in out and f"runs/{folder.name}" in out
+    assert "epoch 1/1" in err
+
+
+def test_run_names_do_not_collide(tmp_path, monkeypatch):
+    import datetime
+
+    class Frozen(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2025, 1, 31, 12, 0, 0, tzinfo=tz)
+
+    monkeypatch.setattr(chaos.cli.train, "datetime", Frozen)
+    for _ in range(3):
+        assert main([*TRAIN, "--epochs", "0"]) == 0
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [
+        "small-20250131-120000", "small-20250131-120000-2", "small-20250131-120000-3"]
+
+
+def test_quiet_prints_only_the_summary(capsys):
+    assert main([*TRAIN, "--epochs", "1", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and out.startswith("test error")
+
+
+def test_seed_subset_and_order_reach_the_training(tmp_path, capsys):
+    argv = [*TRAIN, "--epochs", "1", "--quiet", "--run-dir"]
+    for name, options in {"a": [], "b": [], "c": ["--seed", "1"], "d": ["--no-shuffle"]}.items():
+        assert main([*argv, name, *options]) == 0
+    a, b, c, d = (chaos.load(tmp_path / name / MODEL).weights for name in "abcd")
+    assert (a == b).all() and (a != c).any() and (a != d).any()
+    train, test = chaos.data.load("digits", size=29)
+    net = chaos.models.small(seed=0)
+    chaos.train(net, train[:200], test, strategy="sequential", lr=0.01, epochs=1, progress=False)
+    assert (net.weights == a).all()
+    assert main(["train", "small", "--data", "digits", "--subset", "99999", "--epochs", "0"]) == 0
+
+
+def test_resume_continues_exactly(tmp_path, trained, capsys):
+    assert main([*TRAIN, "--epochs", "1", "--validate", "--run-dir", "a"]) == 0
+    assert main(["train", "--resume", "--run-dir", "a", "--epochs", "2"]) == 0
+    assert main([*TRAIN, "--epochs", "2", "--validate", "--run-dir", "b"]) == 0
+    a, b = (chaos.load(tmp_path / name / MODEL).weights for name in "ab")
+    assert (a == b).all()
+    lines = [(tmp_path / name / METRICS).read_text().splitlines() for name in "ab"]
+    assert [json.loads(line)["validation_loss"] for line in lines[0]] == \
+        [json.loads(line)["validation_loss"] for line in lines[1]]
+    config = json.loads((tmp_path / "a" / CONFIG).read_text())
+    assert [config[key] for key in ("model", "subset", "epochs", "validate")] == ["small", 200, 2, True]
+    # Nothing is left to do now, with or without the model's name.
+    capsys.readouterr()
+    assert main(["train", "small", "--resume", "--run-dir", "a"]) == 0
+    assert capsys.readouterr().out.startswith("test error")
+    assert (chaos.load(tmp_path / "a" / MODEL).weights == a).all()
+
+
+def test_resume_starts_a_run_that_is_not_there(tmp_path):
+    assert main([*TRAIN, "--epochs", "1", "--resume", "--run-dir", "new"]) == 0
+    assert (tmp_path / "new" / MODEL).exists()
+    (tmp_path / "new" / MODEL).unlink()  # as if killed before the first checkpoint
+    assert main(["train", "--resume", "--run-dir", "new"]) == 0
+    assert (tmp_path / "new" / MODEL).exists()
+
+
+def test_workers_are_kept_only_if_asked_for(tmp_path):
+    argv = ["train", "small", "--data", "digits", "--subset", "50", "--epochs", "1", "--run-dir"]
+    assert main([*argv, "asked", "--workers", "3"]) == main([*argv, "open"]) == 0
+    for name, wanted in (("asked", 3), ("open", chaos.threads.resolve().workers)):
+        assert main(["train", "--resume", "--run-dir", name, "--epochs", "2"]) == 0
+        assert json.loads((tmp_path / name / METRICS).read_text().splitlines()[-1])["workers"] == wanted
+
+
+def test_train_from_weights_and_npz(tmp_path, trained):
+    train, test = chaos.data.load("digits")
+    np.savez("mine.npz", x_train=train.images[:60], y_train=train.labels[:60], x_test=test.images,
+             y_test=test.labels)
+    model = str(trained / MODEL)
+    assert main(["train", model, "--data", "mine.npz", "--epochs", "0", "--run-dir", "a"]) == 0
+    assert main(["train", model, "--data", "mine.npz", "--epochs", "1", "--run-dir", "b"]) == 0
+    config = json.loads((tmp_path / "b" / CONFIG).read_text())
+    assert config["data"] == str(tmp_path / "mine.npz") and config["model"] == model
+    assert (chaos.load(tmp_path / "b" / MODEL).weights != chaos.load(model).weights).any()
+    assert main(["evaluate", "b"]) == 0
+
+
+def test_without_mnist_auto_takes_the_digits(capsys, offline, tmp_path):
+    assert main(["train", "small", "--epochs", "1", "--subset", "100", "--quiet", "--run-dir", "a"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "mnist" in err and "digits" in err
+    assert json.loads((tmp_path / "a" / CONFIG).read_text())["data"] == "digits"
+    assert "mnist" in refused(capsys, "train", "small", "--data", "mnist")
+
+
+def test_auto_takes_mnist_where_it_is(capsys, offline, tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "mnist"
+    folder.mkdir(parents=True)
+    for part, count in (("train", 30), ("t10k", 20)):
+        for kind, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,))):
+            header = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
+            body = np.random.default_rng(0).integers(0, 10, shape, np.uint8).tobytes()
+            (folder / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(header + body))
+    monkeypatch.setenv("CHAOS_DATA_DIR", str(tmp_path / "data"))
+    assert main(["train", "small", "--epochs", "1", "--quiet", "--run-dir", "a"]) == 0
+    assert json.loads((tmp_path / "a" / CONFIG).read_text())["data"] == "mnist"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("staleness, q, wanted", [
+    ({"histogram": [5, 3, 2], "max": 2}, 0.5, "0"), ({"histogram": [5, 3, 2], "max": 2}, 0.8, "1"),
+    ({"histogram": [5, 3, 2], "max": 2}, 0.99, "2"), ({"histogram": [5, 3, 2], "max": 9}, 0.99, "2 or more"),
+    ({"histogram": [], "max": 0}, 0.5, "0")])
+def test_quantile(staleness, q, wanted):
+    assert quantile(staleness, q) == wanted
+
+
+# ---- evaluate, predict, info ----
+
+def test_evaluate(trained, capsys):
+    last = json.loads((trained / METRICS).read_text().splitlines()[-1])
+    assert main(["evaluate", str(trained), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["error"] == last["test_error"] and result["images"] == 360 and result["data"] == "digits"
+    assert main(["evaluate", str(trained / MODEL), "--data", "digits", "--workers", "1"]) == 0
+    assert f"({result['wrong']} of 360)" in capsys.readouterr().out
+
+
+def test_predict(trained, capsys, tmp_path):
+    _, test = chaos.data.load("digits")
+    images = test.images[:5, 0]
+    wanted = chaos.load(trained / MODEL).predict(chaos.data.fit(test.images[:5], 29)).tolist()
+    header = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in images.shape)
+    Path("a-idx3-ubyte").write_bytes(header + images.tobytes())
+    Path("b.gz").write_bytes(gzip.compress(header + images.tobytes()))
+    np.save("c.npy", images)
+    np.savez("d.npz", y_test=wanted, x_test=images[:, None])
+    np.savez("e.npz", images[..., None].astype(np.int32))
+    np.save("f.npy", images[0])
+    np.save("g.npy", images.astype(np.float64) / 127.5 - 1)
+    for path in ("a-idx3-ubyte", "b.gz", "c.npy", "d.npz", "e.npz", "g.npy"):
+        assert main(["predict", str(trained), path]) == 0
+        rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+        assert [row[0] for row in rows] == [f"{path}[{i}]" for i in range(5)]
+        assert path == "g.npy" or [int(row[1]) for row in rows] == wanted
+        assert all(0.1 <= float(row[2]) <= 1 for row in rows)
+    assert main(["predict", str(trained), "f.npy", "c.npy", "--json", "--proba"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["file"], one["index"]) for one in found] == [("f.npy", 0)] + [("c.npy", i) for i in range(5)]
+    assert found[0]["label"] == wanted[0] == int(np.argmax(found[0]["probabilities"]))
+    assert main(["predict", str(trained), "f.npy", "--proba"]) == 0
+    assert len(capsys.readouterr().out.split()) == 12
+
+
+def test_predict_refuses_what_is_no_image(trained, capsys):
+    np.save("nan.npy", np.full((2, 29, 29), np.nan))
+    np.save("colour.npy", np.zeros((2, 3, 29, 29), np.uint8))
+    np.save("text.npy", np.array(["a"]))
+    np.save("objects.npy", np.array([{}]), allow_pickle=True)
+    np.savez("none.npz")
+    Path("cut.npy").write_bytes(b"\x93NUMPY\1\0v\0{'descr'")
+    Path("void.npy").write_bytes(b"")
+    for name in ("nan.npy", "colour.npy", "text.npy", "objects.npy", "none.npz", "cut.npy", "void.npy"):
+        assert name in refused(capsys, "predict", str(trained), name)
+
+
+def test_pictures_without_pillow(trained, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    Path("a.png").write_bytes(b"")
+    err = refused(capsys, "predict", str(trained), "a.png")
+    assert "pillow" in err and ".npy" in err and "IDX" in err
+
+
+def test_info(capsys, monkeypatch):
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["chaos"] == chaos.__version__
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(rf"^chaos +{re.escape(chaos.__version__)}$", out, re.M) and "{" not in out
+
+
+# ---- bench ----
+
+KEYS = {"model", "us_per_image", "images_per_second", "gflops", "peak_gflops", "fraction_of_peak", "isa",
+        "workers", "batch_size", "oversubscribed", "check", "machine"}
+
+
+def test_bench_throughput(capsys):
+    argv = ["bench", "throughput", "--model", "small", "--seconds", "0.02", "--repeats", "2"]
+    assert main([*argv, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result.keys() >= KEYS and result["model"] == "small" and result["workers"] == 1
+    assert result["images_per_second"] == pytest.approx(1e6 / result["us_per_image"])
+    macs = sum(chaos.models.small().macs().values())
+    assert result["gflops"] == pytest.approx(2 * macs / result["us_per_image"] * 1e-3)
+    assert result["fraction_of_peak"] == pytest.approx(result["gflops"] / result["peak_gflops"])
+    assert 0 < result["us_per_image_min"] <= result["us_per_image"] <= result["us_per_image_max"]
+    assert result["check"]["gradient_error"] <= result["check"]["tolerance"]
+    assert {"cpu", "cores", "commit", "date", "python", "numpy"} <= result["machine"].keys()
+
+    isa = chaos.info()["isa"]
+    assert main([*argv, "--workers", "1,2", "--batch-size", "4", "--isa", "generic", "--json"]) == 0
+    one, two = json.loads(capsys.readouterr().out)
+    assert (one["workers"], one["batch_size"], one["isa"]) == (1, 4, "generic")
+    assert (two["workers"], two["batch_size"], two["isa"]) == (2, 4, "generic")
+    assert chaos.info()["isa"] == isa
+
+    assert main(argv) == 0
+    header, row, *_ = capsys.readouterr().out.splitlines()
+    assert header.split()[0] == "model" and row.split()[0] == "small" and len(header) == len(row)
+
+
+def test_bench_is_a_library_and_leaves_the_network_alone():
+    from chaos.bench import throughput
+
+    net = chaos.Network((6,), [chaos.Linear(4), chaos.Tanh(), chaos.Linear(3)])
+    before = net.weights.copy()
+    cores = chaos.threads.resolve().limits["physical cores"]
+    result = throughput(net, workers=cores + 1, seconds=0.01, repeats=1)
+    assert result["oversubscribed"] and result["peak_cores"] <= cores and result["data"] == "random"
+    assert (net.weights == before).all()
+
+
+def test_bench_refuses_to_time_wrong_results(capsys, monkeypatch):
+    right = chaos.Network.loss_and_gradients
+
+    def wrong(self, *args, **options):
+        loss, gradients = right(self, *args, **options)
+        name, *_ = gradients
+        gradients[name] = gradients[name] * 1.001
+        return loss, gradients
+
+    monkeypatch.setattr(chaos.Network, "loss_and_gradients", wrong)
+    assert "no time was taken" in refused(capsys, "bench", "throughput", "--model", "small")
+
+
+# ---- processes: signals, pipes, files ----
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_stop_and_resume_completes(number, code, tmp_path):
+    with child(*TRAIN, "--epochs", "1000000", "--run-dir", "run with space") as process:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "run with space" / MODEL).exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        start = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+        assert time.monotonic() - start < 5 and process.returncode == code, err
+    assert out == "" and "Traceback" not in err
+    assert err.splitlines()[-1] == "continue with: chaos train small --resume --run-dir 'run with space'"
+    folder = tmp_path / "run with space"
+    done = len((folder / METRICS).read_text().splitlines())
+    assert np.isfinite(chaos.load(folder / MODEL).weights).all()
+    assert main(["train", "--resume", "--run-dir", str(folder), "--epochs", str(done + 2)]) == 0
+    assert main([*TRAIN, "--epochs", str(done + 2), "--run-dir", "whole"]) == 0
+    assert (chaos.load(folder / MODEL).weights == chaos.load("whole/" + MODEL).weights).all()
+
+
+def test_output_in_files_has_no_control_characters(tmp_path):
+    with child(*TRAIN, "--epochs", "2") as process:
+        text = "".join(process.communicate(timeout=60))
+    assert process.returncode == 0 and text.count("epoch") >= 2
+    assert all(c.isprintable() or c == "\n" for c in text)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["info"], ["train", "--help"]])
+def test_a_reader_that_has_gone_is_no_error(argv):
+    with child(*argv) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode in (0, 141)
+
+
+def test_a_full_disk_is_told_in_one_line():
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "chaos", "info"], stdout=full, stderr=subprocess.PIPE,
+                              text=True)
+    assert done.returncode == 2 and done.stderr.startswith("chaos: error: ") and done.stderr.count("\n") == 1
+
+
+def test_train_script_adds_its_defaults_unless_a_run_is_resumed(tmp_path):
+    script = Path(__file__).resolve().parent.parent / "scripts" / "train.sh"
+    if not script.exists():
+        pytest.skip("the source tree is not beside the tests")
+    (tmp_path / "train.sh").write_text(script.read_text())
+    (tmp_path / "setup_env.sh").write_text(f"root={tmp_path}\nensure_env() {{ :; }}\n")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "chaos").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / ".venv" / "bin" / "chaos").chmod(0o755)
+    for given, wanted in {"": "small --epochs 8 --lr 0.01",
+                          "large --lr 1": "large --epochs 8 --lr 0.01 --lr 1",
+                          "--lr 1": "small --epochs 8 --lr 0.01 --lr 1",
+                          "--resume --run-dir a": "--resume --run-dir a",
+                          "large --run-dir a --resume": "large --run-dir a --resume"}.items():
+        done = subprocess.run(["bash", "train.sh", *given.split()], stdout=subprocess.PIPE, text=True,
+                              check=True, env={"PATH": os.environ["PATH"]})
+        assert done.stdout.strip() == f"train {wanted}"
