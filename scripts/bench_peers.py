@@ -88,9 +88,7 @@ def torch_twin(config, state):
         "flatten": lambda layer, w: nn.Flatten(),
         "tanh": lambda layer, w: nn.Tanh(),
     }
-    net = nn.Sequential(
-        *(makers[layer["kind"]](layer, state.get(f"{i}.weight")) for i, layer in _chain(config))
-    )
+    net = nn.Sequential(*(makers[layer["kind"]](layer, state.get(f"{i}.weight")) for i, layer in _chain(config)))
     net.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
     return net
 
@@ -141,8 +139,8 @@ def without_near_ties(twin, x, count):
     """Indices of the first `count` images for which no max-pooling is a near tie.
 
     Where two different entries of a window agree to the last digits, float32 rounding decides which is the
-    larger; both choices are right, and the gradients differ visibly. Exact ties come from equal patches of the
-    image and do no harm.
+    larger; both choices are right, and the gradients differ visibly. Exact ties come from equal patches of
+    the image and do no harm.
 
     Parameters
     ----------
@@ -168,9 +166,7 @@ def without_near_ties(twin, x, count):
             value = layer(value)
     found = clear.nonzero().flatten().numpy()
     if len(found) < count:
-        raise Mismatch(
-            f"only {len(found)} of {len(x)} images have no near tie in max-pooling; {count} are needed"
-        )
+        raise Mismatch(f"only {len(found)} of {len(x)} images have no near tie in max-pooling; {count} are needed")
     return found[:count]
 
 
@@ -178,9 +174,9 @@ def check(config, state, x, y, lr=0.01, count=64):
     """Compares chaos with PyTorch, and with JAX where installed: loss, gradients, one SGD step.
 
     Gradients must agree to 1e-4 of the largest entry of their tensor. An entry sums up to about 4e4 products
-    (64 images, 26x26 positions) with relative rounding errors of 6e-8 each, which add up like a random walk to
-    1.2e-5; the layers above bring in a few times as much. Steps may differ by lr times that, plus the rounding
-    of both sums, 2 * 2**-24 of the largest weight.
+    (64 images, 26x26 positions) with relative rounding errors of 6e-8 each, which add up like a random walk
+    to 1.2e-5; the layers above bring in a few times as much. Steps may differ by lr times that, plus the
+    rounding of both sums, 2 * 2**-24 of the largest weight.
 
     Parameters
     ----------
@@ -241,9 +237,7 @@ def check(config, state, x, y, lr=0.01, count=64):
     if _has("jax"):
         import jax
 
-        loss, gradients = jax.value_and_grad(jax_loss(config))(
-            {k: jax.numpy.asarray(v) for k, v in state.items()}, x, y
-        )
+        loss, gradients = jax.value_and_grad(jax_loss(config))({k: jax.numpy.asarray(v) for k, v in state.items()}, x, y)
         compare("JAX", float(loss), {k: np.asarray(gradients[k]) for k in expected}, expected_loss, expected)
 
     # The step of the whole batch, and the very phase that is timed: one image, strategy chaos.
@@ -262,8 +256,7 @@ def check(config, state, x, y, lr=0.01, count=64):
             report["step"] = max(report["step"], float(off))
             if not off <= 1:
                 raise Mismatch(
-                    f"chaos: after one step on {n} images {key} differs from PyTorch's by {off:.1f} times "
-                    "what is tolerated"
+                    f"chaos: after one step on {n} images {key} differs from PyTorch's by {off:.1f} times what is tolerated"
                 )
             if np.array_equal(after[key], state[key]):
                 raise Mismatch(f"chaos: one step on {n} images left {key} as it was")
@@ -310,10 +303,16 @@ class Side:
         raise NotImplementedError
 
     def warm_up(self):
-        """Runs for a while, and finds how many images to train on between two looks at the clock."""
-        self.advance(self.batch)
-        done, seconds, _ = self.work(WARM_UP)
-        self.chunk = max(1, round(done / seconds * 0.02 / self.batch)) * self.batch
+        """Runs for a while, and finds how many images to train on between two looks at the clock.
+
+        As many as take 50 ms at best: chaos starts its workers anew after each look, which on a busy machine takes
+        milliseconds, and that must not pass for training.
+        """
+        self.work(WARM_UP)
+        while self.chunk < len(self.y):
+            if min(self.work(0)[1] for _ in range(3)) >= 0.05:
+                break
+            self.chunk = min(2 * self.chunk, len(self.y))
         self.work(WARM_UP)
 
     def work(self, seconds):
@@ -357,9 +356,7 @@ class ChaosSide(Side):
 
     def advance(self, images):
         end = min(self.at + images, len(self.y))
-        result = self.engine.run(
-            "train", values=self.x, labels=self.y, begin=self.at, end=end, lr=self.job["lr"]
-        )
+        result = self.engine.run("train", values=self.x, labels=self.y, begin=self.at, end=end, lr=self.job["lr"])
         if result["status"] != "done" or result["images"] != end - self.at:
             raise RuntimeError(f"chaos: {result}")
         self.at = end % len(self.y)
@@ -441,9 +438,7 @@ class HogwildSide(TorchSide):
         context = mp.get_context("spawn")
         for i in range(processes):
             ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_hogwild_helper, args=(theirs, self.job, self.batch, self.net, i / processes)
-            )
+            process = context.Process(target=_hogwild_helper, args=(theirs, self.job, self.batch, self.net, i / processes))
             process.start()
             theirs.close()
             self.helpers.append((ours, process))
@@ -549,9 +544,7 @@ def _serve(pipe, system, threads):
                 }
             else:
                 answer = sides[rest[0]].loss()
-            time.sleep(
-                0.02
-            )  # OpenMP's threads spin for a few milliseconds after their work: not into the next turn
+            time.sleep(0.02)  # OpenMP's threads spin for a few milliseconds after their work: not into the next turn
             asleep_since = time.process_time()
             pipe.send(answer)
     except EOFError:
@@ -594,9 +587,7 @@ class Process:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         inner = 1 if system == "PyTorch Hogwild" else threads
-        with _environment(
-            OMP_NUM_THREADS=inner, MKL_NUM_THREADS=inner, OPENBLAS_NUM_THREADS=1, JAX_PLATFORMS="cpu"
-        ):
+        with _environment(OMP_NUM_THREADS=inner, MKL_NUM_THREADS=inner, OPENBLAS_NUM_THREADS=1, JAX_PLATFORMS="cpu"):
             self.process = context.Process(target=_serve, args=(theirs, system, threads))
             self.process.start()
         theirs.close()
@@ -634,9 +625,7 @@ def label(system, threads, batch):
     """What a row is called."""
     unit = {"chaos": "worker", "PyTorch": "thread", "PyTorch Hogwild": "process", "JAX": None}[system]
     plural = "es" if unit == "process" else "s"
-    return ", ".join(
-        [system, *([f"{threads} {unit}{plural if threads != 1 else ''}"] if unit else []), f"batch {batch}"]
-    )
+    return ", ".join([system, *([f"{threads} {unit}{plural if threads != 1 else ''}"] if unit else []), f"batch {batch}"])
 
 
 def spread(values):
@@ -734,8 +723,7 @@ def table(rows):
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(
-            c.ljust(w) if i in (0, 5) else c.rjust(w)
-            for i, (c, w) in enumerate(zip(line, widths, strict=True))
+            c.ljust(w) if i in (0, 5) else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in cells
     ]
@@ -757,8 +745,7 @@ def roofline(flops, peak_one, peak_all, cores, rows):
     for n, peak in {1: peak_one, cores: peak_all}.items():
         limit = flops / peak * 1e-3
         line = (
-            f"roofline, {n} core{'s' * (n > 1)}: {flops / 1e6:,.3f} MFLOP / {peak:,.0f} GFLOP/s "
-            f"= {number(limit)} us/image"
+            f"roofline, {n} core{'s' * (n > 1)}: {flops / 1e6:,.3f} MFLOP / {peak:,.0f} GFLOP/s = {number(limit)} us/image"
         )
         for row in find(rows, system="chaos", threads=n):
             line += f"; chaos reaches {limit / row['us_per_image']['median']:.0%} (dense count)"
@@ -832,7 +819,7 @@ def commit():
 
 
 def peaks(core, cores):
-    """GFLOP/s of fused multiply-adds on one core and on `cores` at once, each the best of several attempts."""
+    """GFLOP/s of fused multiply-adds on one core and on `cores` at once, each the best of five attempts."""
     with ThreadPoolExecutor(cores) as pool:
         together = max(sum(pool.map(lambda _: core.fma_gflops(seconds=0.1), range(cores))) for _ in range(5))
     alone = max(core.fma_gflops(seconds=0.1) for _ in range(5))
@@ -923,14 +910,12 @@ def race(processes, job, sides, args, say):
     for row in rows:
         row["loss_after_last_turn"] = row.pop("process").ask("loss", row["batch"])
         if not math.isfinite(row["loss_after_last_turn"]):
-            raise SideFailed(
-                f"{label_of(row)}: the loss is not finite; the learning rate {args.lr:g} is too large"
-            )
+            raise SideFailed(f"{label_of(row)}: the loss is not finite; the learning rate {args.lr:g} is too large")
     return [summarise(row) for row in rows]
 
 
 def plot(document, path):
-    """Bars of microseconds per image, a panel per network, logarithmic; whiskers from the fastest to the slowest turn."""
+    """Bars of microseconds per image, a panel per network; whiskers from fastest to slowest turn."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -1003,9 +988,7 @@ def parse(words=None):
 
     counts.__name__ = "list of different positive numbers"
     models = ("small", "medium", "large")
-    parser.add_argument(
-        "--models", default=",".join(models), metavar="LIST", help="networks; default %(default)s"
-    )
+    parser.add_argument("--models", default=",".join(models), metavar="LIST", help="networks; default %(default)s")
     parser.add_argument(
         "--workers",
         type=counts,
@@ -1021,30 +1004,21 @@ def parse(words=None):
         metavar="LIST",
         help="PyTorch's batch sizes; default 1,8,64,256. chaos always trains per image",
     )
-    parser.add_argument(
-        "--seconds", type=float, default=None, help="least length of a turn; default 1 (--quick: 0.1)"
-    )
+    parser.add_argument("--seconds", type=float, default=None, help="least length of a turn; default 1 (--quick: 0.1)")
     parser.add_argument("--rounds", type=int, default=None, help="turns of each side; default 5 (--quick: 2)")
-    parser.add_argument(
-        "--quick", action="store_true", help="short turns: to see that it works, not for figures"
-    )
+    parser.add_argument("--quick", action="store_true", help="short turns: to see that it works, not for figures")
     parser.add_argument(
         "--data",
         default="mnist",
-        help="mnist (default; looked for in CHAOS_DATA_DIR) or digits "
-        "(embedded); the choice hardly matters for speed",
+        help="mnist (default; looked for in CHAOS_DATA_DIR) or digits (embedded); the choice hardly matters for speed",
     )
-    parser.add_argument(
-        "--lr", type=float, default=0.01, help="learning rate of all sides; default %(default)s"
-    )
+    parser.add_argument("--lr", type=float, default=0.01, help="learning rate of all sides; default %(default)s")
     parser.add_argument(
         "--compile",
         action="store_true",
         help="let PyTorch try torch.compile, too; needs a C++ compiler and some minutes",
     )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write every turn of every side, machine and versions"
-    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every turn of every side, machine and versions")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a bar chart; needs matplotlib")
     args = parser.parse_args(words)
     args.models = args.models.split(",")
@@ -1113,9 +1087,7 @@ def main(words=None):
         for name, job in jobs.items():
             say(f"{name}: comparing loss, gradients and a step")
             try:
-                checked = pool.submit(
-                    check, job["config"], job["state"], x[:1024], y[:1024], args.lr
-                ).result()
+                checked = pool.submit(check, job["config"], job["state"], x[:1024], y[:1024], args.lr).result()
             except Mismatch as error:
                 say(f"{name}: {error}; nothing was timed")
                 return 1
@@ -1142,8 +1114,9 @@ def main(words=None):
             }
             checked = results[name]["check"]
             print(
-                f"\n{name}: {net.n_parameters:,} parameters. Before timing: losses agree to {checked['loss']:.0e}, "
-                f"gradients to {checked['gradient'] * TOLERANCE:.0e} of the largest entry (tolerated {TOLERANCE:g}), "
+                f"\n{name}: {net.n_parameters:,} parameters. Before timing: losses agree to "
+                f"{checked['loss']:.0e}, gradients to {checked['gradient'] * TOLERANCE:.0e} of the largest entry "
+                f"(tolerated {TOLERANCE:g}), "
                 "one step likewise"
             )
             print("\n".join(table(rows)))

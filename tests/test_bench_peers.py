@@ -24,13 +24,8 @@ spec.loader.exec_module(peers)
 
 
 def row(system, threads, batch, *us, cpus=1.0):
-    turns = [
-        {"images": 1000, "seconds": u * 1e-3, "cpu_seconds": cpus * u * 1e-3, "idle_cpu_seconds": 0.0}
-        for u in us
-    ]
-    return peers.summarise(
-        {"system": system, "threads": threads, "batch": batch, "variant": None, "turns": turns}
-    )
+    turns = [{"images": 1000, "seconds": u * 1e-3, "cpu_seconds": cpus * u * 1e-3, "idle_cpu_seconds": 0.0} for u in us]
+    return peers.summarise({"system": system, "threads": threads, "batch": batch, "variant": None, "turns": turns})
 
 
 @pytest.fixture
@@ -120,9 +115,7 @@ def test_table_is_aligned(rows):
 
 def test_roofline(rows):
     one, both = peers.roofline(1_100_000, 200.0, 400.0, 2, rows)
-    assert (
-        one == "roofline, 1 core: 1.100 MFLOP / 200 GFLOP/s = 5.50 us/image; chaos reaches 50% (dense count)"
-    )
+    assert one == "roofline, 1 core: 1.100 MFLOP / 200 GFLOP/s = 5.50 us/image; chaos reaches 50% (dense count)"
     assert both.startswith("roofline, 2 cores: 1.100 MFLOP / 400 GFLOP/s = 2.75 us/image; chaos reaches 46%")
 
 
