@@ -36,6 +36,7 @@ cdef extern from "registry.h" nogil:
         int single
     ctypedef struct plan_node:
         const layer_kind *kind
+        int needs_gradient, n_deltas
         geometry g
         size_t weight_at
     ctypedef struct plan_t "plan":
@@ -82,6 +83,9 @@ cdef extern from "registry.h" nogil:
     void engine_stop(engine_t *e)
     void engine_clear(engine_t *e)
     int64_t engine_position(const engine_t *e)
+    enum pass_t "pass":
+        PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE
+    double engine_time(engine_t *e, int node, pass_t p, long rounds)
     size_t engine_worker_bytes(const plan_t *p, int n_stripes, int chunk)
 
 cdef extern from *:
@@ -418,6 +422,35 @@ cdef class Engine:
             raise ValueError("no gradient of that size")
         for i in range(out.shape[0]):
             out[i] = self.e.worker[0].dw[i]
+
+    def time(self, int node, str what, long rounds=1):
+        """Seconds per sample of one pass of one layer, the mean of `rounds` calls on the data of the last "gradients"
+        phase: "forward", "weight_gradient" (backward without the gradient of the inputs), "backward" or "update". None
+        where training does not run that pass."""
+        cdef plan_node *n = self.plan._node(node)
+        cdef pass_t p
+        cdef double seconds
+        if what not in ("forward", "weight_gradient", "backward", "update"):
+            raise ValueError(f"unknown pass {what!r}")
+        p = {"forward": PASS_FORWARD, "weight_gradient": PASS_WEIGHT_GRADIENT, "backward": PASS_BACKWARD,
+             "update": PASS_UPDATE}[what]
+        if node == 0 or self.e.worker[0] == NULL:
+            raise ValueError("nothing to time: node 0 is the input, and a 'gradients' phase has to be run before")
+        if rounds < 1:
+            raise ValueError(f"rounds must be at least 1, not {rounds}")
+        if p != PASS_FORWARD and not (n.needs_gradient and n.n_deltas):
+            return None
+        if p in (PASS_WEIGHT_GRADIENT, PASS_UPDATE) and not n.g.weight_size:
+            return None
+        if self.busy:
+            raise RuntimeError("this engine is running a phase")
+        self.busy = True
+        try:
+            with nogil:
+                seconds = engine_time(self.e, node, p, rounds)
+        finally:
+            self.busy = False
+        return seconds
 
     def stop(self):
         """Asks the running phase, or the next one, to end after the images under way; until `clear`."""

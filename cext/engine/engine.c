@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* ---- the weight vector and its stripes ---- */
 
@@ -211,6 +212,46 @@ static int lose(const engine *e, worker *w, int n, float scale)
     return 0;
 }
 
+/* Describes the backward call of node i: its delta is complete, its inputs' are wanted where the plan says so. */
+static void describe_backward(const engine *e, const worker *w, int i, int n, int first, call *c)
+{
+    const plan_node *node = &e->p->node[i];
+    describe_call(e, w, i, n, c);
+    c->first = first;
+    c->dy = (source){w->delta[node->first_delta], node->value_stride};
+    for (int k = 0; k < node->g.n_inputs; k++)
+        c->dx[k] = (sink){node->edge[k] < 0 ? NULL : w->delta[node->edge[k]], e->p->node[node->input[k]].value_stride};
+    c->dw = w->dw + node->weight_at;
+}
+
+double engine_time(engine *e, int i, enum pass pass, long rounds)
+{
+    const plan_node *node = &e->p->node[i];
+    worker *w = e->worker[0];
+    call c;
+    if (pass == PASS_FORWARD || pass == PASS_UPDATE)
+        describe_call(e, w, i, e->chunk, &c);
+    else
+        describe_backward(e, w, i, e->chunk, 1, &c);
+    if (pass == PASS_WEIGHT_GRADIENT)
+        for (int k = 0; k < node->g.n_inputs; k++)
+            c.dx[k].p = NULL;
+    const float_mode old = flush_denormals();
+    struct timespec from, to;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    for (long r = 0; r < rounds; r++)
+        if (pass == PASS_FORWARD)
+            node->kind->forward(&node->g, &c);
+        else if (pass == PASS_UPDATE)
+            shared_update(&e->shared, e->rule, node->weight_at, node->g.weight_size, w->dw, 0, w->own);
+        else
+            node->kind->backward(&node->g, &c);
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    restore_denormals(old);
+    const double seconds = (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec);
+    return seconds / (double)rounds / (pass == PASS_UPDATE ? e->batch : e->chunk);
+}
+
 static void layer_done(const engine *e, worker *w, int node)
 {
     int from, to;
@@ -237,12 +278,7 @@ static void backward(const engine *e, worker *w, int n, int first, int last)
                 e->p->isa->add(shape_size(node->g.out), dy + (size_t)s * node->value_stride,
                                w->delta[d] + (size_t)s * node->value_stride);
         call c;
-        describe_call(e, w, i, n, &c);
-        c.first = first;
-        c.dy = (source){dy, node->value_stride};
-        for (int k = 0; k < node->g.n_inputs; k++)
-            c.dx[k] = (sink){node->edge[k] < 0 ? NULL : w->delta[node->edge[k]], e->p->node[node->input[k]].value_stride};
-        c.dw = w->dw + node->weight_at;
+        describe_backward(e, w, i, n, first, &c);
         node->kind->backward(&node->g, &c);
         if (publishes && last)
             layer_done(e, w, i);

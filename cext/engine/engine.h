@@ -93,6 +93,10 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
 void engine_stop(engine *e);
 void engine_clear(engine *e);
 int64_t engine_position(const engine *e);
+/* Seconds per sample of one pass of one layer, on what the last phase with worker 0 left in its buffers (run GRADIENTS
+ * first); the mean of `rounds` calls. For benchmarks. */
+enum pass { PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE };
+double engine_time(engine *e, int node, enum pass pass, long rounds);
 size_t engine_worker_bytes(const plan *p, int n_stripes, int chunk);
 
 /* For strategies: publishes one stripe of the worker's gradient; the caller holds it or is alone. */
