@@ -36,7 +36,7 @@ cdef extern from "registry.h" nogil:
         int single
     ctypedef struct plan_node:
         const layer_kind *kind
-        int needs_gradient, n_deltas
+        int needs_gradient, n_deltas, skipped
         geometry g
         size_t weight_at
     ctypedef struct plan_t "plan":
@@ -438,7 +438,7 @@ cdef class Engine:
             raise ValueError("nothing to time: node 0 is the input, and a 'gradients' phase has to be run before")
         if rounds < 1:
             raise ValueError(f"rounds must be at least 1, not {rounds}")
-        if p != PASS_FORWARD and not (n.needs_gradient and n.n_deltas):
+        if p != PASS_FORWARD and (n.skipped or not (n.needs_gradient and n.n_deltas)):
             return None
         if p in (PASS_WEIGHT_GRADIENT, PASS_UPDATE) and not n.g.weight_size:
             return None

@@ -88,6 +88,29 @@ def test_core_against_definition(isa, kind, data):
     Oracle(net, pixels, labels, data.draw(st.sampled_from(sorted(LOSSES)))).check(pixels)
 
 
+@given(data=st.data())
+@settings(QUICK, max_examples=80)
+def test_convolution_before_pooling(isa, data):
+    """The core hands the winners of a max-pooling to the convolution before it: all geometries of the pair, as a first layer
+    (no data gradient, one channel, strips) and behind another one, with and without an activation in between."""
+    first = data.draw(st.booleans())
+    shape = (1 if first else data.draw(st.integers(1, 3)), data.draw(st.integers(8, 24)), data.draw(st.integers(8, 24)))
+    layers = [] if first else [chaos.Conv2d(data.draw(st.sampled_from([1, 2, 5, 17])), 1)]
+    kernel = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    stride = data.draw(st.sampled_from([1, 1, 1, (2, 1), 2]))
+    layers += [chaos.Conv2d(data.draw(st.sampled_from([1, 2, 3, 5, 8, 9, 16, 20, 33])), kernel, stride,
+                            data.draw(st.sampled_from([0, 0, 1, (0, 2)])))]
+    layers += data.draw(st.sampled_from([[], [chaos.Tanh()], [chaos.ReLU()]]))
+    pool = data.draw(st.sampled_from([2, 3, (2, 3), (1, 3), (1, 2), (4, 1), 1]))
+    layers += [chaos.MaxPool2d(pool, data.draw(st.sampled_from([None, None, 2, 3]))), chaos.Flatten(), chaos.Linear(4)]
+    try:
+        net = chaos.Network(shape, layers, seed=1)
+    except ValueError:
+        return  # the window does not fit
+    pixels, labels = images(data.draw(st.sampled_from([1, 3, 9])), shape, data.draw(st.integers(0, 99)), classes=4)
+    Oracle(net, pixels, labels).check(pixels)
+
+
 @pytest.mark.parametrize("make", [chaos.models.small, chaos.models.medium, chaos.models.large, graph])
 def test_networks_against_definition(isa, make):
     net = make(seed=3)

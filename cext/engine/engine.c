@@ -144,23 +144,23 @@ static worker *worker_new(engine *e, int id)
 
 /* ---- one pass over a chunk of samples ---- */
 
+static inline float pixel_value(uint8_t byte) { return (float)byte * (1.f / 127.5f) - 1.f; }
+
 static void load_sample(const engine *e, worker *w, int sample, int64_t image)
 {
     const plan_node *in = &e->p->node[0];
     const size_t C = (size_t)in->g.out.c, P = (size_t)in->g.out.h * (size_t)in->g.out.w;
     float *x = w->value[0] + (size_t)sample * in->value_stride;
     const size_t at = (size_t)image * C * P;
-    if (e->data.bytes) {
-        const uint8_t *b = e->data.bytes + at;
+    const uint8_t *b = e->data.bytes ? e->data.bytes + at : NULL;
+    const float *f = e->data.floats ? e->data.floats + at : NULL;
+    if (C == 1 && b) /* most small data sets; without the stride the compiler vectorises it */
+        for (size_t i = 0; i < P; i++)
+            x[i] = pixel_value(b[i]);
+    else
         for (size_t c = 0; c < C; c++)
             for (size_t i = 0; i < P; i++)
-                x[i * C + c] = (float)b[c * P + i] * (1.f / 127.5f) - 1.f;
-    } else {
-        const float *f = e->data.floats + at;
-        for (size_t c = 0; c < C; c++)
-            for (size_t i = 0; i < P; i++)
-                x[i * C + c] = f[c * P + i];
-    }
+                x[i * C + c] = b ? pixel_value(b[c * P + i]) : f[c * P + i];
 }
 
 static void describe_call(const engine *e, const worker *w, int i, int n, call *c)
@@ -218,7 +218,13 @@ static void describe_backward(const engine *e, const worker *w, int i, int n, in
     const plan_node *node = &e->p->node[i];
     describe_call(e, w, i, n, c);
     c->first = first;
-    c->dy = (source){w->delta[node->first_delta], node->value_stride};
+    const plan_node *pool = node->pool < 0 ? NULL : &e->p->node[node->pool], *from = pool ? pool : node;
+    c->pool = pool ? &pool->g : NULL;
+    if (pool) {
+        c->won.p = (const int32_t *)w->keep[node->pool];
+        c->won.stride = pool->g.keep_size;
+    }
+    c->dy = (source){w->delta[from->first_delta], from->value_stride};
     for (int k = 0; k < node->g.n_inputs; k++)
         c->dx[k] = (sink){node->edge[k] < 0 ? NULL : w->delta[node->edge[k]], e->p->node[node->input[k]].value_stride};
     c->dw = w->dw + node->weight_at;
@@ -277,9 +283,11 @@ static void backward(const engine *e, worker *w, int n, int first, int last)
             for (int s = 0; s < n; s++)
                 e->p->isa->add(shape_size(node->g.out), dy + (size_t)s * node->value_stride,
                                w->delta[d] + (size_t)s * node->value_stride);
-        call c;
-        describe_backward(e, w, i, n, first, &c);
-        node->kind->backward(&node->g, &c);
+        if (!node->skipped) {
+            call c;
+            describe_backward(e, w, i, n, first, &c);
+            node->kind->backward(&node->g, &c);
+        }
         if (publishes && last)
             layer_done(e, w, i);
     }

@@ -49,6 +49,13 @@ typedef struct {
     sink keep;          /* keep_size floats per sample */
     float *scratch;
     source dy;          /* backward only, from here on */
+    /* If not NULL: the layer's only reader is this max-pooling, which hands its own dy through: entry won[q] of window q
+     * has the gradient dy[q], all others have none. Only kinds that take winners are called so. */
+    const geometry *pool;
+    struct {
+        const int32_t *p;
+        size_t stride;
+    } won;
     sink dx[MAX_INPUTS]; /* always overwritten */
     float *dw;           /* gradient block, laid out as w; its padding stays zero */
 } call;
@@ -62,6 +69,9 @@ typedef struct {
     ptrdiff_t (*locate)(const geometry *g, int k, ptrdiff_t i);
     void (*forward)(const geometry *g, const call *c);
     void (*backward)(const geometry *g, const call *c);
+    /* Whether backward can be replaced by handing dy and the winners (kept in `keep`) to the layer before; may be NULL. */
+    int (*gives_winners)(const geometry *g);
+    int takes_winners;
 } layer_kind;
 
 #endif

@@ -159,4 +159,4 @@ KERNEL void linear_backward(const geometry *g, const call *c)
         linear_data_gradient(g, c);
 }
 
-static const layer_kind layer_linear = {"linear", 2, linear_set_up, linear_locate, linear_forward, linear_backward};
+static const layer_kind layer_linear = {"linear", 2, linear_set_up, linear_locate, linear_forward, linear_backward, NULL, 0};
