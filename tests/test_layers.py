@@ -21,13 +21,25 @@ def layer_on(draw, kind):
     channels, many = st.integers(1, 5), st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 20, 31, 33, 48, 65, 70])
     if kind == "conv2d":
         kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+        groups = draw(st.sampled_from([1, 1, 1, 2, 3, 5]))
+        dilation = draw(st.sampled_from([1, 1, 1, 2, (1, 3), (2, 1)]))
         if draw(st.booleans()):
             padding, stride = draw(st.sampled_from(["same", "valid"])), 1
         else:
             padding, stride = draw(st.tuples(st.integers(0, 2), st.integers(0, 2))), draw(
                 st.tuples(st.integers(1, 3), st.integers(1, 3)))
-        shape = draw(st.one_of(channels, st.sampled_from([16, 17, 20]))), draw(st.integers(5, 11)), draw(st.integers(5, 11))
-        return chaos.Conv2d(draw(many), kernel, stride, padding, bias=draw(st.booleans())), shape
+        depthwise = groups > 1 and draw(st.booleans())
+        c, o = draw(st.one_of(channels, st.sampled_from([16, 17, 20]))), draw(many)
+        shape = (c * groups, draw(st.integers(5, 11)), draw(st.integers(5, 11)))
+        if depthwise:
+            groups = o = shape[0]
+        layer = chaos.Conv2d(o * groups if not depthwise else o, kernel, stride, padding, dilation, groups,
+                             bias=draw(st.booleans()))
+        try:
+            layer.output_shape(shape)
+        except ValueError:  # the dilated kernel is too large
+            return chaos.Conv2d(o, (1, 2), groups=o if depthwise else 1), shape
+        return layer, shape
     if kind == "max_pool2d":
         kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
         stride = draw(st.one_of(st.none(), st.tuples(st.integers(1, 4), st.integers(1, 4))))

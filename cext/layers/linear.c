@@ -52,6 +52,7 @@ KERNEL void linear_forward(const geometry *g, const call *c)
 {
     const size_t in = linear_inputs(g), pad = linear_pad(g);
     const float *bias = c->w + in * pad;
+    const ptrdiff_t whole = 0;
     const int out = g->out.c, wide = c->n == 1 ? LINEAR_WIDE : MAX_V;
     for (int o = 0, left = (out + VW - 1) / VW; left > 0;) {
         const int v = even_block(left, wide), tail = v == left ? out - o - (v - 1) * VW : VW;
@@ -74,7 +75,7 @@ KERNEL void linear_forward(const geometry *g, const call *c)
                 ptrdiff_t at[MAX_P];
                 for (int i = 0; i < rows; i++)
                     at[i] = (ptrdiff_t)((size_t)(n + i) * c->x[0].stride);
-                multiply_tile[v][rows](c->x[0].p, at, 1, 0, (int)in, w, pad, b, y + (size_t)n * c->y.stride,
+                multiply_tile[v][rows](c->x[0].p, at, 1, &whole, (int)in, w, pad, b, y + (size_t)n * c->y.stride,
                                        c->y.stride, tail);
                 n += rows;
             }

@@ -33,6 +33,19 @@ INLINE void vstore_n(float *p, vec v, int n)
 #endif
 }
 
+/* The first n lanes, the others 0. */
+INLINE vec vload_n(const float *p, int n)
+{
+#if VW == 16
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)(0xffffu >> (16 - n)), p);
+#else
+    float lane[VW] = {0};
+    for (int i = 0; i < n; i++)
+        lane[i] = p[i];
+    return vload(lane);
+#endif
+}
+
 /* mask lanes are 0 or -1 */
 INLINE vec vselect(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
 INLINE vec vmax(vec a, vec b) { return vselect(a > b, a, b); }

@@ -19,12 +19,12 @@ INLINE int even_block(int left, int most)
     return (left + blocks - 1) / blocks;
 }
 
-/* y[p][o] = bias[o] + sum over k < K, r < R of x[at[p] + k*x_row + r] * w[(k*R + r)*w_row + o] for V*VW outputs o, of
+/* y[p][o] = bias[o] + sum over k < K, r < R of x[at[p] + run[k] + r] * w[(k*R + r)*w_row + o] for V*VW outputs o, of
  * which the last vector keeps `tail` lanes. */
-typedef void multiply_fn(const float *x, const ptrdiff_t *at, int K, ptrdiff_t x_row, int R, const float *w, size_t w_row,
+typedef void multiply_fn(const float *x, const ptrdiff_t *at, int K, const ptrdiff_t *run, int R, const float *w, size_t w_row,
                          const float *bias, float *y, size_t y_step, int tail);
 
-INLINE void multiply(const int P, const int V, const float *x, const ptrdiff_t *at, int K, ptrdiff_t x_row, int R,
+INLINE void multiply(const int P, const int V, const float *x, const ptrdiff_t *at, int K, const ptrdiff_t *run, int R,
                      const float *w, size_t w_row, const float *bias, float *y, size_t y_step, int tail)
 {
     vec acc[MAX_P][MAX_V];
@@ -37,7 +37,7 @@ INLINE void multiply(const int P, const int V, const float *x, const ptrdiff_t *
         const float *from[MAX_P];
 #pragma GCC unroll 8
         for (int p = 0; p < P; p++)
-            from[p] = x + at[p] + k * x_row;
+            from[p] = x + at[p] + run[k];
         for (int r = 0; r < R; r++) {
             vec b[MAX_V];
 #pragma GCC unroll 4
@@ -138,10 +138,10 @@ INLINE void gather(const int G, int n, const float *value, const int32_t *at, co
 }
 
 #define TILE(P, V)                                                                                                        \
-    KERNEL void multiply_##P##_##V(const float *x, const ptrdiff_t *at, int K, ptrdiff_t x_row, int R, const float *w,     \
+    KERNEL void multiply_##P##_##V(const float *x, const ptrdiff_t *at, int K, const ptrdiff_t *run, int R, const float *w,     \
                                    size_t w_row, const float *bias, float *y, size_t y_step, int tail)                    \
     {                                                                                                                     \
-        multiply(P, V, x, at, K, x_row, R, w, w_row, bias, y, y_step, tail);                                              \
+        multiply(P, V, x, at, K, run, R, w, w_row, bias, y, y_step, tail);                                              \
     }                                                                                                                     \
     KERNEL void outer_##P##_##V(const pixel_walk *walk, ptrdiff_t x_at, int o_at, float *dw, size_t w_row, int first,      \
                                 int tail)                                                                                 \

@@ -5,7 +5,7 @@ One of the engine-facing rooms beside chaos.network: it times the core without t
 
 from ._common import machine, peak_gflops
 from ._kernels import kernels
-from ._scaling import scaling
+from ._scaling import default_workers, scaling
 from ._throughput import throughput, throughputs
 
-__all__ = ["kernels", "machine", "peak_gflops", "scaling", "throughput", "throughputs"]
+__all__ = ["default_workers", "kernels", "machine", "peak_gflops", "scaling", "throughput", "throughputs"]

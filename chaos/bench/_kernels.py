@@ -8,8 +8,22 @@ import numpy as np
 
 from .. import _core
 from ..errors import ChaosError
-from ._common import (MOST_TOGETHER, PEAK_SECONDS, RATE, build, check, fill, instruction_set, machine, need_model,
-                      need_numbers, order_of, peak_gflops, run, take_images)
+from ._common import (
+    MOST_TOGETHER,
+    PEAK_SECONDS,
+    RATE,
+    build,
+    check,
+    fill,
+    instruction_set,
+    machine,
+    need_model,
+    need_numbers,
+    order_of,
+    peak_gflops,
+    run,
+    take_images,
+)
 
 PASSES = ("forward", "weight_gradient", "data_gradient", "update")
 LONGEST = 10.0  # seconds of one measurement, which Ctrl-C does not interrupt

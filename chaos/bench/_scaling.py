@@ -7,6 +7,7 @@ import statistics
 import numpy as np
 
 from .. import threads
+from ..sync import STRATEGIES
 from ._common import fill, machine, need_model, need_numbers, run
 from ._throughput import Case
 
@@ -24,8 +25,8 @@ def scaling(model, workers=None, batch_size=1, strategy="chaos", seconds=1.0, re
     model : str or Network
         A name in chaos.models.MODELS, or a network, which stays as it is.
     workers : list of int, optional
-        Numbers of workers; 1, 2, 4, ... up to the cores that this process may use by default. 1 is always among them:
-        it is what the others are compared with.
+        Numbers of workers; 1, 2, 4, ... up to the cores that this process may use by default, only 1 where the
+        strategy allows no more. 1 is always among them: it is what the others are compared with.
     batch_size, strategy
         As for `chaos.train`.
     seconds : float
@@ -47,6 +48,8 @@ def scaling(model, workers=None, batch_size=1, strategy="chaos", seconds=1.0, re
         - us_per_image (wall time), us_per_image_min, us_per_image_max, images_per_second;
         - speedup over one worker (median of the ratios within each turn), speedup_min, speedup_max, efficiency
           (speedup / p);
+        - peak_speedup: the same of loops of multiply-adds that share nothing, on at most peak_cores cores; well below p
+          means that the machine did not give the cores, and that the other figures say little about chaos;
         - us_per_image_per_worker = p x us_per_image: how long one worker is busy with an image. Its growth over that of
           one worker is what sharing costs: contention for the weights, but also memory bandwidth, clock frequency,
           other processes and, where oversubscribed, waiting for a core;
@@ -71,8 +74,9 @@ def scaling(model, workers=None, batch_size=1, strategy="chaos", seconds=1.0, re
     need_numbers(seconds, repeats, batch_size)
     record = machine()
     images = {}
-    cases = [_Case(model, count, batch_size, strategy, isa, images=images)
-             for count in sorted({1, *(default_workers() if workers is None else workers)})]
+    if workers is None:
+        workers = [1] if strategy in STRATEGIES and STRATEGIES[strategy].single else default_workers()
+    cases = [_Case(model, count, batch_size, strategy, isa, images=images) for count in sorted({1, *workers})]
     for case in cases:
         case.prepare(seconds)
     for _ in range(repeats):
@@ -117,13 +121,15 @@ class _Case(Case):
         """The result, compared with the case of one worker."""
         p, found = self.threads.workers, self.result()
         speedups = [alone / us for alone, us in zip(one.us, self.us, strict=True)]
+        peaks = [peak / alone for alone, peak in zip(one.peak, self.peak, strict=True)]
         images, updates = (sum(counts[key] for counts in self.counts) for key in ("images", "updates"))
         busy, publication = p * found["us_per_image"], statistics.median(self.publication)
         return {
             **{key: found[key] for key in ("workers", "oversubscribed", "us_per_image", "us_per_image_min",
                                            "us_per_image_max", "images_per_second")},
             "speedup": statistics.median(speedups), "speedup_min": min(speedups), "speedup_max": max(speedups),
-            "efficiency": statistics.median(speedups) / p, "us_per_image_per_worker": busy,
+            "efficiency": statistics.median(speedups) / p, "peak_speedup": statistics.median(peaks),
+            "us_per_image_per_worker": busy,
             "lost_us_per_image": statistics.median(us - alone / p for alone, us in zip(one.us, self.us, strict=True)),
             "updates_per_image": updates / images,
             # Every step publishes every stripe once.

@@ -6,8 +6,20 @@ import statistics
 
 from .. import _core, threads
 from ..sync import STRATEGIES
-from ._common import (RATE, build, check, fill, instruction_set, machine, need_model, need_numbers, order_of,
-                      peak_gflops, run, take_images)
+from ._common import (
+    RATE,
+    build,
+    check,
+    fill,
+    instruction_set,
+    machine,
+    need_model,
+    need_numbers,
+    order_of,
+    peak_gflops,
+    run,
+    take_images,
+)
 
 
 def throughput(model, workers=1, batch_size=1, strategy="chaos", seconds=2.0, repeats=5, isa=None):

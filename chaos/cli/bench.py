@@ -75,12 +75,14 @@ def _add_scaling(kinds):
                     "definition in float64. \"us/image/worker\" is how long one worker is busy with an image, "
                     "the number of workers x the wall time per image: its growth is what sharing costs, by "
                     "contention for the weights but also for memory, clock frequency and with other "
-                    "processes.\n\n"
+                    "processes. \"at best\" is the speed-up of multiply-adds that share nothing: well below "
+                    "the number of workers, the machine did not give the cores.\n\n"
                     "The second table counts what publishing means per image: stripes of the weights updated, "
                     "bytes written, try-locks that found a stripe busy, times a waiting worker gave its core "
                     "away; staleness (updates of a stripe by others between reading and writing it); and the "
                     "time of adding a gradient to the weights, measured alone with warm caches, as a share of "
-                    "us/image/worker. More workers than cores are measured if asked for, and marked.",
+                    "us/image/worker. The third sets that beside the contention term of the paper's performance "
+                    "model. More workers than cores are measured if asked for, and marked.",
         examples=["chaos bench scaling --model large", "chaos bench scaling --model small --workers 1,2,4 --json"])
     _add_model(parser)
     parser.add_argument("--workers", action="append", metavar="N",
@@ -136,7 +138,7 @@ def kernels(arguments):
 def scaling(arguments):
     """Runs `chaos bench scaling`."""
     models, workers = _models(arguments), _workers(arguments)
-    settings = len({1, *workers}) if workers else 2
+    settings = len({1, *(workers or measure.default_workers())})
     _announce(len(models) * settings * arguments.repeats * arguments.seconds)
     results = [measure.scaling(model, workers, arguments.batch_size, arguments.strategy, arguments.seconds,
                                arguments.repeats, arguments.isa) for model in models]
@@ -229,8 +231,7 @@ def _kernels_tables(results):
             rows.append(("all layers" if name == "forward" else "", name.replace("_", " "), _us(us), "",
                          f"{us / r['totals']['sum']:.1%}", "", ""))
         t = r["training"]
-        rows.append(("training", "", _us(t["us_per_image"]), _range(t),
-                     f"{t['us_per_image'] / r['totals']['sum']:.1%}", *_rate(t)))
+        rows.append(("training", "", _us(t["us_per_image"]), _range(t), "", *_rate(t)))
         for e in r["evaluation"]:
             rows.append(("evaluation", f"{e['images_together']} together", _us(e["us_per_image"]), _range(e), "",
                          *_rate(e)))
@@ -254,39 +255,34 @@ def _rate(found):
 
 
 def _scaling_tables(results):
-    rows = [("model", "workers", "us/image", "min..max", "images/s", "speed-up", "min..max", "efficiency",
-             "us/image/worker", "of peak")]
+    rows = [("model", "workers", "us/image", "min..max", "images/s", "speed-up", "min..max", "at best",
+             "efficiency", "us/image/worker", "of peak")]
     costs = [("model", "workers", "updates", "KiB", "busy locks", "give-ways", "staleness", "max", "publishing us",
               "share")]
+    losses = [("model", "workers", "lost", "publishing", "the paper's")]
     for r in results:
         for p in r["points"]:
             rows.append((
                 r["model"], _mark(p), _us(p["us_per_image"]), _range(p), f"{p['images_per_second']:,.0f}",
-                f"{p['speedup']:.2f}", _range(p, "speedup", lambda x: f"{x:.2f}"), f"{p['efficiency']:.0%}",
-                _us(p["us_per_image_per_worker"]), f"{p['fraction_of_peak']:.1%}"))
+                f"{p['speedup']:.2f}", _range(p, "speedup", lambda x: f"{x:.2f}"),
+                f"{p['peak_speedup']:.2f}", f"{p['efficiency']:.0%}", _us(p["us_per_image_per_worker"]),
+                f"{p['fraction_of_peak']:.1%}"))
             costs.append((
                 r["model"], _mark(p), f"{p['updates_per_image']:.1f}", f"{p['bytes_per_image'] / 1024:,.0f}",
                 f"{p['lock_failures_per_image']:.3f}", f"{p['give_ways_per_image']:.4f}",
                 f"{p['staleness_mean']:.2f}", f"{p['staleness_max']:,}", _us(p["publication_us_per_image"]),
                 f"{p['publication_share']:.1%}"))
+            losses.append((
+                r["model"], _mark(p), _us(p["lost_us_per_image"]),
+                _us(p["publication_us_per_image"] / p["workers"]), str(r["paper_contention_us"] or "")))
     _print_table(rows)
+    print("at best: the speed-up of multiply-adds that share nothing, in the same turns")
     print("\nPublication per image:\n")
     _print_table(costs)
+    print("\nWall time per image that sharing costs, us:\n")
+    _print_table(losses)
+    print("lost: beyond (time of one worker) / workers, for whatever reason; publishing: adding gradients to the\n"
+          "weights, spread over the workers; the paper's: contention term of its performance model at\n"
+          f"{results[0]['paper_threads']} threads of a Xeon Phi, derived from its tables")
     if any(p["oversubscribed"] for r in results for p in r["points"]):
         print("! oversubscribed: more workers than cores; they wait for cores, and the peak is that of the cores")
-    print()
-    for r in results:
-        r["points"].sort(key=lambda p: (not p["oversubscribed"], p["workers"]))
-        print(_contention(r, r["points"][-1]))
-
-
-def _contention(r, p):
-    text = f"{r['model']}: {p['workers']} worker{'s' if p['workers'] > 1 else ''}: "
-    if p["workers"] > 1:
-        text += (f"{_us(p['lost_us_per_image'])} us of wall time per image lost against perfect scaling, for whatever "
-                 "reason; ")
-    text += f"adding to the weights takes {_us(p['publication_us_per_image'])} us of a worker's time per image"
-    if r["paper_contention_us"]:
-        text += (f"; the contention term of the paper's model is {r['paper_contention_us']} us of wall time per image "
-                 f"at {r['paper_threads']} threads (derived from its tables)")
-    return text
