@@ -56,7 +56,12 @@ void publish_stripe(worker *w, int k)
 {
     engine *e = w->e;
     stripe_state *t = &e->shared.state[k];
-    shared_update(&e->shared, e->rule, e->shared.stripe[k].at, e->shared.stripe[k].size, w->dw, e->lr, w->own);
+    const size_t at = e->shared.stripe[k].at, size = e->shared.stripe[k].size;
+    if (w->unwritten) {
+        const plan_node *node = &e->p->node[e->shared.stripe[k].node];
+        shared_apply(&e->shared, node->kind, &node->g, w->unwritten, node->weight_at, at, size, e->lr, w->own);
+    } else
+        shared_update(&e->shared, e->rule, at, size, w->dw, e->lr, w->own);
     const uint32_t stale = stripe_version(t) - w->version[k];
     stripe_advance(t);
     w->count.updates++;
@@ -64,6 +69,19 @@ void publish_stripe(worker *w, int k)
     w->count.staleness_sum += stale;
     if (stale > w->count.staleness_max)
         w->count.staleness_max = stale;
+}
+
+void postpone_stripe(worker *w, int k)
+{
+    const engine *e = w->e;
+    const plan_node *node = &e->p->node[e->shared.stripe[k].node];
+    w->pending[k] = 1;
+    w->n_pending++;
+    if (w->unwritten) {
+        memset(w->dw + e->shared.stripe[k].at, 0, e->shared.stripe[k].size * sizeof(float));
+        node->kind->apply(&node->g, w->unwritten, e->shared.stripe[k].at - node->weight_at, e->shared.stripe[k].size,
+                          w->dw + node->weight_at, -1);
+    }
 }
 
 void wait_briefly(void)
@@ -230,15 +248,21 @@ static void describe_backward(const engine *e, const worker *w, int i, int n, in
     c->dw = w->dw + node->weight_at;
 }
 
+/* Whether a step of one sample leaves the gradient of this layer unwritten. */
+static int applies(const engine *e, const plan_node *node) { return node->kind->apply && e->rule->plain; }
+
 double engine_time(engine *e, int i, enum pass pass, long rounds)
 {
     const plan_node *node = &e->p->node[i];
     worker *w = e->worker[0];
+    const int unwritten = e->batch == 1 && applies(e, node);
     call c;
-    if (pass == PASS_FORWARD || pass == PASS_UPDATE)
+    if (pass == PASS_FORWARD)
         describe_call(e, w, i, e->chunk, &c);
     else
         describe_backward(e, w, i, e->chunk, 1, &c);
+    if (unwritten)
+        c.dw = NULL;
     if (pass == PASS_WEIGHT_GRADIENT)
         for (int k = 0; k < node->g.n_inputs; k++)
             c.dx[k].p = NULL;
@@ -248,6 +272,9 @@ double engine_time(engine *e, int i, enum pass pass, long rounds)
     for (long r = 0; r < rounds; r++)
         if (pass == PASS_FORWARD)
             node->kind->forward(&node->g, &c);
+        else if (pass == PASS_UPDATE && unwritten)
+            shared_apply(&e->shared, node->kind, &node->g, &c, node->weight_at, node->weight_at, node->g.weight_size, 0,
+                         w->own);
         else if (pass == PASS_UPDATE)
             shared_update(&e->shared, e->rule, node->weight_at, node->g.weight_size, w->dw, 0, w->own);
         else
@@ -283,13 +310,18 @@ static void backward(const engine *e, worker *w, int n, int first, int last)
             for (int s = 0; s < n; s++)
                 e->p->isa->add(shape_size(node->g.out), dy + (size_t)s * node->value_stride,
                                w->delta[d] + (size_t)s * node->value_stride);
+        call c;
         if (!node->skipped) {
-            call c;
             describe_backward(e, w, i, n, first, &c);
+            if (publishes && first && last && n == 1 && applies(e, node)) {
+                c.dw = NULL;
+                w->unwritten = &c;
+            }
             node->kind->backward(&node->g, &c);
         }
         if (publishes && last)
             layer_done(e, w, i);
+        w->unwritten = NULL;
     }
 }
 

@@ -41,6 +41,7 @@ typedef struct {
     uint8_t *pending;   /* per stripe: 1 while its gradient waits for publication */
     int n_pending;
     int *label;         /* of the chunk */
+    const call *unwritten; /* the backward call of the layer being published if its gradient is not in dw */
     tally count;
 } worker;
 
@@ -101,6 +102,8 @@ size_t engine_worker_bytes(const plan *p, int n_stripes, int chunk);
 
 /* For strategies: publishes one stripe of the worker's gradient; the caller holds it or is alone. */
 void publish_stripe(worker *w, int stripe);
+/* For strategies: the stripe will be published after layer_done has returned. */
+void postpone_stripe(worker *w, int stripe);
 /* Waiting: a moment; or as long as it takes another thread to get this core. */
 void wait_briefly(void);
 void wait_for_core(void);

@@ -179,4 +179,5 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
     }
 }
 
-static const layer_kind layer_conv2d = {"conv2d", 2, conv2d_set_up, conv2d_locate, conv2d_forward, conv2d_backward, NULL, 1};
+static const layer_kind layer_conv2d = {"conv2d", 2, conv2d_set_up, conv2d_locate, conv2d_forward, conv2d_backward, NULL,
+                                        1, NULL};

@@ -57,7 +57,7 @@ typedef struct {
         size_t stride;
     } won;
     sink dx[MAX_INPUTS]; /* always overwritten */
-    float *dw;           /* gradient block, laid out as w; its padding stays zero */
+    float *dw;           /* gradient block, laid out as w; its padding stays zero. NULL: `apply` will be used instead */
 } call;
 
 typedef struct {
@@ -72,6 +72,9 @@ typedef struct {
     /* Whether backward can be replaced by handing dy and the winners (kept in `keep`) to the layer before; may be NULL. */
     int (*gives_winners)(const geometry *g);
     int takes_winners;
+    /* NULL, or: after a backward call with one sample and without dw, w[i] -= lr * gradient[i] for i in [from, from + n),
+     * multiples of LANES. For gradients that are cheaper to apply than to write down. */
+    void (*apply)(const geometry *g, const call *c, size_t from, size_t n, float *w, float lr);
 } layer_kind;
 
 #endif

@@ -76,7 +76,7 @@ class Conv2d(Layer):
         if len(shape) != 3:
             raise ValueError(f"{self} needs images (c, h, w), its input has shape {shape}")
         if shape[0] % self.groups:
-            raise ValueError(f"{self} on input of shape {shape}: {shape[0]} channels are no multiple of {self.groups} groups")
+            raise ValueError(f"{self} on input of shape {shape}: the channels are no multiple of groups={self.groups}")
         sizes = []
         pads = self._pads()
         for axis, side in enumerate(("height", "width")):
