@@ -111,71 +111,64 @@ INLINE call conv2d_one_sample(const call *c, int n)
     return one;
 }
 
+/* Everything that goes through the lists of non-zero entries: one sample, one group. */
+KERNEL void conv2d_listed_gradients(const conv_shape *s, conv_scratch *t, const call *c, int group, int sparse)
+{
+    const geometry *pool = c->pool;
+    const float *w = c->w + group * s->block, *dy = c->dy.p + group * s->O;
+    const int32_t *won = pool ? c->won.p + group * s->O : NULL;
+    float *dx = c->dx[0].p ? dx_of(s, t, c, 0) + group * s->C : NULL;
+    const int few = pool && pool->out.h * pool->out.w * s->O < 2 * s->OH * s->OW; /* entries per pixel on average */
+    if (!pool)
+        conv2d_find(s, t, dy);
+    else if (dx && !few)
+        conv2d_find_winners(s, t, pool, dy, won);
+    if (sparse) {
+        if (pool)
+            conv2d_sort_winners(s, t, pool, dy, won);
+        else
+            conv2d_sort(s, t);
+        conv2d_sparse_weight_gradient(s, t, (s->padded ? c->keep.p : c->x[0].p) + group * s->C, c->first,
+                                      c->dw + group * s->block);
+    }
+    if (dx && few)
+        conv2d_scatter_data_gradient(s, t, w, dx);
+    else if (dx)
+        conv2d_data_gradient(s, t, w, dx);
+}
+
 KERNEL void conv2d_backward(const geometry *g, const call *c)
 {
     const conv_shape s = conv_of(g);
     const source x = s.padded ? (source){c->keep.p, c->keep.stride} : c->x[0];
+    const geometry *pool = c->pool;
+    const int sparse = pool || conv2d_is_sparse(&s, c);
     conv_scratch t;
     conv_scratch_at(&s, c->scratch, &t);
     if (is_depthwise(&s)) {
         depthwise_backward(g, &s, &t, c, x);
         return;
     }
-    if (s.groups > 1 && c->n > 1) { /* the groups of a sample share one frame */
-        for (int n = 0; n < c->n; n++) {
-            const call one = conv2d_one_sample(c, n);
-            conv2d_backward(g, &one);
-        }
-        return;
+    for (int a = 0, number = 0; pool && a < pool->option[0]; a++)
+        for (int b = 0; b < pool->option[1]; b++)
+            t.window[number++] = (int32_t)patch_at(&s, a, b);
+    for (int n = 0; n < c->n && (sparse || c->dx[0].p); n++) {
+        const call one = conv2d_one_sample(c, n);
+        if (one.dx[0].p)
+            clear_dx(&s, dx_of(&s, &t, &one, 0));
+        for (int group = 0; group < s.groups; group++)
+            conv2d_listed_gradients(&s, &t, &one, group, sparse);
+        if (one.dx[0].p && s.padded)
+            frame_out(g, &s, t.frame, one.dx[0].p);
     }
-    const geometry *pool = c->pool;
-    const size_t windows = pool ? (size_t)pool->out.h * pool->out.w : 0;
-    const int sparse = pool || conv2d_is_sparse(&s, c), wants_dx = c->dx[0].p != NULL;
-    const int few = pool && windows * s.O < (size_t)2 * s.OH * s.OW; /* entries per pixel on average */
-    if (pool)
-        for (int a = 0, number = 0; a < pool->option[0]; a++)
-            for (int b = 0; b < pool->option[1]; b++)
-                t.window[number++] = (int32_t)patch_at(&s, a, b);
     for (int group = 0; group < s.groups; group++) {
-        const float *w = c->w + group * s.block;
-        float *dw = c->dw + group * s.block;
-        if (wants_dx)
-            conv2d_transpose(&s, w, t.weights);
-        if (sparse)
-            memset(t.gradient, 0, (size_t)s.K * s.o_pad * s.r_pad * sizeof(float));
-        for (int n = 0; n < c->n && (sparse || wants_dx); n++) {
-            const float *dy = c->dy.p + (size_t)n * c->dy.stride + group * s.O;
-            const int32_t *won = pool ? c->won.p + (size_t)n * c->won.stride + group * s.O : NULL;
-            if (!pool)
-                conv2d_find(&s, &t, dy);
-            else if (wants_dx && !few)
-                conv2d_find_winners(&s, &t, pool, dy, won);
-            if (sparse) {
-                if (pool)
-                    conv2d_sort_winners(&s, &t, pool, dy, won);
-                else
-                    conv2d_sort(&s, &t);
-                conv2d_sparse_weight_gradient(&s, &t, x.p + (size_t)n * x.stride + group * s.C);
-            }
-            if (wants_dx) {
-                float *dx = dx_of(&s, &t, c, n);
-                if (group == 0)
-                    clear_dx(&s, dx);
-                if (few)
-                    conv2d_scatter_data_gradient(&s, &t, dx + group * s.C);
-                else
-                    conv2d_data_gradient(&s, &t, dx + group * s.C);
-                if (s.padded && group + 1 == s.groups)
-                    frame_out(g, &s, dx, c->dx[0].p + (size_t)n * c->dx[0].stride);
-            }
-        }
         const source dy = {c->dy.p + group * s.O, c->dy.stride};
-        if (sparse)
-            conv2d_transpose_back(&s, t.gradient, c->first, dw);
-        else
+        float *dw = c->dw + group * s.block;
+        if (!sparse)
             conv2d_dense_weight_gradient(&s, &t, c, (source){x.p + group * s.C, x.stride}, dy, dw);
         if (g->option[HAS_BIAS])
-            conv2d_bias_gradient(&s, c, dy, pool ? windows : (size_t)s.OH * s.OW, dw + s.block - s.o_pad);
+            conv2d_bias_gradient(&s, c, dy, pool ? (size_t)pool->out.h * pool->out.w : (size_t)s.OH * s.OW,
+                                 dw + s.block - s.o_pad);
     }
 }
 

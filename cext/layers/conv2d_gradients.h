@@ -146,18 +146,59 @@ INLINE void gather_short(const int K, int n, const float *value, const int32_t *
     }
 #pragma GCC unroll 6
     for (int k = 0; k < K; k++)
-        *(short_vec_u *)(to + (size_t)k * step) += even[k] + odd[k];
+        *(short_vec_u *)(to + (size_t)k * step) = even[k] + odd[k];
 }
 
-KERNEL void conv2d_sparse_weight_gradient(const conv_shape *s, const conv_scratch *t, const float *x)
+/* dw[r][o] (first ? = : +=) from[o][r] for one run; lanes past the last output channel stay as they are. */
+KERNEL void transpose_back(const conv_shape *s, const float *from, int first, float *dw)
 {
-    if (s->R <= SHORT && s->K <= MAX_SHORT_ROWS)
+    for (int o = 0; o < s->O; o += VW) {
+        const int lanes = s->O - o < VW ? s->O - o : VW;
+        for (int r = 0; r < s->R; r += VW) {
+            vec m[VW];
+#pragma GCC unroll 16
+            for (int i = 0; i < VW; i++)
+                m[i] = vload(from + (size_t)(o + i) * s->r_pad + r);
+            vtranspose(m);
+            const int rows = s->R - r < VW ? s->R - r : VW;
+#pragma GCC unroll 16
+            for (int i = 0; i < VW; i++)
+                if (i < rows) {
+                    float *to = dw + (size_t)(r + i) * s->o_pad + o;
+                    if (!first)
+                        m[i] += vload(to);
+                    vstore_n(to, m[i], lanes);
+                }
+        }
+    }
+}
+
+/* w[r][o] of one run to [o][r padded with zeros] */
+KERNEL void transpose(const conv_shape *s, const float *w, float *to)
+{
+    for (int r = 0; r < (int)s->r_pad; r += VW)
+        for (int o = 0; o < s->O; o += VW) {
+            vec m[VW];
+#pragma GCC unroll 16
+            for (int i = 0; i < VW; i++)
+                m[i] = r + i < s->R ? vload(w + (size_t)(r + i) * s->o_pad + o) : vset(0);
+            vtranspose(m);
+#pragma GCC unroll 16
+            for (int i = 0; i < VW; i++)
+                vstore(to + (size_t)(o + i) * s->r_pad + r, m[i]);
+        }
+}
+
+/* Of one sample, from the lists by channel. Run by run, so that what waits for its transposition stays in the caches. */
+KERNEL void conv2d_sparse_weight_gradient(const conv_shape *s, const conv_scratch *t, const float *x, int first, float *dw)
+{
+    const size_t step = s->o_pad * s->r_pad, run = (size_t)s->R * s->o_pad;
+    if (s->R <= SHORT && s->K <= MAX_SHORT_ROWS) {
         for (int o = 0; o < s->O; o++) {
             const int n = t->count[o];
             const float *value = t->by_channel + (size_t)o * t->room;
             const int32_t *at = t->patch + (size_t)o * t->room;
             float *to = t->gradient + (size_t)o * s->r_pad;
-            const size_t step = s->o_pad * s->r_pad;
             switch (s->K) {
             case 1: gather_short(1, n, value, at, x, t->run, to, step); break;
             case 2: gather_short(2, n, value, at, x, t->run, to, step); break;
@@ -167,94 +208,60 @@ KERNEL void conv2d_sparse_weight_gradient(const conv_shape *s, const conv_scratc
             default: gather_short(6, n, value, at, x, t->run, to, step); break;
             }
         }
-    else
         for (int k = 0; k < s->K; k++)
+            transpose_back(s, t->gradient + k * step, first, dw + k * run);
+    } else
+        for (int k = 0; k < s->K; k++) {
             for (int o = 0; o < s->O; o++)
                 for (int left = (s->R + VW - 1) / VW, r = 0; left > 0;) {
                     const int block = even_block(left, MAX_G);
                     gather_tile[block](t->count[o], t->by_channel + (size_t)o * t->room, t->patch + (size_t)o * t->room,
-                                       x + t->run[k] + r, 1, t->gradient + ((size_t)k * s->o_pad + o) * s->r_pad + r);
+                                       x + t->run[k] + r, 1, t->gradient + (size_t)o * s->r_pad + r, 1);
                     r += block * VW;
                     left -= block;
                 }
-}
-
-/* dw[k][r][o] (first ? = : +=) gradient[k][o][r]; lanes past the last output channel stay as they are. */
-KERNEL void conv2d_transpose_back(const conv_shape *s, const float *from, int first, float *dw)
-{
-    for (int k = 0; k < s->K; k++, from += s->o_pad * s->r_pad, dw += (size_t)s->R * s->o_pad)
-        for (int o = 0; o < s->O; o += VW) {
-            const int lanes = s->O - o < VW ? s->O - o : VW;
-            for (int r = 0; r < s->R; r += VW) {
-                vec m[VW];
-#pragma GCC unroll 16
-                for (int i = 0; i < VW; i++)
-                    m[i] = vload(from + (size_t)(o + i) * s->r_pad + r);
-                vtranspose(m);
-                const int rows = s->R - r < VW ? s->R - r : VW;
-#pragma GCC unroll 16
-                for (int i = 0; i < VW; i++)
-                    if (i < rows) {
-                        float *to = dw + (size_t)(r + i) * s->o_pad + o;
-                        if (!first)
-                            m[i] += vload(to);
-                        vstore_n(to, m[i], lanes);
-                    }
-            }
+            transpose_back(s, t->gradient, first, dw + k * run);
         }
 }
 
-/* [k][r][o] -> [k][o][r padded with zeros] */
-KERNEL void conv2d_transpose(const conv_shape *s, const float *w, float *to)
+/* Of one sample, from the lists by pixel, added to dx; run by run for the same reason. */
+KERNEL void conv2d_data_gradient(const conv_shape *s, const conv_scratch *t, const float *w, float *dx)
 {
-    for (int k = 0; k < s->K; k++, w += (size_t)s->R * s->o_pad, to += s->o_pad * s->r_pad)
-        for (int r = 0; r < (int)s->r_pad; r += VW)
-            for (int o = 0; o < s->O; o += VW) {
-                vec m[VW];
-#pragma GCC unroll 16
-                for (int i = 0; i < VW; i++)
-                    m[i] = r + i < s->R ? vload(w + (size_t)(r + i) * s->o_pad + o) : vset(0);
-                vtranspose(m);
-#pragma GCC unroll 16
-                for (int i = 0; i < VW; i++)
-                    vstore(to + (size_t)(o + i) * s->r_pad + r, m[i]);
-            }
-}
-
-KERNEL void conv2d_data_gradient(const conv_shape *s, const conv_scratch *t, float *dx)
-{
-    for (int k = 0; k < s->K; k++)
+    for (int k = 0; k < s->K; k++) {
+        transpose(s, w + (size_t)k * s->R * s->o_pad, t->weights);
         for (int left = (s->R + VW - 1) / VW, r = 0; left > 0;) { /* pixels inside: the weights stay in the first cache */
             const int block = even_block(left, MAX_G);
-            const float *from = t->weights + (size_t)k * s->o_pad * s->r_pad + r;
             gather_fn *const tile = gather_tile[block];
             for (int i = 0, p = 0; i < s->OH; i++) {
                 float *to = dx + patch_at(s, i, 0) + t->run[k] + r;
                 for (int j = 0; j < s->OW; j++, p++, to += s->sw * s->x_step) {
                     const int q = t->start[p], n = t->start[p + 1] - q;
                     if (n)
-                        tile(n, t->value + q, t->channel + q, from, s->r_pad, to);
+                        tile(n, t->value + q, t->channel + q, t->weights + r, s->r_pad, to, 0);
                 }
             }
             r += block * VW;
             left -= block;
         }
+    }
 }
 
-/* The same channel by channel, entry by entry: for so few entries that a pixel has hardly more than one. */
-KERNEL void conv2d_scatter_data_gradient(const conv_shape *s, const conv_scratch *t, float *dx)
+/* The same from the lists by channel, entry by entry: for so few entries that a pixel has hardly more than one. */
+KERNEL void conv2d_scatter_data_gradient(const conv_shape *s, const conv_scratch *t, const float *w, float *dx)
 {
+    for (int k = 0; k < s->K; k++)
+        transpose(s, w + (size_t)k * s->R * s->o_pad, t->weights + (size_t)k * s->o_pad * s->r_pad);
     for (int o = 0; o < s->O; o++) {
         const float *value = t->by_channel + (size_t)o * t->room;
         const int32_t *at = t->patch + (size_t)o * t->room;
-        const float *w = t->weights + (size_t)o * s->r_pad;
+        const float *row = t->weights + (size_t)o * s->r_pad;
         for (int q = 0; q < t->count[o]; q++) {
             const vec v = vset(value[q]);
             for (int r = 0; r < s->R; r += VW) {
                 float *from = dx + at[q] + r;
                 for (int k = 0; k < s->K; k++) { /* one run after the other: no load waits for a store */
                     float *to = from + t->run[k];
-                    vstore(to, vload(to) + v * vload(w + (size_t)k * s->o_pad * s->r_pad + r));
+                    vstore(to, vload(to) + v * vload(row + (size_t)k * s->o_pad * s->r_pad + r));
                 }
             }
         }

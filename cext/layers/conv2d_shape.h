@@ -58,7 +58,7 @@ INLINE int is_depthwise(const conv_shape *s) { return s->groups > 1 && s->C == 1
 /* The scratch memory of one call. */
 typedef struct {
     ptrdiff_t *run;     /* run_at of every run */
-    float *weights;     /* of a group, transposed: [k][o][r padded] */
+    float *weights;     /* of some runs of a group, transposed: [k][o][r padded] */
     float *gradient;    /* of the weights, likewise */
     float *frame;       /* dx with its padding */
     float *value;       /* the non-zero entries of one sample's dy, pixel by pixel, */

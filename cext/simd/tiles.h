@@ -116,10 +116,13 @@ INLINE void outer(const int P, const int V, const pixel_walk *walk, ptrdiff_t x_
         }
 }
 
-/* to[0 .. G*VW) += sum over q < n of value[q] * rows[at[q] * step ...]: a weighted sum of rows, kept in registers. */
-typedef void gather_fn(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to);
+/* to[0 .. G*VW) (fresh ? = : +=) sum over q < n of value[q] * rows[at[q] * step ...]: a weighted sum of rows, kept in
+ * registers. */
+typedef void gather_fn(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,
+                       int fresh);
 
-INLINE void gather(const int G, int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to)
+INLINE void gather(const int G, int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,
+                   int fresh)
 {
     vec acc[MAX_G];
 #pragma GCC unroll 12
@@ -133,8 +136,11 @@ INLINE void gather(const int G, int n, const float *value, const int32_t *at, co
             acc[g] += a * vload(row + g * VW);
     }
 #pragma GCC unroll 12
-    for (int g = 0; g < G; g++)
-        vstore(to + g * VW, vload(to + g * VW) + acc[g]);
+    for (int g = 0; g < G; g++) {
+        if (!fresh)
+            acc[g] += vload(to + g * VW);
+        vstore(to + g * VW, acc[g]);
+    }
 }
 
 #define TILE(P, V)                                                                                                        \
@@ -149,9 +155,10 @@ INLINE void gather(const int G, int n, const float *value, const int32_t *at, co
         outer(P, V, walk, x_at, o_at, dw, w_row, first, tail);                                                            \
     }
 #define GATHER(G)                                                                                                         \
-    KERNEL void gather_##G(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to)       \
+    KERNEL void gather_##G(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,       \
+                           int fresh)                                                                                     \
     {                                                                                                                     \
-        gather(G, n, value, at, rows, step, to);                                                                          \
+        gather(G, n, value, at, rows, step, to, fresh);                                                                   \
     }
 TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1) TILE(7, 1) TILE(8, 1)
 TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)
