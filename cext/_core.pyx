@@ -86,6 +86,7 @@ cdef extern from "registry.h" nogil:
     enum pass_t "pass":
         PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE
     double engine_time(engine_t *e, int node, pass_t p, long rounds)
+    const char *engine_loop(const engine_t *e, int node, pass_t p)
     size_t engine_worker_bytes(const plan_t *p, int n_stripes, int chunk)
 
 cdef extern from *:
@@ -450,7 +451,18 @@ cdef class Engine:
                 seconds = engine_time(self.e, node, p, rounds)
         finally:
             self.busy = False
-        return seconds
+        return seconds if seconds >= 0 else None
+
+    def loop(self, int node, str what):
+        """The loop that a pass (named as for `time`, "backward" meaning the data gradient) of a layer takes, in words;
+        None if there is only one."""
+        cdef const char *words
+        self.plan._node(node)
+        if node == 0 or what not in ("forward", "weight_gradient", "backward", "update"):
+            raise ValueError(f"no pass {what!r} of node {node}")
+        words = engine_loop(self.e, node, {"forward": PASS_FORWARD, "weight_gradient": PASS_WEIGHT_GRADIENT,
+                                           "backward": PASS_BACKWARD, "update": PASS_UPDATE}[what])
+        return None if words == NULL else words.decode()
 
     def stop(self):
         """Asks the running phase, or the next one, to end after the images under way; until `clear`."""

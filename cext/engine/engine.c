@@ -146,8 +146,8 @@ static worker *worker_new(engine *e, int id)
     if (!w)
         return NULL;
     memset(w, 0, sizeof *w);
-    const size_t bytes = round_up(lay_out(w, e->p, e->shared.n_stripes, e->chunk, NULL), 128);
-    char *memory = aligned_alloc(128, bytes);
+    const size_t bytes = round_up(lay_out(w, e->p, e->shared.n_stripes, e->chunk, NULL), 4096);
+    char *memory = aligned_alloc(4096, bytes);
     if (!memory) {
         free(w);
         return NULL;
@@ -251,11 +251,20 @@ static void describe_backward(const engine *e, const worker *w, int i, int n, in
 /* Whether a step of one sample leaves the gradient of this layer unwritten. */
 static int applies(const engine *e, const plan_node *node) { return node->kind->apply && e->rule->plain; }
 
+const char *engine_loop(const engine *e, int i, enum pass pass)
+{
+    const plan_node *node = &e->p->node[i];
+    const geometry *pool = node->pool < 0 ? NULL : &e->p->node[node->pool].g;
+    return node->kind->loop ? node->kind->loop(&node->g, pool, e->batch == 1 ? 1 : e->chunk, pass) : NULL;
+}
+
 double engine_time(engine *e, int i, enum pass pass, long rounds)
 {
     const plan_node *node = &e->p->node[i];
     worker *w = e->worker[0];
     const int unwritten = e->batch == 1 && applies(e, node);
+    if (unwritten && pass == PASS_WEIGHT_GRADIENT)
+        return -1;
     call c;
     if (pass == PASS_FORWARD)
         describe_call(e, w, i, e->chunk, &c);

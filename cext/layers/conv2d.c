@@ -111,6 +111,12 @@ INLINE call conv2d_one_sample(const call *c, int n)
     return one;
 }
 
+/* Fewer than two entries per pixel, on average, behind this pooling. */
+INLINE int has_few(const conv_shape *s, const geometry *pool)
+{
+    return pool && (size_t)pool->out.h * pool->out.w * s->O < (size_t)2 * s->OH * s->OW;
+}
+
 /* Everything that goes through the lists of non-zero entries: one sample, one group. */
 KERNEL void conv2d_listed_gradients(const conv_shape *s, conv_scratch *t, const call *c, int group, int sparse)
 {
@@ -118,7 +124,7 @@ KERNEL void conv2d_listed_gradients(const conv_shape *s, conv_scratch *t, const 
     const float *w = c->w + group * s->block, *dy = c->dy.p + group * s->O;
     const int32_t *won = pool ? c->won.p + group * s->O : NULL;
     float *dx = c->dx[0].p ? dx_of(s, t, c, 0) + group * s->C : NULL;
-    const int few = pool && pool->out.h * pool->out.w * s->O < 2 * s->OH * s->OW; /* entries per pixel on average */
+    const int few = has_few(s, pool);
     if (!pool)
         conv2d_find(s, t, dy);
     else if (dx && !few)
@@ -172,5 +178,19 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
     }
 }
 
+KERNEL const char *conv2d_loop(const geometry *g, const geometry *pool, int n, enum pass pass)
+{
+    const conv_shape s = conv_of(g);
+    if (is_depthwise(&s))
+        return pass == PASS_UPDATE ? NULL : "channels";
+    switch (pass) {
+    case PASS_FORWARD: return takes_dense_strips(&s) ? "strips, several pixels a vector" : takes_strips(&s) ? "strips" : "tiles";
+    case PASS_WEIGHT_GRADIENT:
+        return !pool ? "tiles, or entries where sparse" : takes_short_rows(&s) ? "winners, short rows" : "winners, rows";
+    case PASS_BACKWARD: return !pool ? "entries by pixel" : has_few(&s, pool) ? "winners one by one" : "winners by pixel";
+    default: return NULL;
+    }
+}
+
 static const layer_kind layer_conv2d = {"conv2d", 2, conv2d_set_up, conv2d_locate, conv2d_forward, conv2d_backward, NULL,
-                                        1, NULL};
+                                        1, NULL, conv2d_loop};

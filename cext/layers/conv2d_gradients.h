@@ -115,9 +115,11 @@ KERNEL void conv2d_sort_winners(const conv_shape *s, conv_scratch *t, const geom
     for (int i = 0, q = 0; i < pool->out.h; i++)
         for (int j = 0; j < pool->out.w; j++, q++, dy += s->y_step, won += s->y_step) {
             const int32_t at = (int32_t)patch_at(s, i * pool->option[2], j * pool->option[3]);
-            for (int o = 0; o < s->O; o++) {
-                t->by_channel[(size_t)o * windows + q] = dy[o];
-                t->patch[(size_t)o * windows + q] = at + t->window[won[o]];
+            float *value = t->by_channel + q;
+            int32_t *patch = t->patch + q;
+            for (ptrdiff_t o = 0; o < s->O; o++, value += windows, patch += windows) {
+                *value = dy[o];
+                *patch = at + t->window[won[o]];
             }
         }
 }
@@ -127,15 +129,17 @@ enum { SHORT = VW == 16 ? 8 : VW, MAX_SHORT_ROWS = 6 };
 typedef float short_vec __attribute__((vector_size(4 * SHORT), may_alias));
 typedef float short_vec_u __attribute__((vector_size(4 * SHORT), aligned(4), may_alias));
 
-INLINE void gather_short(const int K, int n, const float *value, const int32_t *at, const float *x, const ptrdiff_t *run,
-                         float *to, size_t step)
+INLINE int takes_short_rows(const conv_shape *s) { return s->R <= SHORT && s->K <= MAX_SHORT_ROWS; }
+
+INLINE void gather_short(const int K, ptrdiff_t n, const float *value, const int32_t *at, const float *x,
+                         const ptrdiff_t *run, float *to, size_t step)
 {
     short_vec even[MAX_SHORT_ROWS], odd[MAX_SHORT_ROWS]; /* two entries at a time: one alone would wait for itself */
 #pragma GCC unroll 6
     for (int k = 0; k < K; k++)
         even[k] = odd[k] = (short_vec){0};
-    for (int q = 0; q < n; q += 2) {
-        const int other = q + 1 < n ? q + 1 : q;
+    for (ptrdiff_t q = 0; q < n; q += 2) {
+        const ptrdiff_t other = q + 1 < n ? q + 1 : q;
         const float *row = x + at[q], *row2 = x + at[other];
         const short_vec v = value[q] - (short_vec){0}, v2 = (q + 1 < n ? value[other] : 0.f) - (short_vec){0};
 #pragma GCC unroll 6
@@ -193,7 +197,7 @@ KERNEL void transpose(const conv_shape *s, const float *w, float *to)
 KERNEL void conv2d_sparse_weight_gradient(const conv_shape *s, const conv_scratch *t, const float *x, int first, float *dw)
 {
     const size_t step = s->o_pad * s->r_pad, run = (size_t)s->R * s->o_pad;
-    if (s->R <= SHORT && s->K <= MAX_SHORT_ROWS) {
+    if (takes_short_rows(s)) {
         for (int o = 0; o < s->O; o++) {
             const int n = t->count[o];
             const float *value = t->by_channel + (size_t)o * t->room;

@@ -60,6 +60,8 @@ typedef struct {
     float *dw;           /* gradient block, laid out as w; its padding stays zero. NULL: `apply` will be used instead */
 } call;
 
+enum pass { PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE };
+
 typedef struct {
     const char *name;
     int n_parameters;
@@ -75,6 +77,8 @@ typedef struct {
     /* NULL, or: after a backward call with one sample and without dw, w[i] -= lr * gradient[i] for i in [from, from + n),
      * multiples of LANES. For gradients that are cheaper to apply than to write down. */
     void (*apply)(const geometry *g, const call *c, size_t from, size_t n, float *w, float lr);
+    /* NULL, or: the loop that a pass over n samples takes, in words, for benchmarks; `pool` as in call. */
+    const char *(*loop)(const geometry *g, const geometry *pool, int n, enum pass pass);
 } layer_kind;
 
 #endif

@@ -176,5 +176,15 @@ KERNEL void linear_backward(const geometry *g, const call *c)
         linear_data_gradient(g, c);
 }
 
+KERNEL const char *linear_loop(const geometry *g, const geometry *pool, int n, enum pass pass)
+{
+    switch (pass) {
+    case PASS_FORWARD: return n == 1 ? "one row" : "tiles";
+    case PASS_WEIGHT_GRADIENT: return n == 1 ? "left to the update" : "tiles";
+    case PASS_BACKWARD: return "dot products";
+    default: return n == 1 ? "rank one" : NULL;
+    }
+}
+
 static const layer_kind layer_linear = {"linear", 2, linear_set_up, linear_locate, linear_forward, linear_backward, NULL,
-                                        0, linear_apply};
+                                        0, linear_apply, linear_loop};

@@ -59,7 +59,7 @@ def kernels(model, isa=None, batch_size=1, seconds=0.05, repeats=5):
         that alone reads it): name, layer, kind, input_shapes, output_shape, forward, weight_gradient, data_gradient,
         update. Each pass is None where training does not run it, else a dict: us_per_image, us_per_image_min,
         us_per_image_max; share of the sum of all passes; flops (2 x multiply-adds, dense, 0 where a pass has none),
-        gflops and fraction_of_peak (None without flops). Gradient loops visit non-zero entries only, so the dense
+        gflops and fraction_of_peak (None without flops); loop, the one chosen for this geometry (None: there is one). Gradient loops visit non-zero entries only, so the dense
         count may exceed the peak. The data gradient is what backward takes beyond the weight gradient alone.
 
         totals: us_per_image of each pass and of all ("sum"). training: us_per_image, _min, _max, gflops,
@@ -160,6 +160,8 @@ class _Kernels:
                 rounds, took = fill(seconds / 4, lambda rounds, i=i, name=name, images=images:
                                     self.engine.time(i, name, rounds) * rounds * images, 1)
                 self.rounds[i, name] = max(1, int(rounds * seconds / took))
+            if (i, "weight_gradient") not in self.rounds:  # a rank-one gradient is formed by the update itself
+                layer["flops"]["update"] = layer["flops"]["weight_gradient"]
 
     def measure(self, turn):
         """One repeat: peak, every layer and pass, phases."""
@@ -192,7 +194,8 @@ class _Kernels:
         whole = totals["sum"] = sum(totals.values())
         layers = []
         for i, layer in self.layers.items():
-            passes = {name: {**self.figures(self.us[i, name], layer["flops"][name]), "share": medians[i, name] / whole}
+            passes = {name: {**self.figures(self.us[i, name], layer["flops"][name]), "share": medians[i, name] / whole,
+                             "loop": self.engine.loop(i, "backward" if name == "data_gradient" else name)}
                       if (i, name) in self.us else None for name in PASSES}
             layers.append({key: value for key, value in layer.items() if key not in ("flops", "sends")} | passes)
         macs = self.net.macs()

@@ -219,22 +219,22 @@ def _kernels_tables(results):
         trained = f", trained on {r['trained_images']} images first" if r["trained_images"] else ""
         print(f"{r['model']}: {r['isa']}, batch {r['batch_size']}, one core, peak {r['peak_gflops']:.0f} GFLOP/s "
               f"({r['peak_gflops_min']:.0f}..{r['peak_gflops_max']:.0f}){trained}\n")
-        rows = [("layer", "pass", "us/image", "min..max", "share", "GFLOP/s", "of peak")]
+        rows = [("layer", "pass", "us/image", "min..max", "share", "GFLOP/s", "of peak", "loop")]
         for layer in r["layers"]:
             label = _layer(layer)
             for name in ("forward", "weight_gradient", "data_gradient", "update"):
                 if layer[name]:
                     rows.append((label, name.replace("_", " "), _us(layer[name]["us_per_image"]), _range(layer[name]),
-                                 f"{layer[name]['share']:.1%}", *_rate(layer[name])))
+                                 f"{layer[name]['share']:.1%}", *_rate(layer[name]), layer[name]["loop"] or ""))
                     label = ""
         for name, us in r["totals"].items():
             rows.append(("all layers" if name == "forward" else "", name.replace("_", " "), _us(us), "",
-                         f"{us / r['totals']['sum']:.1%}", "", ""))
+                         f"{us / r['totals']['sum']:.1%}", "", "", ""))
         t = r["training"]
-        rows.append(("training", "", _us(t["us_per_image"]), _range(t), "", *_rate(t)))
+        rows.append(("training", "", _us(t["us_per_image"]), _range(t), "", *_rate(t), ""))
         for e in r["evaluation"]:
             rows.append(("evaluation", f"{e['images_together']} together", _us(e["us_per_image"]), _range(e), "",
-                         *_rate(e)))
+                         *_rate(e), ""))
         _print_table(rows, left=2)
         print("\nevaluation: " + "; ".join(
             f"{e['images_per_second']:,.0f} images/s with {e['images_together']} together" for e in r["evaluation"]))
