@@ -136,25 +136,40 @@ KERNEL void conv2d_strip_forward(const conv_shape *s, const float *x, const floa
     }
 }
 
-/* One group: vectors over output channels, tiles of pixels in reading order. */
+/* All pixels in reading order, `most` at a time, for one block of output channels. */
+INLINE void tile_pixels(const conv_shape *s, const conv_scratch *t, multiply_fn *const *tile, int most, const float *x,
+                        const float *w, const float *bias, float *y, int tail)
+{
+    const int pixels = s->OH * s->OW;
+    for (int p = 0, i = 0, j = 0; p < pixels;) {
+        const int rows = pixels - p < most ? pixels - p : most;
+        ptrdiff_t at[MAX_P];
+        for (int n = 0; n < rows; n++) {
+            at[n] = patch_at(s, i, j);
+            if (++j == s->OW)
+                j = 0, i++;
+        }
+        tile[rows](x, at, s->K, t->run, s->R, w, s->o_pad, bias, y + (size_t)p * s->y_step, (size_t)s->y_step, tail);
+        p += rows;
+    }
+}
+
+/* One group: vectors over output channels. */
 KERNEL void conv2d_tile_forward(const conv_shape *s, const conv_scratch *t, const float *x, const float *w, const float *bias,
                                 float *y)
 {
-    const int pixels = s->OH * s->OW;
-    for (int o = 0, left = (s->O + VW - 1) / VW; left > 0;) {
-        const int v = even_block(left, MAX_V), most = tile_rows[v], tail = v == left ? s->O - o - (v - 1) * VW : VW;
-        for (int p = 0, i = 0, j = 0; p < pixels;) {
-            const int rows = pixels - p < most ? pixels - p : most;
-            ptrdiff_t at[MAX_P];
-            for (int n = 0; n < rows; n++) {
-                at[n] = patch_at(s, i, j);
-                if (++j == s->OW)
-                    j = 0, i++;
-            }
-            multiply_tile[v][rows](x, at, s->K, t->run, s->R, w + o, s->o_pad, bias + o, y + (size_t)p * s->y_step + o,
-                                   (size_t)s->y_step, tail);
-            p += rows;
-        }
+    int o = 0, left = (s->O + VW - 1) / VW;
+#if VW == 16
+    const int rest = s->O % VW;
+    if (rest && rest <= VW / 2) {
+        const int at = s->O - rest;
+        tile_pixels(s, t, multiply_half_tile, MAX_P, x, w + at, bias + at, y + at, rest);
+        left--;
+    }
+#endif
+    while (left > 0) {
+        const int v = even_block(left, MAX_V), lanes = s->O - o - (v - 1) * VW;
+        tile_pixels(s, t, multiply_tile[v], tile_rows[v], x, w + o, bias + o, y + o, lanes < VW ? lanes : VW);
         o += v * VW;
         left -= v;
     }

@@ -184,6 +184,15 @@ GATHER(1) GATHER(2) GATHER(3) GATHER(4) GATHER(5) GATHER(6) GATHER(7) GATHER(8) 
     {0, f##_1_3, f##_2_3, f##_3_3, f##_4_3} }
 #endif
 static multiply_fn *const multiply_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(multiply);
+
+/* Half a vector of outputs costs half where 512-bit operations run in two steps (Zen 4), and no more elsewhere: the AVX-512
+ * kernels borrow the one-vector tiles of AVX2 for a remainder of up to 8 outputs. */
+#if VW == 8
+multiply_fn *const multiply_half_tile[MAX_P + 1] = {0, multiply_1_1, multiply_2_1, multiply_3_1, multiply_4_1, multiply_5_1,
+    multiply_6_1, multiply_7_1, multiply_8_1};
+#elif VW == 16
+extern multiply_fn *const multiply_half_tile[MAX_P + 1];
+#endif
 static outer_fn *const outer_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(outer);
 static gather_fn *const gather_tile[MAX_G + 1] = {0, gather_1, gather_2, gather_3, gather_4, gather_5, gather_6,
     gather_7, gather_8, gather_9, gather_10, gather_11, gather_12};
