@@ -36,6 +36,17 @@ int main(void) {
 """
 
 
+VECTOR_PROBE = """
+typedef float v4 __attribute__((vector_size(16)));
+int main(void) {
+    volatile v4 a = {0, 1, 2, 3};
+    v4 b = a;
+    b = __builtin_shufflevector(b, b, 3, 2, 1, 0);
+    return b[0] != 3;
+}
+"""
+
+
 def sources():
     """The files that are compiled; the bodies in simd, layers, losses, updates are #included by cext/isa."""
     return ["cext/_core.pyx"] + [f for room in (".", "isa", "engine", "sync")
@@ -100,6 +111,10 @@ def ask(compiler, environ=os.environ):
     why = try_program(command, "#include <Python.h>\n", "-fsyntax-only", *include)
     if why:
         refuse(f"the headers of Python are missing ({why})")
+
+    why = try_program(command, VECTOR_PROBE)
+    if why:
+        refuse(f"the compiler is too old, GCC 12 or Clang 14 is needed ({why})")
 
     flags, link = list(BASELINE), []
     if switch("CHAOS_DEBUG"):

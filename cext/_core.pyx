@@ -3,6 +3,7 @@
 For chaos.network and the engine-facing helpers beside it; users go through `chaos`.
 """
 import os
+import threading
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
 
@@ -297,7 +298,8 @@ cdef class Engine:
     cdef float[::1] weights
     cdef readonly int workers
     cdef readonly int batch_size
-    cdef bint busy
+    cdef object lock
+    cdef bint has_gradient
 
     def __cinit__(self, Plan plan not None, float[::1] weights not None, int workers=1, strategy="sequential",
                   loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384):
@@ -331,6 +333,7 @@ cdef class Engine:
             raise ValueError(f"strategy {strategy!r} runs with one worker, not {workers}")
         self.plan = plan
         self.weights = weights
+        self.lock = threading.Lock()
         self.workers = workers
         self.batch_size = batch_size
         self.e = engine_new(plan.p, &weights[0] if weights.shape[0] else NULL, workers, batch_size, stripe_bytes,
@@ -392,14 +395,14 @@ cdef class Engine:
             if out is None or out.shape[0] < last or out.shape[1] != classes:
                 raise ValueError(f"out must be a ({last}, {classes}) float32 array")
             to = &out[0, 0] if last else NULL
-        if self.busy:
+        if not self.lock.acquire(False):
             raise RuntimeError("this engine is already running a phase")
-        self.busy = True
         try:
             with nogil:
                 status = engine_run(self.e, ph, &data, begin, last, lr, to)
+            self.has_gradient = ph == GRADIENTS and status == DONE
         finally:
-            self.busy = False
+            self.lock.release()
         if status == NO_MEMORY:
             raise MemoryError(f"out of memory for {self.workers} workers of {self.worker_bytes} bytes each")
         if status == NO_TEAM:
@@ -419,8 +422,8 @@ cdef class Engine:
     def gradient(self, float[::1] out not None):
         """Copies the gradient of the last "gradients" phase, laid out as the weight vector."""
         cdef Py_ssize_t i
-        if out.shape[0] != <Py_ssize_t>self.plan.p.weight_size or self.e.worker[0] == NULL:
-            raise ValueError("no gradient of that size")
+        if out.shape[0] != <Py_ssize_t>self.plan.p.weight_size or not self.has_gradient:
+            raise ValueError("the last phase was not 'gradients', or the gradient has another size")
         for i in range(out.shape[0]):
             out[i] = self.e.worker[0].dw[i]
 
@@ -443,14 +446,13 @@ cdef class Engine:
             return None
         if p in (PASS_WEIGHT_GRADIENT, PASS_UPDATE) and not n.g.weight_size:
             return None
-        if self.busy:
+        if not self.lock.acquire(False):
             raise RuntimeError("this engine is running a phase")
-        self.busy = True
         try:
             with nogil:
                 seconds = engine_time(self.e, node, p, rounds)
         finally:
-            self.busy = False
+            self.lock.release()
         return seconds if seconds >= 0 else None
 
     def loop(self, int node, str what):

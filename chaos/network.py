@@ -1,11 +1,12 @@
 """A network: a graph of layers, its shapes, its weights in one flat vector, and its plan for the core.
 
-Below the trainer and above the layers; with chaos.trainer and chaos.info the only file that sees chaos._core.
+Below the trainer and above the layers; with chaos.trainer, chaos.info and chaos.bench the only room that sees chaos._core.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 
@@ -62,6 +63,7 @@ class Network:
         self._name_nodes()
         self._plan = None
         self._engine = None
+        self._forwarding = threading.Lock()
         self.weights = _aligned_zeros(self.plan.weight_size)
         self._positions = {}
         rng = np.random.default_rng(whole("seed", seed, 0))
@@ -98,12 +100,15 @@ class Network:
     def plan(self):
         """The core's plan, for the instruction set in force (`CHAOS_ISA`); the layout of the weights is the same for all."""
         if self._plan is None or self._plan.isa != _core.get_isa():
-            plan = _core.Plan(*_core_shape(self.input_shape))
+            try:
+                plan = _core.Plan(*_core_shape(self.input_shape))
+            except OverflowError:
+                raise ValueError(f"input shape {self.input_shape} is too large") from None
             for i, (node, (_, layer, seen)) in enumerate(zip(self._order[1:], self.core_layers(), strict=True), 1):
                 channels, options = layer.core_options(*seen)
                 try:
                     plan.add(layer.kind, [self._number[source] for source in node.inputs], channels, options)
-                except ValueError as error:
+                except (ValueError, OverflowError) as error:
                     raise ValueError(f"{layer} on input of shape {seen}: {error}") from None
                 shape = layer.output_shape(*seen)
                 if plan.shape(i) != _core_shape(shape):
@@ -114,7 +119,7 @@ class Network:
         return self._plan
 
     def _pool_before_activation(self):
-        """{node: the layer that the core computes there}. A monotone function commutes with taking the maximum, so an
+        """{node: the layer that the core computes there}. An increasing function commutes with taking the maximum, so an
         activation that only a max-pooling reads changes places with it: the same values from a fraction of the work."""
         layers = {node: node.layer for node in self._order}
         readers = {node: [] for node in self._order}
@@ -254,7 +259,12 @@ class Network:
         data = self.take_images(x)
         out = np.empty((data["count"], int(np.prod(self.output_shape))), np.float32)
         if len(out):
-            self._own_engine().run("forward", data["pixels"], data["values"], out=out)
+            # an engine of its own per call would be thread-safe too, but costs more than a few images
+            with self._forwarding:
+                plan = self.plan
+                if self._engine is None:
+                    self._engine = _core.Engine(plan, self.weights, batch_size=8)
+                self._engine.run("forward", data["pixels"], data["values"], out=out)
         return out
 
     def predict_proba(self, x):
@@ -313,12 +323,6 @@ class Network:
         if not np.isfinite(x).all():
             raise DataError("images hold NaN or infinity")
         return {"pixels": None, "values": x.reshape(-1), "count": len(x)}
-
-    def _own_engine(self):
-        plan = self.plan
-        if self._engine is None:
-            self._engine = _core.Engine(plan, self.weights, batch_size=8)
-        return self._engine
 
     def __getstate__(self):
         return {"config": self.config(), "state": self.state_dict()}

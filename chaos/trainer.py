@@ -11,7 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +148,7 @@ def evaluate(net, data, *, workers=None, loss="cross_entropy"):
     engine = _core.Engine(net.plan, net.weights, workers=plan.workers, strategy="chaos", loss=loss, batch_size=8)
     with threadpool_limits(1, user_api="blas"), _signals() as caught, ThreadPoolExecutor(1) as pool:
         result, seconds = _phase(pool, engine, caught, None, "test", **images, labels=labels)
-    if result["status"] == "stopped":
+    if caught.signal:  # also one that came when the phase was over
         caught.leave()
     if result["status"] == "diverged":
         raise DivergedError(f"the loss of image {result['failed_at']} is not finite")
@@ -165,7 +165,8 @@ def _known(what, name, table):
 
 def _number(what, value, least, most=math.inf, whole=False, above=False):
     kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or not least <= value <= most \
+    # NaN fails every comparison
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most or value == math.inf \
             or (above and value == least):
         bound = f"{'more than' if above else 'at least'} {least}" + ("" if most == math.inf else f" and at most {most}")
         raise ValueError(f"{what} must be a {'whole ' if whole else ''}number of {bound}, not {value!r}")
@@ -201,7 +202,7 @@ class _Job:
             raise TypeError(f"net must be a chaos.Network, not {type(net).__name__}")
         _known("strategy", strategy, STRATEGIES)
         _known("loss", loss, LOSSES)
-        _number("epochs", epochs, 0, whole=True)
+        _number("epochs", epochs, 0, 1 << 31, whole=True)
         _number("lr", lr, 0, above=True)
         _number("lr_decay", lr_decay, 0, above=True)
         _number("batch_size", batch_size, 1, 1 << 24, whole=True)
@@ -209,6 +210,12 @@ class _Job:
         self.plan = _workers(workers, "one by definition" if STRATEGIES[strategy].single else None)
         if STRATEGIES[strategy].single and self.plan.workers != 1:
             raise ValueError(f"strategy {strategy!r} runs with one worker, not {self.plan.workers}")
+        try:
+            last = exponential(float(lr), float(lr_decay), max(int(epochs), 1))
+        except OverflowError:
+            last = math.inf
+        if not last <= np.finfo(np.float32).max:
+            raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {last:g} in epoch {epochs}")
         self.net, self.seed, self.shuffle, self.validate = net, int(seed), bool(shuffle), bool(validate)
         self.strategy, self.epochs, self.lr, self.lr_decay = strategy, int(epochs), float(lr), float(lr_decay)
         self.train_images, self.train_labels = _take(net, train, "train")
@@ -233,8 +240,10 @@ class _Job:
     def run(self, store, display, caught):
         display.note(self.plan.describe())
         with ThreadPoolExecutor(1, "chaos") as pool:  # the team belongs to this thread and goes with it
+            good, kept = self.net.weights.copy(), "the network has its initial weights"
+            if self.partial or self.history:
+                kept = "the network has the weights that the run was continued from"
             while len(self.history) < self.epochs:
-                good = self.net.weights.copy()
                 record = self.epoch(pool, display, caught)
                 if record is None:
                     if store:
@@ -244,18 +253,20 @@ class _Job:
                                  f"images" + (f"; the state is in {store.folder}" if store else ""), display)
                 if isinstance(record, str) or not np.isfinite(self.net.weights).all():
                     self.net.weights[:] = good
-                    kept = f"the network has the weights of epoch {len(self.history)}" if self.history \
-                        else "the network has its initial weights"
-                    if store and self.history:
-                        kept = f"the last good checkpoint is {store.folder / MODEL} (epoch {len(self.history)})"
+                    if store and (store.folder / MODEL).exists():
+                        kept += f", the last good checkpoint is {store.folder / MODEL}"
                     raise DivergedError(f"diverged in epoch {len(self.history) + 1}"
                                         f"{record if isinstance(record, str) else ': a weight is not finite'} "
                                         f"(learning rate {self.rate(len(self.history) + 1):g}; try a smaller one); {kept}")
                 self.history.append(record)
                 self.partial = None
+                good, kept = self.net.weights.copy(), f"the network has the weights of epoch {len(self.history)}"
                 if store:
                     store.save(record)
                 display.epoch(record)
+                if caught.signal:  # it came when the last phase was over
+                    caught.leave(f"stopped after epoch {len(self.history)}"
+                                 + (f"; the state is in {store.folder}" if store else ""), display)
 
     def rate(self, epoch):
         return exponential(self.lr, self.lr_decay, epoch)
@@ -328,10 +339,12 @@ def _phase(pool, engine, caught, display, what, **arguments):
                     display.at(engine.position)
     except BaseException:  # an exception from a signal handler that is not ours: the workers must not outlive it
         engine.stop()
-        future.exception()
-        raise
-    finally:
+        while not future.done():
+            with suppress(BaseException):  # nor a second one
+                future.exception()
         engine.clear()
+        raise
+    engine.clear()
     return result, time.perf_counter() - start
 
 
@@ -381,7 +394,7 @@ class _Store:
     def open(self):
         if self.folder.exists() and not self.folder.is_dir():
             raise CheckpointError(f"run directory {self.folder} is a file")
-        held = [name for name in (MODEL, METRICS, CONFIG) if (self.folder / name).exists()]
+        held = [name for name in (MODEL, METRICS) if (self.folder / name).exists() and (self.folder / name).stat().st_size]
         if held and not self.resume:
             raise CheckpointError(f"run directory {self.folder} already holds a run ({', '.join(held)}); "
                                   "continue it with resume, or name another directory")

@@ -101,6 +101,8 @@ def test_no_update_is_lost(isa, strategy, workers, stripe_bytes):
     loss, gradients = net.loss_and_gradients(pixels, labels, "score")
     result = run(net, pixels, labels, lr=1, workers=workers, strategy=strategy, stripe_bytes=stripe_bytes, loss="score")
     assert result["images"] == 400
+    if workers == 8 and stripe_bytes == 64:
+        assert result["lock_failures"] > 0, "nothing was postponed, so postponing was not tested"
     dy = -np.eye(840)[labels]
     flat = pixels.reshape(400, -1).astype(np.float64)
     nodes = {node.layer.kind: node for node, _ in net.nodes()[1:]}
@@ -173,6 +175,49 @@ def test_bad_calls():
         _core.set_isa("mmx")
 
 
+def test_forward_after_a_failed_phase_starts_anew():
+    net = chaos.models.small()
+    x, y = images(20, net.input_shape)
+    values = net.take_images(x)["values"]
+    engine = engine_of(net, 2, "chaos")
+    weights = net.weights.copy()
+    assert engine.run("train", values=values, labels=y, lr=1e38)["status"] == "diverged"
+    net.weights[:] = weights
+    assert engine.run("test", values=values, labels=y)["status"] == "done"
+
+
+def test_predicting_from_several_threads():
+    net = chaos.models.small()
+    x, _ = images(200, net.input_shape)
+    wanted, found = net.forward(x), []
+    threads = [threading.Thread(target=lambda: found.append((net.forward(x) == wanted).all())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 4
+
+
+def test_too_few_threads_are_told_before_anything_is_trained():
+    code = ("import chaos\ntrain, _ = chaos.data.load('digits', size=29)\n"
+            "net = chaos.models.small()\nw = net.weights.copy()\n"
+            "try: chaos.train(net, train, workers=2, epochs=1, progress=False)\n"
+            "except RuntimeError as error: assert 'OMP_THREAD_LIMIT' in str(error) and (net.weights == w).all()\n"
+            "else: raise SystemExit('no error')")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={**os.environ, "OMP_THREAD_LIMIT": "1"})
+
+
+def test_huge_geometry_is_refused():
+    for make in (lambda: chaos.Network((1, 50000, 50000), [chaos.Conv2d(1, 3)]),
+                 lambda: chaos.Network((1, 9, 9), [chaos.Conv2d(1, 3, padding=2**30 - 1, dilation=2**30)]),
+                 lambda: chaos.Network((1, 9, 9), [chaos.Conv2d(1, 3, padding=2**31)]),
+                 lambda: chaos.Network((65536, 256, 256), [chaos.Flatten()]),
+                 lambda: chaos.Network((1, 9, 9), [chaos.Flatten(), chaos.Linear(2**31)]),
+                 lambda: chaos.Network((2**31, 1, 1), [chaos.Tanh()])):
+        with pytest.raises(ValueError):
+            make()
+
+
 def test_no_two_phases_at_once():
     net = chaos.models.small()
     x, y = images(2000, net.input_shape)
@@ -205,8 +250,10 @@ def test_floating_point_mode_is_restored():
     net = one_layer((2,), chaos.Linear(1, bias=False))
     net.load_state_dict({"0.weight": np.array([[1.0, 0]], np.float32)})
     assert net.forward(denormal)[0, 0] == 0
-    x, y = images(50, (2,), classes=1)
-    run(net, x, y, workers=4, strategy="chaos")
+    net.load_state_dict({"0.weight": np.zeros((1, 2), np.float32)})
+    x, y = np.full((500, 2), 1e-41, np.float32), np.zeros(500, int)
+    run(net, x, y, lr=1, workers=4, strategy="chaos", loss="score")
+    assert not net.weights.any(), "every worker flushes: the sum of 500 denormals would not be 0"
     assert tiny * np.float32(1e-3) > 0
     seen = []
     thread = threading.Thread(target=lambda: seen.append(float(np.float32(1e-38) * np.float32(1e-3))))

@@ -106,12 +106,14 @@ def test_convolution_before_pooling(isa, data):
     """The core hands the winners of a max-pooling to the convolution before it: all geometries of the pair, as a first layer
     (no data gradient, one channel, strips) and behind another one, with and without an activation in between."""
     first = data.draw(st.booleans())
-    shape = (1 if first else data.draw(st.integers(1, 3)), data.draw(st.integers(8, 24)), data.draw(st.integers(8, 24)))
-    layers = [] if first else [chaos.Conv2d(data.draw(st.sampled_from([1, 2, 5, 17])), 1)]
+    size = st.one_of(st.integers(8, 24), st.sampled_from([45, 85]))  # narrow outputs fill a vector with many pixels
+    shape = (1 if first else data.draw(st.integers(1, 3)), data.draw(st.integers(8, 24)), data.draw(size))
+    groups = 1 if first else data.draw(st.sampled_from([1, 1, 2, 16]))
+    layers = [] if first else [chaos.Conv2d(groups * data.draw(st.sampled_from([1, 2, 5, 17])), 1)]
     kernel = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     stride = data.draw(st.sampled_from([1, 1, 1, (2, 1), 2]))
-    layers += [chaos.Conv2d(data.draw(st.sampled_from([1, 2, 3, 5, 8, 9, 16, 20, 33])), kernel, stride,
-                            data.draw(st.sampled_from([0, 0, 1, (0, 2)])))]
+    outputs = groups * data.draw(st.sampled_from([1, 1, 2, 3, 5, 8, 9, 16, 20, 33] if groups < 16 else [1, 1, 3]))
+    layers += [chaos.Conv2d(outputs, kernel, stride, data.draw(st.sampled_from([0, 0, 1, (0, 2)])), groups=groups)]
     layers += data.draw(st.sampled_from([[], [chaos.Tanh()], [chaos.ReLU()]]))
     pool = data.draw(st.sampled_from([2, 3, (2, 3), (1, 3), (1, 2), (4, 1), 1]))
     layers += [chaos.MaxPool2d(pool, data.draw(st.sampled_from([None, None, 2, 3]))), chaos.Flatten(), chaos.Linear(4)]

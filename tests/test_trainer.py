@@ -50,6 +50,28 @@ def test_learns_and_records(digits, tmp_path):
     assert abs(result["loss"] - last["test_loss"]) < 1e-9 * (1 + last["test_loss"])
 
 
+def test_vectors(digits, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((600, 12)).astype(np.float32)
+    data = chaos.data.Dataset(x, (x[:, 0] > x[:, 1]).astype(int))
+    net = chaos.Network((12,), [chaos.Linear(np.int64(16)), chaos.Tanh(), chaos.Linear(2)])
+    run = train(net, data[:500], data[500:], epochs=5, lr=0.1, workers=2, run_dir=tmp_path)
+    assert run.history[-1]["test_error"] < 0.2 and chaos.load(tmp_path / MODEL).config() == net.config()
+    assert "12 float32" in repr(data)
+
+
+def test_signals_are_not_lost_between_phases(digits):
+    """A signal that comes while no phase runs, or when the last one is over, still ends the call."""
+    for call in (lambda: train(chaos.models.small(), digits[0][:50], epochs=1, workers=1),
+                 lambda: chaos.evaluate(chaos.models.small(), digits[0][:50], workers=1)):
+        timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            for _ in range(10000):
+                call()
+        timer.join()
+
+
 def test_without_test_set_and_directory(digits):
     run = train(chaos.models.small(), digits[0][:100], epochs=1, workers=1)
     assert run.run_dir is None and run.history[0]["test_error"] is None
@@ -180,7 +202,7 @@ def test_state_of_another_run_is_refused(digits, tmp_path):
     (dict(strategy="wild"), "unknown strategy 'wild'; known: sequential, chaos"), (dict(loss="l3"), "unknown loss 'l3'"),
     (dict(epochs=-1), "epochs"), (dict(epochs=1.5), "epochs"), (dict(lr=0), "lr"), (dict(lr=float("nan")), "lr"),
     (dict(lr_decay=-1), "lr_decay"), (dict(batch_size=0), "batch_size"), (dict(seed=-1), "seed"),
-    (dict(workers=0), "workers"),
+    (dict(workers=0), "workers"), (dict(epochs=10**400), "epochs"), (dict(lr=1e-300, lr_decay=1e300), "learning rate of"),
     (dict(strategy="sequential", workers=2), "one worker")])
 def test_bad_options(digits, options, words):
     with pytest.raises(ValueError, match=words):

@@ -15,7 +15,6 @@ static int cut_stripes(engine *e, float *weights, size_t stripe_floats)
     const plan *p = e->p;
     shared_weights *s = &e->shared;
     s->w = weights;
-    s->size = p->weight_size;
     for (int i = 0; i < p->n_nodes; i++)
         s->n_stripes += (int)((p->node[i].g.weight_size + stripe_floats - 1) / stripe_floats);
     s->stripe = calloc((size_t)s->n_stripes + 1, sizeof *s->stripe);
@@ -341,7 +340,6 @@ static void fail(engine *e, int why, int64_t at)
     int32_t none = DONE;
     if (__atomic_compare_exchange_n(&e->failure, &none, why, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         __atomic_store_n(&e->failed_at, at, __ATOMIC_RELAXED);
-    engine_stop(e);
 }
 
 static void work(void *arg, int id)
@@ -358,7 +356,7 @@ static void work(void *arg, int id)
     const int learns = e->phase == TRAIN || e->phase == GRADIENTS;
     const int64_t step = e->phase == GRADIENTS ? e->end : e->phase == TRAIN ? e->batch : e->chunk;
     int running = 1;
-    while (running && !__atomic_load_n(&e->stop, __ATOMIC_RELAXED)) {
+    while (running && !__atomic_load_n(&e->stop, __ATOMIC_RELAXED) && !__atomic_load_n(&e->failure, __ATOMIC_RELAXED)) {
         const int64_t begin = __atomic_fetch_add(&e->next, step, __ATOMIC_RELAXED);
         if (begin >= e->end)
             break;
@@ -408,7 +406,7 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
 {
     e->phase = phase;
     e->data = *data;
-    e->end = end;
+    __atomic_store_n(&e->end, end, __ATOMIC_RELAXED); /* engine_position may be looking */
     e->lr = lr;
     e->out = out;
     e->failure = DONE;
@@ -416,14 +414,13 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
     __atomic_store_n(&e->next, begin, __ATOMIC_RELAXED);
     memset(&e->total, 0, sizeof e->total);
     const int team = phase == GRADIENTS ? 1 : e->n_workers;
-    const int ran = run_team(team, work, e);
-    for (int i = 0; i < ran && i < team; i++)
+    if (run_team(team, work, e) < team)
+        return NO_TEAM;
+    for (int i = 0; i < team; i++)
         if (e->worker[i])
             merge(&e->total, &e->worker[i]->count);
     if (e->failure)
         return e->failure;
-    if (ran < team)
-        return NO_TEAM;
     return e->total.images < end - begin ? STOPPED : DONE;
 }
 

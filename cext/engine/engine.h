@@ -101,7 +101,8 @@ const char *engine_loop(const engine *e, int node, enum pass pass);
 double engine_time(engine *e, int node, enum pass pass, long rounds);
 size_t engine_worker_bytes(const plan *p, int n_stripes, int chunk);
 
-/* For strategies: publishes one stripe of the worker's gradient; the caller holds it or is alone. */
+/* For strategies: publishes one stripe of the worker's gradient; the caller holds it or is alone. Within layer_done only
+ * for stripes of that layer: worker.unwritten is about it. */
 void publish_stripe(worker *w, int stripe);
 /* For strategies: the stripe will be published after layer_done has returned. */
 void postpone_stripe(worker *w, int stripe);

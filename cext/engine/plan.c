@@ -79,6 +79,8 @@ int plan_add(plan *p, const char *kind, int n_inputs, const int *input, int chan
     }
     memcpy(n->g.option, option, (size_t)n_options * sizeof *option);
     *reason = n->kind->set_up(&n->g);
+    if (!*reason && shape_size(n->g.out) > INT32_MAX)
+        *reason = "the output is too large: more than 2^31 - 1 numbers";
     if (*reason)
         return -1;
     n->needs_gradient |= n->g.weight_size > 0;
@@ -128,7 +130,7 @@ int plan_finish(plan *p, int output)
         plan_node *n = &p->node[i];
         const int reader = n->n_deltas == 1 ? p->edge[n->first_delta].reader : -1;
         n->pool = -1;
-        if (n->kind->takes_winners && reader >= 0 && p->node[reader].kind->gives_winners &&
+        if (n->kind->takes_winners && n->kind->takes_winners(&n->g) && reader >= 0 && p->node[reader].kind->gives_winners &&
             p->node[reader].kind->gives_winners(&p->node[reader].g)) {
             n->pool = reader;
             p->node[reader].skipped = 1;

@@ -28,7 +28,6 @@ typedef struct {
 
 typedef struct {
     float *w;
-    size_t size;
     int n_stripes;
     stripe_state *state;
     struct {

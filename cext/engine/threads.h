@@ -36,7 +36,8 @@ static inline float_mode flush_denormals(void) { return 0; }
 static inline void restore_denormals(float_mode old) { (void)old; }
 #endif
 
-/* Runs body(arg, id) for id = 0..n-1, each in a thread of its own; returns how many really ran. */
+/* Runs body(arg, id) for id = 0..n-1, each in a thread of its own, and returns n; where fewer threads are to be had it runs
+ * nothing and returns their number. */
 static inline int run_team(int n, void (*body)(void *, int), void *arg)
 {
     int ran = 1;
@@ -53,9 +54,11 @@ static inline int run_team(int n, void (*body)(void *, int), void *arg)
     {
 #pragma omp master
         ran = omp_get_num_threads();
-        float_mode old = flush_denormals();
-        body(arg, omp_get_thread_num());
-        restore_denormals(old);
+        if (omp_get_num_threads() == n) {
+            float_mode old = flush_denormals();
+            body(arg, omp_get_thread_num());
+            restore_denormals(old);
+        }
     }
     omp_set_dynamic(dynamic);
 #else

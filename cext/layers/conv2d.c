@@ -24,8 +24,14 @@ KERNEL const char *conv2d_set_up(geometry *g)
         return "padding must not be negative";
     if (o[GROUPS] < 1 || g->in[0].c % o[GROUPS] || g->out.c % o[GROUPS])
         return "input and output channels must be multiples of groups";
+    const int64_t H = (int64_t)g->in[0].h + o[PAD_TOP] + o[PAD_BOTTOM], W = (int64_t)g->in[0].w + o[PAD_LEFT] + o[PAD_RIGHT];
+    const int64_t reach_h = (int64_t)(o[KH] - 1) * o[DILATION_H], reach_w = (int64_t)(o[KW] - 1) * o[DILATION_W];
+    const int64_t most = INT32_MAX; /* offsets within a sample or a kernel are 32-bit numbers */
+    if (H > most || W > most || reach_h > most || reach_w > most || H * W > most / g->in[0].c ||
+        (int64_t)o[KH] * o[KW] > most / g->in[0].c / (g->out.c + LANES))
+        return "the padded input or the kernel is too large: more than 2^31 - 1 numbers";
     conv_shape s = conv_of(g);
-    const int high = (s.kh - 1) * s.dh + 1, wide = (s.kw - 1) * s.dw + 1;
+    const int high = (int)reach_h + 1, wide = (int)reach_w + 1;
     if (s.H < high || s.W < wide)
         return "the kernel is larger than the padded input";
     g->out.h = (s.H - high) / s.sh + 1;
@@ -192,5 +198,11 @@ KERNEL const char *conv2d_loop(const geometry *g, const geometry *pool, int n, e
     }
 }
 
+KERNEL int conv2d_takes_winners(const geometry *g)
+{
+    const conv_shape s = conv_of(g);
+    return !is_depthwise(&s);
+}
+
 static const layer_kind layer_conv2d = {"conv2d", 2, conv2d_set_up, conv2d_locate, conv2d_forward, conv2d_backward, NULL,
-                                        1, NULL, conv2d_loop};
+                                        conv2d_takes_winners, NULL, conv2d_loop};

@@ -2,6 +2,8 @@
 
 KERNEL const char *flatten_set_up(geometry *g)
 {
+    if (shape_size(g->in[0]) > INT32_MAX)
+        return "the input is too large: more than 2^31 - 1 numbers";
     g->out = (shape){(int)shape_size(g->in[0]), 1, 1};
     return NULL;
 }
@@ -30,4 +32,4 @@ KERNEL void flatten_backward(const geometry *g, const call *c)
     }
 }
 
-static const layer_kind layer_flatten = {"flatten", 0, flatten_set_up, NULL, flatten_forward, flatten_backward, NULL, 0, NULL, NULL};
+static const layer_kind layer_flatten = {"flatten", 0, flatten_set_up, NULL, flatten_forward, flatten_backward, NULL, NULL, NULL, NULL};

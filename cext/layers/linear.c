@@ -187,4 +187,4 @@ KERNEL const char *linear_loop(const geometry *g, const geometry *pool, int n, e
 }
 
 static const layer_kind layer_linear = {"linear", 2, linear_set_up, linear_locate, linear_forward, linear_backward, NULL,
-                                        0, linear_apply, linear_loop};
+                                        NULL, linear_apply, linear_loop};

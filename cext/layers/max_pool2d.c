@@ -98,4 +98,4 @@ KERNEL int max_pool2d_gives_winners(const geometry *g)
 }
 
 static const layer_kind layer_max_pool2d = {"max_pool2d", 0, max_pool2d_set_up, NULL, max_pool2d_forward,
-                                            max_pool2d_backward, max_pool2d_gives_winners, 0, NULL, NULL};
+                                            max_pool2d_backward, max_pool2d_gives_winners, NULL, NULL, NULL};

@@ -59,8 +59,9 @@ def kernels(model, isa=None, batch_size=1, seconds=0.05, repeats=5):
         that alone reads it): name, layer, kind, input_shapes, output_shape, forward, weight_gradient, data_gradient,
         update. Each pass is None where training does not run it, else a dict: us_per_image, us_per_image_min,
         us_per_image_max; share of the sum of all passes; flops (2 x multiply-adds, dense, 0 where a pass has none),
-        gflops and fraction_of_peak (None without flops); loop, the one chosen for this geometry (None: there is one). Gradient loops visit non-zero entries only, so the dense
-        count may exceed the peak. The data gradient is what backward takes beyond the weight gradient alone.
+        gflops and fraction_of_peak (None without flops);
+        loop, the one chosen for this geometry (None: there is one). Gradient loops visit non-zero entries only, so the
+        dense count may exceed the peak. The data gradient is what backward takes beyond the weight gradient alone.
 
         totals: us_per_image of each pass and of all ("sum"). training: us_per_image, _min, _max, gflops,
         fraction_of_peak of a training phase with one worker, and us_per_image_elsewhere, what it takes beyond the

@@ -76,6 +76,8 @@ def read_images(path, shape):
         images = _read_picture(path, channels)
     else:
         images = data.read_idx(path)
+    if images.ndim == 2 and len(shape) == 1 and images.shape[1:] == shape:
+        return data.Dataset(images, np.zeros(len(images), np.int64)).images
     if images.ndim == 2 or (images.ndim == 3 and channels > 1 and images.shape[0] == channels):
         images = images[None]  # a single image
     if images.ndim == 4 and images.shape[3] == channels != images.shape[1]:
@@ -116,6 +118,11 @@ def _read_picture(path, channels):
                         f"{KINDS} are read") from None
     if channels not in (1, 3):
         raise DataError(f"{path}: pictures have 1 or 3 channels, the network wants {channels}")
-    with Image.open(path) as picture:
-        pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    except OSError:
+        raise
+    except Exception as error:  # pillow's own kinds for damaged or huge pictures
+        raise DataError(f"{path}: not a readable picture: {error or type(error).__name__}") from None
     return pixels[None, None] if channels == 1 else pixels.transpose(2, 0, 1)[None]

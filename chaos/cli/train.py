@@ -52,7 +52,8 @@ def add(commands):
     option(group, "--lr-decay", "factor of the learning rate from epoch to epoch", type=float,
            metavar="FACTOR")
     option(group, "--batch-size", "images per update of one worker", type=int, metavar="N")
-    option(group, "--loss", f"one of {', '.join(LOSSES)}", choices=tuple(LOSSES), metavar="NAME")
+    losses = [name for name in LOSSES if name != "score"]  # that one is for proofs, it trains nothing
+    option(group, "--loss", f"one of {', '.join(losses)}", choices=losses, metavar="NAME")
     option(group, "--seed", "of the initial weights and of the order of images", type=int, metavar="N")
     option(group, "--shuffle", "a new order of images every epoch", "yes",
            action=argparse.BooleanOptionalAction)

@@ -18,7 +18,7 @@ class Dataset:
 
     Parameters
     ----------
-    images : array_like (n, c, h, w) or (n, h, w)
+    images : array_like (n, c, h, w), (n, h, w) or, for networks that take vectors, (n, features)
         Pixels. uint8 and float32 are kept (and not copied if C-contiguous); other floats become float32;
         other integers must lie in 0..255 and become uint8.
     labels : array_like (n,)
@@ -30,14 +30,14 @@ class Dataset:
 
     Attributes
     ----------
-    images : ndarray (n, c, h, w)
+    images : ndarray (n, c, h, w) or (n, features)
         uint8 or float32, C-contiguous.
     labels : ndarray (n,)
         int64, C-contiguous.
     name : str
     classes : int
-    shape : (int, int, int)
-        (c, h, w) of one image.
+    shape : tuple of int
+        (c, h, w) or (features,) of one image.
 
     Raises
     ------
@@ -58,16 +58,15 @@ class Dataset:
         self.classes = _check_classes(classes, self.labels)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(c, h, w): channels, height and width of one image."""
+    def shape(self) -> tuple[int, ...]:
+        """(c, h, w): channels, height and width of one image; or (features,)."""
         return self.images.shape[1:]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __repr__(self) -> str:
-        c, h, w = self.shape
-        pixels = f"{c}x{h}x{w} {self.images.dtype}"
+        pixels = f"{'x'.join(map(str, self.shape))} {self.images.dtype}"
         return f"<Dataset {self.name!r}: {len(self)} images {pixels}, {self.classes} classes>"
 
     def __getitem__(self, index: slice | ArrayLike) -> Dataset:
@@ -162,9 +161,10 @@ def _first(bad: np.ndarray) -> int | tuple[int, ...]:
 def _check_images(images: ArrayLike) -> np.ndarray:
     """Images as uint8 or float32 (n, c, h, w)."""
     array = _numbers(images, "images")
-    if array.ndim not in (3, 4):
+    if array.ndim not in (2, 3, 4):
         raise DataError(
-            f"images: {array.ndim} dimensions, shape {array.shape}; shape must be (n, c, h, w) or (n, h, w)"
+            f"images: {array.ndim} dimensions, shape {array.shape}; shape must be (n, c, h, w), (n, h, w) "
+            "or (n, features)"
         )
     if array.size == 0:
         raise DataError(f"images: shape {array.shape} is empty; there must be an image with a pixel")

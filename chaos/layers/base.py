@@ -77,6 +77,8 @@ class Layer:
     parameters: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
+        if not isinstance(getattr(self, "bias", True), (bool, np.bool_)):
+            raise ValueError(f"{type(self).__name__}: bias must be True or False, not {self.bias!r}")
         if self.name is not None and (not isinstance(self.name, str) or not self.name or "." in self.name
                                       or self.name.isdigit()):
             raise ValueError(f"name must be a word without dots that is no number, not {self.name!r}")
@@ -98,7 +100,9 @@ class Layer:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != field.default:
-                options[field.name] = list(value) if isinstance(value, tuple) else value
+                # NumPy's numbers are welcome as options but not in JSON
+                value = [int(v) for v in value] if isinstance(value, (tuple, list)) else value
+                options[field.name] = int(value) if isinstance(value, np.integer) else value
         return options
 
     def __repr__(self):
@@ -139,7 +143,7 @@ class Layer:
 
 
 class Elementwise(Layer):
-    """A layer y = f(x) with f monotone and a derivative that is a function of y; the kinds define `f(x)` and
+    """A layer y = f(x) with f increasing and a derivative that is a function of y; the kinds define `f(x)` and
     `derivative(y)`."""
 
     def forward(self, inputs, params):
