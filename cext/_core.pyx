@@ -38,7 +38,7 @@ cdef extern from "registry.h" nogil:
         int single
     ctypedef struct plan_node:
         const layer_kind *kind
-        int needs_gradient, n_deltas
+        int needs_gradient, n_deltas, skipped
         geometry g
         size_t weight_at
     ctypedef struct plan_t "plan":
@@ -88,6 +88,7 @@ cdef extern from "registry.h" nogil:
     enum pass_t "pass":
         PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE
     double engine_time(engine_t *e, int node, pass_t p, long rounds)
+    const char *engine_loop(const engine_t *e, int node, pass_t p)
     size_t engine_worker_bytes(const plan_t *p, int n_stripes, int chunk)
 
 cdef extern from *:
@@ -456,7 +457,7 @@ cdef class Engine:
             raise ValueError("nothing to time: node 0 is the input, and a 'gradients' phase has to be run before")
         if rounds < 1:
             raise ValueError(f"rounds must be at least 1, not {rounds}")
-        if p != PASS_FORWARD and not (n.needs_gradient and n.n_deltas):
+        if p != PASS_FORWARD and (n.skipped or not (n.needs_gradient and n.n_deltas)):
             return None
         if p in (PASS_WEIGHT_GRADIENT, PASS_UPDATE) and not n.g.weight_size:
             return None
@@ -468,7 +469,18 @@ cdef class Engine:
                 seconds = engine_time(self.e, node, p, rounds)
         finally:
             self.busy = False
-        return seconds
+        return seconds if seconds >= 0 else None
+
+    def loop(self, int node, str what):
+        """The loop that a pass (named as for `time`, "backward" meaning the data gradient) of a layer takes, in words;
+        None if there is only one."""
+        cdef const char *words
+        self.plan._node(node)
+        if node == 0 or what not in ("forward", "weight_gradient", "backward", "update"):
+            raise ValueError(f"no pass {what!r} of node {node}")
+        words = engine_loop(self.e, node, {"forward": PASS_FORWARD, "weight_gradient": PASS_WEIGHT_GRADIENT,
+                                           "backward": PASS_BACKWARD, "update": PASS_UPDATE}[what])
+        return None if words == NULL else words.decode()
 
     def stop(self):
         """Asks the running phase, or the next one, to end after the images under way; until `clear`."""

@@ -99,19 +99,15 @@ class Network:
         """The core's plan, for the instruction set in force (`CHAOS_ISA`); the layout of the weights is the same for all."""
         if self._plan is None or self._plan.isa != _core.get_isa():
             plan = _core.Plan(*_core_shape(self.input_shape))
-            layers = self._pool_before_activation()
-            shapes = [self.input_shape]
-            for i, node in enumerate(self._order[1:], 1):
-                layer, inputs = layers[node], [self._number[source] for source in node.inputs]
-                seen = [shapes[k] for k in inputs]
+            for i, (node, (_, layer, seen)) in enumerate(zip(self._order[1:], self.core_layers(), strict=True), 1):
                 channels, options = layer.core_options(*seen)
                 try:
-                    plan.add(layer.kind, inputs, channels, options)
+                    plan.add(layer.kind, [self._number[source] for source in node.inputs], channels, options)
                 except ValueError as error:
                     raise ValueError(f"{layer} on input of shape {seen}: {error}") from None
-                shapes.append(layer.output_shape(*seen))
-                if plan.shape(i) != _core_shape(shapes[i]):
-                    raise RuntimeError(f"{layer} has output {plan.shape(i)} in the core and {shapes[i]} here: the two "
+                shape = layer.output_shape(*seen)
+                if plan.shape(i) != _core_shape(shape):
+                    raise RuntimeError(f"{layer} has output {plan.shape(i)} in the core and {shape} here: the two "
                                        "halves of this layer disagree")
             plan.finish(len(self._order) - 1)
             self._plan, self._engine = plan, None
@@ -130,6 +126,17 @@ class Network:
                 pool = readers[node][0]
                 layers[node], layers[pool] = layers[pool], layers[node]
         return layers
+
+    def core_layers(self):
+        """[(name, layer, shapes of its inputs), ...]: what the core computes at its nodes 1, 2, ..., for benchmarks. An
+        activation and the max-pooling that alone reads it have changed places; names stay with their layers."""
+        layers, names = self._pool_before_activation(), {node.layer: name for node, name in self._names.items()}
+        found, shapes = [], {self._order[0]: self.input_shape}
+        for node in self._order[1:]:
+            layer, seen = layers[node], [shapes[source] for source in node.inputs]
+            found.append((names[layer], layer, seen))
+            shapes[node] = layer.output_shape(*seen)
+        return found
 
     @property
     def n_parameters(self):

@@ -818,18 +818,21 @@ def commit():
     }
 
 
-def peaks(core, cores):
-    """GFLOP/s of fused multiply-adds on one core and on `cores` at once, each the best of five attempts."""
+def peaks(core, cores, before=None):
+    """Measured GFLOP/s of fused multiply-adds: {"one_core", "all", "cores"}, the larger of now and `before`.
+
+    A peak is a maximum, so every round of the benchmark gives it another chance to be met undisturbed.
+    """
     with ThreadPoolExecutor(cores) as pool:
-        together = max(sum(pool.map(lambda _: core.fma_gflops(seconds=0.1), range(cores))) for _ in range(5))
-    alone = max(core.fma_gflops(seconds=0.1) for _ in range(5))
-    return alone, together
+        together = sum(pool.map(lambda _: core.fma_gflops(seconds=0.05), range(cores)))
+    alone = core.fma_gflops(seconds=0.05)
+    if before:
+        alone, together = max(alone, before["one_core"]), max(together, before["all"])
+    return {"one_core": alone, "all": together, "cores": cores}
 
 
 def surroundings(args, chaos):
     """Everything about the run that is not a result."""
-    load = list(os.getloadavg())  # before the peaks are measured
-    alone, together = peaks(chaos._core, max(args.workers))
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {
@@ -837,7 +840,7 @@ def surroundings(args, chaos):
             "cores": len(os.sched_getaffinity(0)),
             "architecture": platform.machine(),
             "system": platform.system(),
-            "load_average": load,
+            "load_average": list(os.getloadavg()),
         },
         "versions": {
             "python": platform.python_version(),
@@ -853,7 +856,7 @@ def surroundings(args, chaos):
             for name, value in sorted(os.environ.items())
             if name.startswith(("OMP_", "GOMP_", "KMP_", "MKL_", "XLA_")) or name == "CHAOS_ISA"
         },
-        "fma_gflops": {"one_core": alone, "all": together, "cores": max(args.workers)},
+        "fma_gflops": None,
         "settings": {
             "seconds": args.seconds,
             "rounds": args.rounds,
@@ -880,8 +883,8 @@ def competitors(args):
     return sides
 
 
-def race(processes, job, sides, args, say):
-    """Prepares all sides for one network and lets them take turns.
+def race(processes, job, sides, args, say, pause):
+    """Prepares all sides for one network and lets them take turns; calls `pause` before each round.
 
     Returns
     -------
@@ -905,6 +908,7 @@ def race(processes, job, sides, args, say):
         ]
     for i in range(args.rounds):
         say(f"  round {i + 1} of {args.rounds}")
+        pause()
         for row in rows:
             row["turns"].append(row["process"].ask("turn", row["batch"], args.seconds))
     for row in rows:
@@ -1050,6 +1054,9 @@ def main(words=None):
     def say(text):
         print(text, file=sys.stderr, flush=True)
 
+    def measure_peaks():
+        document["fma_gflops"] = peaks(chaos._core, max(args.workers), document["fma_gflops"])
+
     document = surroundings(args, chaos)
     machine, versions = document["machine"], document["versions"]
     tree = "unknown" if document["commit"] is None else document["commit"][:12]
@@ -1103,7 +1110,7 @@ def main(words=None):
             stack.callback(processes[-1].close)
         for name, net in nets.items():
             say(name)
-            rows = race(processes, {**jobs[name], "data": folder}, sides, args, say)
+            rows = race(processes, {**jobs[name], "data": folder}, sides, args, say, measure_peaks)
             fma = document["fma_gflops"]
             flops = 2 * sum(net.macs().values())
             results[name] |= {

@@ -20,7 +20,8 @@ from chaos.cli import main
 from chaos.cli.train import quantile
 from chaos.trainer import CONFIG, METRICS, MODEL
 
-COMMANDS = ["", "train", "evaluate", "predict", "bench", "bench throughput", "info"]
+COMMANDS = ["", "train", "evaluate", "predict", "bench", "bench throughput", "bench kernels",
+            "bench scaling", "info"]
 TRAIN = ["train", "small", "--data", "digits", "--subset", "200", "--lr", "0.01", "--strategy", "sequential"]
 
 

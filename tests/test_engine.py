@@ -168,7 +168,7 @@ def test_bad_calls():
     with pytest.raises(ValueError, match="no such layer kind"):
         _core.Plan(1, 4, 4).add("nothing", [0], 1, [])
     with pytest.raises(ValueError, match="larger than the padded input"):
-        _core.Plan(1, 4, 4).add("conv2d", [0], 1, [5, 5, 1, 1, 0, 0, 0, 0, 1])
+        _core.Plan(1, 4, 4).add("conv2d", [0], 1, [5, 5, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1])
     with pytest.raises(ValueError, match="supported: generic"):
         _core.set_isa("mmx")
 

@@ -21,13 +21,25 @@ def layer_on(draw, kind):
     channels, many = st.integers(1, 5), st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 20, 31, 33, 48, 65, 70])
     if kind == "conv2d":
         kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+        groups = draw(st.sampled_from([1, 1, 1, 2, 3, 5]))
+        dilation = draw(st.sampled_from([1, 1, 1, 2, (1, 3), (2, 1)]))
         if draw(st.booleans()):
             padding, stride = draw(st.sampled_from(["same", "valid"])), 1
         else:
             padding, stride = draw(st.tuples(st.integers(0, 2), st.integers(0, 2))), draw(
                 st.tuples(st.integers(1, 3), st.integers(1, 3)))
-        shape = draw(st.one_of(channels, st.sampled_from([16, 17, 20]))), draw(st.integers(5, 11)), draw(st.integers(5, 11))
-        return chaos.Conv2d(draw(many), kernel, stride, padding, bias=draw(st.booleans())), shape
+        depthwise = groups > 1 and draw(st.booleans())
+        c, o = draw(st.one_of(channels, st.sampled_from([16, 17, 20]))), draw(many)
+        shape = (c * groups, draw(st.integers(5, 11)), draw(st.integers(5, 11)))
+        if depthwise:
+            groups = o = shape[0]
+        layer = chaos.Conv2d(o * groups if not depthwise else o, kernel, stride, padding, dilation, groups,
+                             bias=draw(st.booleans()))
+        try:
+            layer.output_shape(shape)
+        except ValueError:  # the dilated kernel is too large
+            return chaos.Conv2d(o, (1, 2), groups=o if depthwise else 1), shape
+        return layer, shape
     if kind == "max_pool2d":
         kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
         stride = draw(st.one_of(st.none(), st.tuples(st.integers(1, 4), st.integers(1, 4))))
@@ -86,6 +98,29 @@ def test_core_against_definition(isa, kind, data):
     net = chaos.Network(x, chaos.Flatten()(out) if len(out.shape) == 3 else out, seed=1)
     pixels, labels = images(n, shape, data.draw(st.integers(0, 99)), classes=int(np.prod(out.shape)))
     Oracle(net, pixels, labels, data.draw(st.sampled_from(sorted(LOSSES)))).check(pixels)
+
+
+@given(data=st.data())
+@settings(QUICK, max_examples=80)
+def test_convolution_before_pooling(isa, data):
+    """The core hands the winners of a max-pooling to the convolution before it: all geometries of the pair, as a first layer
+    (no data gradient, one channel, strips) and behind another one, with and without an activation in between."""
+    first = data.draw(st.booleans())
+    shape = (1 if first else data.draw(st.integers(1, 3)), data.draw(st.integers(8, 24)), data.draw(st.integers(8, 24)))
+    layers = [] if first else [chaos.Conv2d(data.draw(st.sampled_from([1, 2, 5, 17])), 1)]
+    kernel = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    stride = data.draw(st.sampled_from([1, 1, 1, (2, 1), 2]))
+    layers += [chaos.Conv2d(data.draw(st.sampled_from([1, 2, 3, 5, 8, 9, 16, 20, 33])), kernel, stride,
+                            data.draw(st.sampled_from([0, 0, 1, (0, 2)])))]
+    layers += data.draw(st.sampled_from([[], [chaos.Tanh()], [chaos.ReLU()]]))
+    pool = data.draw(st.sampled_from([2, 3, (2, 3), (1, 3), (1, 2), (4, 1), 1]))
+    layers += [chaos.MaxPool2d(pool, data.draw(st.sampled_from([None, None, 2, 3]))), chaos.Flatten(), chaos.Linear(4)]
+    try:
+        net = chaos.Network(shape, layers, seed=1)
+    except ValueError:
+        return  # the window does not fit
+    pixels, labels = images(data.draw(st.sampled_from([1, 3, 9])), shape, data.draw(st.integers(0, 99)), classes=4)
+    Oracle(net, pixels, labels).check(pixels)
 
 
 @pytest.mark.parametrize("make", [chaos.models.small, chaos.models.medium, chaos.models.large, graph])

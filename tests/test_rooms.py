@@ -35,7 +35,7 @@ PY_ARROWS = {
     "reference": {"losses"},
     "info": {"_core", "threads", "_version"},
     "trainer": {"network", "threads", "progress", "_core", *_MEANING},
-    "bench": {"network", "models", "trainer", "threads", "reference", "info", "_core", *_MEANING},
+    "bench": {"bench", "network", "models", "trainer", "threads", "reference", "info", "_core", *_MEANING},
     "cli": {"cli", "bench", "info", "models", "network", "trainer", "threads", *_MEANING},
     "__main__": {"cli"},
     "__init__": {"data", "models", "_version", "errors", "info", "layers", "network", "trainer"},

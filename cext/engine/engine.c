@@ -56,7 +56,12 @@ void publish_stripe(worker *w, int k)
 {
     engine *e = w->e;
     stripe_state *t = &e->shared.state[k];
-    shared_update(&e->shared, e->rule, e->shared.stripe[k].at, e->shared.stripe[k].size, w->dw, e->lr, w->own);
+    const size_t at = e->shared.stripe[k].at, size = e->shared.stripe[k].size;
+    if (w->unwritten) {
+        const plan_node *node = &e->p->node[e->shared.stripe[k].node];
+        shared_apply(&e->shared, node->kind, &node->g, w->unwritten, node->weight_at, at, size, e->lr, w->own);
+    } else
+        shared_update(&e->shared, e->rule, at, size, w->dw, e->lr, w->own);
     const uint32_t stale = stripe_version(t) - w->version[k];
     stripe_advance(t);
     w->count.updates++;
@@ -64,6 +69,19 @@ void publish_stripe(worker *w, int k)
     w->count.staleness_sum += stale;
     if (stale > w->count.staleness_max)
         w->count.staleness_max = stale;
+}
+
+void postpone_stripe(worker *w, int k)
+{
+    const engine *e = w->e;
+    const plan_node *node = &e->p->node[e->shared.stripe[k].node];
+    w->pending[k] = 1;
+    w->n_pending++;
+    if (w->unwritten) {
+        memset(w->dw + e->shared.stripe[k].at, 0, e->shared.stripe[k].size * sizeof(float));
+        node->kind->apply(&node->g, w->unwritten, e->shared.stripe[k].at - node->weight_at, e->shared.stripe[k].size,
+                          w->dw + node->weight_at, -1);
+    }
 }
 
 void wait_briefly(void)
@@ -128,8 +146,8 @@ static worker *worker_new(engine *e, int id)
     if (!w)
         return NULL;
     memset(w, 0, sizeof *w);
-    const size_t bytes = round_up(lay_out(w, e->p, e->shared.n_stripes, e->chunk, NULL), 128);
-    char *memory = aligned_alloc(128, bytes);
+    const size_t bytes = round_up(lay_out(w, e->p, e->shared.n_stripes, e->chunk, NULL), 4096);
+    char *memory = aligned_alloc(4096, bytes);
     if (!memory) {
         free(w);
         return NULL;
@@ -144,23 +162,23 @@ static worker *worker_new(engine *e, int id)
 
 /* ---- one pass over a chunk of samples ---- */
 
+static inline float pixel_value(uint8_t byte) { return (float)byte * (1.f / 127.5f) - 1.f; }
+
 static void load_sample(const engine *e, worker *w, int sample, int64_t image)
 {
     const plan_node *in = &e->p->node[0];
     const size_t C = (size_t)in->g.out.c, P = (size_t)in->g.out.h * (size_t)in->g.out.w;
     float *x = w->value[0] + (size_t)sample * in->value_stride;
     const size_t at = (size_t)image * C * P;
-    if (e->data.bytes) {
-        const uint8_t *b = e->data.bytes + at;
+    const uint8_t *b = e->data.bytes ? e->data.bytes + at : NULL;
+    const float *f = e->data.floats ? e->data.floats + at : NULL;
+    if (C == 1 && b) /* most small data sets; without the stride the compiler vectorises it */
+        for (size_t i = 0; i < P; i++)
+            x[i] = pixel_value(b[i]);
+    else
         for (size_t c = 0; c < C; c++)
             for (size_t i = 0; i < P; i++)
-                x[i * C + c] = (float)b[c * P + i] * (1.f / 127.5f) - 1.f;
-    } else {
-        const float *f = e->data.floats + at;
-        for (size_t c = 0; c < C; c++)
-            for (size_t i = 0; i < P; i++)
-                x[i * C + c] = f[c * P + i];
-    }
+                x[i * C + c] = b ? pixel_value(b[c * P + i]) : f[c * P + i];
 }
 
 static void describe_call(const engine *e, const worker *w, int i, int n, call *c)
@@ -218,21 +236,42 @@ static void describe_backward(const engine *e, const worker *w, int i, int n, in
     const plan_node *node = &e->p->node[i];
     describe_call(e, w, i, n, c);
     c->first = first;
-    c->dy = (source){w->delta[node->first_delta], node->value_stride};
+    const plan_node *pool = node->pool < 0 ? NULL : &e->p->node[node->pool], *from = pool ? pool : node;
+    c->pool = pool ? &pool->g : NULL;
+    if (pool) {
+        c->won.p = (const int32_t *)w->keep[node->pool];
+        c->won.stride = pool->g.keep_size;
+    }
+    c->dy = (source){w->delta[from->first_delta], from->value_stride};
     for (int k = 0; k < node->g.n_inputs; k++)
         c->dx[k] = (sink){node->edge[k] < 0 ? NULL : w->delta[node->edge[k]], e->p->node[node->input[k]].value_stride};
     c->dw = w->dw + node->weight_at;
+}
+
+/* Whether a step of one sample leaves the gradient of this layer unwritten. */
+static int applies(const engine *e, const plan_node *node) { return node->kind->apply && e->rule->plain; }
+
+const char *engine_loop(const engine *e, int i, enum pass pass)
+{
+    const plan_node *node = &e->p->node[i];
+    const geometry *pool = node->pool < 0 ? NULL : &e->p->node[node->pool].g;
+    return node->kind->loop ? node->kind->loop(&node->g, pool, e->batch == 1 ? 1 : e->chunk, pass) : NULL;
 }
 
 double engine_time(engine *e, int i, enum pass pass, long rounds)
 {
     const plan_node *node = &e->p->node[i];
     worker *w = e->worker[0];
+    const int unwritten = e->batch == 1 && applies(e, node);
+    if (unwritten && pass == PASS_WEIGHT_GRADIENT)
+        return -1;
     call c;
-    if (pass == PASS_FORWARD || pass == PASS_UPDATE)
+    if (pass == PASS_FORWARD)
         describe_call(e, w, i, e->chunk, &c);
     else
         describe_backward(e, w, i, e->chunk, 1, &c);
+    if (unwritten)
+        c.dw = NULL;
     if (pass == PASS_WEIGHT_GRADIENT)
         for (int k = 0; k < node->g.n_inputs; k++)
             c.dx[k].p = NULL;
@@ -242,6 +281,9 @@ double engine_time(engine *e, int i, enum pass pass, long rounds)
     for (long r = 0; r < rounds; r++)
         if (pass == PASS_FORWARD)
             node->kind->forward(&node->g, &c);
+        else if (pass == PASS_UPDATE && unwritten)
+            shared_apply(&e->shared, node->kind, &node->g, &c, node->weight_at, node->weight_at, node->g.weight_size, 0,
+                         w->own);
         else if (pass == PASS_UPDATE)
             shared_update(&e->shared, e->rule, node->weight_at, node->g.weight_size, w->dw, 0, w->own);
         else
@@ -278,10 +320,17 @@ static void backward(const engine *e, worker *w, int n, int first, int last)
                 e->p->isa->add(shape_size(node->g.out), dy + (size_t)s * node->value_stride,
                                w->delta[d] + (size_t)s * node->value_stride);
         call c;
-        describe_backward(e, w, i, n, first, &c);
-        node->kind->backward(&node->g, &c);
+        if (!node->skipped) {
+            describe_backward(e, w, i, n, first, &c);
+            if (publishes && first && last && n == 1 && applies(e, node)) {
+                c.dw = NULL;
+                w->unwritten = &c;
+            }
+            node->kind->backward(&node->g, &c);
+        }
         if (publishes && last)
             layer_done(e, w, i);
+        w->unwritten = NULL;
     }
 }
 

@@ -41,6 +41,7 @@ typedef struct {
     uint8_t *pending;   /* per stripe: 1 while its gradient waits for publication */
     int n_pending;
     int *label;         /* of the chunk */
+    const call *unwritten; /* the backward call of the layer being published if its gradient is not in dw */
     tally count;
 } worker;
 
@@ -96,13 +97,16 @@ void engine_stop(engine *e);
 void engine_clear(engine *e);
 int64_t engine_position(const engine *e);
 /* Seconds per sample of one pass of one layer, on what the last phase with worker 0 left in its buffers (run GRADIENTS
- * first); the mean of `rounds` calls. For benchmarks. */
-enum pass { PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE };
+ * first); the mean of `rounds` calls; -1 where training has no such pass. For benchmarks. */
+/* The loop that the pass takes, in words; NULL: it has only one. */
+const char *engine_loop(const engine *e, int node, enum pass pass);
 double engine_time(engine *e, int node, enum pass pass, long rounds);
 size_t engine_worker_bytes(const plan *p, int n_stripes, int chunk);
 
 /* For strategies: publishes one stripe of the worker's gradient; the caller holds it or is alone. */
 void publish_stripe(worker *w, int stripe);
+/* For strategies: the stripe will be published after layer_done has returned. */
+void postpone_stripe(worker *w, int stripe);
 /* Waiting: a moment; or as long as it takes another thread to get this core. */
 void wait_briefly(void);
 void wait_for_core(void);

@@ -85,10 +85,10 @@ int plan_add(plan *p, const char *kind, int n_inputs, const int *input, int chan
     return p->n_nodes++;
 }
 
-static void add_edge(plan *p, int node)
+static void add_edge(plan *p, int node, int reader)
 {
     plan_node *n = &p->node[node];
-    p->edge[p->n_edges] = (plan_edge){node, -1};
+    p->edge[p->n_edges] = (plan_edge){node, reader, -1};
     if (n->n_deltas++)
         p->edge[n->last_delta].next = p->n_edges;
     else
@@ -105,7 +105,7 @@ int plan_finish(plan *p, int output)
     if (!p->edge)
         return -1;
     p->output = output;
-    add_edge(p, output); /* the loss */
+    add_edge(p, output, -1); /* the loss */
     for (int i = 0; i < p->n_nodes; i++) {
         plan_node *n = &p->node[i];
         n->value_stride = round_up(shape_size(n->g.out), LANES) + SLACK;
@@ -121,8 +121,18 @@ int plan_finish(plan *p, int output)
             /* without parameters before it an input wants no gradient; without consumers a node sends none */
             if (n->needs_gradient && n->n_deltas && p->node[n->input[k]].needs_gradient) {
                 n->edge[k] = p->n_edges;
-                add_edge(p, n->input[k]);
+                add_edge(p, n->input[k], i);
             }
         }
+    for (int i = 1; i < p->n_nodes; i++) {
+        plan_node *n = &p->node[i];
+        const int reader = n->n_deltas == 1 ? p->edge[n->first_delta].reader : -1;
+        n->pool = -1;
+        if (n->kind->takes_winners && reader >= 0 && p->node[reader].kind->gives_winners &&
+            p->node[reader].kind->gives_winners(&p->node[reader].g)) {
+            n->pool = reader;
+            p->node[reader].skipped = 1;
+        }
+    }
     return 0;
 }

@@ -14,12 +14,15 @@ typedef struct {
     int n_deltas;           /* consumers that send it a gradient, the loss included */
     int first_delta;        /* the sum ends up in this buffer */
     int last_delta;
+    int pool;               /* the max-pooling behind it that hands its winners through; -1: none */
+    int skipped;            /* it is such a max-pooling: its backward is not called */
     size_t weight_at;       /* floats from the start of the weight vector */
     size_t value_stride;    /* floats per sample of its output and of each of its deltas */
 } plan_node;
 
 typedef struct {
     int node;     /* whose output the gradient is of */
+    int reader;   /* who forms it; -1: the loss */
     int next;     /* next delta of the same node, -1: none */
 } plan_edge;
 

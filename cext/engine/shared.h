@@ -11,6 +11,7 @@
 #ifndef CHAOS_SHARED_H
 #define CHAOS_SHARED_H
 
+#include "layers/layer.h"
 #include "updates/update.h"
 #include <stdint.h>
 
@@ -67,6 +68,20 @@ static inline void shared_update(shared_weights *s, const update_kind *rule, siz
 #else
     (void)own;
     rule->apply(n, s->w + at, dw + at, lr);
+#endif
+}
+
+/* The same for a gradient that the layer at `block` applies without writing it down. */
+static inline void shared_apply(shared_weights *s, const layer_kind *kind, const geometry *g, const call *c, size_t block,
+                                size_t at, size_t n, float lr, float *own)
+{
+#if CHAOS_CAREFUL
+    racy_copy(own + at, s->w + at, n);
+    kind->apply(g, c, at - block, n, own + block, lr);
+    racy_copy(s->w + at, own + at, n);
+#else
+    (void)own;
+    kind->apply(g, c, at - block, n, s->w + block, lr);
 #endif
 }
 

@@ -29,6 +29,6 @@ KERNEL const char *elementwise_set_up(geometry *g)
                 vstore(c->dx[0].p + (size_t)n * c->dx[0].stride + i, times_dy);                                           \
             }                                                                                                             \
     }                                                                                                                     \
-    static const layer_kind layer_##id = {#id, 0, elementwise_set_up, NULL, id##_forward, id##_backward};
+    static const layer_kind layer_##id = {#id, 0, elementwise_set_up, NULL, id##_forward, id##_backward, NULL, 0, NULL, NULL};
 
 #endif

@@ -30,4 +30,4 @@ KERNEL void flatten_backward(const geometry *g, const call *c)
     }
 }
 
-static const layer_kind layer_flatten = {"flatten", 0, flatten_set_up, NULL, flatten_forward, flatten_backward};
+static const layer_kind layer_flatten = {"flatten", 0, flatten_set_up, NULL, flatten_forward, flatten_backward, NULL, 0, NULL, NULL};

@@ -49,9 +49,18 @@ typedef struct {
     sink keep;          /* keep_size floats per sample */
     float *scratch;
     source dy;          /* backward only, from here on */
+    /* If not NULL: the layer's only reader is this max-pooling, which hands its own dy through: entry won[q] of window q
+     * has the gradient dy[q], all others have none. Only kinds that take winners are called so. */
+    const geometry *pool;
+    struct {
+        const int32_t *p;
+        size_t stride;
+    } won;
     sink dx[MAX_INPUTS]; /* always overwritten */
-    float *dw;           /* gradient block, laid out as w; its padding stays zero */
+    float *dw;           /* gradient block, laid out as w; its padding stays zero. NULL: `apply` will be used instead */
 } call;
+
+enum pass { PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE };
 
 typedef struct {
     const char *name;
@@ -62,6 +71,14 @@ typedef struct {
     ptrdiff_t (*locate)(const geometry *g, int k, ptrdiff_t i);
     void (*forward)(const geometry *g, const call *c);
     void (*backward)(const geometry *g, const call *c);
+    /* Whether backward can be replaced by handing dy and the winners (kept in `keep`) to the layer before; may be NULL. */
+    int (*gives_winners)(const geometry *g);
+    int takes_winners;
+    /* NULL, or: after a backward call with one sample and without dw, w[i] -= lr * gradient[i] for i in [from, from + n),
+     * multiples of LANES. For gradients that are cheaper to apply than to write down. */
+    void (*apply)(const geometry *g, const call *c, size_t from, size_t n, float *w, float lr);
+    /* NULL, or: the loop that a pass over n samples takes, in words, for benchmarks; `pool` as in call. */
+    const char *(*loop)(const geometry *g, const geometry *pool, int n, enum pass pass);
 } layer_kind;
 
 #endif

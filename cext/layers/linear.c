@@ -52,6 +52,7 @@ KERNEL void linear_forward(const geometry *g, const call *c)
 {
     const size_t in = linear_inputs(g), pad = linear_pad(g);
     const float *bias = c->w + in * pad;
+    const ptrdiff_t whole = 0;
     const int out = g->out.c, wide = c->n == 1 ? LINEAR_WIDE : MAX_V;
     for (int o = 0, left = (out + VW - 1) / VW; left > 0;) {
         const int v = even_block(left, wide), tail = v == left ? out - o - (v - 1) * VW : VW;
@@ -74,7 +75,7 @@ KERNEL void linear_forward(const geometry *g, const call *c)
                 ptrdiff_t at[MAX_P];
                 for (int i = 0; i < rows; i++)
                     at[i] = (ptrdiff_t)((size_t)(n + i) * c->x[0].stride);
-                multiply_tile[v][rows](c->x[0].p, at, 1, 0, (int)in, w, pad, b, y + (size_t)n * c->y.stride,
+                multiply_tile[v][rows](c->x[0].p, at, 1, &whole, (int)in, w, pad, b, y + (size_t)n * c->y.stride,
                                        c->y.stride, tail);
                 n += rows;
             }
@@ -84,14 +85,31 @@ KERNEL void linear_forward(const geometry *g, const call *c)
     }
 }
 
+/* dy of a sample with zeros behind it up to the padded length. */
+INLINE const float *linear_dy(const geometry *g, const call *c, int n)
+{
+    memset(c->scratch, 0, linear_pad(g) * sizeof(float));
+    return memcpy(c->scratch, c->dy.p + (size_t)n * c->dy.stride, (size_t)g->out.c * sizeof(float));
+}
+
+/* The gradient of one sample has rank one, its rows are multiples of dy: applying it saves writing and reading a matrix. */
+KERNEL void linear_apply(const geometry *g, const call *c, size_t from, size_t n, float *w, float lr)
+{
+    const size_t in = linear_inputs(g), pad = linear_pad(g);
+    const float *dy = linear_dy(g, c, 0);
+    for (size_t i = from / pad, o = from % pad, end = from + n; from < end; i++, o = 0) {
+        const vec step = vset(-lr * (i < in ? c->x[0].p[i] : (float)g->option[LINEAR_BIAS]));
+        for (; o < pad && from < end; o += VW, from += VW)
+            vstore(w + from, vload(w + from) + step * vload(dy + o));
+    }
+}
+
 KERNEL void linear_weight_gradient(const geometry *g, const call *c)
 {
     const size_t in = linear_inputs(g), pad = linear_pad(g);
     const int out = g->out.c;
-    if (c->n == 1 && c->first) { /* rank one: the rows of dw are multiples of dy */
-        float *dy = c->scratch;
-        memset(dy, 0, pad * sizeof(float));
-        memcpy(dy, c->dy.p, (size_t)out * sizeof(float));
+    if (c->n == 1 && c->first) {
+        const float *dy = linear_dy(g, c, 0);
         for (size_t i = 0; i < in; i++) {
             vec a = vset(c->x[0].p[i]);
             for (size_t o = 0; o < pad; o += VW)
@@ -139,10 +157,8 @@ INLINE void linear_rows(const float *w, size_t pad, const float *dy, float *dx, 
 KERNEL void linear_data_gradient(const geometry *g, const call *c)
 {
     const size_t in = linear_inputs(g), pad = linear_pad(g);
-    float *dy = c->scratch;
     for (int n = 0; n < c->n; n++) {
-        memset(dy, 0, pad * sizeof(float));
-        memcpy(dy, c->dy.p + (size_t)n * c->dy.stride, (size_t)g->out.c * sizeof(float));
+        const float *dy = linear_dy(g, c, n);
         float *dx = c->dx[0].p + (size_t)n * c->dx[0].stride;
         size_t i = 0;
         for (; i + VW <= in; i += VW)
@@ -154,9 +170,21 @@ KERNEL void linear_data_gradient(const geometry *g, const call *c)
 
 KERNEL void linear_backward(const geometry *g, const call *c)
 {
-    linear_weight_gradient(g, c);
+    if (c->dw)
+        linear_weight_gradient(g, c);
     if (c->dx[0].p)
         linear_data_gradient(g, c);
 }
 
-static const layer_kind layer_linear = {"linear", 2, linear_set_up, linear_locate, linear_forward, linear_backward};
+KERNEL const char *linear_loop(const geometry *g, const geometry *pool, int n, enum pass pass)
+{
+    switch (pass) {
+    case PASS_FORWARD: return n == 1 ? "one row" : "tiles";
+    case PASS_WEIGHT_GRADIENT: return n == 1 ? "left to the update" : "tiles";
+    case PASS_BACKWARD: return "dot products";
+    default: return n == 1 ? "rank one" : NULL;
+    }
+}
+
+static const layer_kind layer_linear = {"linear", 2, linear_set_up, linear_locate, linear_forward, linear_backward, NULL,
+                                        0, linear_apply, linear_loop};

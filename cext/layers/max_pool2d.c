@@ -18,9 +18,9 @@ KERNEL const char *max_pool2d_set_up(geometry *g)
     return NULL;
 }
 
-KERNEL void max_pool2d_forward(const geometry *g, const call *c)
+INLINE void pool_forward(const int kh, const int kw, const geometry *g, const call *c)
 {
-    const int kh = g->option[POOL_KH], kw = g->option[POOL_KW], sh = g->option[POOL_SH], sw = g->option[POOL_SW];
+    const int sh = g->option[POOL_SH], sw = g->option[POOL_SW];
     const size_t C = (size_t)g->in[0].c, row = (size_t)g->in[0].w * C;
     for (int n = 0; n < c->n; n++) {
         float *y = c->y.p + (size_t)n * c->y.stride;
@@ -31,18 +31,31 @@ KERNEL void max_pool2d_forward(const geometry *g, const call *c)
                 for (size_t k = 0; k < C; k += VW) {
                     vec best = vload(x + k);
                     ivec which = iset(0);
-                    for (int a = 0, number = 0; a < kh; a++)
-                        for (int b = 0; b < kw; b++, number++) {
+#pragma GCC unroll 3
+                    for (int a = 0; a < kh; a++)
+#pragma GCC unroll 3
+                        for (int b = 0; b < kw; b++) {
                             vec v = vload(x + (size_t)a * row + (size_t)b * C + k);
                             ivec better = ~(v <= best); /* a NaN wins and is not hidden */
                             best = vselect(better, v, best);
-                            which = (iset(number) & better) | (which & ~better);
+                            which = (iset(a * kw + b) & better) | (which & ~better);
                         }
                     vstore(y + k, best);
                     istore(won + k, which);
                 }
             }
     }
+}
+
+KERNEL void max_pool2d_forward(const geometry *g, const call *c)
+{
+    const int kh = g->option[POOL_KH], kw = g->option[POOL_KW];
+    if (kh == 2 && kw == 2)
+        pool_forward(2, 2, g, c);
+    else if (kh == 3 && kw == 3)
+        pool_forward(3, 3, g, c);
+    else
+        pool_forward(kh, kw, g, c);
 }
 
 KERNEL void max_pool2d_backward(const geometry *g, const call *c)
@@ -77,5 +90,12 @@ KERNEL void max_pool2d_backward(const geometry *g, const call *c)
     }
 }
 
+/* Windows must not overlap, and be large enough for the winners to be few. */
+KERNEL int max_pool2d_gives_winners(const geometry *g)
+{
+    const int *o = g->option;
+    return o[POOL_SH] >= o[POOL_KH] && o[POOL_SW] >= o[POOL_KW] && o[POOL_KH] * o[POOL_KW] >= 3;
+}
+
 static const layer_kind layer_max_pool2d = {"max_pool2d", 0, max_pool2d_set_up, NULL, max_pool2d_forward,
-                                            max_pool2d_backward};
+                                            max_pool2d_backward, max_pool2d_gives_winners, 0, NULL, NULL};

@@ -33,6 +33,19 @@ INLINE void vstore_n(float *p, vec v, int n)
 #endif
 }
 
+/* The first n lanes, the others 0. */
+INLINE vec vload_n(const float *p, int n)
+{
+#if VW == 16
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)(0xffffu >> (16 - n)), p);
+#else
+    float lane[VW] = {0};
+    for (int i = 0; i < n; i++)
+        lane[i] = p[i];
+    return vload(lane);
+#endif
+}
+
 /* mask lanes are 0 or -1 */
 INLINE vec vselect(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
 INLINE vec vmax(vec a, vec b) { return vselect(a > b, a, b); }
@@ -55,6 +68,27 @@ INLINE int vpack_nonzero(const float *from, int n, int first, float *value, int3
         value[found] = from[i];
         number[found] = first + i;
         found += from[i] != 0;
+    }
+    return found;
+#endif
+}
+
+/* The same for the lanes in which which[] is `wanted`. */
+INLINE int vpack_equal(const int32_t *which, int wanted, const float *from, int n, int first, float *value, int32_t *number)
+{
+#if VW == 16
+    const __mmask16 mask = _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(which), _mm512_set1_epi32(wanted)) &
+                           (__mmask16)(0xffffu >> (16 - n));
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    _mm512_storeu_ps(value, _mm512_maskz_compress_ps(mask, (__m512)vload(from)));
+    _mm512_storeu_si512(number, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(lanes, _mm512_set1_epi32(first))));
+    return __builtin_popcount(mask);
+#else
+    int found = 0;
+    for (int i = 0; i < n; i++) {
+        value[found] = from[i];
+        number[found] = first + i;
+        found += which[i] == wanted;
     }
     return found;
 #endif

@@ -19,12 +19,12 @@ INLINE int even_block(int left, int most)
     return (left + blocks - 1) / blocks;
 }
 
-/* y[p][o] = bias[o] + sum over k < K, r < R of x[at[p] + k*x_row + r] * w[(k*R + r)*w_row + o] for V*VW outputs o, of
+/* y[p][o] = bias[o] + sum over k < K, r < R of x[at[p] + run[k] + r] * w[(k*R + r)*w_row + o] for V*VW outputs o, of
  * which the last vector keeps `tail` lanes. */
-typedef void multiply_fn(const float *x, const ptrdiff_t *at, int K, ptrdiff_t x_row, int R, const float *w, size_t w_row,
+typedef void multiply_fn(const float *x, const ptrdiff_t *at, int K, const ptrdiff_t *run, int R, const float *w, size_t w_row,
                          const float *bias, float *y, size_t y_step, int tail);
 
-INLINE void multiply(const int P, const int V, const float *x, const ptrdiff_t *at, int K, ptrdiff_t x_row, int R,
+INLINE void multiply(const int P, const int V, const float *x, const ptrdiff_t *at, int K, const ptrdiff_t *run, int R,
                      const float *w, size_t w_row, const float *bias, float *y, size_t y_step, int tail)
 {
     vec acc[MAX_P][MAX_V];
@@ -37,7 +37,7 @@ INLINE void multiply(const int P, const int V, const float *x, const ptrdiff_t *
         const float *from[MAX_P];
 #pragma GCC unroll 8
         for (int p = 0; p < P; p++)
-            from[p] = x + at[p] + k * x_row;
+            from[p] = x + at[p] + run[k];
         for (int r = 0; r < R; r++) {
             vec b[MAX_V];
 #pragma GCC unroll 4
@@ -116,10 +116,13 @@ INLINE void outer(const int P, const int V, const pixel_walk *walk, ptrdiff_t x_
         }
 }
 
-/* to[0 .. G*VW) += sum over q < n of value[q] * rows[at[q] * step ...]: a weighted sum of rows, kept in registers. */
-typedef void gather_fn(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to);
+/* to[0 .. G*VW) (fresh ? = : +=) sum over q < n of value[q] * rows[at[q] * step ...]: a weighted sum of rows, kept in
+ * registers. */
+typedef void gather_fn(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,
+                       int fresh);
 
-INLINE void gather(const int G, int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to)
+INLINE void gather(const int G, int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,
+                   int fresh)
 {
     vec acc[MAX_G];
 #pragma GCC unroll 12
@@ -133,15 +136,18 @@ INLINE void gather(const int G, int n, const float *value, const int32_t *at, co
             acc[g] += a * vload(row + g * VW);
     }
 #pragma GCC unroll 12
-    for (int g = 0; g < G; g++)
-        vstore(to + g * VW, vload(to + g * VW) + acc[g]);
+    for (int g = 0; g < G; g++) {
+        if (!fresh)
+            acc[g] += vload(to + g * VW);
+        vstore(to + g * VW, acc[g]);
+    }
 }
 
 #define TILE(P, V)                                                                                                        \
-    KERNEL void multiply_##P##_##V(const float *x, const ptrdiff_t *at, int K, ptrdiff_t x_row, int R, const float *w,     \
+    KERNEL void multiply_##P##_##V(const float *x, const ptrdiff_t *at, int K, const ptrdiff_t *run, int R, const float *w,     \
                                    size_t w_row, const float *bias, float *y, size_t y_step, int tail)                    \
     {                                                                                                                     \
-        multiply(P, V, x, at, K, x_row, R, w, w_row, bias, y, y_step, tail);                                              \
+        multiply(P, V, x, at, K, run, R, w, w_row, bias, y, y_step, tail);                                              \
     }                                                                                                                     \
     KERNEL void outer_##P##_##V(const pixel_walk *walk, ptrdiff_t x_at, int o_at, float *dw, size_t w_row, int first,      \
                                 int tail)                                                                                 \
@@ -149,9 +155,10 @@ INLINE void gather(const int G, int n, const float *value, const int32_t *at, co
         outer(P, V, walk, x_at, o_at, dw, w_row, first, tail);                                                            \
     }
 #define GATHER(G)                                                                                                         \
-    KERNEL void gather_##G(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to)       \
+    KERNEL void gather_##G(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,       \
+                           int fresh)                                                                                     \
     {                                                                                                                     \
-        gather(G, n, value, at, rows, step, to);                                                                          \
+        gather(G, n, value, at, rows, step, to, fresh);                                                                   \
     }
 TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1) TILE(7, 1) TILE(8, 1)
 TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)
@@ -177,6 +184,15 @@ GATHER(1) GATHER(2) GATHER(3) GATHER(4) GATHER(5) GATHER(6) GATHER(7) GATHER(8) 
     {0, f##_1_3, f##_2_3, f##_3_3, f##_4_3} }
 #endif
 static multiply_fn *const multiply_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(multiply);
+
+/* Half a vector of outputs costs half where 512-bit operations run in two steps (Zen 4), and no more elsewhere: the AVX-512
+ * kernels borrow the one-vector tiles of AVX2 for a remainder of up to 8 outputs. */
+#if VW == 8
+multiply_fn *const multiply_half_tile[MAX_P + 1] = {0, multiply_1_1, multiply_2_1, multiply_3_1, multiply_4_1, multiply_5_1,
+    multiply_6_1, multiply_7_1, multiply_8_1};
+#elif VW == 16
+extern multiply_fn *const multiply_half_tile[MAX_P + 1];
+#endif
 static outer_fn *const outer_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(outer);
 static gather_fn *const gather_tile[MAX_G + 1] = {0, gather_1, gather_2, gather_3, gather_4, gather_5, gather_6,
     gather_7, gather_8, gather_9, gather_10, gather_11, gather_12};

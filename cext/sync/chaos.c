@@ -1,9 +1,9 @@
 /* Controlled Hogwild with arbitrary order of synchronisation (Viebke et al. 2017).
  *
  * A layer's gradient is gathered privately and published when the layer's back-propagation is complete, stripe by stripe:
- * a stripe that is busy is passed over and visited again after the next layer, and at the latest before its gradient
- * buffer is needed again. Writers exclude each other per stripe, so no update is lost; readers never wait. Each worker
- * starts its walk at a stripe of its own. */
+ * a stripe that is busy is passed over and visited again before every further layer, and at the latest before its own
+ * gradient buffer is needed again. Writers exclude each other per stripe, so no update is lost; readers never wait. Each
+ * worker starts its walk at a stripe of its own. */
 #include "sync.h"
 
 static int try_publish(worker *w, int k)
@@ -50,22 +50,20 @@ static void settle(worker *w, int from, int to)
 static void layer_begin(worker *w, int node, int from, int to)
 {
     (void)node;
-    if (w->n_pending)
+    if (w->n_pending) {
+        try_pending(w, 0, w->e->shared.n_stripes);
         settle(w, from, to);
+    }
 }
 
 static void layer_done(worker *w, int node, int from, int to)
 {
     (void)node;
-    if (w->n_pending)
-        try_pending(w, 0, w->e->shared.n_stripes);
     const int n = to - from, start = (int)((int64_t)w->id * n / w->e->n_workers);
     for (int i = 0; i < n; i++) {
         const int k = from + (start + i) % n;
-        if (!try_publish(w, k)) {
-            w->pending[k] = 1;
-            w->n_pending++;
-        }
+        if (!try_publish(w, k))
+            postpone_stripe(w, k);
     }
 }
 

@@ -7,4 +7,4 @@ KERNEL void sgd_apply(size_t n, float *restrict w, const float *restrict dw, flo
         vstore(w + i, vload(w + i) + step * vload(dw + i));
 }
 
-static const update_kind update_sgd = {"sgd", sgd_apply};
+static const update_kind update_sgd = {"sgd", sgd_apply, 1};

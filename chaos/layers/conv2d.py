@@ -14,8 +14,9 @@ from .base import Layer, pair, whole
 class Conv2d(Layer):
     """Two-dimensional cross-correlation, as ``torch.nn.Conv2d``; the number of input channels is inferred.
 
-    y[o, i, j] = bias[o] + sum over c, a, b of weight[o, c, a, b] * x[c, i*stride + a - top, j*stride + b - left],
-    where x is 0 outside the image. Output size: floor((size + padding before and after - kernel) / stride) + 1.
+    y[o, i, j] = bias[o] + sum over c, a, b of weight[o, c, a, b] * x[c, i*stride + a*dilation - top, j*stride + b*dilation -
+    left], where x is 0 outside the image and c runs over the channels of o's group. Output size:
+    floor((size + padding before and after - dilation * (kernel - 1) - 1) / stride) + 1.
 
     Parameters
     ----------
@@ -25,6 +26,11 @@ class Conv2d(Layer):
     padding : int, (int, int), "same" or "valid"
         Zeros on both sides; "same" keeps the size (stride 1 only; the odd zero of an even kernel comes after, as in
         PyTorch), "valid" is 0.
+    dilation : int or (int, int)
+        Distance between the entries of the kernel.
+    groups : int
+        The channels are divided into this many groups, each with a convolution of its own; as many groups as channels give
+        a depthwise convolution.
     bias : bool
     """
 
@@ -32,6 +38,8 @@ class Conv2d(Layer):
     kernel_size: int | tuple[int, int]
     stride: int | tuple[int, int] = 1
     padding: int | tuple[int, int] | str = 0
+    dilation: int | tuple[int, int] = 1
+    groups: int = 1
     bias: bool = True
 
     kind: ClassVar[str] = "conv2d"
@@ -42,6 +50,9 @@ class Conv2d(Layer):
         whole("Conv2d: out_channels", self.out_channels)
         pair("Conv2d: kernel_size", self.kernel_size)
         pair("Conv2d: stride", self.stride)
+        pair("Conv2d: dilation", self.dilation)
+        if self.out_channels % whole("Conv2d: groups", self.groups):
+            raise ValueError(f"Conv2d: out_channels={self.out_channels} is no multiple of groups={self.groups}")
         if isinstance(self.padding, str):
             if self.padding not in ("same", "valid"):
                 raise ValueError(f"Conv2d: padding must be numbers, 'same' or 'valid', not {self.padding!r}")
@@ -55,7 +66,7 @@ class Conv2d(Layer):
         if self.padding == "valid":
             return 0, 0, 0, 0
         if self.padding == "same":
-            (h, w) = (k - 1 for k in pair("kernel_size", self.kernel_size))
+            h, w = ((k - 1) * d for k, d in zip(pair("", self.kernel_size), pair("", self.dilation), strict=True))
             return h // 2, h - h // 2, w // 2, w - w // 2
         h, w = pair("padding", self.padding, 0)
         return h, h, w, w
@@ -64,22 +75,26 @@ class Conv2d(Layer):
         (shape,) = shapes
         if len(shape) != 3:
             raise ValueError(f"{self} needs images (c, h, w), its input has shape {shape}")
+        if shape[0] % self.groups:
+            raise ValueError(f"{self} on input of shape {shape}: the channels are no multiple of groups={self.groups}")
         sizes = []
         pads = self._pads()
         for axis, side in enumerate(("height", "width")):
             size, kernel = shape[1 + axis], pair("", self.kernel_size)[axis]
             pad, stride = pads[2 * axis] + pads[2 * axis + 1], pair("", self.stride)[axis]
-            if size + pad < kernel:
+            reach = pair("", self.dilation)[axis] * (kernel - 1) + 1
+            if size + pad < reach:
                 raise ValueError(f"{self} does not fit its input of shape {shape}: output {side} = floor(({size} + {pad} "
-                                 f"- {kernel}) / {stride}) + 1 < 1")
-            sizes.append((size + pad - kernel) // stride + 1)
+                                 f"- {reach}) / {stride}) + 1 < 1")
+            sizes.append((size + pad - reach) // stride + 1)
         return self.out_channels, *sizes
 
     def core_options(self, *shapes):
-        return self.out_channels, (*pair("", self.kernel_size), *pair("", self.stride), *self._pads(), int(self.bias))
+        return self.out_channels, (*pair("", self.kernel_size), *pair("", self.stride), *self._pads(), int(self.bias),
+                                   *pair("", self.dilation), self.groups)
 
     def parameter_shapes(self, *shapes):
-        found = {"weight": (self.out_channels, shapes[0][0], *pair("", self.kernel_size))}
+        found = {"weight": (self.out_channels, shapes[0][0] // self.groups, *pair("", self.kernel_size))}
         if self.bias:
             found["bias"] = (self.out_channels,)
         return found
@@ -88,28 +103,38 @@ class Conv2d(Layer):
         return int(np.prod(self.output_shape(*shapes)) * np.prod(self.parameter_shapes(*shapes)["weight"][1:]))
 
     def _patches(self, x):
-        """View (n, c, i, j, a, b) of the padded input."""
+        """View (n, group, c, i, j, a, b) of the padded input."""
         top, bottom, left, right = self._pads()
         x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
-        sh, sw = pair("", self.stride)
-        windows = np.lib.stride_tricks.sliding_window_view(x, pair("", self.kernel_size), axis=(2, 3))
-        return windows[:, :, ::sh, ::sw]
+        (sh, sw), (dh, dw), (kh, kw) = (pair("", v) for v in (self.stride, self.dilation, self.kernel_size))
+        reach = (kh - 1) * dh + 1, (kw - 1) * dw + 1
+        windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(2, 3))[:, :, ::sh, ::sw, ::dh, ::dw]
+        return windows.reshape(len(x), self.groups, -1, *windows.shape[2:])
+
+    def _grouped(self, weight):
+        return weight.reshape(self.groups, -1, *weight.shape[1:])
 
     def forward(self, inputs, params):
-        y = np.einsum("ncijab,ocab->noij", self._patches(inputs[0]), params["weight"], optimize=True)
+        y = np.einsum("ngcijab,gocab->ngoij", self._patches(inputs[0]), self._grouped(params["weight"]), optimize=True)
+        y = y.reshape(len(y), self.out_channels, *y.shape[3:])
         return y + params["bias"][:, None, None] if self.bias else y
 
     def backward(self, inputs, params, y, dy):
-        x, weight = inputs[0], params["weight"]
-        grads = {"weight": np.einsum("noij,ncijab->ocab", dy, self._patches(x), optimize=True)}
+        x, weight = inputs[0], self._grouped(params["weight"])
+        grouped = dy.reshape(len(dy), self.groups, -1, *dy.shape[2:])
+        grads = {"weight": np.einsum("ngoij,ngcijab->gocab", grouped, self._patches(x),
+                                     optimize=True).reshape(params["weight"].shape)}
         if self.bias:
             grads["bias"] = dy.sum((0, 2, 3))
         top, bottom, left, right = self._pads()
         n, c, h, w = x.shape
-        frame = np.zeros((n, c, h + top + bottom, w + left + right), dy.dtype)
-        (sh, sw), (kh, kw), (oh, ow) = pair("", self.stride), weight.shape[2:], dy.shape[2:]
-        for a in range(kh):
-            for b in range(kw):
-                part = np.einsum("noij,oc->ncij", dy, weight[:, :, a, b])
-                frame[:, :, a:a + sh * (oh - 1) + 1:sh, b:b + sw * (ow - 1) + 1:sw] += part
+        frame = np.zeros((n, self.groups, c // self.groups, h + top + bottom, w + left + right), dy.dtype)
+        (sh, sw), (dh, dw), (oh, ow) = pair("", self.stride), pair("", self.dilation), dy.shape[2:]
+        for a in range(weight.shape[3]):
+            for b in range(weight.shape[4]):
+                part = np.einsum("ngoij,goc->ngcij", grouped, weight[..., a, b])
+                rows, columns = (slice(k * d, k * d + s * (size - 1) + 1, s) for k, d, s, size in
+                                 ((a, dh, sh, oh), (b, dw, sw, ow)))
+                frame[..., rows, columns] += part
+        frame = frame.reshape(n, c, *frame.shape[3:])
         return [frame[:, :, top:top + h, left:left + w]], grads

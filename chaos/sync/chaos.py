@@ -6,7 +6,7 @@ class Chaos:
 
     A worker reads weights on demand, whatever is there. It gathers the gradient of a layer privately and publishes it when
     the layer's back-propagation is complete, stripe by stripe (16 KiB): a stripe that another worker is writing is passed
-    over and visited again after the next layer, at the latest before its gradient buffer is needed again.
+    over and visited again before every further layer, at the latest before its gradient buffer is needed again.
 
     Promises: no update is lost (writers exclude each other per stripe); no worker waits in line; an update is at most one
     step of its own worker late; one worker equals `sequential` bit for bit. With several workers the order of updates,

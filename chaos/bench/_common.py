@@ -1,0 +1,184 @@
+"""What the benchmarks have in common: machine record, peak, data, check, phases. For the files of this folder."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from .. import _core, data, reference
+from ..errors import ChaosError, DataNotFound
+from ..info import info
+from ..models import MODELS
+from ..network import Network
+
+CHECKED_IMAGES = 4
+ATTEMPTS = 3
+TOLERANCE = 2e-5  # of float32 gradients, relative to the largest of their parameter
+MOST_TOGETHER = 8  # images that pass through the layers together, whatever the batch size (MAX_CHUNK of the core)
+MOST_IMAGES = 1 << 24  # per update
+RATE = 1e-4  # small: the time does not depend on it, and random labels must not make the training diverge
+PEAK_SECONDS = 0.05
+RANDOM_IMAGES = 10_000
+
+
+def machine():
+    """What a measurement has to name: processor, cores, versions, commit (None outside git), load, date."""
+    facts = info()
+    root = Path(__file__).resolve().parent.parent.parent
+    commit = None
+    if (root / ".git").exists():
+        try:
+            answer = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty"],
+                                    capture_output=True, text=True, timeout=10)
+            commit = answer.stdout.strip() or None
+        except (OSError, subprocess.TimeoutExpired):
+            pass
+    return {"cpu": facts["topology"]["cpu"], "cores": facts["topology"]["cores"],
+            "logical_cpus": facts["topology"]["logical_cpus"], "workers": facts["workers"],
+            "platform": facts["platform"], "chaos": facts["chaos"], "commit": commit, "build": facts["build"],
+            "python": facts["python"], "numpy": facts["numpy"], "load_average": load_average(),
+            "date": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def peak_gflops(cores=1, isa=None, seconds=PEAK_SECONDS):
+    """Multiply-add rate in GFLOP/s of so many cores working at the same time."""
+    with ThreadPoolExecutor(cores) as pool:
+        return sum(pool.map(lambda _: _core.fma_gflops(isa, seconds), range(cores)))
+
+
+def load_average():
+    """Processes that wanted a core during the last minute, None where the system does not say."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+@contextlib.contextmanager
+def instruction_set(isa=None):
+    """Makes plans for the named instruction set (None: the one in force) meanwhile; gives its name."""
+    before = _core.get_isa()
+    _core.set_isa(isa or before)
+    try:
+        yield isa or before
+    finally:
+        _core.set_isa(before)
+
+
+def need_numbers(seconds, repeats, batch_size=1, longest=1e6):
+    """ValueError unless the arguments that all benchmarks have are possible."""
+    if not 0 < seconds <= longest:
+        raise ValueError(f"seconds must be more than 0 and at most {longest:g}, not {seconds!r}")
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+        raise ValueError(f"repeats must be a whole number of at least 1, not {repeats!r}")
+    whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
+    if not whole or not 1 <= batch_size <= MOST_IMAGES:
+        raise ValueError(f"batch_size must be a whole number from 1 to {MOST_IMAGES}, not {batch_size!r}")
+
+
+def need_model(model):
+    """ValueError unless `model` is a network or a name in the zoo; its name."""
+    if not isinstance(model, str):
+        return "network"
+    if model not in MODELS:
+        raise ValueError(f"unknown model {model!r}; known: {', '.join(MODELS)}")
+    return model
+
+
+def build(model):
+    """A network to measure with: from the zoo, or a copy of the one given."""
+    if isinstance(model, str):
+        return MODELS[model](seed=0)
+    net = Network.from_config(model.config())
+    net.load_state_dict(model.state_dict())
+    return net
+
+
+def take_images(net, known=None):
+    """(name, uint8 images, labels) for a network: MNIST where it is on this machine, else the digits, where they fit;
+    else random. `known` keeps what was loaded."""
+    known = {} if known is None else known
+    classes = int(np.prod(net.output_shape))
+    key = net.input_shape, classes
+    if key not in known:
+        if len(net.input_shape) == 3 and net.input_shape[0] == 1 and classes >= 10:
+            try:
+                name, (train, _) = "mnist", data.load("mnist", size=net.input_shape[1:], download=False)
+            except DataNotFound:
+                name, (train, _) = "digits", data.load("digits", size=net.input_shape[1:])
+            known[key] = name, train.images, train.labels
+        else:
+            rng = np.random.default_rng(0)
+            known[key] = ("random", rng.integers(0, 256, (RANDOM_IMAGES, *net.input_shape), np.uint8),
+                          rng.integers(0, classes, RANDOM_IMAGES))
+    return known[key]
+
+
+def check(net, what, images, labels, batch_size=1):
+    """Holds the core's gradients to the definition in float64: what was found, or ChaosError where it deviates.
+
+    As many images at a time as later pass through the layers together, because the loops depend on that.
+    """
+    together = min(batch_size, MOST_TOGETHER)
+    count = -(-CHECKED_IMAGES // together) * together
+    for attempt in range(ATTEMPTS):
+        worst, where = -1.0, None
+        for at in range(attempt * count, (attempt + 1) * count, together):
+            for name, error in _deviations(net, images[at:at + together], labels[at:at + together]).items():
+                if error > worst:
+                    worst, where = error, name
+        if worst <= TOLERANCE:
+            return {"images": count, "gradient_error": worst, "tolerance": TOLERANCE}
+        # Other images: rounding may have picked another of two all but equal numbers in a max-pooling.
+    raise ChaosError(f"{what}: the {where} differs from the definition in float64 by {worst:.1e} of its size, allowed are "
+                     f"{TOLERANCE:.0e}; this is a bug, no time was taken")
+
+
+def _deviations(net, images, labels):
+    # Wrong labels: the gradients of a trained network for right ones may be nothing but rounding.
+    labels = (labels + 1) % int(np.prod(net.output_shape))
+    loss, gradients = net.loss_and_gradients(images, labels)
+    true_loss, true_gradients = reference.loss_and_gradients(net, images, labels)
+    found = {"loss": abs(loss - true_loss) / abs(true_loss)}
+    for name, wanted in true_gradients.items():
+        found[f"gradient of {name}"] = np.abs(gradients[name] - wanted).max() / max(np.abs(wanted).max(), 1e-12)
+    return {name: math.inf if math.isnan(error) else float(error) for name, error in found.items()}
+
+
+def run(engine, what, name, count, **arguments):
+    """Runs a phase over `count` images: (its counts, seconds); ChaosError if it visits others than these."""
+
+    def phase():
+        start = time.perf_counter()
+        result = engine.run(name, **arguments)
+        return result, time.perf_counter() - start
+
+    engine.clear()
+    with ThreadPoolExecutor(1) as pool:  # the main thread stays free for Ctrl-C
+        future = pool.submit(phase)
+        try:
+            result, seconds = future.result()
+        except BaseException:
+            engine.stop()
+            raise
+    if result["status"] != "done" or result["images"] != count:
+        raise ChaosError(f"{what}: {result['images']} of {count} images were visited, the phase is "
+                         f"{result['status']}; this is a bug, no time was taken")
+    return result, seconds
+
+
+def fill(least, measure, count):
+    """How many images (or rounds) take `least` seconds, found by trying, from `count` upwards."""
+    while (took := measure(count)) < least:
+        count = int(count * min(8, max(2, 1.2 * least / max(took, 1e-9))))
+    return count, took
+
+
+def order_of(images, count):
+    """`count` indices of images, in one and the same random order, repeated where there are fewer images."""
+    return np.resize(np.random.default_rng(0).permutation(images), count)
