@@ -3,7 +3,9 @@
 For chaos.network and the engine-facing helpers beside it; users go through `chaos`.
 """
 import os
+import sys
 import threading
+from array import array
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
 
@@ -66,7 +68,7 @@ cdef extern from "registry.h" nogil:
         int64_t failed_at
         tally total
     enum outcome:
-        DONE, STOPPED, DIVERGED, NO_MEMORY, NO_TEAM
+        DONE, STOPPED, DIVERGED, NO_MEMORY, NO_TEAM, NOT_PINNED
     enum phase:
         TRAIN, TEST, FORWARD, GRADIENTS
     const instruction_set *supported_isa(int i)
@@ -77,7 +79,7 @@ cdef extern from "registry.h" nogil:
     int plan_add(plan_t *p, const char *kind, int n_inputs, const int *input, int channels, int n_options,
                  const int *option, const char **reason)
     int plan_finish(plan_t *p, int output)
-    engine_t *engine_new(const plan_t *p, float *weights, int n_workers, int batch, size_t stripe_bytes,
+    engine_t *engine_new(const plan_t *p, float *weights, int n_workers, const int *cpus, int batch, size_t stripe_bytes,
                          const strategy *how, const update_kind *rule, const loss_kind *loss)
     void engine_free(engine_t *e)
     int engine_run(engine_t *e, phase ph, const images_t *data, int64_t begin, int64_t end, float lr, float *out)
@@ -298,11 +300,13 @@ cdef class Engine:
     cdef float[::1] weights
     cdef readonly int workers
     cdef readonly int batch_size
+    cdef readonly object cpus
     cdef object lock
     cdef bint has_gradient
 
     def __cinit__(self, Plan plan not None, float[::1] weights not None, int workers=1, strategy="sequential",
-                  loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384):
+                  loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384, cpus=None):
+        cdef int[::1] cpu = None
         cdef const loss_kind *const *l = plan.p.isa.losses
         cdef const update_kind *const *u = plan.p.isa.updates
         cdef int s = 0
@@ -331,13 +335,24 @@ cdef class Engine:
             raise ValueError(f"the core does not know one of {strategy!r}, {loss!r}, {update!r}")
         if strategy_at(s).single and workers != 1:
             raise ValueError(f"strategy {strategy!r} runs with one worker, not {workers}")
+        if cpus is not None:
+            if not sys.platform.startswith("linux"):
+                raise ValueError("threads cannot be pinned to CPUs on this system")
+            if len(cpus) != workers:
+                raise ValueError(f"{len(cpus)} CPUs for {workers} workers")
+            allowed = os.sched_getaffinity(0)
+            if not allowed.issuperset(cpus):
+                raise ValueError(f"cannot pin a worker to CPU {min(set(cpus) - allowed)}: it is not among the {len(allowed)} "
+                                 "CPUs of this process's affinity mask")
+            cpu = array("i", cpus)
+            self.cpus = tuple(cpus)
         self.plan = plan
         self.weights = weights
         self.lock = threading.Lock()
         self.workers = workers
         self.batch_size = batch_size
-        self.e = engine_new(plan.p, &weights[0] if weights.shape[0] else NULL, workers, batch_size, stripe_bytes,
-                            strategy_at(s), u[0], l[0])
+        self.e = engine_new(plan.p, &weights[0] if weights.shape[0] else NULL, workers,
+                            &cpu[0] if cpu is not None else NULL, batch_size, stripe_bytes, strategy_at(s), u[0], l[0])
         if self.e == NULL:
             raise MemoryError("out of memory for the engine")
 
@@ -408,6 +423,9 @@ cdef class Engine:
         if status == NO_TEAM:
             raise RuntimeError(f"the OpenMP runtime did not start {self.workers} threads; OMP_THREAD_LIMIT, a limit on "
                                "processes, or a smaller worker count may be the reason")
+        if status == NOT_PINNED:
+            raise RuntimeError(f"the system refused to pin worker {self.e.failed_at} to CPU {self.cpus[self.e.failed_at]}, "
+                               "although it was in the affinity mask when the engine was made")
         cdef tally *t = &self.e.total
         return {
             "status": {DONE: "done", STOPPED: "stopped", DIVERGED: "diverged"}[status],

@@ -41,6 +41,7 @@ class Engine:
         update: str = "sgd",
         batch_size: int = 1,
         stripe_bytes: int = 16384,
+        cpus: Sequence[int] | None = None,
     ) -> None: ...
     def run(
         self,
@@ -63,6 +64,8 @@ class Engine:
     def workers(self) -> int: ...
     @property
     def batch_size(self) -> int: ...
+    @property
+    def cpus(self) -> tuple[int, ...] | None: ...
     @property
     def position(self) -> int: ...
     @property

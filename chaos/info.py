@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import sys
 
 import numpy as np
 
@@ -26,6 +27,8 @@ def info():
         "openmp": _core.OPENMP,
         "build": _core.BUILD_INFO,
         "workers": threads.resolve().describe(),
+        "pin": {how: threads.ranges(threads.placement(how)) for how in threads.PINNINGS if how != "none"}
+        if sys.platform.startswith("linux") else None,
         "topology": threads.topology(),
         "python": platform.python_version(),
         "platform": platform.platform(),

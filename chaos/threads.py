@@ -4,15 +4,18 @@ Standard library only, starts no threads, reads /proc and /sys. For the trainer,
 """
 
 import contextlib
+import itertools
 import operator
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MAX_WORKERS", "Plan", "resolve", "topology"]
+__all__ = ["MAX_WORKERS", "PINNINGS", "Plan", "placement", "resolve", "topology"]
 
 MAX_WORKERS = 4096
+PINNINGS = ("none", "compact", "scatter")
 _VARIABLES = ("CHAOS_NUM_THREADS", "OMP_NUM_THREADS")
 _MEASURED = ("affinity mask", "cgroup quota", "physical cores")
 
@@ -32,8 +35,9 @@ class Plan:
     oversubscribed : bool
         More workers than the machine gives; only an explicit number can do that.
     cpus : tuple of int
-        A CPU for each worker, for pinning: one per physical core first, then their SMT siblings, then
-        again from the start.
+        A CPU for each worker, in the order of `placement` for `pin` ('none': that of 'compact').
+    pin : str
+        'none', 'compact' or 'scatter': whether and how the workers are to be pinned to `cpus`.
     """
 
     workers: int
@@ -41,24 +45,28 @@ class Plan:
     limits: dict[str, int]
     oversubscribed: bool
     cpus: tuple[int, ...]
+    pin: str = "none"
 
     def describe(self) -> str:
-        """One line for the log, such as '2 workers (limit: affinity mask 2; cgroup quota none; ...)'."""
+        """One line for the log, such as '2 workers (limit: affinity mask 2; cgroup quota none; ...; pin none)'."""
         others = [f"{name} {self.limits.get(name, 'none')}" for name in _MEASURED if name != self.limit]
         parts = [f"limit: {self.limit} {self.limits[self.limit]}", *others]
         if self.oversubscribed:
             parts.append("OVERSUBSCRIBED")
+        parts.append(f"pin {self.pin}" + (f" to CPUs {ranges(self.cpus)}" if self.pin != "none" else ""))
         return f"{self.workers} worker{'s' if self.workers != 1 else ''} ({'; '.join(parts)})"
 
 
-def resolve(requested: int | None = None, *, root: str | os.PathLike = "/",
+def resolve(requested: int | None = None, *, pin: str = "none", root: str | os.PathLike = "/",
             mask: set[int] | None = None) -> Plan:
-    """Decide the number of workers.
+    """Decide the number of workers, and on which CPUs they run if they are pinned.
 
     Parameters
     ----------
     requested : int, optional
         An explicit number. It may exceed the cores: it is flagged then, never reduced.
+    pin : str
+        One of `PINNINGS`.
     root : path
         Where proc/ and sys/ are found; tests give a fake tree.
     mask : set of int, optional
@@ -71,9 +79,14 @@ def resolve(requested: int | None = None, *, root: str | os.PathLike = "/",
     Raises
     ------
     ValueError
-        If the argument, or the environment variable that would decide, is not a number in 1..4096.
+        If the argument, or the environment variable that would decide, is not a number in 1..4096; if `pin` is
+        unknown, or not possible on this system.
     """
     root = Path(root)
+    if pin not in PINNINGS:
+        raise ValueError(f"unknown pin {pin!r}; known: {', '.join(PINNINGS)}")
+    if pin != "none" and not sys.platform.startswith("linux"):
+        raise ValueError(f"pin={pin!r}: workers can be pinned to CPUs on Linux only")
     mask = _affinity_mask() if mask is None else set(mask)
     cores = _cores(root, mask)
     measured = {"affinity mask": len(mask), "cgroup quota": _cgroup_quota(root), "physical cores": len(cores)}
@@ -91,9 +104,59 @@ def resolve(requested: int | None = None, *, root: str | os.PathLike = "/",
     limits.update(measured)
     workers = limits[limit]
 
-    order = [core[i] for i in range(max(map(len, cores))) for core in cores if i < len(core)]
+    order = placement("compact" if pin == "none" else pin, root=root, mask=mask)
     cpus = tuple(order[i % len(order)] for i in range(workers))
-    return Plan(workers, limit, limits, workers > available, cpus)
+    return Plan(workers, limit, limits, workers > available, cpus, pin)
+
+
+def placement(pin: str, *, root: str | os.PathLike = "/", mask: set[int] | None = None) -> tuple[int, ...]:
+    """The CPUs of the mask in the order in which workers get them; further workers start again at the first.
+
+    Both orders take one hardware thread of every physical core before the second of any.
+
+    Parameters
+    ----------
+    pin : str
+        'compact' fills the cores of one NUMA domain before those of the next, so that few workers share a
+        cache and a memory; 'scatter' goes round the sockets, and round the domains within each, so that few
+        workers have much memory bandwidth. Where the system tells of no domains a socket is one.
+    root, mask
+        As for `resolve`.
+
+    Returns
+    -------
+    tuple of int
+    """
+    root = Path(root)
+    mask = _affinity_mask() if mask is None else set(mask)
+    nodes = _numa_nodes(root)
+    sockets: dict[int, dict[int, list[list[int]]]] = {}
+    for core in _cores(root, mask):
+        socket, *_ = _core_id(root, core[0]) or (0,)
+        sockets.setdefault(socket, {}).setdefault(nodes.get(core[0], -1), []).append(core)
+    in_order = [[domains[node] for node in sorted(domains)] for _, domains in sorted(sockets.items())]
+    if pin == "scatter":
+        cores = _deal(_deal(domains) for domains in in_order)
+    else:
+        cores = [core for domains in in_order for domain in domains for core in domain]
+    return tuple(core[i] for i in range(max(map(len, cores))) for core in cores if i < len(core))
+
+
+def _deal(stacks) -> list:
+    """One from each stack in turn, until all are empty."""
+    rounds = itertools.zip_longest(*stacks)
+    return [item for one_each in rounds for item in one_each if item is not None]
+
+
+def ranges(cpus) -> str:
+    """CPU numbers in their order, runs of neighbours shortened: '0-3,8,6'."""
+    runs: list[list[int]] = []
+    for cpu in cpus:
+        if runs and cpu == runs[-1][-1] + 1:
+            runs[-1][1:] = [cpu]
+        else:
+            runs.append([cpu])
+    return ",".join("-".join(map(str, run)) for run in runs)
 
 
 def topology(*, root: str | os.PathLike = "/") -> dict:
@@ -178,6 +241,16 @@ def _cores(root: Path, mask: set[int]) -> list[list[int]]:
             return [[cpu] for cpu in sorted(mask)]
         cores.setdefault(core, []).append(cpu)
     return list(cores.values())
+
+
+def _numa_nodes(root: Path) -> dict[int, int]:
+    """{CPU: NUMA node} of the whole machine, empty when the system does not tell."""
+    found = {}
+    for folder in root.glob("sys/devices/system/node/node[0-9]*"):
+        for part in (_read(folder / "cpulist") or "").split(","):  # empty for a node that is memory only
+            if span := re.fullmatch("([0-9]+)(?:-([0-9]+))?", part):
+                found.update(dict.fromkeys(range(int(span[1]), int(span[2] or span[1]) + 1), int(folder.name[4:])))
+    return found
 
 
 def _cgroup_quota(root: Path) -> int | None:

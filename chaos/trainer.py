@@ -53,8 +53,8 @@ class Run:
 
 
 def train(net, train, test=None, *, strategy="chaos", workers=None, epochs=10, lr=1e-3, lr_decay=0.9, batch_size=1,
-          loss="cross_entropy", shuffle=True, validate=False, seed=0, run_dir=None, resume=False, progress=True,
-          config=None):
+          loss="cross_entropy", shuffle=True, validate=False, seed=0, pin="none", run_dir=None, resume=False,
+          progress=True, config=None):
     """Trains a network in place.
 
     Each epoch runs a training phase, in which every image is visited exactly once by some worker, then, if asked, a
@@ -84,6 +84,9 @@ def train(net, train, test=None, *, strategy="chaos", workers=None, epochs=10, l
         Whether to add the validation phase.
     seed : int
         Of the order of images.
+    pin : str
+        "none", or where each worker stays while a phase runs (Linux): "compact" fills the cores of one NUMA domain, or
+        socket, before the next; "scatter" goes round them. `chaos.info()["pin"]` shows the CPUs. It changes no result.
     run_dir : path, optional
         Folder for config.json, metrics.jsonl and model.safetensors (weights and training state); made if absent.
     resume : bool
@@ -110,7 +113,7 @@ def train(net, train, test=None, *, strategy="chaos", workers=None, epochs=10, l
         After Ctrl-C or SIGTERM: the workers have stopped, and the state, in the middle of the epoch, is in `run_dir`.
     """
     job = _Job(net, train, test, strategy=strategy, workers=workers, epochs=epochs, lr=lr, lr_decay=lr_decay,
-               batch_size=batch_size, loss=loss, shuffle=shuffle, validate=validate, seed=seed)
+               batch_size=batch_size, loss=loss, shuffle=shuffle, validate=validate, seed=seed, pin=pin)
     store = _Store(run_dir, job, resume, config or {}) if run_dir is not None else None
     if store:
         store.open()
@@ -181,14 +184,14 @@ def _take(net, data, what):
     return images, take_labels(data.labels, count, int(np.prod(net.output_shape)))
 
 
-def _workers(requested, only_one=None):
+def _workers(requested, only_one=None, pin="none"):
     """The resolved worker plan; where nothing is requested and only one worker can run, one."""
     only_one = only_one or (None if _core.OPENMP else "built without OpenMP")
     if only_one and requested is None:
-        plan = threads.resolve(1)
+        plan = threads.resolve(1, pin=pin)
         limits = {only_one: 1, **{name: n for name, n in plan.limits.items() if name != "argument"}}
         return dataclasses.replace(plan, limit=only_one, limits=limits)
-    return threads.resolve(requested)
+    return threads.resolve(requested, pin=pin)
 
 
 # ---- one job ----
@@ -197,7 +200,7 @@ class _Job:
     """A training under way: what `train` was asked for, and how far it has come."""
 
     def __init__(self, net, train, test, *, strategy, workers, epochs, lr, lr_decay, batch_size, loss, shuffle, validate,
-                 seed):
+                 seed, pin):
         if not isinstance(net, Network):
             raise TypeError(f"net must be a chaos.Network, not {type(net).__name__}")
         _known("strategy", strategy, STRATEGIES)
@@ -207,7 +210,7 @@ class _Job:
         _number("lr_decay", lr_decay, 0, above=True)
         _number("batch_size", batch_size, 1, 1 << 24, whole=True)
         _number("seed", seed, 0, whole=True)
-        self.plan = _workers(workers, "one by definition" if STRATEGIES[strategy].single else None)
+        self.plan = _workers(workers, "one by definition" if STRATEGIES[strategy].single else None, pin)
         if STRATEGIES[strategy].single and self.plan.workers != 1:
             raise ValueError(f"strategy {strategy!r} runs with one worker, not {self.plan.workers}")
         try:
@@ -221,8 +224,8 @@ class _Job:
         self.train_images, self.train_labels = _take(net, train, "train")
         self.test_images, self.test_labels = (None, None) if test is None else _take(net, test, "test")
         self.engine = _core.Engine(net.plan, net.weights, workers=self.plan.workers, strategy=strategy, loss=loss,
-                                   batch_size=int(batch_size))
-        # What has to agree for a run to be continued; the rest (epochs, workers) may change.
+                                   batch_size=int(batch_size), cpus=None if pin == "none" else self.plan.cpus)
+        # What has to agree for a run to be continued; the rest (epochs, workers, pin) may change.
         self.identity = {"strategy": strategy, "lr": self.lr, "lr_decay": self.lr_decay, "batch_size": int(batch_size),
                          "loss": loss, "shuffle": self.shuffle, "validate": self.validate, "seed": self.seed,
                          "network": net.config(), "train": train.fingerprint(),
@@ -406,7 +409,7 @@ class _Store:
             self.restore()
         job = self.job
         write_atomically(self.folder / CONFIG, json.dumps({
-            **self.extra, **job.identity, "epochs": job.epochs, "workers": job.plan.workers,
+            **self.extra, **job.identity, "epochs": job.epochs, "workers": job.plan.workers, "pin": job.plan.pin,
             "workers_limit": job.plan.describe(), "chaos": __version__, "isa": job.net.plan.isa, "build": _core.BUILD_INFO,
             "python": platform.python_version(), "machine": platform.node()}, indent=2).encode() + b"\n")
         self.write_metrics()

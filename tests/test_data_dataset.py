@@ -75,7 +75,7 @@ def with_value(value, dtype=float):
 
 
 BAD_IMAGES = {
-    "1-D": (images(6), r"images: 1 dimensions, shape \(6,\); shape must be \(n, c, h, w\)"),
+    "1-D": (np.zeros(6), r"images: 1 dimensions, shape \(6,\); shape must be \(n, c, h, w\)"),
     "5-D": (images(6, 1, 1, 4, 5), "images: 5 dimensions"),
     "scalar": (3, "images: 0 dimensions"),
     "none": (np.zeros((0, 1, 4, 5), np.uint8), "images: shape .* is empty"),

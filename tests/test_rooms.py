@@ -94,6 +94,7 @@ def test_threads_and_races_have_one_place():
         text = path.read_text()
         if path.name != "threads.h":
             assert "#pragma omp" not in text and "omp_" not in text and "pthread_create" not in text, path
+            assert "_setaffinity" not in text, path
         if path.name != "shared.h":
             assert "no_sanitize" not in text and "RACES" not in text, path
 

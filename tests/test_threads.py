@@ -139,6 +139,88 @@ def test_incomplete_topology_falls_back_to_the_mask(machine):
     assert machine.plan(mask=2).limits["physical cores"] == 2
 
 
+# Placement
+
+
+def nodes(machine, *lists):
+    for number, cpus in enumerate(lists):
+        machine.file(f"sys/devices/system/node/node{number}/cpulist", cpus)
+    return machine
+
+
+def placed(machine, mask=16):
+    mask = range(mask) if isinstance(mask, int) else mask
+    return [threads.placement(pin, root=machine.root, mask=mask) for pin in ("compact", "scatter")]
+
+
+def test_siblings_follow_when_every_core_has_a_worker(machine):
+    # Two sockets of two cores, numbered as Linux does on most servers: the second threads come last.
+    nodes(machine.cpus((0, 0), (0, 1), (1, 0), (1, 1), (0, 0), (0, 1), (1, 0), (1, 1)), "0-1,4-5", "2-3,6-7")
+    assert placed(machine, 8) == [(0, 1, 2, 3, 4, 5, 6, 7), (0, 2, 1, 3, 4, 6, 5, 7)]
+    # The second thread next to the first.
+    nodes(machine.cpus((0, 0), (0, 0), (0, 1), (0, 1), (1, 0), (1, 0), (1, 1), (1, 1)), "0-3", "4-7")
+    assert placed(machine, 8) == [(0, 2, 4, 6, 1, 3, 5, 7), (0, 4, 2, 6, 1, 5, 3, 7)]
+
+
+def test_domains_that_alternate_in_number(machine):
+    nodes(machine.cpus((0, 0), (1, 0), (0, 1), (1, 1)), "0,2", "1,3")
+    assert placed(machine, 4) == [(0, 2, 1, 3), (0, 1, 2, 3)]
+    assert machine.plan(mask=4).cpus == (0, 2, 1, 3)
+
+
+def test_domains_within_sockets(machine):
+    """Scatter changes the socket at every step, and the domain of a socket at every visit."""
+    nodes(machine.cpus(*((cpu // 4, cpu % 4) for cpu in range(8))), "0-1", "2-3", "4-5", "6-7")
+    assert placed(machine, 8) == [(0, 1, 2, 3, 4, 5, 6, 7), (0, 4, 2, 6, 1, 5, 3, 7)]
+
+
+def test_sockets_are_domains_where_none_are_told(machine):
+    machine.cpus((0, 0), (1, 0), (0, 1), (1, 1))
+    assert placed(machine, 4) == [(0, 2, 1, 3), (0, 1, 2, 3)]
+    nodes(machine, "0-3")  # one memory, as when NUMA is switched off
+    assert placed(machine, 4) == [(0, 2, 1, 3), (0, 1, 2, 3)]
+
+
+def test_domains_of_an_unknown_topology(machine):
+    assert placed(machine, 4) == [(0, 1, 2, 3)] * 2
+    nodes(machine, "0-1", "2-3", "", "junk")
+    assert placed(machine, 4) == [(0, 1, 2, 3), (0, 2, 1, 3)]
+
+
+def test_domains_of_different_size(machine):
+    nodes(machine.cpus(*((int(cpu > 0), cpu) for cpu in range(5))), "0", "1-4")
+    assert placed(machine, 5) == [(0, 1, 2, 3, 4)] * 2
+    assert placed(machine, {2, 3, 4}) == [(2, 3, 4)] * 2
+
+
+def test_pinned_plan(machine):
+    nodes(machine.cpus((0, 0), (0, 1), (1, 0), (1, 1)), "0-1", "2-3")
+
+    def plan(requested, pin):
+        return threads.resolve(requested, pin=pin, root=machine.root, mask=range(4))
+
+    assert (plan(2, "compact").cpus, plan(2, "scatter").cpus, plan(2, "none").cpus) == ((0, 1), (0, 2), (0, 1))
+    assert plan(6, "scatter").cpus == (0, 2, 1, 3, 0, 2)
+    assert plan(2, "compact").describe().endswith("; pin compact to CPUs 0-1)")
+    assert plan(4, "scatter").describe().endswith("; pin scatter to CPUs 0,2,1,3)")
+    assert plan(2, "none").describe().endswith("; pin none)")
+
+
+def test_bad_pin(machine, monkeypatch):
+    for bad in ("spread", None, 1, ["compact"]):
+        with pytest.raises(ValueError, match="unknown pin .*known: none, compact, scatter"):
+            threads.resolve(pin=bad, root=machine.root)
+    monkeypatch.setattr(threads.sys, "platform", "darwin")
+    assert threads.resolve(1, root=machine.root, mask={0}).pin == "none"
+    with pytest.raises(ValueError, match="on Linux only"):
+        threads.resolve(1, pin="compact", root=machine.root, mask={0})
+
+
+def test_ranges():
+    assert threads.ranges((0, 1, 2, 3, 8, 6, 7, 5)) == "0-3,8,6-7,5"
+    assert threads.ranges(()) == ""
+
+
 # Control groups
 
 
@@ -196,13 +278,13 @@ def test_quota_flags_oversubscription(machine):
 def test_describe(machine):
     machine.cpus((0, 0), (0, 1))
     assert (machine.plan(mask=2).describe()
-            == "2 workers (limit: affinity mask 2; cgroup quota none; physical cores 2)")
+            == "2 workers (limit: affinity mask 2; cgroup quota none; physical cores 2; pin none)")
     machine.file("proc/self/cgroup", "0::/").file("sys/fs/cgroup/cpu.max", "100000 100000")
     assert (machine.plan(mask=2).describe()
-            == "1 worker (limit: cgroup quota 1; affinity mask 2; physical cores 2)")
+            == "1 worker (limit: cgroup quota 1; affinity mask 2; physical cores 2; pin none)")
     assert (machine.plan(4, mask=2).describe()
             == "4 workers (limit: argument 4; affinity mask 2; cgroup quota 1; physical cores 2; "
-               "OVERSUBSCRIBED)")
+               "OVERSUBSCRIBED; pin none)")
 
 
 def test_plan_is_frozen(machine):

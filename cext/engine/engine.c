@@ -1,9 +1,9 @@
 /* Workers and phases; see engine.h. */
-#include "engine.h"
 #include "threads.h"
 
+#include "engine.h"
+
 #include <math.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -342,9 +342,8 @@ static void fail(engine *e, int why, int64_t at)
         __atomic_store_n(&e->failed_at, at, __ATOMIC_RELAXED);
 }
 
-static void work(void *arg, int id)
+static void work(engine *e, int id)
 {
-    engine *e = arg;
     worker *w = e->worker[id];
     if (!w && !(w = e->worker[id] = worker_new(e, id))) {
         fail(e, NO_MEMORY, 0);
@@ -387,6 +386,21 @@ static void work(void *arg, int id)
         e->how->phase_done(w);
 }
 
+/* Pinned before anything else, so that the worker's memory is near its CPU. */
+static void take_part(void *arg, int id)
+{
+    engine *e = arg;
+    affinity before;
+    if (!e->cpu) {
+        work(e, id);
+    } else if (pin_thread(e->cpu[id], &before)) {
+        work(e, id);
+        unpin_thread(&before);
+    } else {
+        fail(e, NOT_PINNED, id);
+    }
+}
+
 static void merge(tally *to, const tally *from)
 {
     to->images += from->images;
@@ -414,7 +428,7 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
     __atomic_store_n(&e->next, begin, __ATOMIC_RELAXED);
     memset(&e->total, 0, sizeof e->total);
     const int team = phase == GRADIENTS ? 1 : e->n_workers;
-    if (run_team(team, work, e) < team)
+    if (run_team(team, take_part, e) < team)
         return NO_TEAM;
     for (int i = 0; i < team; i++)
         if (e->worker[i])
@@ -433,8 +447,8 @@ int64_t engine_position(const engine *e)
     return next < end ? next : end;
 }
 
-engine *engine_new(const plan *p, float *weights, int n_workers, int batch, size_t stripe_bytes, const strategy *how,
-                   const update_kind *rule, const loss_kind *loss)
+engine *engine_new(const plan *p, float *weights, int n_workers, const int *cpus, int batch, size_t stripe_bytes,
+                   const strategy *how, const update_kind *rule, const loss_kind *loss)
 {
     engine *e = aligned_alloc(128, round_up(sizeof *e, 128));
     if (!e)
@@ -448,7 +462,9 @@ engine *engine_new(const plan *p, float *weights, int n_workers, int batch, size
     e->batch = batch;
     e->chunk = batch < MAX_CHUNK ? batch : MAX_CHUNK;
     e->worker = calloc((size_t)n_workers, sizeof *e->worker);
-    if (!e->worker || cut_stripes(e, weights, round_up(stripe_bytes / sizeof(float), LANES))) {
+    if (cpus && (e->cpu = malloc((size_t)n_workers * sizeof *e->cpu)))
+        memcpy(e->cpu, cpus, (size_t)n_workers * sizeof *e->cpu);
+    if (!e->worker || (cpus && !e->cpu) || cut_stripes(e, weights, round_up(stripe_bytes / sizeof(float), LANES))) {
         engine_free(e);
         return NULL;
     }
@@ -465,6 +481,7 @@ void engine_free(engine *e)
             free(e->worker[i]);
         }
     free(e->worker);
+    free(e->cpu);
     free(e->shared.stripe);
     free(e->shared.state);
     free(e);

@@ -11,7 +11,7 @@ enum { STALENESS_BINS = 512 }; /* the last bin counts everything from there on *
 
 enum { MAX_CHUNK = 8 }; /* samples that pass through the layers together; more would push the weights out of the caches */
 
-enum outcome { DONE = 0, STOPPED, DIVERGED, NO_MEMORY, NO_TEAM };
+enum outcome { DONE = 0, STOPPED, DIVERGED, NO_MEMORY, NO_TEAM, NOT_PINNED };
 
 /* What a worker counts; merged after the team has met. */
 typedef struct {
@@ -71,6 +71,7 @@ typedef struct engine {
     const loss_kind *loss;
     shared_weights shared;
     int n_workers, batch, chunk;
+    int *cpu; /* per worker: where it runs; NULL: wherever the system likes */
     worker **worker;
     /* of the phase under way */
     enum phase phase;
@@ -81,12 +82,13 @@ typedef struct engine {
     _Alignas(128) int64_t next; /* the picking counter, alone on its lines */
     _Alignas(128) int32_t stop;
     int32_t failure;
-    int64_t failed_at;
+    int64_t failed_at; /* the image; NOT_PINNED: the worker */
     tally total;
 } engine;
 
-engine *engine_new(const plan *p, float *weights, int n_workers, int batch, size_t stripe_bytes, const strategy *how,
-                   const update_kind *rule, const loss_kind *loss);
+/* `cpus` has one CPU per worker, or is NULL. */
+engine *engine_new(const plan *p, float *weights, int n_workers, const int *cpus, int batch, size_t stripe_bytes,
+                   const strategy *how, const update_kind *rule, const loss_kind *loss);
 void engine_free(engine *e);
 /* Runs images [begin, end) of data through one phase; the result counts are in e->total. */
 int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out);

@@ -14,12 +14,13 @@ from ..losses import LOSSES
 from ..models import MODELS
 from ..network import load
 from ..sync import STRATEGIES
+from ..threads import PINNINGS
 from .common import DATA, DATA_HELP, add_command, build_model, load_data, percent, read_config
 
 # Not argparse's own defaults, because a run that is continued takes what was not given from its config.json.
 DEFAULTS = {"data": "auto", "subset": None, "strategy": "chaos", "workers": None, "epochs": 10, "lr": 1e-3,
             "lr_decay": 0.9, "batch_size": 1, "loss": "cross_entropy", "shuffle": True, "validate": False,
-            "seed": 0}
+            "seed": 0, "pin": "none"}
 
 
 def add(commands):
@@ -65,6 +66,9 @@ def add(commands):
            type=int, metavar="N")
     option(group, "--strategy", f"when updates meet the shared weights: {', '.join(STRATEGIES)}",
            choices=tuple(STRATEGIES), metavar="NAME")
+
+    option(group, "--pin", f"where each worker stays: {', '.join(PINNINGS)} (Linux)", choices=PINNINGS,
+           metavar="HOW")
 
     group = parser.add_argument_group("run")
     group.add_argument("--run-dir", metavar="DIR",
