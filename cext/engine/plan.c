@@ -128,7 +128,7 @@ int plan_finish(plan *p, int output)
         plan_node *n = &p->node[i];
         const int reader = n->n_deltas == 1 ? p->edge[n->first_delta].reader : -1;
         n->pool = -1;
-        if (n->kind->takes_winners && reader >= 0 && p->node[reader].kind->gives_winners &&
+        if (n->kind->takes_winners && n->kind->takes_winners(&n->g) && reader >= 0 && p->node[reader].kind->gives_winners &&
             p->node[reader].kind->gives_winners(&p->node[reader].g)) {
             n->pool = reader;
             p->node[reader].skipped = 1;

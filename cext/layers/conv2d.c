@@ -172,5 +172,11 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
     }
 }
 
+KERNEL int conv2d_takes_winners(const geometry *g)
+{
+    const conv_shape s = conv_of(g);
+    return !is_depthwise(&s);
+}
+
 static const layer_kind layer_conv2d = {"conv2d", 2, conv2d_set_up, conv2d_locate, conv2d_forward, conv2d_backward, NULL,
-                                        1, NULL};
+                                        conv2d_takes_winners, NULL};
