@@ -157,34 +157,29 @@ def strategies():
     return names
 
 
+cdef _names(const void *const *table):
+    """The names in a table of kinds, which ends with NULL; `name` is the first member of every kind."""
+    names = []
+    while table[0] != NULL:
+        names.append((<const char *const *>table[0])[0].decode())
+        table += 1
+    return names
+
+
 def layer_kinds():
     """Names of the layer kinds of the core, each with its number of parameters."""
     cdef const layer_kind *const *k = supported_isa(0).layers
-    names = {}
-    while k[0] != NULL:
-        names[k[0].name.decode()] = k[0].n_parameters
-        k += 1
-    return names
+    return {name: k[i].n_parameters for i, name in enumerate(_names(<const void *const *>k))}
 
 
 def losses():
     """Names of the losses of the core."""
-    cdef const loss_kind *const *k = supported_isa(0).losses
-    names = []
-    while k[0] != NULL:
-        names.append(k[0].name.decode())
-        k += 1
-    return names
+    return _names(<const void *const *>supported_isa(0).losses)
 
 
 def updates():
     """Names of the update rules of the core."""
-    cdef const update_kind *const *k = supported_isa(0).updates
-    names = []
-    while k[0] != NULL:
-        names.append(k[0].name.decode())
-        k += 1
-    return names
+    return _names(<const void *const *>supported_isa(0).updates)
 
 
 def fma_gflops(isa=None, double seconds=0.05):

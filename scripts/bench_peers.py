@@ -288,19 +288,19 @@ class Side:
         self.warm_up()
 
     def set_up(self):
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} lacks a method of Side")
 
     def reset(self):
         """Back to the initial weights: all turns do the same work, and none trains to vanishing gradients."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} lacks a method of Side")
 
     def advance(self, images):
         """Trains on about so many images, whole batches; returns how many when all are done."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} lacks a method of Side")
 
     def loss(self):
         """Mean loss over the first images, to see that something was learnt."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} lacks a method of Side")
 
     def warm_up(self):
         """Runs for a while, and finds how many images to train on between two looks at the clock.

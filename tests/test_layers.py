@@ -140,8 +140,9 @@ def test_accuracy_of_activations(isa, kind, function):
     net = one_layer((len(x),), LAYERS[kind]())
     exact = function(x.astype(np.longdouble))
     error = np.abs(net.forward(x[None])[0] - exact) / np.spacing(np.abs(exact).astype(np.float32))
-    # roundings, each half a unit: the reduced argument, exp - 1, the sum, the quotient make about 2; the sigmoid takes exp at
-    # arguments up to 87, where its relative error is a unit more; scaled_tanh has two multiplications and two constants
+    # roundings, each half a unit: the reduced argument, exp - 1, the sum, the quotient make about 2; the sigmoid takes
+    # exp at arguments up to 87, where its relative error is a unit more; scaled_tanh has two multiplications and two
+    # constants
     assert error.max() < {"tanh": 2.5, "sigmoid": 3.0, "scaled_tanh": 4.0}[kind]
 
 

@@ -420,12 +420,13 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
 {
     e->phase = phase;
     e->data = *data;
-    __atomic_store_n(&e->end, end, __ATOMIC_RELAXED); /* engine_position may be looking */
     e->lr = lr;
     e->out = out;
     e->failure = DONE;
     e->failed_at = 0;
+    /* engine_position may be reading: whoever sees the new end sees no counter of an earlier phase */
     __atomic_store_n(&e->next, begin, __ATOMIC_RELAXED);
+    __atomic_store_n(&e->end, end, __ATOMIC_RELEASE);
     memset(&e->total, 0, sizeof e->total);
     const int team = phase == GRADIENTS ? 1 : e->n_workers;
     if (run_team(team, take_part, e) < team)
@@ -443,7 +444,7 @@ void engine_clear(engine *e) { __atomic_store_n(&e->stop, 0, __ATOMIC_RELAXED); 
 
 int64_t engine_position(const engine *e)
 {
-    int64_t next = __atomic_load_n(&e->next, __ATOMIC_RELAXED), end = __atomic_load_n(&e->end, __ATOMIC_RELAXED);
+    const int64_t end = __atomic_load_n(&e->end, __ATOMIC_ACQUIRE), next = __atomic_load_n(&e->next, __ATOMIC_RELAXED);
     return next < end ? next : end;
 }
 

@@ -73,7 +73,8 @@ typedef struct {
     void (*backward)(const geometry *g, const call *c);
     /* Whether backward can be replaced by handing dy and the winners (kept in `keep`) to the layer before; may be NULL. */
     int (*gives_winners)(const geometry *g);
-    int (*takes_winners)(const geometry *g); /* NULL: never */
+    /* Whether backward can do with them (call.pool); NULL: never. */
+    int (*takes_winners)(const geometry *g);
     /* NULL, or: after a backward call with one sample and without dw, w[i] -= lr * gradient[i] for i in [from, from + n),
      * multiples of LANES. For gradients that are cheaper to apply than to write down. */
     void (*apply)(const geometry *g, const call *c, size_t from, size_t n, float *w, float lr);

@@ -36,7 +36,7 @@ INLINE void pool_forward(const int kh, const int kw, const geometry *g, const ca
 #pragma GCC unroll 3
                         for (int b = 0; b < kw; b++) {
                             vec v = vload(x + (size_t)a * row + (size_t)b * C + k);
-                            ivec better = ~(v <= best); /* a NaN wins and is not hidden */
+                            ivec better = (v > best) | (v != v); /* a NaN wins, and no number wins over it */
                             best = vselect(better, v, best);
                             which = (iset(a * kw + b) & better) | (which & ~better);
                         }

@@ -1,0 +1,132 @@
+#!/usr/bin/env bash
+# Builds the C core with tests/c/driver.c under the sanitizers and runs it: scripts/run_sanitizers.sh [asan|tsan|all]
+#   asan  AddressSanitizer and UndefinedBehaviorSanitizer with gcc, AddressSanitizer with clang if there is one (only clang
+#         sees the masked stores of AVX-512)
+#   tsan  ThreadSanitizer with clang (it sees accesses of up to 16 bytes, so all those of the generic instruction set)
+# Each tool has to find a planted fault before its silence counts. One line per configuration; exit status 0: all right,
+# 1: something was found, 77: a tool is missing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+what=${1:-all} out=build/sanitizers wrong=0 here=()
+case $what in asan | tsan | all) ;; *)
+    echo "usage: scripts/run_sanitizers.sh [asan|tsan|all]" >&2
+    exit 2
+    ;;
+esac
+unset "${!OMP_@}" "${!GOMP_@}" "${!KMP_@}"
+mkdir -p "$out"
+# Older sanitizers cannot place their shadow memory under the address randomisation of newer kernels.
+if setarch "$(uname -m)" -R true 2>/dev/null; then
+    here=(setarch "$(uname -m)" -R)
+fi
+
+missing() {
+    echo "sanitizers: $*" >&2
+    exit 77
+}
+
+# build NAME COMPILER FLAGS... : the core and the driver, as in setup.py but for the optimisation
+build() {
+    local name=$1 compiler=$2
+    shift 2
+    local flags=(-std=gnu11 -O1 -g -fno-omit-frame-pointer -fno-math-errno -fno-trapping-math -Wall -Wextra
+        -Wno-unused-parameter -Werror -fopenmp -DCHAOS_OPENMP=1 -Icext "$@")
+    rm -rf "${out:?}/$name"
+    mkdir -p "$out/$name"
+    # shellcheck disable=SC2016  # for the inner shell
+    if ! printf '%s\n' cext/isa/*.c cext/*.c cext/engine/*.c cext/sync/*.c tests/c/driver.c |
+        xargs -P "$(nproc)" -I{} sh -c 'source=$1 to=$2/$(echo "$1" | tr / _).o; shift 2; "$@" -c "$source" -o "$to"' \
+            sh {} "$out/$name" "$compiler" "${flags[@]}" >"$out/$name/log" 2>&1 ||
+        ! "$compiler" "${flags[@]}" "$out/$name"/*.o -o "$out/$name/driver" -lm >>"$out/$name/log" 2>&1; then
+        cat "$out/$name/log" >&2
+        echo "$name: does not compile"
+        return 1
+    fi
+}
+
+# passes NAME ARGUMENT... : the driver must end well and silently
+passes() {
+    local name=$1 log=$out/$1/log
+    SECONDS=0
+    if "${here[@]}" "$out/$name/driver" "${@:2}" >"$log" 2>&1 && ! grep -q 'Sanitizer\|runtime error' "$log"; then
+        echo "$name: $(tail -n 1 "$log") ($SECONDS s)"
+    else
+        cat "$log" >&2
+        echo "$name: FAILED"
+        wrong=1
+    fi
+}
+
+# reports NAME TEXT ARGUMENT... : the driver must be caught doing what was planted
+reports() {
+    local name=$1 log=$out/$1/log
+    if ! "${here[@]}" "$out/$name/driver" "${@:3}" >"$log" 2>&1 && grep -q "$2" "$log"; then
+        echo "$name: the planted fault is found"
+    else
+        tail -n 40 "$log" >&2
+        echo "$name: the planted fault is NOT found"
+        wrong=1
+    fi
+}
+
+asan() {
+    command -v gcc >/dev/null || missing "no gcc; on Debian/Ubuntu: apt-get install build-essential"
+    export ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1 LSAN_OPTIONS
+    # libomp keeps what it knows of threads that have ended
+    echo leak:libomp.so >"$out/leaks"
+    LSAN_OPTIONS=suppressions=$out/leaks:print_suppressions=0
+    if build asan-gcc gcc -fsanitize=address,undefined -fno-sanitize-recover=all; then
+        reports asan-gcc heap-buffer-overflow fault
+        passes asan-gcc 60
+    else
+        wrong=1
+    fi
+    if ! command -v clang >/dev/null || ! try clang -fsanitize=address; then
+        echo "asan-clang: left out, there is no clang with OpenMP and sanitizers"
+    elif build asan-clang clang -fsanitize=address; then
+        reports asan-clang heap-buffer-overflow fault
+        passes asan-clang 60
+    else
+        wrong=1
+    fi
+}
+
+# try COMPILER FLAGS... : whether it makes OpenMP programs with them
+try() {
+    printf '#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' |
+        "$@" -fopenmp -x c - -o "$out/probe" >/dev/null 2>&1 && "${here[@]}" "$out/probe" >/dev/null 2>&1
+}
+
+tsan() {
+    local install="apt-get install clang libomp-dev" major archer=
+    command -v clang >/dev/null || missing "no clang; on Debian/Ubuntu: $install"
+    major=$(clang -dumpversion)
+    major=${major%%.*}
+    try clang -fsanitize=thread ||
+        missing "clang makes no OpenMP programs with ThreadSanitizer; on Debian/Ubuntu: $install libclang-rt-$major-dev"
+    for archer in "/usr/lib/llvm-$major/lib/libarcher.so" /usr/lib/llvm-*/lib/libarcher.so; do
+        [[ -f $archer ]] && break
+    done
+    [[ -f $archer ]] || missing "no libarcher.so, which tells ThreadSanitizer what OpenMP does; on Debian/Ubuntu: $install"
+    export OMP_TOOL_LIBRARIES=$archer TSAN_OPTIONS="ignore_noninstrumented_modules=1 history_size=4"
+    # Without its exemption the copying of cext/engine/shared.h must be reported.
+    if build tsan-planted clang -fsanitize=thread -DCHAOS_CAREFUL=1 '-DRACES=__attribute__((noinline))'; then
+        TSAN_OPTIONS="$TSAN_OPTIONS halt_on_error=1" reports tsan-planted 'ThreadSanitizer: data race .* in racy_copy' 0
+    else
+        wrong=1
+    fi
+    if build tsan clang -fsanitize=thread -DCHAOS_CAREFUL=1; then
+        passes tsan 15
+    else
+        wrong=1
+    fi
+}
+
+if [[ $what != tsan ]]; then
+    asan
+fi
+if [[ $what != asan ]]; then
+    tsan
+fi
+exit "$wrong"

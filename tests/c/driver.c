@@ -1,0 +1,737 @@
+/* Runs the C core without Python: for scripts/run_sanitizers.sh, which builds it with the tools that watch memory and
+ * threads. Exits with 1 when a result is not what is known about it.
+ *
+ *   driver [networks]   every check on every instruction set here, with that many random networks (default 20)
+ *   driver fault        reads one image more than there is, which AddressSanitizer must notice
+ *
+ * Every array handed to the core is an allocation of exactly its size. Random networks are the same on every machine. */
+#include "registry.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int failures, n_networks, n_phases;
+static int64_t lock_failures, late, latest; /* what contention there was: proof that the checks met some */
+static char where[300];
+
+__attribute__((format(printf, 2, 3))) static int expect(int right, const char *what, ...)
+{
+    if (!right) {
+        va_list list;
+        va_start(list, what);
+        fprintf(stderr, "driver: %s: ", where);
+        vfprintf(stderr, what, list);
+        fputc('\n', stderr);
+        va_end(list);
+        failures++;
+    }
+    return right;
+}
+
+/* ---- chance ---- */
+
+static uint64_t seed;
+
+static int below(int n)
+{
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (int)((seed >> 33) % (uint64_t)n);
+}
+
+static float between(float low, float high) { return low + (high - low) * (float)below(1 << 20) / (float)(1 << 20); }
+
+static void *block(size_t n, size_t size)
+{
+    void *p = malloc(n * size);
+    if (!p)
+        abort();
+    return p;
+}
+
+/* ---- networks ---- */
+
+/* The numbers are the kind's options. Returns -1 when the geometry is impossible. */
+static int layer(plan *p, const char *kind, int input, int channels, int n_options, const int *option)
+{
+    const char *reason;
+    static const int none[1];
+    return plan_add(p, kind, 1, &input, channels, n_options, option ? option : none, &reason);
+}
+
+static int add(plan *p, int n, const int *input)
+{
+    const char *reason;
+    return plan_add(p, "add", n, input, 0, 0, (const int[1]){0}, &reason);
+}
+
+static int act(plan *p, const char *kind, int input) { return layer(p, kind, input, 0, 0, NULL); }
+static int linear(plan *p, int input, int outputs, int bias) { return layer(p, "linear", input, outputs, 1, &bias); }
+
+static int pool(plan *p, int input, int kh, int kw, int sh, int sw)
+{
+    return layer(p, "max_pool2d", input, 0, 4, (const int[]){kh, kw, sh, sw});
+}
+
+static int conv(plan *p, int input, int channels, int k, int padding)
+{
+    const int q = padding;
+    return layer(p, "conv2d", input, channels, 12, (const int[]){k, k, 1, 1, q, q, q, q, 1, 1, 1, 1});
+}
+
+static plan *begin(const instruction_set *isa, int c, int h, int w)
+{
+    const char *reason;
+    plan *p = plan_new(isa);
+    if (!p || plan_add_input(p, (shape){c, h, w}, &reason) < 0)
+        abort();
+    return p;
+}
+
+static plan *finish(plan *p, int output)
+{
+    if (output < 0 || plan_finish(p, output) < 0)
+        abort();
+    return p;
+}
+
+static plan *digits(const instruction_set *isa)
+{
+    plan *p = begin(isa, 1, 18, 19);
+    int x = conv(p, 0, 5, 4, 0);
+    x = act(p, "tanh", pool(p, x, 2, 2, 2, 2));
+    x = act(p, "scaled_tanh", pool(p, conv(p, x, 20, 3, 1), 3, 3, 3, 3));
+    x = act(p, "relu", linear(p, act(p, "flatten", x), 33, 1));
+    return finish(p, linear(p, x, 10, 1));
+}
+
+static plan *branches(const instruction_set *isa)
+{
+    plan *p = begin(isa, 2, 9, 8);
+    const int a = act(p, "tanh", conv(p, 0, 6, 3, 1)), b = act(p, "relu", conv(p, a, 6, 3, 1));
+    const int c = act(p, "sigmoid", conv(p, a, 6, 1, 0)), d = add(p, 4, (const int[]){a, b, c, a});
+    const int f = linear(p, act(p, "flatten", pool(p, d, 2, 2, 2, 2)), 7, 1);
+    const int g = linear(p, act(p, "flatten", pool(p, b, 3, 3, 3, 3)), 7, 0);
+    return finish(p, linear(p, act(p, "tanh", add(p, 2, (const int[]){f, g})), 5, 1));
+}
+
+/* Everything a convolution can be, each before a pooling that hands its winners through. */
+static plan *separable(const instruction_set *isa)
+{
+    plan *p = begin(isa, 3, 14, 13);
+    int x = pool(p, conv(p, 0, 12, 3, 1), 1, 3, 1, 3);
+    x = layer(p, "conv2d", x, 12, 12, (const int[]){3, 2, 1, 1, 1, 0, 2, 1, 1, 1, 1, 12});
+    x = act(p, "tanh", pool(p, x, 2, 2, 2, 2));
+    x = layer(p, "conv2d", x, 20, 12, (const int[]){2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2});
+    x = act(p, "relu", pool(p, x, 2, 2, 2, 3));
+    x = layer(p, "conv2d", x, 9, 12, (const int[]){2, 2, 2, 1, 2, 2, 1, 0, 0, 2, 1, 1});
+    return finish(p, linear(p, act(p, "flatten", x), 6, 1));
+}
+
+static plan *wide(const instruction_set *isa)
+{
+    plan *p = begin(isa, 150, 1, 1);
+    const int x = act(p, "relu", linear(p, 0, 130, 1));
+    return finish(p, linear(p, act(p, "tanh", linear(p, x, 65, 0)), 10, 1));
+}
+
+/* Layers of any geometry, on the last node or an earlier one; some branches lead nowhere. */
+static plan *any(const instruction_set *isa)
+{
+    const int strip = below(3) == 0;
+    const int c = strip ? 1 : 1 + below(20), h = strip ? 5 + below(6) : 1 + below(10), w = strip ? 16 + below(12) : 1 + below(10);
+    plan *p = begin(isa, c, h, w);
+    static const char *const activations[] = {"tanh", "relu", "sigmoid", "scaled_tanh"};
+    int last = 0;
+    for (int left = 2 + below(6); left > 0; left--) {
+        const int from = below(4) ? last : below(p->n_nodes);
+        const shape in = p->node[from].g.out;
+        int made = -1;
+        for (int tries = 0; made < 0 && tries < 20; tries++)
+            switch (below(8)) {
+            case 0: case 1: case 2: { /* groups: one, all, or some */
+                const int style = below(4), groups = style == 0 ? in.c : style == 1 && in.c % 2 == 0 ? 2 : 1;
+                const int channels = style == 0 && below(2) ? in.c : groups * (1 + below(groups > 1 ? 6 : 40));
+                int option[12] = {0};
+                for (int i = 0; i < 2; i++) {
+                    option[i] = 1 + below(5);                   /* kernel */
+                    option[2 + i] = below(4) ? 1 : 2 + below(2); /* stride */
+                    option[9 + i] = below(5) ? 1 : 2;           /* dilation */
+                }
+                for (int i = 4; i < 8; i++)
+                    option[i] = below(4) ? 0 : below(3); /* padding */
+                option[8] = below(4) > 0;
+                option[11] = groups;
+                made = layer(p, "conv2d", from, channels, 12, option);
+                break;
+            }
+            case 3: case 4: {
+                int option[4];
+                for (int i = 0; i < 4; i++)
+                    option[i] = i && below(3) ? option[0] : 1 + below(3);
+                made = layer(p, "max_pool2d", from, 0, 4, option);
+                break;
+            }
+            case 5: made = act(p, activations[below(4)], from); break;
+            case 6: {
+                int input[MAX_INPUTS], n = 0;
+                for (int i = p->n_nodes - 1; i >= 0 && n < MAX_INPUTS; i--)
+                    if (!memcmp(&p->node[i].g.out, &in, sizeof in))
+                        input[n++] = i;
+                made = n > 1 ? add(p, n, input) : -1;
+                break;
+            }
+            default:
+                made = linear(p, in.h * in.w == 1 ? from : act(p, "flatten", from), 1 + below(70), left % 3 > 0);
+            }
+        last = made < 0 ? last : made;
+    }
+    return finish(p, linear(p, act(p, "flatten", last), 2 + below(11), 1));
+}
+
+static void describe(const plan *p, const char *name)
+{
+    size_t used = (size_t)snprintf(where, sizeof where, "%s, %s", name, p->isa->name);
+    for (int i = 0; i < p->n_nodes && used < sizeof where; i++) {
+        const plan_node *n = &p->node[i];
+        used += (size_t)snprintf(where + used, sizeof where - used, " %d:%s(%d)%dx%dx%d", i, n->kind ? n->kind->name : "input",
+                                 n->g.n_inputs ? n->input[0] : 0, n->g.out.c, n->g.out.h, n->g.out.w);
+    }
+}
+
+/* ---- weights and data ---- */
+
+static int has_bias(const plan_node *n) { return n->g.option[strcmp(n->kind->name, "linear") ? 8 : 0]; }
+
+/* Random weights at the places of parameters, which are marked with their node; the rest stays zero and 0. */
+static float *weights_of(const plan *p, int *node_at)
+{
+    float *w = aligned_alloc(64, p->weight_size * sizeof *w);
+    if (!w)
+        abort();
+    memset(w, 0, p->weight_size * sizeof *w);
+    memset(node_at, 0, p->weight_size * sizeof *node_at);
+    for (int i = 1; i < p->n_nodes; i++) {
+        const plan_node *n = &p->node[i];
+        if (!n->g.weight_size)
+            continue;
+        ptrdiff_t at, size = 0;
+        while (n->kind->locate(&n->g, 0, size) >= 0)
+            size++;
+        const float most = sqrtf(3.f * (float)n->g.out.c / (float)size);
+        for (int k = 0; k < 1 + has_bias(n); k++)
+            for (ptrdiff_t j = 0; (at = n->kind->locate(&n->g, k, j)) >= 0; j++) {
+                expect((size_t)at < n->g.weight_size && !node_at[n->weight_at + (size_t)at], "node %d: place %td is taken", i, at);
+                w[n->weight_at + (size_t)at] = between(-most, most);
+                node_at[n->weight_at + (size_t)at] = i;
+            }
+    }
+    return w;
+}
+
+static float *copy(const float *w, size_t n)
+{
+    float *to = aligned_alloc(64, n * sizeof *to);
+    if (!to)
+        abort();
+    return memcpy(to, w, n * sizeof *to);
+}
+
+typedef struct {
+    images view;
+    int n; /* length of the order */
+} data;
+
+static data data_for(const plan *p, int n, int bytes)
+{
+    const size_t size = shape_size(p->node[0].g.out);
+    const int classes = (int)shape_size(p->node[p->output].g.out), stored = n - n / 4;
+    uint8_t *b = block((size_t)stored * size, 1);
+    float *f = block((size_t)stored * size, sizeof *f);
+    int64_t *labels = block((size_t)stored, sizeof *labels), *order = block((size_t)n, sizeof *order);
+    for (size_t i = 0; i < (size_t)stored * size; i++) {
+        b[i] = (uint8_t)below(256);
+        f[i] = between(-1, 1);
+    }
+    for (int i = 0; i < stored; i++)
+        labels[i] = below(classes);
+    for (int i = 0; i < n; i++)
+        order[i] = i < stored ? stored - 1 - i : below(stored);
+    if (bytes)
+        free(f), f = NULL;
+    else
+        free(b), b = NULL;
+    return (data){{b, f, labels, order}, n};
+}
+
+static void data_free(data d)
+{
+    free((void *)d.view.bytes);
+    free((void *)d.view.floats);
+    free((void *)d.view.labels);
+    free((void *)d.view.order);
+}
+
+/* ---- one engine, one phase ---- */
+
+enum { SEQUENTIAL, CHAOS };
+enum { CROSS_ENTROPY, MSE, SCORE };
+
+static engine *engine_for(const plan *p, float *w, int workers, int batch, size_t stripe_bytes, int strategy, int loss)
+{
+    engine *e = engine_new(p, w, workers, batch, stripe_bytes, strategy_at(strategy), p->isa->updates[0], p->isa->losses[loss]);
+    if (!e)
+        abort();
+    return e;
+}
+
+/* Stripes that one step publishes. */
+static int64_t live_stripes(const engine *e)
+{
+    int64_t n = 0;
+    for (int k = 0; k < e->shared.n_stripes; k++)
+        n += e->p->node[e->shared.stripe[k].node].n_deltas > 0;
+    return n;
+}
+
+/* Runs a phase to its end and checks what is counted. */
+static void run(engine *e, enum phase phase, const images *view, int n, float lr, float *out)
+{
+    const int status = engine_run(e, phase, view, 0, n, lr, out);
+    const tally *t = &e->total;
+    const int64_t steps = phase == TRAIN ? (n + e->batch - 1) / e->batch : 0;
+    n_phases++;
+    expect(status == DONE, "phase %d with %d workers, batch %d: status %d", phase, e->n_workers, e->batch, status);
+    expect(t->images == n && engine_position(e) == n, "%d images, %lld counted", n, (long long)t->images);
+    expect(isfinite(t->loss) && t->errors >= 0 && t->errors <= n, "loss %g, errors %lld", t->loss, (long long)t->errors);
+    expect(t->updates == steps * live_stripes(e), "%lld updates in %lld steps", (long long)t->updates, (long long)steps);
+    int64_t counted = 0;
+    for (int i = 0; i < STALENESS_BINS; i++)
+        counted += t->staleness[i];
+    expect(counted == t->updates, "staleness of %lld in %lld updates", (long long)counted, (long long)t->updates);
+    if (e->n_workers == 1)
+        expect(!t->staleness_sum && !t->lock_failures, "one worker met another");
+    lock_failures += t->lock_failures;
+    late += t->updates - t->staleness[0];
+    latest = t->staleness_max > latest ? t->staleness_max : latest;
+}
+
+static double mean_loss(const plan *p, float *w, const data *d)
+{
+    engine *e = engine_for(p, w, 1, 20, 4096, SEQUENTIAL, CROSS_ENTROPY);
+    run(e, TEST, &d->view, d->n, 0, NULL);
+    const double loss = e->total.loss / d->n;
+    engine_free(e);
+    return loss;
+}
+
+static void same(const float *a, const float *b, size_t n, double tolerance, const char *what)
+{
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < n; i++) {
+        difference += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        size += (double)b[i] * b[i];
+    }
+    expect(sqrt(difference) <= tolerance * sqrt(size), "%s: off by %.3g of %.3g", what, sqrt(difference), sqrt(size));
+}
+
+static void only_parameters(const float *v, const int *node_at, size_t n, const char *what)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!expect(isfinite(v[i]) && (node_at[i] || v[i] == 0), "%s: %g at %zu, which is %s", what, (double)v[i], i,
+                    node_at[i] ? "a weight" : "padding"))
+            break;
+}
+
+/* The slope of the loss, one layer at a time, in random directions. ReLU and max-pooling have kinks: a step that meets one
+ * is made smaller. */
+static void check_slopes(const plan *p, const float *w, const int *node_at, const float *gradient, const data *d)
+{
+    float *way = block(p->weight_size, sizeof *way);
+    for (int node = 1; node < p->n_nodes; node++)
+        for (int direction = 0; direction < 2 && p->node[node].g.weight_size; direction++) {
+            double size = 0, want = 0, slope = 0, tolerance = 0;
+            for (size_t i = 0; i < p->weight_size; i++) {
+                way[i] = node_at[i] != node ? 0 : below(2) ? 1 : -1;
+                want += (double)gradient[i] * way[i];
+                size += way[i] != 0 ? (double)gradient[i] * gradient[i] : 0;
+            }
+            int right = 0;
+            for (float step = 5e-4f; !right && step > 1e-5f; step /= 4) {
+                float *up = copy(w, p->weight_size), *down = copy(w, p->weight_size);
+                for (size_t i = 0; i < p->weight_size; i++) {
+                    up[i] += step * way[i];
+                    down[i] -= step * way[i];
+                }
+                slope = (mean_loss(p, up, d) - mean_loss(p, down, d)) / (2 * (double)step);
+                tolerance = 0.1 * sqrt(size) + 2.5e-7 / (double)step;
+                right = fabs(slope - want) <= tolerance;
+                free(up);
+                free(down);
+            }
+            expect(right, "node %d: slope %g, by the gradient %g (length %g)", node, slope, want, sqrt(size));
+        }
+    free(way);
+}
+
+/* Fills everything a worker may leave behind with NaN, slack included: no phase may depend on it. */
+static void spoil(worker *v)
+{
+    const plan *p = v->e->p;
+    const size_t chunk = (size_t)v->e->chunk * sizeof(float);
+    for (int i = 0; i < p->n_nodes; i++) {
+        memset(v->value[i], 0xff, p->node[i].value_stride * chunk);
+        memset(v->keep[i], 0xff, p->node[i].g.keep_size * chunk);
+    }
+    for (int i = 0; i < p->n_edges; i++)
+        memset(v->delta[i], 0xff, p->node[p->edge[i].node].value_stride * chunk);
+    memset(v->scratch, 0xff, p->scratch_size * sizeof(float));
+}
+
+/* What other instruction sets must agree with. */
+typedef struct {
+    float *outputs, *gradient, *trained;
+} results;
+
+static void check_network(plan *p, const char *name, int n, results *first)
+{
+    describe(p, name);
+    n_networks++;
+    const size_t size = p->weight_size, k = shape_size(p->node[p->output].g.out);
+    int *node_at = block(size, sizeof *node_at);
+    float *w0 = weights_of(p, node_at), *outputs[3], *gradient[3];
+    const data d = data_for(p, n, below(2));
+    static const int batches[] = {1, 3, 20}, teams[] = {1, 2, 4, 8};
+    static const size_t stripes[] = {64, 1024, 16384};
+
+    for (int b = 0; b < 3; b++) {
+        float *w = copy(w0, size);
+        outputs[b] = block((size_t)n * k, sizeof(float));
+        gradient[b] = block(size, sizeof(float));
+        engine *e = engine_for(p, w, 1, batches[b], 4096, SEQUENTIAL, CROSS_ENTROPY);
+        const images unlabelled = {d.view.bytes, d.view.floats, NULL, d.view.order};
+        run(e, FORWARD, &unlabelled, n, 0, outputs[b]);
+        run(e, TEST, &d.view, n, 0, NULL);
+        const double loss = e->total.loss;
+        const int64_t errors = e->total.errors;
+        run(e, GRADIENTS, &d.view, n, 0, NULL);
+        memcpy(gradient[b], e->worker[0]->dw, size * sizeof(float));
+        only_parameters(gradient[b], node_at, size, "gradient");
+        spoil(e->worker[0]);
+        run(e, GRADIENTS, &d.view, n, 0, NULL);
+        expect(!memcmp(gradient[b], e->worker[0]->dw, size * sizeof(float)), "the gradient depends on what was before");
+        same(outputs[b], b || !first->outputs ? outputs[0] : first->outputs, (size_t)n * k, 1e-4, "outputs");
+        same(gradient[b], b || !first->gradient ? gradient[0] : first->gradient, size, 2e-3, "gradients");
+        engine_free(e);
+
+        float *again = block((size_t)n * k, sizeof *again);
+        e = engine_for(p, w, 3, batches[b], 4096, CHAOS, CROSS_ENTROPY);
+        run(e, FORWARD, &unlabelled, n, 0, again);
+        expect(!memcmp(again, outputs[b], (size_t)n * k * sizeof *again), "the outputs depend on the workers");
+        run(e, TEST, &d.view, n, 0, NULL);
+        expect(fabs(e->total.loss - loss) <= 1e-9 * fabs(loss) && e->total.errors == errors, "the loss depends on the workers");
+        expect(!memcmp(w, w0, size * sizeof *w), "a phase that must not touch the weights has done so");
+        engine_free(e);
+        free(again);
+        free(w);
+    }
+    check_slopes(p, w0, node_at, gradient[0], &d);
+
+    /* one step is the gradient */
+    for (int b = 0; b < 2; b++) {
+        float *w = copy(w0, size), *want = copy(w0, size);
+        engine *e = engine_for(p, w, 1, b ? n : 1, 1024, CHAOS, MSE);
+        const int m = b ? n : 1;
+        run(e, GRADIENTS, &d.view, m, 0, NULL);
+        for (size_t i = 0; i < size; i++)
+            want[i] -= 0.5f * e->worker[0]->dw[i];
+        run(e, TRAIN, &d.view, m, 0.5f, NULL);
+        same(w, want, size, 1e-5, "one step");
+        engine_free(e);
+        free(w);
+        free(want);
+    }
+
+    for (int b = 0; b < 3; b++) {
+        float *alone = copy(w0, size);
+        engine *e = engine_for(p, alone, 1, batches[b], stripes[b], SEQUENTIAL, CROSS_ENTROPY);
+        run(e, TRAIN, &d.view, n, 0.002f, NULL);
+        engine_free(e);
+        only_parameters(alone, node_at, size, "trained weights");
+        for (int t = 0; t < 4; t++) {
+            float *w = copy(w0, size);
+            e = engine_for(p, w, teams[t], batches[b], stripes[below(3)], CHAOS, CROSS_ENTROPY);
+            run(e, TRAIN, &d.view, n, 0.002f, NULL);
+            if (teams[t] == 1)
+                expect(!memcmp(w, alone, size * sizeof *w), "one worker is not sequential");
+            else
+                run(e, TRAIN, &d.view, n, 0.002f, NULL);
+            only_parameters(w, node_at, size, "weights trained by several");
+            engine_free(e);
+            free(w);
+        }
+        if (b == 0 && !first->trained)
+            first->trained = copy(alone, size);
+        else if (b == 0)
+            same(alone, first->trained, size, 2e-3, "trained weights");
+        free(alone);
+    }
+    if (!first->outputs)
+        first->outputs = outputs[0], first->gradient = gradient[0], outputs[0] = gradient[0] = NULL;
+    for (int b = 0; b < 3; b++) {
+        free(outputs[b]);
+        free(gradient[b]);
+    }
+    data_free(d);
+    free(w0);
+    free(node_at);
+    plan_free(p);
+}
+
+static void check_everywhere(plan *(*make)(const instruction_set *), const char *name, uint64_t from, int n)
+{
+    results first = {NULL, NULL, NULL};
+    for (int i = 0; supported_isa(i); i++) {
+        seed = from;
+        check_network(make(supported_isa(i)), name, n, &first);
+    }
+    free(first.outputs);
+    free(first.gradient);
+    free(first.trained);
+}
+
+/* ---- what is known to the last bit ---- */
+
+/* One linear layer with whole-numbered images and the score loss: the weights after any number of updates in any order. */
+static void check_conservation(const instruction_set *isa, int workers, int batch)
+{
+    enum { IN = 37, OUT = 21, N = 400 };
+    plan *p = begin(isa, IN, 1, 1);
+    finish(p, linear(p, 0, OUT, 1));
+    describe(p, "conservation");
+    float *x = block(IN * N, sizeof *x), *w = aligned_alloc(64, p->weight_size * sizeof *w);
+    int64_t *labels = block(N, sizeof *labels);
+    double want[IN + 1][OUT] = {{0}};
+    memset(w, 0, p->weight_size * sizeof *w);
+    for (int i = 0; i < N; i++) {
+        labels[i] = below(OUT);
+        want[IN][labels[i]]++;
+        for (int j = 0; j < IN; j++)
+            want[j][labels[i]] += x[i * IN + j] = (float)(below(7) - 3);
+    }
+    const images view = {NULL, x, labels, NULL};
+    engine *e = engine_for(p, w, workers, batch, 64, workers == 1 ? SEQUENTIAL : CHAOS, SCORE);
+    const int epochs = 3;
+    for (int i = 0; i < epochs; i++)
+        run(e, TRAIN, &view, N, (float)batch, NULL);
+    const plan_node *n = &p->node[1];
+    for (int o = 0; o < OUT; o++)
+        for (int j = 0; j <= IN; j++) {
+            const ptrdiff_t at = n->kind->locate(&n->g, j == IN, j == IN ? o : o * IN + j);
+            expect((double)w[at] == epochs * want[j][o], "%d workers, batch %d: weight %d of %d is %g, not %g", workers, batch, j, o,
+                   (double)w[at], epochs * want[j][o]);
+        }
+    engine_free(e);
+    plan_free(p);
+    free(x);
+    free(w);
+    free(labels);
+}
+
+/* ---- other threads ---- */
+
+static void *stopper(void *arg)
+{
+    engine *e = arg;
+    while (engine_position(e) < 50)
+        wait_for_core();
+    engine_stop(e);
+    return NULL;
+}
+
+/* Whoever stops a phase gets all images before its position trained, and none behind. Run twice: from where it stopped. */
+static void check_stop(const instruction_set *isa, int workers, int batch, enum phase phase)
+{
+    plan *p = digits(isa);
+    describe(p, "stop");
+    enum { N = 1 << 20 };
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w = weights_of(p, node_at);
+    data d = data_for(p, N / 8192, 1);
+    int64_t *order = block(N, sizeof *order);
+    for (int i = 0; i < N; i++)
+        order[i] = below(d.n - d.n / 4);
+    images view = d.view;
+    view.order = order;
+    engine *e = engine_for(p, w, workers, batch, 256, workers == 1 ? SEQUENTIAL : CHAOS, CROSS_ENTROPY);
+    int64_t begin = 0;
+    for (int round = 0; round < 2; round++) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, stopper, e))
+            abort();
+        const int status = engine_run(e, phase, &view, begin, N, 1e-4f, NULL);
+        pthread_join(thread, NULL);
+        const int64_t at = engine_position(e);
+        n_phases++;
+        expect(status == STOPPED && at < N, "%d workers, batch %d: status %d at %lld", workers, batch, status, (long long)at);
+        expect(e->total.images == at - begin, "%lld images on the way from %lld to %lld", (long long)e->total.images,
+               (long long)begin, (long long)at);
+        expect(e->total.updates == (phase == TRAIN ? (at - begin) / batch * live_stripes(e) : 0), "%lld updates",
+               (long long)e->total.updates);
+        expect(isfinite(e->total.loss), "loss %g", e->total.loss);
+        engine_clear(e);
+        begin = at;
+    }
+    engine_free(e);
+    free(order);
+    data_free(d);
+    free(w);
+    free(node_at);
+    plan_free(p);
+}
+
+/* One image of no number: the phase ends there, the weights stay finite. */
+static void check_divergence(const instruction_set *isa, enum phase phase)
+{
+    plan *p = digits(isa);
+    describe(p, "divergence");
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w = weights_of(p, node_at);
+    data d = data_for(p, 200, 0);
+    const size_t size = shape_size(p->node[0].g.out);
+    ((float *)d.view.floats)[(size_t)d.view.order[77] * size + 3] = NAN;
+    engine *e = engine_for(p, w, 4, 1, 256, CHAOS, CROSS_ENTROPY);
+    const int status = engine_run(e, phase, &d.view, 0, 200, 1e-3f, NULL);
+    n_phases++;
+    expect(status == DIVERGED && d.view.order[e->failed_at] == d.view.order[77], "status %d at %lld", status,
+           (long long)e->failed_at);
+    only_parameters(w, node_at, p->weight_size, "weights");
+    engine_free(e);
+    data_free(d);
+    free(w);
+    free(node_at);
+    plan_free(p);
+}
+
+typedef struct {
+    engine *e;
+    const data *d;
+    int status;
+} errand;
+
+static void *train(void *arg)
+{
+    errand *a = arg;
+    a->status = engine_run(a->e, TRAIN, &a->d->view, 0, a->d->n, 0.01f, NULL);
+    return NULL;
+}
+
+/* Engines share a plan and data, nothing else: two at once do what one after the other does. */
+static void check_engines_at_once(const instruction_set *isa)
+{
+    enum { ENGINES = 3 };
+    plan *p = branches(isa);
+    describe(p, "engines at once");
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w0 = weights_of(p, node_at), *w[ENGINES];
+    data d = data_for(p, 60, 1);
+    errand errands[ENGINES];
+    pthread_t thread[ENGINES];
+    for (int i = 0; i < ENGINES; i++) {
+        w[i] = copy(w0, p->weight_size);
+        errands[i] = (errand){engine_for(p, w[i], i == 2 ? 4 : 1, 1, 256, CHAOS, CROSS_ENTROPY), &d, -1};
+    }
+    for (int i = 0; i < ENGINES; i++)
+        if (pthread_create(&thread[i], NULL, train, &errands[i]))
+            abort();
+    for (int i = 0; i < ENGINES; i++) {
+        pthread_join(thread[i], NULL);
+        n_phases++;
+        expect(errands[i].status == DONE && errands[i].e->total.images == d.n, "engine %d: status %d", i, errands[i].status);
+        only_parameters(w[i], node_at, p->weight_size, "weights");
+    }
+    expect(!memcmp(w[0], w[1], p->weight_size * sizeof(float)), "the engines met");
+    for (int i = 0; i < ENGINES; i++) {
+        engine_free(errands[i].e);
+        free(w[i]);
+    }
+    data_free(d);
+    free(w0);
+    free(node_at);
+    plan_free(p);
+}
+
+/* For engine_time, which calls layers by itself. */
+static void check_times(const instruction_set *isa)
+{
+    plan *p = digits(isa);
+    describe(p, "times");
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w = weights_of(p, node_at);
+    data d = data_for(p, 9, 1);
+    for (int batch = 1; batch < 4; batch += 2) {
+        engine *e = engine_for(p, w, 1, batch, 256, SEQUENTIAL, CROSS_ENTROPY);
+        run(e, GRADIENTS, &d.view, d.n, 0, NULL);
+        for (int i = 1; i < p->n_nodes; i++)
+            for (int pass = PASS_FORWARD; pass <= PASS_UPDATE; pass++)
+                if (pass == PASS_FORWARD || (!p->node[i].skipped && (p->node[i].g.weight_size || pass == PASS_BACKWARD)))
+                    expect(engine_time(e, i, (enum pass)pass, 2) >= 0 || pass == PASS_WEIGHT_GRADIENT, "node %d takes less than no time", i);
+        engine_free(e);
+    }
+    only_parameters(w, node_at, p->weight_size, "weights");
+    data_free(d);
+    free(w);
+    free(node_at);
+    plan_free(p);
+}
+
+static void fault(void)
+{
+    plan *p = digits(supported_isa(0));
+    float out[11 * 10], *w = aligned_alloc(64, p->weight_size * sizeof *w);
+    memset(w, 0, p->weight_size * sizeof *w);
+    const images view = {block(10 * shape_size(p->node[0].g.out), 1), NULL, NULL, NULL};
+    engine *e = engine_for(p, w, 1, 1, 4096, SEQUENTIAL, CROSS_ENTROPY);
+    engine_run(e, FORWARD, &view, 0, 11, 0, out);
+}
+
+int main(int n, char **argument)
+{
+    if (n > 1 && !strcmp(argument[1], "fault")) {
+        fault();
+        return 0;
+    }
+    const int networks = n > 1 ? atoi(argument[1]) : 20;
+    check_everywhere(digits, "digits", 1, 23);
+    check_everywhere(branches, "branches", 2, 23);
+    check_everywhere(separable, "separable", 3, 23);
+    check_everywhere(wide, "wide", 5, 23);
+    for (int i = 0; i < networks; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "random network %d", i);
+        check_everywhere(any, name, 1000 + (uint64_t)i, 11);
+    }
+    const instruction_set *isa;
+    for (int i = 0; (isa = supported_isa(i)); i++) {
+        seed = 4;
+        for (int workers = 1; workers <= 8; workers *= 2) {
+            for (int batch = 1; batch <= 16; batch *= 4)
+                check_conservation(isa, workers, batch);
+            check_stop(isa, workers, 1, TRAIN);
+            check_stop(isa, workers, 3, TRAIN);
+            check_stop(isa, workers, 1, TEST);
+        }
+        check_divergence(isa, TRAIN);
+        check_divergence(isa, TEST);
+        check_engines_at_once(isa);
+        check_times(isa);
+    }
+    for (int i = 0; (isa = supported_isa(i)); i++)
+        printf("%s%s", i ? ", " : "", isa->name);
+    printf(": %d networks, %d phases, %lld stripes found locked, %lld updates late (at most %lld behind): %s\n", n_networks,
+           n_phases, (long long)lock_failures, (long long)late, (long long)latest, failures ? "WRONG" : "all right");
+    return failures > 0;
+}
