@@ -5,10 +5,12 @@
  *   driver fault        reads one image more than there is, which AddressSanitizer must notice
  *
  * Every array handed to the core is an allocation of exactly its size. Random networks are the same on every machine. */
+#define _GNU_SOURCE /* sched_getcpu */
 #include "registry.h"
 
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -282,7 +284,8 @@ enum { CROSS_ENTROPY, MSE, SCORE };
 
 static engine *engine_for(const plan *p, float *w, int workers, int batch, size_t stripe_bytes, int strategy, int loss)
 {
-    engine *e = engine_new(p, w, workers, batch, stripe_bytes, strategy_at(strategy), p->isa->updates[0], p->isa->losses[loss]);
+    engine *e = engine_new(p, w, workers, NULL, batch, stripe_bytes, strategy_at(strategy), p->isa->updates[0],
+                           p->isa->losses[loss]);
     if (!e)
         abort();
     return e;
@@ -664,6 +667,38 @@ static void check_engines_at_once(const instruction_set *isa)
     plan_free(p);
 }
 
+/* All workers on one CPU, where they meet most; and on one that there is not. */
+static void check_pinning(const instruction_set *isa)
+{
+    enum { WORKERS = 4, N = 60 };
+    plan *p = branches(isa);
+    describe(p, "pinning");
+    int *node_at = block(p->weight_size, sizeof *node_at), *cpus = block(WORKERS, sizeof *cpus);
+    float *w = weights_of(p, node_at);
+    data d = data_for(p, N, 1);
+    for (int there = 1; there >= 0; there--) {
+        for (int i = 0; i < WORKERS; i++)
+            cpus[i] = there || i != 2 ? sched_getcpu() : 1 << 30;
+        engine *e = engine_new(p, w, WORKERS, cpus, 3, 256, strategy_at(CHAOS), p->isa->updates[0], p->isa->losses[CROSS_ENTROPY]);
+        if (!e)
+            abort();
+        if (there) {
+            run(e, TRAIN, &d.view, N, 0.01f, NULL);
+            run(e, TEST, &d.view, N, 0, NULL);
+        } else {
+            const int status = engine_run(e, TRAIN, &d.view, 0, N, 0.01f, NULL);
+            expect(status == NOT_PINNED && e->failed_at == 2, "status %d, worker %lld", status, (long long)e->failed_at);
+        }
+        engine_free(e);
+    }
+    only_parameters(w, node_at, p->weight_size, "weights");
+    data_free(d);
+    free(cpus);
+    free(w);
+    free(node_at);
+    plan_free(p);
+}
+
 /* For engine_time, which calls layers by itself. */
 static void check_times(const instruction_set *isa)
 {
@@ -727,6 +762,7 @@ int main(int n, char **argument)
         check_divergence(isa, TRAIN);
         check_divergence(isa, TEST);
         check_engines_at_once(isa);
+        check_pinning(isa);
         check_times(isa);
     }
     for (int i = 0; (isa = supported_isa(i)); i++)
