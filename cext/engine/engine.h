@@ -96,10 +96,10 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
 void engine_stop(engine *e);
 void engine_clear(engine *e);
 int64_t engine_position(const engine *e);
-/* Seconds per sample of one pass of one layer, on what the last phase with worker 0 left in its buffers (run GRADIENTS
- * first); the mean of `rounds` calls; -1 where training has no such pass. For benchmarks. */
 /* The loop that the pass takes, in words; NULL: it has only one. */
 const char *engine_loop(const engine *e, int node, enum pass pass);
+/* Seconds per sample of one pass of one layer, on what the last phase with worker 0 left in its buffers (run GRADIENTS
+ * first); the mean of `rounds` calls; -1 where training has no such pass. For benchmarks. */
 double engine_time(engine *e, int node, enum pass pass, long rounds);
 size_t engine_worker_bytes(const plan *p, int n_stripes, int chunk);
 
