@@ -3,7 +3,7 @@
  * Weight block: [input][output padded to LANES], then one row of biases. One sample streams the block once per pass, so
  * the loops keep many outputs in registers; several samples share each weight they load. */
 
-enum { LINEAR_BIAS, LINEAR_WIDE = 8 };
+enum { LINEAR_BIAS, LINEAR_WIDE = 12 };
 
 INLINE size_t linear_inputs(const geometry *g) { return shape_size(g->in[0]); }
 INLINE size_t linear_pad(const geometry *g) { return round_up((size_t)g->out.c, LANES); }
@@ -33,16 +33,16 @@ INLINE void linear_row(const int V, size_t in, size_t pad, const float *x, const
                        int tail)
 {
     vec acc[LINEAR_WIDE];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int v = 0; v < V; v++)
         acc[v] = vload(bias + v * VW);
     for (size_t i = 0; i < in; i++, w += pad) {
         vec a = vset(x[i]);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int v = 0; v < V; v++)
             acc[v] += a * vload(w + v * VW);
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int v = 0; v < V - 1; v++)
         vstore(y + v * VW, acc[v]);
     vstore_n(y + (V - 1) * VW, acc[V - 1], tail);
@@ -60,6 +60,10 @@ KERNEL void linear_forward(const geometry *g, const call *c)
         float *y = c->y.p + o;
         if (c->n == 1) {
             switch (v) {
+            case 12: linear_row(12, in, pad, c->x[0].p, w, b, y, tail); break;
+            case 11: linear_row(11, in, pad, c->x[0].p, w, b, y, tail); break;
+            case 10: linear_row(10, in, pad, c->x[0].p, w, b, y, tail); break;
+            case 9: linear_row(9, in, pad, c->x[0].p, w, b, y, tail); break;
             case 8: linear_row(8, in, pad, c->x[0].p, w, b, y, tail); break;
             case 7: linear_row(7, in, pad, c->x[0].p, w, b, y, tail); break;
             case 6: linear_row(6, in, pad, c->x[0].p, w, b, y, tail); break;
