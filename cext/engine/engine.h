@@ -49,10 +49,13 @@ typedef struct {
  * [from, to) are the stripes of the layer at `node`. */
 typedef struct {
     const char *name;
-    int single;                            /* only one worker makes sense */
-    void (*layer_begin)(worker *w, int node, int from, int to); /* the layer's gradient buffer is about to be overwritten; may be NULL */
-    void (*layer_done)(worker *w, int node, int from, int to);  /* the layer's gradient for this step is complete */
-    void (*phase_done)(worker *w);            /* nothing may be left unpublished after it; may be NULL */
+    int single; /* only one worker makes sense */
+    /* The layer's gradient buffer is about to be overwritten; may be NULL. */
+    void (*layer_begin)(worker *w, int node, int from, int to);
+    /* The layer's gradient for this step is complete. */
+    void (*layer_done)(worker *w, int node, int from, int to);
+    /* Nothing may be left unpublished after it; may be NULL. */
+    void (*phase_done)(worker *w);
 } strategy;
 
 typedef struct {

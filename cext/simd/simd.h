@@ -51,46 +51,49 @@ INLINE vec vselect(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((
 INLINE vec vmax(vec a, vec b) { return vselect(a > b, a, b); }
 INLINE vec vmin(vec a, vec b) { return vselect(a < b, a, b); }
 
-/* Writes the non-zero ones among the first n lanes of from[], and first + their number, closely packed; returns how many.
- * May write VW lanes. */
-INLINE int vpack_nonzero(const float *from, int n, int first, float *value, int32_t *number)
-{
+/* Packs the lanes of from[] that `keep` names among the first n, and first + their numbers; returns how many. May write VW
+ * lanes. */
 #if VW == 16
-    const __m512 v = (__m512)vload(from);
-    const __mmask16 mask = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NEQ_UQ) & (__mmask16)(0xffffu >> (16 - n));
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    _mm512_storeu_ps(value, _mm512_maskz_compress_ps(mask, v));
-    _mm512_storeu_si512(number, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(lanes, _mm512_set1_epi32(first))));
-    return __builtin_popcount(mask);
-#else
-    int found = 0;
-    for (int i = 0; i < n; i++) {
-        value[found] = from[i];
-        number[found] = first + i;
-        found += from[i] != 0;
-    }
-    return found;
-#endif
-}
-
-/* The same for the lanes in which which[] is `wanted`. */
-INLINE int vpack_equal(const int32_t *which, int wanted, const float *from, int n, int first, float *value, int32_t *number)
+INLINE int vpack(__mmask16 keep, const float *from, int n, int first, float *value, int32_t *number)
 {
-#if VW == 16
-    const __mmask16 mask = _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(which), _mm512_set1_epi32(wanted)) &
-                           (__mmask16)(0xffffu >> (16 - n));
+    const __mmask16 mask = keep & (__mmask16)(0xffffu >> (16 - n));
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     _mm512_storeu_ps(value, _mm512_maskz_compress_ps(mask, (__m512)vload(from)));
     _mm512_storeu_si512(number, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(lanes, _mm512_set1_epi32(first))));
     return __builtin_popcount(mask);
+}
 #else
+INLINE int vpack(ivec keep, const float *from, int n, int first, float *value, int32_t *number)
+{
+    int32_t kept[VW];
+    istore(kept, keep);
     int found = 0;
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) { /* without a branch that cannot be foreseen */
         value[found] = from[i];
         number[found] = first + i;
-        found += which[i] == wanted;
+        found -= kept[i];
     }
     return found;
+}
+#endif
+
+/* The lanes that are not zero. */
+INLINE int vpack_nonzero(const float *from, int n, int first, float *value, int32_t *number)
+{
+#if VW == 16
+    return vpack(_mm512_cmp_ps_mask((__m512)vload(from), _mm512_setzero_ps(), _CMP_NEQ_UQ), from, n, first, value, number);
+#else
+    return vpack(vload(from) != 0.f, from, n, first, value, number);
+#endif
+}
+
+/* The lanes in which which[] is `wanted`. */
+INLINE int vpack_equal(const int32_t *which, int wanted, const float *from, int n, int first, float *value, int32_t *number)
+{
+#if VW == 16
+    return vpack(_mm512_cmpeq_epi32_mask(_mm512_loadu_si512(which), _mm512_set1_epi32(wanted)), from, n, first, value, number);
+#else
+    return vpack(iload(which) == wanted, from, n, first, value, number);
 #endif
 }
 
