@@ -42,7 +42,7 @@ static int cut_stripes(engine *e, float *weights, float *const *moment, size_t s
     return 0;
 }
 
-static void stripes_of(const engine *e, int node, int *from, int *to)
+void stripes_of(const engine *e, int node, int *from, int *to)
 {
     const shared_weights *s = &e->shared;
     int a = 0, b = s->n_stripes; /* stripes are sorted by node */
@@ -200,7 +200,7 @@ size_t engine_worker_bytes(const engine *e)
 }
 
 /* In the worker's thread, so that the pages are near its core. */
-static worker *worker_new(engine *e, int id)
+worker *worker_new(engine *e, int id)
 {
     worker *w = aligned_alloc(128, round_up(sizeof *w, 128));
     if (!w)
@@ -255,23 +255,40 @@ static void describe_call(const engine *e, const worker *w, int i, int n, call *
                         : shared_read(w->to, node->weight_at, node->g.weight_size, w->own);
 }
 
-static void forward(const engine *e, worker *w, int n, int note_versions)
+void load_chunk(worker *w, int64_t at, int n)
 {
-    int stripe = 0;
-    for (int i = 1; i < e->p->n_nodes; i++) {
-        const plan_node *node = &e->p->node[i];
-        if (note_versions && node->g.weight_size)
-            for (; stripe < w->to->n_stripes && e->stripe[stripe].node <= i; stripe++)
-                w->seen[stripe] = stripe_version(&w->to->state[stripe]);
-        call c;
-        describe_call(e, w, i, n, &c);
-        node->kind->forward(&node->g, &c);
+    const engine *e = w->e;
+    for (int s = 0; s < n; s++) {
+        const int64_t image = e->data.order ? e->data.order[at + s] : at + s;
+        load_sample(e, w, s, image);
+        w->label[s] = e->data.labels ? (int)e->data.labels[image] : 0;
     }
 }
 
-/* Loss of the chunk; writes the output's delta when `scale` is not 0. */
-static int lose(const engine *e, worker *w, int n, float scale)
+void forward_node(worker *w, int i, int n, int note_versions)
 {
+    const engine *e = w->e;
+    const plan_node *node = &e->p->node[i];
+    if (note_versions && node->g.weight_size) {
+        int from, to;
+        stripes_of(e, i, &from, &to);
+        for (int k = from; k < to; k++)
+            w->seen[k] = stripe_version(&w->to->state[k]);
+    }
+    call c;
+    describe_call(e, w, i, n, &c);
+    node->kind->forward(&node->g, &c);
+}
+
+static void forward(const engine *e, worker *w, int n, int note_versions)
+{
+    for (int i = 1; i < e->p->n_nodes; i++)
+        forward_node(w, i, n, note_versions);
+}
+
+int lose(worker *w, int n, float scale)
+{
+    const engine *e = w->e;
     const plan_node *out = &e->p->node[e->p->output];
     const int k = (int)shape_size(out->g.out);
     for (int s = 0; s < n; s++) {
@@ -369,32 +386,44 @@ static void layer_done(const engine *e, worker *w, int node)
         e->how->layer_done(w, node, from, to);
 }
 
+int learns_node(const engine *e, int i)
+{
+    const plan_node *node = &e->p->node[i];
+    return node->needs_gradient && node->n_deltas;
+}
+
+void backward_node(worker *w, int i, int n, int first, int last, call *c)
+{
+    const engine *e = w->e;
+    const plan_node *node = &e->p->node[i];
+    float *dy = w->delta[node->first_delta];
+    for (int d = e->p->edge[node->first_delta].next; d >= 0; d = e->p->edge[d].next)
+        for (int s = 0; s < n; s++)
+            e->p->isa->add(shape_size(node->g.out), dy + (size_t)s * node->value_stride,
+                           w->delta[d] + (size_t)s * node->value_stride);
+    if (node->skipped)
+        return;
+    describe_backward(e, w, i, n, first, c);
+    if (w->hooks && node->g.weight_size && first && last && n == 1 && applies(e, node)) {
+        c->dw = NULL;
+        w->unwritten = c;
+    }
+    node->kind->backward(&node->g, c);
+}
+
 static void backward(const engine *e, worker *w, int n, int first, int last)
 {
     for (int i = e->p->n_nodes - 1; i > 0; i--) {
-        const plan_node *node = &e->p->node[i];
-        if (!node->needs_gradient || !node->n_deltas)
+        if (!learns_node(e, i))
             continue;
-        const int publishes = w->hooks && node->g.weight_size;
+        const int publishes = w->hooks && e->p->node[i].g.weight_size;
         if (publishes && first && e->how->layer_begin) {
             int from, to;
             stripes_of(e, i, &from, &to);
             e->how->layer_begin(w, i, from, to);
         }
-        float *dy = w->delta[node->first_delta];
-        for (int d = e->p->edge[node->first_delta].next; d >= 0; d = e->p->edge[d].next)
-            for (int s = 0; s < n; s++)
-                e->p->isa->add(shape_size(node->g.out), dy + (size_t)s * node->value_stride,
-                               w->delta[d] + (size_t)s * node->value_stride);
         call c;
-        if (!node->skipped) {
-            describe_backward(e, w, i, n, first, &c);
-            if (publishes && first && last && n == 1 && applies(e, node)) {
-                c.dw = NULL;
-                w->unwritten = &c;
-            }
-            node->kind->backward(&node->g, &c);
-        }
+        backward_node(w, i, n, first, last, &c);
         if (publishes && last)
             layer_done(e, w, i);
         w->unwritten = NULL;
@@ -454,17 +483,13 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
     const int learns = e->phase == TRAIN || e->phase == GRADIENTS;
     for (int64_t at = begin; at < end; at += e->chunk) {
         const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
-        for (int s = 0; s < n; s++) {
-            const int64_t image = e->data.order ? e->data.order[at + s] : at + s;
-            load_sample(e, w, s, image);
-            w->label[s] = e->data.labels ? (int)e->data.labels[image] : 0;
-        }
+        load_chunk(w, at, n);
         forward(e, w, n, w->hooks && !w->reads && at == begin);
         if (e->phase == FORWARD) {
             for (int s = 0; s < n; s++)
                 memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
                        k * sizeof(float));
-        } else if (lose(e, w, n, learns ? w->scale : 0)) {
+        } else if (lose(w, n, learns ? w->scale : 0)) {
             fail(e, DIVERGED, at);
             return -1;
         }

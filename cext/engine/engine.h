@@ -175,4 +175,21 @@ void postpone_stripe(worker *w, int stripe);
 /* Waiting: a moment; or as long as it takes another thread to get this core. */
 void wait_briefly(void);
 void wait_for_core(void);
+
+/* ---- the pass in single steps, without the strategy's hooks; for whoever runs workers in an order of its own ---- */
+
+worker *worker_new(engine *e, int id);
+/* The stripes of a node's weights, [*from, *to). */
+void stripes_of(const engine *e, int node, int *from, int *to);
+/* Images [at, at + n) of the order become the worker's chunk. */
+void load_chunk(worker *w, int64_t at, int n);
+/* One node forward; `note_versions`: its stripes' versions become `seen`. */
+void forward_node(worker *w, int node, int n, int note_versions);
+/* Loss of the chunk, counted; writes the output's delta when `scale` is not 0; -1 when it is not finite. */
+int lose(worker *w, int n, float scale);
+/* Whether backward passes the node. */
+int learns_node(const engine *e, int node);
+/* One node backward, from the last to the first that learns; first, last: chunk of the step. Within a step the gradient of
+ * one image may be left unwritten: then worker.unwritten is `c`, until the caller resets it. */
+void backward_node(worker *w, int node, int n, int first, int last, call *c);
 #endif
