@@ -7,7 +7,7 @@ import sys
 import threading
 from array import array
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 
 cdef extern from "registry.h" nogil:
     enum: MAX_INPUTS
@@ -110,6 +110,17 @@ cdef extern from "registry.h" nogil:
     double engine_time(engine_t *e, int node, pass_t p, long rounds)
     const char *engine_loop(const engine_t *e, int node, pass_t p)
     size_t engine_worker_bytes(const engine_t *e)
+    enum: EVENT_KINDS
+    ctypedef struct replay_t "replay":
+        pass
+    replay_t *replay_new(engine_t *e, int lanes)
+    void replay_free(replay_t *r)
+    int replay_begin(replay_t *r, const images_t *data, int64_t begin, int64_t end, float lr)
+    int replay_run(replay_t *r, const uint64_t *events, int64_t n, int64_t *at, const char **reason)
+    const char *replay_end(replay_t *r)
+    int trace_start(engine_t *e)
+    int64_t trace_count(const engine_t *e)
+    void trace_take(engine_t *e, uint64_t *out)
 
 cdef extern from *:
     """
@@ -305,6 +316,22 @@ cdef class Plan:
         return self.p.isa.name.decode()
 
 
+# ---- events ----
+
+EVENTS = ("", "step", "copy", "forward", "backward", "publish", "postpone", "lane", "reduce")
+
+
+def event(kind, worker, what):
+    """An event's code: worker | kind << 16 | what << 32."""
+    return worker | EVENTS.index(kind) << 16 | what << 32
+
+
+def event_text(uint64_t code):
+    """An event in words."""
+    kind = code >> 16 & 0xffff
+    return f"worker {code & 0xffff}: {EVENTS[kind] if 0 < kind < EVENT_KINDS else f'kind {kind}'} {code >> 32}"
+
+
 # ---- engine ----
 
 cdef class Engine:
@@ -319,6 +346,7 @@ cdef class Engine:
     cdef readonly object cpus
     cdef object lock
     cdef bint has_gradient
+    cdef replay_t *replay
 
     def __cinit__(self, Plan plan not None, float[::1] weights not None, int workers=1, strategy="sequential",
                   loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384, cpus=None,
@@ -406,14 +434,19 @@ cdef class Engine:
             raise MemoryError("out of memory for the engine")
 
     def __dealloc__(self):
+        replay_free(self.replay)
         engine_free(self.e)
 
     def run(self, str what, const uint8_t[::1] pixels=None, const float[::1] values=None, const int64_t[::1] labels=None,
-            const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, float lr=0.0, float[:, ::1] out=None):
+            const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, float lr=0.0, float[:, ::1] out=None,
+            events=None, int lanes=0):
         """Runs one phase over images `order[begin:end]` and returns its counts as a dict.
 
         what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
         `gradient`). Exactly one of pixels (uint8) and values (float32) holds the images, flat, each (c, h, w).
+
+        events: for "train", an iterable of uint64 arrays: the phase runs in the caller's thread, in this order (see
+        cext/engine/replay.h and `event`); `lanes` is how many lanes its steps have, 0 for none.
         """
         cdef shape s = self.plan.p.node[0].g.out
         cdef Py_ssize_t size = <Py_ssize_t>s.c * s.h * s.w, count, last, i
@@ -462,8 +495,11 @@ cdef class Engine:
         if not self.lock.acquire(False):
             raise RuntimeError("this engine is already running a phase")
         try:
-            with nogil:
-                status = engine_run(self.e, ph, &data, begin, last, lr, to)
+            if events is not None and ph == TRAIN:
+                status = self._replay(&data, begin, last, lr, events, lanes)
+            else:
+                with nogil:
+                    status = engine_run(self.e, ph, &data, begin, last, lr, to)
             self.has_gradient = ph == GRADIENTS and status == DONE
         finally:
             self.lock.release()
@@ -485,6 +521,52 @@ cdef class Engine:
             "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
             "staleness": [t.staleness[i] for i in range(min(t.staleness_max + 1, STALENESS_BINS))],
         }
+
+    cdef int _replay(self, const images_t *data, int64_t begin, int64_t end, float lr, events, int lanes) except -2:
+        cdef const uint64_t[::1] block
+        cdef int64_t at = 0, count
+        cdef const char *reason = NULL
+        cdef int status = DONE
+        replay_free(self.replay)
+        self.replay = replay_new(self.e, lanes)
+        if self.replay == NULL or replay_begin(self.replay, data, begin, end, lr):
+            raise MemoryError(f"out of memory for {self.workers} workers of {self.worker_bytes} bytes each")
+        for block in events:
+            count = block.shape[0]
+            if not count:
+                continue
+            with nogil:
+                status = replay_run(self.replay, &block[0], count, &at, &reason)
+            if status == -1:
+                raise ValueError(f"{event_text(block[at])}, event {at} of its block, is not possible: {reason.decode()}")
+            if status != DONE:
+                break
+        reason = replay_end(self.replay)
+        if status == DONE and reason != NULL:
+            raise ValueError(f"the events are over, but {reason.decode()}")
+        return status
+
+    def trace(self):
+        """From now on training phases are recorded, see `events`. For strategies that update a stripe only while they hold
+        it, and do not set what workers read."""
+        if trace_start(self.e):
+            raise MemoryError(f"out of memory for the trace of {self.workers} workers")
+
+    def traced(self):
+        """How many events have been recorded since the last `events`."""
+        return trace_count(self.e)
+
+    def events(self, uint64_t[::1] out not None):
+        """Moves what has been recorded into `out`, in the order in which it happened, and forgets it."""
+        if out.shape[0] != trace_count(self.e):
+            raise ValueError(f"{out.shape[0]} places for {trace_count(self.e)} events")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is running a phase")
+        try:
+            if out.shape[0]:
+                trace_take(self.e, &out[0])
+        finally:
+            self.lock.release()
 
     def gradient(self, float[::1] out not None):
         """Copies the gradient of the last "gradients" phase, laid out as the weight vector."""

@@ -2,6 +2,7 @@
 #ifndef CHAOS_REGISTRY_H
 #define CHAOS_REGISTRY_H
 
+#include "engine/trace.h"
 #include "sync/sync.h"
 
 /* The i-th instruction set this machine and its operating system support, slowest first; NULL past the end. */

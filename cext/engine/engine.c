@@ -2,6 +2,7 @@
 #include "threads.h"
 
 #include "engine.h"
+#include "trace.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -109,7 +110,9 @@ void publish_stripe(worker *w, int k)
     const uint32_t version = stripe_version(t);
     update_step step = e->step;
     step.t = version + 1;
-    if (w->unwritten) {
+    if (w->trace)
+        trace_event(w, EVENT_PUBLISH, (uint32_t)k);
+    if (w->unwritten && !w->pending[k]) { /* what waits has been written down */
         const plan_node *node = &e->p->node[e->stripe[k].node];
         shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, step.lr, w->own);
     } else
@@ -134,6 +137,8 @@ void postpone_stripe(worker *w, int k)
     const plan_node *node = &e->p->node[e->stripe[k].node];
     w->pending[k] = 1;
     w->n_pending++;
+    if (w->trace)
+        trace_event(w, EVENT_POSTPONE, (uint32_t)k);
     if (w->unwritten) {
         memset(w->dw + e->stripe[k].at, 0, e->stripe[k].size * sizeof(float));
         node->kind->apply(&node->g, w->unwritten, e->stripe[k].at - node->weight_at, e->stripe[k].size,
@@ -269,7 +274,9 @@ void forward_node(worker *w, int i, int n, int note_versions)
 {
     const engine *e = w->e;
     const plan_node *node = &e->p->node[i];
-    if (note_versions && node->g.weight_size) {
+    if (w->trace && node->g.weight_size)
+        trace_read(w, i, EVENT_FORWARD, note_versions);
+    else if (note_versions && node->g.weight_size) {
         int from, to;
         stripes_of(e, i, &from, &to);
         for (int k = from; k < to; k++)
@@ -403,6 +410,8 @@ void backward_node(worker *w, int i, int n, int first, int last, call *c)
                            w->delta[d] + (size_t)s * node->value_stride);
     if (node->skipped)
         return;
+    if (w->trace && node->g.weight_size)
+        trace_read(w, i, EVENT_BACKWARD, 0);
     describe_backward(e, w, i, n, first, c);
     if (w->hooks && node->g.weight_size && first && last && n == 1 && applies(e, node)) {
         c->dw = NULL;
@@ -484,7 +493,7 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
     for (int64_t at = begin; at < end; at += e->chunk) {
         const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
         load_chunk(w, at, n);
-        forward(e, w, n, w->hooks && !w->reads && at == begin);
+        forward(e, w, n, w->hooks && (!w->reads || w->trace) && at == begin);
         if (e->phase == FORWARD) {
             for (int s = 0; s < n; s++)
                 memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
@@ -502,9 +511,14 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
 
 int train_step(worker *w, int64_t begin, int64_t end)
 {
-    const strategy *how = w->e->how;
+    const engine *e = w->e;
+    const strategy *how = e->how;
     w->hooks = 1;
     w->scale = 1.f / (float)(end - begin);
+    if (w->trace) {
+        trace_event(w, EVENT_STEP, (uint32_t)((begin - e->trace->begin) / e->batch));
+        w->reads = w->trace->copy;
+    }
     if (how->step_begin)
         how->step_begin(w);
     const int failed = pass_images(w, begin, end);
@@ -549,7 +563,9 @@ static void work(engine *e, int id)
     }
     memset(&w->count, 0, sizeof w->count);
     if (e->phase == TRAIN) {
+        w->trace = e->trace ? &e->trace->lane[id] : NULL;
         train(w);
+        w->trace = NULL;
         w->to = &e->shared;
         w->reads = NULL;
     } else
@@ -575,7 +591,7 @@ static void take_part(void *arg, int id)
     }
 }
 
-static void merge(tally *to, const tally *from)
+static void add_tally(tally *to, const tally *from)
 {
     to->images += from->images;
     to->errors += from->errors;
@@ -590,7 +606,7 @@ static void merge(tally *to, const tally *from)
     to->give_ways += from->give_ways;
 }
 
-int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)
+void engine_begin(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)
 {
     e->phase = phase;
     e->data = *data;
@@ -599,16 +615,28 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
     e->failure = DONE;
     e->arrived = 0; /* a failed phase leaves them waiting */
     e->failed_at = 0;
+    if (e->trace)
+        e->trace->begin = begin;
     /* engine_position may be reading: whoever sees the new end sees no counter of an earlier phase */
     __atomic_store_n(&e->next, begin, __ATOMIC_RELAXED);
     __atomic_store_n(&e->end, end, __ATOMIC_RELEASE);
     memset(&e->total, 0, sizeof e->total);
+}
+
+void engine_merge(engine *e, int team)
+{
+    for (int i = 0; i < team; i++)
+        if (e->worker[i])
+            add_tally(&e->total, &e->worker[i]->count);
+}
+
+int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)
+{
+    engine_begin(e, phase, data, begin, end, lr, out);
     const int team = phase == GRADIENTS ? 1 : e->n_workers;
     if (run_team(team, take_part, e) < team)
         return NO_TEAM;
-    for (int i = 0; i < team; i++)
-        if (e->worker[i])
-            merge(&e->total, &e->worker[i]->count);
+    engine_merge(e, team);
     if (phase == TRAIN && e->how->phase_end)
         e->how->phase_end(e);
     if (e->failure)
@@ -666,6 +694,7 @@ void engine_free(engine *e)
             free(e->worker[i]);
         }
     free(e->worker);
+    trace_free(e->trace);
     free(e->cpu);
     free(e->stripe);
     free(e->shared.state);

@@ -46,6 +46,7 @@ typedef struct worker {
     const call *unwritten; /* the backward call of the layer being published if its gradient is not in dw */
     float *room;        /* the strategy's own, see strategy.room */
     float scale;        /* of the loss of each image under way: 1 / images of the step */
+    struct trace_lane *trace; /* not NULL: what the worker does is recorded, see trace.h */
     int hooks;          /* the strategy's hooks are called: a step, not only a gradient */
     tally count;
 } worker;
@@ -99,6 +100,7 @@ typedef struct engine {
     void *sync; /* the strategy's own */
     double option[MAX_STRATEGY_OPTIONS]; /* meaning: the strategy's own, in the order of chaos/sync/ */
     int n_workers, batch, chunk;
+    struct trace *trace; /* NULL: none */
     int *cpu; /* per worker: where it runs; NULL: wherever the system likes */
     worker **worker;
     /* of the phase under way */
@@ -179,6 +181,9 @@ void wait_for_core(void);
 /* ---- the pass in single steps, without the strategy's hooks; for whoever runs workers in an order of its own ---- */
 
 worker *worker_new(engine *e, int id);
+/* What engine_run does before and after the workers' work: `team` workers' counts are added to engine.total. */
+void engine_begin(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out);
+void engine_merge(engine *e, int team);
 /* The stripes of a node's weights, [*from, *to). */
 void stripes_of(const engine *e, int node, int *from, int *to);
 /* Images [at, at + n) of the order become the worker's chunk. */
