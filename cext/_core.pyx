@@ -40,7 +40,7 @@ cdef extern from "registry.h" nogil:
         long fma_flops
     ctypedef struct strategy:
         const char *name
-        int single
+        int single, late
     ctypedef struct plan_node:
         const layer_kind *kind
         int needs_gradient, n_deltas, skipped
@@ -65,9 +65,13 @@ cdef extern from "registry.h" nogil:
         float *dw
     ctypedef struct stripe_state:
         uint32_t version
+    ctypedef struct stripe_t "stripe":
+        size_t at, size
+        int node
     ctypedef struct shared_weights:
         int n_stripes
         stripe_state *state
+        const stripe_t *stripe
     ctypedef struct engine_parts:
         const plan_t *p
         float *weights
@@ -83,6 +87,7 @@ cdef extern from "registry.h" nogil:
         const loss_kind *loss
     ctypedef struct engine_t "engine":
         shared_weights shared
+        const strategy *how
         worker_t **worker
         int chunk
         int64_t failed_at
@@ -121,6 +126,36 @@ cdef extern from "registry.h" nogil:
     int trace_start(engine_t *e)
     int64_t trace_count(const engine_t *e)
     void trace_take(engine_t *e, uint64_t *out)
+    enum clock_order:
+        pass
+    ctypedef struct clock_parts:
+        clock_order order
+        int n_workers, n_layers, n_stripes
+        const int32_t *node
+        const int32_t *first "from"
+        const int32_t *to
+        const double *forward
+        const double *backward
+        const uint8_t *learns
+        const double *publish
+        const int32_t *lines
+        double begin, line
+        const double *factor
+        double jitter
+        uint64_t seed
+        int batch, chunk, lanes, max_pending, late
+    ctypedef struct clock_counts:
+        double computing, publishing, waiting
+        int64_t published, failures
+    ctypedef struct vclock:
+        pass
+    vclock *vclock_new(const clock_parts *parts)
+    void vclock_free(vclock *c)
+    void vclock_begin(vclock *c, int64_t n_images)
+    int64_t vclock_next(vclock *c, int64_t room, uint64_t *events, double *since, double *when)
+    int64_t vclock_room(const vclock *c)
+    double vclock_now(const vclock *c)
+    const clock_counts *vclock_counted(const vclock *c)
 
 cdef extern from *:
     """
@@ -651,3 +686,103 @@ cdef class Engine:
     def worker_bytes(self):
         """Memory of one worker in bytes."""
         return engine_worker_bytes(self.e)
+
+    @property
+    def chunk(self):
+        """Images that pass through the layers together."""
+        return self.e.chunk
+
+    @property
+    def late(self):
+        """Whether the strategy publishes after its layer's hook has returned."""
+        return bool(self.e.how.late)
+
+    @property
+    def stripe_table(self):
+        """[(node, floats), ...] of the stripes."""
+        return [(self.e.shared.stripe[k].node, self.e.shared.stripe[k].size) for k in range(self.e.shared.n_stripes)]
+
+    def learns(self, int node):
+        """Whether back-propagation passes the node."""
+        cdef plan_node *n = self.plan._node(node)
+        return bool(n.needs_gradient and n.n_deltas)
+
+
+# ---- the clock of virtual workers ----
+
+CLOCK_ORDERS = ("chaos", "hogwild", "locked", "delayed", "synchronous")
+
+
+cdef class Clock:
+    """Invents the order in which virtual workers meet the weights; see cext/virtual/clock.h. For chaos.virtual, which checks
+    what it gives."""
+
+    cdef vclock *c
+
+    def __cinit__(self, str order, const int32_t[::1] node not None, const int32_t[::1] first not None,
+                  const int32_t[::1] to not None, const double[::1] forward not None, const double[::1] backward not None,
+                  const uint8_t[::1] learns not None, const double[::1] publish not None, const int32_t[::1] lines not None,
+                  const double[::1] factor not None, *, double begin, double line, double jitter, uint64_t seed, int batch,
+                  int chunk, int lanes=0, int max_pending=0, bint late=False):
+        cdef clock_parts parts
+        cdef int l
+        parts.order = <clock_order><int>CLOCK_ORDERS.index(order)
+        parts.n_workers = <int>factor.shape[0]
+        parts.n_layers = <int>node.shape[0]
+        parts.n_stripes = <int>publish.shape[0]
+        if not (1 <= parts.n_workers <= 4096 and parts.n_layers >= 1 and parts.n_stripes >= 1 and batch >= 1 and chunk >= 1):
+            raise ValueError("a clock needs 1 to 4096 workers, a layer with weights, and batches of at least one image")
+        if not (first.shape[0] == to.shape[0] == forward.shape[0] == backward.shape[0] == learns.shape[0] == node.shape[0]
+                and lines.shape[0] == publish.shape[0]):
+            raise ValueError("arrays of layers or stripes differ in length")
+        for l in range(parts.n_layers):
+            if not 0 <= first[l] <= to[l] <= parts.n_stripes:
+                raise ValueError(f"stripes {first[l]}..{to[l]} of layer {l} are not among the {parts.n_stripes}")
+        if order == "synchronous" and lanes < 1:
+            raise ValueError("synchronous steps need lanes")
+        parts.node, parts.first, parts.to = &node[0], &first[0], &to[0]
+        parts.forward, parts.backward, parts.learns = &forward[0], &backward[0], &learns[0]
+        parts.publish, parts.lines, parts.factor = &publish[0], &lines[0], &factor[0]
+        parts.begin, parts.line, parts.jitter, parts.seed = begin, line, jitter, seed
+        parts.batch, parts.chunk, parts.lanes, parts.max_pending, parts.late = batch, chunk, lanes, max_pending, late
+        self.c = vclock_new(&parts)
+        if self.c == NULL:
+            raise MemoryError("out of memory for the clock")
+
+    def __dealloc__(self):
+        vclock_free(self.c)
+
+    def begin(self, int64_t images):
+        """A phase of that many images begins."""
+        vclock_begin(self.c, images)
+
+    def next(self, uint64_t[::1] out not None, double[::1] since=None, double[::1] when=None):
+        """Writes the next events into `out` and, if given, when each began and took place in seconds; their number, 0 when
+        the phase is over."""
+        cdef int64_t n
+        if out.shape[0] < vclock_room(self.c):
+            raise ValueError(f"room for {out.shape[0]} events, at least {vclock_room(self.c)} are needed")
+        if (since is not None and since.shape[0] < out.shape[0]) or (when is not None and when.shape[0] < out.shape[0]):
+            raise ValueError("as many times as events are needed")
+        with nogil:
+            n = vclock_next(self.c, out.shape[0], &out[0], &since[0] if since is not None else NULL,
+                            &when[0] if when is not None else NULL)
+        return n
+
+    @property
+    def room(self):
+        """The fewest events that `next` must have room for."""
+        return vclock_room(self.c)
+
+    @property
+    def now(self):
+        """Seconds since the first phase began."""
+        return vclock_now(self.c)
+
+    @property
+    def counts(self):
+        """Since the first phase began: worker seconds computing, publishing and waiting; stripes published; try-locks that
+        found one busy."""
+        cdef const clock_counts *n = vclock_counted(self.c)
+        return {"computing": n.computing, "publishing": n.publishing, "waiting": n.waiting, "published": n.published,
+                "failures": n.failures}

@@ -22,7 +22,8 @@ C_ARROWS = {
     "isa": {"isa", "simd", "layers", "losses", "updates"},
     "engine": {"engine", "isa", "layers", "losses", "updates"},
     "sync": {"sync", "engine"},
-    "registry": {"registry", "sync", "engine", "isa"},
+    "virtual": {"virtual", "engine"},
+    "registry": {"registry", "sync", "virtual", "engine", "isa"},
     "_core": {"registry"},
 }
 _MEANING = {"errors", "layers", "losses", "updates", "sync", "formats", "data", "_version"}
