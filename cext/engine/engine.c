@@ -107,13 +107,12 @@ void publish_stripe(worker *w, int k)
     stripe_state *t = &w->to->state[k];
     const size_t at = e->stripe[k].at, size = e->stripe[k].size;
     const uint32_t version = stripe_version(t);
-    update_step step = e->step;
-    step.t = version + 1;
+    w->step.t = version + 1;
     if (w->unwritten) {
         const plan_node *node = &e->p->node[e->stripe[k].node];
-        shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, step.lr, w->own);
+        shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->own);
     } else
-        shared_update(w->to, e->rule, at, size, w->dw, &step, w->own);
+        shared_update(w->to, e->rule, at, size, w->dw, &w->step, w->own);
     stripe_advance(t);
     count_update(w, k, version - w->version[k]);
 }
@@ -523,6 +522,7 @@ static void work(engine *e, int id)
         return;
     }
     memset(&w->count, 0, sizeof w->count);
+    w->step = e->step;
     if (e->phase == TRAIN) {
         train(w);
         w->to = &e->shared;

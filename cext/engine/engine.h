@@ -44,6 +44,7 @@ typedef struct worker {
     int n_pending;
     int *label;         /* of the chunk */
     const call *unwritten; /* the backward call of the layer being published if its gradient is not in dw */
+    update_step step;   /* of the stripe being published */
     float *room;        /* the strategy's own, see strategy.room */
     float scale;        /* of the loss of each image under way: 1 / images of the step */
     int hooks;          /* the strategy's hooks are called: a step, not only a gradient */
