@@ -16,8 +16,8 @@ def add(commands):
         usage="RUN [--out FILE]",
         description="Reads the metrics of a run directory and writes a report: loss and error per epoch, images per second, "
                     "how the time was spent, and how stale updates were, as far as the run recorded it. HTML holds its "
-                    "plots in itself, Markdown has them beside it as SVG; both need matplotlib (pip install 'chaos[plot]'). JSON "
-                    "needs nothing.",
+                    "plots in itself, Markdown has them beside it as SVG; both need matplotlib (pip install "
+                    "'chaos[plot]'). JSON needs nothing.",
         examples=["chaos plot runs/first", "chaos plot runs/first --out first.md"])
     parser.add_argument("run_dir", metavar="RUN", help="run directory")
     parser.add_argument("--out", metavar="FILE",

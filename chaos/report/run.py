@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import CheckpointError
 from .structure import Bars, Heading, Line, Paragraph, Plot, Report, Table
 
-TAIL = 0.001  # share of the updates that the last bar of a histogram may hold
+TAIL = 0.005  # share of the updates that the last bar of a histogram may hold
 MOST_BARS = 40
 PHASES = {"train": "training", "validation": "validation", "test": "test"}
 
@@ -108,13 +108,19 @@ def _staleness(records):
 
 
 def histogram(counts):
-    """Names and shares of the bars of a histogram of whole numbers; a thin tail becomes one bar, "n+"."""
-    total, seen = sum(counts), 0
-    for k, count in enumerate(counts):
-        if k == MOST_BARS or (seen and total - seen <= TAIL * total and k + 1 < len(counts)):
-            return [*map(str, range(k)), f"{k}+"], [*(c / total for c in counts[:k]), (total - seen) / total]
-        seen += count
-    return list(map(str, range(len(counts)))), [count / total for count in counts]
+    """Bars for a histogram of 0, 1, 2, ...: their names and shares.
+
+    At most MOST_BARS of equal width; the end, as far as it holds no more than TAIL of the whole, is one bar more ("7+").
+    """
+    total, end, left = sum(counts), len(counts), 0
+    while end > 1 and left + counts[end - 1] <= TAIL * total:
+        end -= 1
+        left += counts[end]
+    width = -(-end // MOST_BARS)
+    starts = range(0, end, width)
+    names = [str(k) if width == 1 else f"{k}-{min(k + width, end) - 1}" for k in starts]
+    shares = [sum(counts[k:min(k + width, end)]) / total for k in starts]
+    return (names, shares) if end == len(counts) else ([*names, f"{end}+"], [*shares, left / total])
 
 
 def _layers(records):

@@ -14,6 +14,7 @@ from ..errors import ChaosError
 from .structure import Bars, Heading, Line, Paragraph, Plot, Table, shown
 
 FORMATS = (".html", ".md", ".json")
+MOST_NAMES = 24  # below the bars of a plot
 
 STYLE = """\
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -96,6 +97,12 @@ def to_json(report):
 def to_svg(plot, salt="plot"):
     """A plot as SVG with its text as text; the same plot gives the same bytes.
 
+    Parameters
+    ----------
+    plot : Plot
+    salt : str
+        Another one for each plot of a page, so that names inside them differ.
+
     Raises
     ------
     ChaosError
@@ -103,44 +110,53 @@ def to_svg(plot, salt="plot"):
     """
     try:
         import matplotlib
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator, ScalarFormatter
     except ImportError as error:
         raise ChaosError(f"plots need matplotlib ({error}); install chaos[plot], or write .json, which needs none") from None
-    # No pyplot: it would choose a window system and keep state of its own.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif"}):
-        figure = Figure(figsize=(8, 4.2), layout="constrained")
-        axes = figure.subplots()
-        below = None
-        for series in plot.series:
-            y = [math.nan if value is None else float(value) for value in series.y]
-            if isinstance(series, Bars):
-                at = range(len(series.x)) if any(isinstance(value, str) for value in series.x) else series.x
-                axes.bar(at, y, bottom=below, label=series.name)
-                below = y if below is None else [a + b for a, b in zip(below, y, strict=True)]
-                if at is not series.x:
-                    axes.set_xticks(list(at), series.x)
-            elif isinstance(series, Line):
-                axes.plot(series.x, y, "--" if series.dashed else "-", label=series.name,
-                          marker="o" if len(series.x) <= 40 else None, markersize=4)
-            else:
-                raise TypeError(f"a plot holds lines or bars, not {series!r}")
-        axes.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label)
-        if plot.x_log:
-            axes.set_xscale("log", base=2)
-            axes.xaxis.set_major_formatter(ScalarFormatter())
-        elif all(isinstance(x, int) for series in plot.series for x in series.x):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if plot.y_log:
-            axes.set_yscale("log")
-        else:
-            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-        axes.grid(alpha=0.3)
-        if len(plot.series) > 1:
-            axes.legend()
         out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None})
+        draw(plot).savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
+
+
+def draw(plot):
+    """A plot as a matplotlib Figure. Not of pyplot, which would choose a window system and keep state of its own."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    below = None
+    for series in plot.series:
+        y = [math.nan if value is None else float(value) for value in series.y]
+        if isinstance(series, Bars):
+            names = any(isinstance(value, str) for value in series.x)
+            axes.bar(range(len(y)) if names else series.x, y, bottom=below, label=series.name)
+            below = y if below is None else [a + b for a, b in zip(below, y, strict=True)]
+            if names:
+                every = -(-len(y) // MOST_NAMES)
+                axes.set_xticks([at for at in range(len(y)) if at % every == 0 or at == len(y) - 1])
+                axes.set_xticklabels([str(series.x[int(at)]) for at in axes.get_xticks()])
+        elif isinstance(series, Line):
+            axes.plot(series.x, y, "--" if series.dashed else "-", label=series.name,
+                      marker="o" if len(series.x) <= 40 else None, markersize=4)
+        else:
+            raise TypeError(f"a plot holds lines or bars, not {series!r}")
+    axes.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label)
+    if plot.x_log:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    elif all(isinstance(x, int) for series in plot.series for x in series.x):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if plot.y_log:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    if len(plot.series) > 1:
+        beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if below else {}
+        axes.legend(**beside)
+    return figure
 
 
 def write(report, path):
