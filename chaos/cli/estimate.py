@@ -2,7 +2,7 @@
 
 import textwrap
 
-from .. import perfmodel
+from .. import perfmodel, report
 from ..models import MODELS
 from .common import add_command, build_model, columns, print_table, say, show_json, show_us, worker_counts
 
@@ -42,13 +42,17 @@ def add(commands):
     parser.add_argument("--calibrate", action="store_true", help="measure again, whatever is known")
     parser.add_argument("--paper", action="store_true", help="the papers' models, for their Xeon Phi")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--out", metavar="FILE",
+                        help=f"write a report with plots as well, {', '.join(report.FORMATS)} (needs matplotlib)")
 
 
 def run(arguments):
     """Runs the command."""
     workers = worker_counts(arguments)
+    if arguments.out:
+        report.need_format(arguments.out)
     if arguments.paper:
-        for option in ("machine", "batch_size", "calibrate", "validate"):
+        for option in ("machine", "batch_size", "calibrate", "validate", "out"):
             if getattr(arguments, option):
                 arguments.parser.error(f"argument --{option.replace('_', '-')}: not with --paper, which is about one "
                                        "machine and batch size 1, and validates as the papers do")
@@ -61,6 +65,8 @@ def run(arguments):
             1 if arguments.epochs is None else arguments.epochs, 1 if arguments.batch_size is None else arguments.batch_size,
             arguments.validate, arguments.calibrate, perfmodel.Calibration(say=say))
         _warn(found)
+        if arguments.out:
+            report.write(report.estimate_report(found), arguments.out)
     if arguments.json:
         show_json(found)
     elif arguments.paper:
@@ -80,7 +86,9 @@ def _warn(found):
 def _show(found):
     machine = found["machine"]
     print(f"{found['model']}, batch size {found['batch_size']}, {found['images']:,} images, {found['test_images']:,} test "
-          f"images{', validation' if found['validate'] else ''}; {machine['name']}, {machine['peak_gflops']:,.0f} GFLOP/s\n")
+          f"images{', validation' if found['validate'] else ''}; {machine['name']}, {machine['peak_gflops']:,.0f} GFLOP/s, "
+          f"{' or '.join(f'{ns:.3g}' for ns in machine['transfer_ns'].values() if ns is not None) or 'no'} ns per line of "
+          "weights between cores\n")
     rows = [("workers", "us/image", "compute", "publication", "transfer", "waiting", "bandwidth", "images/s", "speed-up",
              "efficiency", "eval s", "s/epoch")]
     for p in found["points"]:
@@ -96,7 +104,9 @@ def _show(found):
     print("\nerror on this machine, against measurement:")
     for error in found["errors"]:
         print(f"  {error['workers']} worker{'s' if error['workers'] > 1 else ' '}  {error['error']:+.1%}  (predicted "
-              f"{show_us(error['predicted_us'])} us/image, measured {show_us(error['measured_us'])}, {error['date'][:10]})")
+              f"{show_us(error['predicted_us'])} us/image, measured {show_us(error['measured_us'])}"
+              + (f" as with {error['transfer_ns']:.3g} ns per line" if error["transfer_ns"] is not None else "")
+              + f", {error['date'][:10]})")
     _show_contention(found)
     if found["notes"]:
         print()

@@ -7,7 +7,8 @@ measurements. For the CLI, reports and scripts; one of the engine-facing rooms b
 from . import papers
 from .calibrate import Calibration
 from .estimate import estimate, paper_predictions
-from .machine import Machine, machine, shipped
+from .machine import Machine, read_machine, shipped
 from .model import Figures, predict
 
-__all__ = ["Calibration", "Figures", "Machine", "estimate", "machine", "paper_predictions", "papers", "predict", "shipped"]
+__all__ = ["Calibration", "Figures", "Machine", "estimate", "paper_predictions", "papers", "predict", "read_machine",
+           "shipped"]

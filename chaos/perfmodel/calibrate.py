@@ -101,12 +101,12 @@ class Calibration:
                  "memory bandwidth" + (", transfer of weights between cores" if pairs else ""))
         gflops = {count: max(bench.peak_gflops(count, self.isa) for _ in range(3)) for count in {1, self.cores}}
         topology = threads.topology()
-        whole = topology["cores"] == self.cores
+        whole, domains = topology["cores"] == self.cores, _cache_domains(self.cores)
         measured = {
             "cores": self.cores, "sockets": (topology["sockets"] or 1) if whole else 1,
             "threads_per_core": max(1, topology["logical_cpus"] // topology["cores"]) if topology["cores"] else 1,
-            "numa_domains": (topology["numa_nodes"] or 1) if whole else 1, "cache_domains": len(_cache_domains()),
-            "cache_mb": _cache_mb() * len(_cache_domains()),
+            "numa_domains": (topology["numa_nodes"] or 1) if whole else 1, "cache_domains": len(domains),
+            "cache_mb": _cache_mb() * len(domains),
             "gflops_one": gflops[1], "gflops_all": gflops[self.cores],
             "bandwidth_one": _bandwidth(1, self.seconds / 4), "bandwidth_all": _bandwidth(self.cores, self.seconds / 4),
             "transfer_ns": {}, "pairs": [], "date": _now(), "load_average": bench.machine()["load_average"]}
@@ -227,10 +227,10 @@ def _bandwidth(count, seconds):
         return sum(pool.map(copy, range(count)))
 
 
-def _cache_domains(root="/", mask=None):
-    """The CPUs that this process may use, grouped by the last-level cache that they share; one group where unknown."""
+def _cache_domains(cores, root="/", mask=None):
+    """A CPU of each of so many cores, grouped by the last-level cache that they share; one group where unknown."""
     groups = {}
-    for cpu in threads.placement("compact", root=root, mask=mask):
+    for cpu in threads.placement("compact", root=root, mask=mask)[:cores]:
         folders = sorted(Path(root).glob(f"sys/devices/system/cpu/cpu{cpu}/cache/index[0-9]*/shared_cpu_list"))
         groups.setdefault(folders[-1].read_text().strip() if folders else "", []).append(cpu)
     return list(groups.values())
@@ -250,7 +250,7 @@ def _pairs(cores, root="/", mask=None):
     if not sys.platform.startswith("linux"):
         return {"within_domain_ns": None}
     order = threads.placement("compact", root=root, mask=mask)[:cores]  # one hardware thread of each core
-    domain = {cpu: number for number, group in enumerate(_cache_domains(root, mask)) for cpu in group}
+    domain = {cpu: number for number, group in enumerate(_cache_domains(cores, root, mask)) for cpu in group}
     found = {}
     for cpu in order[1:]:
         kind = "within_domain_ns" if domain[cpu] == domain[order[0]] else "across_domains_ns"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .calibrate import Calibration
-from .machine import machine as described
-from .model import predict, training
+from .machine import read_machine
+from .model import fit_transfer, predict, training
 from .papers import EPOCHS, IMAGES, TEST_IMAGES, contention_per_image, floor_seconds, model_a, model_b
 
 MOST_WORKERS = 4096
@@ -44,7 +44,9 @@ def estimate(model, workers=None, machine="host", images=IMAGES, test_images=TES
         model, batch_size, isa, images, test_images, epochs, validate; machine: name, cores, threads, peak_gflops (all
         cores), bandwidth_gb_s, transfer_ns, sources; points: one dict of `predict` per number of workers; errors: one dict
         per number of workers that was measured on this machine, apart from the calibration: workers, measured_us,
-        measured_us_min, measured_us_max, predicted_us, error (predicted over measured, minus 1), load_average, date;
+        measured_us_min, measured_us_max, predicted_us, error (predicted over measured, minus 1), transfer_ns (the cost of a
+        line that would explain the measurement, None for one worker), load_average, date; figures, what was measured of the
+        network (see `Figures`; of the stripes only their number, and weight_bytes);
         best_workers, the fastest of these;
         contention: ours and the papers' per image at the most workers of `points`, see `contention`; calibrated: dates;
         notes: list of str, what to keep in mind.
@@ -61,7 +63,7 @@ def estimate(model, workers=None, machine="host", images=IMAGES, test_images=TES
                                      *(("workers", count, 1, MOST_WORKERS) for count in workers or [])):
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
-    target = None if machine == "host" else described(machine)
+    target = None if machine == "host" else read_machine(machine)
     calibration = calibration or Calibration()
     if not calibrate:
         calibration.load()
@@ -72,11 +74,7 @@ def estimate(model, workers=None, machine="host", images=IMAGES, test_images=TES
     target = target or host
     workers = default_workers(target) if workers is None else list(dict.fromkeys(workers))
     points = [predict(figures, target, count, images, test_images, epochs, validate) for count in workers]
-    errors = [{"workers": found["workers"], "measured_us": found["us_per_image"],
-               "measured_us_min": found["us_per_image_min"], "measured_us_max": found["us_per_image_max"],
-               "predicted_us": (us := training(figures, host, found["workers"])["us_per_image"]),
-               "error": us / found["us_per_image"] - 1, "load_average": found["load_average"], "date": found["date"]}
-              for found in checks]
+    errors = [_error(figures, host, found) for found in checks]
     return {"model": figures.name, "batch_size": batch_size, "isa": calibration.isa, "images": images,
             "test_images": test_images, "epochs": epochs, "validate": validate,
             "machine": {"name": target.name, "cores": target.cores, "threads": target.threads,
@@ -84,11 +82,21 @@ def estimate(model, workers=None, machine="host", images=IMAGES, test_images=TES
                         "transfer_ns": {key: getattr(target, key) for key in
                                         ("within_domain_ns", "across_domains_ns", "across_sockets_ns")},
                         "sources": target.sources},
-            "figures": figures.as_dict(), "points": points, "errors": errors,
+            "figures": {**figures.as_dict(), "stripes": len(figures.stripes), "weight_bytes": figures.weight_bytes},
+            "points": points, "errors": errors,
             "best_workers": min(points, key=lambda point: point["epoch_seconds"])["workers"],
             "contention": contention(figures, points[-1], images, epochs),
             "calibrated": {"machine": calibration.found["machine"]["date"], "file": str(calibration.path)},
             "notes": _notes(target, host, points, workers)}
+
+
+def _error(figures, host, found):
+    """The prediction for this machine beside what was measured."""
+    us = training(figures, host, found["workers"])["us_per_image"]
+    return {"workers": found["workers"], "measured_us": found["us_per_image"], "measured_us_min": found["us_per_image_min"],
+            "measured_us_max": found["us_per_image_max"], "predicted_us": us, "error": us / found["us_per_image"] - 1,
+            "transfer_ns": None if found["workers"] == 1 else fit_transfer([(figures, found["us_per_image"])], host),
+            "load_average": found["load_average"], "date": found["date"]}
 
 
 def contention(figures, point, images, epochs):

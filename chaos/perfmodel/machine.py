@@ -139,7 +139,7 @@ def shipped():
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def machine(name):
+def read_machine(name):
     """A machine that comes with chaos, or one from a file.
 
     Parameters

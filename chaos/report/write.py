@@ -183,10 +183,7 @@ def write(report, path):
         It cannot be written.
     """
     path = Path(path)
-    ending = path.suffix.lower()
-    if ending not in FORMATS:
-        raise ValueError(f"{path}: a report is written as {', '.join(FORMATS)}")
-    plots = {}
+    ending, plots = need_format(path), {}
     if ending == ".md":
         text, plots = to_markdown(report, re.sub(r"[{}\s()]", "-", path.stem) + "-{}.svg")
     else:
@@ -196,6 +193,14 @@ def write(report, path):
         (path.parent / name).write_text(content, encoding="utf-8")
         written.append(path.parent / name)
     return written
+
+
+def need_format(path):
+    """The ending of a report's path; ValueError where a report is not written like that."""
+    ending = Path(path).suffix.lower()
+    if ending not in FORMATS:
+        raise ValueError(f"{path}: a report is written as {', '.join(FORMATS)}")
+    return ending
 
 
 def _plain(text):
