@@ -2,7 +2,8 @@
 
 from .chaos import Chaos
 from .sequential import Sequential
+from .synchronous import Synchronous
 
-STRATEGIES = {strategy.name: strategy for strategy in (Sequential(), Chaos())}
+STRATEGIES = {strategy.name: strategy for strategy in (Sequential(), Chaos(), Synchronous())}
 
 __all__ = ["STRATEGIES"]
