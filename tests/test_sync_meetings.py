@@ -173,9 +173,59 @@ def test_synchronous_for_any_workers_and_across_resuming(digits, tmp_path, monke
     assert (net.weights.tobytes(), timeless(history)) == runs[0]
 
 
+# ---- averaging ----
+
+def average(arrays, shares):
+    """In double precision, one by one in their order."""
+    total = np.zeros(arrays[0].shape)
+    for array, share in zip(arrays, shares, strict=True):
+        if share:
+            total += share * array.astype(np.float64)
+    return (total / sum(shares)).astype(np.float32)
+
+
+def simulate_averaging(make, d, order, workers, batch, period, lr, epochs, **options):
+    """Each replica is a network of its own that `sequential` trains."""
+    net = make()
+    replicas = [make() for _ in range(workers)]
+    engines = [engine_of(r, "sequential", batch_size=batch, **options) for r in replicas]
+    for _ in range(epochs):
+        at, n = 0, len(order)
+        while at < n:
+            trained = [0] * workers
+            for _ in range(period or n):
+                for i in range(workers):
+                    end = min(at + batch, n)
+                    if at < end:
+                        engines[i].run("train", **d, order=order, begin=at, end=end, lr=lr)
+                    trained[i] += end - at
+                    at = end
+            net.weights[:] = average([r.weights for r in replicas], trained)
+            for r in replicas:
+                r.weights[:] = net.weights
+    return net
+
+
+@pytest.mark.parametrize("batch, period", [(1, None), (1, 4), (7, 2), (16, 1)])
+def test_averaging_is_its_definition(isa, batch, period):
+    def make():
+        return graph(seed=2)
+
+    d = data_for(make(), 150)
+    order = np.random.default_rng(4).permutation(150)
+    for workers in range(1, 9):
+        wanted = simulate_averaging(make, d, order, workers, batch, period, 0.05, 2)
+        net = make()
+        engine = engine_of(net, "averaging", workers, (period or 0,), batch_size=batch)
+        for _ in range(2):
+            result = engine.run("train", **d, order=order, lr=0.05)
+            assert (result["status"], result["images"], result["position"]) == ("done", 150, 150)
+        assert net.weights.tobytes() == wanted.weights.tobytes(), workers
+
+
 # ---- all of them: ends that come early ----
 
-STRATEGIES = ["synchronous"]
+STRATEGIES = ["synchronous", "averaging"]
 
 
 def within(seconds, body):

@@ -404,7 +404,7 @@ static void backward(const engine *e, worker *w, int n, int first, int last)
 
 /* ---- the phase ---- */
 
-static void fail(engine *e, int why, int64_t at)
+void fail(engine *e, int why, int64_t at)
 {
     int32_t none = DONE;
     if (__atomic_compare_exchange_n(&e->failure, &none, why, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))

@@ -187,6 +187,8 @@ void replica_free(shared_weights *s);
 /* Publishes one stripe of the worker's gradient; the caller holds it or is alone. Within layer_done only for stripes of
  * that layer: worker.unwritten is about it. */
 void publish_stripe(worker *w, int stripe);
+/* Ends the phase for everyone: NO_MEMORY and the like. */
+void fail(engine *e, int why, int64_t at);
 /* Counts an update of a stripe that others have updated `stale` times since its weights were read. */
 void count_update(worker *w, int stripe, uint32_t stale);
 /* The stripe will be published after layer_done has returned. */
