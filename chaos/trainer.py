@@ -78,7 +78,8 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     lr, lr_decay : float
         The learning rate of epoch e = 1, 2, ... is lr * lr_decay**(e - 1).
     batch_size : int
-        Images per update of one worker; the gradient is their mean.
+        Images per update; the gradient is their mean. Of one worker's step, or of the whole step over all workers where
+        the strategy says so.
     update : str
         A name in chaos.updates.UPDATES.
     update_options : dict, optional
@@ -97,8 +98,8 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     run_dir : path, optional
         Folder for config.json, metrics.jsonl and model.safetensors (weights and training state); made if absent.
     resume : bool
-        Go on from the state in `run_dir`, or from the start if it holds none. With one worker the result has the same bits
-        as an uninterrupted run.
+        Go on from the state in `run_dir`, or from the start if it holds none. With one worker, and with strategies that
+        promise it, the result has the same bits as an uninterrupted run.
     progress : bool
         Draw a bar on a terminal, else print one line per epoch (both to standard error).
     config : dict, optional

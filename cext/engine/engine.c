@@ -282,7 +282,8 @@ static int lose(const engine *e, worker *w, int n, float scale)
             if (!(y[j] <= y[best]))
                 best = j;
         w->count.errors += best != w->label[s];
-        w->count.loss += loss;
+        /* On a grid of 2^-30 the sum of up to 2^23 is exact: whoever adds, in whatever order, gets the same bits. */
+        w->count.loss += nearbyint(loss * 0x1p30) * 0x1p-30;
         if (!isfinite(loss))
             return -1;
     }
@@ -402,12 +403,20 @@ static void backward(const engine *e, worker *w, int n, int first, int last)
 
 /* ---- the phase ---- */
 
-static void fail(engine *e, int why, int64_t at)
+void fail(engine *e, int why, int64_t at)
 {
     int32_t none = DONE;
     if (__atomic_compare_exchange_n(&e->failure, &none, why, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         __atomic_store_n(&e->failed_at, at, __ATOMIC_RELAXED);
 }
+
+int lanes_of(int64_t batch, int wanted)
+{
+    const int64_t usual = (batch + LANE_IMAGES - 1) / LANE_IMAGES, n = wanted ? wanted : usual < MAX_LANES ? usual : MAX_LANES;
+    return (int)(n < batch ? n : batch);
+}
+
+int64_t lane_begin(int64_t begin, int64_t end, int lanes, int j) { return begin + (end - begin) * j / lanes; }
 
 int goes_on(const engine *e)
 {
@@ -450,7 +459,7 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
     engine *e = w->e;
     const plan_node *out = &e->p->node[e->p->output];
     const size_t k = shape_size(out->g.out);
-    const int learns = e->phase == TRAIN || e->phase == GRADIENTS;
+    const int learns = e->phase != TEST && e->phase != FORWARD;
     for (int64_t at = begin; at < end; at += e->chunk) {
         const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
         for (int s = 0; s < n; s++) {
@@ -513,6 +522,29 @@ static void train(worker *w)
         how->phase_done(w);
 }
 
+static void form_lanes(worker *w)
+{
+    engine *e = w->e;
+    const int64_t begin = e->lanes.begin, end = e->lanes.end;
+    for (int64_t i; goes_on(e) && (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
+        const int j = e->lanes.first + (int)i;
+        if (gradient_of(w, lane_begin(begin, end, e->lanes.count, j), lane_begin(begin, end, e->lanes.count, j + 1),
+                        1.f / (float)(end - begin), e->out + (size_t)i * e->p->weight_size))
+            return;
+    }
+}
+
+static void apply_stripes(worker *w)
+{
+    engine *e = w->e;
+    for (int64_t i; (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
+        const stripe *t = &e->stripe[i];
+        memcpy(w->dw + t->at, e->gradient + t->at, t->size * sizeof(float));
+        w->version[i] = stripe_version(&w->to->state[i]);
+        publish_stripe(w, (int)i);
+    }
+}
+
 static void work(engine *e, int id)
 {
     worker *w = e->worker[id];
@@ -527,7 +559,11 @@ static void work(engine *e, int id)
         train(w);
         w->to = &e->shared;
         w->reads = NULL;
-    } else
+    } else if (e->phase == LANE_GRADIENTS)
+        form_lanes(w);
+    else if (e->phase == APPLY)
+        apply_stripes(w);
+    else
         while (pick_step(w, &begin, &end)) {
             w->scale = 1.f / (float)(end - begin);
             if (pass_images(w, begin, end))
@@ -589,6 +625,25 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
     if (e->failure)
         return e->failure;
     return e->total.images < end - begin ? STOPPED : DONE;
+}
+
+int engine_lanes(engine *e, const images *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out)
+{
+    e->lanes.begin = begin;
+    e->lanes.end = end;
+    e->lanes.count = lanes;
+    e->lanes.first = first;
+    const int status = engine_run(e, LANE_GRADIENTS, data, 0, n, 0, out);
+    const int64_t wanted = lane_begin(begin, end, lanes, first + n) - lane_begin(begin, end, lanes, first);
+    return status != DONE && status != STOPPED ? status : e->total.images == wanted ? DONE : STOPPED;
+}
+
+int engine_apply(engine *e, const float *gradient, float lr)
+{
+    static const images none;
+    e->gradient = gradient;
+    const int status = engine_run(e, APPLY, &none, 0, e->shared.n_stripes, lr, NULL);
+    return status == STOPPED ? DONE : status;
 }
 
 void engine_stop(engine *e) { __atomic_store_n(&e->stop, 1, __ATOMIC_RELAXED); }
