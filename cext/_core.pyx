@@ -79,7 +79,7 @@ cdef extern from "registry.h" nogil:
         const strategy *how
         const double *strategy_options
         const update_kind *rule
-        const float *rule_options
+        const double *rule_options
         const loss_kind *loss
     ctypedef struct engine_t "engine":
         shared_weights shared
@@ -328,7 +328,7 @@ cdef class Engine:
                   strategy_options=(), update_options=(), float[:, ::1] moments=None):
         cdef engine_parts parts
         cdef double how_option[MAX_STRATEGY_OPTIONS]
-        cdef float rule_option[MAX_RULE_OPTIONS]
+        cdef double rule_option[MAX_RULE_OPTIONS]
         cdef int[::1] cpu = None
         cdef const loss_kind *const *l = plan.p.isa.losses
         cdef const update_kind *const *u = plan.p.isa.updates

@@ -23,6 +23,7 @@ static int cut_stripes(engine *e, float *weights, float *const *moment, size_t s
     const plan *p = e->p;
     shared_weights *s = &e->shared;
     s->w = weights;
+    s->size = p->weight_size;
     memcpy(s->moment, moment, sizeof s->moment);
     for (int i = 0; i < p->n_nodes; i++)
         s->n_stripes += (int)((p->node[i].g.weight_size + stripe_floats - 1) / stripe_floats);
@@ -183,7 +184,7 @@ static size_t lay_out(worker *w, const engine *e, char *base)
     w->delta = delta;
     w->scratch = place(base, &used, p->scratch_size, sizeof(float));
     w->dw = place(base, &used, p->weight_size, sizeof(float));
-    w->own = place(base, &used, CHAOS_CAREFUL ? p->weight_size : 0, sizeof(float));
+    w->own = place(base, &used, CHAOS_CAREFUL ? p->weight_size * (size_t)(1 + e->rule->n_moments) : 0, sizeof(float));
     w->seen = place(base, &used, (size_t)n_stripes, sizeof *w->seen);
     w->version = place(base, &used, (size_t)n_stripes, sizeof *w->version);
     w->pending = place(base, &used, (size_t)n_stripes, sizeof *w->pending);
@@ -308,10 +309,13 @@ static void describe_backward(const engine *e, const worker *w, int i, int n, in
     c->dw = w->dw + node->weight_at;
 }
 
+static int clips(const engine *e) { return e->step.option[RULE_CLIP_VALUE] > 0 || e->step.option[RULE_CLIP_NORM] > 0; }
+
 /* Whether a step of one sample leaves the gradient of this layer unwritten. */
 static int applies(const engine *e, const plan_node *node)
 {
-    return node->kind->apply && e->rule->plain && !e->how->late;
+    const int decays = e->step.option[RULE_WEIGHT_DECAY] != 0 || e->step.option[RULE_L1] != 0;
+    return node->kind->apply && e->rule->plain && !decays && !clips(e) && !e->how->late;
 }
 
 const char *engine_loop(const engine *e, int i, enum pass pass)

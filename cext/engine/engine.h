@@ -134,7 +134,7 @@ typedef struct {
     const strategy *how;
     const double *strategy_options;
     const update_kind *rule;
-    const float *rule_options;
+    const double *rule_options;
     const loss_kind *loss;
 } engine_parts;
 
