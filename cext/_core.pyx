@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from array import array
+from itertools import zip_longest
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
 
@@ -51,11 +52,15 @@ cdef extern from "registry.h" nogil:
         int n_nodes, output
         plan_node *node
         size_t weight_size
+    ctypedef struct layer_tally:
+        int64_t updates, staleness_sum, staleness_max, lock_failures, overlaps, pending
+        int64_t *staleness
     ctypedef struct tally:
         int64_t images, errors
         double loss
-        int64_t *staleness
         int64_t staleness_sum, staleness_max, updates, lock_failures, give_ways
+    ctypedef struct time_split:
+        double total, forward, backward, publish, wait
     ctypedef struct images_t "images":
         const uint8_t *bytes
         const float *floats
@@ -63,11 +68,15 @@ cdef extern from "registry.h" nogil:
         const int64_t *order
     ctypedef struct worker_t "worker":
         float *dw
+        tally count
     ctypedef struct stripe_state:
         uint32_t version
+    ctypedef struct stripe:
+        int node, layer
     ctypedef struct shared_weights:
         int n_stripes
         stripe_state *state
+        const stripe *stripe
     ctypedef struct engine_parts:
         const plan_t *p
         float *weights
@@ -87,12 +96,17 @@ cdef extern from "registry.h" nogil:
         int chunk
         int64_t failed_at
         tally total
+        layer_tally *layer
+        time_split time
+        double tick
     enum outcome:
         DONE, STOPPED, DIVERGED, NO_MEMORY, NO_TEAM, NOT_PINNED
     enum phase:
         TRAIN, TEST, FORWARD, GRADIENTS
     const instruction_set *supported_isa(int i)
     const strategy *strategy_at(int i)
+    bint stripe_try_lock(stripe_state *t)
+    void stripe_unlock(stripe_state *t)
     plan_t *plan_new(const instruction_set *isa)
     void plan_free(plan_t *p)
     int plan_add_input(plan_t *p, shape s, const char **reason)
@@ -413,7 +427,8 @@ cdef class Engine:
 
     def run(self, str what, const uint8_t[::1] pixels=None, const float[::1] values=None, const int64_t[::1] labels=None,
             const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, float lr=0.0, float[:, ::1] out=None):
-        """Runs one phase over images `order[begin:end]` and returns its counts as a dict.
+        """Runs one phase over images `order[begin:end]` and returns its counts as a dict: whole ones, except
+        layers {node: {..., pending_seconds}} and time, in seconds summed over workers (its parts are 0 outside training).
 
         what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
         `gradient`). Exactly one of pixels (uint8) and values (float32) holds the images, flat, each (c, h, w).
@@ -492,6 +507,7 @@ cdef class Engine:
             raise RuntimeError(f"the system refused to pin worker {self.e.failed_at} to CPU {self.cpus[self.e.failed_at]}, "
                                "although it was in the affinity mask when the engine was made")
         cdef tally *t = &self.e.total
+        layers = self._layers()
         return {
             "status": {DONE: "done", STOPPED: "stopped", DIVERGED: "diverged"}[status],
             "failed_at": self.e.failed_at if status == DIVERGED else None,
@@ -499,7 +515,11 @@ cdef class Engine:
             "images": t.images, "errors": t.errors, "loss": t.loss,
             "updates": t.updates, "lock_failures": t.lock_failures, "give_ways": t.give_ways,
             "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
-            "staleness": [t.staleness[i] for i in range(min(t.staleness_max + 1, STALENESS_BINS))],
+            "staleness": [sum(same) for same in zip_longest(*(l["staleness"] for l in layers.values()), fillvalue=0)],
+            "layers": layers,
+            "worker_images": [self.e.worker[i].count.images for i in range(self.workers) if self.e.worker[i] != NULL],
+            "time": {"total": self.e.time.total, "forward": self.e.time.forward, "backward": self.e.time.backward,
+                     "publish": self.e.time.publish, "wait": self.e.time.wait},
         }
 
     def lane_gradients(self, int lanes, int first, float[:, ::1] out not None, const uint8_t[::1] pixels=None,
@@ -551,6 +571,21 @@ cdef class Engine:
         finally:
             self.lock.release()
         self._result(status)
+
+    cdef _layers(self):
+        """What the last phase counted about every layer with weights: {node: dict}."""
+        cdef layer_tally *t
+        cdef int k, i
+        found = {}
+        for k in range(self.e.shared.n_stripes):
+            t = &self.e.layer[self.e.shared.stripe[k].layer]
+            if self.e.shared.stripe[k].node not in found:
+                found[self.e.shared.stripe[k].node] = {
+                    "updates": t.updates, "lock_failures": t.lock_failures, "overlaps": t.overlaps,
+                    "pending_seconds": t.pending * self.e.tick,
+                    "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
+                    "staleness": [t.staleness[i] for i in range(min(t.staleness_max + 1, STALENESS_BINS))]}
+        return found
 
     def gradient(self, float[::1] out not None):
         """Copies the gradient of the last "gradients" phase, laid out as the weight vector."""
@@ -614,6 +649,19 @@ cdef class Engine:
     @property
     def stripes(self):
         return self.e.shared.n_stripes
+
+    def hold(self, int k):
+        """Takes the lock of a stripe, as a worker would: whether it was free. For tests: workers that need it wait until
+        `release`."""
+        if not 0 <= k < self.e.shared.n_stripes:
+            raise IndexError(k)
+        return bool(stripe_try_lock(&self.e.shared.state[k]))
+
+    def release(self, int k):
+        """Gives back what `hold` has taken."""
+        if not 0 <= k < self.e.shared.n_stripes:
+            raise IndexError(k)
+        stripe_unlock(&self.e.shared.state[k])
 
     def versions(self, uint32_t[::1] new=None):
         """How often each stripe has been updated, as a list, for update rules that count; `new` replaces it. Not while a
