@@ -142,7 +142,7 @@ int replay_begin(replay *r, const images *data, int64_t begin, int64_t end, floa
     r->n_steps = (end - begin + e->batch - 1) / e->batch;
     for (int i = 0; i < e->n_workers; i++) {
         worker *w = e->worker[i];
-        memset(&w->count, 0, sizeof w->count);
+        worker_begin(w);
         memset(w->pending, 0, (size_t)r->n_stripes * sizeof *w->pending);
         w->n_pending = 0;
         w->to = &e->shared;
