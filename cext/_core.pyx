@@ -12,6 +12,9 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
 cdef extern from "registry.h" nogil:
     enum: MAX_INPUTS
     enum: MAX_OPTIONS
+    enum: MAX_MOMENTS
+    enum: MAX_RULE_OPTIONS
+    enum: MAX_STRATEGY_OPTIONS
     enum: STALENESS_BINS
     ctypedef struct shape:
         int c, h, w
@@ -26,6 +29,7 @@ cdef extern from "registry.h" nogil:
         const char *name
     ctypedef struct update_kind:
         const char *name
+        int n_moments
     ctypedef struct instruction_set:
         const char *name
         int lanes
@@ -59,11 +63,27 @@ cdef extern from "registry.h" nogil:
         const int64_t *order
     ctypedef struct worker_t "worker":
         float *dw
-    ctypedef struct stripe_place:
+    ctypedef struct stripe_state:
+        uint32_t version
+    ctypedef struct stripe_t "stripe":
         size_t at, size
     ctypedef struct shared_weights:
         int n_stripes
-        stripe_place *stripe
+        stripe_state *state
+        const stripe_t *stripe
+    ctypedef struct engine_parts:
+        const plan_t *p
+        float *weights
+        float **moment
+        int n_workers
+        const int *cpus
+        int batch
+        size_t stripe_bytes
+        const strategy *how
+        const double *strategy_options
+        const update_kind *rule
+        const float *rule_options
+        const loss_kind *loss
     ctypedef struct engine_t "engine":
         shared_weights shared
         worker_t **worker
@@ -82,8 +102,7 @@ cdef extern from "registry.h" nogil:
     int plan_add(plan_t *p, const char *kind, int n_inputs, const int *input, int channels, int n_options,
                  const int *option, const char **reason)
     int plan_finish(plan_t *p, int output)
-    engine_t *engine_new(const plan_t *p, float *weights, int n_workers, const int *cpus, int batch, size_t stripe_bytes,
-                         const strategy *how, const update_kind *rule, const loss_kind *loss)
+    engine_t *engine_new(const engine_parts *parts)
     void engine_free(engine_t *e)
     int engine_run(engine_t *e, phase ph, const images_t *data, int64_t begin, int64_t end, float lr, float *out)
     void engine_stop(engine_t *e)
@@ -93,7 +112,7 @@ cdef extern from "registry.h" nogil:
         PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE
     double engine_time(engine_t *e, int node, pass_t p, long rounds)
     const char *engine_loop(const engine_t *e, int node, pass_t p)
-    size_t engine_worker_bytes(const plan_t *p, int n_stripes, int chunk)
+    size_t engine_worker_bytes(const engine_t *e)
 
 cdef extern from "engine/exchange.h" nogil:
     enum: CHAOS_CAREFUL
@@ -188,8 +207,9 @@ def losses():
 
 
 def updates():
-    """Names of the update rules of the core."""
-    return _names(<const void *const *>supported_isa(0).updates)
+    """Names of the update rules of the core, each with its number of moments (state vectors as long as the weights)."""
+    cdef const update_kind *const *u = supported_isa(0).updates
+    return {name: u[i].n_moments for i, name in enumerate(_names(<const void *const *>u))}
 
 
 def fma_gflops(isa=None, double seconds=0.05):
@@ -304,6 +324,7 @@ cdef class Engine:
     cdef engine_t *e
     cdef Plan plan
     cdef float[::1] weights
+    cdef float[:, ::1] moments
     cdef readonly int workers
     cdef readonly int batch_size
     cdef readonly object cpus
@@ -313,11 +334,15 @@ cdef class Engine:
     cdef object states
 
     def __cinit__(self, Plan plan not None, float[::1] weights not None, int workers=1, strategy="sequential",
-                  loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384, cpus=None):
+                  loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384, cpus=None,
+                  strategy_options=(), update_options=(), float[:, ::1] moments=None):
+        cdef engine_parts parts
+        cdef double how_option[MAX_STRATEGY_OPTIONS]
+        cdef float rule_option[MAX_RULE_OPTIONS]
         cdef int[::1] cpu = None
         cdef const loss_kind *const *l = plan.p.isa.losses
         cdef const update_kind *const *u = plan.p.isa.updates
-        cdef int s = 0
+        cdef int s = 0, i
         if not plan.finished:
             raise ValueError("the plan is not finished")
         if weights.shape[0] != <Py_ssize_t>plan.p.weight_size:
@@ -354,13 +379,42 @@ cdef class Engine:
                                  "CPUs of this process's affinity mask")
             cpu = array("i", cpus)
             self.cpus = tuple(cpus)
+        for name, given, most in (("strategy_options", strategy_options, MAX_STRATEGY_OPTIONS),
+                                  ("update_options", update_options, MAX_RULE_OPTIONS)):
+            if len(given) > most:
+                raise ValueError(f"{len(given)} {name}, at most {most} are possible")
+        for i in range(MAX_STRATEGY_OPTIONS):
+            how_option[i] = strategy_options[i] if i < len(strategy_options) else 0
+        for i in range(MAX_RULE_OPTIONS):
+            rule_option[i] = update_options[i] if i < len(update_options) else 0
+        if (0 if moments is None else moments.shape[0]) != u[0].n_moments:
+            raise ValueError(f"update rule {update!r} needs {u[0].n_moments} moments")
+        if moments is not None and moments.shape[0]:
+            if moments.shape[1] != weights.shape[0]:
+                raise ValueError(f"a moment has {moments.shape[1]} floats, the weight vector {weights.shape[0]}")
+            # rows of a 64-byte aligned array stay aligned: the weight vector's length is a multiple of 16
+            if moments.shape[1] and <uintptr_t>&moments[0, 0] % 64:
+                raise ValueError("the moments must be 64-byte aligned")
         self.plan = plan
         self.weights = weights
+        self.moments = moments
         self.lock = threading.Lock()
         self.workers = workers
         self.batch_size = batch_size
-        self.e = engine_new(plan.p, &weights[0] if weights.shape[0] else NULL, workers,
-                            &cpu[0] if cpu is not None else NULL, batch_size, stripe_bytes, strategy_at(s), u[0], l[0])
+        parts.p = plan.p
+        parts.weights = &weights[0] if weights.shape[0] else NULL
+        for i in range(MAX_MOMENTS):
+            parts.moment[i] = &moments[i, 0] if i < u[0].n_moments and weights.shape[0] else NULL
+        parts.n_workers = workers
+        parts.cpus = &cpu[0] if cpu is not None else NULL
+        parts.batch = batch_size
+        parts.stripe_bytes = stripe_bytes
+        parts.how = strategy_at(s)
+        parts.strategy_options = how_option
+        parts.rule = u[0]
+        parts.rule_options = rule_option
+        parts.loss = l[0]
+        self.e = engine_new(&parts)
         if self.e == NULL:
             raise MemoryError("out of memory for the engine")
 
@@ -564,7 +618,23 @@ cdef class Engine:
         """Memory of the stripes' locks and versions in bytes."""
         return exchange_state_bytes(self.e)
 
+    def versions(self, uint32_t[::1] new=None):
+        """How often each stripe has been updated, as a list, for update rules that count; `new` replaces it. Not while a
+        phase runs."""
+        cdef int k
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is running a phase")
+        try:
+            if new is not None:
+                if new.shape[0] != self.e.shared.n_stripes:
+                    raise ValueError(f"{new.shape[0]} versions for {self.e.shared.n_stripes} stripes")
+                for k in range(self.e.shared.n_stripes):
+                    self.e.shared.state[k].version = new[k]
+            return [self.e.shared.state[k].version for k in range(self.e.shared.n_stripes)]
+        finally:
+            self.lock.release()
+
     @property
     def worker_bytes(self):
         """Memory of one worker in bytes."""
-        return engine_worker_bytes(self.plan.p, self.e.shared.n_stripes, self.e.chunk)
+        return engine_worker_bytes(self.e)

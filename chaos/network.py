@@ -64,7 +64,7 @@ class Network:
         self._plan = None
         self._engine = None
         self._forwarding = threading.Lock()
-        self.weights = _aligned_zeros(self.plan.weight_size)
+        self.weights = aligned_zeros(self.plan.weight_size)
         self._positions = {}
         rng = np.random.default_rng(whole("seed", seed, 0))
         for i, node in enumerate(self._order[1:], 1):
@@ -403,8 +403,9 @@ def _core_shape(shape):
     return shape if len(shape) == 3 else (shape[0], 1, 1)
 
 
-def _aligned_zeros(size):
-    """A float32 vector that starts on a cache line."""
+def aligned_zeros(shape):
+    """A float32 array that starts on a cache line."""
+    size = int(np.prod(shape))
     room = np.zeros(size + 16, np.float32)
     start = -room.ctypes.data % 64 // 4
-    return room[start:start + size]
+    return room[start:start + size].reshape(shape)

@@ -23,10 +23,11 @@ from .data import Dataset
 from .errors import CheckpointError, DataError, DivergedError
 from .formats.atomic import write_atomically
 from .losses import LOSSES
-from .network import Network, load_with_metadata, take_labels
+from .network import Network, aligned_zeros, load_with_metadata, take_labels
+from .options import check_number
 from .progress import Progress
 from .sync import STRATEGIES
-from .updates import exponential
+from .updates import UPDATES, exponential
 
 MODEL, METRICS, CONFIG = "model.safetensors", "metrics.jsonl", "config.json"
 POLL = 0.05  # seconds between looks at signals and progress
@@ -52,9 +53,9 @@ class Run:
     run_dir: Path | None
 
 
-def train(net, train, test=None, *, strategy="chaos", workers=None, epochs=10, lr=1e-3, lr_decay=0.9, batch_size=1,
-          loss="cross_entropy", shuffle=True, validate=False, seed=0, pin="none", run_dir=None, resume=False,
-          progress=True, config=None):
+def train(net, train, test=None, *, strategy="chaos", strategy_options=None, workers=None, epochs=10, lr=1e-3,
+          lr_decay=0.9, batch_size=1, update="sgd", update_options=None, loss="cross_entropy", shuffle=True, validate=False,
+          seed=0, pin="none", run_dir=None, resume=False, progress=True, config=None):
     """Trains a network in place.
 
     Each epoch runs a training phase, in which every image is visited exactly once by some worker, then, if asked, a
@@ -68,6 +69,8 @@ def train(net, train, test=None, *, strategy="chaos", workers=None, epochs=10, l
         `test` may be None.
     strategy : str
         A name in chaos.sync.STRATEGIES; each says there what it promises.
+    strategy_options : dict, optional
+        Of the strategy, by name; each says there which it has.
     workers : int, optional
         Threads, each with its own network instance; by default what `chaos.threads.resolve` finds ("sequential": 1).
     epochs : int
@@ -76,6 +79,10 @@ def train(net, train, test=None, *, strategy="chaos", workers=None, epochs=10, l
         The learning rate of epoch e = 1, 2, ... is lr * lr_decay**(e - 1).
     batch_size : int
         Images per update of one worker; the gradient is their mean.
+    update : str
+        A name in chaos.updates.UPDATES.
+    update_options : dict, optional
+        Of the update rule, by name.
     loss : str
         A name in chaos.losses.LOSSES.
     shuffle : bool
@@ -112,8 +119,9 @@ def train(net, train, test=None, *, strategy="chaos", workers=None, epochs=10, l
     KeyboardInterrupt, SystemExit
         After Ctrl-C or SIGTERM: the workers have stopped, and the state, in the middle of the epoch, is in `run_dir`.
     """
-    job = _Job(net, train, test, strategy=strategy, workers=workers, epochs=epochs, lr=lr, lr_decay=lr_decay,
-               batch_size=batch_size, loss=loss, shuffle=shuffle, validate=validate, seed=seed, pin=pin)
+    job = _Job(net, train, test, strategy=strategy, strategy_options=strategy_options or {}, workers=workers, epochs=epochs,
+               lr=lr, lr_decay=lr_decay, batch_size=batch_size, update=update, update_options=update_options or {},
+               loss=loss, shuffle=shuffle, validate=validate, seed=seed, pin=pin)
     store = _Store(run_dir, job, resume, config or {}) if run_dir is not None else None
     if store:
         store.open()
@@ -166,15 +174,6 @@ def _known(what, name, table):
         raise ValueError(f"unknown {what} {name!r}; known: {', '.join(table)}")
 
 
-def _number(what, value, least, most=math.inf, whole=False, above=False):
-    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
-    # NaN fails every comparison
-    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most or value == math.inf \
-            or (above and value == least):
-        bound = f"{'more than' if above else 'at least'} {least}" + ("" if most == math.inf else f" and at most {most}")
-        raise ValueError(f"{what} must be a {'whole ' if whole else ''}number of {bound}, not {value!r}")
-
-
 def _take(net, data, what):
     if not isinstance(data, Dataset):
         raise DataError(f"{what} must be a chaos.data.Dataset, not {type(data).__name__}; "
@@ -199,19 +198,22 @@ def _workers(requested, only_one=None, pin="none"):
 class _Job:
     """A training under way: what `train` was asked for, and how far it has come."""
 
-    def __init__(self, net, train, test, *, strategy, workers, epochs, lr, lr_decay, batch_size, loss, shuffle, validate,
-                 seed, pin):
+    def __init__(self, net, train, test, *, strategy, strategy_options, workers, epochs, lr, lr_decay, batch_size, update,
+                 update_options, loss, shuffle, validate, seed, pin):
         if not isinstance(net, Network):
             raise TypeError(f"net must be a chaos.Network, not {type(net).__name__}")
         _known("strategy", strategy, STRATEGIES)
         _known("loss", loss, LOSSES)
-        _number("epochs", epochs, 0, 1 << 31, whole=True)
-        _number("lr", lr, 0, above=True)
-        _number("lr_decay", lr_decay, 0, above=True)
-        _number("batch_size", batch_size, 1, 1 << 24, whole=True)
-        _number("seed", seed, 0, whole=True)
-        self.plan = _workers(workers, "one by definition" if STRATEGIES[strategy].single else None, pin)
-        if STRATEGIES[strategy].single and self.plan.workers != 1:
+        _known("update rule", update, UPDATES)
+        how, rule = STRATEGIES[strategy], UPDATES[update]
+        strategy_options, update_options = how.resolve(strategy_options), rule.resolve(update_options)
+        check_number("epochs", epochs, 0, 1 << 31, whole=True)
+        check_number("lr", lr, 0, above=True)
+        check_number("lr_decay", lr_decay, 0, above=True)
+        check_number("batch_size", batch_size, 1, 1 << 24, whole=True)
+        check_number("seed", seed, 0, whole=True)
+        self.plan = _workers(workers, "one by definition" if how.single else None, pin)
+        if how.single and self.plan.workers != 1:
             raise ValueError(f"strategy {strategy!r} runs with one worker, not {self.plan.workers}")
         try:
             last = exponential(float(lr), float(lr_decay), max(int(epochs), 1))
@@ -223,11 +225,18 @@ class _Job:
         self.strategy, self.epochs, self.lr, self.lr_decay = strategy, int(epochs), float(lr), float(lr_decay)
         self.train_images, self.train_labels = _take(net, train, "train")
         self.test_images, self.test_labels = (None, None) if test is None else _take(net, test, "test")
+        self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
         self.engine = _core.Engine(net.plan, net.weights, workers=self.plan.workers, strategy=strategy, loss=loss,
-                                   batch_size=int(batch_size), cpus=None if pin == "none" else self.plan.cpus)
+                                   update=update, batch_size=int(batch_size),
+                                   cpus=None if pin == "none" else self.plan.cpus,
+                                   stripe_bytes=strategy_options["stripe_bytes"], moments=self.moments,
+                                   strategy_options=how.core_options(strategy_options),
+                                   update_options=rule.core_options(update_options))
         # What has to agree for a run to be continued; the rest (epochs, workers, pin) may change.
-        self.identity = {"strategy": strategy, "lr": self.lr, "lr_decay": self.lr_decay, "batch_size": int(batch_size),
-                         "loss": loss, "shuffle": self.shuffle, "validate": self.validate, "seed": self.seed,
+        self.identity = {"strategy": strategy, "strategy_options": strategy_options, "update": update,
+                         "update_options": update_options, "lr": self.lr, "lr_decay": self.lr_decay,
+                         "batch_size": int(batch_size), "loss": loss, "shuffle": self.shuffle, "validate": self.validate,
+                         "seed": self.seed,
                          "network": net.config(), "train": train.fingerprint(),
                          "test": None if test is None else test.fingerprint()}
         self.history = []

@@ -8,27 +8,35 @@
 #include <string.h>
 #include <time.h>
 
+static void *aligned_zeros(size_t bytes)
+{
+    void *p = aligned_alloc(4096, round_up(bytes, 4096));
+    if (p)
+        memset(p, 0, bytes);
+    return p;
+}
+
 /* ---- the weight vector and its stripes ---- */
 
-static int cut_stripes(engine *e, float *weights, size_t stripe_floats)
+static int cut_stripes(engine *e, float *weights, float *const *moment, size_t stripe_floats)
 {
     const plan *p = e->p;
     shared_weights *s = &e->shared;
     s->w = weights;
+    memcpy(s->moment, moment, sizeof s->moment);
     for (int i = 0; i < p->n_nodes; i++)
         s->n_stripes += (int)((p->node[i].g.weight_size + stripe_floats - 1) / stripe_floats);
-    s->stripe = calloc((size_t)s->n_stripes + 1, sizeof *s->stripe);
-    s->state = aligned_alloc(128, ((size_t)s->n_stripes + 1) * sizeof *s->state);
-    if (!s->stripe || !s->state)
+    s->stripe = e->stripe = calloc((size_t)s->n_stripes + 1, sizeof *e->stripe);
+    s->state = aligned_zeros(((size_t)s->n_stripes + 1) * sizeof *s->state);
+    if (!e->stripe || !s->state)
         return -1;
-    memset(s->state, 0, ((size_t)s->n_stripes + 1) * sizeof *s->state);
     int k = 0;
     for (int i = 0; i < p->n_nodes; i++) {
         const size_t size = p->node[i].g.weight_size;
         for (size_t at = 0; at < size; at += stripe_floats, k++) {
-            s->stripe[k].at = p->node[i].weight_at + at;
-            s->stripe[k].size = size - at < stripe_floats ? size - at : stripe_floats;
-            s->stripe[k].node = i;
+            e->stripe[k].at = p->node[i].weight_at + at;
+            e->stripe[k].size = size - at < stripe_floats ? size - at : stripe_floats;
+            e->stripe[k].node = i;
         }
     }
     return 0;
@@ -51,18 +59,68 @@ static void stripes_of(const engine *e, int node, int *from, int *to)
     *to = b;
 }
 
+shared_weights *replica_new(const engine *e, const shared_weights *of)
+{
+    shared_weights *s = malloc(sizeof *s);
+    const size_t bytes = e->p->weight_size * sizeof(float), states = ((size_t)of->n_stripes + 1) * sizeof *s->state;
+    int missing = !s;
+    if (s) {
+        *s = *of;
+        missing = !(s->w = aligned_zeros(bytes + 1)) | !(s->state = aligned_zeros(states));
+        for (int i = 0; i < e->rule->n_moments; i++)
+            missing |= !(s->moment[i] = aligned_zeros(bytes + 1));
+    }
+    if (missing) {
+        replica_free(s);
+        return NULL;
+    }
+    memcpy(s->w, of->w, bytes);
+    memcpy(s->state, of->state, states);
+    for (int i = 0; i < e->rule->n_moments; i++)
+        memcpy(s->moment[i], of->moment[i], bytes);
+    return s;
+}
+
+void replica_free(shared_weights *s)
+{
+    if (!s)
+        return;
+    free(s->w);
+    free(s->state);
+    for (int i = 0; i < MAX_MOMENTS; i++)
+        free(s->moment[i]);
+    free(s);
+}
+
+void read_copy(worker *w, float *copy)
+{
+    for (int k = 0; k < w->to->n_stripes; k++) {
+        w->seen[k] = stripe_version(&w->to->state[k]);
+        shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, copy);
+    }
+    w->reads = copy;
+}
+
 void publish_stripe(worker *w, int k)
 {
     engine *e = w->e;
-    stripe_state *t = &e->shared.state[k];
-    const size_t at = e->shared.stripe[k].at, size = e->shared.stripe[k].size;
+    stripe_state *t = &w->to->state[k];
+    const size_t at = e->stripe[k].at, size = e->stripe[k].size;
+    const uint32_t version = stripe_version(t);
+    update_step step = e->step;
+    step.t = version + 1;
     if (w->unwritten) {
-        const plan_node *node = &e->p->node[e->shared.stripe[k].node];
-        shared_apply(&e->shared, node->kind, &node->g, w->unwritten, node->weight_at, at, size, e->lr, w->own);
+        const plan_node *node = &e->p->node[e->stripe[k].node];
+        shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, step.lr, w->own);
     } else
-        shared_update(&e->shared, e->rule, at, size, w->dw, e->lr, w->own);
-    const uint32_t stale = stripe_version(t) - w->version[k];
+        shared_update(w->to, e->rule, at, size, w->dw, &step, w->own);
     stripe_advance(t);
+    count_update(w, k, version - w->version[k]);
+}
+
+void count_update(worker *w, int k, uint32_t stale)
+{
+    (void)k;
     w->count.updates++;
     w->count.staleness[stale < STALENESS_BINS ? stale : STALENESS_BINS - 1]++;
     w->count.staleness_sum += stale;
@@ -73,12 +131,12 @@ void publish_stripe(worker *w, int k)
 void postpone_stripe(worker *w, int k)
 {
     const engine *e = w->e;
-    const plan_node *node = &e->p->node[e->shared.stripe[k].node];
+    const plan_node *node = &e->p->node[e->stripe[k].node];
     w->pending[k] = 1;
     w->n_pending++;
     if (w->unwritten) {
-        memset(w->dw + e->shared.stripe[k].at, 0, e->shared.stripe[k].size * sizeof(float));
-        node->kind->apply(&node->g, w->unwritten, e->shared.stripe[k].at - node->weight_at, e->shared.stripe[k].size,
+        memset(w->dw + e->stripe[k].at, 0, e->stripe[k].size * sizeof(float));
+        node->kind->apply(&node->g, w->unwritten, e->stripe[k].at - node->weight_at, e->stripe[k].size,
                           w->dw + node->weight_at, -1);
     }
 }
@@ -102,8 +160,10 @@ static void *place(char *base, size_t *used, size_t n, size_t size)
     return at;
 }
 
-static size_t lay_out(worker *w, const plan *p, int n_stripes, int chunk, char *base)
+static size_t lay_out(worker *w, const engine *e, char *base)
 {
+    const plan *p = e->p;
+    const int n_stripes = e->shared.n_stripes, chunk = e->chunk;
     size_t used = 0;
     float **value = place(base, &used, (size_t)p->n_nodes, sizeof *value);
     float **keep = place(base, &used, (size_t)p->n_nodes, sizeof *keep);
@@ -129,13 +189,14 @@ static size_t lay_out(worker *w, const plan *p, int n_stripes, int chunk, char *
     w->version = place(base, &used, (size_t)n_stripes, sizeof *w->version);
     w->pending = place(base, &used, (size_t)n_stripes, sizeof *w->pending);
     w->label = place(base, &used, (size_t)chunk, sizeof *w->label);
+    w->room = place(base, &used, e->how->room ? e->how->room(e) : 0, sizeof(float));
     return used;
 }
 
-size_t engine_worker_bytes(const plan *p, int n_stripes, int chunk)
+size_t engine_worker_bytes(const engine *e)
 {
     worker w;
-    return sizeof w + lay_out(&w, p, n_stripes, chunk, NULL);
+    return sizeof w + lay_out(&w, e, NULL);
 }
 
 /* In the worker's thread, so that the pages are near its core. */
@@ -145,17 +206,16 @@ static worker *worker_new(engine *e, int id)
     if (!w)
         return NULL;
     memset(w, 0, sizeof *w);
-    const size_t bytes = round_up(lay_out(w, e->p, e->shared.n_stripes, e->chunk, NULL), 4096);
-    char *memory = aligned_alloc(4096, bytes);
+    char *memory = aligned_zeros(lay_out(w, e, NULL));
     if (!memory) {
         free(w);
         return NULL;
     }
-    memset(memory, 0, bytes);
-    lay_out(w, e->p, e->shared.n_stripes, e->chunk, memory);
+    lay_out(w, e, memory);
     w->memory = (float *)memory;
     w->e = e;
     w->id = id;
+    w->to = &e->shared;
     return w;
 }
 
@@ -191,7 +251,8 @@ static void describe_call(const engine *e, const worker *w, int i, int n, call *
     c->scratch = w->scratch;
     c->w = NULL;
     if (node->g.weight_size)
-        c->w = shared_read(&e->shared, node->weight_at, node->g.weight_size, w->own);
+        c->w = w->reads ? w->reads + node->weight_at
+                        : shared_read(w->to, node->weight_at, node->g.weight_size, w->own);
 }
 
 static void forward(const engine *e, worker *w, int n, int note_versions)
@@ -200,8 +261,8 @@ static void forward(const engine *e, worker *w, int n, int note_versions)
     for (int i = 1; i < e->p->n_nodes; i++) {
         const plan_node *node = &e->p->node[i];
         if (note_versions && node->g.weight_size)
-            for (; stripe < e->shared.n_stripes && e->shared.stripe[stripe].node <= i; stripe++)
-                w->seen[stripe] = stripe_version(&e->shared.state[stripe]);
+            for (; stripe < w->to->n_stripes && e->stripe[stripe].node <= i; stripe++)
+                w->seen[stripe] = stripe_version(&w->to->state[stripe]);
         call c;
         describe_call(e, w, i, n, &c);
         node->kind->forward(&node->g, &c);
@@ -248,7 +309,10 @@ static void describe_backward(const engine *e, const worker *w, int i, int n, in
 }
 
 /* Whether a step of one sample leaves the gradient of this layer unwritten. */
-static int applies(const engine *e, const plan_node *node) { return node->kind->apply && e->rule->plain; }
+static int applies(const engine *e, const plan_node *node)
+{
+    return node->kind->apply && e->rule->plain && !e->how->late;
+}
 
 const char *engine_loop(const engine *e, int i, enum pass pass)
 {
@@ -274,6 +338,9 @@ double engine_time(engine *e, int i, enum pass pass, long rounds)
     if (pass == PASS_WEIGHT_GRADIENT)
         for (int k = 0; k < node->g.n_inputs; k++)
             c.dx[k].p = NULL;
+    update_step step = e->step;
+    step.lr = 0;
+    step.t = 1;
     const float_mode old = flush_denormals();
     struct timespec from, to;
     clock_gettime(CLOCK_MONOTONIC, &from);
@@ -284,7 +351,7 @@ double engine_time(engine *e, int i, enum pass pass, long rounds)
             shared_apply(&e->shared, node->kind, &node->g, &c, node->weight_at, node->weight_at, node->g.weight_size, 0,
                          w->own);
         else if (pass == PASS_UPDATE)
-            shared_update(&e->shared, e->rule, node->weight_at, node->g.weight_size, w->dw, 0, w->own);
+            shared_update(&e->shared, e->rule, node->weight_at, node->g.weight_size, w->dw, &step, w->own);
         else
             node->kind->backward(&node->g, &c);
     clock_gettime(CLOCK_MONOTONIC, &to);
@@ -298,7 +365,8 @@ static void layer_done(const engine *e, worker *w, int node)
     int from, to;
     stripes_of(e, node, &from, &to);
     memcpy(w->version + from, w->seen + from, (size_t)(to - from) * sizeof *w->version);
-    e->how->layer_done(w, node, from, to);
+    if (e->how->layer_done)
+        e->how->layer_done(w, node, from, to);
 }
 
 static void backward(const engine *e, worker *w, int n, int first, int last)
@@ -307,7 +375,7 @@ static void backward(const engine *e, worker *w, int n, int first, int last)
         const plan_node *node = &e->p->node[i];
         if (!node->needs_gradient || !node->n_deltas)
             continue;
-        const int publishes = e->phase == TRAIN && node->g.weight_size;
+        const int publishes = w->hooks && node->g.weight_size;
         if (publishes && first && e->how->layer_begin) {
             int from, to;
             stripes_of(e, i, &from, &to);
@@ -342,48 +410,129 @@ static void fail(engine *e, int why, int64_t at)
         __atomic_store_n(&e->failed_at, at, __ATOMIC_RELAXED);
 }
 
+int goes_on(const engine *e)
+{
+    return !__atomic_load_n(&e->stop, __ATOMIC_RELAXED) && !__atomic_load_n(&e->failure, __ATOMIC_RELAXED);
+}
+
+int meet(worker *w)
+{
+    engine *e = w->e;
+    const int32_t meeting = __atomic_load_n(&e->meeting, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&e->arrived, 1, __ATOMIC_ACQ_REL) == e->n_workers) {
+        __atomic_store_n(&e->arrived, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&e->meeting, meeting + 1, __ATOMIC_RELEASE);
+    }
+    for (int round = 0; __atomic_load_n(&e->meeting, __ATOMIC_ACQUIRE) == meeting; round++) {
+        if (__atomic_load_n(&e->failure, __ATOMIC_RELAXED))
+            return -1;
+        if (round < 1000)
+            wait_briefly();
+        else
+            wait_for_core();
+    }
+    return 0;
+}
+
+int pick_step(worker *w, int64_t *begin, int64_t *end)
+{
+    engine *e = w->e;
+    if (!goes_on(e))
+        return 0;
+    const int64_t step = e->phase == GRADIENTS ? e->end : e->phase == TRAIN ? e->batch : e->chunk;
+    *begin = __atomic_fetch_add(&e->next, step, __ATOMIC_RELAXED);
+    *end = *begin + step < e->end ? *begin + step : e->end;
+    return *begin < e->end;
+}
+
+/* Images [begin, end) through the network, in chunks, and back where the phase learns. */
+static int pass_images(worker *w, int64_t begin, int64_t end)
+{
+    engine *e = w->e;
+    const plan_node *out = &e->p->node[e->p->output];
+    const size_t k = shape_size(out->g.out);
+    const int learns = e->phase == TRAIN || e->phase == GRADIENTS;
+    for (int64_t at = begin; at < end; at += e->chunk) {
+        const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
+        for (int s = 0; s < n; s++) {
+            const int64_t image = e->data.order ? e->data.order[at + s] : at + s;
+            load_sample(e, w, s, image);
+            w->label[s] = e->data.labels ? (int)e->data.labels[image] : 0;
+        }
+        forward(e, w, n, w->hooks && !w->reads && at == begin);
+        if (e->phase == FORWARD) {
+            for (int s = 0; s < n; s++)
+                memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
+                       k * sizeof(float));
+        } else if (lose(e, w, n, learns ? w->scale : 0)) {
+            fail(e, DIVERGED, at);
+            return -1;
+        }
+        if (learns)
+            backward(e, w, n, at == begin, at + n == end);
+        w->count.images += n;
+    }
+    return 0;
+}
+
+int train_step(worker *w, int64_t begin, int64_t end)
+{
+    const strategy *how = w->e->how;
+    w->hooks = 1;
+    w->scale = 1.f / (float)(end - begin);
+    if (how->step_begin)
+        how->step_begin(w);
+    const int failed = pass_images(w, begin, end);
+    if (!failed && how->step_done)
+        how->step_done(w);
+    w->hooks = 0;
+    return failed;
+}
+
+int gradient_of(worker *w, int64_t begin, int64_t end, float scale, float *dw)
+{
+    float *own = w->dw;
+    w->dw = dw;
+    w->scale = scale;
+    const int failed = pass_images(w, begin, end);
+    w->dw = own;
+    return failed;
+}
+
+static void train(worker *w)
+{
+    const strategy *how = w->e->how;
+    int64_t begin, end;
+    if (how->phase_begin)
+        how->phase_begin(w);
+    if (how->train)
+        how->train(w);
+    else
+        while (pick_step(w, &begin, &end) && !train_step(w, begin, end))
+            ;
+    if (how->phase_done)
+        how->phase_done(w);
+}
+
 static void work(engine *e, int id)
 {
     worker *w = e->worker[id];
+    int64_t begin, end;
     if (!w && !(w = e->worker[id] = worker_new(e, id))) {
         fail(e, NO_MEMORY, 0);
         return;
     }
     memset(&w->count, 0, sizeof w->count);
-    const plan_node *out = &e->p->node[e->p->output];
-    const size_t k = shape_size(out->g.out);
-    const int learns = e->phase == TRAIN || e->phase == GRADIENTS;
-    const int64_t step = e->phase == GRADIENTS ? e->end : e->phase == TRAIN ? e->batch : e->chunk;
-    int running = 1;
-    while (running && !__atomic_load_n(&e->stop, __ATOMIC_RELAXED) && !__atomic_load_n(&e->failure, __ATOMIC_RELAXED)) {
-        const int64_t begin = __atomic_fetch_add(&e->next, step, __ATOMIC_RELAXED);
-        if (begin >= e->end)
-            break;
-        const int64_t end = begin + step < e->end ? begin + step : e->end;
-        for (int64_t at = begin; running && at < end; at += e->chunk) {
-            const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
-            for (int s = 0; s < n; s++) {
-                const int64_t image = e->data.order ? e->data.order[at + s] : at + s;
-                load_sample(e, w, s, image);
-                w->label[s] = e->data.labels ? (int)e->data.labels[image] : 0;
-            }
-            forward(e, w, n, e->phase == TRAIN && at == begin);
-            if (e->phase == FORWARD) {
-                for (int s = 0; s < n; s++)
-                    memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
-                           k * sizeof(float));
-            } else if (lose(e, w, n, learns ? 1.f / (float)(end - begin) : 0)) {
-                fail(e, DIVERGED, at);
-                running = 0;
+    if (e->phase == TRAIN) {
+        train(w);
+        w->to = &e->shared;
+        w->reads = NULL;
+    } else
+        while (pick_step(w, &begin, &end)) {
+            w->scale = 1.f / (float)(end - begin);
+            if (pass_images(w, begin, end))
                 break;
-            }
-            if (learns)
-                backward(e, w, n, at == begin, at + n == end);
-            w->count.images += n;
         }
-    }
-    if (e->phase == TRAIN && e->how->phase_done)
-        e->how->phase_done(w);
 }
 
 /* Pinned before anything else, so that the worker's memory is near its CPU. */
@@ -420,9 +569,10 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
 {
     e->phase = phase;
     e->data = *data;
-    e->lr = lr;
+    e->step.lr = lr;
     e->out = out;
     e->failure = DONE;
+    e->arrived = 0; /* a failed phase leaves them waiting */
     e->failed_at = 0;
     /* engine_position may be reading: whoever sees the new end sees no counter of an earlier phase */
     __atomic_store_n(&e->next, begin, __ATOMIC_RELAXED);
@@ -434,6 +584,8 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
     for (int i = 0; i < team; i++)
         if (e->worker[i])
             merge(&e->total, &e->worker[i]->count);
+    if (phase == TRAIN && e->how->phase_end)
+        e->how->phase_end(e);
     if (e->failure)
         return e->failure;
     return e->total.images < end - begin ? STOPPED : DONE;
@@ -448,24 +600,29 @@ int64_t engine_position(const engine *e)
     return next < end ? next : end;
 }
 
-engine *engine_new(const plan *p, float *weights, int n_workers, const int *cpus, int batch, size_t stripe_bytes,
-                   const strategy *how, const update_kind *rule, const loss_kind *loss)
+engine *engine_new(const engine_parts *q)
 {
     engine *e = aligned_alloc(128, round_up(sizeof *e, 128));
     if (!e)
         return NULL;
     memset(e, 0, sizeof *e);
-    e->p = p;
-    e->how = how;
-    e->rule = rule;
-    e->loss = loss;
-    e->n_workers = n_workers;
-    e->batch = batch;
-    e->chunk = batch < MAX_CHUNK ? batch : MAX_CHUNK;
-    e->worker = calloc((size_t)n_workers, sizeof *e->worker);
-    if (cpus && (e->cpu = malloc((size_t)n_workers * sizeof *e->cpu)))
-        memcpy(e->cpu, cpus, (size_t)n_workers * sizeof *e->cpu);
-    if (!e->worker || (cpus && !e->cpu) || cut_stripes(e, weights, round_up(stripe_bytes / sizeof(float), LANES))) {
+    e->p = q->p;
+    e->how = q->how;
+    e->rule = q->rule;
+    e->loss = q->loss;
+    e->n_workers = q->n_workers;
+    e->batch = q->batch;
+    e->chunk = q->batch < MAX_CHUNK ? q->batch : MAX_CHUNK;
+    if (q->strategy_options)
+        memcpy(e->option, q->strategy_options, sizeof e->option);
+    if (q->rule_options)
+        memcpy(e->step.option, q->rule_options, sizeof e->step.option);
+    e->worker = calloc((size_t)q->n_workers, sizeof *e->worker);
+    if (q->cpus && (e->cpu = malloc((size_t)q->n_workers * sizeof *e->cpu)))
+        memcpy(e->cpu, q->cpus, (size_t)q->n_workers * sizeof *e->cpu);
+    if (!e->worker || (q->cpus && !e->cpu) ||
+        cut_stripes(e, q->weights, q->moment, round_up(q->stripe_bytes / sizeof(float), LANES)) ||
+        (q->how->open && q->how->open(e))) {
         engine_free(e);
         return NULL;
     }
@@ -476,6 +633,8 @@ void engine_free(engine *e)
 {
     if (!e)
         return;
+    if (e->how->close)
+        e->how->close(e);
     for (int i = 0; e->worker && i < e->n_workers; i++)
         if (e->worker[i]) {
             free(e->worker[i]->memory);
@@ -483,7 +642,7 @@ void engine_free(engine *e)
         }
     free(e->worker);
     free(e->cpu);
-    free(e->shared.stripe);
+    free(e->stripe);
     free(e->shared.state);
     free(e);
 }

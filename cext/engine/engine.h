@@ -26,9 +26,11 @@ typedef struct {
 
 struct engine;
 
-typedef struct {
+typedef struct worker {
     struct engine *e;
     int id;
+    shared_weights *to; /* the weights that it reads and updates: the process's or a replica */
+    const float *reads; /* NULL, or what it reads instead of to->w: a copy that nobody changes meanwhile */
     float *memory;      /* one allocation, made and first touched by the worker's own thread */
     float *dw;          /* gradient, laid out as the weight vector */
     float *own;         /* see shared.h */
@@ -42,20 +44,40 @@ typedef struct {
     int n_pending;
     int *label;         /* of the chunk */
     const call *unwritten; /* the backward call of the layer being published if its gradient is not in dw */
+    float *room;        /* the strategy's own, see strategy.room */
+    float scale;        /* of the loss of each image under way: 1 / images of the step */
+    int hooks;          /* the strategy's hooks are called: a step, not only a gradient */
     tally count;
 } worker;
 
-/* A synchronisation strategy decides when a gradient meets the shared weights. All hooks run in the worker's thread;
- * [from, to) are the stripes of the layer at `node`. */
+enum { MAX_STRATEGY_OPTIONS = 8 };
+
+/* A synchronisation strategy decides when a gradient meets the shared weights. Any function may be NULL. Hooks that are
+ * given a worker run in its thread, only in training phases; [from, to) are the stripes of the layer at `node`. */
 typedef struct {
     const char *name;
     int single; /* only one worker makes sense */
-    /* The layer's gradient buffer is about to be overwritten; may be NULL. */
+    int late;   /* it publishes after layer_done has returned, so every gradient must be written down in worker.dw */
+    /* Makes and frees engine.sync. `open` returns 0, or -1 when out of memory. */
+    int (*open)(struct engine *e);
+    void (*close)(struct engine *e);
+    /* Floats of worker.room, which is allocated by the worker's own thread. */
+    size_t (*room)(const struct engine *e);
+    void (*phase_begin)(worker *w);
+    /* The worker's whole phase; NULL: it takes steps (pick_step, train_step) until there are no more. */
+    void (*train)(worker *w);
+    /* Before the first image of a step is read; may set worker.reads. */
+    void (*step_begin)(worker *w);
+    /* The layer's gradient buffer is about to be overwritten. */
     void (*layer_begin)(worker *w, int node, int from, int to);
     /* The layer's gradient for this step is complete. */
     void (*layer_done)(worker *w, int node, int from, int to);
-    /* Nothing may be left unpublished after it; may be NULL. */
+    /* All layers' gradients for this step are complete. */
+    void (*step_done)(worker *w);
+    /* Nothing may be left unpublished after it. Called after a failure too. */
     void (*phase_done)(worker *w);
+    /* In the caller's thread when all workers have left: afterwards engine.shared holds the result. */
+    void (*phase_end)(struct engine *e);
 } strategy;
 
 typedef struct {
@@ -73,6 +95,9 @@ typedef struct engine {
     const update_kind *rule;
     const loss_kind *loss;
     shared_weights shared;
+    stripe *stripe;
+    void *sync; /* the strategy's own */
+    double option[MAX_STRATEGY_OPTIONS]; /* meaning: the strategy's own, in the order of chaos/sync/ */
     int n_workers, batch, chunk;
     int *cpu; /* per worker: where it runs; NULL: wherever the system likes */
     worker **worker;
@@ -80,18 +105,34 @@ typedef struct engine {
     enum phase phase;
     images data;
     int64_t end;
-    float lr;
+    update_step step;
     float *out; /* FORWARD: the outputs, (images, k) */
     _Alignas(128) int64_t next; /* the picking counter, alone on its lines */
     _Alignas(128) int32_t stop;
     int32_t failure;
     int64_t failed_at; /* the image; NOT_PINNED: the worker */
+    _Alignas(128) int32_t arrived; /* at the meeting under way */
+    _Alignas(128) int32_t meeting; /* its number */
     tally total;
 } engine;
 
-/* `cpus` has one CPU per worker, or is NULL. */
-engine *engine_new(const plan *p, float *weights, int n_workers, const int *cpus, int batch, size_t stripe_bytes,
-                   const strategy *how, const update_kind *rule, const loss_kind *loss);
+/* What an engine is made of; names that end with `options` have MAX_..._OPTIONS numbers, or are NULL: all zero. */
+typedef struct {
+    const plan *p;
+    float *weights;
+    float *moment[MAX_MOMENTS]; /* as many as the rule has, as long as the weights */
+    int n_workers;
+    const int *cpus; /* one per worker, or NULL */
+    int batch;
+    size_t stripe_bytes;
+    const strategy *how;
+    const double *strategy_options;
+    const update_kind *rule;
+    const float *rule_options;
+    const loss_kind *loss;
+} engine_parts;
+
+engine *engine_new(const engine_parts *parts);
 void engine_free(engine *e);
 /* Runs images [begin, end) of data through one phase; the result counts are in e->total. */
 int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out);
@@ -104,12 +145,32 @@ const char *engine_loop(const engine *e, int node, enum pass pass);
 /* Seconds per sample of one pass of one layer, on what the last phase with worker 0 left in its buffers (run GRADIENTS
  * first); the mean of `rounds` calls; -1 where training has no such pass. For benchmarks. */
 double engine_time(engine *e, int node, enum pass pass, long rounds);
-size_t engine_worker_bytes(const plan *p, int n_stripes, int chunk);
+size_t engine_worker_bytes(const engine *e);
 
-/* For strategies: publishes one stripe of the worker's gradient; the caller holds it or is alone. Within layer_done only
- * for stripes of that layer: worker.unwritten is about it. */
+/* ---- for strategies ---- */
+
+/* The next step's images, [*begin, *end) of the order; 0 when there are none left or the phase is to end. */
+int pick_step(worker *w, int64_t *begin, int64_t *end);
+/* One step through the hooks; -1 after a failure. */
+int train_step(worker *w, int64_t begin, int64_t end);
+/* Instead of a step, without hooks: the gradient of the sum of the images' losses times `scale`, to dw (as long as the
+ * weights and zero or a gradient before; overwritten); -1 after a failure. */
+int gradient_of(worker *w, int64_t begin, int64_t end, float scale, float *dw);
+/* Whether the phase goes on: nobody has asked it to end and nothing has failed. */
+int goes_on(const engine *e);
+/* Waits until all workers have come here; -1 if one of them never will, because something has failed. */
+int meet(worker *w);
+/* Copies w->to into `copy`, notes the stripes' versions as seen, and makes the worker read the copy. */
+void read_copy(worker *w, float *copy);
+/* Another weight vector with state and locks of its own, a copy of `of`; NULL when out of memory. */
+shared_weights *replica_new(const engine *e, const shared_weights *of);
+void replica_free(shared_weights *s);
+/* Publishes one stripe of the worker's gradient; the caller holds it or is alone. Within layer_done only for stripes of
+ * that layer: worker.unwritten is about it. */
 void publish_stripe(worker *w, int stripe);
-/* For strategies: the stripe will be published after layer_done has returned. */
+/* Counts an update of a stripe that others have updated `stale` times since its weights were read. */
+void count_update(worker *w, int stripe, uint32_t stale);
+/* The stripe will be published after layer_done has returned. */
 void postpone_stripe(worker *w, int stripe);
 /* Waiting: a moment; or as long as it takes another thread to get this core. */
 void wait_briefly(void);

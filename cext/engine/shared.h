@@ -14,6 +14,7 @@
 #include "layers/layer.h"
 #include "updates/update.h"
 #include <stdint.h>
+#include <string.h>
 
 #ifndef CHAOS_CAREFUL
 #define CHAOS_CAREFUL 0
@@ -27,13 +28,17 @@ typedef struct {
 } stripe_state;
 
 typedef struct {
+    size_t at, size; /* floats from the start of the weight vector */
+    int node;
+} stripe;
+
+/* A weight vector that workers share: the process's, or the replica of a group of them. */
+typedef struct {
     float *w;
+    float *moment[MAX_MOMENTS]; /* the update rule's state */
+    stripe_state *state;        /* one per stripe */
     int n_stripes;
-    stripe_state *state;
-    struct {
-        size_t at, size; /* floats */
-        int node;
-    } *stripe;
+    const stripe *stripe;       /* sorted by node; the same for all replicas */
 } shared_weights;
 
 #if CHAOS_CAREFUL
@@ -59,16 +64,29 @@ static inline const float *shared_read(const shared_weights *s, size_t at, size_
 #endif
 }
 
-static inline void shared_update(shared_weights *s, const update_kind *rule, size_t at, size_t n, const float *dw, float lr,
-                                 float *own)
+/* A private copy of weights as they are now. */
+static inline void shared_copy(const shared_weights *s, size_t at, size_t n, float *to)
 {
 #if CHAOS_CAREFUL
+    racy_copy(to + at, s->w + at, n);
+#else
+    memcpy(to + at, s->w + at, n * sizeof *to);
+#endif
+}
+
+static inline void shared_update(shared_weights *s, const update_kind *rule, size_t at, size_t n, const float *dw,
+                                 const update_step *step, float *own)
+{
+    float *moment[MAX_MOMENTS];
+    for (int i = 0; i < rule->n_moments; i++)
+        moment[i] = s->moment[i] + at;
+#if CHAOS_CAREFUL
     racy_copy(own + at, s->w + at, n);
-    rule->apply(n, own + at, dw + at, lr);
+    rule->apply(n, own + at, dw + at, moment, step);
     racy_copy(s->w + at, own + at, n);
 #else
     (void)own;
-    rule->apply(n, s->w + at, dw + at, lr);
+    rule->apply(n, s->w + at, dw + at, moment, step);
 #endif
 }
 
