@@ -229,8 +229,8 @@ class Alone:
         """This rank's part [begin, end) of n images that are evaluated."""
         return 0, n
 
-    def train_begins(self, epoch):
-        """The workers are about to start, and `watch` is about to exchange weights beside them."""
+    def train_begins(self, epoch, images):
+        """The workers are about to start on so many images, and `watch` is about to exchange weights beside them."""
 
     def watch(self, future, seconds):
         """Whether the workers, and what goes on beside them, are through; waits up to `seconds`."""
@@ -366,7 +366,7 @@ class _Job:
             images, begin = self.left(number, done)
             mine = link.shard(images, link.rank)
             display.begin(number, "train", n, done["position"])
-            link.train_begins(number)
+            link.train_begins(number, len(images) - begin)
             result, seconds = _phase(pool, self.engine, caught, display, "train", link, done["position"] - begin,
                                      **self.train_images, labels=self.train_labels, order=mine, begin=begin,
                                      lr=self.rate(number))

@@ -9,10 +9,15 @@ from .. import threads, trainer
 from ..errors import ClusterError
 from ..options import check_number
 from ..sync import STRATEGIES
+from ..updates import UPDATES
+from .asynchronous import Async
+from .easgd import EASGD
+from .gossip import Gossip
 from .launcher import fix, launched
 from .local import Local
+from .shared import Shared
 
-MODES = {mode.name: mode for mode in (Local,)}
+MODES = {mode.name: mode for mode in (Local, EASGD, Gossip, Async, Shared)}
 
 __all__ = ["MODES", "connect", "launched", "train"]
 
@@ -67,10 +72,10 @@ def train(net, train, test=None, *, cluster=None, cluster_options=None, comm=Non
         return train_linked(link, net, train, test, **options)
 
 
-def train_linked(link, net, train, test=None, *, strategy="chaos", workers=None, config=None, **options):
+def train_linked(link, net, train, test=None, *, strategy="chaos", update="sgd", workers=None, config=None, **options):
     """`train` for who has connected already; `link` may be None: alone."""
     if link is None:
-        return trainer.train(net, train, test, strategy=strategy, workers=workers, config=config, **options)
+        return trainer.train(net, train, test, strategy=strategy, update=update, workers=workers, config=config, **options)
     mode = link.mode
 
     def prepare():
@@ -78,15 +83,15 @@ def train_linked(link, net, train, test=None, *, strategy="chaos", workers=None,
             known = [name for name, one in STRATEGIES.items() if one.locks_stripes]
             raise ValueError(f"cluster mode {mode.name!r} changes weights while workers run, and strategy {strategy!r} does "
                              f"not lock them; strategies that do: {', '.join(known)}")
-        mode.prepare(link, net)
+        mode.prepare(link, net, UPDATES[update].moments if update in UPDATES else 0)
 
     link.checked(prepare)
     if workers is None and not (strategy in STRATEGIES and STRATEGIES[strategy].single):
         workers = _share_of_cores(link)
     _tell_bindings(link, workers or 1)
     told = {"cluster": mode.name, "cluster_options": mode.option, "ranks": link.size, "hosts": sorted(set(link.hosts))}
-    return trainer.train(net, train, test, strategy=strategy, workers=workers, config={**(config or {}), **told}, link=link,
-                         **options)
+    return trainer.train(net, train, test, strategy=strategy, update=update, workers=workers,
+                         config={**(config or {}), **told}, link=link, **options)
 
 
 @contextmanager
@@ -129,7 +134,7 @@ def _world():
                            "pip install 'chaos[mpi]' brings both") from None
     if MPI.COMM_WORLD.size == 1 and launch and launch.ranks > 1:
         raise ClusterError(f"{launch.launcher} has started {launch.ranks} processes, but MPI ("
-                           f"{MPI.Get_library_version().splitlines()[0].strip(chr(0))}) sees each of them alone; {fix(launch)}")
+                           f"{MPI.Get_library_version().splitlines()[0].partition(',')[0].strip()}) sees each of them alone; {fix(launch)}")
     return MPI.COMM_WORLD
 
 

@@ -45,6 +45,8 @@ class Link(Alone):
     names : list of str
         Of the ranks, for messages.
     hosts : list of str
+    largest_shard : int
+        Images of the rank that has most in the training phase under way.
     agreed : bool
         All ranks are about to raise the same exception.
     """
@@ -116,8 +118,9 @@ class Link(Alone):
     def part(self, n):
         return self.rank * n // self.size, (self.rank + 1) * n // self.size
 
-    def train_begins(self, epoch):
+    def train_begins(self, epoch, images):
         self._reset_counts()
+        self.largest_shard = -(-images // self.size)
         self.mode.begin(epoch)
         self._steps = self._training(epoch)
 
@@ -171,11 +174,11 @@ class Link(Alone):
 
     def report(self, results):
         counts = self.gather(self.counts)
-        seconds = sum(c["seconds"] for c in counts)
+        seconds = sum(c["exchange_seconds"] for c in counts)
         told = {"mode": self.mode.name, "options": self.mode.option, "ranks": self.size,
                 "exchanges": sum(c["exchanges"] for c in counts), "bytes": sum(c["bytes"] for c in counts),
                 "exchange_seconds": seconds,
-                "overlap": sum(c["hidden"] for c in counts) / seconds if seconds else None}
+                "overlap": sum(c["hidden_seconds"] for c in counts) / seconds if seconds else None}
         if self.details and results:
             told["per_rank"] = [{"rank": rank, "host": self.hosts[rank], **{key: one[key] for key in (
                 "images", "errors", "loss", "seconds", "workers", "updates", "lock_failures")}, **count}
@@ -207,12 +210,12 @@ class Link(Alone):
             rate = (now - first) / passed if now > first and passed > 0 else 0
             yield min(max(0.5 * (position - now) / rate if rate else _LONG, 5e-4), longest)
 
-    def complete(self, *requests, longest=_LONG):
+    def complete(self, *requests, longest=_LONG, status=None):
         """Until all requests are complete."""
         since = start = time.monotonic()
         asked, pause = 0, 0.0
         self._waits += 1
-        while not self._MPI.Request.Testall(requests):
+        while not self._MPI.Request.Testall(requests, status):
             yield pause
             pause = min(max(2 * pause, _SHORT), longest)
             if self.stall_timeout and time.monotonic() - since > (0.5 + 0.25 * asked) * self.stall_timeout:
@@ -236,8 +239,8 @@ class Link(Alone):
         end = time.monotonic()
         self.counts["exchanges"] += 1
         self.counts["bytes"] += int(bytes)
-        self.counts["seconds"] += end - start
-        self.counts["hidden"] += max(0.0, min(end, self._over_at or end) - start)
+        self.counts["exchange_seconds"] += end - start
+        self.counts["hidden_seconds"] += max(0.0, min(end, self._over_at or end) - start)
 
     def slow_down(self):
         """The delay that was asked for."""
@@ -272,10 +275,16 @@ class Link(Alone):
         return kind and (Feedback(part * self.size, kind), Feedback(part, kind))
 
     def send_and_receive(self, vector, to, into, source, tag=0):
-        """Sends `vector` to one rank while receiving `into` from another."""
+        """Sends `vector` to one rank while receiving `into` from another; how many numbers have come."""
+        status = [self._MPI.Status(), self._MPI.Status()]
         with self.counted(vector.nbytes):
-            yield from self.complete(self.comm.Irecv(into, source, tag), self.comm.Isend(vector, to, tag))
+            yield from self.complete(self.comm.Irecv(into, source, tag), self.comm.Isend(vector, to, tag), status=status)
             yield from self.slow_down()
+        return status[0].Get_count(self._MPI.FLOAT)
+
+    def stopping(self):
+        """Whether the workers have been told to stop before the end of their shard."""
+        return bool(self.halted or (self._caught is not None and self._caught.signal))
 
     # ---- the rest ----
 
@@ -309,7 +318,7 @@ class Link(Alone):
         self._control.Free()
 
     def _reset_counts(self):
-        self.counts = {"exchanges": 0, "bytes": 0, "seconds": 0.0, "hidden": 0.0}
+        self.counts = {"exchanges": 0, "bytes": 0, "exchange_seconds": 0.0, "hidden_seconds": 0.0}
         self._over_at = None
 
     def _note_end(self, future):

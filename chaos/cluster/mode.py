@@ -4,7 +4,6 @@ import numpy as np
 
 from ..options import Option, WithOptions
 
-EVERY = Option(1000, "images of a rank between two exchanges", 1, 1 << 40, whole=True)
 COMPRESS = Option(None, "exchange in fp16 or bf16, what is rounded away goes along next time; none: float32",
                   choices=("fp16", "bf16"))
 
@@ -12,9 +11,9 @@ COMPRESS = Option(None, "exchange in fp16 or bf16, what is rounded away goes alo
 class Mode(WithOptions):
     """One way of keeping the weights of the ranks together.
 
-    A mode is used by one training: `open`, then for each epoch `begin` (workers at rest), `exchange` (a generator, run beside
-    the workers) and `finish` (a generator, workers at rest, collective), after which the network of every rank holds the same
-    weights: those that are evaluated and kept. Generators yield whenever they wait.
+    A mode is used by one training: `open`, then for each epoch `begin` (workers at rest), `exchange` (a generator, run
+    beside the workers) and `finish` (a generator, workers at rest, collective), after which the network of every rank holds
+    the same weights: those that are evaluated and kept. Generators yield whenever they wait.
 
     Attributes
     ----------
@@ -39,8 +38,9 @@ class Mode(WithOptions):
     def _called(self):
         return f"cluster mode {self.name!r}"
 
-    def prepare(self, link, net):
-        """Before the engine exists: may give the network other memory for its weights."""
+    def prepare(self, link, net, moments):
+        """Before the engine exists: may give the network other memory for its weights. `moments`: vectors of state that the
+        update rule has."""
 
     def open(self, link, net, engine):
         """All ranks have the same weights and have come here."""
