@@ -88,7 +88,7 @@ cdef extern from "registry.h" nogil:
         const strategy *how
         const double *strategy_options
         const update_kind *rule
-        const float *rule_options
+        const double *rule_options
         const loss_kind *loss
     ctypedef struct engine_t "engine":
         shared_weights shared
@@ -116,6 +116,9 @@ cdef extern from "registry.h" nogil:
     engine_t *engine_new(const engine_parts *parts)
     void engine_free(engine_t *e)
     int engine_run(engine_t *e, phase ph, const images_t *data, int64_t begin, int64_t end, float lr, float *out)
+    int engine_lanes(engine_t *e, const images_t *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out)
+    int engine_apply(engine_t *e, const float *gradient, float lr)
+    int lanes_of(int64_t batch, int wanted)
     void engine_stop(engine_t *e)
     void engine_clear(engine_t *e)
     int64_t engine_position(const engine_t *e)
@@ -339,7 +342,7 @@ cdef class Engine:
                   strategy_options=(), update_options=(), float[:, ::1] moments=None):
         cdef engine_parts parts
         cdef double how_option[MAX_STRATEGY_OPTIONS]
-        cdef float rule_option[MAX_RULE_OPTIONS]
+        cdef double rule_option[MAX_RULE_OPTIONS]
         cdef int[::1] cpu = None
         cdef const loss_kind *const *l = plan.p.isa.losses
         cdef const update_kind *const *u = plan.p.isa.updates
@@ -430,18 +433,41 @@ cdef class Engine:
         what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
         `gradient`). Exactly one of pixels (uint8) and values (float32) holds the images, flat, each (c, h, w).
         """
-        cdef shape s = self.plan.p.node[0].g.out
-        cdef Py_ssize_t size = <Py_ssize_t>s.c * s.h * s.w, count, last, i
-        cdef int classes
         cdef images_t data
         cdef phase ph
         cdef float *to = NULL
-        cdef int status
-        s = self.plan.p.node[self.plan.p.output].g.out
-        classes = s.c * s.h * s.w
+        cdef int status, classes = self._classes()
+        cdef Py_ssize_t last
         if what not in ("train", "test", "forward", "gradients"):
             raise ValueError(f"unknown phase {what!r}")
         ph = {"train": TRAIN, "test": TEST, "forward": FORWARD, "gradients": GRADIENTS}[what]
+        last = self._take(&data, pixels, values, labels, order, begin, end)
+        if labels is None and ph != FORWARD:
+            raise ValueError("labels are needed")
+        if ph == FORWARD:
+            if out is None or out.shape[0] < last or out.shape[1] != classes:
+                raise ValueError(f"out must be a ({last}, {classes}) float32 array")
+            to = &out[0, 0] if last else NULL
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_run(self.e, ph, &data, begin, last, lr, to)
+            self.has_gradient = ph == GRADIENTS and status == DONE
+        finally:
+            self.lock.release()
+        return self._result(status)
+
+    cdef int _classes(self):
+        cdef shape s = self.plan.p.node[self.plan.p.output].g.out
+        return s.c * s.h * s.w
+
+    cdef Py_ssize_t _take(self, images_t *data, const uint8_t[::1] pixels, const float[::1] values, const int64_t[::1] labels,
+                          const int64_t[::1] order, Py_ssize_t begin, end) except -1:
+        """Checks what a phase is given and describes it to the core; returns the end of the range."""
+        cdef shape s = self.plan.p.node[0].g.out
+        cdef Py_ssize_t size = <Py_ssize_t>s.c * s.h * s.w, count, last, i
+        cdef int classes = self._classes()
         if (pixels is None) == (values is None):
             raise ValueError("either pixels or values must be given")
         count = pixels.shape[0] if pixels is not None else values.shape[0]
@@ -463,25 +489,15 @@ cdef class Engine:
                 if not 0 <= labels[i] < classes:
                     raise ValueError(f"label {labels[i]} of image {i} is not in 0..{classes - 1}, the network's outputs")
             data.labels = &labels[0] if count else NULL
-        elif ph != FORWARD:
-            raise ValueError("labels are needed")
         if order is not None and order.shape[0]:
             for i in range(order.shape[0]):
                 if not 0 <= order[i] < count:
                     raise ValueError(f"order[{i}] = {order[i]} is not one of the {count} images")
             data.order = &order[0]
-        if ph == FORWARD:
-            if out is None or out.shape[0] < last or out.shape[1] != classes:
-                raise ValueError(f"out must be a ({last}, {classes}) float32 array")
-            to = &out[0, 0] if last else NULL
-        if not self.lock.acquire(False):
-            raise RuntimeError("this engine is already running a phase")
-        try:
-            with nogil:
-                status = engine_run(self.e, ph, &data, begin, last, lr, to)
-            self.has_gradient = ph == GRADIENTS and status == DONE
-        finally:
-            self.lock.release()
+        return last
+
+    cdef _result(self, int status):
+        """The counts of the phase that has ended; the exception where the core says so."""
         if status == NO_MEMORY:
             raise MemoryError(f"out of memory for {self.workers} workers of {self.worker_bytes} bytes each")
         if status == NO_TEAM:
@@ -505,6 +521,56 @@ cdef class Engine:
             "time": {"total": self.e.time.total, "forward": self.e.time.forward, "backward": self.e.time.backward,
                      "publish": self.e.time.publish, "wait": self.e.time.wait},
         }
+
+    def lane_gradients(self, int lanes, int first, float[:, ::1] out not None, const uint8_t[::1] pixels=None,
+                       const float[::1] values=None, const int64_t[::1] labels=None, const int64_t[::1] order=None,
+                       Py_ssize_t begin=0, end=None):
+        """Forms some lanes of a synchronous step's gradient on all workers, without an update.
+
+        The step is over images `order[begin:end]`, cut into `lanes` lanes: lane j has images begin + n * j // lanes up to
+        begin + n * (j + 1) // lanes, n = end - begin. Row i of `out` (which holds zeros or what an earlier call left there)
+        becomes the gradient of the sum of lane (first + i)'s losses / n, laid out as the weights: the rows of all lanes,
+        added up one by one in their order, are the step's gradient. The same bits for any number of workers. Images as for
+        `run`; returns the same dict, "images" being those of these lanes ("stopped": `out` is incomplete).
+        """
+        cdef images_t data
+        cdef int status
+        cdef Py_ssize_t last = self._take(&data, pixels, values, labels, order, begin, end)
+        if labels is None:
+            raise ValueError("labels are needed")
+        if not 1 <= lanes <= last - begin:
+            raise ValueError(f"a step of {last - begin} images cannot be cut into {lanes} lanes")
+        if out.shape[0] < 1 or not 0 <= first <= lanes - out.shape[0]:
+            raise ValueError(f"lanes {first}..{first + out.shape[0] - 1} are not within the step's {lanes}")
+        if out.shape[1] != self.weights.shape[0] or (out.shape[1] and <uintptr_t>&out[0, 0] % 64):
+            raise ValueError(f"out must be a 64-byte aligned ({out.shape[0]}, {self.weights.shape[0]}) float32 array")
+        if not self.weights.shape[0]:
+            raise ValueError("the network has no weights")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_lanes(self.e, &data, begin, last, lanes, first, <int>out.shape[0], &out[0, 0])
+            self.has_gradient = False
+        finally:
+            self.lock.release()
+        return self._result(status)
+
+    def apply(self, const float[::1] gradient not None, float lr):
+        """Updates the weights, and the moments, by the engine's rule with a gradient laid out as the weights (0 in the
+        padding), stripe by stripe on all workers; counts as one update of every stripe."""
+        cdef int status
+        if gradient.shape[0] != self.weights.shape[0]:
+            raise ValueError(f"the gradient has {gradient.shape[0]} floats, the weight vector {self.weights.shape[0]}")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_apply(self.e, &gradient[0] if gradient.shape[0] else NULL, lr)
+            self.has_gradient = False
+        finally:
+            self.lock.release()
+        self._result(status)
 
     cdef _layers(self):
         """What the last phase counted about every layer with weights: {node: dict}."""

@@ -23,6 +23,7 @@ static int cut_stripes(engine *e, float *weights, float *const *moment, size_t s
     const plan *p = e->p;
     shared_weights *s = &e->shared;
     s->w = weights;
+    s->size = p->weight_size;
     memcpy(s->moment, moment, sizeof s->moment);
     for (int i = 0; i < p->n_nodes; i++)
         s->n_stripes += (int)((p->node[i].g.weight_size + stripe_floats - 1) / stripe_floats);
@@ -110,13 +111,12 @@ void publish_stripe(worker *w, int k)
     stripe_state *t = &w->to->state[k];
     const size_t at = e->stripe[k].at, size = e->stripe[k].size;
     const uint32_t version = stripe_version(t);
-    update_step step = e->step;
-    step.t = version + 1;
+    w->step.t = version + 1;
     if (w->unwritten) {
         const plan_node *node = &e->p->node[e->stripe[k].node];
-        shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, step.lr, w->own);
+        shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->own);
     } else
-        shared_update(w->to, e->rule, at, size, w->dw, &step, w->own);
+        shared_update(w->to, e->rule, at, size, w->dw, &w->step, w->own);
     const uint32_t others = stripe_advance(t) - version;
     if (others)
         w->layer[e->stripe[k].layer].overlaps += others;
@@ -211,7 +211,7 @@ static size_t lay_out(worker *w, const engine *e, char *base)
     w->delta = delta;
     w->scratch = place(base, &used, p->scratch_size, sizeof(float));
     w->dw = place(base, &used, p->weight_size, sizeof(float));
-    w->own = place(base, &used, CHAOS_CAREFUL ? p->weight_size : 0, sizeof(float));
+    w->own = place(base, &used, CHAOS_CAREFUL ? p->weight_size * (size_t)(1 + e->rule->n_moments) : 0, sizeof(float));
     w->seen = place(base, &used, (size_t)n_stripes, sizeof *w->seen);
     w->version = place(base, &used, (size_t)n_stripes, sizeof *w->version);
     w->pending = place(base, &used, (size_t)n_stripes, sizeof *w->pending);
@@ -312,7 +312,8 @@ static int lose(const engine *e, worker *w, int n, float scale)
             if (!(y[j] <= y[best]))
                 best = j;
         w->count.errors += best != w->label[s];
-        w->count.loss += loss;
+        /* On a grid of 2^-30 the sum of up to 2^23 is exact: whoever adds, in whatever order, gets the same bits. */
+        w->count.loss += nearbyint(loss * 0x1p30) * 0x1p-30;
         if (!isfinite(loss))
             return -1;
     }
@@ -337,10 +338,13 @@ static void describe_backward(const engine *e, const worker *w, int i, int n, in
     c->dw = w->dw + node->weight_at;
 }
 
+static int clips(const engine *e) { return e->step.option[RULE_CLIP_VALUE] > 0 || e->step.option[RULE_CLIP_NORM] > 0; }
+
 /* Whether a step of one sample leaves the gradient of this layer unwritten. */
 static int applies(const engine *e, const plan_node *node)
 {
-    return node->kind->apply && e->rule->plain && !e->how->late;
+    const int decays = e->step.option[RULE_WEIGHT_DECAY] != 0 || e->step.option[RULE_L1] != 0;
+    return node->kind->apply && e->rule->plain && !decays && !clips(e) && !e->how->late;
 }
 
 const char *engine_loop(const engine *e, int i, enum pass pass)
@@ -440,12 +444,20 @@ static void backward(const engine *e, worker *w, int n, int first, int last, int
 
 /* ---- the phase ---- */
 
-static void fail(engine *e, int why, int64_t at)
+void fail(engine *e, int why, int64_t at)
 {
     int32_t none = DONE;
     if (__atomic_compare_exchange_n(&e->failure, &none, why, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         __atomic_store_n(&e->failed_at, at, __ATOMIC_RELAXED);
 }
+
+int lanes_of(int64_t batch, int wanted)
+{
+    const int64_t usual = (batch + LANE_IMAGES - 1) / LANE_IMAGES, n = wanted ? wanted : usual < MAX_LANES ? usual : MAX_LANES;
+    return (int)(n < batch ? n : batch);
+}
+
+int64_t lane_begin(int64_t begin, int64_t end, int lanes, int j) { return begin + (end - begin) * j / lanes; }
 
 int goes_on(const engine *e)
 {
@@ -490,7 +502,7 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
     engine *e = w->e;
     const plan_node *out = &e->p->node[e->p->output];
     const size_t k = shape_size(out->g.out);
-    const int learns = e->phase == TRAIN || e->phase == GRADIENTS, trains = e->phase == TRAIN;
+    const int learns = e->phase != TEST && e->phase != FORWARD, trains = e->phase == TRAIN;
     const int looked_at = trains && w->count.passes++ % SAMPLED == 0;
     const int64_t started = trains ? working(w) : 0;
     for (int64_t at = begin; at < end; at += e->chunk) {
@@ -563,6 +575,29 @@ static void train(worker *w)
         how->phase_done(w);
 }
 
+static void form_lanes(worker *w)
+{
+    engine *e = w->e;
+    const int64_t begin = e->lanes.begin, end = e->lanes.end;
+    for (int64_t i; goes_on(e) && (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
+        const int j = e->lanes.first + (int)i;
+        if (gradient_of(w, lane_begin(begin, end, e->lanes.count, j), lane_begin(begin, end, e->lanes.count, j + 1),
+                        1.f / (float)(end - begin), e->out + (size_t)i * e->p->weight_size))
+            return;
+    }
+}
+
+static void apply_stripes(worker *w)
+{
+    engine *e = w->e;
+    for (int64_t i; (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
+        const stripe *t = &e->stripe[i];
+        memcpy(w->dw + t->at, e->gradient + t->at, t->size * sizeof(float));
+        w->version[i] = stripe_version(&w->to->state[i]);
+        publish_stripe(w, (int)i);
+    }
+}
+
 static void work(engine *e, int id)
 {
     worker *w = e->worker[id];
@@ -572,13 +607,18 @@ static void work(engine *e, int id)
         return;
     }
     memset(&w->count, 0, sizeof w->count);
+    w->step = e->step;
     memset(w->layer, 0, (size_t)e->n_layers * sizeof *w->layer);
     w->count.begin = ticks();
     if (e->phase == TRAIN) {
         train(w);
         w->to = &e->shared;
         w->reads = NULL;
-    } else
+    } else if (e->phase == LANE_GRADIENTS)
+        form_lanes(w);
+    else if (e->phase == APPLY)
+        apply_stripes(w);
+    else
         while (pick_step(w, &begin, &end)) {
             w->scale = 1.f / (float)(end - begin);
             if (pass_images(w, begin, end))
@@ -694,6 +734,25 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
     if (e->failure)
         return e->failure;
     return e->total.images < end - begin ? STOPPED : DONE;
+}
+
+int engine_lanes(engine *e, const images *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out)
+{
+    e->lanes.begin = begin;
+    e->lanes.end = end;
+    e->lanes.count = lanes;
+    e->lanes.first = first;
+    const int status = engine_run(e, LANE_GRADIENTS, data, 0, n, 0, out);
+    const int64_t wanted = lane_begin(begin, end, lanes, first + n) - lane_begin(begin, end, lanes, first);
+    return status != DONE && status != STOPPED ? status : e->total.images == wanted ? DONE : STOPPED;
+}
+
+int engine_apply(engine *e, const float *gradient, float lr)
+{
+    static const images none;
+    e->gradient = gradient;
+    const int status = engine_run(e, APPLY, &none, 0, e->shared.n_stripes, lr, NULL);
+    return status == STOPPED ? DONE : status;
 }
 
 void engine_stop(engine *e) { __atomic_store_n(&e->stop, 1, __ATOMIC_RELAXED); }

@@ -66,6 +66,7 @@ typedef struct worker {
     layer_tally *layer;  /* per layer with weights, see stripe.layer */
     int *label;         /* of the chunk */
     const call *unwritten; /* the backward call of the layer being published if its gradient is not in dw */
+    update_step step;   /* of the stripe being published */
     float *room;        /* the strategy's own, see strategy.room */
     float scale;        /* of the loss of each image under way: 1 / images of the step */
     int hooks;          /* the strategy's hooks are called: a step, not only a gradient */
@@ -109,7 +110,7 @@ typedef struct {
     const int64_t *order; /* which image is the i-th; NULL: 0, 1, 2, ... */
 } images;
 
-enum phase { TRAIN, TEST, FORWARD, GRADIENTS };
+enum phase { TRAIN, TEST, FORWARD, GRADIENTS, LANE_GRADIENTS, APPLY };
 
 typedef struct engine {
     const plan *p;
@@ -128,7 +129,12 @@ typedef struct engine {
     images data;
     int64_t end;
     update_step step;
-    float *out; /* FORWARD: the outputs, (images, k) */
+    float *out; /* FORWARD: the outputs, (images, k); LANE_GRADIENTS: they, (lanes here, weights) */
+    struct {
+        int64_t begin, end; /* LANE_GRADIENTS: the whole step's images */
+        int count, first;   /* its lanes, and the first that is formed here */
+    } lanes;
+    const float *gradient; /* APPLY */
     _Alignas(128) int64_t next; /* the picking counter, alone on its lines */
     _Alignas(128) int32_t stop;
     int32_t failure;
@@ -154,7 +160,7 @@ typedef struct {
     const strategy *how;
     const double *strategy_options;
     const update_kind *rule;
-    const float *rule_options;
+    const double *rule_options;
     const loss_kind *loss;
 } engine_parts;
 
@@ -162,6 +168,14 @@ engine *engine_new(const engine_parts *parts);
 void engine_free(engine *e);
 /* Runs images [begin, end) of data through one phase; the result counts are in e->total, e->layer and e->time. */
 int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out);
+/* The gradient of a step cut into lanes, without the update: of the step over images [begin, end), cut into `lanes` lanes,
+ * forms lanes first, ..., first + n - 1 on all workers. Row j of out (n, weight_size), which holds zeros or what an earlier
+ * call left there, becomes the gradient of lane first + j:
+ * of the sum of its images' losses / (end - begin), so that the rows of all lanes add up to the step's gradient. The same
+ * bits for any number of workers. */
+int engine_lanes(engine *e, const images *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out);
+/* Updates the weights by the engine's rule with a gradient laid out as they are (padding 0), on all workers. */
+int engine_apply(engine *e, const float *gradient, float lr);
 /* Ends the phase under way, or the next one if none is; until engine_clear. */
 void engine_stop(engine *e);
 void engine_clear(engine *e);
@@ -175,6 +189,12 @@ size_t engine_worker_bytes(const engine *e);
 
 /* ---- for strategies ---- */
 
+/* Into how many lanes a step of `batch` images is cut where `wanted` are asked for; 0: one per LANE_IMAGES images, at most
+ * MAX_LANES. */
+enum { LANE_IMAGES = 4, MAX_LANES = 64 };
+int lanes_of(int64_t batch, int wanted);
+/* Where lane j of the step's `lanes` begins; lanes differ by at most one image. */
+int64_t lane_begin(int64_t begin, int64_t end, int lanes, int j);
 /* The next step's images, [*begin, *end) of the order; 0 when there are none left or the phase is to end. */
 int pick_step(worker *w, int64_t *begin, int64_t *end);
 /* One step through the hooks; -1 after a failure. */
@@ -194,6 +214,8 @@ void replica_free(shared_weights *s);
 /* Publishes one stripe of the worker's gradient; the caller holds it or is alone. Within layer_done only for stripes of
  * that layer: worker.unwritten is about it. */
 void publish_stripe(worker *w, int stripe);
+/* Ends the phase for everyone: NO_MEMORY and the like. */
+void fail(engine *e, int why, int64_t at);
 /* Counts an update of a stripe that others have updated `stale` times since its weights were read. */
 void count_update(worker *w, int stripe, uint32_t stale);
 /* Counts a try-lock that found the stripe busy. */

@@ -36,6 +36,7 @@ typedef struct {
 /* A weight vector that workers share: the process's, or the replica of a group of them. */
 typedef struct {
     float *w;
+    size_t size;                /* floats, of each moment too */
     float *moment[MAX_MOMENTS]; /* the update rule's state */
     stripe_state *state;        /* one per stripe */
     int n_stripes;
@@ -53,7 +54,7 @@ RACES static void racy_copy(volatile float *to, const volatile float *from, size
 }
 #endif
 
-/* The weights of one layer as they are now; `own` is the worker's room for a copy. */
+/* The weights of one layer as they are now; `own` is the worker's room for copies of weights and moments. */
 static inline const float *shared_read(const shared_weights *s, size_t at, size_t n, float *own)
 {
 #if CHAOS_CAREFUL
@@ -75,17 +76,22 @@ static inline void shared_copy(const shared_weights *s, size_t at, size_t n, flo
 #endif
 }
 
+/* Applies a gradient. The moments race as the weights do where the strategy lets them. */
 static inline void shared_update(shared_weights *s, const update_kind *rule, size_t at, size_t n, const float *dw,
                                  const update_step *step, float *own)
 {
     float *moment[MAX_MOMENTS];
-    for (int i = 0; i < rule->n_moments; i++)
-        moment[i] = s->moment[i] + at;
 #if CHAOS_CAREFUL
     racy_copy(own + at, s->w + at, n);
+    for (int i = 0; i < rule->n_moments; i++)
+        racy_copy(moment[i] = own + (size_t)(i + 1) * s->size + at, s->moment[i] + at, n);
     rule->apply(n, own + at, dw + at, moment, step);
     racy_copy(s->w + at, own + at, n);
+    for (int i = 0; i < rule->n_moments; i++)
+        racy_copy(s->moment[i] + at, moment[i], n);
 #else
+    for (int i = 0; i < rule->n_moments; i++)
+        moment[i] = s->moment[i] + at;
     (void)own;
     rule->apply(n, s->w + at, dw + at, moment, step);
 #endif
