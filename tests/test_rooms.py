@@ -24,7 +24,7 @@ C_ARROWS = {
     "sync": {"sync", "engine"},
     "virtual": {"virtual", "engine"},
     "registry": {"registry", "sync", "virtual", "engine", "isa"},
-    "_core": {"registry"},
+    "_core": {"registry", "engine"},
 }
 _MEANING = {"errors", "layers", "losses", "updates", "sync", "formats", "data", "_version"}
 PY_ARROWS = {
@@ -40,9 +40,10 @@ PY_ARROWS = {
     "bench": {"bench", "network", "models", "trainer", "threads", "reference", "info", "_core", *_MEANING},
     "perfmodel": {"perfmodel", "bench", "network", "models", "threads", "_core", *_MEANING},
     "report": {"report", "errors"},
-    "cli": {"cli", "bench", "perfmodel", "report", "info", "models", "network", "trainer", "threads", *_MEANING},
+    "cluster": {"cluster", "network", "trainer", "threads", "options", "errors", "sync", "updates"},
+    "cli": {"cli", "bench", "cluster", "perfmodel", "report", "info", "models", "network", "trainer", "threads", *_MEANING},
     "__main__": {"cli"},
-    "__init__": {"data", "models", "_version", "errors", "info", "layers", "network", "trainer"},
+    "__init__": {"cluster", "data", "models", "_version", "errors", "info", "layers", "network", "trainer"},
 }
 
 

@@ -27,6 +27,7 @@ typedef struct {
     int from, to;           /* of SETTLE */
     int stripe;             /* being published */
     int64_t step, begin, end, image; /* of the step or lane; image: the chunk */
+    int64_t next_turn;
     int first_sweep;
     double since; /* of the publication under way */
     int n_pending;
@@ -43,7 +44,6 @@ struct vclock {
     uint32_t *version; /* per stripe */
     double now, lock_free_at;
     int64_t n_images, n_steps, next_step, turn;
-    double *ready; /* delayed: per step in a ring, when it was ready for publication; 0: not yet */
     int next_lane, next_stripe, arrived;
     int64_t round;
     uint64_t random[4];
@@ -363,14 +363,15 @@ static void settle(vclock *c, int w)
 static void begin(vclock *c, int w)
 {
     actor *a = &c->of[w];
-    a->step = c->next_step;
-    if (c->next_step >= c->n_steps) {
+    a->step = c->p.order == CLOCK_DELAYED ? a->next_turn : c->next_step;
+    if (a->step >= c->n_steps) {
         a->from = 0;
         a->to = c->p.n_stripes;
         a->state = SETTLE;
         return;
     }
     c->next_step++;
+    a->next_turn += c->p.n_workers;
     a->begin = a->image = a->step * c->p.batch;
     a->end = a->begin + c->p.batch < c->n_images ? a->begin + c->p.batch : c->n_images;
     a->layer = 0;
@@ -385,6 +386,9 @@ static void begin(vclock *c, int w)
         a->since = start + seconds;
         a->state = COPY;
         wait_until(c, w, start);
+    } else if (c->p.order == CLOCK_DELAYED) {
+        a->since = c->now;
+        a->state = COPY;
     } else
         spend(c, w, c->p.begin * chunk_of(c, a) * c->p.factor[w]);
 }
@@ -401,9 +405,8 @@ static void copy(vclock *c, int w)
 static void turn(vclock *c, int w)
 {
     actor *a = &c->of[w];
-    double *ready = &c->ready[a->step % c->p.n_workers];
     if (c->turn != a->step) {
-        *ready = c->now;
+        a->since = c->now;
         schedule(c, w, INFINITY);
         return;
     }
@@ -412,26 +415,28 @@ static void turn(vclock *c, int w)
 
 static void pass_turn(vclock *c)
 {
-    c->turn++;
-    for (int w = 0; w < c->p.n_workers; w++)
-        if (c->of[w].state == TURN && c->of[w].step == c->turn && c->time[w] == INFINITY) {
-            c->count.waiting += c->now - c->ready[c->turn % c->p.n_workers];
-            schedule(c, w, c->now);
-            return;
-        }
+    const int w = (int)(++c->turn % c->p.n_workers);
+    const actor *a = &c->of[w];
+    if (a->state == TURN && a->step == c->turn) {
+        c->count.waiting += c->now - a->since;
+        schedule(c, w, c->now);
+    }
 }
 
 static void all(vclock *c, int w)
 {
     actor *a = &c->of[w];
-    while (a->at < c->p.n_stripes) {
-        const int k = a->at++;
-        publish(c, w, k, ALL);
+    if (a->at < c->p.n_stripes) {
+        publish(c, w, a->at++, ALL);
         return;
     }
     a->state = BEGIN;
-    if (c->p.order == CLOCK_DELAYED)
+    if (c->p.order == CLOCK_DELAYED) { /* the turn is passed on when the weights have been copied */
+        begin(c, w);
+        if (a->state == COPY)
+            copy(c, w);
         pass_turn(c);
+    }
 }
 
 static int lanes_now(const vclock *c)
@@ -575,6 +580,7 @@ void vclock_begin(vclock *c, int64_t n_images)
     for (int w = 0; w < c->p.n_workers; w++) {
         c->of[w].state = BEGIN;
         c->of[w].first_sweep = 0;
+        c->of[w].next_turn = w;
         c->time[w] = c->now;
         put(c, w, w);
     }
@@ -637,12 +643,11 @@ vclock *vclock_new(const clock_parts *q)
     c->time = calloc(n, sizeof *c->time);
     c->heap = calloc(n, sizeof *c->heap);
     c->place = calloc(n, sizeof *c->place);
-    c->ready = calloc(n, sizeof *c->ready);
     c->free_at = calloc(stripes + 1, sizeof *c->free_at);
     c->version = calloc(stripes + 1, sizeof *c->version);
     c->bytes = calloc(n * stripes + 1, 1);
     c->words = calloc(n * stripes + 1, sizeof *c->words);
-    if (missing || !c->of || !c->time || !c->heap || !c->place || !c->ready || !c->free_at || !c->version || !c->bytes ||
+    if (missing || !c->of || !c->time || !c->heap || !c->place || !c->free_at || !c->version || !c->bytes ||
         !c->words) {
         vclock_free(c);
         return NULL;
@@ -672,7 +677,6 @@ void vclock_free(vclock *c)
     free(c->time);
     free(c->heap);
     free(c->place);
-    free(c->ready);
     free(c->free_at);
     free(c->version);
     free(c->bytes);

@@ -15,7 +15,7 @@ enum clock_order {
     CLOCK_CHAOS,      /* stripes by try-lock, a busy one is passed over and visited again; cext/sync/chaos.c */
     CLOCK_HOGWILD,    /* a layer's stripes without any lock, when the layer's gradient is complete */
     CLOCK_LOCKED,     /* one lock for all weights, first come first served: copies them, later publishes a whole step */
-    CLOCK_DELAYED,    /* whole steps are published in the order in which they were begun */
+    CLOCK_DELAYED,    /* workers in strict turn publish a whole step and copy the weights for their next one */
     CLOCK_SYNCHRONOUS /* lanes of one step, a meeting, stripes of its sum, a meeting */
 };
 
