@@ -868,6 +868,10 @@ cdef class Engine:
         """Images that pass through the layers together."""
         return self.e.chunk
 
+    def lanes(self, int wanted=0):
+        """Into how many lanes a synchronous step is cut, 0: the usual number."""
+        return lanes_of(self.batch_size, wanted)
+
     @property
     def late(self):
         """Whether the strategy publishes after its layer's hook has returned."""

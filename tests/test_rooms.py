@@ -41,7 +41,8 @@ PY_ARROWS = {
     "perfmodel": {"perfmodel", "bench", "network", "models", "threads", "_core", *_MEANING},
     "report": {"report", "errors"},
     "cluster": {"cluster", "network", "trainer", "threads", "options", "errors", "sync", "updates"},
-    "cli": {"cli", "bench", "cluster", "perfmodel", "report", "info", "models", "network", "trainer", "threads", *_MEANING},
+    "virtual": {"virtual", "network", "trainer", "threads", "options", "_core", *_MEANING},
+    "cli": {"cli", "bench", "virtual", "cluster", "perfmodel", "report", "info", "models", "network", "trainer", "threads", *_MEANING},
     "__main__": {"cli"},
     "__init__": {"cluster", "data", "models", "_version", "errors", "info", "layers", "network", "trainer"},
 }
