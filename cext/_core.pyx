@@ -159,7 +159,7 @@ cdef extern from "registry.h" nogil:
         uint64_t seed
         int batch, chunk, lanes, max_pending, late
     ctypedef struct clock_counts:
-        double computing, publishing, waiting
+        double forward, backward, publishing, waiting
         int64_t published, failures
     ctypedef struct vclock:
         pass
@@ -961,8 +961,8 @@ cdef class Clock:
 
     @property
     def counts(self):
-        """Since the first phase began: worker seconds computing, publishing and waiting; stripes published; try-locks that
-        found one busy."""
+        """Since the first phase began: worker seconds of forward and backward passes, publishing and waiting; stripes
+        published; try-locks that found one busy."""
         cdef const clock_counts *n = vclock_counted(self.c)
-        return {"computing": n.computing, "publishing": n.publishing, "waiting": n.waiting, "published": n.published,
-                "failures": n.failures}
+        return {"forward": n.forward, "backward": n.backward, "publishing": n.publishing, "waiting": n.waiting,
+                "published": n.published, "failures": n.failures}

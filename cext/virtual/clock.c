@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const double RETRY = 1e-7; /* seconds between two looks at a busy stripe */
+
 enum state {
     BEGIN,   /* of a step or lane */
     COPY,    /* the lock is there: reads all weights */
@@ -167,11 +169,10 @@ static double fetch_layer(vclock *c, int w, int layer)
     return seconds;
 }
 
-static double spend(vclock *c, int w, double seconds)
+static void spend(vclock *c, int w, double seconds, double *on)
 {
-    c->count.computing += seconds;
+    *on += seconds;
     schedule(c, w, c->now + seconds);
-    return seconds;
 }
 
 static void wait_until(vclock *c, int w, double time)
@@ -235,7 +236,7 @@ static void go_forth(vclock *c, int w)
     actor *a = &c->of[w];
     const int l = a->layer, n = chunk_of(c, a);
     emit(c, w, EVENT_FORWARD, c->p.node[l], c->now);
-    spend(c, w, c->p.forward[l] * n * c->p.factor[w] * factor(c) + fetch_layer(c, w, l));
+    spend(c, w, c->p.forward[l] * n * c->p.factor[w] * factor(c) + fetch_layer(c, w, l), &c->count.forward);
     if (++a->layer == c->p.n_layers) {
         a->layer = next_learning(c, c->p.n_layers - 1);
         a->state = BACK_ENTER;
@@ -258,7 +259,7 @@ static void layer_done(vclock *c, int w)
         a->image += c->p.chunk;
         a->layer = 0;
         a->state = FORTH;
-        spend(c, w, c->p.begin * chunk_of(c, a) * c->p.factor[w]);
+        spend(c, w, c->p.begin * chunk_of(c, a) * c->p.factor[w], &c->count.forward);
     } else if (publishes_whole_steps(c)) {
         a->at = 0;
         if (c->p.order == CLOCK_DELAYED) {
@@ -282,7 +283,7 @@ static void go_back(vclock *c, int w)
     actor *a = &c->of[w];
     const int l = a->layer, n = chunk_of(c, a), last = a->image + n == a->end;
     emit(c, w, EVENT_BACKWARD, c->p.node[l], c->now);
-    spend(c, w, c->p.backward[l] * n * c->p.factor[w] * factor(c) + fetch_layer(c, w, l));
+    spend(c, w, c->p.backward[l] * n * c->p.factor[w] * factor(c) + fetch_layer(c, w, l), &c->count.backward);
     a->at = 0;
     a->state = last && c->p.order != CLOCK_SYNCHRONOUS ? WALK : LAYER_DONE;
 }
@@ -354,8 +355,8 @@ static void settle(vclock *c, int w)
         if (c->free_at[k] < soonest)
             soonest = c->free_at[k];
     }
-    if (soonest < INFINITY)
-        wait_until(c, w, soonest);
+    if (soonest < INFINITY) /* who of the waiting sees it first is chance */
+        wait_until(c, w, soonest + RETRY * (double)(random_bits(c) >> 11) * 0x1p-53);
     else
         a->state = after_settling(c, a);
 }
@@ -390,7 +391,7 @@ static void begin(vclock *c, int w)
         a->since = c->now;
         a->state = COPY;
     } else
-        spend(c, w, c->p.begin * chunk_of(c, a) * c->p.factor[w]);
+        spend(c, w, c->p.begin * chunk_of(c, a) * c->p.factor[w], &c->count.forward);
 }
 
 static void copy(vclock *c, int w)
@@ -399,7 +400,7 @@ static void copy(vclock *c, int w)
     emit(c, w, EVENT_COPY, 0, c->now);
     memcpy(a->known, c->version, (size_t)c->p.n_stripes * sizeof *a->known);
     a->state = FORTH;
-    spend(c, w, a->since - c->now + c->p.begin * chunk_of(c, a) * c->p.factor[w]);
+    spend(c, w, a->since - c->now + c->p.begin * chunk_of(c, a) * c->p.factor[w], &c->count.forward);
 }
 
 static void turn(vclock *c, int w)
@@ -480,7 +481,7 @@ static void begin_lane(vclock *c, int w)
         a->layer = 0;
         a->state = FORTH;
         emit(c, w, EVENT_LANE, lane, c->now);
-        spend(c, w, c->p.begin * chunk_of(c, a) * c->p.factor[w]);
+        spend(c, w, c->p.begin * chunk_of(c, a) * c->p.factor[w], &c->count.forward);
     } else
         gather(c, w, REDUCE);
 }

@@ -36,7 +36,7 @@ typedef struct {
 } clock_parts;
 
 typedef struct {
-    double computing, publishing, waiting; /* worker seconds; waiting for stripes, locks, turns and meetings */
+    double forward, backward, publishing, waiting; /* worker seconds; waiting for stripes, locks, turns and meetings */
     int64_t published, failures;           /* stripes; try-locks that found one busy */
 } clock_counts;
 

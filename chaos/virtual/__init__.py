@@ -3,8 +3,8 @@ discrete-event clock (simulation) or from a real run (trace and replay). Above c
 
 from .clock import ORDERS, Machine, Order
 from .replay import TRACEABLE, Traced, replay
-from .simulate import Virtual, compare, predict
+from .simulate import DEFAULT_WORKERS, Virtual, compare, predict
 from .times import Times, measured, nominal, read_times
 
-__all__ = ["ORDERS", "TRACEABLE", "Machine", "Order", "Times", "Traced", "Virtual", "compare", "measured", "nominal", "predict",
+__all__ = ["DEFAULT_WORKERS", "ORDERS", "TRACEABLE", "Machine", "Order", "Times", "Traced", "Virtual", "compare", "measured", "nominal", "predict",
            "read_times", "replay"]

@@ -29,6 +29,8 @@ class Machine:
     slowdown : tuple of float
         How many times as long a worker takes when 1, 2, ... workers share its core; by default 1 for all hardware threads
         (they add up to nothing more than their number). Beyond the hardware threads workers share them in turn.
+    speed : float
+        Of a core, relative to the one that the times are of; the transfer of cache lines is not affected.
     line_ns : float
         Nanoseconds until a core has a cache line that another has written.
     jitter : float
@@ -42,6 +44,7 @@ class Machine:
     cores: int | None = None
     threads_per_core: int = 1
     slowdown: tuple[float, ...] = ()
+    speed: float = 1.0
     line_ns: float = 4.0
     jitter: float = 0.1
     stragglers: int = 0
@@ -55,6 +58,7 @@ class Machine:
             raise ValueError(f"slowdown must have threads_per_core = {self.threads_per_core} factors, not {len(self.slowdown)}")
         for i, factor in enumerate(self.slowdown):
             check_number(f"slowdown[{i}]", factor, 1 if not i else self.slowdown[i - 1])
+        check_number("speed", self.speed, 0, above=True)
         check_number("line_ns", self.line_ns, 0)
         check_number("jitter", self.jitter, 0, 3)
         check_number("stragglers", self.stragglers, 0, whole=True)
@@ -68,6 +72,7 @@ class Machine:
         slowdown = self.slowdown or (1.0,) * self.threads_per_core
         sharing = np.bincount(np.arange(workers) % cores, minlength=cores)[np.arange(workers) % cores]
         factors = np.array([slowdown[min(n, self.threads_per_core) - 1] * max(n / self.threads_per_core, 1) for n in sharing])
+        factors /= self.speed
         if self.stragglers:
             factors[-self.stragglers:] *= self.straggling
         return factors

@@ -15,6 +15,7 @@ from .replay import VirtualPlan
 from .times import measured, nominal
 
 MAX_WORKERS = 4096
+DEFAULT_WORKERS = 244  # the threads of the paper's machine
 ONE_WORKER_IMAGES = 4096  # that the clock of one worker runs over, for the speed-up
 
 
@@ -24,8 +25,7 @@ class Virtual(trainer.Threads):
     The clock (cext/virtual/clock.h says what it models) invents when which worker reads and updates what; the executor runs
     these events on the real kernels with each worker's own state. Same settings, same seed and same times: the same bits.
     In the records `seconds` and what follows from it are those of the virtual machine, and "virtual" tells about it:
-    cores, threads_per_core, speedup (over one worker of the same machine), shares of the workers' time (computing,
-    publishing, waiting), waiting_us_per_image and times. Memory: a worker's (`chaos info`) times their number, and with
+    cores, threads_per_core, speedup (over one worker of the same machine), waiting_us_per_image and times. Memory: a worker's (`chaos info`) times their number, and with
     `locked` and `delayed` the weights once more each. A run that was stopped goes on at the beginning of its epoch.
 
     Parameters
@@ -42,10 +42,10 @@ class Virtual(trainer.Threads):
 
     def __init__(self, machine=None, times=None):
         self.machine, self.times = machine or Machine(), times
-        self.record = {}
+        self.record, self.split = {}, {}
 
     def workers(self, requested, only_one, pin):
-        workers = 1 if requested is None else requested
+        workers = (1 if only_one else DEFAULT_WORKERS) if requested is None else requested
         check_number("workers", workers, 1, MAX_WORKERS, whole=True)
         if pin != "none":
             raise ValueError(f"pin must be none, not {pin!r}: virtual workers have no threads")
@@ -85,17 +85,19 @@ class Virtual(trainer.Threads):
         result["time"] = {"total": seconds * order.workers, "forward": 0.0, "backward": 0.0, "publish": 0.0, "wait": 0.0}
         for layer in result["layers"].values():
             layer["pending_seconds"] = 0.0
-        total = max(sum(counts[name] for name in ("computing", "publishing", "waiting")), 1e-30)
+        spent = {"forward": counts["forward"], "backward": counts["backward"], "publish": counts["publishing"],
+                 "wait": counts["waiting"], "evaluate": 0.0}
+        total = max(sum(spent.values()), 1e-30)
+        self.split = {name: seconds / total for name, seconds in spent.items()}
         alone = min(images, ONE_WORKER_IMAGES)
         self.record = {
             "cores": self.machine.cores or job.engine.workers, "threads_per_core": self.machine.threads_per_core,
             "speedup": self._order(job, epoch, 1).seconds(alone) / alone * images / seconds,
-            **{name: counts[name] / total for name in ("computing", "publishing", "waiting")},
             "waiting_us_per_image": counts["waiting"] / images * 1e6, "times": self.times.source}
         return result, seconds
 
     def report(self):
-        return {"virtual": self.record}
+        return {"virtual": self.record, "time_split": self.split}
 
 
 def predict(net, workers, *, images, strategy="chaos", strategy_options=None, batch_size=1, machine=None, times=None, seed=0):

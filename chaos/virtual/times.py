@@ -17,6 +17,7 @@ from ..options import check_number
 FORMAT = "chaos-times-1"
 # A core of round numbers: what the nominal times assume.
 NOMINAL_MACS = 40e9  # multiply-adds per second
+NOMINAL_GFLOPS = 2e-9 * NOMINAL_MACS
 NOMINAL_VALUES = 4e9  # outputs of layers without multiply-adds per second
 NOMINAL_WEIGHTS = 2.5e9  # weights updated per second
 NOMINAL_BEGIN = 0.3e-6  # seconds to pick an image
@@ -31,7 +32,9 @@ class Times:
     Attributes
     ----------
     source : str
-        "nominal", "measured" or the name of a file.
+        "nominal" or "measured".
+    gflops : float
+        Multiply-add rate of the core that they are of, two operations each; to compare it with other cores.
     begin : float
         Per image, before the first layer.
     forward, backward : tuple of float
@@ -41,6 +44,7 @@ class Times:
     """
 
     source: str
+    gflops: float
     begin: float
     forward: tuple[float, ...]
     backward: tuple[float, ...]
@@ -50,6 +54,7 @@ class Times:
         for name in ("forward", "backward", "publish"):
             for i, seconds in enumerate(getattr(self, name)):
                 check_number(f"{name}[{i}] of the times ({self.source})", seconds, 0)
+        check_number(f"gflops of the times ({self.source})", self.gflops, 0, above=True)
         check_number(f"begin of the times ({self.source})", self.begin, 0)
         if not sum(self.forward) > 0:
             raise ValueError(f"the times ({self.source}) say that forward passes take no time at all")
@@ -71,7 +76,7 @@ def read_times(path, net):
         found = json.loads(Path(path).read_bytes())
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise ValueError(f"not a file of times (format {FORMAT})")
-        times = Times(str(path), found["begin"], *(tuple(found[name]) for name in ("forward", "backward", "publish")))
+        times = Times(found["source"], found["gflops"], found["begin"], *(tuple(found[name]) for name in ("forward", "backward", "publish")))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None
     nodes = len(net.nodes()) - 1
@@ -95,7 +100,7 @@ def nominal(net):
         backward.append(once * (int(bool(weights)) + int(before) if macs else 1) if engine.learns(node) else 0.0)
         publish.append(weights / NOMINAL_WEIGHTS)
         before = before or bool(weights)
-    return Times("nominal", NOMINAL_BEGIN, tuple(forward), tuple(backward), tuple(publish))
+    return Times("nominal", NOMINAL_GFLOPS, NOMINAL_BEGIN, tuple(forward), tuple(backward), tuple(publish))
 
 
 def measured(net, batch_size=1, update="sgd", images=64, seed=0):
@@ -122,7 +127,7 @@ def measured(net, batch_size=1, update="sgd", images=64, seed=0):
         rounds *= 2
     whole = min(took / len(order), *(_run(engine, arguments, order) for _ in range(2)))
     begin = max(whole - sum(passes["forward"]) - sum(passes["backward"]) - sum(passes["update"]), 0.0)
-    return Times("measured", begin, passes["forward"], passes["backward"], publish)
+    return Times("measured", _core.fma_gflops(), begin, passes["forward"], passes["backward"], publish)
 
 
 def _run(engine, arguments, order):
