@@ -92,16 +92,24 @@ class TraceReader:
             self.file = open(self.path, "rb")
         except OSError as error:
             raise TraceError(f"{path}: {error.strerror}") from None
+        try:
+            self._open()
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _open(self):
         magic = self.file.read(len(MAGIC))
         if magic != MAGIC:
             known = magic[:10] == MAGIC[:10]
-            raise TraceError(f"{path}: " + (f"a trace of version {magic[10:].decode(errors='replace').strip()}, this chaos reads "
-                                            f"version {MAGIC[10:].decode().strip()}" if known else "not a trace of chaos"))
+            raise TraceError(f"{self.path}: " + (
+                f"a trace of version {magic[10:].decode(errors='replace').strip()}, this chaos reads version "
+                f"{MAGIC[10:].decode().strip()}" if known else "not a trace of chaos"))
         self.about = self._json(b"HEAD")
         try:
             self.weights = np.frombuffer(zlib.decompress(self._payload(b"WGHT")), "<f4").astype(np.float32)
         except (zlib.error, ValueError) as error:
-            raise TraceError(f"{path}: damaged: {error}") from None
+            raise TraceError(f"{self.path}: damaged: {error}") from None
 
     def __enter__(self):
         return self
@@ -111,7 +119,7 @@ class TraceReader:
 
     def phases(self):
         """Yields (about, events, end) for each phase in order: the dict, an iterator over arrays of events, and a function
-        that gives, when these are exhausted, the SHA-256 that the weights must have."""
+        that must be called then and gives the SHA-256 that the weights must have."""
         found = 0
         while True:
             tag, payload = self._read()
@@ -122,8 +130,14 @@ class TraceReader:
             if tag != b"PHAS":
                 raise TraceError(f"{self.path}: damaged: a record {tag!r} where a phase begins")
             about = self._parse(payload)
-            yield about, self._events(about.get("events")), lambda: self._json(b"DONE")["weights"]
+            events = self._events(about.get("events"))
+            yield about, events, lambda events=events: self._end(events)
             found += 1
+
+    def _end(self, events):
+        for _ in events:  # those that nobody wanted
+            pass
+        return self._json(b"DONE").get("weights")
 
     def _events(self, count):
         left = count

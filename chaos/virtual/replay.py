@@ -130,9 +130,10 @@ def replay(path, data, *, progress=None):
             raise TraceError(f"{path}: damaged, or written by another version of chaos ({about['chaos']}): {error}") from None
         for phase, events, end in trace.phases():
             found = _run(path, job, phase, events)
+            wanted = end()
             if phase["status"] != "diverged":
-                found["weights"] = end()
-                if found["weights"] != digest(net.weights):
+                found["weights"] = wanted
+                if wanted != digest(net.weights):
                     raise TraceError(f"{path}: the weights after epoch {phase['epoch']} are not those of the traced run; it was "
                                      f"built by {about['build']!r}, this chaos by {_core.BUILD_INFO!r}")
             if progress:
