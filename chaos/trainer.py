@@ -280,7 +280,7 @@ class _Job:
             raise ValueError(f"strategy {strategy!r} runs with one worker, not {self.plan.workers}")
         schedule_options = schedule.settle(schedule_options, int(epochs))
         largest = schedule.largest(float(lr), float(lr_decay), max(int(epochs), 1), **schedule_options)
-        if not largest <= np.finfo(np.float32).max:
+        if not largest <= float(np.finfo(np.float32).max):
             raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} within {epochs} "
                              "epochs")
         self.net, self.seed, self.shuffle, self.validate, self.link = net, int(seed), bool(shuffle), bool(validate), link

@@ -394,8 +394,59 @@ double engine_time(engine *e, int i, enum pass pass, long rounds)
 /* The clock of a pass that is looked at; it stands still while the worker waits. */
 static int64_t working(const worker *w) { return ticks() - w->count.waiting; }
 
+void condition_gradient(const engine *e, int node, float *dw)
+{
+    if (clips(e))
+        e->p->isa->clip_gradient(e->p->node[node].g.weight_size, dw + e->p->node[node].weight_at,
+                                 e->step.option[RULE_CLIP_VALUE], e->step.option[RULE_CLIP_NORM]);
+}
+
+/* Whether the layer at `node` has weights, at `now`, that are past the bound; then their factors are in w->scratch. */
+static int past_bound(const worker *w, const plan_node *node, const float *now)
+{
+    const geometry *g = &node->g;
+    return g->rows && w->e->p->isa->column_factors(g->weight_size / ((g->rows + 1) * g->columns), g->rows, g->columns, now,
+                                                   (float)w->e->step.option[RULE_MAX_NORM], w->scratch);
+}
+
+void bound_weights(worker *w)
+{
+    const engine *e = w->e;
+    for (int i = 0; e->step.option[RULE_MAX_NORM] > 0 && i < e->p->n_nodes; i++) {
+        const plan_node *node = &e->p->node[i];
+        int from, to;
+        if (!node->n_deltas ||
+            !past_bound(w, node, shared_read(w->to, node->weight_at, node->g.weight_size, w->own)))
+            continue;
+        stripes_of(e, i, &from, &to);
+        for (int k = from; k < to; k++) {
+            stripe_state *t = &w->to->state[k];
+            for (int round = 0; !stripe_try_lock(t); round++)
+                if (round < 64)
+                    wait_briefly();
+                else
+                    wait_for_core();
+            shared_scale(w->to, e->p->isa, &node->g, node->weight_at, e->stripe[k].at, e->stripe[k].size, w->scratch,
+                         w->own);
+            stripe_unlock(t);
+        }
+    }
+}
+
+void bound_copy(worker *w, float *weights)
+{
+    const engine *e = w->e;
+    for (int i = 0; e->step.option[RULE_MAX_NORM] > 0 && i < e->p->n_nodes; i++) {
+        const plan_node *node = &e->p->node[i];
+        const geometry *g = &node->g;
+        if (node->n_deltas && past_bound(w, node, weights + node->weight_at))
+            e->p->isa->scale_columns(0, g->weight_size, g->rows, g->columns, w->scratch, weights + node->weight_at);
+    }
+}
+
 static void layer_done(const engine *e, worker *w, int node)
 {
+    condition_gradient(e, node, w->dw);
     int from, to;
     stripes_of(e, node, &from, &to);
     memcpy(w->version + from, w->seen + from, (size_t)(to - from) * sizeof *w->version);
@@ -547,6 +598,8 @@ int train_step(worker *w, int64_t begin, int64_t end)
     const int failed = pass_images(w, begin, end);
     if (!failed && how->step_done)
         how->step_done(w);
+    if (!failed && !how->bounds)
+        bound_weights(w);
     w->hooks = 0;
     return failed;
 }

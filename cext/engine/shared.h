@@ -11,8 +11,7 @@
 #ifndef CHAOS_SHARED_H
 #define CHAOS_SHARED_H
 
-#include "layers/layer.h"
-#include "updates/update.h"
+#include "isa/isa.h"
 #include <stdint.h>
 #include <string.h>
 
@@ -108,6 +107,20 @@ static inline void shared_apply(shared_weights *s, const layer_kind *kind, const
 #else
     (void)own;
     kind->apply(g, c, at - block, n, s->w + block, lr);
+#endif
+}
+
+/* Multiplies weights [at, at + n) of the layer at `block` with their columns' factors. */
+static inline void shared_scale(shared_weights *s, const instruction_set *isa, const geometry *g, size_t block, size_t at,
+                                size_t n, const float *factor, float *own)
+{
+#if CHAOS_CAREFUL
+    racy_copy(own + at, s->w + at, n);
+    isa->scale_columns(at - block, n, g->rows, g->columns, factor, own + block);
+    racy_copy(s->w + at, own + at, n);
+#else
+    (void)own;
+    isa->scale_columns(at - block, n, g->rows, g->columns, factor, s->w + block);
 #endif
 }
 
