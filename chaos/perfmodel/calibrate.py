@@ -57,6 +57,10 @@ class Calibration:
                     "cpu": topology["cpu"], "logical_cpus": topology["logical_cpus"], "cores": self.cores}
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:16]
         self.path = Path(cache_folder()).parent / "perfmodel" / f"{self.isa}-{digest}.json"
+        self.forget()
+
+    def forget(self):
+        """Takes nothing for known; the file stays until something is measured."""
         self.found = {"key": self.key, "machine": None, "networks": {}}
 
     def load(self):

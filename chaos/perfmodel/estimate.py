@@ -65,7 +65,9 @@ def estimate(model, workers=None, machine="host", images=IMAGES, test_images=TES
             raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
     target = None if machine == "host" else read_machine(machine)
     calibration = calibration or Calibration()
-    if not calibrate:
+    if calibrate:
+        calibration.forget()
+    else:
         calibration.load()
     # The network first: calibrating the machine measures the paper's three, one of which it may be.
     figures = calibration.figures(model, batch_size)
