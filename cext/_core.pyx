@@ -6,12 +6,16 @@ import os
 import sys
 import threading
 from array import array
+from itertools import zip_longest
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
 
 cdef extern from "registry.h" nogil:
     enum: MAX_INPUTS
     enum: MAX_OPTIONS
+    enum: MAX_MOMENTS
+    enum: MAX_RULE_OPTIONS
+    enum: MAX_STRATEGY_OPTIONS
     enum: STALENESS_BINS
     ctypedef struct shape:
         int c, h, w
@@ -26,6 +30,7 @@ cdef extern from "registry.h" nogil:
         const char *name
     ctypedef struct update_kind:
         const char *name
+        int n_moments
     ctypedef struct instruction_set:
         const char *name
         int lanes
@@ -47,11 +52,15 @@ cdef extern from "registry.h" nogil:
         int n_nodes, output
         plan_node *node
         size_t weight_size
+    ctypedef struct layer_tally:
+        int64_t updates, staleness_sum, staleness_max, lock_failures, overlaps, pending
+        int64_t *staleness
     ctypedef struct tally:
         int64_t images, errors
         double loss
-        int64_t *staleness
         int64_t staleness_sum, staleness_max, updates, lock_failures, give_ways
+    ctypedef struct time_split:
+        double total, forward, backward, publish, wait
     ctypedef struct images_t "images":
         const uint8_t *bytes
         const float *floats
@@ -59,30 +68,57 @@ cdef extern from "registry.h" nogil:
         const int64_t *order
     ctypedef struct worker_t "worker":
         float *dw
+        tally count
+    ctypedef struct stripe_state:
+        uint32_t version
+    ctypedef struct stripe:
+        int node, layer
     ctypedef struct shared_weights:
         int n_stripes
+        stripe_state *state
+        const stripe *stripe
+    ctypedef struct engine_parts:
+        const plan_t *p
+        float *weights
+        float **moment
+        int n_workers
+        const int *cpus
+        int batch
+        size_t stripe_bytes
+        const strategy *how
+        const double *strategy_options
+        const update_kind *rule
+        const double *rule_options
+        const loss_kind *loss
     ctypedef struct engine_t "engine":
         shared_weights shared
         worker_t **worker
         int chunk
         int64_t failed_at
         tally total
+        layer_tally *layer
+        time_split time
+        double tick
     enum outcome:
         DONE, STOPPED, DIVERGED, NO_MEMORY, NO_TEAM, NOT_PINNED
     enum phase:
         TRAIN, TEST, FORWARD, GRADIENTS
     const instruction_set *supported_isa(int i)
     const strategy *strategy_at(int i)
+    bint stripe_try_lock(stripe_state *t)
+    void stripe_unlock(stripe_state *t)
     plan_t *plan_new(const instruction_set *isa)
     void plan_free(plan_t *p)
     int plan_add_input(plan_t *p, shape s, const char **reason)
     int plan_add(plan_t *p, const char *kind, int n_inputs, const int *input, int channels, int n_options,
                  const int *option, const char **reason)
     int plan_finish(plan_t *p, int output)
-    engine_t *engine_new(const plan_t *p, float *weights, int n_workers, const int *cpus, int batch, size_t stripe_bytes,
-                         const strategy *how, const update_kind *rule, const loss_kind *loss)
+    engine_t *engine_new(const engine_parts *parts)
     void engine_free(engine_t *e)
     int engine_run(engine_t *e, phase ph, const images_t *data, int64_t begin, int64_t end, float lr, float *out)
+    int engine_lanes(engine_t *e, const images_t *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out)
+    int engine_apply(engine_t *e, const float *gradient, float lr)
+    int lanes_of(int64_t batch, int wanted)
     void engine_stop(engine_t *e)
     void engine_clear(engine_t *e)
     int64_t engine_position(const engine_t *e)
@@ -90,7 +126,7 @@ cdef extern from "registry.h" nogil:
         PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE
     double engine_time(engine_t *e, int node, pass_t p, long rounds)
     const char *engine_loop(const engine_t *e, int node, pass_t p)
-    size_t engine_worker_bytes(const plan_t *p, int n_stripes, int chunk)
+    size_t engine_worker_bytes(const engine_t *e)
 
 cdef extern from *:
     """
@@ -178,8 +214,9 @@ def losses():
 
 
 def updates():
-    """Names of the update rules of the core."""
-    return _names(<const void *const *>supported_isa(0).updates)
+    """Names of the update rules of the core, each with its number of moments (state vectors as long as the weights)."""
+    cdef const update_kind *const *u = supported_isa(0).updates
+    return {name: u[i].n_moments for i, name in enumerate(_names(<const void *const *>u))}
 
 
 def fma_gflops(isa=None, double seconds=0.05):
@@ -293,6 +330,7 @@ cdef class Engine:
     cdef engine_t *e
     cdef Plan plan
     cdef float[::1] weights
+    cdef float[:, ::1] moments
     cdef readonly int workers
     cdef readonly int batch_size
     cdef readonly object cpus
@@ -300,11 +338,15 @@ cdef class Engine:
     cdef bint has_gradient
 
     def __cinit__(self, Plan plan not None, float[::1] weights not None, int workers=1, strategy="sequential",
-                  loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384, cpus=None):
+                  loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384, cpus=None,
+                  strategy_options=(), update_options=(), float[:, ::1] moments=None):
+        cdef engine_parts parts
+        cdef double how_option[MAX_STRATEGY_OPTIONS]
+        cdef double rule_option[MAX_RULE_OPTIONS]
         cdef int[::1] cpu = None
         cdef const loss_kind *const *l = plan.p.isa.losses
         cdef const update_kind *const *u = plan.p.isa.updates
-        cdef int s = 0
+        cdef int s = 0, i
         if not plan.finished:
             raise ValueError("the plan is not finished")
         if weights.shape[0] != <Py_ssize_t>plan.p.weight_size:
@@ -341,13 +383,42 @@ cdef class Engine:
                                  "CPUs of this process's affinity mask")
             cpu = array("i", cpus)
             self.cpus = tuple(cpus)
+        for name, given, most in (("strategy_options", strategy_options, MAX_STRATEGY_OPTIONS),
+                                  ("update_options", update_options, MAX_RULE_OPTIONS)):
+            if len(given) > most:
+                raise ValueError(f"{len(given)} {name}, at most {most} are possible")
+        for i in range(MAX_STRATEGY_OPTIONS):
+            how_option[i] = strategy_options[i] if i < len(strategy_options) else 0
+        for i in range(MAX_RULE_OPTIONS):
+            rule_option[i] = update_options[i] if i < len(update_options) else 0
+        if (0 if moments is None else moments.shape[0]) != u[0].n_moments:
+            raise ValueError(f"update rule {update!r} needs {u[0].n_moments} moments")
+        if moments is not None and moments.shape[0]:
+            if moments.shape[1] != weights.shape[0]:
+                raise ValueError(f"a moment has {moments.shape[1]} floats, the weight vector {weights.shape[0]}")
+            # rows of a 64-byte aligned array stay aligned: the weight vector's length is a multiple of 16
+            if moments.shape[1] and <uintptr_t>&moments[0, 0] % 64:
+                raise ValueError("the moments must be 64-byte aligned")
         self.plan = plan
         self.weights = weights
+        self.moments = moments
         self.lock = threading.Lock()
         self.workers = workers
         self.batch_size = batch_size
-        self.e = engine_new(plan.p, &weights[0] if weights.shape[0] else NULL, workers,
-                            &cpu[0] if cpu is not None else NULL, batch_size, stripe_bytes, strategy_at(s), u[0], l[0])
+        parts.p = plan.p
+        parts.weights = &weights[0] if weights.shape[0] else NULL
+        for i in range(MAX_MOMENTS):
+            parts.moment[i] = &moments[i, 0] if i < u[0].n_moments and weights.shape[0] else NULL
+        parts.n_workers = workers
+        parts.cpus = &cpu[0] if cpu is not None else NULL
+        parts.batch = batch_size
+        parts.stripe_bytes = stripe_bytes
+        parts.how = strategy_at(s)
+        parts.strategy_options = how_option
+        parts.rule = u[0]
+        parts.rule_options = rule_option
+        parts.loss = l[0]
+        self.e = engine_new(&parts)
         if self.e == NULL:
             raise MemoryError("out of memory for the engine")
 
@@ -356,23 +427,47 @@ cdef class Engine:
 
     def run(self, str what, const uint8_t[::1] pixels=None, const float[::1] values=None, const int64_t[::1] labels=None,
             const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, float lr=0.0, float[:, ::1] out=None):
-        """Runs one phase over images `order[begin:end]` and returns its counts as a dict.
+        """Runs one phase over images `order[begin:end]` and returns its counts as a dict: whole ones, except
+        layers {node: {..., pending_seconds}} and time, in seconds summed over workers (its parts are 0 outside training).
 
         what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
         `gradient`). Exactly one of pixels (uint8) and values (float32) holds the images, flat, each (c, h, w).
         """
-        cdef shape s = self.plan.p.node[0].g.out
-        cdef Py_ssize_t size = <Py_ssize_t>s.c * s.h * s.w, count, last, i
-        cdef int classes
         cdef images_t data
         cdef phase ph
         cdef float *to = NULL
-        cdef int status
-        s = self.plan.p.node[self.plan.p.output].g.out
-        classes = s.c * s.h * s.w
+        cdef int status, classes = self._classes()
+        cdef Py_ssize_t last
         if what not in ("train", "test", "forward", "gradients"):
             raise ValueError(f"unknown phase {what!r}")
         ph = {"train": TRAIN, "test": TEST, "forward": FORWARD, "gradients": GRADIENTS}[what]
+        last = self._take(&data, pixels, values, labels, order, begin, end)
+        if labels is None and ph != FORWARD:
+            raise ValueError("labels are needed")
+        if ph == FORWARD:
+            if out is None or out.shape[0] < last or out.shape[1] != classes:
+                raise ValueError(f"out must be a ({last}, {classes}) float32 array")
+            to = &out[0, 0] if last else NULL
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_run(self.e, ph, &data, begin, last, lr, to)
+            self.has_gradient = ph == GRADIENTS and status == DONE
+        finally:
+            self.lock.release()
+        return self._result(status)
+
+    cdef int _classes(self):
+        cdef shape s = self.plan.p.node[self.plan.p.output].g.out
+        return s.c * s.h * s.w
+
+    cdef Py_ssize_t _take(self, images_t *data, const uint8_t[::1] pixels, const float[::1] values, const int64_t[::1] labels,
+                          const int64_t[::1] order, Py_ssize_t begin, end) except -1:
+        """Checks what a phase is given and describes it to the core; returns the end of the range."""
+        cdef shape s = self.plan.p.node[0].g.out
+        cdef Py_ssize_t size = <Py_ssize_t>s.c * s.h * s.w, count, last, i
+        cdef int classes = self._classes()
         if (pixels is None) == (values is None):
             raise ValueError("either pixels or values must be given")
         count = pixels.shape[0] if pixels is not None else values.shape[0]
@@ -394,25 +489,15 @@ cdef class Engine:
                 if not 0 <= labels[i] < classes:
                     raise ValueError(f"label {labels[i]} of image {i} is not in 0..{classes - 1}, the network's outputs")
             data.labels = &labels[0] if count else NULL
-        elif ph != FORWARD:
-            raise ValueError("labels are needed")
         if order is not None and order.shape[0]:
             for i in range(order.shape[0]):
                 if not 0 <= order[i] < count:
                     raise ValueError(f"order[{i}] = {order[i]} is not one of the {count} images")
             data.order = &order[0]
-        if ph == FORWARD:
-            if out is None or out.shape[0] < last or out.shape[1] != classes:
-                raise ValueError(f"out must be a ({last}, {classes}) float32 array")
-            to = &out[0, 0] if last else NULL
-        if not self.lock.acquire(False):
-            raise RuntimeError("this engine is already running a phase")
-        try:
-            with nogil:
-                status = engine_run(self.e, ph, &data, begin, last, lr, to)
-            self.has_gradient = ph == GRADIENTS and status == DONE
-        finally:
-            self.lock.release()
+        return last
+
+    cdef _result(self, int status):
+        """The counts of the phase that has ended; the exception where the core says so."""
         if status == NO_MEMORY:
             raise MemoryError(f"out of memory for {self.workers} workers of {self.worker_bytes} bytes each")
         if status == NO_TEAM:
@@ -422,6 +507,7 @@ cdef class Engine:
             raise RuntimeError(f"the system refused to pin worker {self.e.failed_at} to CPU {self.cpus[self.e.failed_at]}, "
                                "although it was in the affinity mask when the engine was made")
         cdef tally *t = &self.e.total
+        layers = self._layers()
         return {
             "status": {DONE: "done", STOPPED: "stopped", DIVERGED: "diverged"}[status],
             "failed_at": self.e.failed_at if status == DIVERGED else None,
@@ -429,8 +515,77 @@ cdef class Engine:
             "images": t.images, "errors": t.errors, "loss": t.loss,
             "updates": t.updates, "lock_failures": t.lock_failures, "give_ways": t.give_ways,
             "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
-            "staleness": [t.staleness[i] for i in range(min(t.staleness_max + 1, STALENESS_BINS))],
+            "staleness": [sum(same) for same in zip_longest(*(l["staleness"] for l in layers.values()), fillvalue=0)],
+            "layers": layers,
+            "worker_images": [self.e.worker[i].count.images for i in range(self.workers) if self.e.worker[i] != NULL],
+            "time": {"total": self.e.time.total, "forward": self.e.time.forward, "backward": self.e.time.backward,
+                     "publish": self.e.time.publish, "wait": self.e.time.wait},
         }
+
+    def lane_gradients(self, int lanes, int first, float[:, ::1] out not None, const uint8_t[::1] pixels=None,
+                       const float[::1] values=None, const int64_t[::1] labels=None, const int64_t[::1] order=None,
+                       Py_ssize_t begin=0, end=None):
+        """Forms some lanes of a synchronous step's gradient on all workers, without an update.
+
+        The step is over images `order[begin:end]`, cut into `lanes` lanes: lane j has images begin + n * j // lanes up to
+        begin + n * (j + 1) // lanes, n = end - begin. Row i of `out` (which holds zeros or what an earlier call left there)
+        becomes the gradient of the sum of lane (first + i)'s losses / n, laid out as the weights: the rows of all lanes,
+        added up one by one in their order, are the step's gradient. The same bits for any number of workers. Images as for
+        `run`; returns the same dict, "images" being those of these lanes ("stopped": `out` is incomplete).
+        """
+        cdef images_t data
+        cdef int status
+        cdef Py_ssize_t last = self._take(&data, pixels, values, labels, order, begin, end)
+        if labels is None:
+            raise ValueError("labels are needed")
+        if not 1 <= lanes <= last - begin:
+            raise ValueError(f"a step of {last - begin} images cannot be cut into {lanes} lanes")
+        if out.shape[0] < 1 or not 0 <= first <= lanes - out.shape[0]:
+            raise ValueError(f"lanes {first}..{first + out.shape[0] - 1} are not within the step's {lanes}")
+        if out.shape[1] != self.weights.shape[0] or (out.shape[1] and <uintptr_t>&out[0, 0] % 64):
+            raise ValueError(f"out must be a 64-byte aligned ({out.shape[0]}, {self.weights.shape[0]}) float32 array")
+        if not self.weights.shape[0]:
+            raise ValueError("the network has no weights")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_lanes(self.e, &data, begin, last, lanes, first, <int>out.shape[0], &out[0, 0])
+            self.has_gradient = False
+        finally:
+            self.lock.release()
+        return self._result(status)
+
+    def apply(self, const float[::1] gradient not None, float lr):
+        """Updates the weights, and the moments, by the engine's rule with a gradient laid out as the weights (0 in the
+        padding), stripe by stripe on all workers; counts as one update of every stripe."""
+        cdef int status
+        if gradient.shape[0] != self.weights.shape[0]:
+            raise ValueError(f"the gradient has {gradient.shape[0]} floats, the weight vector {self.weights.shape[0]}")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_apply(self.e, &gradient[0] if gradient.shape[0] else NULL, lr)
+            self.has_gradient = False
+        finally:
+            self.lock.release()
+        self._result(status)
+
+    cdef _layers(self):
+        """What the last phase counted about every layer with weights: {node: dict}."""
+        cdef layer_tally *t
+        cdef int k, i
+        found = {}
+        for k in range(self.e.shared.n_stripes):
+            t = &self.e.layer[self.e.shared.stripe[k].layer]
+            if self.e.shared.stripe[k].node not in found:
+                found[self.e.shared.stripe[k].node] = {
+                    "updates": t.updates, "lock_failures": t.lock_failures, "overlaps": t.overlaps,
+                    "pending_seconds": t.pending * self.e.tick,
+                    "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
+                    "staleness": [t.staleness[i] for i in range(min(t.staleness_max + 1, STALENESS_BINS))]}
+        return found
 
     def gradient(self, float[::1] out not None):
         """Copies the gradient of the last "gradients" phase, laid out as the weight vector."""
@@ -495,7 +650,36 @@ cdef class Engine:
     def stripes(self):
         return self.e.shared.n_stripes
 
+    def hold(self, int k):
+        """Takes the lock of a stripe, as a worker would: whether it was free. For tests: workers that need it wait until
+        `release`."""
+        if not 0 <= k < self.e.shared.n_stripes:
+            raise IndexError(k)
+        return bool(stripe_try_lock(&self.e.shared.state[k]))
+
+    def release(self, int k):
+        """Gives back what `hold` has taken."""
+        if not 0 <= k < self.e.shared.n_stripes:
+            raise IndexError(k)
+        stripe_unlock(&self.e.shared.state[k])
+
+    def versions(self, uint32_t[::1] new=None):
+        """How often each stripe has been updated, as a list, for update rules that count; `new` replaces it. Not while a
+        phase runs."""
+        cdef int k
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is running a phase")
+        try:
+            if new is not None:
+                if new.shape[0] != self.e.shared.n_stripes:
+                    raise ValueError(f"{new.shape[0]} versions for {self.e.shared.n_stripes} stripes")
+                for k in range(self.e.shared.n_stripes):
+                    self.e.shared.state[k].version = new[k]
+            return [self.e.shared.state[k].version for k in range(self.e.shared.n_stripes)]
+        finally:
+            self.lock.release()
+
     @property
     def worker_bytes(self):
         """Memory of one worker in bytes."""
-        return engine_worker_bytes(self.plan.p, self.e.shared.n_stripes, self.e.chunk)
+        return engine_worker_bytes(self.e)

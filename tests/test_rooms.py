@@ -28,13 +28,14 @@ C_ARROWS = {
 _MEANING = {"errors", "layers", "losses", "updates", "sync", "formats", "data", "_version"}
 PY_ARROWS = {
     "errors": set(), "_version": set(),
-    "layers": {"layers"}, "losses": {"losses"}, "updates": {"updates"}, "sync": {"sync"},
+    "options": set(),
+    "layers": {"layers"}, "losses": {"losses"}, "updates": {"updates", "options"}, "sync": {"sync", "options"},
     "formats": {"formats", "errors"}, "data": {"data", "errors"}, "threads": set(), "progress": set(),
     "network": {"_core", "errors", "formats", "layers", "losses"},
     "models": {"models", "network", "layers"},
     "reference": {"losses"},
     "info": {"_core", "threads", "_version"},
-    "trainer": {"network", "threads", "progress", "_core", *_MEANING},
+    "trainer": {"network", "threads", "progress", "options", "_core", *_MEANING},
     "bench": {"bench", "network", "models", "trainer", "threads", "reference", "info", "_core", *_MEANING},
     "perfmodel": {"perfmodel", "bench", "network", "models", "threads", "_core", *_MEANING},
     "report": {"report", "errors"},

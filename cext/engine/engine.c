@@ -2,36 +2,48 @@
 #include "threads.h"
 
 #include "engine.h"
+#include "ticks.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+static void *aligned_zeros(size_t bytes)
+{
+    void *p = aligned_alloc(4096, round_up(bytes, 4096));
+    if (p)
+        memset(p, 0, bytes);
+    return p;
+}
 
 /* ---- the weight vector and its stripes ---- */
 
-static int cut_stripes(engine *e, float *weights, size_t stripe_floats)
+static int cut_stripes(engine *e, float *weights, float *const *moment, size_t stripe_floats)
 {
     const plan *p = e->p;
     shared_weights *s = &e->shared;
     s->w = weights;
+    s->size = p->weight_size;
+    memcpy(s->moment, moment, sizeof s->moment);
     for (int i = 0; i < p->n_nodes; i++)
         s->n_stripes += (int)((p->node[i].g.weight_size + stripe_floats - 1) / stripe_floats);
-    s->stripe = calloc((size_t)s->n_stripes + 1, sizeof *s->stripe);
-    s->state = aligned_alloc(128, ((size_t)s->n_stripes + 1) * sizeof *s->state);
-    if (!s->stripe || !s->state)
+    s->stripe = e->stripe = calloc((size_t)s->n_stripes + 1, sizeof *e->stripe);
+    s->state = aligned_zeros(((size_t)s->n_stripes + 1) * sizeof *s->state);
+    if (!e->stripe || !s->state)
         return -1;
-    memset(s->state, 0, ((size_t)s->n_stripes + 1) * sizeof *s->state);
     int k = 0;
     for (int i = 0; i < p->n_nodes; i++) {
         const size_t size = p->node[i].g.weight_size;
+        e->n_layers += size > 0;
         for (size_t at = 0; at < size; at += stripe_floats, k++) {
-            s->stripe[k].at = p->node[i].weight_at + at;
-            s->stripe[k].size = size - at < stripe_floats ? size - at : stripe_floats;
-            s->stripe[k].node = i;
+            e->stripe[k].at = p->node[i].weight_at + at;
+            e->stripe[k].size = size - at < stripe_floats ? size - at : stripe_floats;
+            e->stripe[k].node = i;
+            e->stripe[k].layer = e->n_layers - 1;
         }
     }
-    return 0;
+    e->layer = calloc((size_t)e->n_layers + 1, sizeof *e->layer);
+    return e->layer ? 0 : -1;
 }
 
 static void stripes_of(const engine *e, int node, int *from, int *to)
@@ -51,36 +63,109 @@ static void stripes_of(const engine *e, int node, int *from, int *to)
     *to = b;
 }
 
+shared_weights *replica_new(const engine *e, const shared_weights *of)
+{
+    shared_weights *s = malloc(sizeof *s);
+    const size_t bytes = e->p->weight_size * sizeof(float), states = ((size_t)of->n_stripes + 1) * sizeof *s->state;
+    int missing = !s;
+    if (s) {
+        *s = *of;
+        missing = !(s->w = aligned_zeros(bytes + 1)) | !(s->state = aligned_zeros(states));
+        for (int i = 0; i < e->rule->n_moments; i++)
+            missing |= !(s->moment[i] = aligned_zeros(bytes + 1));
+    }
+    if (missing) {
+        replica_free(s);
+        return NULL;
+    }
+    memcpy(s->w, of->w, bytes);
+    memcpy(s->state, of->state, states);
+    for (int i = 0; i < e->rule->n_moments; i++)
+        memcpy(s->moment[i], of->moment[i], bytes);
+    return s;
+}
+
+void replica_free(shared_weights *s)
+{
+    if (!s)
+        return;
+    free(s->w);
+    free(s->state);
+    for (int i = 0; i < MAX_MOMENTS; i++)
+        free(s->moment[i]);
+    free(s);
+}
+
+void read_copy(worker *w, float *copy)
+{
+    for (int k = 0; k < w->to->n_stripes; k++) {
+        w->seen[k] = stripe_version(&w->to->state[k]);
+        shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, copy);
+    }
+    w->reads = copy;
+}
+
 void publish_stripe(worker *w, int k)
 {
     engine *e = w->e;
-    stripe_state *t = &e->shared.state[k];
-    const size_t at = e->shared.stripe[k].at, size = e->shared.stripe[k].size;
+    stripe_state *t = &w->to->state[k];
+    const size_t at = e->stripe[k].at, size = e->stripe[k].size;
+    const uint32_t version = stripe_version(t);
+    w->step.t = version + 1;
     if (w->unwritten) {
-        const plan_node *node = &e->p->node[e->shared.stripe[k].node];
-        shared_apply(&e->shared, node->kind, &node->g, w->unwritten, node->weight_at, at, size, e->lr, w->own);
+        const plan_node *node = &e->p->node[e->stripe[k].node];
+        shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->own);
     } else
-        shared_update(&e->shared, e->rule, at, size, w->dw, e->lr, w->own);
-    const uint32_t stale = stripe_version(t) - w->version[k];
-    stripe_advance(t);
-    w->count.updates++;
-    w->count.staleness[stale < STALENESS_BINS ? stale : STALENESS_BINS - 1]++;
-    w->count.staleness_sum += stale;
-    if (stale > w->count.staleness_max)
-        w->count.staleness_max = stale;
+        shared_update(w->to, e->rule, at, size, w->dw, &w->step, w->own);
+    const uint32_t others = stripe_advance(t) - version;
+    if (others)
+        w->layer[e->stripe[k].layer].overlaps += others;
+    count_update(w, k, version - w->version[k]);
 }
+
+void count_update(worker *w, int k, uint32_t stale)
+{
+    layer_tally *t = &w->layer[w->e->stripe[k].layer];
+    t->updates++;
+#if CHAOS_TELEMETRY
+    t->staleness[stale < STALENESS_BINS ? stale : STALENESS_BINS - 1]++;
+    t->staleness_sum += stale;
+    if (stale > t->staleness_max)
+        t->staleness_max = stale;
+    if (w->pending[k])
+        t->pending += ticks() - w->postponed[k];
+#else
+    (void)stale;
+#endif
+}
+
+void count_lock_failure(worker *w, int k) { w->layer[w->e->stripe[k].layer].lock_failures++; }
 
 void postpone_stripe(worker *w, int k)
 {
     const engine *e = w->e;
-    const plan_node *node = &e->p->node[e->shared.stripe[k].node];
+    const plan_node *node = &e->p->node[e->stripe[k].node];
     w->pending[k] = 1;
+    w->postponed[k] = ticks();
     w->n_pending++;
     if (w->unwritten) {
-        memset(w->dw + e->shared.stripe[k].at, 0, e->shared.stripe[k].size * sizeof(float));
-        node->kind->apply(&node->g, w->unwritten, e->shared.stripe[k].at - node->weight_at, e->shared.stripe[k].size,
+        memset(w->dw + e->stripe[k].at, 0, e->stripe[k].size * sizeof(float));
+        node->kind->apply(&node->g, w->unwritten, e->stripe[k].at - node->weight_at, e->stripe[k].size,
                           w->dw + node->weight_at, -1);
     }
+}
+
+void wait_begins(worker *w)
+{
+    if (!w->waits_since)
+        w->waits_since = ticks();
+}
+
+void wait_ends(worker *w)
+{
+    if (w->waits_since)
+        w->count.waiting += ticks() - w->waits_since;
+    w->waits_since = 0;
 }
 
 void wait_briefly(void)
@@ -102,8 +187,10 @@ static void *place(char *base, size_t *used, size_t n, size_t size)
     return at;
 }
 
-static size_t lay_out(worker *w, const plan *p, int n_stripes, int chunk, char *base)
+static size_t lay_out(worker *w, const engine *e, char *base)
 {
+    const plan *p = e->p;
+    const int n_stripes = e->shared.n_stripes, chunk = e->chunk;
     size_t used = 0;
     float **value = place(base, &used, (size_t)p->n_nodes, sizeof *value);
     float **keep = place(base, &used, (size_t)p->n_nodes, sizeof *keep);
@@ -124,18 +211,21 @@ static size_t lay_out(worker *w, const plan *p, int n_stripes, int chunk, char *
     w->delta = delta;
     w->scratch = place(base, &used, p->scratch_size, sizeof(float));
     w->dw = place(base, &used, p->weight_size, sizeof(float));
-    w->own = place(base, &used, CHAOS_CAREFUL ? p->weight_size : 0, sizeof(float));
+    w->own = place(base, &used, CHAOS_CAREFUL ? p->weight_size * (size_t)(1 + e->rule->n_moments) : 0, sizeof(float));
     w->seen = place(base, &used, (size_t)n_stripes, sizeof *w->seen);
     w->version = place(base, &used, (size_t)n_stripes, sizeof *w->version);
     w->pending = place(base, &used, (size_t)n_stripes, sizeof *w->pending);
+    w->postponed = place(base, &used, (size_t)n_stripes, sizeof *w->postponed);
+    w->layer = place(base, &used, (size_t)e->n_layers, sizeof *w->layer);
     w->label = place(base, &used, (size_t)chunk, sizeof *w->label);
+    w->room = place(base, &used, e->how->room ? e->how->room(e) : 0, sizeof(float));
     return used;
 }
 
-size_t engine_worker_bytes(const plan *p, int n_stripes, int chunk)
+size_t engine_worker_bytes(const engine *e)
 {
     worker w;
-    return sizeof w + lay_out(&w, p, n_stripes, chunk, NULL);
+    return sizeof w + lay_out(&w, e, NULL);
 }
 
 /* In the worker's thread, so that the pages are near its core. */
@@ -145,17 +235,16 @@ static worker *worker_new(engine *e, int id)
     if (!w)
         return NULL;
     memset(w, 0, sizeof *w);
-    const size_t bytes = round_up(lay_out(w, e->p, e->shared.n_stripes, e->chunk, NULL), 4096);
-    char *memory = aligned_alloc(4096, bytes);
+    char *memory = aligned_zeros(lay_out(w, e, NULL));
     if (!memory) {
         free(w);
         return NULL;
     }
-    memset(memory, 0, bytes);
-    lay_out(w, e->p, e->shared.n_stripes, e->chunk, memory);
+    lay_out(w, e, memory);
     w->memory = (float *)memory;
     w->e = e;
     w->id = id;
+    w->to = &e->shared;
     return w;
 }
 
@@ -191,7 +280,8 @@ static void describe_call(const engine *e, const worker *w, int i, int n, call *
     c->scratch = w->scratch;
     c->w = NULL;
     if (node->g.weight_size)
-        c->w = shared_read(&e->shared, node->weight_at, node->g.weight_size, w->own);
+        c->w = w->reads ? w->reads + node->weight_at
+                        : shared_read(w->to, node->weight_at, node->g.weight_size, w->own);
 }
 
 static void forward(const engine *e, worker *w, int n, int note_versions)
@@ -200,8 +290,8 @@ static void forward(const engine *e, worker *w, int n, int note_versions)
     for (int i = 1; i < e->p->n_nodes; i++) {
         const plan_node *node = &e->p->node[i];
         if (note_versions && node->g.weight_size)
-            for (; stripe < e->shared.n_stripes && e->shared.stripe[stripe].node <= i; stripe++)
-                w->seen[stripe] = stripe_version(&e->shared.state[stripe]);
+            for (; stripe < w->to->n_stripes && e->stripe[stripe].node <= i; stripe++)
+                w->seen[stripe] = stripe_version(&w->to->state[stripe]);
         call c;
         describe_call(e, w, i, n, &c);
         node->kind->forward(&node->g, &c);
@@ -222,7 +312,8 @@ static int lose(const engine *e, worker *w, int n, float scale)
             if (!(y[j] <= y[best]))
                 best = j;
         w->count.errors += best != w->label[s];
-        w->count.loss += loss;
+        /* On a grid of 2^-30 the sum of up to 2^23 is exact: whoever adds, in whatever order, gets the same bits. */
+        w->count.loss += nearbyint(loss * 0x1p30) * 0x1p-30;
         if (!isfinite(loss))
             return -1;
     }
@@ -247,8 +338,14 @@ static void describe_backward(const engine *e, const worker *w, int i, int n, in
     c->dw = w->dw + node->weight_at;
 }
 
+static int clips(const engine *e) { return e->step.option[RULE_CLIP_VALUE] > 0 || e->step.option[RULE_CLIP_NORM] > 0; }
+
 /* Whether a step of one sample leaves the gradient of this layer unwritten. */
-static int applies(const engine *e, const plan_node *node) { return node->kind->apply && e->rule->plain; }
+static int applies(const engine *e, const plan_node *node)
+{
+    const int decays = e->step.option[RULE_WEIGHT_DECAY] != 0 || e->step.option[RULE_L1] != 0;
+    return node->kind->apply && e->rule->plain && !decays && !clips(e) && !e->how->late;
+}
 
 const char *engine_loop(const engine *e, int i, enum pass pass)
 {
@@ -274,9 +371,11 @@ double engine_time(engine *e, int i, enum pass pass, long rounds)
     if (pass == PASS_WEIGHT_GRADIENT)
         for (int k = 0; k < node->g.n_inputs; k++)
             c.dx[k].p = NULL;
+    update_step step = e->step;
+    step.lr = 0;
+    step.t = 1;
     const float_mode old = flush_denormals();
-    struct timespec from, to;
-    clock_gettime(CLOCK_MONOTONIC, &from);
+    const int64_t from = nanoseconds();
     for (long r = 0; r < rounds; r++)
         if (pass == PASS_FORWARD)
             node->kind->forward(&node->g, &c);
@@ -284,34 +383,40 @@ double engine_time(engine *e, int i, enum pass pass, long rounds)
             shared_apply(&e->shared, node->kind, &node->g, &c, node->weight_at, node->weight_at, node->g.weight_size, 0,
                          w->own);
         else if (pass == PASS_UPDATE)
-            shared_update(&e->shared, e->rule, node->weight_at, node->g.weight_size, w->dw, 0, w->own);
+            shared_update(&e->shared, e->rule, node->weight_at, node->g.weight_size, w->dw, &step, w->own);
         else
             node->kind->backward(&node->g, &c);
-    clock_gettime(CLOCK_MONOTONIC, &to);
+    const double seconds = 1e-9 * (double)(nanoseconds() - from);
     restore_denormals(old);
-    const double seconds = (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec);
     return seconds / (double)rounds / (pass == PASS_UPDATE ? e->batch : e->chunk);
 }
+
+/* The clock of a pass that is looked at; it stands still while the worker waits. */
+static int64_t working(const worker *w) { return ticks() - w->count.waiting; }
 
 static void layer_done(const engine *e, worker *w, int node)
 {
     int from, to;
     stripes_of(e, node, &from, &to);
     memcpy(w->version + from, w->seen + from, (size_t)(to - from) * sizeof *w->version);
-    e->how->layer_done(w, node, from, to);
+    if (e->how->layer_done)
+        e->how->layer_done(w, node, from, to);
 }
 
-static void backward(const engine *e, worker *w, int n, int first, int last)
+static void backward(const engine *e, worker *w, int n, int first, int last, int looked_at)
 {
     for (int i = e->p->n_nodes - 1; i > 0; i--) {
         const plan_node *node = &e->p->node[i];
         if (!node->needs_gradient || !node->n_deltas)
             continue;
-        const int publishes = e->phase == TRAIN && node->g.weight_size;
+        const int publishes = w->hooks && node->g.weight_size;
         if (publishes && first && e->how->layer_begin) {
             int from, to;
             stripes_of(e, i, &from, &to);
+            const int64_t since = looked_at ? working(w) : 0;
             e->how->layer_begin(w, i, from, to);
+            if (looked_at)
+                w->count.publish += working(w) - since;
         }
         float *dy = w->delta[node->first_delta];
         for (int d = e->p->edge[node->first_delta].next; d >= 0; d = e->p->edge[d].next)
@@ -327,63 +432,199 @@ static void backward(const engine *e, worker *w, int n, int first, int last)
             }
             node->kind->backward(&node->g, &c);
         }
-        if (publishes && last)
+        if (publishes && last) {
+            const int64_t since = looked_at ? working(w) : 0;
             layer_done(e, w, i);
+            if (looked_at)
+                w->count.publish += working(w) - since;
+        }
         w->unwritten = NULL;
     }
 }
 
 /* ---- the phase ---- */
 
-static void fail(engine *e, int why, int64_t at)
+void fail(engine *e, int why, int64_t at)
 {
     int32_t none = DONE;
     if (__atomic_compare_exchange_n(&e->failure, &none, why, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         __atomic_store_n(&e->failed_at, at, __ATOMIC_RELAXED);
 }
 
+int lanes_of(int64_t batch, int wanted)
+{
+    const int64_t usual = (batch + LANE_IMAGES - 1) / LANE_IMAGES, n = wanted ? wanted : usual < MAX_LANES ? usual : MAX_LANES;
+    return (int)(n < batch ? n : batch);
+}
+
+int64_t lane_begin(int64_t begin, int64_t end, int lanes, int j) { return begin + (end - begin) * j / lanes; }
+
+int goes_on(const engine *e)
+{
+    return !__atomic_load_n(&e->stop, __ATOMIC_RELAXED) && !__atomic_load_n(&e->failure, __ATOMIC_RELAXED);
+}
+
+int meet(worker *w)
+{
+    engine *e = w->e;
+    const int32_t meeting = __atomic_load_n(&e->meeting, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&e->arrived, 1, __ATOMIC_ACQ_REL) == e->n_workers) {
+        __atomic_store_n(&e->arrived, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&e->meeting, meeting + 1, __ATOMIC_RELEASE);
+    }
+    int failed = 0;
+    for (int round = 0; __atomic_load_n(&e->meeting, __ATOMIC_ACQUIRE) == meeting && !failed; round++) {
+        wait_begins(w);
+        failed = __atomic_load_n(&e->failure, __ATOMIC_RELAXED) ? -1 : 0;
+        if (round < 1000)
+            wait_briefly();
+        else
+            wait_for_core();
+    }
+    wait_ends(w);
+    return failed;
+}
+
+int pick_step(worker *w, int64_t *begin, int64_t *end)
+{
+    engine *e = w->e;
+    if (!goes_on(e))
+        return 0;
+    const int64_t step = e->phase == GRADIENTS ? e->end : e->phase == TRAIN ? e->batch : e->chunk;
+    *begin = __atomic_fetch_add(&e->next, step, __ATOMIC_RELAXED);
+    *end = *begin + step < e->end ? *begin + step : e->end;
+    return *begin < e->end;
+}
+
+/* Images [begin, end) through the network, in chunks, and back where the phase learns. */
+static int pass_images(worker *w, int64_t begin, int64_t end)
+{
+    engine *e = w->e;
+    const plan_node *out = &e->p->node[e->p->output];
+    const size_t k = shape_size(out->g.out);
+    const int learns = e->phase != TEST && e->phase != FORWARD, trains = e->phase == TRAIN;
+    const int looked_at = trains && w->count.passes++ % SAMPLED == 0;
+    const int64_t started = trains ? working(w) : 0;
+    for (int64_t at = begin; at < end; at += e->chunk) {
+        const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
+        const int64_t loading = looked_at ? working(w) : 0, published = w->count.publish;
+        for (int s = 0; s < n; s++) {
+            const int64_t image = e->data.order ? e->data.order[at + s] : at + s;
+            load_sample(e, w, s, image);
+            w->label[s] = e->data.labels ? (int)e->data.labels[image] : 0;
+        }
+        forward(e, w, n, w->hooks && !w->reads && at == begin);
+        if (e->phase == FORWARD) {
+            for (int s = 0; s < n; s++)
+                memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
+                       k * sizeof(float));
+        } else if (lose(e, w, n, learns ? w->scale : 0)) {
+            fail(e, DIVERGED, at);
+            return -1;
+        }
+        const int64_t turned = looked_at ? working(w) : 0;
+        if (learns)
+            backward(e, w, n, at == begin, at + n == end, looked_at);
+        if (looked_at) {
+            w->count.forward += turned - loading;
+            w->count.backward += working(w) - turned - (w->count.publish - published);
+        }
+        w->count.images += n;
+    }
+    if (trains)
+        w->count.passing += working(w) - started;
+    return 0;
+}
+
+int train_step(worker *w, int64_t begin, int64_t end)
+{
+    const strategy *how = w->e->how;
+    w->hooks = 1;
+    w->scale = 1.f / (float)(end - begin);
+    if (how->step_begin)
+        how->step_begin(w);
+    const int failed = pass_images(w, begin, end);
+    if (!failed && how->step_done)
+        how->step_done(w);
+    w->hooks = 0;
+    return failed;
+}
+
+int gradient_of(worker *w, int64_t begin, int64_t end, float scale, float *dw)
+{
+    float *own = w->dw;
+    w->dw = dw;
+    w->scale = scale;
+    const int failed = pass_images(w, begin, end);
+    w->dw = own;
+    return failed;
+}
+
+static void train(worker *w)
+{
+    const strategy *how = w->e->how;
+    int64_t begin, end;
+    if (how->phase_begin)
+        how->phase_begin(w);
+    if (how->train)
+        how->train(w);
+    else
+        while (pick_step(w, &begin, &end) && !train_step(w, begin, end))
+            ;
+    if (how->phase_done)
+        how->phase_done(w);
+}
+
+static void form_lanes(worker *w)
+{
+    engine *e = w->e;
+    const int64_t begin = e->lanes.begin, end = e->lanes.end;
+    for (int64_t i; goes_on(e) && (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
+        const int j = e->lanes.first + (int)i;
+        if (gradient_of(w, lane_begin(begin, end, e->lanes.count, j), lane_begin(begin, end, e->lanes.count, j + 1),
+                        1.f / (float)(end - begin), e->out + (size_t)i * e->p->weight_size))
+            return;
+    }
+}
+
+static void apply_stripes(worker *w)
+{
+    engine *e = w->e;
+    for (int64_t i; (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
+        const stripe *t = &e->stripe[i];
+        memcpy(w->dw + t->at, e->gradient + t->at, t->size * sizeof(float));
+        w->version[i] = stripe_version(&w->to->state[i]);
+        publish_stripe(w, (int)i);
+    }
+}
+
 static void work(engine *e, int id)
 {
     worker *w = e->worker[id];
+    int64_t begin, end;
     if (!w && !(w = e->worker[id] = worker_new(e, id))) {
         fail(e, NO_MEMORY, 0);
         return;
     }
     memset(&w->count, 0, sizeof w->count);
-    const plan_node *out = &e->p->node[e->p->output];
-    const size_t k = shape_size(out->g.out);
-    const int learns = e->phase == TRAIN || e->phase == GRADIENTS;
-    const int64_t step = e->phase == GRADIENTS ? e->end : e->phase == TRAIN ? e->batch : e->chunk;
-    int running = 1;
-    while (running && !__atomic_load_n(&e->stop, __ATOMIC_RELAXED) && !__atomic_load_n(&e->failure, __ATOMIC_RELAXED)) {
-        const int64_t begin = __atomic_fetch_add(&e->next, step, __ATOMIC_RELAXED);
-        if (begin >= e->end)
-            break;
-        const int64_t end = begin + step < e->end ? begin + step : e->end;
-        for (int64_t at = begin; running && at < end; at += e->chunk) {
-            const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
-            for (int s = 0; s < n; s++) {
-                const int64_t image = e->data.order ? e->data.order[at + s] : at + s;
-                load_sample(e, w, s, image);
-                w->label[s] = e->data.labels ? (int)e->data.labels[image] : 0;
-            }
-            forward(e, w, n, e->phase == TRAIN && at == begin);
-            if (e->phase == FORWARD) {
-                for (int s = 0; s < n; s++)
-                    memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
-                           k * sizeof(float));
-            } else if (lose(e, w, n, learns ? 1.f / (float)(end - begin) : 0)) {
-                fail(e, DIVERGED, at);
-                running = 0;
+    w->step = e->step;
+    memset(w->layer, 0, (size_t)e->n_layers * sizeof *w->layer);
+    w->count.begin = ticks();
+    if (e->phase == TRAIN) {
+        train(w);
+        w->to = &e->shared;
+        w->reads = NULL;
+    } else if (e->phase == LANE_GRADIENTS)
+        form_lanes(w);
+    else if (e->phase == APPLY)
+        apply_stripes(w);
+    else
+        while (pick_step(w, &begin, &end)) {
+            w->scale = 1.f / (float)(end - begin);
+            if (pass_images(w, begin, end))
                 break;
-            }
-            if (learns)
-                backward(e, w, n, at == begin, at + n == end);
-            w->count.images += n;
         }
-    }
-    if (e->phase == TRAIN && e->how->phase_done)
-        e->how->phase_done(w);
+    w->count.end = ticks();
 }
 
 /* Pinned before anything else, so that the worker's memory is near its CPU. */
@@ -406,37 +647,112 @@ static void merge(tally *to, const tally *from)
     to->images += from->images;
     to->errors += from->errors;
     to->loss += from->loss;
-    for (int i = 0; i < STALENESS_BINS; i++)
-        to->staleness[i] += from->staleness[i];
+    to->give_ways += from->give_ways;
+    to->passing += from->passing;
+    to->waiting += from->waiting;
+    to->passes += from->passes;
+    to->forward += from->forward;
+    to->backward += from->backward;
+    to->publish += from->publish;
+}
+
+static void merge_layer(tally *all, layer_tally *to, const layer_tally *from)
+{
+    to->updates += from->updates;
     to->staleness_sum += from->staleness_sum;
+    to->lock_failures += from->lock_failures;
+    to->overlaps += from->overlaps;
+    to->pending += from->pending;
     if (from->staleness_max > to->staleness_max)
         to->staleness_max = from->staleness_max;
-    to->updates += from->updates;
-    to->lock_failures += from->lock_failures;
-    to->give_ways += from->give_ways;
+    const int last = from->staleness_max < STALENESS_BINS ? (int)from->staleness_max : STALENESS_BINS - 1;
+    for (int i = 0; i <= last; i++)
+        to->staleness[i] += from->staleness[i];
+    all->updates += from->updates;
+    all->lock_failures += from->lock_failures;
+    all->staleness_sum += from->staleness_sum;
+    if (from->staleness_max > all->staleness_max)
+        all->staleness_max = from->staleness_max;
+}
+
+/* The phase lasts from when the first worker begins until the last one ends; who is not there yet, or no more, waits. What
+ * is left of a worker's time outside of passes and waiting is the strategy's. Within passes the looked-at ones tell how the
+ * time is divided. */
+static void split_time(engine *e, int team)
+{
+    const double tick = e->tick;
+    const tally *t = &e->total;
+    int64_t begin = INT64_MAX, end = INT64_MIN, present = 0;
+    for (int i = 0; i < team; i++)
+        if (e->worker[i]) {
+            const tally *w = &e->worker[i]->count;
+            begin = w->begin < begin ? w->begin : begin;
+            end = w->end > end ? w->end : end;
+            present += w->end - w->begin;
+        }
+    const double total = begin < end ? (double)(end - begin) * team : 0, looked_at = (double)(t->forward + t->backward + t->publish);
+    const double outside = (double)(present - t->passing - t->waiting), share = looked_at > 0 ? (double)t->passing / looked_at : 0;
+    e->time.total = total * tick;
+    e->time.wait = (total - (double)(present - t->waiting)) * tick;
+    if (e->phase == TRAIN) {
+        e->time.forward = (double)t->forward * share * tick;
+        e->time.backward = (double)t->backward * share * tick;
+        e->time.publish = ((double)t->publish * share + outside) * tick;
+    }
 }
 
 int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)
 {
     e->phase = phase;
     e->data = *data;
-    e->lr = lr;
+    e->step.lr = lr;
     e->out = out;
     e->failure = DONE;
+    e->arrived = 0; /* a failed phase leaves them waiting */
     e->failed_at = 0;
     /* engine_position may be reading: whoever sees the new end sees no counter of an earlier phase */
     __atomic_store_n(&e->next, begin, __ATOMIC_RELAXED);
     __atomic_store_n(&e->end, end, __ATOMIC_RELEASE);
     memset(&e->total, 0, sizeof e->total);
+    memset(e->layer, 0, (size_t)e->n_layers * sizeof *e->layer);
+    e->time = (time_split){0, 0, 0, 0, 0};
     const int team = phase == GRADIENTS ? 1 : e->n_workers;
+    const int64_t from[2] = {ticks(), nanoseconds()};
     if (run_team(team, take_part, e) < team)
         return NO_TEAM;
+    const int64_t to[2] = {ticks(), nanoseconds()};
     for (int i = 0; i < team; i++)
-        if (e->worker[i])
+        if (e->worker[i]) {
             merge(&e->total, &e->worker[i]->count);
+            for (int l = 0; l < e->n_layers; l++)
+                merge_layer(&e->total, &e->layer[l], &e->worker[i]->layer[l]);
+        }
+    e->tick = to[0] > from[0] ? 1e-9 * (double)(to[1] - from[1]) / (double)(to[0] - from[0]) : 0;
+    split_time(e, team);
+    if (phase == TRAIN && e->how->phase_end)
+        e->how->phase_end(e);
     if (e->failure)
         return e->failure;
     return e->total.images < end - begin ? STOPPED : DONE;
+}
+
+int engine_lanes(engine *e, const images *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out)
+{
+    e->lanes.begin = begin;
+    e->lanes.end = end;
+    e->lanes.count = lanes;
+    e->lanes.first = first;
+    const int status = engine_run(e, LANE_GRADIENTS, data, 0, n, 0, out);
+    const int64_t wanted = lane_begin(begin, end, lanes, first + n) - lane_begin(begin, end, lanes, first);
+    return status != DONE && status != STOPPED ? status : e->total.images == wanted ? DONE : STOPPED;
+}
+
+int engine_apply(engine *e, const float *gradient, float lr)
+{
+    static const images none;
+    e->gradient = gradient;
+    const int status = engine_run(e, APPLY, &none, 0, e->shared.n_stripes, lr, NULL);
+    return status == STOPPED ? DONE : status;
 }
 
 void engine_stop(engine *e) { __atomic_store_n(&e->stop, 1, __ATOMIC_RELAXED); }
@@ -448,24 +764,29 @@ int64_t engine_position(const engine *e)
     return next < end ? next : end;
 }
 
-engine *engine_new(const plan *p, float *weights, int n_workers, const int *cpus, int batch, size_t stripe_bytes,
-                   const strategy *how, const update_kind *rule, const loss_kind *loss)
+engine *engine_new(const engine_parts *q)
 {
     engine *e = aligned_alloc(128, round_up(sizeof *e, 128));
     if (!e)
         return NULL;
     memset(e, 0, sizeof *e);
-    e->p = p;
-    e->how = how;
-    e->rule = rule;
-    e->loss = loss;
-    e->n_workers = n_workers;
-    e->batch = batch;
-    e->chunk = batch < MAX_CHUNK ? batch : MAX_CHUNK;
-    e->worker = calloc((size_t)n_workers, sizeof *e->worker);
-    if (cpus && (e->cpu = malloc((size_t)n_workers * sizeof *e->cpu)))
-        memcpy(e->cpu, cpus, (size_t)n_workers * sizeof *e->cpu);
-    if (!e->worker || (cpus && !e->cpu) || cut_stripes(e, weights, round_up(stripe_bytes / sizeof(float), LANES))) {
+    e->p = q->p;
+    e->how = q->how;
+    e->rule = q->rule;
+    e->loss = q->loss;
+    e->n_workers = q->n_workers;
+    e->batch = q->batch;
+    e->chunk = q->batch < MAX_CHUNK ? q->batch : MAX_CHUNK;
+    if (q->strategy_options)
+        memcpy(e->option, q->strategy_options, sizeof e->option);
+    if (q->rule_options)
+        memcpy(e->step.option, q->rule_options, sizeof e->step.option);
+    e->worker = calloc((size_t)q->n_workers, sizeof *e->worker);
+    if (q->cpus && (e->cpu = malloc((size_t)q->n_workers * sizeof *e->cpu)))
+        memcpy(e->cpu, q->cpus, (size_t)q->n_workers * sizeof *e->cpu);
+    if (!e->worker || (q->cpus && !e->cpu) ||
+        cut_stripes(e, q->weights, q->moment, round_up(q->stripe_bytes / sizeof(float), LANES)) ||
+        (q->how->open && q->how->open(e))) {
         engine_free(e);
         return NULL;
     }
@@ -476,6 +797,8 @@ void engine_free(engine *e)
 {
     if (!e)
         return;
+    if (e->how->close)
+        e->how->close(e);
     for (int i = 0; e->worker && i < e->n_workers; i++)
         if (e->worker[i]) {
             free(e->worker[i]->memory);
@@ -483,7 +806,8 @@ void engine_free(engine *e)
         }
     free(e->worker);
     free(e->cpu);
-    free(e->shared.stripe);
+    free(e->stripe);
+    free(e->layer);
     free(e->shared.state);
     free(e);
 }

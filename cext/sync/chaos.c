@@ -2,15 +2,15 @@
  *
  * A layer's gradient is gathered privately and published when the layer's back-propagation is complete, stripe by stripe:
  * a stripe that is busy is passed over and visited again before every further layer, and at the latest before its own
- * gradient buffer is needed again. Writers exclude each other per stripe, so no update is lost; readers never wait. Each
+ * gradient buffer is needed again, or when more than `max_pending` (option 0) wait. Writers exclude each other per stripe, so no update is lost; readers never wait. Each
  * worker starts its walk at a stripe of its own. */
 #include "sync.h"
 
 static int try_publish(worker *w, int k)
 {
-    stripe_state *t = &w->e->shared.state[k];
+    stripe_state *t = &w->to->state[k];
     if (!stripe_try_lock(t)) {
-        w->count.lock_failures++;
+        count_lock_failure(w, k);
         return 0;
     }
     publish_stripe(w, k);
@@ -38,6 +38,8 @@ static void settle(worker *w, int from, int to)
         const int before = w->n_pending;
         try_pending(w, from, to);
         left -= before - w->n_pending;
+        if (left)
+            wait_begins(w);
         if (left && round < 64)
             wait_briefly();
         else if (left) {
@@ -45,13 +47,14 @@ static void settle(worker *w, int from, int to)
             wait_for_core();
         }
     }
+    wait_ends(w);
 }
 
 static void layer_begin(worker *w, int node, int from, int to)
 {
     (void)node;
     if (w->n_pending) {
-        try_pending(w, 0, w->e->shared.n_stripes);
+        try_pending(w, 0, w->to->n_stripes);
         settle(w, from, to);
     }
 }
@@ -65,8 +68,16 @@ static void layer_done(worker *w, int node, int from, int to)
         if (!try_publish(w, k))
             postpone_stripe(w, k);
     }
+    const int most = (int)w->e->option[0];
+    if (w->n_pending > most)
+        settle(w, 0, w->to->n_stripes);
 }
 
-static void phase_done(worker *w) { settle(w, 0, w->e->shared.n_stripes); }
+static void phase_done(worker *w) { settle(w, 0, w->to->n_stripes); }
 
-const strategy sync_chaos = {"chaos", 0, layer_begin, layer_done, phase_done};
+const strategy sync_chaos = {
+    .name = "chaos",
+    .layer_begin = layer_begin,
+    .layer_done = layer_done,
+    .phase_done = phase_done,
+};

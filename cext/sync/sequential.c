@@ -8,4 +8,8 @@ static void layer_done(worker *w, int node, int from, int to)
         publish_stripe(w, k);
 }
 
-const strategy sync_sequential = {"sequential", 1, NULL, layer_done, NULL};
+const strategy sync_sequential = {
+    .name = "sequential",
+    .single = 1,
+    .layer_done = layer_done,
+};

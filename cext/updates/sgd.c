@@ -1,10 +1,14 @@
 /* Plain stochastic gradient descent: w <- w - lr * dw. Body: included by cext/isa/ only. */
 
-KERNEL void sgd_apply(size_t n, float *restrict w, const float *restrict dw, float lr)
+KERNEL void sgd_apply(size_t n, float *restrict w, const float *restrict dw, float *const *moment, const update_step *s)
 {
-    const vec step = vset(-lr);
-    for (size_t i = 0; i < n; i += VW)
-        vstore(w + i, vload(w + i) + step * vload(dw + i));
+    (void)moment;
+    const vec step = vset(-s->lr);
+    const penalty p = both_penalties(s);
+    for (size_t i = 0; i < n; i += VW) {
+        const vec old = vload(w + i);
+        vstore(w + i, old + step * penalised(&p, old, vload(dw + i)));
+    }
 }
 
-static const update_kind update_sgd = {"sgd", sgd_apply, 1};
+static const update_kind update_sgd = {"sgd", 0, 1, sgd_apply};

@@ -15,10 +15,12 @@ from ..models import MODELS
 from ..network import load
 from ..sync import STRATEGIES
 from ..threads import PINNINGS
+from ..updates import UPDATES
 from .common import DATA, DATA_HELP, add_command, build_model, load_data, percent, read_config
 
 # Not argparse's own defaults, because a run that is continued takes what was not given from its config.json.
-DEFAULTS = {"data": "auto", "subset": None, "strategy": "chaos", "workers": None, "epochs": 10, "lr": 1e-3,
+DEFAULTS = {"data": "auto", "subset": None, "strategy": "chaos", "strategy_options": {}, "update": "sgd",
+            "update_options": {}, "workers": None, "epochs": 10, "lr": 1e-3,
             "lr_decay": 0.9, "batch_size": 1, "loss": "cross_entropy", "shuffle": True, "validate": False,
             "seed": 0, "pin": "none"}
 
@@ -53,6 +55,9 @@ def add(commands):
     option(group, "--lr-decay", "factor of the learning rate from epoch to epoch", type=float,
            metavar="FACTOR")
     option(group, "--batch-size", "images per update of one worker", type=int, metavar="N")
+    option(group, "--update", f"the update rule: {', '.join(UPDATES)}", choices=tuple(UPDATES), metavar="NAME")
+    group.add_argument("--update-option", metavar="KEY=VALUE", action="append", dest="update_options",
+                       help="an option of the update rule; may be repeated")
     losses = [name for name in LOSSES if name != "score"]  # that one is for proofs, it trains nothing
     option(group, "--loss", f"one of {', '.join(losses)}", choices=losses, metavar="NAME")
     option(group, "--seed", "of the initial weights and of the order of images", type=int, metavar="N")
@@ -67,6 +72,8 @@ def add(commands):
     option(group, "--strategy", f"when updates meet the shared weights: {', '.join(STRATEGIES)}",
            choices=tuple(STRATEGIES), metavar="NAME")
 
+    group.add_argument("--strategy-option", metavar="KEY=VALUE", action="append", dest="strategy_options",
+                       help="an option of the strategy; may be repeated")
     option(group, "--pin", f"where each worker stays: {', '.join(PINNINGS)} (Linux)", choices=PINNINGS,
            metavar="HOW")
 
@@ -117,7 +124,13 @@ def _settings(arguments, earlier):
     """What was given, else what the earlier run had, else the defaults."""
     earlier = {**earlier, "workers": earlier.get("requested_workers")}
     given = {name: getattr(arguments, name) for name in DEFAULTS if getattr(arguments, name) is not None}
-    return DEFAULTS | {name: earlier[name] for name in DEFAULTS if name in earlier} | given
+    settings = DEFAULTS | {name: earlier[name] for name in DEFAULTS if name in earlier} | given
+    for name, table in (("strategy", STRATEGIES), ("update", UPDATES)):
+        if name + "_options" in given:
+            settings[name + "_options"] = table[settings[name]].parse(given[name + "_options"])
+        elif name in given and given[name] != earlier.get(name):
+            settings[name + "_options"] = {}  # those of the earlier run are another's
+    return settings
 
 
 def _network(arguments, earlier, settings):

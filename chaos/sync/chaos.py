@@ -1,12 +1,17 @@
 """Controlled Hogwild with arbitrary order of synchronisation. Imported by chaos.sync; the fast half is cext/sync/chaos.c."""
 
 
-class Chaos:
+from ..options import Option
+from .base import Strategy
+
+
+class Chaos(Strategy):
     """CHAOS (Viebke, Memeti, Pllana, Abraham 2017): workers share one weight vector and meet it in arbitrary order.
 
     A worker reads weights on demand, whatever is there. It gathers the gradient of a layer privately and publishes it when
     the layer's back-propagation is complete, stripe by stripe (16 KiB): a stripe that another worker is writing is passed
-    over and visited again before every further layer, at the latest before its gradient buffer is needed again.
+    over and visited again before every further layer, at the latest before its gradient buffer is needed again, or when more
+    than `max_pending` stripes wait.
 
     Promises: no update is lost (writers exclude each other per stripe); no worker waits in line; an update is at most one
     step of its own worker late; one worker equals `sequential` bit for bit. With several workers the order of updates,
@@ -14,6 +19,4 @@ class Chaos:
     """
 
     name = "chaos"
-    single = False
-    exact = True
-    equals_sequential = True
+    options = {"max_pending": Option(None, "stripes that may wait for publication; none: all", 1, 1 << 20, whole=True)}

@@ -284,8 +284,9 @@ enum { CROSS_ENTROPY, MSE, SCORE };
 
 static engine *engine_for(const plan *p, float *w, int workers, int batch, size_t stripe_bytes, int strategy, int loss)
 {
-    engine *e = engine_new(p, w, workers, NULL, batch, stripe_bytes, strategy_at(strategy), p->isa->updates[0],
-                           p->isa->losses[loss]);
+    engine *e = engine_new(&(engine_parts){.p = p, .weights = w, .n_workers = workers, .batch = batch,
+                                           .stripe_bytes = stripe_bytes, .how = strategy_at(strategy),
+                                           .rule = p->isa->updates[0], .loss = p->isa->losses[loss]});
     if (!e)
         abort();
     return e;
@@ -296,7 +297,7 @@ static int64_t live_stripes(const engine *e)
 {
     int64_t n = 0;
     for (int k = 0; k < e->shared.n_stripes; k++)
-        n += e->p->node[e->shared.stripe[k].node].n_deltas > 0;
+        n += e->p->node[e->stripe[k].node].n_deltas > 0;
     return n;
 }
 
@@ -313,12 +314,15 @@ static void run(engine *e, enum phase phase, const images *view, int n, float lr
     expect(t->updates == steps * live_stripes(e), "%lld updates in %lld steps", (long long)t->updates, (long long)steps);
     int64_t counted = 0;
     for (int i = 0; i < STALENESS_BINS; i++)
-        counted += t->staleness[i];
+        for (int l = 0; l < e->n_layers; l++)
+            counted += e->layer[l].staleness[i];
     expect(counted == t->updates, "staleness of %lld in %lld updates", (long long)counted, (long long)t->updates);
     if (e->n_workers == 1)
         expect(!t->staleness_sum && !t->lock_failures, "one worker met another");
     lock_failures += t->lock_failures;
-    late += t->updates - t->staleness[0];
+    late += t->updates;
+    for (int l = 0; l < e->n_layers; l++)
+        late -= e->layer[l].staleness[0];
     latest = t->staleness_max > latest ? t->staleness_max : latest;
 }
 
@@ -679,7 +683,9 @@ static void check_pinning(const instruction_set *isa)
     for (int there = 1; there >= 0; there--) {
         for (int i = 0; i < WORKERS; i++)
             cpus[i] = there || i != 2 ? sched_getcpu() : 1 << 30;
-        engine *e = engine_new(p, w, WORKERS, cpus, 3, 256, strategy_at(CHAOS), p->isa->updates[0], p->isa->losses[CROSS_ENTROPY]);
+        engine *e = engine_new(&(engine_parts){.p = p, .weights = w, .n_workers = WORKERS, .cpus = cpus, .batch = 3,
+                                               .stripe_bytes = 256, .how = strategy_at(CHAOS), .rule = p->isa->updates[0],
+                                               .loss = p->isa->losses[CROSS_ENTROPY]});
         if (!e)
             abort();
         if (there) {

@@ -1,0 +1,129 @@
+"""Options of strategies and update rules: defaults, checks, and their numbers for the core. Knows nothing of chaos."""
+
+import math
+
+import numpy as np
+
+
+def check_number(what, value, least=-math.inf, most=math.inf, *, whole=False, above=False):
+    """ValueError naming `what`, unless `value` is a finite number of least..most (with `above`: more than least)."""
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    # NaN fails every comparison
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most or abs(value) == math.inf \
+            or (above and value == least):
+        bound = f" of {'more than' if above else 'at least'} {least}" if least > -math.inf else ""
+        bound += "" if most == math.inf else f"{' and' if bound else ' of'} at most {most}"
+        raise ValueError(f"{what} must be a {'whole ' if whole else ''}number{bound}, not {value!r}")
+
+
+class Option:
+    """One option.
+
+    Parameters
+    ----------
+    default : number, str or None
+        None is always allowed where it is the default; the core then gets the number 0.
+    text : str
+        What it is, for help and documentation, with its unit.
+    least, most, whole, above
+        As for `check_number`.
+    choices : tuple of str, optional
+        The option is one of these words instead of a number; the core gets its place in the tuple.
+    """
+
+    def __init__(self, default, text, least=-math.inf, most=math.inf, *, whole=False, above=False, choices=None):
+        self.default, self.text, self.choices = default, text, choices
+        self.bounds = dict(least=least, most=most, whole=whole, above=above)
+
+    def check(self, what, value):
+        """The value in its own type; ValueError where it makes no sense."""
+        if value is None and self.default is None:
+            return None
+        if self.choices:
+            if value not in self.choices:
+                raise ValueError(f"{what} must be one of {', '.join(self.choices)}, not {value!r}")
+            return value
+        check_number(what, value, **self.bounds)
+        return int(value) if self.bounds["whole"] else float(value)
+
+    def parse(self, what, text):
+        """The value that a command line means by `text`."""
+        if text.lower() == "none" and self.default is None:
+            return None
+        if self.choices:
+            return self.check(what, text)
+        try:
+            value = int(text) if self.bounds["whole"] else float(text)
+        except ValueError:
+            raise ValueError(f"{what} must be a {'whole ' if self.bounds['whole'] else ''}number, not {text!r}") from None
+        return self.check(what, value)
+
+    def number(self, value):
+        """The value as the core's number."""
+        return 0.0 if value is None else float(self.choices.index(value) if self.choices else value)
+
+
+class Flag(Option):
+    """An option that is True or False; on a command line yes or no, for the core 1 or 0."""
+
+    def __init__(self, default, text):
+        super().__init__(default, text)
+
+    def check(self, what, value):
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{what} must be True or False, not {value!r}")
+        return bool(value)
+
+    def parse(self, what, text):
+        if text.lower() not in ("yes", "no", "true", "false"):
+            raise ValueError(f"{what} must be yes or no, not {text!r}")
+        return text.lower() in ("yes", "true")
+
+
+class WithOptions:
+    """Something with options.
+
+    Attributes
+    ----------
+    options : dict of str to Option
+        In the order in which the core knows them.
+    common : dict of str to Option
+        Further ones, which the core is told in another way.
+    """
+
+    options = {}
+    common = {}
+
+    def _called(self):
+        raise NotImplementedError
+
+    def resolve(self, given):
+        """All options {name: value}, the given ones checked, the others at their defaults; ValueError for unknown names,
+        with the known ones, and for values that make no sense."""
+        known = self.options | self.common
+        for name in given:
+            self._option(name)
+        return {name: option.check(f"option {name} of {self._called()}", given[name]) if name in given else option.default
+                for name, option in known.items()}
+
+    def parse(self, pairs):
+        """The options that a command line means by ["name=value", ...]."""
+        given = {}
+        for pair in pairs:
+            name, equals, text = pair.partition("=")
+            option = self._option(name.replace("-", "_"))
+            if not equals:
+                raise ValueError(f"option {name} of {self._called()} needs a value: {name}=VALUE ({option.text})")
+            given[name.replace("-", "_")] = option.parse(f"option {name} of {self._called()}", text)
+        return given
+
+    def _option(self, name):
+        known = self.options | self.common
+        if name not in known:
+            raise ValueError(f"{self._called()} has no option {name!r}; " +
+                             (f"its options: {', '.join(known)}" if known else "it has none"))
+        return known[name]
+
+    def core_options(self, resolved):
+        """The numbers for the core."""
+        return [option.number(resolved[name]) for name, option in self.options.items()]
