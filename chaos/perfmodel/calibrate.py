@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +25,10 @@ from ..errors import CheckpointError
 from ..formats.atomic import write_atomically
 from ..models import MODELS
 from ..network import Network
+from ..sync import STRATEGIES
 from .machine import Machine
 from .model import Figures, fit_transfer
 
-STRIPE = 16384  # bytes, the engine's default
 COPIED = 1 << 26  # bytes, more than a worker's share of any cache
 KINDS = ("within_domain_ns", "across_domains_ns", "across_sockets_ns")
 FORMAT = 1
@@ -74,6 +75,10 @@ class Calibration:
             for network in found["networks"].values():
                 for entry in network["batches"].values():
                     Figures(**entry["figures"])
+                    for row in entry["check"] or []:
+                        if not 0 < row["us_per_image"] < math.inf:
+                            raise ValueError(f"a time of {row['us_per_image']!r}")
+                        row["workers"], row["us_per_image_min"], row["us_per_image_max"], row["load_average"], row["date"]
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -191,12 +196,13 @@ def _figures(found, name, model):
     totals, size = found["totals"], found["batch_size"]
     evaluation = [e for e in found["evaluation"] if e["images_together"] <= size][-1]
     engine = _core.Engine(net.plan, net.weights, strategy="chaos", batch_size=size)
+    stripe = STRATEGIES["chaos"].resolve({})["stripe_bytes"]
     blocks = [4 * net.plan.block(i)[1] for i in range(1, len(net.nodes()))]
     return Figures(
         name=name, batch_size=size, forward=totals["forward"], publication=totals["update"],
         backward=totals["weight_gradient"] + totals["data_gradient"], elsewhere=found["training"]["us_per_image_elsewhere"],
         evaluation=evaluation["us_per_image"], gflops=found["peak_gflops"],
-        stripes=tuple(min(STRIPE, block - at) for block in blocks for at in range(0, block, STRIPE)),
+        stripes=tuple(min(stripe, block - at) for block in blocks for at in range(0, block, stripe)),
         worker_bytes=engine.worker_bytes, image_bytes=int(np.prod(net.input_shape)))
 
 

@@ -74,7 +74,7 @@ def estimate(model, workers=None, machine="host", images=IMAGES, test_images=TES
     host = calibration.host()
     checks = calibration.check(model, batch_size)
     target = target or host
-    workers = default_workers(target) if workers is None else list(dict.fromkeys(workers))
+    workers = list(dict.fromkeys(workers or default_workers(target)))
     points = [predict(figures, target, count, images, test_images, epochs, validate) for count in workers]
     errors = [_error(figures, host, found) for found in checks]
     return {"model": figures.name, "batch_size": batch_size, "isa": calibration.isa, "images": images,
