@@ -31,6 +31,7 @@ from .model import Figures, fit_transfer
 
 COPIED = 1 << 26  # bytes, more than a worker's share of any cache
 KINDS = ("within_domain_ns", "across_domains_ns", "across_sockets_ns")
+CHECK = {"workers", "us_per_image", "us_per_image_min", "us_per_image_max", "load_average", "date"}
 FORMAT = 1
 
 
@@ -76,9 +77,8 @@ class Calibration:
                 for entry in network["batches"].values():
                     Figures(**entry["figures"])
                     for row in entry["check"] or []:
-                        if not 0 < row["us_per_image"] < math.inf:
-                            raise ValueError(f"a time of {row['us_per_image']!r}")
-                        row["workers"], row["us_per_image_min"], row["us_per_image_max"], row["load_average"], row["date"]
+                        if row.keys() != CHECK or not 0 < row["us_per_image"] < math.inf:
+                            raise ValueError(f"a measurement is {row}")
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -173,9 +173,8 @@ class Calibration:
             pair = next(iter(_pairs(self.cores).values())) if self.cores > 1 else None
             cases = [{"model": model, "workers": count, "batch_size": batch_size, "isa": self.isa,
                       "cpus": pair if count == 2 else None} for count in counts]
-            entry["check"] = [{**{key: found[key] for key in ("workers", "us_per_image", "us_per_image_min",
-                                                              "us_per_image_max")},
-                               "load_average": found["machine"]["load_average"], "date": _now()}
+            entry["check"] = [{"load_average": found["machine"]["load_average"], "date": _now()}
+                              | {key: found[key] for key in CHECK & found.keys()}
                               for found in bench.throughputs(cases, self.seconds, self.repeats)]
             self.save()
         return entry["check"]
