@@ -207,6 +207,7 @@ class _Job:
         _known("update rule", update, UPDATES)
         how, rule = STRATEGIES[strategy], UPDATES[update]
         strategy_options, update_options = how.resolve(strategy_options), rule.resolve(update_options)
+        how.check(strategy_options, update, update_options)
         check_number("epochs", epochs, 0, 1 << 31, whole=True)
         check_number("lr", lr, 0, above=True)
         check_number("lr_decay", lr_decay, 0, above=True)
@@ -215,11 +216,13 @@ class _Job:
         self.plan = _workers(workers, "one by definition" if how.single else None, pin)
         if how.single and self.plan.workers != 1:
             raise ValueError(f"strategy {strategy!r} runs with one worker, not {self.plan.workers}")
+        self.how, self.how_options = how, strategy_options
+        self.rate_scale = how.rate_scale(strategy_options, self.plan.workers)
         try:
-            last = exponential(float(lr), float(lr_decay), max(int(epochs), 1))
+            last = exponential(float(lr) * self.rate_scale, float(lr_decay), max(int(epochs), 1))
         except OverflowError:
             last = math.inf
-        if not last <= np.finfo(np.float32).max:
+        if not last <= float(np.finfo(np.float32).max):
             raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {last:g} in epoch {epochs}")
         self.net, self.seed, self.shuffle, self.validate = net, int(seed), bool(shuffle), bool(validate)
         self.strategy, self.epochs, self.lr, self.lr_decay = strategy, int(epochs), float(lr), float(lr_decay)
@@ -231,6 +234,7 @@ class _Job:
                                    cpus=None if pin == "none" else self.plan.cpus,
                                    stripe_bytes=strategy_options["stripe_bytes"], moments=self.moments,
                                    strategy_options=how.core_options(strategy_options),
+                                   max_staleness=strategy_options.get("max_staleness"),
                                    update_options=rule.core_options(update_options))
         # What has to agree for a run to be continued; the rest (epochs, workers, pin) may change.
         self.identity = {"strategy": strategy, "strategy_options": strategy_options, "update": update,
@@ -281,7 +285,12 @@ class _Job:
                                  + (f"; the state is in {store.folder}" if store else ""), display)
 
     def rate(self, epoch):
-        return exponential(self.lr, self.lr_decay, epoch)
+        return exponential(self.lr * self.rate_scale, self.lr_decay, epoch)
+
+    def step_scale(self):
+        """Factors of the learning rate by staleness, for the epoch under way."""
+        seen = self.history[-1]["staleness"]["histogram"] if self.history else []
+        return self.how.step_scale(self.how_options, self.plan.workers, seen)
 
     def epoch(self, pool, display, caught):
         """Runs (the rest of) one epoch: its record, None when stopped, or the text of a divergence."""
@@ -292,7 +301,7 @@ class _Job:
             display.begin(number, "train", n, done["position"])
             result, seconds = _phase(pool, self.engine, caught, display, "train", **self.train_images,
                                      labels=self.train_labels, order=self.order(number), begin=done["position"],
-                                     lr=self.rate(number))
+                                     lr=self.rate(number), step_scale=self.step_scale())
             if result["status"] == "diverged":
                 return f" after {done['images'] + result['images']} of {n} images: the loss is not finite"
             self.partial = done = _counts(done, result, seconds)

@@ -104,6 +104,25 @@ static inline void shared_apply(shared_weights *s, const layer_kind *kind, const
 #endif
 }
 
+/* A gradient that a layer's backward pass adds to the shared weights while it forms it (the scale of the loss holds the
+ * learning rate): call.dw and call.first beforehand, and what is left to do afterwards. */
+static inline void shared_target(shared_weights *s, size_t at, float *dw, call *c)
+{
+    c->dw = CHAOS_CAREFUL ? dw + at : s->w + at;
+    c->first = CHAOS_CAREFUL;
+}
+static inline void shared_added(shared_weights *s, size_t at, size_t n, const float *dw, float *own)
+{
+#if CHAOS_CAREFUL
+    racy_copy(own + at, s->w + at, n);
+    for (size_t i = at; i < at + n; i++)
+        own[i] += dw[i];
+    racy_copy(s->w + at, own + at, n);
+#else
+    (void)s, (void)at, (void)n, (void)dw, (void)own;
+#endif
+}
+
 /* Stripe locks and versions are ordinary atomics. */
 static inline int stripe_try_lock(stripe_state *t)
 {
@@ -116,6 +135,10 @@ static inline uint32_t stripe_version(const stripe_state *t) { return __atomic_l
 static inline void stripe_advance(stripe_state *t) /* by the only writer of the stripe */
 {
     __atomic_store_n(&t->version, stripe_version(t) + 1, __ATOMIC_RELAXED);
+}
+static inline void stripe_count(stripe_state *t) /* by one of several */
+{
+    __atomic_fetch_add(&t->version, 1, __ATOMIC_RELAXED);
 }
 
 #endif
