@@ -128,6 +128,8 @@ void count_update(worker *w, int k, uint32_t stale)
         w->count.staleness_max = stale;
 }
 
+int stripe_learns(const engine *e, int k) { return e->p->node[e->stripe[k].node].n_deltas > 0; }
+
 void postpone_stripe(worker *w, int k)
 {
     const engine *e = w->e;
@@ -540,6 +542,8 @@ static void apply_stripes(worker *w)
 {
     engine *e = w->e;
     for (int64_t i; (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
+        if (!stripe_learns(e, (int)i))
+            continue;
         const stripe *t = &e->stripe[i];
         memcpy(w->dw + t->at, e->gradient + t->at, t->size * sizeof(float));
         w->version[i] = stripe_version(&w->to->state[i]);

@@ -191,6 +191,8 @@ void publish_stripe(worker *w, int stripe);
 void fail(engine *e, int why, int64_t at);
 /* Counts an update of a stripe that others have updated `stale` times since its weights were read. */
 void count_update(worker *w, int stripe, uint32_t stale);
+/* Whether training changes the stripe: something between it and the loss. */
+int stripe_learns(const engine *e, int stripe);
 /* The stripe will be published after layer_done has returned. */
 void postpone_stripe(worker *w, int stripe);
 /* Waiting: a moment; or as long as it takes another thread to get this core. */

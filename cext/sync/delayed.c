@@ -40,6 +40,8 @@ static int wait_for_turn(const engine *e, int64_t t)
 static void update_and_copy(worker *w)
 {
     for (int k = 0; k < w->to->n_stripes; k++) {
+        if (!stripe_learns(w->e, k))
+            continue;
         w->version[k] = w->seen[k];
         publish_stripe(w, k);
         w->seen[k] = stripe_version(&w->to->state[k]);

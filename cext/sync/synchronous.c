@@ -95,7 +95,8 @@ static void train(worker *w)
         if (meet(w))
             return;
         while ((i = take(s, first)) < w->to->n_stripes)
-            reduce_stripe(w, (int)i, n_lanes);
+            if (stripe_learns(e, (int)i))
+                reduce_stripe(w, (int)i, n_lanes);
         first += w->to->n_stripes + e->n_workers;
         if (w->id == 0) {
             __atomic_store_n(&e->next, end, __ATOMIC_RELAXED);
