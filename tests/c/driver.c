@@ -732,9 +732,10 @@ static void check_meetings(plan *p, const char *net, const char *name, int n, in
                        batch);
             else
                 first = copy(w, p->weight_size);
-            ((float *)d.view.floats)[0] = NAN;
+            float *pixel = (float *)d.view.floats, was = *pixel;
+            *pixel = NAN;
             expect(engine_run(e, TRAIN, &d.view, 0, n, 0.01f, NULL) == DIVERGED, "%s: not a number is trained on", name);
-            ((float *)d.view.floats)[0] = 0;
+            *pixel = was;
             engine_free(e);
             free(w);
         }
