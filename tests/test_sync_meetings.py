@@ -13,7 +13,7 @@ import chaos
 from chaos import _core
 from chaos.network import aligned_zeros
 
-TIMELESS = ("seconds", "images_per_second", "workers", "time")
+TIMELESS = ("seconds", "images_per_second", "workers", "worker_images", "time_split", "layers")
 
 
 def data_for(net, n, seed=0):
