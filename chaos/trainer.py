@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,8 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     schedule_options : dict, optional
         Of the schedule, by name; all have `warmup`.
     batch_size : int
-        Images per update of one worker; the gradient is their mean.
+        Images per update; the gradient is their mean. Of one worker's step, or of the whole step over all workers where
+        the strategy says so.
     update : str
         A name in chaos.updates.UPDATES.
     update_options : dict, optional
@@ -101,8 +103,8 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     run_dir : path, optional
         Folder for config.json, metrics.jsonl and model.safetensors (weights and training state); made if absent.
     resume : bool
-        Go on from the state in `run_dir`, or from the start if it holds none. With one worker the result has the same bits
-        as an uninterrupted run.
+        Go on from the state in `run_dir`, or from the start if it holds none. With one worker, and with strategies that
+        promise it, the result has the same bits as an uninterrupted run.
     progress : bool
         Draw a bar on a terminal, else print one line per epoch (both to standard error).
     config : dict, optional
@@ -248,6 +250,7 @@ class _Job:
                          "seed": self.seed,
                          "network": net.config(), "train": train.fingerprint(),
                          "test": None if test is None else test.fingerprint()}
+        self.names = [name for _, name in net.nodes()]
         self.history = []
         self.partial = None  # counts of the unfinished epoch's training phase, None at an epoch's beginning
 
@@ -328,6 +331,7 @@ class _Job:
                                      lr=self.rate(number))
             if result["status"] == "diverged":
                 return f" after {done['images'] + result['images']} of {n} images: the loss is not finite"
+            result["layers"] = {self.names[node]: counts for node, counts in result["layers"].items()}
             self.partial = done = _counts(done, result, seconds)
             if result["status"] == "stopped":
                 return None
@@ -335,6 +339,7 @@ class _Job:
                   "train_error": done["errors"] / n}
         phases = [("validation", self.train_images, self.train_labels)] if self.validate else []
         phases += [("test", self.test_images, self.test_labels)] if self.test_images else []
+        evaluating = 0.0
         for name, images, labels in phases:
             display.begin(number, name, len(labels))
             result, _ = _phase(pool, self.engine, caught, display, "test", **images, labels=labels)
@@ -343,27 +348,60 @@ class _Job:
             if result["status"] == "stopped":
                 return None
             record |= {f"{name}_loss": result["loss"] / len(labels), f"{name}_error": result["errors"] / len(labels)}
+            evaluating += result["time"]["total"]
         if not self.test_images:
             record |= {"test_loss": None, "test_error": None}
-        updates = max(done["updates"], 1)
         return record | {
             "seconds": done["seconds"], "images_per_second": n / done["seconds"], "workers": self.plan.workers,
             "strategy": self.strategy, "updates": done["updates"], "lock_failures": done["lock_failures"],
-            "staleness": {"mean": done["staleness_sum"] / updates, "max": done["staleness_max"],
-                          "histogram": done["staleness"]}}
+            "staleness": _staleness(done), "layers": {name: _layer(counts) for name, counts in done["layers"].items()},
+            "worker_images": done["worker_images"], "time_split": _split(done["time"], evaluating)}
 
 
 def _counts(before=None, result=None, seconds=0.0):
     """The counts of a training phase, which may have been run in several pieces."""
     if before is None:
         return {"position": 0, "images": 0, "errors": 0, "loss": 0.0, "seconds": 0.0, "updates": 0, "lock_failures": 0,
-                "staleness_sum": 0, "staleness_max": 0, "staleness": []}
-    after = {key: before[key] + result[key] for key in ("images", "errors", "loss", "updates", "lock_failures",
-                                                        "staleness_sum")}
-    a, b = sorted((before["staleness"], result["staleness"]), key=len)
-    return after | {"position": result["position"], "seconds": before["seconds"] + seconds,
-                    "staleness_max": max(before["staleness_max"], result["staleness_max"]),
-                    "staleness": [x + y for x, y in zip(a, b, strict=False)] + b[len(a):]}
+                "staleness_sum": 0, "staleness_max": 0, "staleness": [], "layers": {}, "worker_images": [], "time": {}}
+    counted = {key: _together(key, before[key], result[key]) for key in before if key not in ("position", "seconds")}
+    return counted | {"position": result["position"], "seconds": before["seconds"] + seconds}
+
+
+def _together(key, a, b):
+    """Two pieces' counts of one thing: added, element by element in lists and dicts; of a maximum the larger."""
+    if isinstance(a, list):
+        return [x + y for x, y in zip_longest(a, b, fillvalue=0)]
+    if isinstance(a, dict):
+        return {k: _together(k, a[k], b[k]) if k in a and k in b else a.get(k, b.get(k)) for k in a | b}
+    return max(a, b) if key == "staleness_max" else a + b
+
+
+# ---- telemetry ----
+
+def _staleness(counts):
+    """Of updates: how many others have updated the same weights between reading and writing them. histogram[i] updates had
+    staleness i, the last of 512 counts all from there on; p50 and p99 are read off it, so 511 may mean more."""
+    updates, histogram = sum(counts["staleness"]), counts["staleness"]
+    below = np.cumsum(histogram)
+    p50, p99 = (int(np.searchsorted(below, q * updates)) if updates else 0 for q in (0.5, 0.99))
+    return {"mean": counts["staleness_sum"] / max(updates, 1), "p50": p50, "p99": p99, "max": counts["staleness_max"],
+            "histogram": histogram}
+
+
+def _layer(counts):
+    """The record of one layer. pending_seconds: between postponing a stripe and publishing it, summed. lost_estimate: pairs
+    of updates that were under way in one stripe at the same time; of each pair, each weight keeps at least one, so it bounds
+    from above how many stripe updates' worth is lost. 0 where writers exclude each other."""
+    return {"staleness": _staleness(counts), "updates": counts["updates"], "lock_failures": counts["lock_failures"],
+            "pending_seconds": counts["pending_seconds"], "lost_estimate": counts["overlaps"]}
+
+
+def _split(train, evaluating):
+    """Shares of the workers' time in an epoch's phases. wait and evaluate are measured throughout; forward, backward and
+    publish (the strategy's own work, and picking) are told apart in every 16th step of each worker, that is, sampled."""
+    parts = {name: max(train[name], 0.0) for name in ("forward", "backward", "publish", "wait")} | {"evaluate": evaluating}
+    total = sum(parts.values())
+    return {name: seconds / total if total else 0.0 for name, seconds in parts.items()}
 
 
 def _phase(pool, engine, caught, display, what, **arguments):

@@ -37,7 +37,9 @@ PY_ARROWS = {
     "info": {"_core", "threads", "_version"},
     "trainer": {"network", "threads", "progress", "options", "_core", *_MEANING},
     "bench": {"bench", "network", "models", "trainer", "threads", "reference", "info", "_core", *_MEANING},
-    "cli": {"cli", "bench", "info", "models", "network", "trainer", "threads", *_MEANING},
+    "perfmodel": {"perfmodel", "bench", "network", "models", "threads", "_core", *_MEANING},
+    "report": {"report", "errors"},
+    "cli": {"cli", "bench", "perfmodel", "report", "info", "models", "network", "trainer", "threads", *_MEANING},
     "__main__": {"cli"},
     "__init__": {"data", "models", "_version", "errors", "info", "layers", "network", "trainer"},
 }

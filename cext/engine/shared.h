@@ -29,6 +29,7 @@ typedef struct {
 typedef struct {
     size_t at, size; /* floats from the start of the weight vector */
     int node;
+    int layer; /* the node's place among those with weights */
 } stripe;
 
 /* A weight vector that workers share: the process's, or the replica of a group of them. */
@@ -132,9 +133,12 @@ static inline int stripe_try_lock(stripe_state *t)
 }
 static inline void stripe_unlock(stripe_state *t) { __atomic_store_n(&t->locked, 0, __ATOMIC_RELEASE); }
 static inline uint32_t stripe_version(const stripe_state *t) { return __atomic_load_n(&t->version, __ATOMIC_RELAXED); }
-static inline void stripe_advance(stripe_state *t) /* by the only writer of the stripe */
+/* By the only writer of the stripe. Returns the version before. */
+static inline uint32_t stripe_advance(stripe_state *t)
 {
-    __atomic_store_n(&t->version, stripe_version(t) + 1, __ATOMIC_RELAXED);
+    const uint32_t version = stripe_version(t);
+    __atomic_store_n(&t->version, version + 1, __ATOMIC_RELAXED);
+    return version;
 }
 
 #endif

@@ -1,8 +1,10 @@
 """Synchronisation strategies: promise, source and options of each. cext/sync/sync.h has the same list."""
 
+from .averaging import Averaging
 from .chaos import Chaos
 from .sequential import Sequential
+from .synchronous import Synchronous
 
-STRATEGIES = {strategy.name: strategy for strategy in (Sequential(), Chaos())}
+STRATEGIES = {strategy.name: strategy for strategy in (Sequential(), Chaos(), Synchronous(), Averaging())}
 
 __all__ = ["STRATEGIES"]

@@ -17,6 +17,8 @@ class Strategy(WithOptions):
         One worker equals `sequential` bit for bit.
     deterministic : bool
         Same seed, same number of workers: same bits.
+    any_workers : bool
+        Deterministic, and the number of workers changes no bit either.
     """
 
     name = None
@@ -24,6 +26,7 @@ class Strategy(WithOptions):
     exact = True
     equals_sequential = True
     deterministic = False
+    any_workers = False
     common = {"stripe_bytes": Option(16384, "bytes of weights that are locked and published together", 64, 1 << 30,
                                      whole=True)}
 
