@@ -69,7 +69,7 @@ static void layer_done(worker *w, int node, int from, int to)
             postpone_stripe(w, k);
     }
     const int most = (int)w->e->option[0];
-    if (w->n_pending > most)
+    if (most && w->n_pending > most)
         settle(w, 0, w->to->n_stripes);
 }
 
