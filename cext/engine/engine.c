@@ -46,7 +46,7 @@ static int cut_stripes(engine *e, float *weights, float *const *moment, size_t s
     return e->layer ? 0 : -1;
 }
 
-static void stripes_of(const engine *e, int node, int *from, int *to)
+void stripes_of(const engine *e, int node, int *from, int *to)
 {
     const shared_weights *s = &e->shared;
     int a = 0, b = s->n_stripes; /* stripes are sorted by node */
@@ -340,13 +340,11 @@ static void describe_backward(const engine *e, const worker *w, int i, int n, in
     c->dw = w->dw + node->weight_at;
 }
 
-static int clips(const engine *e) { return e->step.option[RULE_CLIP_VALUE] > 0 || e->step.option[RULE_CLIP_NORM] > 0; }
-
 /* Whether a step of one sample leaves the gradient of this layer unwritten. */
 static int applies(const engine *e, const plan_node *node)
 {
     const int decays = e->step.option[RULE_WEIGHT_DECAY] != 0 || e->step.option[RULE_L1] != 0;
-    return node->kind->apply && e->rule->plain && !decays && !clips(e) && !e->how->late;
+    return node->kind->apply && e->rule->plain && !decays && !clips_gradients(e) && !e->how->late;
 }
 
 const char *engine_loop(const engine *e, int i, enum pass pass)
@@ -395,56 +393,6 @@ double engine_time(engine *e, int i, enum pass pass, long rounds)
 
 /* The clock of a pass that is looked at; it stands still while the worker waits. */
 static int64_t working(const worker *w) { return ticks() - w->count.waiting; }
-
-void condition_gradient(const engine *e, int node, float *dw)
-{
-    if (clips(e))
-        e->p->isa->clip_gradient(e->p->node[node].g.weight_size, dw + e->p->node[node].weight_at,
-                                 e->step.option[RULE_CLIP_VALUE], e->step.option[RULE_CLIP_NORM]);
-}
-
-/* Whether the layer at `node` has weights, at `now`, that are past the bound; then their factors are in w->scratch. */
-static int past_bound(const worker *w, const plan_node *node, const float *now)
-{
-    const geometry *g = &node->g;
-    return g->rows && w->e->p->isa->column_factors(g->weight_size / ((g->rows + 1) * g->columns), g->rows, g->columns, now,
-                                                   (float)w->e->step.option[RULE_MAX_NORM], w->scratch);
-}
-
-void bound_weights(worker *w)
-{
-    const engine *e = w->e;
-    for (int i = 0; e->step.option[RULE_MAX_NORM] > 0 && i < e->p->n_nodes; i++) {
-        const plan_node *node = &e->p->node[i];
-        int from, to;
-        if (!node->n_deltas ||
-            !past_bound(w, node, shared_read(w->to, node->weight_at, node->g.weight_size, w->own)))
-            continue;
-        stripes_of(e, i, &from, &to);
-        for (int k = from; k < to; k++) {
-            stripe_state *t = &w->to->state[k];
-            for (int round = 0; !stripe_try_lock(t); round++)
-                if (round < 64)
-                    wait_briefly();
-                else
-                    wait_for_core();
-            shared_scale(w->to, e->p->isa, &node->g, node->weight_at, e->stripe[k].at, e->stripe[k].size, w->scratch,
-                         w->own);
-            stripe_unlock(t);
-        }
-    }
-}
-
-void bound_copy(worker *w, float *weights)
-{
-    const engine *e = w->e;
-    for (int i = 0; e->step.option[RULE_MAX_NORM] > 0 && i < e->p->n_nodes; i++) {
-        const plan_node *node = &e->p->node[i];
-        const geometry *g = &node->g;
-        if (node->n_deltas && past_bound(w, node, weights + node->weight_at))
-            e->p->isa->scale_columns(0, g->weight_size, g->rows, g->columns, w->scratch, weights + node->weight_at);
-    }
-}
 
 static void layer_done(const engine *e, worker *w, int node)
 {
@@ -600,8 +548,8 @@ int train_step(worker *w, int64_t begin, int64_t end)
     const int failed = pass_images(w, begin, end);
     if (!failed && how->step_done)
         how->step_done(w);
-    if (!failed && !how->bounds)
-        bound_weights(w);
+    for (int i = 0; !failed && !how->bounds && bounds_weights(w->e) && i < w->e->p->n_nodes; i++)
+        bound_layer(w, i);
     w->hooks = 0;
     return failed;
 }

@@ -39,13 +39,20 @@ static int wait_for_turn(const engine *e, int64_t t)
 
 static void update_and_copy(worker *w)
 {
-    for (int k = 0; k < w->to->n_stripes; k++) {
-        if (!stripe_learns(w->e, k))
+    for (int i = 0, from, to; i < w->e->p->n_nodes; i++) {
+        if (!w->e->p->node[i].n_deltas) /* nothing there learns */
             continue;
-        w->version[k] = w->seen[k];
-        publish_stripe(w, k);
-        w->seen[k] = stripe_version(&w->to->state[k]);
-        shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, w->room);
+        stripes_of(w->e, i, &from, &to);
+        condition_gradient(w->e, i, w->dw);
+        for (int k = from; k < to; k++) {
+            w->version[k] = w->seen[k];
+            publish_stripe(w, k);
+        }
+        bound_layer(w, i);
+        for (int k = from; k < to; k++) {
+            w->seen[k] = stripe_version(&w->to->state[k]);
+            shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, w->room);
+        }
     }
 }
 
