@@ -591,16 +591,17 @@ static void form_lanes(worker *w)
     }
 }
 
-static void apply_stripes(worker *w)
+static void apply_parts(worker *w)
 {
     engine *e = w->e;
+    int from, to;
     for (int64_t i; (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
-        if (!stripe_learns(e, (int)i))
-            continue;
-        const stripe *t = &e->stripe[i];
-        memcpy(w->dw + t->at, e->gradient + t->at, t->size * sizeof(float));
-        w->version[i] = stripe_version(&w->to->state[i]);
-        publish_stripe(w, (int)i);
+        stripes_of_part(e, (int)i, &from, &to);
+        for (int k = from; k < to; k++) {
+            memcpy(w->dw + e->stripe[k].at, e->gradient + e->stripe[k].at, e->stripe[k].size * sizeof(float));
+            w->version[k] = stripe_version(&w->to->state[k]);
+        }
+        publish_part(w, (int)i);
     }
 }
 
@@ -623,7 +624,7 @@ static void work(engine *e, int id)
     } else if (e->phase == LANE_GRADIENTS)
         form_lanes(w);
     else if (e->phase == APPLY)
-        apply_stripes(w);
+        apply_parts(w);
     else
         while (pick_step(w, &begin, &end)) {
             w->scale = 1.f / (float)(end - begin);
@@ -757,7 +758,7 @@ int engine_apply(engine *e, const float *gradient, float lr)
 {
     static const images none;
     e->gradient = gradient;
-    const int status = engine_run(e, APPLY, &none, 0, e->shared.n_stripes, lr, NULL);
+    const int status = engine_run(e, APPLY, &none, 0, n_parts(e), lr, NULL);
     return status == STOPPED ? DONE : status;
 }
 

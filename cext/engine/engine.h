@@ -198,6 +198,13 @@ int bounds_weights(const engine *e);
 /* Clips the gradient of a layer, in dw (as long as the weights), if they do. The engine has done so before layer_done; this
  * is for gradients that a strategy forms from others. */
 void condition_gradient(const engine *e, int node, float *dw);
+/* The parts of the weights that workers may update at the same time: stripes; layers where the update rule's options look at
+ * whole ones. */
+int n_parts(const engine *e);
+void stripes_of_part(const engine *e, int part, int *from, int *to);
+/* Publishes a part of w->dw that a strategy has formed, clipped and bounded as asked for; w->version is the strategy's. The
+ * caller is alone with this part. */
+void publish_part(worker *w, int part);
 /* Max-norm: scales down what is past the bound in w->to, holding one stripe at a time. */
 void bound_layer(worker *w, int node);
 /* The same in a vector that nobody else touches. */
@@ -232,8 +239,6 @@ void publish_stripe(worker *w, int stripe);
 void fail(engine *e, int why, int64_t at);
 /* Counts an update of a stripe that others have updated `stale` times since its weights were read. */
 void count_update(worker *w, int stripe, uint32_t stale);
-/* Whether training changes the stripe: something between it and the loss. */
-int stripe_learns(const engine *e, int stripe);
 /* Counts a try-lock that found the stripe busy. */
 void count_lock_failure(worker *w, int stripe);
 /* The stripe will be published after layer_done has returned. */

@@ -62,34 +62,25 @@ static int form_lane(worker *w, int j, int n_lanes, int64_t begin, int64_t end)
                        1.f / (float)(end - begin), s->gradient[j]);
 }
 
-static void reduce_stripe(worker *w, int k, int n_lanes)
+static void reduce_part(worker *w, int part, int n_lanes)
 {
     const synchronous *s = w->e->sync;
-    const size_t at = w->to->stripe[k].at, size = w->to->stripe[k].size;
-    memcpy(w->dw + at, s->gradient[0] + at, size * sizeof *w->dw);
-    for (int j = 1; j < n_lanes; j++)
-        w->e->p->isa->add(size, w->dw + at, s->gradient[j] + at);
-    w->version[k] = stripe_version(&w->to->state[k]);
-}
-
-/* Clipping and max-norm need whole layers. */
-static void reduce_layer(worker *w, int node, int n_lanes)
-{
     int from, to;
-    stripes_of(w->e, node, &from, &to);
-    for (int k = from; k < to; k++)
-        reduce_stripe(w, k, n_lanes);
-    condition_gradient(w->e, node, w->dw);
-    for (int k = from; k < to; k++)
-        publish_stripe(w, k);
-    bound_layer(w, node);
+    stripes_of_part(w->e, part, &from, &to);
+    for (int k = from; k < to; k++) {
+        const size_t at = w->to->stripe[k].at, size = w->to->stripe[k].size;
+        memcpy(w->dw + at, s->gradient[0] + at, size * sizeof *w->dw);
+        for (int j = 1; j < n_lanes; j++)
+            w->e->p->isa->add(size, w->dw + at, s->gradient[j] + at);
+        w->version[k] = stripe_version(&w->to->state[k]);
+    }
+    publish_part(w, part);
 }
 
 static void train(worker *w)
 {
     engine *e = w->e;
     synchronous *s = e->sync;
-    const int layers = clips_gradients(e) || bounds_weights(e), n_parts = layers ? e->p->n_nodes : w->to->n_stripes;
     int64_t begin = __atomic_load_n(&e->next, __ATOMIC_RELAXED), end, first = 0, i;
     if (s->lanes == 1) { /* nothing to share */
         while (w->id == 0 && pick_step(w, &begin, &end) && !train_step(w, begin, end))
@@ -107,17 +98,9 @@ static void train(worker *w)
         first += n_lanes + e->n_workers;
         if (meet(w))
             return;
-        while ((i = take(s, first)) < n_parts) {
-            if (!e->p->node[layers ? (int)i : e->stripe[i].node].n_deltas)
-                continue; /* nothing there learns */
-            if (layers) {
-                reduce_layer(w, (int)i, n_lanes);
-            } else {
-                reduce_stripe(w, (int)i, n_lanes);
-                publish_stripe(w, (int)i);
-            }
-        }
-        first += n_parts + e->n_workers;
+        while ((i = take(s, first)) < n_parts(e))
+            reduce_part(w, (int)i, n_lanes);
+        first += n_parts(e) + e->n_workers;
         if (w->id == 0) {
             __atomic_store_n(&e->next, end, __ATOMIC_RELAXED);
             s->goes_on = goes_on(e);
