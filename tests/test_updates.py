@@ -253,17 +253,39 @@ def train(name, data, workers=None, strategy="sequential", seed=0, **options):
 @pytest.mark.parametrize("name", UPDATES)
 @pytest.mark.parametrize("strategy", [n for n, s in STRATEGIES.items() if not s.single])
 def test_every_rule_trains_under_every_strategy(digits, name, strategy):
+    """To an error far from chance, 0.9; where workers train copies each takes a third of the steps only."""
     net, run = train(name, digits, workers=3, strategy=strategy, epochs=3)
-    assert run.history[-1]["test_error"] < 0.15 and np.isfinite(net.weights).all()
+    assert run.history[-1]["test_error"] < 0.25 and np.isfinite(net.weights).all()
 
 
-@pytest.mark.parametrize("name", UPDATES)
-def test_bounded_training_with_several_workers(digits, name):
-    net, run = train(name, digits, workers=4, strategy="chaos", epochs=3, update_options=STATEFUL)
-    assert run.history[-1]["test_error"] < 0.15
-    for layer in layers_of(net, net.state_dict()).values():
-        flat = layer["weight"].reshape(len(layer["weight"]), -1)
-        assert np.sqrt((flat ** 2).sum(1)).max() < 4.5, "past the bound by more than the last steps can bring about"
+@pytest.mark.parametrize("strategy", [n for n, s in STRATEGIES.items() if not s.single])
+@pytest.mark.parametrize("batch_size", [1, 12])
+def test_every_strategy_keeps_the_bounds(digits, strategy, batch_size):
+    """A step moves no weight further than lr * clip_value, or a layer by lr * clip_norm; and no weight vector is much longer
+    than max_norm afterwards. Without the bounds all are passed."""
+    part = digits[0][:240], None
+    options = dict(workers=3, strategy=strategy, epochs=1, lr_decay=1.0, batch_size=batch_size)
+    steps, lr = 240 / batch_size, GOOD["sgd"]["lr"]
+
+    def moves(**bounds):
+        start = chaos.models.small(seed=0).state_dict()
+        found = train("sgd", part, update_options=bounds, **options)[0].state_dict()
+        return layers_of(net, {name: found[name] - start[name] for name in start})
+
+    def norms(tensors):
+        return [np.sqrt(sum(float((value ** 2).sum()) for value in layer.values())) for layer in tensors.values()]
+
+    net = chaos.models.small()
+    largest = max(np.abs(value).max() for layer in moves().values() for value in layer.values())
+    value, norm = largest / lr / steps / 4, max(norms(moves())) / lr / steps / 4
+    clipped = moves(clip_value=value)
+    assert max(np.abs(v).max() for layer in clipped.values() for v in layer.values()) <= lr * steps * value * 1.001
+    assert max(norms(moves(clip_norm=norm))) <= lr * steps * norm * 1.001
+    rows = [np.sqrt((v.reshape(len(v), -1) ** 2).sum(1)).max() for name, v in net.state_dict().items() if "weight" in name]
+    found = train("sgd", part, update_options=dict(max_norm=min(rows) / 2), **options)[0].state_dict()
+    for name, v in found.items():
+        if "weight" in name:
+            assert np.sqrt((v.reshape(len(v), -1) ** 2).sum(1)).max() < min(rows) / 2 * 1.2
 
 
 @pytest.mark.parametrize("name", UPDATES)
