@@ -111,6 +111,21 @@ def test_core_is_the_definition(isa, name, options, stripe_bytes):
     assert np.isfinite(problem.moments).all()
 
 
+def test_centered_rmsprop_of_a_constant_gradient(isa):
+    """The mean of squares and the square of the mean approach each other; rounding must not make their difference negative
+    and its root no number."""
+    net = one_layer((64,), chaos.Linear(1, bias=False))
+    rule = UPDATES["rmsprop"]
+    moments = aligned_zeros((rule.moments, net.plan.weight_size))
+    engine = _core.Engine(net.plan, net.weights, loss="score", update="rmsprop", moments=moments,
+                          update_options=rule.core_options(rule.resolve(dict(alpha=0.5, centered=True))))
+    x = np.tile(np.random.default_rng(0).standard_normal(64).astype(np.float32), 300)
+    assert engine.run("train", values=x, labels=np.zeros(300, np.int64), lr=1e-9)["status"] == "done"
+    assert np.isfinite(net.weights).all() and np.isfinite(moments).all()
+    square, _, mean = (net.unpack(m)["0.weight"] for m in moments)
+    assert (square < mean.astype(np.float64) ** 2).any(), "rounding did not make it negative, so nothing was tested"
+
+
 @pytest.mark.parametrize("name, options", CASES)
 def test_agrees_with_pytorch(name, options):
     torch = pytest.importorskip("torch")

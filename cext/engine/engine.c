@@ -70,7 +70,8 @@ shared_weights *replica_new(const engine *e, const shared_weights *of)
     int missing = !s;
     if (s) {
         *s = *of;
-        missing = !(s->w = aligned_zeros(bytes + 1)) | !(s->state = aligned_zeros(states));
+        missing = !(s->w = aligned_zeros(bytes + 1));
+        missing |= !(s->state = aligned_zeros(states));
         for (int i = 0; i < e->rule->n_moments; i++)
             missing |= !(s->moment[i] = aligned_zeros(bytes + 1));
     }
