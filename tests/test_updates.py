@@ -334,6 +334,15 @@ def test_resumed_is_uninterrupted(digits, tmp_path, name):
     assert (other.weights == net.weights).all()
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", ["momentum", "adam"])
+def test_one_worker_resumes_under_every_strategy(digits, tmp_path, name, strategy):
+    part, how = (digits[0][:200], None), dict(workers=1, strategy=strategy, batch_size=8, update_options=STATEFUL)
+    whole, _ = train(name, part, epochs=3, **how)
+    train(name, part, epochs=1, run_dir=tmp_path, **how)
+    assert train(name, part, epochs=3, run_dir=tmp_path, resume=True, **how)[0].weights.tobytes() == whole.weights.tobytes()
+
+
 def test_interrupted_in_mid_epoch(digits, tmp_path):
     data = chaos.data.Dataset(np.tile(digits[0].images, (8, 1, 1, 1)), np.tile(digits[0].labels, 8)), None
     whole, _ = train("adam", data, epochs=1)
