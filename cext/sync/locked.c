@@ -44,6 +44,8 @@ static void step_done(worker *w)
     for (int k = 0; k < w->to->n_stripes; k++)
         if (w->pending[k])
             publish_stripe(w, k);
+    for (int i = 0; i < w->e->p->n_nodes; i++)
+        bound_layer(w, i);
     leave(w);
     memset(w->pending, 0, (size_t)w->to->n_stripes);
     w->n_pending = 0;
@@ -52,6 +54,7 @@ static void step_done(worker *w)
 const strategy sync_locked = {
     .name = "locked",
     .late = 1,
+    .bounds = 1,
     .open = open,
     .close = close,
     .room = room,

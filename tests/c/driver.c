@@ -586,6 +586,45 @@ static void check_conservation(const instruction_set *isa, int workers, int batc
     free(labels);
 }
 
+/* Every rule with every option: state and weights stay finite, the padding zero. */
+static void check_rules(const instruction_set *isa, const strategy *how, int workers, int batch)
+{
+    plan *p = separable(isa);
+    describe(p, how->name);
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w0 = weights_of(p, node_at), *zeros = copy(w0, p->weight_size);
+    memset(zeros, 0, p->weight_size * sizeof *zeros);
+    data d = data_for(p, 24, 1);
+    double option[MAX_RULE_OPTIONS];
+    for (int i = 0; i < MAX_RULE_OPTIONS; i++)
+        option[i] = i < RULE_OWN ? 0.01 : 0.5;
+    option[RULE_MAX_NORM] = 0.3;
+    for (const update_kind *const *rule = isa->updates; *rule; rule++) {
+        engine_parts parts = {.p = p, .weights = copy(w0, p->weight_size), .n_workers = workers, .batch = batch,
+                              .stripe_bytes = 256, .how = how, .rule = *rule,
+                              .rule_options = option, .loss = isa->losses[CROSS_ENTROPY]};
+        for (int i = 0; i < (*rule)->n_moments; i++)
+            parts.moment[i] = copy(zeros, p->weight_size);
+        engine *e = engine_new(&parts);
+        if (!e)
+            abort();
+        for (int epoch = 0; epoch < 2; epoch++)
+            run(e, TRAIN, &d.view, d.n, 0.01f, NULL);
+        only_parameters(parts.weights, node_at, p->weight_size, (*rule)->name);
+        for (int i = 0; i < (*rule)->n_moments; i++) {
+            only_parameters(parts.moment[i], node_at, p->weight_size, (*rule)->name);
+            free(parts.moment[i]);
+        }
+        engine_free(e);
+        free(parts.weights);
+    }
+    data_free(d);
+    free(zeros);
+    free(w0);
+    free(node_at);
+    plan_free(p);
+}
+
 /* ---- other threads ---- */
 
 static void *stopper(void *arg)
@@ -875,6 +914,11 @@ int main(int n, char **argument)
             }
             check_stop(isa, workers, 3, workers == 1 ? SEQUENTIAL : CHAOS, TRAIN);
             check_stop(isa, workers, 1, workers == 1 ? SEQUENTIAL : CHAOS, TEST);
+            for (int s = 0; strategy_at(s); s++)
+                if (workers < 8 && (workers == 1 || !strategy_at(s)->single)) {
+                    check_rules(isa, strategy_at(s), workers, 1);
+                    check_rules(isa, strategy_at(s), workers, 5);
+                }
         }
         for (int v = CHAOS; v < VARIANTS; v++)
             check_divergence(isa, v, TRAIN);
