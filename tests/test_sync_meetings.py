@@ -12,7 +12,7 @@ import chaos
 from chaos import _core
 from chaos.network import aligned_zeros
 
-TIMELESS = ("seconds", "images_per_second", "workers", "time")
+TIMELESS = ("seconds", "images_per_second", "workers", "time", "time_split", "worker_images")
 
 
 def data_for(net, n, seed=0):
