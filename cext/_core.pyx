@@ -71,12 +71,13 @@ cdef extern from "registry.h" nogil:
         tally count
     ctypedef struct stripe_state:
         uint32_t version
-    ctypedef struct stripe:
+    ctypedef struct stripe_t "stripe":
+        size_t at, size
         int node, layer
     ctypedef struct shared_weights:
         int n_stripes
         stripe_state *state
-        const stripe *stripe
+        const stripe_t *stripe
     ctypedef struct engine_parts:
         const plan_t *p
         float *weights
@@ -127,6 +128,13 @@ cdef extern from "registry.h" nogil:
     double engine_time(engine_t *e, int node, pass_t p, long rounds)
     const char *engine_loop(const engine_t *e, int node, pass_t p)
     size_t engine_worker_bytes(const engine_t *e)
+
+cdef extern from "engine/exchange.h" nogil:
+    enum: CHAOS_CAREFUL
+    void exchange_read(engine_t *e, int first, int last, float *out)
+    void exchange_add(engine_t *e, int first, int last, const float *delta, float scale, float *own)
+    void *exchange_move_states(engine_t *e, void *place)
+    size_t exchange_state_bytes(const engine_t *e)
 
 cdef extern from *:
     """
@@ -325,7 +333,8 @@ cdef class Plan:
 # ---- engine ----
 
 cdef class Engine:
-    """Workers on one weight vector. One phase runs at a time; `position` and `stop` may be called meanwhile."""
+    """Workers on one weight vector. One phase runs at a time; `position`, `stop`, `read_weights` and `add_weights` may be called
+    meanwhile."""
 
     cdef engine_t *e
     cdef Plan plan
@@ -336,6 +345,8 @@ cdef class Engine:
     cdef readonly object cpus
     cdef object lock
     cdef bint has_gradient
+    cdef void *own_states
+    cdef object states
 
     def __cinit__(self, Plan plan not None, float[::1] weights not None, int workers=1, strategy="sequential",
                   loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384, cpus=None,
@@ -423,6 +434,8 @@ cdef class Engine:
             raise MemoryError("out of memory for the engine")
 
     def __dealloc__(self):
+        if self.own_states != NULL:
+            exchange_move_states(self.e, self.own_states)
         engine_free(self.e)
 
     def run(self, str what, const uint8_t[::1] pixels=None, const float[::1] values=None, const int64_t[::1] labels=None,
@@ -662,6 +675,60 @@ cdef class Engine:
         if not 0 <= k < self.e.shared.n_stripes:
             raise IndexError(k)
         stripe_unlock(&self.e.shared.state[k])
+
+    def stripe(self, int k):
+        """Where stripe k is in the weight vector: (first, size) in floats."""
+        if not 0 <= k < self.e.shared.n_stripes:
+            raise IndexError(k)
+        return self.e.shared.stripe[k].at, self.e.shared.stripe[k].size
+
+    cdef int _stripes(self, Py_ssize_t size, int first, last) except -1:
+        """The end of a range of stripes, checked, as is the length of the vector that goes with it."""
+        cdef int end = self.e.shared.n_stripes if last is None else last
+        if size != <Py_ssize_t>self.plan.p.weight_size:
+            raise ValueError(f"the vector has {size} floats, the weight vector {self.plan.p.weight_size}")
+        if not 0 <= first <= end <= self.e.shared.n_stripes:
+            raise ValueError(f"stripes {first}..{end} are not within the {self.e.shared.n_stripes} there are")
+        return end
+
+    def read_weights(self, float[::1] out not None, int first=0, last=None):
+        """Copies stripes [first, last) of the weights to their places in `out`, a vector as long as the weights. May be
+        called while a phase runs: each stripe is then as it was at one moment, if the strategy locks stripes."""
+        cdef int end = self._stripes(out.shape[0], first, last)
+        if end > first:
+            with nogil:
+                exchange_read(self.e, first, end, &out[0])
+
+    def add_weights(self, const float[::1] delta not None, float scale=1.0, int first=0, last=None):
+        """Adds scale * delta to stripes [first, last) of the weights, under their locks. May be called while a phase runs:
+        no update of a worker is lost, if the strategy locks stripes."""
+        cdef int end = self._stripes(delta.shape[0], first, last)
+        cdef float[::1] own = None
+        cdef float *room = NULL
+        if CHAOS_CAREFUL:
+            own = array("f", bytes(4 * delta.shape[0]))
+            room = &own[0] if delta.shape[0] else NULL
+        if end > first:
+            with nogil:
+                exchange_add(self.e, first, end, &delta[0], scale, room)
+
+    def share_states(self, uint8_t[::1] place not None):
+        """Keeps the locks and versions of the stripes at `place`, zeroed memory of `state_bytes` that other processes use for
+        theirs; a weight vector in shared memory needs them there. Between phases only, once."""
+        if self.own_states != NULL:
+            raise ValueError("the stripe states have been moved already")
+        if place.shape[0] < <Py_ssize_t>exchange_state_bytes(self.e) or <uintptr_t>&place[0] % 128:
+            raise ValueError(f"{exchange_state_bytes(self.e)} bytes aligned to 128 are needed, not {place.shape[0]}")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is running a phase")
+        self.states = place
+        self.own_states = exchange_move_states(self.e, &place[0])
+        self.lock.release()
+
+    @property
+    def state_bytes(self):
+        """Memory of the stripes' locks and versions in bytes."""
+        return exchange_state_bytes(self.e)
 
     def versions(self, uint32_t[::1] new=None):
         """How often each stripe has been updated, as a list, for update rules that count; `new` replaces it. Not while a

@@ -196,6 +196,15 @@ class Network:
 
     # ---- weights ----
 
+    def move_weights(self, vector):
+        """Keeps the weights in `vector` (float32, as long as `weights`, 64-byte aligned) from now on; returns the vector where
+        they were. What it held is overwritten. No engine made before sees later changes."""
+        with self._forwarding:
+            before, self.weights, self._engine = self.weights, vector, None
+        if vector is not before:
+            vector[:] = before
+        return before
+
     def state_dict(self):
         """{"<index or name>.weight": float32 array in PyTorch's shape, ...} in the order of the layers; copies."""
         return self.unpack(self.weights)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import platform
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
@@ -56,7 +56,7 @@ class Run:
 def train(net, train, test=None, *, strategy="chaos", strategy_options=None, workers=None, epochs=10, lr=1e-3,
           lr_decay=0.9, lr_schedule="exponential", schedule_options=None, batch_size=1, update="sgd", update_options=None,
           loss="cross_entropy", shuffle=True, validate=False, seed=0, pin="none", run_dir=None, resume=False, progress=True,
-          config=None):
+          config=None, link=None):
     """Trains a network in place.
 
     Each epoch runs a training phase, in which every image is visited exactly once by some worker, then, if asked, a
@@ -109,6 +109,8 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
         Draw a bar on a terminal, else print one line per epoch (both to standard error).
     config : dict, optional
         Whatever the caller wants kept in config.json beside the settings.
+    link : Alone, optional
+        The other processes of the job, for chaos.cluster.
 
     Returns
     -------
@@ -125,14 +127,21 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     KeyboardInterrupt, SystemExit
         After Ctrl-C or SIGTERM: the workers have stopped, and the state, in the middle of the epoch, is in `run_dir`.
     """
-    job = _Job(net, train, test, strategy=strategy, strategy_options=strategy_options or {}, workers=workers, epochs=epochs,
-               lr=lr, lr_decay=lr_decay, lr_schedule=lr_schedule, schedule_options=schedule_options or {},
-               batch_size=batch_size, update=update, update_options=update_options or {}, loss=loss, shuffle=shuffle,
-               validate=validate, seed=seed, pin=pin)
-    store = _Store(run_dir, job, resume, config or {}) if run_dir is not None else None
-    if store:
-        store.open()
-    with Progress(bool(progress), epochs) as display, threadpool_limits(1, user_api="blas"), _signals() as caught:
+    link = link or Alone()
+
+    def prepare():
+        job = _Job(net, train, test, strategy=strategy, strategy_options=strategy_options or {}, workers=workers,
+                   epochs=epochs, lr=lr, lr_decay=lr_decay, lr_schedule=lr_schedule, schedule_options=schedule_options or {},
+                   batch_size=batch_size, update=update, update_options=update_options or {}, loss=loss, shuffle=shuffle,
+                   validate=validate, seed=seed, pin=pin, link=link)
+        store = _Store(run_dir, job, resume, config or {}) if run_dir is not None and link.rank == 0 else None
+        if store:
+            store.open()
+        return job, store
+
+    job, store = link.checked(prepare)
+    with Progress(bool(progress) and link.rank == 0, epochs) as display, threadpool_limits(1, user_api="blas"), \
+            _signals() as caught, link.joined(job, caught):
         job.run(store, display, caught)
     return Run(net, job.history, job.plan, store.folder if store else None)
 
@@ -165,7 +174,7 @@ def evaluate(net, data, *, workers=None, loss="cross_entropy"):
     _known("loss", loss, LOSSES)
     engine = _core.Engine(net.plan, net.weights, workers=plan.workers, strategy="chaos", loss=loss, batch_size=8)
     with threadpool_limits(1, user_api="blas"), _signals() as caught, ThreadPoolExecutor(1) as pool:
-        result, seconds = _phase(pool, engine, caught, None, "test", **images, labels=labels)
+        result, seconds = _phase(pool, engine, caught, None, "test", Alone(), **images, labels=labels)
     if caught.signal:  # also one that came when the phase was over
         caught.leave()
     if result["status"] == "diverged":
@@ -200,13 +209,58 @@ def _workers(requested, only_one=None, pin="none"):
     return threads.resolve(requested, pin=pin)
 
 
+# ---- the other processes of the job ----
+
+class Alone:
+    """What a training asks of the other processes ("ranks") of its job, where there are none; chaos.cluster has the one that
+    talks to them. All ranks call the same methods in the same order."""
+
+    rank, size = 0, 1
+    halted = False  # another rank cannot go on: the workers are to stop
+
+    def checked(self, call):
+        """call(); where it fails on any rank, all raise."""
+        return call()
+
+    @contextmanager
+    def joined(self, job, caught):
+        """While the job runs: all have the weights and the history of rank 0; a signal on one rank is a signal on all."""
+        yield
+
+    def shard(self, images, rank):
+        """A rank's part of the images that an epoch still has to visit."""
+        return images
+
+    def part(self, n):
+        """This rank's part [begin, end) of n images that are evaluated."""
+        return 0, n
+
+    def train_begins(self, epoch, images):
+        """The workers are about to start on so many images, and `watch` is about to exchange weights beside them."""
+
+    def watch(self, future, seconds):
+        """Whether the workers, and what goes on beside them, are through; waits up to `seconds`."""
+        return bool(wait([future], seconds).done)
+
+    def gather(self, mine):
+        """What every rank has, in their order."""
+        return [mine]
+
+    def report(self, results):
+        """What an epoch's record tells about the ranks."""
+        return {}
+
+    def leave(self):
+        """All ranks are about to raise the same exception; returns when all are here."""
+
+
 # ---- one job ----
 
 class _Job:
     """A training under way: what `train` was asked for, and how far it has come."""
 
     def __init__(self, net, train, test, *, strategy, strategy_options, workers, epochs, lr, lr_decay, lr_schedule,
-                 schedule_options, batch_size, update, update_options, loss, shuffle, validate, seed, pin):
+                 schedule_options, batch_size, update, update_options, loss, shuffle, validate, seed, pin, link):
         if not isinstance(net, Network):
             raise TypeError(f"net must be a chaos.Network, not {type(net).__name__}")
         _known("strategy", strategy, STRATEGIES)
@@ -229,7 +283,7 @@ class _Job:
         if not largest <= np.finfo(np.float32).max:
             raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} within {epochs} "
                              "epochs")
-        self.net, self.seed, self.shuffle, self.validate = net, int(seed), bool(shuffle), bool(validate)
+        self.net, self.seed, self.shuffle, self.validate, self.link = net, int(seed), bool(shuffle), bool(validate), link
         self.strategy, self.epochs, self.lr, self.lr_decay = strategy, int(epochs), float(lr), float(lr_decay)
         self.rule, self.schedule, self.schedule_options = rule, schedule, schedule_options
         self.train_images, self.train_labels = _take(net, train, "train")
@@ -261,6 +315,15 @@ class _Job:
             return np.arange(n)
         return np.random.default_rng([self.seed, epoch]).permutation(n)
 
+    def left(self, epoch, done):
+        """(images in their order, where to begin): what an epoch still has to visit when `done` is counted."""
+        order = self.order(epoch)
+        if "visited" in done:
+            return order[~_unpack(done["visited"], len(order))[order]], 0
+        if self.link.size > 1:
+            return order[done["position"]:], 0
+        return order, done["position"]
+
     def run(self, store, display, caught):
         display.note(self.plan.describe())
         with ThreadPoolExecutor(1, "chaos") as pool:  # the team belongs to this thread and goes with it
@@ -272,10 +335,13 @@ class _Job:
                 if record is None:
                     if store:
                         store.save()
+                    self._agree(caught)
+                    self.link.leave()
                     where = self.partial["position"] if self.partial else 0
                     caught.leave(f"stopped in epoch {len(self.history) + 1} after {where} of {len(self.train_labels)} "
                                  f"images" + (f"; the state is in {store.folder}" if store else ""), display)
-                if isinstance(record, str) or not np.isfinite(self.net.weights).all():
+                if isinstance(record, str) or not all(self.link.gather(bool(np.isfinite(self.net.weights).all()))):
+                    self.link.leave()
                     self.net.weights[:] = good
                     if store and (store.folder / MODEL).exists():
                         kept += f", the last good checkpoint is {store.folder / MODEL}"
@@ -288,9 +354,15 @@ class _Job:
                 if store:
                     store.save(record)
                 display.epoch(record)
-                if caught.signal:  # it came when the last phase was over
+                if self._agree(caught):  # it came when the last phase was over
+                    self.link.leave()
                     caught.leave(f"stopped after epoch {len(self.history)}"
                                  + (f"; the state is in {store.folder}" if store else ""), display)
+
+    def _agree(self, caught):
+        """The signal that any rank has caught, on all ranks."""
+        caught.signal = next(filter(None, self.link.gather(caught.signal)), None)
+        return caught.signal
 
     def rate(self, epoch):
         return self.schedule.rate(self.lr, self.lr_decay, epoch, **self.schedule_options)
@@ -321,20 +393,33 @@ class _Job:
 
     def epoch(self, pool, display, caught):
         """Runs (the rest of) one epoch: its record, None when stopped, or the text of a divergence."""
-        number = len(self.history) + 1
+        number, link = len(self.history) + 1, self.link
         done = self.partial or _counts()
         n = len(self.train_labels)
+        results = None
         if done["position"] < n:
+            images, begin = self.left(number, done)
+            mine = link.shard(images, link.rank)
             display.begin(number, "train", n, done["position"])
-            result, seconds = _phase(pool, self.engine, caught, display, "train", **self.train_images,
-                                     labels=self.train_labels, order=self.order(number), begin=done["position"],
+            link.train_begins(number, len(images) - begin)
+            result, seconds = _phase(pool, self.engine, caught, display, "train", link, done["position"] - begin,
+                                     **self.train_images, labels=self.train_labels, order=mine, begin=begin,
                                      lr=self.rate(number))
+            results = link.gather(result | {"seconds": seconds, "workers": self.plan.workers})
+            result = _merged(results)
             if result["status"] == "diverged":
                 return f" after {done['images'] + result['images']} of {n} images: the loss is not finite"
             result["layers"] = {self.names[node]: counts for node, counts in result["layers"].items()}
-            self.partial = done = _counts(done, result, seconds)
+            self.partial = done = _counts(done, result, result["seconds"])
             if result["status"] == "stopped":
+                if len(images) < n or link.size > 1:  # then the position alone does not tell which images are left
+                    visited = np.ones(n, bool)
+                    visited[images] = False
+                    for rank, one in enumerate(results):
+                        visited[link.shard(images, rank)[:one["position"]]] = True
+                    done |= {"visited": _pack(visited), "position": int(visited.sum())}
                 return None
+            done["position"] = n
         record = {"epoch": number, "lr": self.rate(number), "train_loss": done["loss"] / n,
                   "train_error": done["errors"] / n}
         phases = [("validation", self.train_images, self.train_labels)] if self.validate else []
@@ -342,7 +427,10 @@ class _Job:
         evaluating = 0.0
         for name, images, labels in phases:
             display.begin(number, name, len(labels))
-            result, _ = _phase(pool, self.engine, caught, display, "test", **images, labels=labels)
+            begin, end = link.part(len(labels))
+            result, _ = _phase(pool, self.engine, caught, display, "test", link, -begin, **images, labels=labels,
+                               begin=begin, end=end)
+            result = _merged(link.gather(result))
             if result["status"] == "diverged":
                 return f" in the {name} phase: the loss is not finite"
             if result["status"] == "stopped":
@@ -352,10 +440,38 @@ class _Job:
         if not self.test_images:
             record |= {"test_loss": None, "test_error": None}
         return record | {
-            "seconds": done["seconds"], "images_per_second": n / done["seconds"], "workers": self.plan.workers,
+            "seconds": done["seconds"], "images_per_second": n / done["seconds"],
+            "workers": sum(one["workers"] for one in results) if results else self.plan.workers,
             "strategy": self.strategy, "updates": done["updates"], "lock_failures": done["lock_failures"],
             "staleness": _staleness(done), "layers": {name: _layer(counts) for name, counts in done["layers"].items()},
-            "worker_images": done["worker_images"], "time_split": _split(done["time"], evaluating)}
+            "worker_images": done["worker_images"], "time_split": _split(done["time"], evaluating)} | link.report(results)
+
+
+def _merged(results):
+    """The results of all ranks as one."""
+    merged, *others = results
+    for one in others:
+        merged = {key: _across(key, merged[key], one[key]) for key in merged}
+    return merged
+
+
+def _across(key, a, b):
+    if key == "status":
+        return min(a, b, key=["diverged", "stopped", "done"].index)
+    if key == "failed_at":
+        return b if a is None else a
+    if key == "worker_images":  # every rank has workers of its own
+        return a + b
+    return max(a, b) if key == "seconds" else _together(key, a, b)
+
+
+def _pack(flags):
+    """An array of bools as text."""
+    return base64.b64encode(np.packbits(flags).tobytes()).decode()
+
+
+def _unpack(text, n):
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=n).astype(bool)
 
 
 def _counts(before=None, result=None, seconds=0.0):
@@ -404,22 +520,20 @@ def _split(train, evaluating):
     return {name: seconds / total if total else 0.0 for name, seconds in parts.items()}
 
 
-def _phase(pool, engine, caught, display, what, **arguments):
-    """Runs a phase in the pool's thread while this one looks after signals and progress: (result, seconds)."""
+def _phase(pool, engine, caught, display, what, link, ahead=0, **arguments):
+    """Runs a phase in the pool's thread while this one looks after signals, progress and the other ranks: (result,
+    seconds). The bar shows the position, times the number of ranks, plus `ahead`."""
     if caught.signal:
         engine.stop()
     start = time.perf_counter()
     future = pool.submit(engine.run, what, **arguments)
     try:
-        while True:
-            try:
-                result = future.result(POLL)
-                break
-            except NotYet:
-                if caught.signal:
-                    engine.stop()
-                if display:
-                    display.at(engine.position)
+        while not link.watch(future, POLL):
+            if caught.signal or link.halted:
+                engine.stop()
+            if display:
+                display.at(ahead + link.size * engine.position)
+        result = future.result()
     except BaseException:  # an exception from a signal handler that is not ours: the workers must not outlive it
         engine.stop()
         while not future.done():

@@ -1,18 +1,19 @@
-"""The strategies whose workers meet or take turns: each is a plain simulation of its definition, for any number of workers."""
+"""The strategies whose workers meet or take turns: each is a simulation of its definition, for any number of workers."""
 
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
-from nets import graph, images
+from nets import graph, images, one_layer
 
 import chaos
 from chaos import _core
 from chaos.network import aligned_zeros
 
-TIMELESS = ("seconds", "images_per_second", "workers", "time", "time_split", "worker_images")
+TIMELESS = ("seconds", "images_per_second", "workers", "worker_images", "time_split", "layers")
 
 
 def data_for(net, n, seed=0):
@@ -223,9 +224,46 @@ def test_averaging_is_its_definition(isa, batch, period):
         assert net.weights.tobytes() == wanted.weights.tobytes(), workers
 
 
+# ---- delayed ----
+
+def simulate_delayed(make, d, order, workers, batch, lr, epochs):
+    """The weights after every update are kept; a gradient is formed from those of `workers` - 1 updates ago."""
+    net, old = make(), make()
+    engine, of_old = engine_of(net, "sequential", batch_size=batch), engine_of(old, "sequential", batch_size=batch)
+    row = aligned_zeros((1, net.plan.weight_size))
+    for _ in range(epochs):
+        past = [net.weights.copy()]
+        for t, begin in enumerate(range(0, len(order), batch)):
+            old.weights[:] = past[max(t - (workers - 1), 0)]
+            of_old.lane_gradients(1, 0, row, **d, order=order, begin=begin, end=min(begin + batch, len(order)))
+            engine.apply(row[0], lr)
+            past.append(net.weights.copy())
+    return net
+
+
+@pytest.mark.parametrize("batch", [1, 7, 16])
+def test_delayed_is_its_definition(isa, batch):
+    def make():
+        return graph(seed=2)
+
+    d = data_for(make(), 150)
+    order = np.random.default_rng(4).permutation(150)
+    for workers in range(2, 9):  # one worker is `sequential`: test_engine.py
+        wanted = simulate_delayed(make, d, order, workers, batch, 0.05, 2)
+        net = make()
+        engine = engine_of(net, "delayed", workers, batch_size=batch)
+        updates = -(-150 // batch)
+        for _ in range(2):
+            result = engine.run("train", **d, order=order, lr=0.05)
+            assert (result["status"], result["images"], result["position"]) == ("done", 150, 150)
+            staleness = np.bincount(np.minimum(np.arange(updates), workers - 1)) * engine.stripes
+            assert result["staleness"] == staleness.tolist()
+        assert net.weights.tobytes() == wanted.weights.tobytes(), workers
+
+
 # ---- all of them: ends that come early ----
 
-STRATEGIES = ["synchronous", "averaging"]
+STRATEGIES = ["synchronous", "averaging", "delayed"]
 
 
 def within(seconds, body):
@@ -236,6 +274,15 @@ def within(seconds, body):
     thread.join(seconds)
     assert done, "the body hangs or has failed"
     return done[0]
+
+
+def stop_beyond(engine, position):
+    """Stops the engine's phase as soon as it is seen beyond a position."""
+    for _ in range(20000):
+        if engine.position > position:
+            break
+        time.sleep(1e-5)
+    engine.stop()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -251,22 +298,34 @@ def test_fewer_images_than_workers(strategy, batch, n):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("batch", [1, 8])
 def test_stopping_loses_and_repeats_no_image(strategy, batch):
-    net = graph()
-    d = data_for(net, 4000)
-    engine = engine_of(net, strategy, 3, batch_size=batch)
-    at = pieces = 0
-    while at < 4000:
-        timer = threading.Timer(0.02, engine.stop)
-        timer.start()
-        result = within(60, lambda begin=at: engine.run("train", **d, begin=begin, lr=0.001))
-        timer.cancel()
-        timer.join()
-        engine.clear()
-        assert result["status"] == ("done" if result["position"] == 4000 else "stopped")
-        assert result["images"] == result["position"] - at and (result["position"] % batch == 0)
-        at, pieces = result["position"], pieces + 1
+    """Image i is the one-hot vector i: column i of the weights tells what it was worth."""
+    n = 2000
+    net = one_layer((n,), chaos.Linear(2, bias=False))
+    x, y = np.eye(n, dtype=np.float32), np.arange(n) % 2
+    d = dict(pixels=None, values=net.take_images(x)["values"], labels=y)
+    engine = engine_of(net, strategy, 3, batch_size=batch, loss="score")
+    want = np.zeros((2, n))
+    want[y, np.arange(n)] = 1 / batch
+    for _ in range(100):  # until an epoch has really been stopped
+        net.load_state_dict({"0.weight": np.zeros((2, n), np.float32)})
+        at = pieces = 0
+        while at < n:
+            stopper = threading.Thread(target=stop_beyond, args=(engine, at))
+            stopper.start()
+            result = within(60, lambda begin=at: engine.run("train", **d, begin=begin, lr=1))
+            stopper.join()
+            engine.clear()
+            assert result["status"] == ("done" if result["position"] == n else "stopped")
+            assert result["images"] == result["position"] - at and result["position"] % batch == 0
+            at, pieces = result["position"], pieces + (result["images"] > 0)
+        got = net.state_dict()["0.weight"]
+        assert (got == want).all() if chaos.sync.STRATEGIES[strategy].exact else ((got > 0) == (want > 0)).all()
+        if pieces > 1:
+            break
+    else:
+        pytest.fail("never stopped")
     engine.stop()
-    result = within(60, lambda: engine.run("train", **d, lr=0.001))
+    result = within(60, lambda: engine.run("train", **d, lr=1))
     assert (result["status"], result["images"], result["position"]) == ("stopped", 0, 0)
 
 

@@ -453,7 +453,8 @@ void fail(engine *e, int why, int64_t at)
 
 int lanes_of(int64_t batch, int wanted)
 {
-    const int64_t usual = (batch + LANE_IMAGES - 1) / LANE_IMAGES, n = wanted ? wanted : usual < MAX_LANES ? usual : MAX_LANES;
+    const int64_t usual = (batch + LANE_IMAGES - 1) / LANE_IMAGES, most = usual < MAX_LANES ? usual : MAX_LANES;
+    const int64_t n = wanted ? wanted : most;
     return (int)(n < batch ? n : batch);
 }
 

@@ -120,6 +120,8 @@ static void train(worker *w)
         return;
     }
     w->to = s->replica[w->id].weights;
+    if (meet(w)) /* all know where the phase begins */
+        return;
     for (int64_t base = 0; at < e->end && !(front & FINAL); base += s->period) {
         const int64_t left = (e->end - at + e->batch - 1) / e->batch, before = w->count.images;
         const int64_t steps = s->period && s->period * p < left ? s->period * p : left;
@@ -127,6 +129,8 @@ static void train(worker *w)
             const int64_t begin = at + i * e->batch, end = begin + e->batch;
             if (train_step(w, begin, end < e->end ? end : e->end))
                 return;
+            if (w->id == 0) /* the front is at least there */
+                __atomic_store_n(&e->next, end < e->end ? end : e->end, __ATOMIC_RELAXED);
         }
         s->replica[w->id].images = w->count.images - before;
         if (meet(w))

@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 
 from .. import data
-from ..errors import CheckpointError, DataError, DataNotFound
+from ..errors import CheckpointError, DataError, DataNotFound, DivergedError
 from ..models import MODELS
 from ..network import load
 from ..trainer import CONFIG, MODEL
@@ -80,6 +80,11 @@ def complain(text):
     """One line about an error; returns the exit code for it."""
     say(f"error: {text}")
     return 2
+
+
+def exit_code(error):
+    """What the process ends with because of an exception."""
+    return 3 if isinstance(error, DivergedError) else 2
 
 
 def show_json(value):

@@ -2,9 +2,10 @@
 
 from .averaging import Averaging
 from .chaos import Chaos
+from .delayed import Delayed
 from .sequential import Sequential
 from .synchronous import Synchronous
 
-STRATEGIES = {strategy.name: strategy for strategy in (Sequential(), Chaos(), Synchronous(), Averaging())}
+STRATEGIES = {strategy.name: strategy for strategy in (Sequential(), Chaos(), Synchronous(), Averaging(), Delayed())}
 
 __all__ = ["STRATEGIES"]

@@ -15,20 +15,32 @@ class Strategy(WithOptions):
         No update is lost: the sum of all updates ends up in the weights.
     equals_sequential : bool
         One worker equals `sequential` bit for bit.
+    locks_stripes : bool
+        Whoever holds a stripe's lock may change its weights while workers run, and nothing is lost.
     deterministic : bool
         Same seed, same number of workers: same bits.
     any_workers : bool
         Deterministic, and the number of workers changes no bit either.
+    racing : bool
+        Several workers may write one weight at the same time, so that some of an update may be lost.
+    variants : tuple of (dict, dict)
+        For the tests over the list: options that change what happens, and the attributes above that are different with them.
     """
 
     name = None
     single = False
     exact = True
     equals_sequential = True
+    locks_stripes = False
     deterministic = False
     any_workers = False
+    racing = False
+    variants = (({}, {}),)
     common = {"stripe_bytes": Option(16384, "bytes of weights that are locked and published together", 64, 1 << 30,
                                      whole=True)}
 
     def _called(self):
         return f"strategy {self.name!r}"
+
+    def most_stale(self, resolved, workers):
+        """The largest staleness that an update can have with these options; None: there is no bound."""

@@ -19,4 +19,6 @@ class Chaos(Strategy):
     """
 
     name = "chaos"
+    locks_stripes = True
     options = {"max_pending": Option(None, "stripes that may wait for publication; none: all", 1, 1 << 20, whole=True)}
+    variants = (({}, {}), ({"max_pending": 1}, {}))
