@@ -1,0 +1,302 @@
+"""What every synchronisation strategy must do, over the list of them and their variants: images, bits, updates, staleness,
+torn words, and where it ends up: at the known optimum of a convex problem, and no worse than `sequential`."""
+
+import threading
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from nets import graph, images, one_layer
+
+import chaos
+from chaos import _core
+from chaos.network import aligned_zeros
+from chaos.sync import STRATEGIES
+from chaos.updates import UPDATES
+
+FLAGS = ("single", "exact", "equals_sequential", "deterministic", "any_workers", "racing")
+
+
+def cases(wanted=lambda case: True, workers=(1,)):
+    """Parameters (case, number of workers) of a test: each strategy and variant with the flags asked for."""
+    found = []
+    for name, strategy in STRATEGIES.items():
+        for options, differs in strategy.variants:
+            flags = {flag: differs.get(flag, getattr(strategy, flag)) for flag in FLAGS}
+            case = SimpleNamespace(name=name, strategy=strategy, options=options, **flags)
+            words = "-".join([name, *(f"{key}={value}" for key, value in options.items())])
+            found += [pytest.param(case, p, id=f"{words}-{p}") for p in workers if wanted(case) and not (p > 1 and case.single)]
+    return found
+
+
+def engine_of(net, case, workers, update="sgd", **others):
+    """An engine with the case's options, as the trainer makes it."""
+    rule, resolved = UPDATES[update], case.strategy.resolve(case.options)
+    moments = aligned_zeros((rule.moments, net.plan.weight_size))
+    rule.start(moments, rule.resolve({}))
+    return _core.Engine(net.plan, net.weights, workers=workers, strategy=case.name, update=update, moments=moments,
+                        strategy_options=case.strategy.core_options(resolved),
+                        update_options=rule.core_options(rule.resolve({})), **others)
+
+
+SEQUENTIAL = SimpleNamespace(name="sequential", strategy=STRATEGIES["sequential"], options={})
+
+
+def test_lists_agree():
+    assert sorted(STRATEGIES) == sorted(_core.strategies())
+
+
+def test_variants_are_possible():
+    for strategy in STRATEGIES.values():
+        assert strategy.variants[0] == ({}, {}), "the first one is the default"
+        for options, differs in strategy.variants:
+            strategy.resolve(options)
+            assert set(differs) <= set(FLAGS)
+
+
+# ---- every image once ----
+
+@pytest.mark.parametrize("case, workers", cases(workers=(1, 2, 4, 8)))
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_an_epoch_visits_every_image_once(case, workers, batch_size):
+    """With learning rate 0 the score loss of image i is -v_i, drawn at random, and the losses are summed exactly. Unless
+    every image is visited once, the sum is the right one only by chance (about 2^-19 for each of the draws)."""
+    n, rng = 1003, np.random.default_rng(1)
+    net = one_layer((1,), chaos.Linear(2, bias=False))
+    net.load_state_dict({"0.weight": np.ones((2, 1), np.float32)})
+    engine = engine_of(net, case, workers, batch_size=batch_size, loss="score")
+    order = rng.permutation(n)
+    for _ in range(2):
+        values = rng.integers(0, 1 << 20, n)
+        found = engine.run("train", values=net.take_images(values[:, None].astype(np.float32))["values"],
+                           labels=np.arange(n) % 2, order=order)
+        assert found["status"] == "done" and found["images"] == n == found["position"] == sum(found["worker_images"])
+        assert found["loss"] == -values.sum()
+    assert (net.state_dict()["0.weight"] == 1).all()
+
+
+@pytest.mark.parametrize("case, workers", cases(lambda case: case.exact, (1, 2, 4, 8)))
+@pytest.mark.parametrize("batch_size", [1, 7])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_every_image_changes_the_weights_once(case, workers, batch_size, shuffled):
+    """Image i is the one-hot vector i, so the i-th column of a linear layer changes exactly as often as it is visited."""
+    n = 1003
+    net = one_layer((n,), chaos.Linear(2, bias=False))
+    net.load_state_dict({"0.weight": np.zeros((2, n), np.float32)})
+    x, y = np.eye(n, dtype=np.float32), np.arange(n) % 2
+    order = np.random.default_rng(1).permutation(n) if shuffled else None
+    engine = engine_of(net, case, workers, batch_size=batch_size, loss="score")
+    assert engine.run("train", values=net.take_images(x)["values"], labels=y, order=order, lr=1)["images"] == n
+    full, last = n // batch_size * batch_size, n % batch_size
+    position = np.argsort(order) if shuffled else np.arange(n)
+    share = np.where(position < full, 1 / batch_size, 1 / last if last else 1).astype(np.float32)
+    want = np.zeros((2, n), np.float32)
+    want[y, np.arange(n)] = share
+    assert (net.state_dict()["0.weight"] == want).all()
+
+
+# ---- bits ----
+
+@pytest.mark.parametrize("case, workers", cases(lambda case: case.equals_sequential))
+@pytest.mark.parametrize("update", ["sgd", "momentum"])
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 20])
+@pytest.mark.parametrize("make", [chaos.models.small, graph])
+def test_one_worker_is_sequential_bit_for_bit(isa, case, workers, update, batch_size, make):
+    weights = []
+    for how in (SEQUENTIAL, case):
+        net = make(seed=5)
+        x, y = images(101, net.input_shape, classes=net.output_shape[0])
+        engine = engine_of(net, how, 1, update, batch_size=batch_size)
+        for _ in range(2):
+            engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.02)
+        weights.append(net.weights.tobytes())
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("case, workers", cases(lambda case: case.deterministic, range(1, 9)))
+@pytest.mark.parametrize("update", ["sgd", "momentum"])
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_deterministic_means_the_same_bits_twice(case, workers, update, batch_size):
+    found = set()
+    for p in (workers, workers, *([1] if case.any_workers else [])):
+        net = graph(seed=5)
+        x, y = images(150, net.input_shape, classes=5)
+        engine = engine_of(net, case, p, update, batch_size=batch_size, stripe_bytes=256)
+        results = [engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.02) for _ in range(2)]
+        found.add((net.weights.tobytes(), *(result[key] for result in results for key in ("loss", "errors", "updates"))))
+    assert len(found) == 1
+
+
+# ---- no update is lost, or how many ----
+
+@pytest.mark.parametrize("case, workers", cases(lambda case: case.exact, (2, 8)))
+@pytest.mark.parametrize("stripe_bytes", [64, 16384])
+def test_no_update_is_lost(isa, case, workers, stripe_bytes):
+    """The gradient of the score loss does not depend on the weights; with whole numbers all sums are exact in float32, so
+    the final weights are known to the last bit whatever the order of updates."""
+    n, x = 300, chaos.Input((3, 7, 6))
+    convolution, fully = chaos.Conv2d(6, 3, padding=1), chaos.Linear(252, bias=True)
+    net = chaos.Network(x, chaos.Add()(chaos.Flatten()(convolution(x)), fully(chaos.Flatten()(x))))
+    rng = np.random.default_rng(0)
+    net.load_state_dict({k: rng.integers(-9, 9, v.shape).astype(np.float32) for k, v in net.state_dict().items()})
+    pixels = rng.integers(-3, 4, (n, 3, 7, 6)).astype(np.float32)
+    labels = rng.integers(0, 252, n)
+    before = net.state_dict()
+    engine = engine_of(net, case, workers, stripe_bytes=stripe_bytes, loss="score")
+    result = engine.run("train", values=net.take_images(pixels)["values"], labels=labels, lr=1)
+    assert result["images"] == n
+    if case.name == "chaos" and workers == 8 and stripe_bytes == 64:
+        assert result["lock_failures"] > 0, "nothing was postponed, so postponing was not tested"
+    dy = -np.eye(252)[labels]
+    flat = pixels.reshape(n, -1).astype(np.float64)
+    nodes = {node.layer.kind: node for node, _ in net.nodes()[1:]}
+    _, own = convolution.backward([pixels.astype(np.float64)], {"weight": before["0.weight"].astype(np.float64)},
+                                  None, dy.reshape(n, 6, 7, 6))
+    assert nodes.keys() == {"conv2d", "flatten", "linear", "add"}
+    sums = {"conv2d.weight": own["weight"], "conv2d.bias": own["bias"], "linear.weight": dy.T @ flat,
+            "linear.bias": dy.sum(0)}
+    names = {f"{node.layer.kind}.{p}": f"{name}.{p}" for node, name in net.nodes()[1:] for p in node.layer.parameters}
+    for key, total in sums.items():
+        assert (net.state_dict()[names[key]] == before[names[key]] - total).all(), key
+
+
+@pytest.mark.parametrize("case, workers", cases(lambda case: case.racing, (1, 2, 8)))
+def test_lost_updates_are_measured(case, workers, record_property):
+    """Every image adds 1 to every weight, so what is missing in the end has been lost. It is no more than the telemetry's
+    estimate, which counts pairs of updates that were under way in one stripe at the same time: of k updates of a weight
+    that overwrite each other one remains, and they are at least k - 1 pairs."""
+    n, size = 20000, 4096
+    net = one_layer((size,), chaos.Linear(1, bias=False))
+    net.load_state_dict({"0.weight": np.zeros((1, size), np.float32)})
+    engine = engine_of(net, case, workers, loss="score")
+    found = engine.run("train", values=net.take_images(np.ones((1, size), np.float32))["values"], labels=np.zeros(1, int),
+                       order=np.zeros(n, int), lr=1)
+    weights = net.state_dict()["0.weight"]
+    missing = n - weights
+    lost = float(missing.mean() / n)
+    (layer,) = found["layers"].values()
+    record_property("lost", lost)
+    print(f"{case.name} {case.options}: {workers} workers lost {lost:.3%} of {n} updates of {size} weights; pairs "
+          f"{layer['overlaps']} in {layer['updates']} updates of stripes, staleness {found['staleness_sum'] / found['updates']:.2f}")
+    assert (weights == np.round(weights)).all() and weights.min() > 0 and missing.min() >= 0 and 0 <= lost < 1
+    if workers == 1:
+        assert lost == layer["overlaps"] == 0
+    assert missing.sum() <= layer["overlaps"] * size / engine.stripes
+
+
+# ---- torn words ----
+
+def lattice(k):
+    """k * 65537 for k = 128..255: whole numbers of 24 bits, hence exact in float32, and the two halves of the word both
+    say k. So do sums and differences of such numbers, as long as k stays in its range."""
+    return np.float32(k * 65537)
+
+
+def test_a_torn_word_would_be_seen():
+    words = np.array([lattice(k) for k in range(128, 256)]).view(np.uint32)
+    assert (whole(words.view(np.float32)) == np.arange(128, 256)).all()
+    mixed = (words[:, None] & 0xFFFF0000 | words[None, :] & 0xFFFF)[~np.eye(128, dtype=bool)]
+    assert (whole(mixed.view(np.float32)) == -1).all()
+    bytewise = (words[:, None] & 0xFFFFFF00 | words[None, :] & 0xFF)[~np.eye(128, dtype=bool)]
+    assert (whole(bytewise.view(np.float32)) == -1).all()
+
+
+def whole(weights):
+    """The k that each word stands for, -1 where its halves disagree."""
+    words = weights.view(np.uint32)
+    k = (words >> 16 & 0x7F) + 128
+    return np.where((words & 0xFFFF == k) & (words >> 23 == lattice(128).view(np.uint32) >> 23), k.astype(int), -1)
+
+
+@pytest.mark.parametrize("case, workers", cases(lambda case: case.exact or case.racing, (1, 3)))
+def test_readers_see_no_torn_word(case, workers):
+    """Images add 65537 to every weight and take it away again, in turn, while this thread reads through shared.h. Lost
+    updates move k away from the middle, but not by 60 in so short phases."""
+    net = one_layer((256,), chaos.Linear(1, bias=False))
+    step = np.full((2, 256), 65537, np.float32)
+    step[1] *= -1
+    start = {"0.weight": np.full((1, 256), lattice(192))}
+    engine = engine_of(net, case, workers, loss="score", stripe_bytes=256)
+    seen, reads = aligned_zeros(net.plan.weight_size), set()
+    at = np.empty(256, np.int64)
+    net.plan.positions(1, 0, at)
+    arguments = dict(values=net.take_images(step)["values"], labels=np.zeros(2, int), order=np.arange(4000) % 2, lr=1)
+    for _ in range(200):
+        net.load_state_dict(start)
+        phase = threading.Thread(target=engine.run, args=("train",), kwargs=arguments)
+        phase.start()
+        while phase.is_alive():
+            for _ in range(10):
+                engine.read_weights(seen)
+                found = whole(seen[at])
+                assert found.min() >= 128, f"words {np.unique(seen[at].view(np.uint32)[found < 0])} are torn"
+                reads.update(found.tolist())
+        phase.join()
+        found = whole(net.weights[at])
+        assert found.min() >= 128 and (not case.exact or (found == 192).all())
+        if len(reads) > 1:  # the reader has met the writers
+            return
+    raise AssertionError("in 200 phases nobody has ever been seen writing")
+
+
+# ---- staleness ----
+
+@pytest.mark.parametrize("case, workers", cases(workers=(1, 2, 8)))
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_staleness_is_within_the_promise(case, workers, batch_size):
+    most = case.strategy.most_stale(case.strategy.resolve(case.options), workers)
+    net = graph()
+    x, y = images(600, net.input_shape, classes=5)
+    engine = engine_of(net, case, workers, batch_size=batch_size, stripe_bytes=256)
+    for _ in range(3):
+        found = engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.01)
+        assert most is None or found["staleness_max"] <= most
+        assert workers > 1 or found["staleness_max"] == 0
+    if case.name == "delayed":
+        assert found["staleness_max"] == workers - 1, "the promise is no bound but the number"
+
+
+# ---- a convex problem ----
+
+def softmax(z):
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def convex():
+    """Multinomial logistic regression on the digits, 4 x 4 pixels: data, and in float64 the loss, its minimum (Newton's
+    method), the trace of the covariance of one image's gradient there, and the loss of gradient descent after some time."""
+    train, _ = chaos.data.load("digits", size=8)
+    x = train.images.reshape(-1, 4, 2, 4, 2).mean((2, 4)).reshape(-1, 16)
+    x = ((x - x.mean(0)) / (x.std(0) + 1e-9)).astype(np.float32)
+    a, target = np.c_[x.astype(np.float64), np.ones(len(x))], np.eye(10)[train.labels]
+
+    def loss(w):
+        z = a @ w
+        return (np.log(np.exp(z - z.max(1, keepdims=True)).sum(1)) + z.max(1) - (z * target).sum(1)).mean()
+
+    def gradient(w):
+        return a.T @ (softmax(a @ w) - target) / len(a)
+
+    w = np.zeros((17, 10))
+    for _ in range(40):
+        p = softmax(a @ w)
+        curvature = np.einsum("nk,kl,ni,nj->ikjl", p, np.eye(10), a, a, optimize=True)
+        curvature -= np.einsum("nk,nl,ni,nj->ikjl", p, p, a, a, optimize=True)
+        step = np.linalg.pinv(curvature.reshape(170, 170) / len(a)) @ gradient(w).ravel()
+        shrink = 1.0
+        while loss(w - shrink * step.reshape(17, 10)) > loss(w) - 1e-4 * shrink * step @ gradient(w).ravel() and shrink > 1e-9:
+            shrink /= 2
+        w -= shrink * step.reshape(17, 10)
+    assert np.abs(gradient(w)).max() < 1e-9, "the optimum is known"
+    trace = ((a ** 2).sum(1) * ((softmax(a @ w) - target) ** 2).sum(1)).mean()
+
+    def descend(lr, steps):
+        v = np.zeros((17, 10))
+        for _ in range(steps):
+            v -= lr * gradient(v)
+        return loss(v)
+
+    return SimpleNamespace(data=chaos.data.Dataset(x, train.labels), loss=loss, least=loss(w), trace=trace, descend=descend)
