@@ -2,12 +2,12 @@
 torn words, and where it ends up: at the known optimum of a convex problem, and no worse than `sequential`."""
 
 import threading
-import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from nets import graph, images, one_layer
+from threadpoolctl import threadpool_limits
 
 import chaos
 from chaos import _core
@@ -15,7 +15,7 @@ from chaos.network import aligned_zeros
 from chaos.sync import STRATEGIES
 from chaos.updates import UPDATES
 
-FLAGS = ("single", "exact", "equals_sequential", "deterministic", "any_workers", "racing")
+FLAGS = ("single", "exact", "equals_sequential", "deterministic", "any_workers", "racing", "divides")
 
 
 def cases(wanted=lambda case: True, workers=(1,)):
@@ -26,7 +26,8 @@ def cases(wanted=lambda case: True, workers=(1,)):
             flags = {flag: differs.get(flag, getattr(strategy, flag)) for flag in FLAGS}
             case = SimpleNamespace(name=name, strategy=strategy, options=options, **flags)
             words = "-".join([name, *(f"{key}={value}" for key, value in options.items())])
-            found += [pytest.param(case, p, id=f"{words}-{p}") for p in workers if wanted(case) and not (p > 1 and case.single)]
+            several = [p for p in workers if p == 1 or not case.single]
+            found += [pytest.param(case, p, id=f"{words}-{p}") for p in several if wanted(case)]
     return found
 
 
@@ -40,7 +41,7 @@ def engine_of(net, case, workers, update="sgd", **others):
                         update_options=rule.core_options(rule.resolve({})), **others)
 
 
-SEQUENTIAL = SimpleNamespace(name="sequential", strategy=STRATEGIES["sequential"], options={})
+SEQUENTIAL = SimpleNamespace(name="sequential", strategy=STRATEGIES["sequential"], options={}, divides=False)
 
 
 def test_lists_agree():
@@ -177,8 +178,8 @@ def test_lost_updates_are_measured(case, workers, record_property):
     lost = float(missing.mean() / n)
     (layer,) = found["layers"].values()
     record_property("lost", lost)
-    print(f"{case.name} {case.options}: {workers} workers lost {lost:.3%} of {n} updates of {size} weights; pairs "
-          f"{layer['overlaps']} in {layer['updates']} updates of stripes, staleness {found['staleness_sum'] / found['updates']:.2f}")
+    print(f"{case.name} {case.options}: {workers} workers lost {lost:.3%} of {n} updates of {size} weights; "
+          f"{layer['overlaps']} pairs in {layer['updates']} updates of stripes")
     assert (weights == np.round(weights)).all() and weights.min() > 0 and missing.min() >= 0 and 0 <= lost < 1
     if workers == 1:
         assert lost == layer["overlaps"] == 0
@@ -221,8 +222,8 @@ def test_readers_see_no_torn_word(case, workers):
     seen, reads = aligned_zeros(net.plan.weight_size), set()
     at = np.empty(256, np.int64)
     net.plan.positions(1, 0, at)
-    arguments = dict(values=net.take_images(step)["values"], labels=np.zeros(2, int), order=np.arange(4000) % 2, lr=1)
-    for _ in range(200):
+    arguments = dict(values=net.take_images(step)["values"], labels=np.zeros(2, int), order=np.arange(1000) % 2, lr=1)
+    for _ in range(800):
         net.load_state_dict(start)
         phase = threading.Thread(target=engine.run, args=("train",), kwargs=arguments)
         phase.start()
@@ -237,7 +238,7 @@ def test_readers_see_no_torn_word(case, workers):
         assert found.min() >= 128 and (not case.exact or (found == 192).all())
         if len(reads) > 1:  # the reader has met the writers
             return
-    raise AssertionError("in 200 phases nobody has ever been seen writing")
+    raise AssertionError("in 800 phases nobody has ever been seen writing")
 
 
 # ---- staleness ----
@@ -266,31 +267,36 @@ def softmax(z):
 
 @pytest.fixture(scope="module")
 def convex():
-    """Multinomial logistic regression on the digits, 4 x 4 pixels: data, and in float64 the loss, its minimum (Newton's
-    method), the trace of the covariance of one image's gradient there, and the loss of gradient descent after some time."""
+    with threadpool_limits(1):
+        return regression()
+
+
+def regression():
+    """Multinomial logistic regression on the digits: 4 x 4 pixels, brought to unit covariance, and every third label drawn
+    anew, so that the problem is neither separable nor ill-conditioned. In float64: the loss, its minimum (Newton's method),
+    the covariance of one image's gradient there (its trace), and the loss that gradient descent has after so many steps."""
     train, _ = chaos.data.load("digits", size=8)
+    rng = np.random.default_rng(0)
     x = train.images.reshape(-1, 4, 2, 4, 2).mean((2, 4)).reshape(-1, 16)
-    x = ((x - x.mean(0)) / (x.std(0) + 1e-9)).astype(np.float32)
-    a, target = np.c_[x.astype(np.float64), np.ones(len(x))], np.eye(10)[train.labels]
+    x = x - x.mean(0)
+    spread, axes = np.linalg.eigh(x.T @ x / len(x))
+    x = (x @ axes / np.sqrt(spread)).astype(np.float32)
+    labels = np.where(rng.random(len(x)) < 1 / 3, rng.integers(0, 10, len(x)), train.labels)
+    a, target = np.c_[x.astype(np.float64), np.ones(len(x))], np.eye(10)[labels]
 
     def loss(w):
-        z = a @ w
-        return (np.log(np.exp(z - z.max(1, keepdims=True)).sum(1)) + z.max(1) - (z * target).sum(1)).mean()
+        return -np.log(softmax(a @ w)[np.arange(len(x)), labels]).mean()
 
     def gradient(w):
         return a.T @ (softmax(a @ w) - target) / len(a)
 
     w = np.zeros((17, 10))
-    for _ in range(40):
+    for _ in range(20):
         p = softmax(a @ w)
-        curvature = np.einsum("nk,kl,ni,nj->ikjl", p, np.eye(10), a, a, optimize=True)
-        curvature -= np.einsum("nk,nl,ni,nj->ikjl", p, p, a, a, optimize=True)
-        step = np.linalg.pinv(curvature.reshape(170, 170) / len(a)) @ gradient(w).ravel()
-        shrink = 1.0
-        while loss(w - shrink * step.reshape(17, 10)) > loss(w) - 1e-4 * shrink * step @ gradient(w).ravel() and shrink > 1e-9:
-            shrink /= 2
-        w -= shrink * step.reshape(17, 10)
-    assert np.abs(gradient(w)).max() < 1e-9, "the optimum is known"
+        curvature = [[a.T @ (a * (p[:, k] * ((k == m) - p[:, m]))[:, None]) for m in range(10)] for k in range(10)]
+        step = np.linalg.lstsq(np.block(curvature) / len(a), gradient(w).T.ravel(), rcond=1e-10)[0].reshape(10, 17).T
+        w = w - step * min(1, 2 / np.abs(step).max())
+    assert np.abs(gradient(w)).max() < 1e-12, "the optimum is known"
     trace = ((a ** 2).sum(1) * ((softmax(a @ w) - target) ** 2).sum(1)).mean()
 
     def descend(lr, steps):
@@ -299,4 +305,66 @@ def convex():
             v -= lr * gradient(v)
         return loss(v)
 
-    return SimpleNamespace(data=chaos.data.Dataset(x, train.labels), loss=loss, least=loss(w), trace=trace, descend=descend)
+    return SimpleNamespace(data=chaos.data.Dataset(x, labels), loss=loss, least=loss(w), trace=trace, descend=descend)
+
+
+@pytest.mark.parametrize("case, workers", cases(workers=(1, 3)))
+def test_reaches_the_optimum_of_a_convex_problem(convex, case, workers):
+    """SGD with a constant learning rate hovers round the optimum: with images drawn independently, the stationary excess
+    loss is lr/4 times the trace of the covariance of one image's gradient (from H C + C H = lr S for the covariance C of the
+    weights, to first order in lr); images drawn without repetition, averages and staleness well below 1 / (lr * curvature)
+    only lower it or change it little. To this comes what is left of the way from the start: at most what gradient descent
+    has left after as many steps, or, where updates are averaged, after as many as one worker makes."""
+    lr, epochs = 0.005, 20
+    net = chaos.Network((16,), [chaos.Linear(10)])
+    net.load_state_dict({name: np.zeros_like(value) for name, value in net.state_dict().items()})
+    chaos.train(net, convex.data, strategy=case.name, strategy_options=case.options, workers=workers, lr=lr, lr_decay=1.0,
+                epochs=epochs, progress=False)
+    state = net.state_dict()
+    excess = convex.loss(np.c_[state["0.weight"], state["0.bias"]].T.astype(np.float64)) - convex.least
+    steps = len(convex.data) * epochs // (workers if case.divides else 1)
+    way = convex.descend(10 * lr, steps // 10) - convex.least  # ten times longer steps are as good as ten, and quicker
+    band = lr * convex.trace / 4 + way
+    assert band < 0.03 < 0.8 < np.log(10) - convex.least, "the band says something, compared with the start"
+    assert 0 <= excess <= band, f"{excess:.2e} above the optimum, the band is {band:.2e}"
+
+
+# ---- accuracy ----
+
+SEEDS, EPOCHS, MARGIN = 6, 8, 0.015
+STUDENT = 2.571  # 97.5th percentile of the t distribution with SEEDS - 1 degrees of freedom
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return chaos.data.load("digits", size=29)
+
+
+def errors(digits, case, workers):
+    """Final test errors on the digits, one per seed."""
+    longer, found = workers if case.divides else 1, []
+    for seed in range(SEEDS):
+        net = chaos.models.small(seed=seed)
+        run = chaos.train(net, *digits, strategy=case.name, strategy_options=case.options, workers=workers, seed=seed,
+                          epochs=EPOCHS * longer, lr=0.02, lr_decay=0.9 ** (1 / longer), progress=False)
+        found.append(run.history[-1]["test_error"])
+    return np.array(found)
+
+
+@pytest.fixture(scope="module")
+def reference(digits):
+    return errors(digits, SEQUENTIAL, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case, workers", cases(lambda case: not case.single, (3,)))
+def test_is_not_inferior_to_sequential(digits, reference, case, workers):
+    """The differences from `sequential`, seed by seed: their mean is below MARGIN (1.5 points, 5 of the 360 test images), even
+    at the upper end of its 95 % interval. Strategies that average are given as many more epochs as there are workers, with
+    the learning rate falling as much slower, and twice the margin, for what is lost between two averages.
+    scripts/compare_sync.py does the same at length, on MNIST."""
+    assert reference.mean() < 0.08, "there is something to be inferior to"
+    difference = errors(digits, case, workers) - reference
+    upper = difference.mean() + STUDENT * difference.std(ddof=1) / np.sqrt(SEEDS)
+    print(f"{case.name} {case.options}: {reference.mean():.2%} {difference.mean():+.2%}, at most {upper:+.2%}")
+    assert upper <= MARGIN * (2 if case.divides else 1)

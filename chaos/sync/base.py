@@ -23,6 +23,9 @@ class Strategy(WithOptions):
         Deterministic, and the number of workers changes no bit either.
     racing : bool
         Several workers may write one weight at the same time, so that some of an update may be lost.
+    divides : bool
+        Updates are averaged over workers instead of added up, so progress per image is slower, up to as many times as there
+        are workers.
     variants : tuple of (dict, dict)
         For the tests over the list: options that change what happens, and the attributes above that are different with them.
     """
@@ -35,6 +38,7 @@ class Strategy(WithOptions):
     deterministic = False
     any_workers = False
     racing = False
+    divides = False
     variants = (({}, {}),)
     common = {"stripe_bytes": Option(16384, "bytes of weights that are locked and published together", 64, 1 << 30,
                                      whole=True)}
