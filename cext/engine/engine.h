@@ -27,7 +27,8 @@ typedef struct {
 typedef struct {
     int64_t images, errors;
     double loss;
-    int64_t updates, lock_failures, staleness_sum, staleness_max; /* of all layers; in workers 0 */
+    int64_t updates, lock_failures, staleness_sum, staleness_max; /* of all layers; in workers 0, but for
+                                                                     locks that belong to no layer */
     int64_t give_ways;     /* times a worker gave its core away while settling */
     int64_t begin, end;    /* of the worker's part in the phase */
     int64_t passing;       /* within passes through the network, waiting left out */
@@ -79,8 +80,10 @@ enum { MAX_STRATEGY_OPTIONS = 8 };
  * given a worker run in its thread, only in training phases; [from, to) are the stripes of the layer at `node`. */
 typedef struct {
     const char *name;
-    int single; /* only one worker makes sense */
-    int late;   /* it publishes after layer_done has returned, so every gradient must be written down in worker.dw */
+    int single;   /* only one worker makes sense */
+    int unlocked; /* several workers may publish a stripe at once */
+    int late;     /* it publishes after layer_done has returned, so every gradient must be written down in worker.dw */
+    int bounds;   /* it calls bound_weights or bound_copy itself; else the engine does after every step_done */
     /* Makes and frees engine.sync. `open` returns 0, or -1 when out of memory. */
     int (*open)(struct engine *e);
     void (*close)(struct engine *e);
@@ -121,6 +124,7 @@ typedef struct engine {
     stripe *stripe;
     void *sync; /* the strategy's own */
     double option[MAX_STRATEGY_OPTIONS]; /* meaning: the strategy's own, in the order of chaos/sync/ */
+    int instant; /* set by `open`: backward passes add to the shared weights as they go; only for plain rules */
     int n_workers, batch, chunk;
     int *cpu; /* per worker: where it runs; NULL: wherever the system likes */
     worker **worker;
@@ -129,6 +133,7 @@ typedef struct engine {
     images data;
     int64_t end;
     update_step step;
+    const float *step_scale; /* NULL, or STALENESS_BINS factors of the learning rate, by the staleness of an update */
     float *out; /* FORWARD: the outputs, (images, k); LANE_GRADIENTS: they, (lanes here, weights) */
     struct {
         int64_t begin, end; /* LANE_GRADIENTS: the whole step's images */
@@ -139,6 +144,13 @@ typedef struct engine {
     _Alignas(128) int32_t stop;
     int32_t failure;
     int64_t failed_at; /* the image; NOT_PINNED: the worker */
+    /* of the bound on staleness */
+    int bounded;
+    int64_t max_staleness;
+    _Alignas(128) int32_t gate; /* a lock; it guards the rest */
+    int under_way;              /* steps */
+    int64_t begun;              /* steps, ever */
+    struct flight *flight;      /* per worker */
     _Alignas(128) int32_t arrived; /* at the meeting under way */
     _Alignas(128) int32_t meeting; /* its number */
     tally total;
@@ -161,6 +173,8 @@ typedef struct {
     const double *strategy_options;
     const update_kind *rule;
     const double *rule_options;
+    int bounded; /* no update is more than max_staleness updates of its stripe late */
+    int64_t max_staleness;
     const loss_kind *loss;
 } engine_parts;
 
@@ -202,6 +216,13 @@ int train_step(worker *w, int64_t begin, int64_t end);
 /* Instead of a step, without hooks: the gradient of the sum of the images' losses times `scale`, to dw (as long as the
  * weights and zero or a gradient before; overwritten); -1 after a failure. */
 int gradient_of(worker *w, int64_t begin, int64_t end, float scale, float *dw);
+/* Clips the gradient of a layer, in dw (as long as the weights), as the update rule's options ask for. The engine has done
+ * so before layer_done; for gradients that a strategy forms from others. */
+void condition_gradient(const engine *e, int node, float *dw);
+/* Max-norm: scales down, in w->to, what is past the bound of the update rule's options; holds one stripe at a time. */
+void bound_weights(worker *w);
+/* The same for a vector that nobody else touches. */
+void bound_copy(worker *w, float *weights);
 /* Whether the phase goes on: nobody has asked it to end and nothing has failed. */
 int goes_on(const engine *e);
 /* Waits until all workers have come here; -1 if one of them never will, because something has failed. */
@@ -214,6 +235,8 @@ void replica_free(shared_weights *s);
 /* Publishes one stripe of the worker's gradient; the caller holds it or is alone. Within layer_done only for stripes of
  * that layer: worker.unwritten is about it. */
 void publish_stripe(worker *w, int stripe);
+/* The learning rate of an update of that staleness. */
+float step_rate(const engine *e, uint32_t stale);
 /* Ends the phase for everyone: NO_MEMORY and the like. */
 void fail(engine *e, int why, int64_t at);
 /* Counts an update of a stripe that others have updated `stale` times since its weights were read. */
@@ -228,4 +251,6 @@ void wait_ends(worker *w);
 /* Waiting: a moment; or as long as it takes another thread to get this core. */
 void wait_briefly(void);
 void wait_for_core(void);
+/* One of the two: waiting for the round-th time for what takes microseconds, unless its holder has lost its core. */
+void wait_round(int round);
 #endif
