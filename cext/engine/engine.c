@@ -552,10 +552,14 @@ static int take_off(worker *w)
         if (may)
             e->flight[w->id] = (struct flight){e->under_way++, ++e->begun, 1};
         leave_gate(e);
-        if (may)
+        if (may) {
+            wait_ends(w);
             return 1;
+        }
+        wait_begins(w);
         wait_round(round);
     }
+    wait_ends(w);
     return 0;
 }
 
@@ -739,6 +743,7 @@ static void merge(tally *to, const tally *from)
     to->images += from->images;
     to->errors += from->errors;
     to->loss += from->loss;
+    to->lock_failures += from->lock_failures;
     to->give_ways += from->give_ways;
     to->passing += from->passing;
     to->waiting += from->waiting;

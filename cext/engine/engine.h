@@ -27,7 +27,8 @@ typedef struct {
 typedef struct {
     int64_t images, errors;
     double loss;
-    int64_t updates, lock_failures, staleness_sum, staleness_max; /* of all layers; in workers 0 */
+    int64_t updates, lock_failures, staleness_sum, staleness_max; /* of all layers; in workers 0, but for
+                                                                     locks that belong to no layer */
     int64_t give_ways;     /* times a worker gave its core away while settling */
     int64_t begin, end;    /* of the worker's part in the phase */
     int64_t passing;       /* within passes through the network, waiting left out */

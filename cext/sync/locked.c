@@ -17,9 +17,11 @@ static void hold(worker *w)
     int32_t open = 0;
     for (int round = 0; !__atomic_compare_exchange_n(&l->held, &open, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED); round++) {
         w->count.lock_failures += round == 0;
+        wait_begins(w);
         wait_round(round);
         open = 0;
     }
+    wait_ends(w);
 }
 
 static void leave(worker *w) { __atomic_store_n(&((lock *)w->e->sync)->held, 0, __ATOMIC_RELEASE); }
