@@ -292,6 +292,7 @@ class Job:
         how, rule, schedule = STRATEGIES[strategy], UPDATES[update], SCHEDULES[lr_schedule]
         strategy_options, update_options = how.resolve(strategy_options), rule.resolve(update_options)
         schedule_options = schedule.resolve(schedule_options)
+        how.check(strategy_options, update, update_options)
         check_number("epochs", epochs, 0, 1 << 31, whole=True)
         check_number("lr", lr, 0, above=True)
         check_number("lr_decay", lr_decay, 0, above=True)
@@ -300,9 +301,11 @@ class Job:
         self.plan = runner.workers(workers, "one by definition" if how.single else None, pin)
         if how.single and self.plan.workers != 1:
             raise ValueError(f"strategy {strategy!r} runs with one worker, not {self.plan.workers}")
+        self.how, self.how_options = how, strategy_options
+        self.rate_scale = how.rate_scale(strategy_options, self.plan.workers)
         schedule_options = schedule.settle(schedule_options, int(epochs))
-        largest = schedule.largest(float(lr), float(lr_decay), max(int(epochs), 1), **schedule_options)
-        if not largest <= np.finfo(np.float32).max:
+        largest = schedule.largest(float(lr) * self.rate_scale, float(lr_decay), max(int(epochs), 1), **schedule_options)
+        if not largest <= float(np.finfo(np.float32).max):
             raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} within {epochs} "
                              "epochs")
         self.net, self.seed, self.shuffle, self.validate, self.link = net, int(seed), bool(shuffle), bool(validate), link
@@ -317,6 +320,7 @@ class Job:
                                    cpus=None if pin == "none" else self.plan.cpus,
                                    stripe_bytes=strategy_options["stripe_bytes"], moments=self.moments,
                                    strategy_options=how.core_options(strategy_options),
+                                   max_staleness=strategy_options.get("max_staleness"),
                                    update_options=rule.core_options(rule.for_workers(update_options, self.plan.workers)))
         # What has to agree for a run to be continued; the rest (epochs, workers, pin) may change.
         self.identity = {"strategy": strategy, "strategy_options": strategy_options, "update": update,
@@ -388,7 +392,12 @@ class Job:
         return caught.signal
 
     def rate(self, epoch):
-        return self.schedule.rate(self.lr, self.lr_decay, epoch, **self.schedule_options)
+        return self.schedule.rate(self.lr * self.rate_scale, self.lr_decay, epoch, **self.schedule_options)
+
+    def step_scale(self):
+        """Factors of the learning rate by staleness, for the epoch under way."""
+        seen = self.history[-1]["staleness"]["histogram"] if self.history else []
+        return self.how.step_scale(self.how_options, self.plan.workers, seen)
 
     def state(self):
         """The update rule's state as tensors: the moments in the shapes of their parameters, and how often each stripe of
@@ -427,7 +436,7 @@ class Job:
             link.train_begins(number, len(images) - begin)
             result, seconds = self.runner.train(self, number, pool, caught, display, done["position"] - begin,
                                                 **self.train_images, labels=self.train_labels, order=mine, begin=begin,
-                                                lr=self.rate(number))
+                                                lr=self.rate(number), step_scale=self.step_scale())
             results = link.gather(result | {"seconds": seconds, "workers": self.plan.workers})
             result = _merged(results)
             if result["status"] == "diverged":
@@ -604,6 +613,21 @@ def _signals():
 
 # ---- the run directory ----
 
+def _differences(there, now):
+    """What is another in two identities, in words; options one by one."""
+    found = []
+    for key, value in now.items():
+        before = there.get(key)
+        if before == value:
+            continue
+        if key.endswith("_options") and isinstance(before, dict):
+            found += [f"{key} {name} ({before.get(name)!r} there, {value.get(name)!r} now)"
+                      for name in before.keys() | value.keys() if before.get(name) != value.get(name)]
+        else:
+            found.append(key if key in ("network", "train", "test") else f"{key} ({before!r} there, {value!r} now)")
+    return found
+
+
 class _Store:
     """The run directory of a job. model.safetensors holds weights and training state in one file, so they always agree;
     metrics.jsonl is written before it and cut back to it when a run is continued."""
@@ -645,8 +669,7 @@ class _Store:
             options = f"{key}_options"
             if identity.get(key) in table:
                 identity[options] = table[identity[key]].resolve({}) | identity.get(options, {})
-        differ = [f"{key} ({identity.get(key)!r} there, {value!r} now)" if key not in ("network", "train", "test") else key
-                  for key, value in job.identity.items() if identity.get(key) != value]
+        differ = _differences(identity, job.identity)
         if differ:
             raise CheckpointError(f"{path}: is the state of another run; different: {', '.join(differ)}")
         try:

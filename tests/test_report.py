@@ -134,8 +134,9 @@ def test_what_more_was_recorded_is_drawn_too():
     found = records()
     for record in found[1:]:
         record |= {"validation_error": 0.3, "validation_loss": 0.4, "test_error": 0.2, "test_loss": 0.3,
-                   "time_split": {"forward": 0.25, "publish": 0.75},
-                   "layers": {"1": {"staleness": {"mean": 0.5, "p50": 0, "p99": 4, "max": 9, "histogram": [1]}},
+                   "time_split": {"forward": 0.25, "publish": 0.75}, "worker_images": [70, 30],
+                   "layers": {"1": {"staleness": {"mean": 0.5, "p50": 0, "p99": 4, "max": 9, "histogram": [1]},
+                                    "updates": 30, "lock_failures": 2},
                               "fc": {"staleness": {"mean": 1.5, "p50": 1, "p99": 5, "max": 7}}, "4": {}}}
     made = report.run_report(found, "first")
     drawn = series(made)
@@ -143,7 +144,9 @@ def test_what_more_was_recorded_is_drawn_too():
     assert drawn["Where the time went"] == {"forward": [0, 25, 25], "publish": [0, 75, 75]}
     assert drawn["Staleness by layer"] == {"1": [None, 0.5, 0.5], "fc": [None, 1.5, 1.5]}
     table = next(block for block in made.blocks if isinstance(block, Table) and block.columns[0] == "layer")
-    assert table.rows == [["1", 0.5, 0, 4, 9], ["fc", 1.5, 1, 5, 7], ["4", None, None, None, None]]
+    assert table.columns[5:] == ["updates", "found busy"]
+    assert table.rows == [["1", 0.5, 0, 4, 9, 30, 2], ["fc", 1.5, 1, 5, 7, None, None], ["4", *6 * [None]]]
+    assert drawn["Images of each worker in epoch 3"] == {"images": [70, 30]}
     assert json.loads(report.to_json(made))["data"]["records"] == found
 
 

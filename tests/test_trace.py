@@ -64,7 +64,8 @@ def test_graphs_batches_and_single_workers(isa, tmp_path, strategy, workers, bat
 def test_update_rules_with_state(digits, tmp_path, update):
     net = chaos.models.small()
     with virtual.Traced(tmp_path / "t") as runner:
-        chaos.train(net, digits, workers=3, epochs=2, lr=0.001, update=update, progress=False, runner=runner)
+        chaos.train(net, digits, workers=3, epochs=2, lr=0.001, update=update, progress=False, runner=runner,
+                    update_options={"clip_norm": 1.0}, strategy_options={"staleness_step": "fleet"})
     assert (virtual.replay(tmp_path / "t", digits).weights == net.weights).all()
 
 
@@ -147,6 +148,8 @@ def test_what_cannot_be_traced_is_refused(digits, tmp_path):
     for strategy in STRATEGIES.keys() - set(virtual.TRACEABLE):
         with pytest.raises(ValueError, match=f"{strategy!r} cannot be traced; these can: sequential, chaos"):
             traced(tmp_path / "t", digits, chaos.models.small(), strategy=strategy)
+    with pytest.raises(ValueError, match="max_norm=1 cannot be traced"):
+        traced(tmp_path / "t", digits, chaos.models.small(), update_options={"max_norm": 1.0})
     run = tmp_path / "run"
     chaos.train(chaos.models.small(), digits, workers=2, epochs=1, lr=0.01, progress=False, run_dir=run)
     with pytest.raises(ValueError, match="continued"):

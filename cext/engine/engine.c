@@ -71,7 +71,8 @@ shared_weights *replica_new(const engine *e, const shared_weights *of)
     int missing = !s;
     if (s) {
         *s = *of;
-        missing = !(s->w = aligned_zeros(bytes + 1)) | !(s->state = aligned_zeros(states));
+        missing = !(s->w = aligned_zeros(bytes + 1));
+        missing |= !(s->state = aligned_zeros(states));
         for (int i = 0; i < e->rule->n_moments; i++)
             missing |= !(s->moment[i] = aligned_zeros(bytes + 1));
     }
@@ -112,7 +113,9 @@ void publish_stripe(worker *w, int k)
     stripe_state *t = &w->to->state[k];
     const size_t at = e->stripe[k].at, size = e->stripe[k].size;
     const uint32_t version = stripe_version(t);
+    const uint32_t stale = version - w->version[k];
     w->step.t = version + 1;
+    w->step.lr = step_rate(e, stale);
     if (w->trace)
         trace_event(w, EVENT_PUBLISH, (uint32_t)k);
     if (w->unwritten && !w->pending[k]) { /* what waits has been written down */
@@ -120,10 +123,17 @@ void publish_stripe(worker *w, int k)
         shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->own);
     } else
         shared_update(w->to, e->rule, at, size, w->dw, &w->step, w->own);
-    const uint32_t others = stripe_advance(t) - version;
+    const uint32_t others = (e->how->unlocked ? stripe_count(t) : stripe_advance(t)) - version;
     if (others)
         w->layer[e->stripe[k].layer].overlaps += others;
-    count_update(w, k, version - w->version[k]);
+    count_update(w, k, stale);
+}
+
+float step_rate(const engine *e, uint32_t stale)
+{
+    if (!e->step_scale)
+        return e->step.lr;
+    return e->step.lr * e->step_scale[stale < STALENESS_BINS ? stale : STALENESS_BINS - 1];
 }
 
 void count_update(worker *w, int k, uint32_t stale)
@@ -142,6 +152,7 @@ void count_update(worker *w, int k, uint32_t stale)
 #endif
 }
 
+int stripe_learns(const engine *e, int k) { return e->p->node[e->stripe[k].node].n_deltas > 0; }
 void count_lock_failure(worker *w, int k) { w->layer[w->e->stripe[k].layer].lock_failures++; }
 
 void postpone_stripe(worker *w, int k)
@@ -181,6 +192,14 @@ void wait_briefly(void)
 }
 
 void wait_for_core(void) { sched_yield(); }
+
+void wait_round(int round)
+{
+    if (round < 64)
+        wait_briefly();
+    else
+        wait_for_core();
+}
 
 /* ---- the memory of one worker ---- */
 
@@ -322,15 +341,15 @@ static void forward(const engine *e, worker *w, int n, int note_versions)
         forward_node(w, i, n, note_versions);
 }
 
-int lose(worker *w, int n, float scale)
+int lose(worker *w, int n, int learns)
 {
     const engine *e = w->e;
     const plan_node *out = &e->p->node[e->p->output];
     const int k = (int)shape_size(out->g.out);
     for (int s = 0; s < n; s++) {
         const float *y = w->value[e->p->output] + (size_t)s * out->value_stride;
-        float *dy = scale == 0 ? NULL : w->delta[0] + (size_t)s * out->value_stride;
-        const double loss = e->loss->value(k, y, w->label[s], scale, dy);
+        float *dy = learns ? w->delta[0] + (size_t)s * out->value_stride : NULL;
+        const double loss = e->loss->value(k, y, w->label[s], w->scale, dy);
         int best = 0;
         for (int j = 1; j < k; j++)
             if (!(y[j] <= y[best]))
@@ -362,13 +381,11 @@ static void describe_backward(const engine *e, const worker *w, int i, int n, in
     c->dw = w->dw + node->weight_at;
 }
 
-static int clips(const engine *e) { return e->step.option[RULE_CLIP_VALUE] > 0 || e->step.option[RULE_CLIP_NORM] > 0; }
-
 /* Whether a step of one sample leaves the gradient of this layer unwritten. */
 static int applies(const engine *e, const plan_node *node)
 {
     const int decays = e->step.option[RULE_WEIGHT_DECAY] != 0 || e->step.option[RULE_L1] != 0;
-    return node->kind->apply && e->rule->plain && !decays && !clips(e) && !e->how->late;
+    return node->kind->apply && e->rule->plain && !decays && !clips_gradients(e) && !e->how->late;
 }
 
 const char *engine_loop(const engine *e, int i, enum pass pass)
@@ -420,6 +437,7 @@ static int64_t working(const worker *w) { return ticks() - w->count.waiting; }
 
 static void layer_done(const engine *e, worker *w, int node)
 {
+    condition_gradient(e, node, w->dw);
     int from, to;
     stripes_of(e, node, &from, &to);
     memcpy(w->version + from, w->seen + from, (size_t)(to - from) * sizeof *w->version);
@@ -447,11 +465,16 @@ void backward_node(worker *w, int i, int n, int first, int last, call *c)
     if (w->trace && node->g.weight_size)
         trace_read(w, i, EVENT_BACKWARD, 0);
     describe_backward(e, w, i, n, first, c);
-    if (w->hooks && node->g.weight_size && first && last && n == 1 && applies(e, node)) {
+    const int publishes = w->hooks && node->g.weight_size;
+    if (publishes && e->instant)
+        shared_target(w->to, node->weight_at, w->dw, c);
+    else if (publishes && first && last && n == 1 && applies(e, node)) {
         c->dw = NULL;
         w->unwritten = c;
     }
     node->kind->backward(&node->g, c);
+    if (publishes && e->instant)
+        shared_added(w->to, node->weight_at, node->g.weight_size, w->dw, w->own);
 }
 
 static void backward(const engine *e, worker *w, int n, int first, int last, int looked_at)
@@ -524,14 +547,80 @@ int meet(worker *w)
     return failed;
 }
 
+/* ---- the bound on staleness ----
+ *
+ * What can make an update late is the steps that are under way during its own: those that were when it began (`others`)
+ * and those that have begun since. No step may begin that would make these more than the bound, for itself or for another.
+ * Who is under way never waits here, so somebody always gets on. */
+
+struct flight {
+    int64_t others, begun;
+    int under_way;
+};
+
+static void hold_gate(engine *e)
+{
+    int32_t open = 0;
+    for (int round = 0; !__atomic_compare_exchange_n(&e->gate, &open, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED); round++) {
+        wait_round(round);
+        open = 0;
+    }
+}
+
+static void leave_gate(engine *e) { __atomic_store_n(&e->gate, 0, __ATOMIC_RELEASE); }
+
+static int may_begin(const engine *e)
+{
+    if (e->under_way > e->max_staleness)
+        return 0;
+    for (int i = 0; i < e->n_workers; i++) {
+        const struct flight *f = &e->flight[i];
+        if (f->under_way && f->others + e->begun - f->begun >= e->max_staleness)
+            return 0;
+    }
+    return 1;
+}
+
+/* Waits until the worker may begin a step; 0 if the phase is to end. */
+static int take_off(worker *w)
+{
+    engine *e = w->e;
+    for (int round = 0; goes_on(e); round++) {
+        hold_gate(e);
+        const int may = may_begin(e);
+        if (may)
+            e->flight[w->id] = (struct flight){e->under_way++, ++e->begun, 1};
+        leave_gate(e);
+        if (may) {
+            wait_ends(w);
+            return 1;
+        }
+        wait_begins(w);
+        wait_round(round);
+    }
+    wait_ends(w);
+    return 0;
+}
+
+static void land(worker *w)
+{
+    hold_gate(w->e);
+    w->e->under_way -= w->e->flight[w->id].under_way;
+    w->e->flight[w->id].under_way = 0;
+    leave_gate(w->e);
+}
+
 int pick_step(worker *w, int64_t *begin, int64_t *end)
 {
     engine *e = w->e;
-    if (!goes_on(e))
+    const int bounded = e->bounded && e->phase == TRAIN;
+    if (bounded ? !take_off(w) : !goes_on(e))
         return 0;
     const int64_t step = e->phase == GRADIENTS ? e->end : e->phase == TRAIN ? e->batch : e->chunk;
     *begin = __atomic_fetch_add(&e->next, step, __ATOMIC_RELAXED);
     *end = *begin + step < e->end ? *begin + step : e->end;
+    if (bounded && *begin >= e->end)
+        land(w);
     return *begin < e->end;
 }
 
@@ -553,7 +642,7 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
             for (int s = 0; s < n; s++)
                 memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
                        k * sizeof(float));
-        } else if (lose(w, n, learns ? w->scale : 0)) {
+        } else if (lose(w, n, learns)) {
             fail(e, DIVERGED, at);
             return -1;
         }
@@ -576,7 +665,7 @@ int train_step(worker *w, int64_t begin, int64_t end)
     const engine *e = w->e;
     const strategy *how = e->how;
     w->hooks = 1;
-    w->scale = 1.f / (float)(end - begin);
+    w->scale = (e->instant ? -e->step.lr : 1.f) / (float)(end - begin);
     if (w->trace) {
         trace_event(w, EVENT_STEP, (uint32_t)((begin - e->trace->begin) / e->batch));
         w->reads = w->trace->copy;
@@ -586,6 +675,10 @@ int train_step(worker *w, int64_t begin, int64_t end)
     const int failed = pass_images(w, begin, end);
     if (!failed && how->step_done)
         how->step_done(w);
+    for (int i = 0; !failed && !how->bounds && bounds_weights(w->e) && i < w->e->p->n_nodes; i++)
+        bound_layer(w, i);
+    if (w->e->bounded)
+        land(w);
     w->hooks = 0;
     return failed;
 }
@@ -627,14 +720,17 @@ static void form_lanes(worker *w)
     }
 }
 
-static void apply_stripes(worker *w)
+static void apply_parts(worker *w)
 {
     engine *e = w->e;
+    int from, to;
     for (int64_t i; (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
-        const stripe *t = &e->stripe[i];
-        memcpy(w->dw + t->at, e->gradient + t->at, t->size * sizeof(float));
-        w->version[i] = stripe_version(&w->to->state[i]);
-        publish_stripe(w, (int)i);
+        stripes_of_part(e, (int)i, &from, &to);
+        for (int k = from; k < to; k++) {
+            memcpy(w->dw + e->stripe[k].at, e->gradient + e->stripe[k].at, e->stripe[k].size * sizeof(float));
+            w->version[k] = stripe_version(&w->to->state[k]);
+        }
+        publish_part(w, (int)i);
     }
 }
 
@@ -665,7 +761,7 @@ static void work(engine *e, int id)
     } else if (e->phase == LANE_GRADIENTS)
         form_lanes(w);
     else if (e->phase == APPLY)
-        apply_stripes(w);
+        apply_parts(w);
     else
         while (pick_step(w, &begin, &end)) {
             w->scale = 1.f / (float)(end - begin);
@@ -695,6 +791,7 @@ static void merge(tally *to, const tally *from)
     to->images += from->images;
     to->errors += from->errors;
     to->loss += from->loss;
+    to->lock_failures += from->lock_failures;
     to->give_ways += from->give_ways;
     to->passing += from->passing;
     to->waiting += from->waiting;
@@ -811,7 +908,7 @@ int engine_apply(engine *e, const float *gradient, float lr)
 {
     static const images none;
     e->gradient = gradient;
-    const int status = engine_run(e, APPLY, &none, 0, e->shared.n_stripes, lr, NULL);
+    const int status = engine_run(e, APPLY, &none, 0, n_parts(e), lr, NULL);
     return status == STOPPED ? DONE : status;
 }
 
@@ -839,12 +936,15 @@ engine *engine_new(const engine_parts *q)
     e->chunk = q->batch < MAX_CHUNK ? q->batch : MAX_CHUNK;
     if (q->strategy_options)
         memcpy(e->option, q->strategy_options, sizeof e->option);
+    e->bounded = q->bounded;
+    e->max_staleness = q->max_staleness;
+    e->flight = calloc((size_t)q->n_workers, sizeof *e->flight);
     if (q->rule_options)
         memcpy(e->step.option, q->rule_options, sizeof e->step.option);
     e->worker = calloc((size_t)q->n_workers, sizeof *e->worker);
     if (q->cpus && (e->cpu = malloc((size_t)q->n_workers * sizeof *e->cpu)))
         memcpy(e->cpu, q->cpus, (size_t)q->n_workers * sizeof *e->cpu);
-    if (!e->worker || (q->cpus && !e->cpu) ||
+    if (!e->worker || !e->flight || (q->cpus && !e->cpu) ||
         cut_stripes(e, q->weights, q->moment, round_up(q->stripe_bytes / sizeof(float), LANES)) ||
         (q->how->open && q->how->open(e))) {
         engine_free(e);
@@ -867,6 +967,7 @@ void engine_free(engine *e)
     free(e->worker);
     trace_free(e->trace);
     free(e->cpu);
+    free(e->flight);
     free(e->stripe);
     free(e->layer);
     free(e->shared.state);

@@ -27,7 +27,8 @@ typedef struct {
 typedef struct {
     int64_t images, errors;
     double loss;
-    int64_t updates, lock_failures, staleness_sum, staleness_max; /* of all layers; in workers 0 */
+    int64_t updates, lock_failures, staleness_sum, staleness_max; /* of all layers; in workers 0, but for
+                                                                     locks that belong to no layer */
     int64_t give_ways;     /* times a worker gave its core away while settling */
     int64_t begin, end;    /* of the worker's part in the phase */
     int64_t passing;       /* within passes through the network, waiting left out */
@@ -80,8 +81,10 @@ enum { MAX_STRATEGY_OPTIONS = 8 };
  * given a worker run in its thread, only in training phases; [from, to) are the stripes of the layer at `node`. */
 typedef struct {
     const char *name;
-    int single; /* only one worker makes sense */
-    int late;   /* it publishes after layer_done has returned, so every gradient must be written down in worker.dw */
+    int single;   /* only one worker makes sense */
+    int unlocked; /* several workers may publish a stripe at once */
+    int late;     /* it publishes after layer_done has returned, so every gradient must be written down in worker.dw */
+    int bounds;   /* it calls bound_layer or bound_copy itself; else the engine does after every step_done */
     /* Makes and frees engine.sync. `open` returns 0, or -1 when out of memory. */
     int (*open)(struct engine *e);
     void (*close)(struct engine *e);
@@ -122,6 +125,7 @@ typedef struct engine {
     stripe *stripe;
     void *sync; /* the strategy's own */
     double option[MAX_STRATEGY_OPTIONS]; /* meaning: the strategy's own, in the order of chaos/sync/ */
+    int instant; /* set by `open`: backward passes add to the shared weights as they go; only for plain rules */
     int n_workers, batch, chunk;
     struct trace *trace; /* NULL: none */
     int *cpu; /* per worker: where it runs; NULL: wherever the system likes */
@@ -131,6 +135,7 @@ typedef struct engine {
     images data;
     int64_t end;
     update_step step;
+    const float *step_scale; /* NULL, or STALENESS_BINS factors of the learning rate, by the staleness of an update */
     float *out; /* FORWARD: the outputs, (images, k); LANE_GRADIENTS: they, (lanes here, weights) */
     struct {
         int64_t begin, end; /* LANE_GRADIENTS: the whole step's images */
@@ -141,6 +146,13 @@ typedef struct engine {
     _Alignas(128) int32_t stop;
     int32_t failure;
     int64_t failed_at; /* the image; NOT_PINNED: the worker */
+    /* of the bound on staleness */
+    int bounded;
+    int64_t max_staleness;
+    _Alignas(128) int32_t gate; /* a lock; it guards the rest */
+    int under_way;              /* steps */
+    int64_t begun;              /* steps, ever */
+    struct flight *flight;      /* per worker */
     _Alignas(128) int32_t arrived; /* at the meeting under way */
     _Alignas(128) int32_t meeting; /* its number */
     tally total;
@@ -163,6 +175,8 @@ typedef struct {
     const double *strategy_options;
     const update_kind *rule;
     const double *rule_options;
+    int bounded; /* no update is more than max_staleness updates of its stripe late */
+    int64_t max_staleness;
     const loss_kind *loss;
 } engine_parts;
 
@@ -191,6 +205,26 @@ size_t engine_worker_bytes(const engine *e);
 
 /* ---- for strategies ---- */
 
+/* The stripes of the layer at `node`: [*from, *to). */
+void stripes_of(const engine *e, int node, int *from, int *to);
+/* Whether the update rule's options ask for clipped gradients; for weights of bounded norm. */
+int clips_gradients(const engine *e);
+int bounds_weights(const engine *e);
+/* Clips the gradient of a layer, in dw (as long as the weights), if they do. The engine has done so before layer_done; this
+ * is for gradients that a strategy forms from others. */
+void condition_gradient(const engine *e, int node, float *dw);
+/* The parts of the weights that workers may update at the same time: stripes; layers where the update rule's options look at
+ * whole ones. */
+int n_parts(const engine *e);
+void stripes_of_part(const engine *e, int part, int *from, int *to);
+/* Publishes a part of w->dw that a strategy has formed, clipped and bounded as asked for; w->version is the strategy's. The
+ * caller is alone with this part. */
+void publish_part(worker *w, int part);
+/* Max-norm: scales down what is past the bound in w->to, holding one stripe at a time. */
+void bound_layer(worker *w, int node);
+/* The same in a vector that nobody else touches. */
+void bound_copy(worker *w, int node, float *weights);
+
 /* Into how many lanes a step of `batch` images is cut where `wanted` are asked for; 0: one per LANE_IMAGES images, at most
  * MAX_LANES. */
 enum { LANE_IMAGES = 4, MAX_LANES = 64 };
@@ -216,6 +250,8 @@ void replica_free(shared_weights *s);
 /* Publishes one stripe of the worker's gradient; the caller holds it or is alone. Within layer_done only for stripes of
  * that layer: worker.unwritten is about it. */
 void publish_stripe(worker *w, int stripe);
+/* The learning rate of an update of that staleness. */
+float step_rate(const engine *e, uint32_t stale);
 /* Ends the phase for everyone: NO_MEMORY and the like. */
 void fail(engine *e, int why, int64_t at);
 /* Counts an update of a stripe that others have updated `stale` times since its weights were read. */
@@ -230,6 +266,8 @@ void wait_ends(worker *w);
 /* Waiting: a moment; or as long as it takes another thread to get this core. */
 void wait_briefly(void);
 void wait_for_core(void);
+/* One of the two: waiting for the round-th time for what takes microseconds, unless its holder has lost its core. */
+void wait_round(int round);
 
 /* ---- the pass in single steps, without the strategy's hooks; for whoever runs workers in an order of its own ---- */
 
@@ -245,8 +283,8 @@ void stripes_of(const engine *e, int node, int *from, int *to);
 void load_chunk(worker *w, int64_t at, int n);
 /* One node forward; `note_versions`: its stripes' versions become `seen`. */
 void forward_node(worker *w, int node, int n, int note_versions);
-/* Loss of the chunk, counted; writes the output's delta when `scale` is not 0; -1 when it is not finite. */
-int lose(worker *w, int n, float scale);
+/* Loss of the chunk, counted; writes the output's delta where the phase learns; -1 when it is not finite. */
+int lose(worker *w, int n, int learns);
 /* Whether backward passes the node. */
 int learns_node(const engine *e, int node);
 /* One node backward, from the last to the first that learns; first, last: chunk of the step. Within a step the gradient of

@@ -323,6 +323,7 @@ static void go_back(replay *r, worker *w, const walk *v)
     w->dw = own;
     if (last && w->hooks) {
         int from, to;
+        condition_gradient(e, node, w->dw);
         stripes_of(e, node, &from, &to);
         memcpy(w->version + from, w->seen + from, (size_t)(to - from) * sizeof *w->version);
     }
@@ -377,7 +378,7 @@ static int perform(replay *r, event ev)
     case EVENT_FORWARD: {
         const int last = before.next == r->n_forth - 1;
         go_forth(r, w, v, what, last ? e->p->n_nodes : r->forth[before.next + 1]);
-        if (last && lose(w, is_last(r, v) ? (int)(v->end - v->at) : e->chunk, w->scale)) {
+        if (last && lose(w, is_last(r, v) ? (int)(v->end - v->at) : e->chunk, 1)) {
             e->failed_at = v->at;
             return DIVERGED;
         }

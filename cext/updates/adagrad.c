@@ -1,4 +1,5 @@
-/* AdaGrad: s <- s + dw^2; w <- w - lr / (1 + (t - 1) * lr_decay) * dw / (sqrt(s) + eps). Body: included by cext/isa/ only. */
+/* AdaGrad: s <- s + dw^2; w <- w - lr / (1 + (t - 1) * lr_decay) * dw / (sqrt(s) + eps).
+ * Body: included by cext/isa/ only. */
 
 enum { ADAGRAD_LR_DECAY = RULE_OWN, ADAGRAD_INITIAL /* chaos/updates fills the moment with it */, ADAGRAD_EPS };
 

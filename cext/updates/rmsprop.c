@@ -19,7 +19,7 @@ KERNEL void rmsprop_apply(size_t n, float *restrict w, const float *restrict dw,
         if (centered) {
             const vec m = vload(mean + i), next = m + take * (g - m);
             vstore(mean + i, next);
-            v = vmax(v - next * next, vset(0)); /* a mean of squares is no less than the square of the mean, but for rounding */
+            v = vmax(v - next * next, vset(0)); /* less than 0 by rounding only */
         }
         const vec root = vsqrt(v) + eps;
         if (gathers) {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,12 +25,13 @@ from ..errors import CheckpointError
 from ..formats.atomic import write_atomically
 from ..models import MODELS
 from ..network import Network
+from ..sync import STRATEGIES
 from .machine import Machine
 from .model import Figures, fit_transfer
 
-STRIPE = 16384  # bytes, the engine's default
 COPIED = 1 << 26  # bytes, more than a worker's share of any cache
 KINDS = ("within_domain_ns", "across_domains_ns", "across_sockets_ns")
+CHECK = {"workers", "us_per_image", "us_per_image_min", "us_per_image_max", "load_average", "date"}
 FORMAT = 1
 
 
@@ -57,6 +59,10 @@ class Calibration:
                     "cpu": topology["cpu"], "logical_cpus": topology["logical_cpus"], "cores": self.cores}
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:16]
         self.path = Path(cache_folder()).parent / "perfmodel" / f"{self.isa}-{digest}.json"
+        self.forget()
+
+    def forget(self):
+        """Takes nothing for known; the file stays until something is measured."""
         self.found = {"key": self.key, "machine": None, "networks": {}}
 
     def load(self):
@@ -70,6 +76,9 @@ class Calibration:
             for network in found["networks"].values():
                 for entry in network["batches"].values():
                     Figures(**entry["figures"])
+                    for row in entry["check"] or []:
+                        if row.keys() != CHECK or not 0 < row["us_per_image"] < math.inf:
+                            raise ValueError(f"a measurement is {row}")
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -164,9 +173,8 @@ class Calibration:
             pair = next(iter(_pairs(self.cores).values())) if self.cores > 1 else None
             cases = [{"model": model, "workers": count, "batch_size": batch_size, "isa": self.isa,
                       "cpus": pair if count == 2 else None} for count in counts]
-            entry["check"] = [{**{key: found[key] for key in ("workers", "us_per_image", "us_per_image_min",
-                                                              "us_per_image_max")},
-                               "load_average": found["machine"]["load_average"], "date": _now()}
+            entry["check"] = [{"load_average": found["machine"]["load_average"], "date": _now()}
+                              | {key: found[key] for key in CHECK & found.keys()}
                               for found in bench.throughputs(cases, self.seconds, self.repeats)]
             self.save()
         return entry["check"]
@@ -187,12 +195,13 @@ def _figures(found, name, model):
     totals, size = found["totals"], found["batch_size"]
     evaluation = [e for e in found["evaluation"] if e["images_together"] <= size][-1]
     engine = _core.Engine(net.plan, net.weights, strategy="chaos", batch_size=size)
+    stripe = STRATEGIES["chaos"].resolve({})["stripe_bytes"]
     blocks = [4 * net.plan.block(i)[1] for i in range(1, len(net.nodes()))]
     return Figures(
         name=name, batch_size=size, forward=totals["forward"], publication=totals["update"],
         backward=totals["weight_gradient"] + totals["data_gradient"], elsewhere=found["training"]["us_per_image_elsewhere"],
         evaluation=evaluation["us_per_image"], gflops=found["peak_gflops"],
-        stripes=tuple(min(STRIPE, block - at) for block in blocks for at in range(0, block, STRIPE)),
+        stripes=tuple(min(stripe, block - at) for block in blocks for at in range(0, block, stripe)),
         worker_bytes=engine.worker_bytes, image_bytes=int(np.prod(net.input_shape)))
 
 

@@ -65,14 +65,16 @@ def estimate(model, workers=None, machine="host", images=IMAGES, test_images=TES
             raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
     target = None if machine == "host" else read_machine(machine)
     calibration = calibration or Calibration()
-    if not calibrate:
+    if calibrate:
+        calibration.forget()
+    else:
         calibration.load()
     # The network first: calibrating the machine measures the paper's three, one of which it may be.
     figures = calibration.figures(model, batch_size)
     host = calibration.host()
     checks = calibration.check(model, batch_size)
     target = target or host
-    workers = default_workers(target) if workers is None else list(dict.fromkeys(workers))
+    workers = list(dict.fromkeys(workers or default_workers(target)))
     points = [predict(figures, target, count, images, test_images, epochs, validate) for count in workers]
     errors = [_error(figures, host, found) for found in checks]
     return {"model": figures.name, "batch_size": batch_size, "isa": calibration.isa, "images": images,

@@ -10,6 +10,8 @@ from .structure import Bars, Heading, Line, Paragraph, Plot, Report, Table
 
 TAIL = 0.005  # share of the updates that the last bar of a histogram may hold
 MOST_BARS = 40
+COUNTED = {"updates": "updates", "lock_failures": "found busy", "pending_seconds": "postponed for, s",
+           "lost_estimate": "lost at most"}
 PHASES = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -66,7 +68,7 @@ def run_report(records, name, config=None):
         *_over_epochs(records, "Loss", "mean loss per image", {f"{phase}_loss": name for phase, name in PHASES.items()}),
         *_over_epochs(records, "Error", "misclassified, %", {f"{phase}_error": name for phase, name in PHASES.items()}, 100),
         *_over_epochs(records, "Speed of the training phase", "images per second", {"images_per_second": "training"}),
-        *_time_split(records), *_staleness(records), *_layers(records),
+        *_time_split(records), *_workers(last), *_staleness(records), *_layers(records),
         Heading("Epochs"), Table(list(columns.values()), [[record.get(key) for key in columns] for record in records]))
     report.data["last"] = {key: last.get(key) for key in columns}
     return report
@@ -84,6 +86,14 @@ def _time_split(records):
     phases = list(dict.fromkeys(phase for split in splits for phase in split))
     bars = [Bars(phase, _epochs(records), [100 * split.get(phase, 0) for split in splits]) for phase in phases]
     return [Plot("Where the time went", "epoch", "share of the time, %", bars)] if bars else []
+
+
+def _workers(last):
+    images = last.get("worker_images") or []
+    if len(images) < 2:
+        return []
+    return [Plot(f"Images of each worker in epoch {last['epoch']}", "worker", "images",
+                 [Bars("images", list(range(1, len(images) + 1)), images)])]
 
 
 def _staleness(records):
@@ -136,10 +146,13 @@ def _layers(records):
     if not lines:
         return []
     keys = ("mean", "p50", "p99", "max")
+    last = {name: parts[-1].get(name) or {} for name in names}
+    counted = {key: title for key, title in COUNTED.items() if any(key in layer for layer in last.values())}
     return [Heading("Staleness by layer", 3),
             Plot("Staleness by layer", "epoch", "mean staleness", lines),
-            Table(["layer", *keys], [[name, *(of(parts[-1], name, key) for key in keys)] for name in names],
-                  f"Epoch {records[-1]['epoch']}")]
+            Table(["layer", *keys, *counted.values()],
+                  [[name, *(of(last, name, key) for key in keys), *(layer.get(key) for key in counted)]
+                   for name, layer in last.items()], f"Epoch {records[-1]['epoch']}")]
 
 
 def _epochs(records):

@@ -14,7 +14,7 @@ from ..errors import TraceError
 from ..formats.trace import TraceReader, TraceWriter, digest
 from ..network import Network
 from ..options import check_number
-from .clock import BLOCK
+from .clock import BLOCK, check_rule
 
 TRACEABLE = ("sequential", "chaos")  # they update a stripe only while they hold it, or alone
 _SETTINGS = ("strategy", "strategy_options", "update", "update_options", "lr", "lr_decay", "lr_schedule", "schedule_options",
@@ -57,6 +57,7 @@ class Traced(trainer.Threads):
             raise ValueError(f"strategy {job.strategy!r} cannot be traced; these can: {', '.join(TRACEABLE)}")
         if job.link.size > 1:
             raise ValueError(f"a job of {job.link.size} processes cannot be traced; only one process can")
+        check_rule(job.strategy, job.identity["update_options"], "traced")
         job.engine.trace()
         return job.engine
 
@@ -172,7 +173,7 @@ def _run(path, job, phase, events):
                                 for name in ("epoch", "begin", "images"))
         end = None if phase["status"] == "diverged" else begin + images
         result = job.engine.run("train", **job.train_images, labels=job.train_labels, order=job.order(epoch), begin=begin, end=end,
-                                lr=job.rate(epoch), events=(block[at:at + BLOCK] for block in events
+                                lr=job.rate(epoch), step_scale=job.step_scale(), events=(block[at:at + BLOCK] for block in events
                                                             for at in range(0, len(block), BLOCK)))
     except TraceError:
         raise
@@ -181,6 +182,7 @@ def _run(path, job, phase, events):
             raise TraceError(f"{path}: damaged: {error}") from None
         return {"epoch": phase["epoch"], "images": 0, "train_loss": None, "train_error": None, "events": phase["events"],
                 "status": "diverged", "weights": None}
+    job.history.append({"staleness": {"histogram": result["staleness"]}})
     n = max(result["images"], 1)
     return {"epoch": epoch, "images": result["images"], "train_loss": result["loss"] / n, "train_error": result["errors"] / n,
             "events": phase["events"], "status": phase["status"], "weights": None}

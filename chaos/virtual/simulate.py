@@ -55,7 +55,7 @@ class Virtual(trainer.Threads):
     def start(self, job):
         if job.link.size > 1:
             raise ValueError(f"a job of {job.link.size} processes cannot be simulated; only one process can")
-        check_strategy(job.strategy, job.identity["strategy_options"])
+        check_strategy(job.strategy, job.identity["strategy_options"], job.identity["update_options"])
         self.times = self.times or nominal(job.net)
         self._order(job, 0)  # which checks everything
         # one thread: whatever is added up over images is added up in the same order every time

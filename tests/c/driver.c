@@ -279,14 +279,39 @@ static void data_free(data d)
 
 /* ---- one engine, one phase ---- */
 
+/* Strategies with some of their options. What is not said here is not checked. */
+typedef struct {
+    const char *name;
+    int exact, sequential; /* no update is lost; one worker is sequential, bit for bit */
+    int bounded, max_staleness;
+    double option[MAX_STRATEGY_OPTIONS];
+} variant;
+
 enum { SEQUENTIAL, CHAOS };
+static const variant variants[] = {
+    {"sequential", 1, 1, 0, 0, {0}},
+    {"chaos", 1, 1, 0, 0, {0}},
+    {"chaos", 1, 1, 1, 2, {1}},
+    {"hogwild", 0, 1, 0, 0, {0}},
+    {"hogwild", 0, 0, 0, 0, {1}},
+    {"locked", 1, 1, 0, 0, {0}},
+    {"locked", 1, 1, 1, 0, {0}},
+};
+enum { VARIANTS = sizeof variants / sizeof *variants };
 enum { CROSS_ENTROPY, MSE, SCORE };
 
-static engine *engine_for(const plan *p, float *w, int workers, int batch, size_t stripe_bytes, int strategy, int loss)
+static engine *engine_for(const plan *p, float *w, int workers, int batch, size_t stripe_bytes, int v, int loss)
 {
+    int s = 0;
+    while (strategy_at(s) && strcmp(strategy_at(s)->name, variants[v].name))
+        s++;
+    if (!strategy_at(s))
+        abort();
     engine *e = engine_new(&(engine_parts){.p = p, .weights = w, .n_workers = workers, .batch = batch,
-                                           .stripe_bytes = stripe_bytes, .how = strategy_at(strategy),
-                                           .rule = p->isa->updates[0], .loss = p->isa->losses[loss]});
+                                           .stripe_bytes = stripe_bytes, .how = strategy_at(s),
+                                           .strategy_options = variants[v].option, .bounded = variants[v].bounded,
+                                           .max_staleness = variants[v].max_staleness, .rule = p->isa->updates[0],
+                                           .loss = p->isa->losses[loss]});
     if (!e)
         abort();
     return e;
@@ -299,6 +324,14 @@ static int64_t live_stripes(const engine *e)
     for (int k = 0; k < e->shared.n_stripes; k++)
         n += e->p->node[e->stripe[k].node].n_deltas > 0;
     return n;
+}
+
+static int strategy_named(const char *name)
+{
+    for (int i = 0; strategy_at(i); i++)
+        if (!strcmp(strategy_at(i)->name, name))
+            return i;
+    abort();
 }
 
 /* Runs a phase to its end and checks what is counted. */
@@ -319,6 +352,8 @@ static void run(engine *e, enum phase phase, const images *view, int n, float lr
     expect(counted == t->updates, "staleness of %lld in %lld updates", (long long)counted, (long long)t->updates);
     if (e->n_workers == 1)
         expect(!t->staleness_sum && !t->lock_failures, "one worker met another");
+    if (e->bounded)
+        expect(t->staleness_max <= e->max_staleness, "staleness %lld", (long long)t->staleness_max);
     lock_failures += t->lock_failures;
     late += t->updates;
     for (int l = 0; l < e->n_layers; l++)
@@ -468,12 +503,14 @@ static void check_network(plan *p, const char *name, int n, results *first)
         run(e, TRAIN, &d.view, n, 0.002f, NULL);
         engine_free(e);
         only_parameters(alone, node_at, size, "trained weights");
-        for (int t = 0; t < 4; t++) {
+        for (int i = 0; i < VARIANTS + 2; i++) { /* chaos with every team, the others alone with one of the batches */
+            const int v = i < 4 ? CHAOS : i - 2, t = i < 4 ? i : (v + b) % 3 == 0 ? 0 : 1 + below(3);
             float *w = copy(w0, size);
-            e = engine_for(p, w, teams[t], batches[b], stripes[below(3)], CHAOS, CROSS_ENTROPY);
+            e = engine_for(p, w, teams[t], batches[b], stripes[below(3)], v, CROSS_ENTROPY);
             run(e, TRAIN, &d.view, n, 0.002f, NULL);
             if (teams[t] == 1)
-                expect(!memcmp(w, alone, size * sizeof *w), "one worker is not sequential");
+                expect(!variants[v].sequential || !memcmp(w, alone, size * sizeof *w), "%s: one worker is not sequential",
+                       variants[v].name);
             else
                 run(e, TRAIN, &d.view, n, 0.002f, NULL);
             only_parameters(w, node_at, size, "weights trained by several");
@@ -513,7 +550,7 @@ static void check_everywhere(plan *(*make)(const instruction_set *), const char 
 /* ---- what is known to the last bit ---- */
 
 /* One linear layer with whole-numbered images and the score loss: the weights after any number of updates in any order. */
-static void check_conservation(const instruction_set *isa, int workers, int batch)
+static void check_conservation(const instruction_set *isa, int workers, int batch, int v)
 {
     enum { IN = 37, OUT = 21, N = 400 };
     plan *p = begin(isa, IN, 1, 1);
@@ -530,7 +567,7 @@ static void check_conservation(const instruction_set *isa, int workers, int batc
             want[j][labels[i]] += x[i * IN + j] = (float)(below(7) - 3);
     }
     const images view = {NULL, x, labels, NULL};
-    engine *e = engine_for(p, w, workers, batch, 64, workers == 1 ? SEQUENTIAL : CHAOS, SCORE);
+    engine *e = engine_for(p, w, workers, batch, 64, v, SCORE);
     const int epochs = 3;
     for (int i = 0; i < epochs; i++)
         run(e, TRAIN, &view, N, (float)batch, NULL);
@@ -538,14 +575,54 @@ static void check_conservation(const instruction_set *isa, int workers, int batc
     for (int o = 0; o < OUT; o++)
         for (int j = 0; j <= IN; j++) {
             const ptrdiff_t at = n->kind->locate(&n->g, j == IN, j == IN ? o : o * IN + j);
-            expect((double)w[at] == epochs * want[j][o], "%d workers, batch %d: weight %d of %d is %g, not %g", workers, batch, j, o,
-                   (double)w[at], epochs * want[j][o]);
+            expect(!variants[v].exact || (double)w[at] == epochs * want[j][o],
+                   "%s, %d workers, batch %d: weight %d of %d is %g, not %g", variants[v].name, workers, batch, j, o, (double)w[at],
+                   epochs * want[j][o]);
         }
     engine_free(e);
     plan_free(p);
     free(x);
     free(w);
     free(labels);
+}
+
+/* Every rule with every option: state and weights stay finite, the padding zero. */
+static void check_rules(const instruction_set *isa, const strategy *how, int workers, int batch)
+{
+    plan *p = separable(isa);
+    describe(p, how->name);
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w0 = weights_of(p, node_at), *zeros = copy(w0, p->weight_size);
+    memset(zeros, 0, p->weight_size * sizeof *zeros);
+    data d = data_for(p, 24, 1);
+    double option[MAX_RULE_OPTIONS];
+    for (int i = 0; i < MAX_RULE_OPTIONS; i++)
+        option[i] = i < RULE_OWN ? 0.01 : 0.5;
+    option[RULE_MAX_NORM] = 0.3;
+    for (const update_kind *const *rule = isa->updates; *rule; rule++) {
+        engine_parts parts = {.p = p, .weights = copy(w0, p->weight_size), .n_workers = workers, .batch = batch,
+                              .stripe_bytes = 256, .how = how, .rule = *rule,
+                              .rule_options = option, .loss = isa->losses[CROSS_ENTROPY]};
+        for (int i = 0; i < (*rule)->n_moments; i++)
+            parts.moment[i] = copy(zeros, p->weight_size);
+        engine *e = engine_new(&parts);
+        if (!e)
+            abort();
+        for (int epoch = 0; epoch < 2; epoch++)
+            run(e, TRAIN, &d.view, d.n, 0.01f, NULL);
+        only_parameters(parts.weights, node_at, p->weight_size, (*rule)->name);
+        for (int i = 0; i < (*rule)->n_moments; i++) {
+            only_parameters(parts.moment[i], node_at, p->weight_size, (*rule)->name);
+            free(parts.moment[i]);
+        }
+        engine_free(e);
+        free(parts.weights);
+    }
+    data_free(d);
+    free(zeros);
+    free(w0);
+    free(node_at);
+    plan_free(p);
 }
 
 /* ---- other threads ---- */
@@ -560,7 +637,7 @@ static void *stopper(void *arg)
 }
 
 /* Whoever stops a phase gets all images before its position trained, and none behind. Run twice: from where it stopped. */
-static void check_stop(const instruction_set *isa, int workers, int batch, enum phase phase)
+static void check_stop(const instruction_set *isa, int workers, int batch, int v, enum phase phase)
 {
     plan *p = digits(isa);
     describe(p, "stop");
@@ -573,7 +650,7 @@ static void check_stop(const instruction_set *isa, int workers, int batch, enum 
         order[i] = below(d.n - d.n / 4);
     images view = d.view;
     view.order = order;
-    engine *e = engine_for(p, w, workers, batch, 256, workers == 1 ? SEQUENTIAL : CHAOS, CROSS_ENTROPY);
+    engine *e = engine_for(p, w, workers, batch, 256, v, CROSS_ENTROPY);
     int64_t begin = 0;
     for (int round = 0; round < 2; round++) {
         pthread_t thread;
@@ -583,7 +660,8 @@ static void check_stop(const instruction_set *isa, int workers, int batch, enum 
         pthread_join(thread, NULL);
         const int64_t at = engine_position(e);
         n_phases++;
-        expect(status == STOPPED && at < N, "%d workers, batch %d: status %d at %lld", workers, batch, status, (long long)at);
+        expect(status == STOPPED && at < N, "%s, %d workers, batch %d: status %d at %lld", variants[v].name, workers, batch, status,
+               (long long)at);
         expect(e->total.images == at - begin, "%lld images on the way from %lld to %lld", (long long)e->total.images,
                (long long)begin, (long long)at);
         expect(e->total.updates == (phase == TRAIN ? (at - begin) / batch * live_stripes(e) : 0), "%lld updates",
@@ -601,7 +679,7 @@ static void check_stop(const instruction_set *isa, int workers, int batch, enum 
 }
 
 /* One image of no number: the phase ends there, the weights stay finite. */
-static void check_divergence(const instruction_set *isa, enum phase phase)
+static void check_divergence(const instruction_set *isa, int v, enum phase phase)
 {
     plan *p = digits(isa);
     describe(p, "divergence");
@@ -610,7 +688,7 @@ static void check_divergence(const instruction_set *isa, enum phase phase)
     data d = data_for(p, 200, 0);
     const size_t size = shape_size(p->node[0].g.out);
     ((float *)d.view.floats)[(size_t)d.view.order[77] * size + 3] = NAN;
-    engine *e = engine_for(p, w, 4, 1, 256, CHAOS, CROSS_ENTROPY);
+    engine *e = engine_for(p, w, 4, 1, 256, v, CROSS_ENTROPY);
     const int status = engine_run(e, phase, &d.view, 0, 200, 1e-3f, NULL);
     n_phases++;
     expect(status == DIVERGED && d.view.order[e->failed_at] == d.view.order[77], "status %d at %lld", status,
@@ -705,6 +783,76 @@ static void check_pinning(const instruction_set *isa)
     plan_free(p);
 }
 
+/* Strategies whose workers meet or take turns: the same bits twice, and for any number of workers where promised. */
+static void check_meetings(plan *p, const char *net, const char *name, int n, int batch, int any_workers)
+{
+    describe(p, net);
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w0 = weights_of(p, node_at), *first = NULL;
+    data d = data_for(p, n, 0);
+    for (int workers = 1; workers <= 8; workers += workers / 2 + 1) {
+        for (int twice = 0; twice < 2; twice++) {
+            float *w = copy(w0, p->weight_size);
+            engine *e = engine_for(p, w, workers, batch, 256, strategy_named(name), CROSS_ENTROPY);
+            run(e, TRAIN, &d.view, n, 0.01f, NULL);
+            run(e, TRAIN, &d.view, n, 0.01f, NULL);
+            engine_stop(e);
+            expect(engine_run(e, TRAIN, &d.view, 0, n, 0.01f, NULL) == STOPPED && !e->total.images, "trains after a stop");
+            engine_clear(e);
+            only_parameters(w, node_at, p->weight_size, name);
+            if (first)
+                expect(!memcmp(w, first, p->weight_size * sizeof *w), "%s: other bits with %d workers, batch %d", name, workers,
+                       batch);
+            else
+                first = copy(w, p->weight_size);
+            float *pixel = (float *)d.view.floats, was = *pixel;
+            *pixel = NAN;
+            expect(engine_run(e, TRAIN, &d.view, 0, n, 0.01f, NULL) == DIVERGED, "%s: not a number is trained on", name);
+            *pixel = was;
+            engine_free(e);
+            free(w);
+        }
+        if (!any_workers)
+            free(first), first = NULL;
+    }
+    free(first);
+    data_free(d);
+    free(w0);
+    free(node_at);
+    plan_free(p);
+}
+
+/* Lanes formed piece by piece and applied are the synchronous strategy's step. */
+static void check_lanes(const instruction_set *isa)
+{
+    enum { N = 21, LANES_HERE = 6 };
+    plan *p = branches(isa);
+    describe(p, "lanes");
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w0 = weights_of(p, node_at), *want = copy(w0, p->weight_size), *w = copy(w0, p->weight_size);
+    float *rows = aligned_alloc(64, LANES_HERE * p->weight_size * sizeof *rows);
+    memset(rows, 0, LANES_HERE * p->weight_size * sizeof *rows);
+    data d = data_for(p, N, 0);
+    engine *e = engine_for(p, want, 2, N, 256, strategy_named("synchronous"), CROSS_ENTROPY);
+    run(e, TRAIN, &d.view, N, 0.01f, NULL);
+    engine_free(e);
+    e = engine_for(p, w, 3, N, 256, strategy_named("synchronous"), CROSS_ENTROPY);
+    for (int first = 0; first < LANES_HERE; first += 2)
+        expect(engine_lanes(e, &d.view, 0, N, LANES_HERE, first, 2, rows + (size_t)first * p->weight_size) == DONE, "lane %d", first);
+    for (int j = 1; j < LANES_HERE; j++)
+        isa->add(p->weight_size, rows, rows + (size_t)j * p->weight_size);
+    expect(engine_apply(e, rows, 0.01f) == DONE, "not applied");
+    expect(!memcmp(w, want, p->weight_size * sizeof *w), "the lanes' sum is another step");
+    engine_free(e);
+    data_free(d);
+    free(rows);
+    free(w);
+    free(want);
+    free(w0);
+    free(node_at);
+    plan_free(p);
+}
+
 /* For engine_time, which calls layers by itself. */
 static void check_times(const instruction_set *isa)
 {
@@ -759,17 +907,32 @@ int main(int n, char **argument)
     for (int i = 0; (isa = supported_isa(i)); i++) {
         seed = 4;
         for (int workers = 1; workers <= 8; workers *= 2) {
-            for (int batch = 1; batch <= 16; batch *= 4)
-                check_conservation(isa, workers, batch);
-            check_stop(isa, workers, 1, TRAIN);
-            check_stop(isa, workers, 3, TRAIN);
-            check_stop(isa, workers, 1, TEST);
+            for (int v = workers == 1 ? SEQUENTIAL : CHAOS; v < VARIANTS; v++) {
+                for (int batch = 1; batch <= 16; batch *= 4)
+                    check_conservation(isa, workers, batch, v);
+                check_stop(isa, workers, v % 2 ? 1 : 3, v, TRAIN);
+            }
+            check_stop(isa, workers, 3, workers == 1 ? SEQUENTIAL : CHAOS, TRAIN);
+            check_stop(isa, workers, 1, workers == 1 ? SEQUENTIAL : CHAOS, TEST);
+            for (int s = 0; strategy_at(s); s++)
+                if (workers < 8 && (workers == 1 || !strategy_at(s)->single)) {
+                    check_rules(isa, strategy_at(s), workers, 1);
+                    check_rules(isa, strategy_at(s), workers, 5);
+                }
         }
-        check_divergence(isa, TRAIN);
-        check_divergence(isa, TEST);
+        for (int v = CHAOS; v < VARIANTS; v++)
+            check_divergence(isa, v, TRAIN);
+        check_divergence(isa, CHAOS, TEST);
         check_engines_at_once(isa);
         check_pinning(isa);
         check_times(isa);
+        static const char *const meeting[] = {"synchronous", "averaging", "delayed"};
+        for (int k = 0; k < 3; k++)
+            for (int batch = 1; batch <= 13; batch += 6) {
+                check_meetings(digits(isa), "meetings, digits", meeting[k], 41, batch, k == 0);
+                check_meetings(branches(isa), "meetings, branches", meeting[k], 41, batch, k == 0);
+            }
+        check_lanes(isa);
     }
     for (int i = 0; (isa = supported_isa(i)); i++)
         printf("%s%s", i ? ", " : "", isa->name);
