@@ -476,7 +476,8 @@ class Job:
             "workers": sum(one["workers"] for one in results) if results else self.plan.workers,
             "strategy": self.strategy, "updates": done["updates"], "lock_failures": done["lock_failures"],
             "staleness": _staleness(done), "layers": {name: _layer(counts) for name, counts in done["layers"].items()},
-            "worker_images": done["worker_images"], "time_split": _split(done["time"], evaluating)} | link.report(results) | self.runner.report()
+            "worker_images": done["worker_images"], "time_split": _split(done["time"], evaluating)} \
+            | link.report(results) | self.runner.report()
 
 
 def _merged(results):

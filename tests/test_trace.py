@@ -214,7 +214,8 @@ def test_lies_with_right_checksums_are_found(digits, tmp_path):
     refused(swap, "not possible|not those of the traced run")
     refused(lambda found: found.__delitem__(events), "damaged")
     refused(lambda found: found[0].__setitem__(1, b"{}"), "lacks")
-    refused(lambda found: found[0].__setitem__(1, found[0][1].replace(b'"lr": 0.01', b'"lr": 0.02')), "not those of the traced run")
+    refused(lambda found: found[0].__setitem__(1, found[0][1].replace(b'"lr": 0.01', b'"lr": 0.02')),
+            "not those of the traced run")
     refused(lambda found: found[0].__setitem__(1, found[0][1].replace(b'"conv2d"', b'"conv9d"')), "unknown layer kind")
     refused(lambda found: found[1].__setitem__(1, zlib.compress(bytes(16))), "4 initial weights")
     refused(lambda found: found[tags.index(b"PHAS")].__setitem__(1, b'{"events": 5}'), "damaged")
