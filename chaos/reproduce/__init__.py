@@ -1,5 +1,5 @@
-"""The CHAOS paper's experiments, run again: real workers on the cores that there are, virtual ones beyond, and a report. Above
-chaos.virtual, chaos.perfmodel and chaos.report; for the CLI."""
+"""The CHAOS paper's experiments, run again: real workers on the cores that there are, virtual ones beyond, and a report.
+Above chaos.virtual, chaos.perfmodel and chaos.report; for the CLI."""
 
 from .experiments import MODELS, Experiment, plan, results, run_all
 from .tell import make_report

@@ -182,8 +182,8 @@ def _run(folder, one):
     before, start = _seconds(where), time.perf_counter()
     try:
         run = trainer.train(net, train, test, strategy=strategy, workers=one.workers, epochs=one.epochs, lr=paper.LR,
-                            lr_decay=paper.LR_DECAY, validate=True, seed=one.seed, run_dir=where, resume=True, progress=False,
-                            runner=runner)
+                            lr_decay=paper.LR_DECAY, validate=True, seed=one.seed, run_dir=where, resume=True,
+                            progress=False, runner=runner)
     finally:
         seconds = before + time.perf_counter() - start
         with contextlib.suppress(OSError):  # there is no folder where nothing could be started

@@ -11,7 +11,6 @@ from ..report import Bars, Heading, Line, Paragraph, Plot, Report, Table
 from . import paper
 
 
-
 def make_report(found, quick=False, ours=True):
     """The report about what has been finished.
 
@@ -34,11 +33,13 @@ def make_report(found, quick=False, ours=True):
     here = next((kept["machine"] for kept in found.values()), {})
     report = Report("The CHAOS paper's experiments, run again", data={
         "quick": quick, "paper": {"machine": paper.MACHINE, "marks": paper.MARKS},
-        "experiments": [kept for kept in found.values()]})
+        "experiments": list(found.values())})
     report.add(Paragraph(
         f"Machine: {here.get('cpu', 'unknown')}, {here.get('cores', '?')} cores; chaos {here.get('chaos', '?')} "
-        f"({here.get('commit') or 'no commit'}), {here.get('date', '')[:10]}. Real workers run on its cores; virtual ones are "
-        f"simulated with real arithmetic in the order that a clock invents for the paper's machine, the {paper.MACHINE}: one "
+        f"({here.get('commit') or 'no commit'}), {here.get('date', '')[:10]}. Real workers run on its cores; virtual "
+        "ones are "
+        f"simulated with real arithmetic in the order that a clock invents for the paper's machine, the {paper.MACHINE}: "
+        "one "
         "thread takes as long per image as the papers' model (b) says, its cores share their hardware threads as chaos's "
         "description of it says. Networks, epochs, learning rate 0.001 x 0.9 per epoch, batch size 1 and validation on "
         "the training images are the paper's; activation, initial values and pixel scaling are not known from it."))
@@ -74,7 +75,8 @@ def _headline(found, here, quick):
     ours, (theirs, mark) = found[best]["seconds"] / 3600, paper.LARGE_HOURS[244]
     return [Paragraph(
         f"Large, 15 epochs with the validation pass: {ours:.2f} h with {best.workers} "
-        f"worker{'s' if best.workers != 1 else ''} on {here.get('cpu', 'this machine')}, {theirs:g} h ({mark}) with 244 threads on "
+        f"worker{'s' if best.workers != 1 else ''} on {here.get('cpu', 'this machine')}, {theirs:g} h ({mark}) with 244 "
+        "threads on "
         f"the {paper.MACHINE}: {theirs / ours:.1f} times as fast.")]
 
 
@@ -90,18 +92,22 @@ def _times(model, ones, found, quick):
         speedup = kept["history"][-1]["virtual"]["speedup"] if one.virtual else \
             sum(record["seconds"] for record in base) / training if base else None
         published = paper.speedup(model, one.workers)
-        rows.append([_label(one), training / 3600, speedup, kept["seconds"] / 3600,
-                     theirs and f"{theirs[0]:g} ({theirs[1]})", published and f"{published[0]:g} ({published[1]})"])
-    blocks = [Table(["workers", "training, h", "speed-up", "whole run here, h", "paper, whole run, h", "paper, speed-up"], rows,
-                    "Training on real workers in wall-clock time, on virtual ones in the time of the virtual machine; speed-up "
+        rows.append([_label(one), training, speedup, kept["seconds"],
+                     theirs and f"{theirs[0] * 3600:,.0f} = {theirs[0]:g} h ({theirs[1]})",
+                     published and f"{published[0]:g} ({published[1]})"])
+    columns = ["workers", "training, s", "speed-up", "whole run here, s", "paper, whole run, s", "paper, speed-up"]
+    blocks = [Table(columns, rows,
+                    "Training on real workers in wall-clock time, on virtual ones in the time of the virtual machine; "
+                    "speed-up "
                     "over one worker of its kind. The whole run includes validation, test and, for virtual workers, the "
-                    "simulation.")]
+                    "simulation")]
     virtuals = [one for one in ones if one.virtual]
     if len(virtuals) > 1:
         x = [one.workers for one in virtuals]
         series = [Line("virtual workers", x, [found[one]["history"][-1]["virtual"]["speedup"] for one in virtuals]),
                   Line("ideal", x, x, dashed=True)]
-        points = [(threads, paper.LARGE_HOURS[1][0] / hours) for threads, (hours, _) in paper.LARGE_HOURS.items() if threads > 1]
+        alone = paper.LARGE_HOURS[1][0]
+        points = [(threads, alone / hours) for threads, (hours, _) in paper.LARGE_HOURS.items() if threads > 1]
         if model == "large":
             series.append(Line("paper (derived from its M+ times)", *map(list, zip(*points, strict=True))))
         else:
@@ -123,8 +129,9 @@ def _errors(ones, found):
         rows.append([*row, _relative(kept, base, "validation"), _relative(kept, base, "test")])
     blocks = [Table(["workers", "validation error, %", "images", "to sequential", "test error, %", "images", "to sequential",
                      "cumulative validation loss", "cumulative test loss"], rows,
-                    "Misclassified images after the last epoch. Cumulative loss: summed over epochs, relative to sequential. Runs "
-                    "differ by chance, too: with one seed each, differences of some tenths of a percent mean nothing.")]
+                    "Misclassified images after the last epoch; cumulative loss is summed over epochs, relative to "
+                    "sequential. Runs "
+                    "differ by chance, too: with one seed each, differences of some tenths of a percent mean nothing")]
     epochs = len(found[ones[0]]["history"])
     if epochs > 1:
         for part in ("validation", "test"):
@@ -138,15 +145,17 @@ def _errors(ones, found):
 def _relative(kept, base, part):
     if base is None:
         return None
-    return sum(record[f"{part}_loss"] for record in kept["history"]) / sum(record[f"{part}_loss"] for record in base["history"])
+    ours, theirs = (sum(record[f"{part}_loss"] for record in one["history"]) for one in (kept, base))
+    return ours / theirs
 
 
 def _staleness(ones, found):
     rows = [[_label(one), *(found[one]["history"][-1]["staleness"][key] for key in ("mean", "p50", "p99", "max")),
              found[one]["history"][-1]["lock_failures"] / found[one]["images"]] for one in ones]
     return [Table(["workers", "mean", "median", "99 %", "most", "busy stripes per image"], rows,
-                  "Staleness in the last epoch: updates of the same weights by others between reading and updating them; 511 "
-                  "for the median or 99 % means 511 or more.")]
+                  "Staleness in the last epoch: updates of the same weights by others between reading and updating them; "
+                  "511 "
+                  "for the median or 99 % means 511 or more")]
 
 
 def _layers(model):
@@ -160,8 +169,9 @@ def _layers(model):
     rows.append(["all, and beginning an image", 100 * (sum(times.forward) + times.begin) / total,
                  100 * sum(times.backward) / total, 100 * sum(times.publish) / total])
     return [Table(["layer", "forward, %", "backward, %", "update, %"], rows,
-                  f"Shares of one worker's {total * 1e6:.1f} us per image here, each pass measured by itself. An update that is "
-                  "applied without writing its gradient down counts as update."),
+                  f"Shares of one worker's {total * 1e6:.1f} us per image here, each pass measured by itself; an update "
+                  "that "
+                  "is applied without writing its gradient down counts as update"),
             Plot(f"{model}: time per layer", "layer", "us per image", [
                 Bars(what, names, [1e6 * seconds for seconds in getattr(times, what)])
                 for what in ("forward", "backward", "publish")])]
@@ -176,10 +186,14 @@ def _models(model, ones, found, ours, quick):
     for point in predicted["points"]:
         measured = paper.hours(model, point["threads"])
         a, b = (point[which]["total"] / 3600 for which in "ab")
-        rows.append([point["threads"], a, b, measured and f"{measured[0]:g} ({measured[1]})",
+        rows.append([point["threads"], *(f"{value:.3g} (D{'' if point[which]['sure'] == 'confirmed' else '?'})"
+                                         for which, value in zip("ab", (a, b), strict=True)),
+                     measured and f"{measured[0]:g} ({measured[1]})",
                      measured and 100 * (a / measured[0] - 1), measured and 100 * (b / measured[0] - 1)])
     blocks.append(Table(["threads", "model (a), h", "model (b), h", "measured, h", "(a) off by, %", "(b) off by, %"], rows,
-                        f"The papers' models for the {paper.MACHINE} and what was measured there, whole experiment."))
+                        f"The papers' models for the {paper.MACHINE} and what was measured there, whole experiment. D: "
+                        "derived, "
+                        "calculated here from the models' constants; D?: some of these constants are not confirmed"))
     real = [one for one in ones if not one.virtual]
     if ours and real:
         one = found[real[0]]
@@ -191,17 +205,20 @@ def _models(model, ones, found, ours, quick):
             us = seconds / experiment.epochs / one["images"] * 1e6
             rows.append([experiment.workers, point["us_per_image"], us, 100 * (point["us_per_image"] / us - 1)])
         blocks.append(Table(["real workers", "predicted, us per image", "measured in the experiment", "off by, %"], rows,
-                            "Our own model, calibrated on this machine, against the training phases above."))
+                            "Our own model, calibrated on this machine, against the training phases above"))
     virtuals = [one for one in ones if one.virtual]
     if virtuals:
         rows = [[one.workers, found[one]["history"][-1]["seconds"] / found[one]["images"] * 1e6,
-                 next((p["contention_us_per_image"] for p in predicted["points"] if p["threads"] == one.workers), None),
+                 next((f"{p['contention_us_per_image']:.3g} (M+)" for p in predicted["points"]
+                       if p["threads"] == one.workers and p["a"]["sure"] == "confirmed"), None),
                  100 * found[one]["history"][-1]["time_split"]["wait"],
                  100 * found[one]["history"][-1]["time_split"]["publish"]] for one in virtuals]
-        blocks.append(Table(["virtual workers", "us per image of all workers", "papers' contention term, us per image", "waiting, %",
+        blocks.append(Table(["virtual workers", "us per image of all workers", "papers' contention term, us per "
+                                                                               "image", "waiting, %",
                              "publishing, %"], rows,
-                            "What sharing the weights costs with stripes that are passed over when busy, beside the papers' term, "
-                            "which no number of threads makes smaller."))
+                            "What sharing the weights costs with stripes that are passed over when busy, beside the "
+                            "papers' term, "
+                            "which no number of threads makes smaller"))
     return blocks
 
 
