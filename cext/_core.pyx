@@ -55,7 +55,7 @@ cdef extern from "registry.h" nogil:
         int64_t images, errors
         double loss
         int64_t *staleness
-        int64_t staleness_sum, staleness_max, updates, lock_failures, give_ways
+        int64_t staleness_sum, staleness_max, updates, lock_failures, give_ways, dropped
     ctypedef struct images_t "images":
         const uint8_t *bytes
         const float *floats
@@ -495,6 +495,7 @@ cdef class Engine:
             "position": engine_position(self.e),
             "images": t.images, "errors": t.errors, "loss": t.loss,
             "updates": t.updates, "lock_failures": t.lock_failures, "give_ways": t.give_ways,
+            "dropped": t.dropped,
             "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
             "staleness": [t.staleness[i] for i in range(min(t.staleness_max + 1, STALENESS_BINS))],
         }

@@ -324,7 +324,8 @@ class _Job:
         updates = max(done["updates"], 1)
         return record | {
             "seconds": done["seconds"], "images_per_second": n / done["seconds"], "workers": self.plan.workers,
-            "strategy": self.strategy, "updates": done["updates"], "lock_failures": done["lock_failures"],
+            "strategy": self.strategy, "updates": done["updates"],
+            "lock_failures": done["lock_failures"], "dropped": done["dropped"],
             "staleness": {"mean": done["staleness_sum"] / updates, "max": done["staleness_max"],
                           "histogram": done["staleness"]}}
 
@@ -333,8 +334,8 @@ def _counts(before=None, result=None, seconds=0.0):
     """The counts of a training phase, which may have been run in several pieces."""
     if before is None:
         return {"position": 0, "images": 0, "errors": 0, "loss": 0.0, "seconds": 0.0, "updates": 0, "lock_failures": 0,
-                "staleness_sum": 0, "staleness_max": 0, "staleness": []}
-    after = {key: before[key] + result[key] for key in ("images", "errors", "loss", "updates", "lock_failures",
+                "dropped": 0, "staleness_sum": 0, "staleness_max": 0, "staleness": []}
+    after = {key: before[key] + result[key] for key in ("images", "errors", "loss", "updates", "lock_failures", "dropped",
                                                         "staleness_sum")}
     a, b = sorted((before["staleness"], result["staleness"]), key=len)
     return after | {"position": result["position"], "seconds": before["seconds"] + seconds,

@@ -103,7 +103,7 @@ def test_no_update_is_lost(isa, strategy, workers, stripe_bytes):
     loss, gradients = net.loss_and_gradients(pixels, labels, "score")
     result = run(net, pixels, labels, lr=1, workers=workers, strategy=strategy, stripe_bytes=stripe_bytes, loss="score")
     assert result["images"] == 400
-    if workers == 8 and stripe_bytes == 64:
+    if strategy == "chaos" and workers == 8 and stripe_bytes == 64:
         assert result["lock_failures"] > 0, "nothing was postponed, so postponing was not tested"
     dy = -np.eye(840)[labels]
     flat = pixels.reshape(400, -1).astype(np.float64)

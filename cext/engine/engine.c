@@ -652,6 +652,7 @@ static void merge(tally *to, const tally *from)
     to->updates += from->updates;
     to->lock_failures += from->lock_failures;
     to->give_ways += from->give_ways;
+    to->dropped += from->dropped;
 }
 
 int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)

@@ -21,6 +21,7 @@ typedef struct {
     int64_t staleness_sum, staleness_max;
     int64_t updates;       /* stripes published */
     int64_t lock_failures; /* try-locks that found the stripe busy */
+    int64_t dropped;       /* steps whose update was given up */
     int64_t give_ways;     /* times a worker gave its core away while settling */
 } tally;
 

@@ -1,5 +1,5 @@
 /* One lock for the whole weight vector: a step reads a copy made under it, and applies its whole gradient under it. */
-#include "sync.h"
+#include "stripes.h"
 
 #include <stdlib.h>
 
@@ -31,13 +31,6 @@ static void step_begin(worker *w)
     leave(w);
 }
 
-static void layer_done(worker *w, int node, int from, int to)
-{
-    (void)node;
-    for (int k = from; k < to; k++)
-        postpone_stripe(w, k);
-}
-
 static void step_done(worker *w)
 {
     hold(w);
@@ -45,8 +38,7 @@ static void step_done(worker *w)
         if (w->pending[k])
             publish_stripe(w, k);
     leave(w);
-    memset(w->pending, 0, (size_t)w->to->n_stripes);
-    w->n_pending = 0;
+    forget_pending(w);
 }
 
 const strategy sync_locked = {
@@ -56,6 +48,6 @@ const strategy sync_locked = {
     .close = close,
     .room = room,
     .step_begin = step_begin,
-    .layer_done = layer_done,
+    .layer_done = gather_layer,
     .step_done = step_done,
 };

@@ -4,6 +4,6 @@
 
 #include "engine/engine.h"
 
-extern const strategy sync_sequential, sync_chaos, sync_hogwild, sync_locked;
+extern const strategy sync_sequential, sync_chaos, sync_hogwild, sync_locked, sync_leashed, sync_elastic, sync_replicated;
 
 #endif

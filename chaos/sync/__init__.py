@@ -1,10 +1,14 @@
 """Synchronisation strategies: promise, source and options of each. cext/sync/sync.h has the same list."""
 
 from .chaos import Chaos
+from .elastic import Elastic
 from .hogwild import Hogwild
+from .leashed import Leashed
 from .locked import Locked
+from .replicated import Replicated
 from .sequential import Sequential
 
-STRATEGIES = {strategy.name: strategy for strategy in (Sequential(), Chaos(), Hogwild(), Locked())}
+STRATEGIES = {strategy.name: strategy for strategy in (Sequential(), Chaos(), Hogwild(), Locked(), Leashed(), Elastic(),
+                                                       Replicated())}
 
 __all__ = ["STRATEGIES"]
