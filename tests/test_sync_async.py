@@ -280,13 +280,13 @@ def test_elastic_trains(workers):
 @pytest.mark.parametrize("group", [1, 2, 3])
 @pytest.mark.parametrize("period", [1, 7, 64])
 def test_every_update_reaches_the_sum_once(workers, group, period):
-    applied, _ = visits("replicated", workers, group=group, period=period, stripe_bytes=256, epochs=3)
+    applied, _ = visits("replicated", workers, group=group, period=period, rule="sum", stripe_bytes=256, epochs=3)
     assert (applied == 3).all()
 
 
 def test_one_group_is_chaos():
     weights = []
-    for strategy, options in (("chaos", {}), ("replicated", {}), ("replicated", {"group": 5, "rule": "mix"})):
+    for strategy, options in (("chaos", {}), ("replicated", {}), ("replicated", {"group": 5, "rule": "sum"})):
         net = graph(seed=3)
         x, y = images(50, net.input_shape, classes=5)
         run(net, x, y, strategy, options=options, epochs=2)
@@ -303,7 +303,7 @@ def test_one_exchange_by_the_mixing_rule(workers):
     rate = 1 - beta ** (workers - 1)
     left = (1 - rate) + (beta + rate - 1)
     for _ in range(30):
-        applied, _ = visits("replicated", workers, n=1, rule="mix")
+        applied, _ = visits("replicated", workers, n=1)
         near = [share for share in (1 / workers, (left + beta) / workers) if abs(applied[0] - share) < 1e-6]
         assert near, applied
     assert (left + beta) == pytest.approx(2 * beta)

@@ -4,13 +4,13 @@
  * A token goes round the groups. The first worker of the group that has it does the exchange, then `period` steps, then hands
  * it on. What an exchange does, with w the group's weights and b what they were after its last exchange:
  *
- *   sum  the process's weights c travel with the token:  c <- c + (w - b),  w <- c,  b <- c
  *   mix  as in the paper, with v the next group's weights, N groups, B^N + B = 1, L = 1 - B^(N-1):
  *        w' = L v + (1 - L) w + (B + L - 1) (w - b),  v <- v + B (w - b),  w <- w',  b <- w'
+ *   sum  the process's weights c travel with the token:  c <- c + (w - b),  w <- c,  b <- c
  *
- * At the phase's end, sum adds every group's w - b to c; mix takes the mean of the replicas.
+ * At the phase's end, mix takes the mean of the replicas; sum adds every group's w - b to c.
  *
- * Options: group, period, rule (0 sum, 1 mix). */
+ * Options: group, period, rule (0 mix, 1 sum). */
 #include "replicas.h"
 
 #include <limits.h>
@@ -38,7 +38,7 @@ static int open(engine *e)
     if (!r)
         return -1;
     *r = (ring){.size = e->option[0] > 0 ? (int)e->option[0] : 1, .period = e->option[1] > 0 ? (int)e->option[1] : 64,
-                .mix = e->option[2] == 1};
+                .mix = e->option[2] == 0};
     r->n = (e->n_workers + r->size - 1) / r->size;
     double low = 0, high = 1;
     for (int i = 0; i < 60; i++) {

@@ -301,10 +301,10 @@ static const variant variants[] = {
     {"leashed", 0, 1, 0, 0, {1}},
     {"elastic", 0, 0, 0, 0, {0}},
     {"elastic", 0, 0, 0, 0, {1, 0.5}},
-    {"replicated", 1, 1, 0, 0, {0}},
-    {"replicated", 1, 1, 1, 1, {1, 1}},
-    {"replicated", 1, 1, 0, 0, {2, 3}},
-    {"replicated", 0, 1, 0, 0, {2, 1, 1}},
+    {"replicated", 0, 1, 0, 0, {0}},
+    {"replicated", 0, 1, 0, 0, {2, 1}},
+    {"replicated", 1, 1, 1, 1, {1, 1, 1}},
+    {"replicated", 1, 1, 0, 0, {2, 3, 1}},
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
 enum { CROSS_ENTROPY, MSE, SCORE };
