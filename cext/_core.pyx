@@ -58,7 +58,7 @@ cdef extern from "registry.h" nogil:
     ctypedef struct tally:
         int64_t images, errors
         double loss
-        int64_t staleness_sum, staleness_max, updates, lock_failures, give_ways
+        int64_t staleness_sum, staleness_max, updates, lock_failures, give_ways, dropped
     ctypedef struct time_split:
         double total, forward, backward, publish, wait
     ctypedef struct images_t "images":
@@ -540,6 +540,7 @@ cdef class Engine:
             "position": engine_position(self.e),
             "images": t.images, "errors": t.errors, "loss": t.loss,
             "updates": t.updates, "lock_failures": t.lock_failures, "give_ways": t.give_ways,
+            "dropped": t.dropped,
             "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
             "staleness": [sum(same) for same in zip_longest(*(l["staleness"] for l in layers.values()), fillvalue=0)],
             "layers": layers,

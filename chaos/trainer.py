@@ -452,7 +452,8 @@ class _Job:
             "seconds": done["seconds"], "images_per_second": n / done["seconds"],
             "workers": sum(one["workers"] for one in results) if results else self.plan.workers,
             "strategy": self.strategy, "updates": done["updates"], "lock_failures": done["lock_failures"],
-            "staleness": _staleness(done), "layers": {name: _layer(counts) for name, counts in done["layers"].items()},
+            "dropped": done["dropped"], "staleness": _staleness(done),
+            "layers": {name: _layer(counts) for name, counts in done["layers"].items()},
             "worker_images": done["worker_images"], "time_split": _split(done["time"], evaluating)} | link.report(results)
 
 
@@ -487,6 +488,7 @@ def _counts(before=None, result=None, seconds=0.0):
     """The counts of a training phase, which may have been run in several pieces."""
     if before is None:
         return {"position": 0, "images": 0, "errors": 0, "loss": 0.0, "seconds": 0.0, "updates": 0, "lock_failures": 0,
+                "dropped": 0,
                 "staleness_sum": 0, "staleness_max": 0, "staleness": [], "layers": {}, "worker_images": [], "time": {}}
     counted = {key: _together(key, before[key], result[key]) for key in before if key not in ("position", "seconds")}
     return counted | {"position": result["position"], "seconds": before["seconds"] + seconds}

@@ -29,6 +29,7 @@ typedef struct {
     double loss;
     int64_t updates, lock_failures, staleness_sum, staleness_max; /* of all layers; in workers 0, but for
                                                                      locks that belong to no layer */
+    int64_t dropped;       /* steps whose update was given up */
     int64_t give_ways;     /* times a worker gave its core away while settling */
     int64_t begin, end;    /* of the worker's part in the phase */
     int64_t passing;       /* within passes through the network, waiting left out */

@@ -296,6 +296,15 @@ static const variant variants[] = {
     {"hogwild", 0, 0, 0, 0, {1}},
     {"locked", 1, 1, 0, 0, {0}},
     {"locked", 1, 1, 1, 0, {0}},
+    {"leashed", 1, 1, 0, 0, {0}},
+    {"leashed", 1, 1, 1, 3, {0}},
+    {"leashed", 0, 1, 0, 0, {1}},
+    {"elastic", 0, 0, 0, 0, {0}},
+    {"elastic", 0, 0, 0, 0, {1, 0.5}},
+    {"replicated", 0, 1, 0, 0, {0}},
+    {"replicated", 0, 1, 0, 0, {2, 1}},
+    {"replicated", 1, 1, 1, 1, {1, 1, 1}},
+    {"replicated", 1, 1, 0, 0, {2, 3, 1}},
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
 enum { CROSS_ENTROPY, MSE, SCORE };
@@ -344,7 +353,7 @@ static void run(engine *e, enum phase phase, const images *view, int n, float lr
     expect(status == DONE, "phase %d with %d workers, batch %d: status %d", phase, e->n_workers, e->batch, status);
     expect(t->images == n && engine_position(e) == n, "%d images, %lld counted", n, (long long)t->images);
     expect(isfinite(t->loss) && t->errors >= 0 && t->errors <= n, "loss %g, errors %lld", t->loss, (long long)t->errors);
-    expect(t->updates == steps * live_stripes(e), "%lld updates in %lld steps", (long long)t->updates, (long long)steps);
+    expect(t->updates == (steps - t->dropped) * live_stripes(e), "%lld updates in %lld steps", (long long)t->updates, (long long)steps);
     int64_t counted = 0;
     for (int i = 0; i < STALENESS_BINS; i++)
         for (int l = 0; l < e->n_layers; l++)
@@ -664,7 +673,7 @@ static void check_stop(const instruction_set *isa, int workers, int batch, int v
                (long long)at);
         expect(e->total.images == at - begin, "%lld images on the way from %lld to %lld", (long long)e->total.images,
                (long long)begin, (long long)at);
-        expect(e->total.updates == (phase == TRAIN ? (at - begin) / batch * live_stripes(e) : 0), "%lld updates",
+        expect(e->total.updates == (phase == TRAIN ? ((at - begin) / batch - e->total.dropped) * live_stripes(e) : 0), "%lld updates",
                (long long)e->total.updates);
         expect(isfinite(e->total.loss), "loss %g", e->total.loss);
         engine_clear(e);
