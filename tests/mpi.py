@@ -1,4 +1,5 @@
-"""MPI jobs as processes with a hard time limit, with each MPI library that is here. For tests/test_cluster*.py and others."""
+"""MPI jobs as processes with a hard time limit, with each MPI library that is here. For tests/test_cluster*.py and
+others."""
 
 import contextlib
 import functools

@@ -135,8 +135,8 @@ tell([bool((net.state_dict()["1.weight"] == 3 * total).all()), [r["updates"] for
 
 
 @pytest.mark.parametrize("ranks, mode, options, n", [
-    (2, "async", {"every": 7}, 1203), (3, "async", {"every": 50}, 1001), (4, "async", {"every": 1}, 402), (3, "async", {}, 2),
-    (2, "shared", {}, 1203), (4, "shared", {}, 1001), (2, "local", {"every": 20, "outer_lr": 2}, 1203),
+    (2, "async", {"every": 7}, 1203), (3, "async", {"every": 50}, 1001), (4, "async", {"every": 1}, 402),
+    (3, "async", {}, 2), (2, "shared", {}, 1203), (4, "shared", {}, 1001), (2, "local", {"every": 20, "outer_lr": 2}, 1203),
     (4, "local", {"epochs": 1, "outer_lr": 4}, 1001)])
 def test_every_image_counts_once(library, ranks, mode, options, n, tmp_path):
     """Also with more ranks than images, and with shards of different lengths."""
@@ -238,8 +238,8 @@ def test_alone_has_the_whole_face_of_a_link():
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 8, 9])
 @pytest.mark.parametrize("graph", ["ring", "exponential", "pairs"])
 def test_gossip_partners_agree_and_keep_the_mean(graph, size):
-    """What one rank sends the other expects; and the matrix of weights of every round has columns that sum to 1. Enough rounds
-    reach everybody."""
+    """What one rank sends the other expects; and the matrix of weights of every round has columns that sum to 1. Enough
+    rounds reach everybody."""
     reach = np.eye(size)
     for t in range(12):
         mix, sent, expected = np.zeros((size, size)), [], []

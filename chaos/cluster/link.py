@@ -255,9 +255,8 @@ class Link(Alone):
     def sum(self, vector, feedback=None):
         """Replaces a float32 vector by its sum over the ranks, the same bits everywhere.
 
-        With `feedback` (`two_feedbacks`) the messages are half as long: the vector is rounded, every rank adds up its part of
-        it in float32, rounds the sum and sends it to all.
-        """
+        With `feedback` (`two_feedbacks`) the messages are half as long: the vector is rounded, every rank adds up its
+        part of it in float32, rounds the sum and sends it to all. """
         with self.counted((self.size - 1) / self.size * vector.nbytes * (1 if feedback else 2)):
             if feedback is None:
                 yield from self.complete(self.comm.Iallreduce(self._MPI.IN_PLACE, vector))

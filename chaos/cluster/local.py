@@ -16,9 +16,8 @@ class Local(Mode):
 
     Promises: every image's update enters with weight 1/ranks; nothing is lost but rounding; same result on all ranks.
 
-    Sources: local SGD (Stich 2019, arXiv:1805.09767); post-local warm-up (Lin et al. 2020, arXiv:1808.07217); outer momentum:
-    DiLoCo (Douillard et al. 2023, arXiv:2311.08105), whose values are outer_lr 0.7, outer_momentum 0.9.
-    """
+    Sources: local SGD (Stich 2019, arXiv:1805.09767); post-local warm-up (Lin et al. 2020, arXiv:1808.07217); outer
+    momentum: DiLoCo (Douillard et al. 2023, arXiv:2311.08105), whose values are outer_lr 0.7, outer_momentum 0.9. """
 
     name = "local"
     options = {
