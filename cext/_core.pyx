@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from array import array
+from itertools import zip_longest
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
 
@@ -51,11 +52,15 @@ cdef extern from "registry.h" nogil:
         int n_nodes, output
         plan_node *node
         size_t weight_size
+    ctypedef struct layer_tally:
+        int64_t updates, staleness_sum, staleness_max, lock_failures, overlaps, pending
+        int64_t *staleness
     ctypedef struct tally:
         int64_t images, errors
         double loss
-        int64_t *staleness
         int64_t staleness_sum, staleness_max, updates, lock_failures, give_ways
+    ctypedef struct time_split:
+        double total, forward, backward, publish, wait
     ctypedef struct images_t "images":
         const uint8_t *bytes
         const float *floats
@@ -63,10 +68,12 @@ cdef extern from "registry.h" nogil:
         const int64_t *order
     ctypedef struct worker_t "worker":
         float *dw
+        tally count
     ctypedef struct stripe_state:
         uint32_t version
     ctypedef struct stripe_t "stripe":
         size_t at, size
+        int node, layer
     ctypedef struct shared_weights:
         int n_stripes
         stripe_state *state
@@ -82,7 +89,7 @@ cdef extern from "registry.h" nogil:
         const strategy *how
         const double *strategy_options
         const update_kind *rule
-        const float *rule_options
+        const double *rule_options
         const loss_kind *loss
     ctypedef struct engine_t "engine":
         shared_weights shared
@@ -90,12 +97,17 @@ cdef extern from "registry.h" nogil:
         int chunk
         int64_t failed_at
         tally total
+        layer_tally *layer
+        time_split time
+        double tick
     enum outcome:
         DONE, STOPPED, DIVERGED, NO_MEMORY, NO_TEAM, NOT_PINNED
     enum phase:
         TRAIN, TEST, FORWARD, GRADIENTS
     const instruction_set *supported_isa(int i)
     const strategy *strategy_at(int i)
+    bint stripe_try_lock(stripe_state *t)
+    void stripe_unlock(stripe_state *t)
     plan_t *plan_new(const instruction_set *isa)
     void plan_free(plan_t *p)
     int plan_add_input(plan_t *p, shape s, const char **reason)
@@ -105,6 +117,9 @@ cdef extern from "registry.h" nogil:
     engine_t *engine_new(const engine_parts *parts)
     void engine_free(engine_t *e)
     int engine_run(engine_t *e, phase ph, const images_t *data, int64_t begin, int64_t end, float lr, float *out)
+    int engine_lanes(engine_t *e, const images_t *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out)
+    int engine_apply(engine_t *e, const float *gradient, float lr)
+    int lanes_of(int64_t batch, int wanted)
     void engine_stop(engine_t *e)
     void engine_clear(engine_t *e)
     int64_t engine_position(const engine_t *e)
@@ -339,7 +354,7 @@ cdef class Engine:
                   strategy_options=(), update_options=(), float[:, ::1] moments=None):
         cdef engine_parts parts
         cdef double how_option[MAX_STRATEGY_OPTIONS]
-        cdef float rule_option[MAX_RULE_OPTIONS]
+        cdef double rule_option[MAX_RULE_OPTIONS]
         cdef int[::1] cpu = None
         cdef const loss_kind *const *l = plan.p.isa.losses
         cdef const update_kind *const *u = plan.p.isa.updates
@@ -426,23 +441,47 @@ cdef class Engine:
 
     def run(self, str what, const uint8_t[::1] pixels=None, const float[::1] values=None, const int64_t[::1] labels=None,
             const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, float lr=0.0, float[:, ::1] out=None):
-        """Runs one phase over images `order[begin:end]` and returns its counts as a dict.
+        """Runs one phase over images `order[begin:end]` and returns its counts as a dict: whole ones, except
+        layers {node: {..., pending_seconds}} and time, in seconds summed over workers (its parts are 0 outside training).
 
         what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
         `gradient`). Exactly one of pixels (uint8) and values (float32) holds the images, flat, each (c, h, w).
         """
-        cdef shape s = self.plan.p.node[0].g.out
-        cdef Py_ssize_t size = <Py_ssize_t>s.c * s.h * s.w, count, last, i
-        cdef int classes
         cdef images_t data
         cdef phase ph
         cdef float *to = NULL
-        cdef int status
-        s = self.plan.p.node[self.plan.p.output].g.out
-        classes = s.c * s.h * s.w
+        cdef int status, classes = self._classes()
+        cdef Py_ssize_t last
         if what not in ("train", "test", "forward", "gradients"):
             raise ValueError(f"unknown phase {what!r}")
         ph = {"train": TRAIN, "test": TEST, "forward": FORWARD, "gradients": GRADIENTS}[what]
+        last = self._take(&data, pixels, values, labels, order, begin, end)
+        if labels is None and ph != FORWARD:
+            raise ValueError("labels are needed")
+        if ph == FORWARD:
+            if out is None or out.shape[0] < last or out.shape[1] != classes:
+                raise ValueError(f"out must be a ({last}, {classes}) float32 array")
+            to = &out[0, 0] if last else NULL
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_run(self.e, ph, &data, begin, last, lr, to)
+            self.has_gradient = ph == GRADIENTS and status == DONE
+        finally:
+            self.lock.release()
+        return self._result(status)
+
+    cdef int _classes(self):
+        cdef shape s = self.plan.p.node[self.plan.p.output].g.out
+        return s.c * s.h * s.w
+
+    cdef Py_ssize_t _take(self, images_t *data, const uint8_t[::1] pixels, const float[::1] values, const int64_t[::1] labels,
+                          const int64_t[::1] order, Py_ssize_t begin, end) except -1:
+        """Checks what a phase is given and describes it to the core; returns the end of the range."""
+        cdef shape s = self.plan.p.node[0].g.out
+        cdef Py_ssize_t size = <Py_ssize_t>s.c * s.h * s.w, count, last, i
+        cdef int classes = self._classes()
         if (pixels is None) == (values is None):
             raise ValueError("either pixels or values must be given")
         count = pixels.shape[0] if pixels is not None else values.shape[0]
@@ -464,25 +503,15 @@ cdef class Engine:
                 if not 0 <= labels[i] < classes:
                     raise ValueError(f"label {labels[i]} of image {i} is not in 0..{classes - 1}, the network's outputs")
             data.labels = &labels[0] if count else NULL
-        elif ph != FORWARD:
-            raise ValueError("labels are needed")
         if order is not None and order.shape[0]:
             for i in range(order.shape[0]):
                 if not 0 <= order[i] < count:
                     raise ValueError(f"order[{i}] = {order[i]} is not one of the {count} images")
             data.order = &order[0]
-        if ph == FORWARD:
-            if out is None or out.shape[0] < last or out.shape[1] != classes:
-                raise ValueError(f"out must be a ({last}, {classes}) float32 array")
-            to = &out[0, 0] if last else NULL
-        if not self.lock.acquire(False):
-            raise RuntimeError("this engine is already running a phase")
-        try:
-            with nogil:
-                status = engine_run(self.e, ph, &data, begin, last, lr, to)
-            self.has_gradient = ph == GRADIENTS and status == DONE
-        finally:
-            self.lock.release()
+        return last
+
+    cdef _result(self, int status):
+        """The counts of the phase that has ended; the exception where the core says so."""
         if status == NO_MEMORY:
             raise MemoryError(f"out of memory for {self.workers} workers of {self.worker_bytes} bytes each")
         if status == NO_TEAM:
@@ -492,6 +521,7 @@ cdef class Engine:
             raise RuntimeError(f"the system refused to pin worker {self.e.failed_at} to CPU {self.cpus[self.e.failed_at]}, "
                                "although it was in the affinity mask when the engine was made")
         cdef tally *t = &self.e.total
+        layers = self._layers()
         return {
             "status": {DONE: "done", STOPPED: "stopped", DIVERGED: "diverged"}[status],
             "failed_at": self.e.failed_at if status == DIVERGED else None,
@@ -499,8 +529,77 @@ cdef class Engine:
             "images": t.images, "errors": t.errors, "loss": t.loss,
             "updates": t.updates, "lock_failures": t.lock_failures, "give_ways": t.give_ways,
             "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
-            "staleness": [t.staleness[i] for i in range(min(t.staleness_max + 1, STALENESS_BINS))],
+            "staleness": [sum(same) for same in zip_longest(*(l["staleness"] for l in layers.values()), fillvalue=0)],
+            "layers": layers,
+            "worker_images": [self.e.worker[i].count.images for i in range(self.workers) if self.e.worker[i] != NULL],
+            "time": {"total": self.e.time.total, "forward": self.e.time.forward, "backward": self.e.time.backward,
+                     "publish": self.e.time.publish, "wait": self.e.time.wait},
         }
+
+    def lane_gradients(self, int lanes, int first, float[:, ::1] out not None, const uint8_t[::1] pixels=None,
+                       const float[::1] values=None, const int64_t[::1] labels=None, const int64_t[::1] order=None,
+                       Py_ssize_t begin=0, end=None):
+        """Forms some lanes of a synchronous step's gradient on all workers, without an update.
+
+        The step is over images `order[begin:end]`, cut into `lanes` lanes: lane j has images begin + n * j // lanes up to
+        begin + n * (j + 1) // lanes, n = end - begin. Row i of `out` (which holds zeros or what an earlier call left there)
+        becomes the gradient of the sum of lane (first + i)'s losses / n, laid out as the weights: the rows of all lanes,
+        added up one by one in their order, are the step's gradient. The same bits for any number of workers. Images as for
+        `run`; returns the same dict, "images" being those of these lanes ("stopped": `out` is incomplete).
+        """
+        cdef images_t data
+        cdef int status
+        cdef Py_ssize_t last = self._take(&data, pixels, values, labels, order, begin, end)
+        if labels is None:
+            raise ValueError("labels are needed")
+        if not 1 <= lanes <= last - begin:
+            raise ValueError(f"a step of {last - begin} images cannot be cut into {lanes} lanes")
+        if out.shape[0] < 1 or not 0 <= first <= lanes - out.shape[0]:
+            raise ValueError(f"lanes {first}..{first + out.shape[0] - 1} are not within the step's {lanes}")
+        if out.shape[1] != self.weights.shape[0] or (out.shape[1] and <uintptr_t>&out[0, 0] % 64):
+            raise ValueError(f"out must be a 64-byte aligned ({out.shape[0]}, {self.weights.shape[0]}) float32 array")
+        if not self.weights.shape[0]:
+            raise ValueError("the network has no weights")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_lanes(self.e, &data, begin, last, lanes, first, <int>out.shape[0], &out[0, 0])
+            self.has_gradient = False
+        finally:
+            self.lock.release()
+        return self._result(status)
+
+    def apply(self, const float[::1] gradient not None, float lr):
+        """Updates the weights, and the moments, by the engine's rule with a gradient laid out as the weights (0 in the
+        padding), stripe by stripe on all workers; counts as one update of every stripe."""
+        cdef int status
+        if gradient.shape[0] != self.weights.shape[0]:
+            raise ValueError(f"the gradient has {gradient.shape[0]} floats, the weight vector {self.weights.shape[0]}")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_apply(self.e, &gradient[0] if gradient.shape[0] else NULL, lr)
+            self.has_gradient = False
+        finally:
+            self.lock.release()
+        self._result(status)
+
+    cdef _layers(self):
+        """What the last phase counted about every layer with weights: {node: dict}."""
+        cdef layer_tally *t
+        cdef int k, i
+        found = {}
+        for k in range(self.e.shared.n_stripes):
+            t = &self.e.layer[self.e.shared.stripe[k].layer]
+            if self.e.shared.stripe[k].node not in found:
+                found[self.e.shared.stripe[k].node] = {
+                    "updates": t.updates, "lock_failures": t.lock_failures, "overlaps": t.overlaps,
+                    "pending_seconds": t.pending * self.e.tick,
+                    "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
+                    "staleness": [t.staleness[i] for i in range(min(t.staleness_max + 1, STALENESS_BINS))]}
+        return found
 
     def gradient(self, float[::1] out not None):
         """Copies the gradient of the last "gradients" phase, laid out as the weight vector."""
@@ -564,6 +663,19 @@ cdef class Engine:
     @property
     def stripes(self):
         return self.e.shared.n_stripes
+
+    def hold(self, int k):
+        """Takes the lock of a stripe, as a worker would: whether it was free. For tests: workers that need it wait until
+        `release`."""
+        if not 0 <= k < self.e.shared.n_stripes:
+            raise IndexError(k)
+        return bool(stripe_try_lock(&self.e.shared.state[k]))
+
+    def release(self, int k):
+        """Gives back what `hold` has taken."""
+        if not 0 <= k < self.e.shared.n_stripes:
+            raise IndexError(k)
+        stripe_unlock(&self.e.shared.state[k])
 
     def stripe(self, int k):
         """Where stripe k is in the weight vector: (first, size) in floats."""

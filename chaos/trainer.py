@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-import math
 import platform
 import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,11 @@ from .data import Dataset
 from .errors import CheckpointError, DataError, DivergedError
 from .formats.atomic import write_atomically
 from .losses import LOSSES
-from .network import Network, aligned_zeros, load_with_metadata, take_labels
+from .network import STATE, Network, aligned_zeros, load_with_state, take_labels
 from .options import check_number
 from .progress import Progress
 from .sync import STRATEGIES
-from .updates import UPDATES, exponential
+from .updates import SCHEDULES, UPDATES
 
 MODEL, METRICS, CONFIG = "model.safetensors", "metrics.jsonl", "config.json"
 POLL = 0.05  # seconds between looks at signals and progress
@@ -54,8 +54,9 @@ class Run:
 
 
 def train(net, train, test=None, *, strategy="chaos", strategy_options=None, workers=None, epochs=10, lr=1e-3,
-          lr_decay=0.9, batch_size=1, update="sgd", update_options=None, loss="cross_entropy", shuffle=True, validate=False,
-          seed=0, pin="none", run_dir=None, resume=False, progress=True, config=None, link=None):
+          lr_decay=0.9, lr_schedule="exponential", schedule_options=None, batch_size=1, update="sgd", update_options=None,
+          loss="cross_entropy", shuffle=True, validate=False, seed=0, pin="none", run_dir=None, resume=False, progress=True,
+          config=None, link=None):
     """Trains a network in place.
 
     Each epoch runs a training phase, in which every image is visited exactly once by some worker, then, if asked, a
@@ -76,9 +77,14 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     epochs : int
         Total number, also when resuming.
     lr, lr_decay : float
-        The learning rate of epoch e = 1, 2, ... is lr * lr_decay**(e - 1).
+        With the default schedule the learning rate of epoch e = 1, 2, ... is lr * lr_decay**(e - 1).
+    lr_schedule : str
+        A name in chaos.updates.SCHEDULES; each says there what it makes of lr and, where it has a factor, lr_decay.
+    schedule_options : dict, optional
+        Of the schedule, by name; all have `warmup`.
     batch_size : int
-        Images per update of one worker; the gradient is their mean.
+        Images per update; the gradient is their mean. Of one worker's step, or of the whole step over all workers where
+        the strategy says so.
     update : str
         A name in chaos.updates.UPDATES.
     update_options : dict, optional
@@ -97,8 +103,8 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     run_dir : path, optional
         Folder for config.json, metrics.jsonl and model.safetensors (weights and training state); made if absent.
     resume : bool
-        Go on from the state in `run_dir`, or from the start if it holds none. With one worker the result has the same bits
-        as an uninterrupted run.
+        Go on from the state in `run_dir`, or from the start if it holds none. With one worker, and with strategies that
+        promise it, the result has the same bits as an uninterrupted run.
     progress : bool
         Draw a bar on a terminal, else print one line per epoch (both to standard error).
     config : dict, optional
@@ -125,9 +131,9 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
 
     def prepare():
         job = _Job(net, train, test, strategy=strategy, strategy_options=strategy_options or {}, workers=workers,
-                   epochs=epochs, lr=lr, lr_decay=lr_decay, batch_size=batch_size, update=update,
-                   update_options=update_options or {}, loss=loss, shuffle=shuffle, validate=validate, seed=seed, pin=pin,
-                   link=link)
+                   epochs=epochs, lr=lr, lr_decay=lr_decay, lr_schedule=lr_schedule, schedule_options=schedule_options or {},
+                   batch_size=batch_size, update=update, update_options=update_options or {}, loss=loss, shuffle=shuffle,
+                   validate=validate, seed=seed, pin=pin, link=link)
         store = _Store(run_dir, job, resume, config or {}) if run_dir is not None and link.rank == 0 else None
         if store:
             store.open()
@@ -253,15 +259,17 @@ class Alone:
 class _Job:
     """A training under way: what `train` was asked for, and how far it has come."""
 
-    def __init__(self, net, train, test, *, strategy, strategy_options, workers, epochs, lr, lr_decay, batch_size, update,
-                 update_options, loss, shuffle, validate, seed, pin, link):
+    def __init__(self, net, train, test, *, strategy, strategy_options, workers, epochs, lr, lr_decay, lr_schedule,
+                 schedule_options, batch_size, update, update_options, loss, shuffle, validate, seed, pin, link):
         if not isinstance(net, Network):
             raise TypeError(f"net must be a chaos.Network, not {type(net).__name__}")
         _known("strategy", strategy, STRATEGIES)
         _known("loss", loss, LOSSES)
         _known("update rule", update, UPDATES)
-        how, rule = STRATEGIES[strategy], UPDATES[update]
+        _known("learning-rate schedule", lr_schedule, SCHEDULES)
+        how, rule, schedule = STRATEGIES[strategy], UPDATES[update], SCHEDULES[lr_schedule]
         strategy_options, update_options = how.resolve(strategy_options), rule.resolve(update_options)
+        schedule_options = schedule.resolve(schedule_options)
         check_number("epochs", epochs, 0, 1 << 31, whole=True)
         check_number("lr", lr, 0, above=True)
         check_number("lr_decay", lr_decay, 0, above=True)
@@ -270,30 +278,33 @@ class _Job:
         self.plan = _workers(workers, "one by definition" if how.single else None, pin)
         if how.single and self.plan.workers != 1:
             raise ValueError(f"strategy {strategy!r} runs with one worker, not {self.plan.workers}")
-        try:
-            last = exponential(float(lr), float(lr_decay), max(int(epochs), 1))
-        except OverflowError:
-            last = math.inf
-        if not last <= np.finfo(np.float32).max:
-            raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {last:g} in epoch {epochs}")
+        schedule_options = schedule.settle(schedule_options, int(epochs))
+        largest = schedule.largest(float(lr), float(lr_decay), max(int(epochs), 1), **schedule_options)
+        if not largest <= float(np.finfo(np.float32).max):
+            raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} within {epochs} "
+                             "epochs")
         self.net, self.seed, self.shuffle, self.validate, self.link = net, int(seed), bool(shuffle), bool(validate), link
         self.strategy, self.epochs, self.lr, self.lr_decay = strategy, int(epochs), float(lr), float(lr_decay)
+        self.rule, self.schedule, self.schedule_options = rule, schedule, schedule_options
         self.train_images, self.train_labels = _take(net, train, "train")
         self.test_images, self.test_labels = (None, None) if test is None else _take(net, test, "test")
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
+        rule.start(self.moments, update_options)
         self.engine = _core.Engine(net.plan, net.weights, workers=self.plan.workers, strategy=strategy, loss=loss,
                                    update=update, batch_size=int(batch_size),
                                    cpus=None if pin == "none" else self.plan.cpus,
                                    stripe_bytes=strategy_options["stripe_bytes"], moments=self.moments,
                                    strategy_options=how.core_options(strategy_options),
-                                   update_options=rule.core_options(update_options))
+                                   update_options=rule.core_options(rule.for_workers(update_options, self.plan.workers)))
         # What has to agree for a run to be continued; the rest (epochs, workers, pin) may change.
         self.identity = {"strategy": strategy, "strategy_options": strategy_options, "update": update,
                          "update_options": update_options, "lr": self.lr, "lr_decay": self.lr_decay,
+                         "lr_schedule": lr_schedule, "schedule_options": schedule_options,
                          "batch_size": int(batch_size), "loss": loss, "shuffle": self.shuffle, "validate": self.validate,
                          "seed": self.seed,
                          "network": net.config(), "train": train.fingerprint(),
                          "test": None if test is None else test.fingerprint()}
+        self.names = [name for _, name in net.nodes()]
         self.history = []
         self.partial = None  # counts of the unfinished epoch's training phase, None at an epoch's beginning
 
@@ -354,7 +365,31 @@ class _Job:
         return caught.signal
 
     def rate(self, epoch):
-        return exponential(self.lr, self.lr_decay, epoch)
+        return self.schedule.rate(self.lr, self.lr_decay, epoch, **self.schedule_options)
+
+    def state(self):
+        """The update rule's state as tensors: the moments in the shapes of their parameters, and how often each stripe of
+        the weights has been updated. Nothing for rules without."""
+        if not self.rule.moments:
+            return {}
+        found = {f"{STATE}{name}.{parameter}": value for name, moment in zip(self.rule.state, self.moments, strict=True)
+                 for parameter, value in self.net.unpack(moment).items()}
+        return found | {f"{STATE}versions": np.array(self.engine.versions(), np.int64)}
+
+    def load_state(self, tensors):
+        """Takes what `state` gave; ValueError where it does not fit."""
+        wanted = self.state()
+        if tensors.keys() != wanted.keys():
+            raise ValueError(f"the update rule's state does not fit: missing {sorted(wanted.keys() - tensors.keys())}, "
+                             f"unknown {sorted(tensors.keys() - wanted.keys())}")
+        for name, value in wanted.items():
+            if tensors[name].shape != value.shape or tensors[name].dtype != value.dtype \
+                    or not np.isfinite(tensors[name]).all():
+                raise ValueError(f"{name} must be {value.dtype} of shape {value.shape}, and finite")
+        if wanted:
+            for name, moment in zip(self.rule.state, self.moments, strict=True):
+                self.net.pack({p: tensors[f"{STATE}{name}.{p}"] for p in self.net.state_dict()}, moment)
+            self.engine.versions(tensors[f"{STATE}versions"].astype(np.uint32))
 
     def epoch(self, pool, display, caught):
         """Runs (the rest of) one epoch: its record, None when stopped, or the text of a divergence."""
@@ -374,6 +409,7 @@ class _Job:
             result = _merged(results)
             if result["status"] == "diverged":
                 return f" after {done['images'] + result['images']} of {n} images: the loss is not finite"
+            result["layers"] = {self.names[node]: counts for node, counts in result["layers"].items()}
             self.partial = done = _counts(done, result, result["seconds"])
             if result["status"] == "stopped":
                 if len(images) < n or link.size > 1:  # then the position alone does not tell which images are left
@@ -388,6 +424,7 @@ class _Job:
                   "train_error": done["errors"] / n}
         phases = [("validation", self.train_images, self.train_labels)] if self.validate else []
         phases += [("test", self.test_images, self.test_labels)] if self.test_images else []
+        evaluating = 0.0
         for name, images, labels in phases:
             display.begin(number, name, len(labels))
             begin, end = link.part(len(labels))
@@ -399,35 +436,33 @@ class _Job:
             if result["status"] == "stopped":
                 return None
             record |= {f"{name}_loss": result["loss"] / len(labels), f"{name}_error": result["errors"] / len(labels)}
+            evaluating += result["time"]["total"]
         if not self.test_images:
             record |= {"test_loss": None, "test_error": None}
-        updates = max(done["updates"], 1)
         return record | {
             "seconds": done["seconds"], "images_per_second": n / done["seconds"],
             "workers": sum(one["workers"] for one in results) if results else self.plan.workers,
             "strategy": self.strategy, "updates": done["updates"], "lock_failures": done["lock_failures"],
-            "staleness": {"mean": done["staleness_sum"] / updates, "max": done["staleness_max"],
-                          "histogram": done["staleness"]}} | link.report(results)
+            "staleness": _staleness(done), "layers": {name: _layer(counts) for name, counts in done["layers"].items()},
+            "worker_images": done["worker_images"], "time_split": _split(done["time"], evaluating)} | link.report(results)
 
 
 def _merged(results):
     """The results of all ranks as one."""
-    first, *others = results
-    merged = dict(first)
+    merged, *others = results
     for one in others:
-        for key in ("position", "images", "errors", "loss", "updates", "lock_failures", "staleness_sum"):
-            merged[key] += one[key]
-        for key in merged.keys() & {"seconds", "staleness_max"}:
-            merged[key] = max(merged[key], one[key])
-        merged["staleness"] = _added(merged["staleness"], one["staleness"])
-        merged["status"] = min(merged["status"], one["status"], key=["diverged", "stopped", "done"].index)
+        merged = {key: _across(key, merged[key], one[key]) for key in merged}
     return merged
 
 
-def _added(a, b):
-    """The sum of two histograms."""
-    a, b = sorted((a, b), key=len)
-    return [x + y for x, y in zip(a, b, strict=False)] + b[len(a):]
+def _across(key, a, b):
+    if key == "status":
+        return min(a, b, key=["diverged", "stopped", "done"].index)
+    if key == "failed_at":
+        return b if a is None else a
+    if key == "worker_images":  # every rank has workers of its own
+        return a + b
+    return max(a, b) if key == "seconds" else _together(key, a, b)
 
 
 def _pack(flags):
@@ -443,12 +478,47 @@ def _counts(before=None, result=None, seconds=0.0):
     """The counts of a training phase, which may have been run in several pieces."""
     if before is None:
         return {"position": 0, "images": 0, "errors": 0, "loss": 0.0, "seconds": 0.0, "updates": 0, "lock_failures": 0,
-                "staleness_sum": 0, "staleness_max": 0, "staleness": []}
-    after = {key: before[key] + result[key] for key in ("images", "errors", "loss", "updates", "lock_failures",
-                                                        "staleness_sum")}
-    return after | {"position": result["position"], "seconds": before["seconds"] + seconds,
-                    "staleness_max": max(before["staleness_max"], result["staleness_max"]),
-                    "staleness": _added(before["staleness"], result["staleness"])}
+                "staleness_sum": 0, "staleness_max": 0, "staleness": [], "layers": {}, "worker_images": [], "time": {}}
+    counted = {key: _together(key, before[key], result[key]) for key in before
+               if key not in ("position", "seconds", "visited")}
+    return counted | {"position": result["position"], "seconds": before["seconds"] + seconds}
+
+
+def _together(key, a, b):
+    """Two pieces' counts of one thing: added, element by element in lists and dicts; of a maximum the larger."""
+    if isinstance(a, list):
+        return [x + y for x, y in zip_longest(a, b, fillvalue=0)]
+    if isinstance(a, dict):
+        return {k: _together(k, a[k], b[k]) if k in a and k in b else a.get(k, b.get(k)) for k in a | b}
+    return max(a, b) if key == "staleness_max" else a + b
+
+
+# ---- telemetry ----
+
+def _staleness(counts):
+    """Of updates: how many others have updated the same weights between reading and writing them. histogram[i] updates had
+    staleness i, the last of 512 counts all from there on; p50 and p99 are read off it, so 511 may mean more."""
+    updates, histogram = sum(counts["staleness"]), counts["staleness"]
+    below = np.cumsum(histogram)
+    p50, p99 = (int(np.searchsorted(below, q * updates)) if updates else 0 for q in (0.5, 0.99))
+    return {"mean": counts["staleness_sum"] / max(updates, 1), "p50": p50, "p99": p99, "max": counts["staleness_max"],
+            "histogram": histogram}
+
+
+def _layer(counts):
+    """The record of one layer. pending_seconds: between postponing a stripe and publishing it, summed. lost_estimate: pairs
+    of updates that were under way in one stripe at the same time; of each pair, each weight keeps at least one, so it bounds
+    from above how many stripe updates' worth is lost. 0 where writers exclude each other."""
+    return {"staleness": _staleness(counts), "updates": counts["updates"], "lock_failures": counts["lock_failures"],
+            "pending_seconds": counts["pending_seconds"], "lost_estimate": counts["overlaps"]}
+
+
+def _split(train, evaluating):
+    """Shares of the workers' time in an epoch's phases. wait and evaluate are measured throughout; forward, backward and
+    publish (the strategy's own work, and picking) are told apart in every 16th step of each worker, that is, sampled."""
+    parts = {name: max(train[name], 0.0) for name in ("forward", "backward", "publish", "wait")} | {"evaluate": evaluating}
+    total = sum(parts.values())
+    return {name: seconds / total if total else 0.0 for name, seconds in parts.items()}
 
 
 def _phase(pool, engine, caught, display, what, link, ahead=0, **arguments):
@@ -541,16 +611,26 @@ class _Store:
 
     def restore(self):
         path, job = self.folder / MODEL, self.job
-        net, metadata = load_with_metadata(path)
+        net, metadata, tensors = load_with_state(path)
         try:
             state = json.loads(metadata["training"])
             identity, history, partial = state["identity"], state["history"], state["partial"]
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{path}: holds no training state ({type(error).__name__} {error})") from None
+        # what an earlier version did not know had its default then
+        identity = {"lr_schedule": "exponential", "schedule_options": {"warmup": 0}} | identity
+        for key, table in (("strategy", STRATEGIES), ("update", UPDATES)):
+            options = f"{key}_options"
+            if identity.get(key) in table:
+                identity[options] = table[identity[key]].resolve({}) | identity.get(options, {})
         differ = [f"{key} ({identity.get(key)!r} there, {value!r} now)" if key not in ("network", "train", "test") else key
                   for key, value in job.identity.items() if identity.get(key) != value]
         if differ:
             raise CheckpointError(f"{path}: is the state of another run; different: {', '.join(differ)}")
+        try:
+            job.load_state(tensors)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from None
         job.net.load_state_dict(net.state_dict())
         job.history, job.partial = history, partial
 
@@ -558,7 +638,7 @@ class _Store:
         if record:
             self.write_metrics()
         state = {"identity": self.job.identity, "history": self.job.history, "partial": self.job.partial}
-        self.job.net.save(self.folder / MODEL, {"training": json.dumps(state)})
+        self.job.net.save(self.folder / MODEL, {"training": json.dumps(state)}, self.job.state())
 
     def write_metrics(self):
         lines = "".join(json.dumps(record) + "\n" for record in self.job.history)

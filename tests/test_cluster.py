@@ -166,11 +166,11 @@ def test_stopped_by_a_signal_and_resumed_with_other_ranks(library, stop, tmp_pat
     args = json.dumps([4, stop, "async"])
     told, _ = run(library, 2, STOPPED, tmp_path, args, code=143)
     assert told == [143, 143]
-    kept = json.loads(chaos.network.load_with_metadata(tmp_path / "run" / MODEL)[1]["training"])
+    kept = json.loads(chaos.network.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
     assert len(kept["history"]) == 1 and 0 < kept["partial"]["position"] < 3001 and kept["partial"]["visited"]
     told, _ = run(library, 3, STOPPED, tmp_path, args, code=143)
     assert told == [143] * 3
-    again = json.loads(chaos.network.load_with_metadata(tmp_path / "run" / MODEL)[1]["training"])
+    again = json.loads(chaos.network.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
     assert again["partial"]["position"] > kept["partial"]["position"] and again["partial"]["images"] < 3001
     told, _ = run(library, 1, STOPPED, tmp_path, json.dumps([4, None, "async"]))
     (right, updates), = told

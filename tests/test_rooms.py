@@ -37,8 +37,10 @@ PY_ARROWS = {
     "info": {"_core", "threads", "_version"},
     "trainer": {"network", "threads", "progress", "options", "_core", *_MEANING},
     "bench": {"bench", "network", "models", "trainer", "threads", "reference", "info", "_core", *_MEANING},
+    "perfmodel": {"perfmodel", "bench", "network", "models", "threads", "_core", *_MEANING},
+    "report": {"report", "errors"},
     "cluster": {"cluster", "network", "trainer", "threads", "options", "errors", "sync", "updates"},
-    "cli": {"cli", "bench", "cluster", "info", "models", "network", "trainer", "threads", *_MEANING},
+    "cli": {"cli", "bench", "cluster", "perfmodel", "report", "info", "models", "network", "trainer", "threads", *_MEANING},
     "__main__": {"cli"},
     "__init__": {"cluster", "data", "models", "_version", "errors", "info", "layers", "network", "trainer"},
 }

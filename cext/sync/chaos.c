@@ -10,7 +10,7 @@ static int try_publish(worker *w, int k)
 {
     stripe_state *t = &w->to->state[k];
     if (!stripe_try_lock(t)) {
-        w->count.lock_failures++;
+        count_lock_failure(w, k);
         return 0;
     }
     publish_stripe(w, k);
@@ -38,6 +38,8 @@ static void settle(worker *w, int from, int to)
         const int before = w->n_pending;
         try_pending(w, from, to);
         left -= before - w->n_pending;
+        if (left)
+            wait_begins(w);
         if (left && round < 64)
             wait_briefly();
         else if (left) {
@@ -45,6 +47,7 @@ static void settle(worker *w, int from, int to)
             wait_for_core();
         }
     }
+    wait_ends(w);
 }
 
 static void layer_begin(worker *w, int node, int from, int to)
@@ -66,7 +69,7 @@ static void layer_done(worker *w, int node, int from, int to)
             postpone_stripe(w, k);
     }
     const int most = (int)w->e->option[0];
-    if (w->n_pending > most)
+    if (most && w->n_pending > most)
         settle(w, 0, w->to->n_stripes);
 }
 

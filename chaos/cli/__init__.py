@@ -7,10 +7,10 @@ import traceback
 
 from .. import __version__
 from ..errors import ChaosError
-from . import bench, evaluate, info, predict, train
+from . import bench, estimate, evaluate, info, plot, predict, train
 from .common import Parser, complain, exit_code
 
-COMMANDS = (train, evaluate, predict, bench, info)
+COMMANDS = (train, evaluate, predict, plot, bench, estimate, info)
 
 DESCRIPTION = """\
 Trains convolutional networks on CPUs: every worker takes one image at a time, all share one set of weights,

@@ -79,9 +79,9 @@ def add(commands):
     option(group, "--pin", f"where each worker stays: {', '.join(PINNINGS)} (Linux)", choices=PINNINGS,
            metavar="HOW")
 
-    group = parser.add_argument_group("several processes (under mpirun, mpiexec or srun; see also chaos launch)")
+    group = parser.add_argument_group("several processes (MPI)")
     group.add_argument("--cluster", choices=("none", *cluster.MODES), metavar="MODE",
-                       help=f"how they keep their weights together: {', '.join(cluster.MODES)}; none: each trains alone "
+                       help=f"how the processes of a launcher keep their weights together: {', '.join(cluster.MODES)}; none: each trains alone "
                             "(default: local if a launcher has started several)")
     group.add_argument("--cluster-option", metavar="KEY=VALUE", action="append", dest="cluster_options",
                        help="an option of the mode; may be repeated")

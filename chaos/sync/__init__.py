@@ -1,8 +1,11 @@
 """Synchronisation strategies: promise, source and options of each. cext/sync/sync.h has the same list."""
 
+from .averaging import Averaging
 from .chaos import Chaos
+from .delayed import Delayed
 from .sequential import Sequential
+from .synchronous import Synchronous
 
-STRATEGIES = {strategy.name: strategy for strategy in (Sequential(), Chaos())}
+STRATEGIES = {strategy.name: strategy for strategy in (Sequential(), Chaos(), Synchronous(), Averaging(), Delayed())}
 
 __all__ = ["STRATEGIES"]

@@ -19,6 +19,8 @@ class Strategy(WithOptions):
         Whoever holds a stripe's lock may change its weights while workers run, and nothing is lost.
     deterministic : bool
         Same seed, same number of workers: same bits.
+    any_workers : bool
+        Deterministic, and the number of workers changes no bit either.
     """
 
     name = None
@@ -27,6 +29,7 @@ class Strategy(WithOptions):
     equals_sequential = True
     locks_stripes = False
     deterministic = False
+    any_workers = False
     common = {"stripe_bytes": Option(16384, "bytes of weights that are locked and published together", 64, 1 << 30,
                                      whole=True)}
 
