@@ -32,9 +32,10 @@ def go():
     if what == "raise":
         raise RuntimeError("planted")
     os.kill(os.getpid(), getattr(signal, what))
-when(at, go, position=100, epoch=2) chaos.train(chaos.models.small(seed=0), train, test, cluster=mode,
-cluster_options={"every": 50} if mode != "shared" else None,
-            epochs=epochs, lr=0.01, workers=1, progress=False, stall_timeout=timeout, run_dir=folder / "run")
+when(at, go, position=100, epoch=2)
+chaos.train(chaos.models.small(seed=0), train, test, cluster=mode,
+            cluster_options={"every": 50} if mode != "shared" else None, epochs=epochs, lr=0.01, workers=1,
+            progress=False, stall_timeout=timeout, run_dir=folder / "run")
 """
 
 
