@@ -90,11 +90,14 @@ cdef extern from "registry.h" nogil:
         const double *strategy_options
         const update_kind *rule
         const double *rule_options
+        int bounded
+        int64_t max_staleness
         const loss_kind *loss
     ctypedef struct engine_t "engine":
         shared_weights shared
         worker_t **worker
         int chunk
+        const float *step_scale
         int64_t failed_at
         tally total
         layer_tally *layer
@@ -351,7 +354,7 @@ cdef class Engine:
 
     def __cinit__(self, Plan plan not None, float[::1] weights not None, int workers=1, strategy="sequential",
                   loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384, cpus=None,
-                  strategy_options=(), update_options=(), float[:, ::1] moments=None):
+                  strategy_options=(), update_options=(), float[:, ::1] moments=None, max_staleness=None):
         cdef engine_parts parts
         cdef double how_option[MAX_STRATEGY_OPTIONS]
         cdef double rule_option[MAX_RULE_OPTIONS]
@@ -411,6 +414,8 @@ cdef class Engine:
             # rows of a 64-byte aligned array stay aligned: the weight vector's length is a multiple of 16
             if moments.shape[1] and <uintptr_t>&moments[0, 0] % 64:
                 raise ValueError("the moments must be 64-byte aligned")
+        if max_staleness is not None and not 0 <= max_staleness <= 1 << 40:
+            raise ValueError(f"max_staleness must be at least 0, not {max_staleness}")
         self.plan = plan
         self.weights = weights
         self.moments = moments
@@ -429,6 +434,8 @@ cdef class Engine:
         parts.strategy_options = how_option
         parts.rule = u[0]
         parts.rule_options = rule_option
+        parts.bounded = max_staleness is not None
+        parts.max_staleness = max_staleness or 0
         parts.loss = l[0]
         self.e = engine_new(&parts)
         if self.e == NULL:
@@ -440,12 +447,14 @@ cdef class Engine:
         engine_free(self.e)
 
     def run(self, str what, const uint8_t[::1] pixels=None, const float[::1] values=None, const int64_t[::1] labels=None,
-            const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, float lr=0.0, float[:, ::1] out=None):
+            const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, float lr=0.0, float[:, ::1] out=None,
+            const float[::1] step_scale=None):
         """Runs one phase over images `order[begin:end]` and returns its counts as a dict: whole ones, except
         layers {node: {..., pending_seconds}} and time, in seconds summed over workers (its parts are 0 outside training).
 
         what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
-        `gradient`). Exactly one of pixels (uint8) and values (float32) holds the images, flat, each (c, h, w).
+        `gradient`). Exactly one of pixels (uint8) and values (float32) holds the images, flat, each (c, h, w). step_scale:
+        512 factors of the learning rate, by the staleness of an update.
         """
         cdef images_t data
         cdef phase ph

@@ -45,6 +45,7 @@ class Engine:
         strategy_options: Sequence[float] = (),
         update_options: Sequence[float] = (),
         moments: NDArray[np.float32] | None = None,
+        max_staleness: int | None = None,
     ) -> None: ...
     def run(
         self,
@@ -57,6 +58,7 @@ class Engine:
         end: int | None = None,
         lr: float = 0.0,
         out: NDArray[np.float32] | None = None,
+        step_scale: NDArray[np.float32] | None = None,
     ) -> dict[str, Any]: ...
     def gradient(self, out: NDArray[np.float32]) -> None: ...
     def lane_gradients(

@@ -273,6 +273,7 @@ class _Job:
         how, rule, schedule = STRATEGIES[strategy], UPDATES[update], SCHEDULES[lr_schedule]
         strategy_options, update_options = how.resolve(strategy_options), rule.resolve(update_options)
         schedule_options = schedule.resolve(schedule_options)
+        how.check(strategy_options, update, update_options)
         check_number("epochs", epochs, 0, 1 << 31, whole=True)
         check_number("lr", lr, 0, above=True)
         check_number("lr_decay", lr_decay, 0, above=True)
@@ -281,8 +282,10 @@ class _Job:
         self.plan = _workers(workers, "one by definition" if how.single else None, pin)
         if how.single and self.plan.workers != 1:
             raise ValueError(f"strategy {strategy!r} runs with one worker, not {self.plan.workers}")
+        self.how, self.how_options = how, strategy_options
+        self.rate_scale = how.rate_scale(strategy_options, self.plan.workers)
         schedule_options = schedule.settle(schedule_options, int(epochs))
-        largest = schedule.largest(float(lr), float(lr_decay), max(int(epochs), 1), **schedule_options)
+        largest = schedule.largest(float(lr) * self.rate_scale, float(lr_decay), max(int(epochs), 1), **schedule_options)
         if not largest <= float(np.finfo(np.float32).max):
             raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} within {epochs} "
                              "epochs")
@@ -298,6 +301,7 @@ class _Job:
                                    cpus=None if pin == "none" else self.plan.cpus,
                                    stripe_bytes=strategy_options["stripe_bytes"], moments=self.moments,
                                    strategy_options=how.core_options(strategy_options),
+                                   max_staleness=strategy_options.get("max_staleness"),
                                    update_options=rule.core_options(rule.for_workers(update_options, self.plan.workers)))
         # What has to agree for a run to be continued; the rest (epochs, workers, pin) may change.
         self.identity = {"strategy": strategy, "strategy_options": strategy_options, "update": update,
@@ -368,7 +372,12 @@ class _Job:
         return caught.signal
 
     def rate(self, epoch):
-        return self.schedule.rate(self.lr, self.lr_decay, epoch, **self.schedule_options)
+        return self.schedule.rate(self.lr * self.rate_scale, self.lr_decay, epoch, **self.schedule_options)
+
+    def step_scale(self):
+        """Factors of the learning rate by staleness, for the epoch under way."""
+        seen = self.history[-1]["staleness"]["histogram"] if self.history else []
+        return self.how.step_scale(self.how_options, self.plan.workers, seen)
 
     def state(self):
         """The update rule's state as tensors: the moments in the shapes of their parameters, and how often each stripe of
@@ -407,7 +416,7 @@ class _Job:
             link.train_begins(number, len(images) - begin)
             result, seconds = _phase(pool, self.engine, caught, display, "train", link, done["position"] - begin,
                                      **self.train_images, labels=self.train_labels, order=mine, begin=begin,
-                                     lr=self.rate(number))
+                                     lr=self.rate(number), step_scale=self.step_scale())
             results = link.gather(result | {"seconds": seconds, "workers": self.plan.workers})
             result = _merged(results)
             if result["status"] == "diverged":

@@ -76,6 +76,8 @@ def test_an_epoch_visits_every_image_once(strategy, workers, batch_size, shuffle
     order = np.random.default_rng(1).permutation(n) if shuffled else None
     result = run(net, x, y, lr=1, workers=workers, strategy=strategy, order=order, batch_size=batch_size, loss="score")
     assert result["status"] == "done" and result["images"] == n == result["position"]
+    if strategy not in EXACT:
+        return
     full, last = n // batch_size * batch_size, n % batch_size
     position = np.argsort(order) if shuffled else np.arange(n)
     share = np.where(position < full, 1 / batch_size, 1 / last if last else 1).astype(np.float32)

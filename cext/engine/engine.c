@@ -70,7 +70,8 @@ shared_weights *replica_new(const engine *e, const shared_weights *of)
     int missing = !s;
     if (s) {
         *s = *of;
-        missing = !(s->w = aligned_zeros(bytes + 1)) | !(s->state = aligned_zeros(states));
+        missing = !(s->w = aligned_zeros(bytes + 1));
+        missing |= !(s->state = aligned_zeros(states));
         for (int i = 0; i < e->rule->n_moments; i++)
             missing |= !(s->moment[i] = aligned_zeros(bytes + 1));
     }
@@ -111,16 +112,25 @@ void publish_stripe(worker *w, int k)
     stripe_state *t = &w->to->state[k];
     const size_t at = e->stripe[k].at, size = e->stripe[k].size;
     const uint32_t version = stripe_version(t);
+    const uint32_t stale = version - w->version[k];
     w->step.t = version + 1;
+    w->step.lr = step_rate(e, stale);
     if (w->unwritten) {
         const plan_node *node = &e->p->node[e->stripe[k].node];
         shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->own);
     } else
         shared_update(w->to, e->rule, at, size, w->dw, &w->step, w->own);
-    const uint32_t others = stripe_advance(t) - version;
+    const uint32_t others = (e->how->unlocked ? stripe_count(t) : stripe_advance(t)) - version;
     if (others)
         w->layer[e->stripe[k].layer].overlaps += others;
-    count_update(w, k, version - w->version[k]);
+    count_update(w, k, stale);
+}
+
+float step_rate(const engine *e, uint32_t stale)
+{
+    if (!e->step_scale)
+        return e->step.lr;
+    return e->step.lr * e->step_scale[stale < STALENESS_BINS ? stale : STALENESS_BINS - 1];
 }
 
 void count_update(worker *w, int k, uint32_t stale)
@@ -176,6 +186,14 @@ void wait_briefly(void)
 }
 
 void wait_for_core(void) { sched_yield(); }
+
+void wait_round(int round)
+{
+    if (round < 64)
+        wait_briefly();
+    else
+        wait_for_core();
+}
 
 /* ---- the memory of one worker ---- */
 
@@ -298,15 +316,15 @@ static void forward(const engine *e, worker *w, int n, int note_versions)
     }
 }
 
-/* Loss of the chunk; writes the output's delta when `scale` is not 0. */
-static int lose(const engine *e, worker *w, int n, float scale)
+/* Loss of the chunk; writes the output's delta where the phase learns. */
+static int lose(const engine *e, worker *w, int n, int learns)
 {
     const plan_node *out = &e->p->node[e->p->output];
     const int k = (int)shape_size(out->g.out);
     for (int s = 0; s < n; s++) {
         const float *y = w->value[e->p->output] + (size_t)s * out->value_stride;
-        float *dy = scale == 0 ? NULL : w->delta[0] + (size_t)s * out->value_stride;
-        const double loss = e->loss->value(k, y, w->label[s], scale, dy);
+        float *dy = learns ? w->delta[0] + (size_t)s * out->value_stride : NULL;
+        const double loss = e->loss->value(k, y, w->label[s], w->scale, dy);
         int best = 0;
         for (int j = 1; j < k; j++)
             if (!(y[j] <= y[best]))
@@ -477,11 +495,15 @@ static void backward(const engine *e, worker *w, int n, int first, int last, int
         call c;
         if (!node->skipped) {
             describe_backward(e, w, i, n, first, &c);
-            if (publishes && first && last && n == 1 && applies(e, node)) {
+            if (publishes && e->instant)
+                shared_target(w->to, node->weight_at, w->dw, &c);
+            else if (publishes && first && last && n == 1 && applies(e, node)) {
                 c.dw = NULL;
                 w->unwritten = &c;
             }
             node->kind->backward(&node->g, &c);
+            if (publishes && e->instant)
+                shared_added(w->to, node->weight_at, node->g.weight_size, w->dw, w->own);
         }
         if (publishes && last) {
             const int64_t since = looked_at ? working(w) : 0;
@@ -537,14 +559,76 @@ int meet(worker *w)
     return failed;
 }
 
+/* ---- the bound on staleness ----
+ *
+ * What can make an update late is the steps that are under way during its own: those that were when it began (`others`)
+ * and those that have begun since. No step may begin that would make these more than the bound, for itself or for another.
+ * Who is under way never waits here, so somebody always gets on. */
+
+struct flight {
+    int64_t others, begun;
+    int under_way;
+};
+
+static void hold_gate(engine *e)
+{
+    int32_t open = 0;
+    for (int round = 0; !__atomic_compare_exchange_n(&e->gate, &open, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED); round++) {
+        wait_round(round);
+        open = 0;
+    }
+}
+
+static void leave_gate(engine *e) { __atomic_store_n(&e->gate, 0, __ATOMIC_RELEASE); }
+
+static int may_begin(const engine *e)
+{
+    if (e->under_way > e->max_staleness)
+        return 0;
+    for (int i = 0; i < e->n_workers; i++) {
+        const struct flight *f = &e->flight[i];
+        if (f->under_way && f->others + e->begun - f->begun >= e->max_staleness)
+            return 0;
+    }
+    return 1;
+}
+
+/* Waits until the worker may begin a step; 0 if the phase is to end. */
+static int take_off(worker *w)
+{
+    engine *e = w->e;
+    for (int round = 0; goes_on(e); round++) {
+        hold_gate(e);
+        const int may = may_begin(e);
+        if (may)
+            e->flight[w->id] = (struct flight){e->under_way++, ++e->begun, 1};
+        leave_gate(e);
+        if (may)
+            return 1;
+        wait_round(round);
+    }
+    return 0;
+}
+
+static void land(worker *w)
+{
+    hold_gate(w->e);
+    w->e->under_way -= w->e->flight[w->id].under_way;
+    w->e->flight[w->id].under_way = 0;
+    leave_gate(w->e);
+}
+
 int pick_step(worker *w, int64_t *begin, int64_t *end)
 {
     engine *e = w->e;
-    if (!goes_on(e))
+    const int bounded = e->bounded && e->phase == TRAIN;
+    if (bounded ? !take_off(w) : !goes_on(e))
         return 0;
     const int64_t step = e->phase == GRADIENTS ? e->end : e->phase == TRAIN ? e->batch : e->chunk;
     *begin = __atomic_fetch_add(&e->next, step, __ATOMIC_RELAXED);
     *end = *begin + step < e->end ? *begin + step : e->end;
+    if (bounded && *begin >= e->end)
+        land(w);
     return *begin < e->end;
 }
 
@@ -570,7 +654,7 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
             for (int s = 0; s < n; s++)
                 memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
                        k * sizeof(float));
-        } else if (lose(e, w, n, learns ? w->scale : 0)) {
+        } else if (lose(e, w, n, learns)) {
             fail(e, DIVERGED, at);
             return -1;
         }
@@ -592,7 +676,7 @@ int train_step(worker *w, int64_t begin, int64_t end)
 {
     const strategy *how = w->e->how;
     w->hooks = 1;
-    w->scale = 1.f / (float)(end - begin);
+    w->scale = (w->e->instant ? -w->e->step.lr : 1.f) / (float)(end - begin);
     if (how->step_begin)
         how->step_begin(w);
     const int failed = pass_images(w, begin, end);
@@ -600,6 +684,8 @@ int train_step(worker *w, int64_t begin, int64_t end)
         how->step_done(w);
     if (!failed && !how->bounds)
         bound_weights(w);
+    if (w->e->bounded)
+        land(w);
     w->hooks = 0;
     return failed;
 }
@@ -833,12 +919,15 @@ engine *engine_new(const engine_parts *q)
     e->chunk = q->batch < MAX_CHUNK ? q->batch : MAX_CHUNK;
     if (q->strategy_options)
         memcpy(e->option, q->strategy_options, sizeof e->option);
+    e->bounded = q->bounded;
+    e->max_staleness = q->max_staleness;
+    e->flight = calloc((size_t)q->n_workers, sizeof *e->flight);
     if (q->rule_options)
         memcpy(e->step.option, q->rule_options, sizeof e->step.option);
     e->worker = calloc((size_t)q->n_workers, sizeof *e->worker);
     if (q->cpus && (e->cpu = malloc((size_t)q->n_workers * sizeof *e->cpu)))
         memcpy(e->cpu, q->cpus, (size_t)q->n_workers * sizeof *e->cpu);
-    if (!e->worker || (q->cpus && !e->cpu) ||
+    if (!e->worker || !e->flight || (q->cpus && !e->cpu) ||
         cut_stripes(e, q->weights, q->moment, round_up(q->stripe_bytes / sizeof(float), LANES)) ||
         (q->how->open && q->how->open(e))) {
         engine_free(e);
@@ -860,6 +949,7 @@ void engine_free(engine *e)
         }
     free(e->worker);
     free(e->cpu);
+    free(e->flight);
     free(e->stripe);
     free(e->layer);
     free(e->shared.state);

@@ -79,9 +79,10 @@ enum { MAX_STRATEGY_OPTIONS = 8 };
  * given a worker run in its thread, only in training phases; [from, to) are the stripes of the layer at `node`. */
 typedef struct {
     const char *name;
-    int single; /* only one worker makes sense */
-    int late;   /* it publishes after layer_done has returned, so every gradient must be written down in worker.dw */
-    int bounds; /* it calls bound_weights or bound_copy itself; else the engine does after every step_done */
+    int single;   /* only one worker makes sense */
+    int unlocked; /* several workers may publish a stripe at once */
+    int late;     /* it publishes after layer_done has returned, so every gradient must be written down in worker.dw */
+    int bounds;   /* it calls bound_weights or bound_copy itself; else the engine does after every step_done */
     /* Makes and frees engine.sync. `open` returns 0, or -1 when out of memory. */
     int (*open)(struct engine *e);
     void (*close)(struct engine *e);
@@ -122,6 +123,7 @@ typedef struct engine {
     stripe *stripe;
     void *sync; /* the strategy's own */
     double option[MAX_STRATEGY_OPTIONS]; /* meaning: the strategy's own, in the order of chaos/sync/ */
+    int instant; /* set by `open`: backward passes add to the shared weights as they go; only for plain rules */
     int n_workers, batch, chunk;
     int *cpu; /* per worker: where it runs; NULL: wherever the system likes */
     worker **worker;
@@ -130,6 +132,7 @@ typedef struct engine {
     images data;
     int64_t end;
     update_step step;
+    const float *step_scale; /* NULL, or STALENESS_BINS factors of the learning rate, by the staleness of an update */
     float *out; /* FORWARD: the outputs, (images, k); LANE_GRADIENTS: they, (lanes here, weights) */
     struct {
         int64_t begin, end; /* LANE_GRADIENTS: the whole step's images */
@@ -140,6 +143,13 @@ typedef struct engine {
     _Alignas(128) int32_t stop;
     int32_t failure;
     int64_t failed_at; /* the image; NOT_PINNED: the worker */
+    /* of the bound on staleness */
+    int bounded;
+    int64_t max_staleness;
+    _Alignas(128) int32_t gate; /* a lock; it guards the rest */
+    int under_way;              /* steps */
+    int64_t begun;              /* steps, ever */
+    struct flight *flight;      /* per worker */
     _Alignas(128) int32_t arrived; /* at the meeting under way */
     _Alignas(128) int32_t meeting; /* its number */
     tally total;
@@ -162,6 +172,8 @@ typedef struct {
     const double *strategy_options;
     const update_kind *rule;
     const double *rule_options;
+    int bounded; /* no update is more than max_staleness updates of its stripe late */
+    int64_t max_staleness;
     const loss_kind *loss;
 } engine_parts;
 
@@ -222,6 +234,8 @@ void replica_free(shared_weights *s);
 /* Publishes one stripe of the worker's gradient; the caller holds it or is alone. Within layer_done only for stripes of
  * that layer: worker.unwritten is about it. */
 void publish_stripe(worker *w, int stripe);
+/* The learning rate of an update of that staleness. */
+float step_rate(const engine *e, uint32_t stale);
 /* Ends the phase for everyone: NO_MEMORY and the like. */
 void fail(engine *e, int why, int64_t at);
 /* Counts an update of a stripe that others have updated `stale` times since its weights were read. */
@@ -236,4 +250,6 @@ void wait_ends(worker *w);
 /* Waiting: a moment; or as long as it takes another thread to get this core. */
 void wait_briefly(void);
 void wait_for_core(void);
+/* One of the two: waiting for the round-th time for what takes microseconds, unless its holder has lost its core. */
+void wait_round(int round);
 #endif

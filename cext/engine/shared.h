@@ -124,6 +124,25 @@ static inline void shared_scale(shared_weights *s, const instruction_set *isa, c
 #endif
 }
 
+/* A gradient that a layer's backward pass adds to the shared weights while it forms it (the scale of the loss holds the
+ * learning rate): call.dw and call.first beforehand, and what is left to do afterwards. */
+static inline void shared_target(shared_weights *s, size_t at, float *dw, call *c)
+{
+    c->dw = CHAOS_CAREFUL ? dw + at : s->w + at;
+    c->first = CHAOS_CAREFUL;
+}
+static inline void shared_added(shared_weights *s, size_t at, size_t n, const float *dw, float *own)
+{
+#if CHAOS_CAREFUL
+    racy_copy(own + at, s->w + at, n);
+    for (size_t i = at; i < at + n; i++)
+        own[i] += dw[i];
+    racy_copy(s->w + at, own + at, n);
+#else
+    (void)s, (void)at, (void)n, (void)dw, (void)own;
+#endif
+}
+
 /* Stripe locks and versions are ordinary atomics. */
 static inline int stripe_try_lock(stripe_state *t)
 {
@@ -139,6 +158,10 @@ static inline uint32_t stripe_advance(stripe_state *t)
     const uint32_t version = stripe_version(t);
     __atomic_store_n(&t->version, version + 1, __ATOMIC_RELAXED);
     return version;
+}
+static inline uint32_t stripe_count(stripe_state *t) /* by one of several */
+{
+    return __atomic_fetch_add(&t->version, 1, __ATOMIC_RELAXED);
 }
 
 #endif

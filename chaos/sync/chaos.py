@@ -1,11 +1,10 @@
 """Controlled Hogwild with arbitrary order of synchronisation. Imported by chaos.sync; the fast half is cext/sync/chaos.c."""
 
-
 from ..options import Option
-from .base import Strategy
+from .base import Asynchronous
 
 
-class Chaos(Strategy):
+class Chaos(Asynchronous):
     """CHAOS (Viebke, Memeti, Pllana, Abraham 2017): workers share one weight vector and meet it in arbitrary order.
 
     A worker reads weights on demand, whatever is there. It gathers the gradient of a layer privately and publishes it when

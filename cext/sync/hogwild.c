@@ -1,0 +1,31 @@
+/* Hogwild (Niu, Recht, Ré, Wright 2011): shared weights without locks. A worker adds its update to what it finds; of two that
+ * do so at once, one may overwrite the other's.
+ *
+ * grain (option 0): 0 publishes a layer's gradient when it is complete; 1 lets the backward pass add to the weights wherever
+ * it would otherwise add to a gradient, for which the loss is scaled by -lr: everything is linear in its gradient. */
+#include "sync.h"
+
+static int open(engine *e)
+{
+    e->instant = e->option[0] == 1 && e->rule->plain;
+    return 0;
+}
+
+static void layer_done(worker *w, int node, int from, int to)
+{
+    (void)node;
+    for (int k = from; k < to; k++)
+        if (w->e->instant) {
+            const uint32_t version = stripe_version(&w->to->state[k]);
+            stripe_count(&w->to->state[k]);
+            count_update(w, k, version - w->version[k]);
+        } else
+            publish_stripe(w, k);
+}
+
+const strategy sync_hogwild = {
+    .name = "hogwild",
+    .unlocked = 1,
+    .open = open,
+    .layer_done = layer_done,
+};
