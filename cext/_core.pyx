@@ -138,6 +138,7 @@ cdef extern from "engine/exchange.h" nogil:
     void exchange_add(engine_t *e, int first, int last, const float *delta, float scale, float *own)
     void *exchange_move_states(engine_t *e, void *place)
     size_t exchange_state_bytes(const engine_t *e)
+    void exchange_rewind(engine_t *e)
 
 cdef extern from *:
     """
@@ -738,6 +739,10 @@ cdef class Engine:
         self.states = place
         self.own_states = exchange_move_states(self.e, &place[0])
         self.lock.release()
+
+    def rewind(self):
+        """Between phases: makes `position` 0 until the next one begins."""
+        exchange_rewind(self.e)
 
     @property
     def state_bytes(self):

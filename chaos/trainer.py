@@ -45,12 +45,15 @@ class Run:
         One dict per finished epoch; the keys are those of metrics.jsonl.
     workers : threads.Plan
     run_dir : Path or None
+    is_root : bool
+        False on all but one of the processes of a job.
     """
 
     network: Network
     history: list[dict]
     workers: threads.Plan
     run_dir: Path | None
+    is_root: bool = True
 
 
 def train(net, train, test=None, *, strategy="chaos", strategy_options=None, workers=None, epochs=10, lr=1e-3,
@@ -143,7 +146,7 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     with Progress(bool(progress) and link.rank == 0, epochs) as display, threadpool_limits(1, user_api="blas"), \
             _signals() as caught, link.joined(job, caught):
         job.run(store, display, caught)
-    return Run(net, job.history, job.plan, store.folder if store else None)
+    return Run(net, job.history, job.plan, store.folder if store else None, link.rank == 0)
 
 
 def evaluate(net, data, *, workers=None, loss="cross_entropy"):
@@ -490,7 +493,8 @@ def _counts(before=None, result=None, seconds=0.0):
         return {"position": 0, "images": 0, "errors": 0, "loss": 0.0, "seconds": 0.0, "updates": 0, "lock_failures": 0,
                 "dropped": 0,
                 "staleness_sum": 0, "staleness_max": 0, "staleness": [], "layers": {}, "worker_images": [], "time": {}}
-    counted = {key: _together(key, before[key], result[key]) for key in before if key not in ("position", "seconds")}
+    counted = {key: _together(key, before[key], result[key]) for key in before
+               if key not in ("position", "seconds", "visited")}
     return counted | {"position": result["position"], "seconds": before["seconds"] + seconds}
 
 

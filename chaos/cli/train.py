@@ -88,13 +88,13 @@ def add(commands):
 
     group = parser.add_argument_group("several processes (MPI)")
     group.add_argument("--cluster", choices=("none", *cluster.MODES), metavar="MODE",
-                       help=f"how the processes of a launcher keep their weights together: {', '.join(cluster.MODES)}; none: each trains alone "
-                            "(default: local if a launcher has started several)")
+                       help="how the processes of a launcher keep their weights together: "
+                            f"{', '.join(cluster.MODES)}; none: each trains alone (default: local if a launcher has started "
+                            "several)")
     group.add_argument("--cluster-option", metavar="KEY=VALUE", action="append", dest="cluster_options",
                        help="an option of the mode; may be repeated")
     group.add_argument("--stall-timeout", type=float, default=300.0, metavar="SECONDS",
-                       help="a process that neither answers nor moves on ends the job after so long; 0: never "
-                            "(default: 300)")
+                       help="how long a process may neither answer nor move on; 0: for ever (default: 300)")
     group.add_argument("--rank-details", action="store_true", help="metrics.jsonl tells about every process")
 
     group = parser.add_argument_group("run")
