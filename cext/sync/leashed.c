@@ -112,6 +112,8 @@ static void update(worker *w, const vector *from, vector *to, uint32_t stale)
         step.t = stripe_version(&e->shared.state[k]) + from->number + 1;
         e->rule->apply(n, to->v->w + at, w->dw + at, moment, &step);
     }
+    for (int i = 0; i < e->p->n_nodes; i++)
+        bound_copy(w, i, to->v->w);
     to->number = from->number + 1;
 }
 
@@ -192,6 +194,7 @@ static void phase_end(engine *e)
 const strategy sync_leashed = {
     .name = "leashed",
     .late = 1,
+    .bounds = 1,
     .open = open,
     .close = close,
     .phase_begin = phase_begin,
