@@ -307,7 +307,8 @@ class Job:
         self.how, self.how_options = how, strategy_options
         self.rate_scale = how.rate_scale(strategy_options, self.plan.workers)
         schedule_options = schedule.settle(schedule_options, int(epochs))
-        largest, when = schedule.largest(float(lr) * self.rate_scale, float(lr_decay), max(int(epochs), 1), **schedule_options)
+        largest, when = schedule.largest(float(lr) * self.rate_scale, float(lr_decay), max(int(epochs), 1),
+                                         **schedule_options)
         if not largest <= float(np.finfo(np.float32).max):
             raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} "
                              f"in epoch {when}")
