@@ -286,10 +286,11 @@ static void describe_call(const engine *e, const worker *w, int i, int n, call *
                         : shared_read(w->to, node->weight_at, node->g.weight_size, w->own);
 }
 
-static void forward(const engine *e, worker *w, int n, int note_versions)
+/* Through the nodes [from, to]. */
+static void forward(const engine *e, worker *w, int n, int note_versions, int from, int to)
 {
     int stripe = 0;
-    for (int i = 1; i < e->p->n_nodes; i++) {
+    for (int i = from; i <= to; i++) {
         const plan_node *node = &e->p->node[i];
         if (note_versions && node->g.weight_size)
             for (; stripe < w->to->n_stripes && e->stripe[stripe].node <= i; stripe++)
@@ -404,9 +405,10 @@ static void layer_done(const engine *e, worker *w, int node)
         e->how->layer_done(w, node, from, to);
 }
 
-static void backward(const engine *e, worker *w, int n, int first, int last, int looked_at)
+/* Through the nodes [bottom, top], the last of them first. */
+static void backward(const engine *e, worker *w, int n, int first, int last, int looked_at, int bottom, int top)
 {
-    for (int i = e->p->n_nodes - 1; i > 0; i--) {
+    for (int i = top; i >= bottom; i--) {
         const plan_node *node = &e->p->node[i];
         if (!node->needs_gradient || !node->n_deltas)
             continue;
@@ -498,6 +500,37 @@ int pick_step(worker *w, int64_t *begin, int64_t *end)
     return *begin < e->end;
 }
 
+static int64_t image_at(const engine *e, int64_t i) { return e->data.order ? e->data.order[i] : i; }
+
+void forward_images(worker *w, int64_t at, int n, int last)
+{
+    for (int s = 0; s < n; s++)
+        load_sample(w->e, w, s, image_at(w->e, at + s));
+    forward(w->e, w, n, 0, 1, last);
+}
+
+void forward_node(worker *w, int n, int node) { forward(w->e, w, n, 0, node, node); }
+
+int lose_images(worker *w, int64_t at, int n)
+{
+    for (int s = 0; s < n; s++)
+        w->label[s] = (int)w->e->data.labels[image_at(w->e, at + s)];
+    if (lose(w->e, w, n, w->scale)) {
+        fail(w->e, DIVERGED, at);
+        return -1;
+    }
+    w->count.images += n;
+    return 0;
+}
+
+void backward_nodes(worker *w, int n, int bottom, int top, float *dw)
+{
+    float *own = w->dw;
+    w->dw = dw;
+    backward(w->e, w, n, 1, 1, 0, bottom, top);
+    w->dw = own;
+}
+
 /* Images [begin, end) through the network, in chunks, and back where the phase learns. */
 static int pass_images(worker *w, int64_t begin, int64_t end)
 {
@@ -511,11 +544,11 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
         const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
         const int64_t loading = looked_at ? working(w) : 0, published = w->count.publish;
         for (int s = 0; s < n; s++) {
-            const int64_t image = e->data.order ? e->data.order[at + s] : at + s;
+            const int64_t image = image_at(e, at + s);
             load_sample(e, w, s, image);
             w->label[s] = e->data.labels ? (int)e->data.labels[image] : 0;
         }
-        forward(e, w, n, w->hooks && !w->reads && at == begin);
+        forward(e, w, n, w->hooks && !w->reads && at == begin, 1, e->p->n_nodes - 1);
         if (e->phase == FORWARD) {
             for (int s = 0; s < n; s++)
                 memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
@@ -526,7 +559,7 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
         }
         const int64_t turned = looked_at ? working(w) : 0;
         if (learns)
-            backward(e, w, n, at == begin, at + n == end, looked_at);
+            backward(e, w, n, at == begin, at + n == end, looked_at, 1, e->p->n_nodes - 1);
         if (looked_at) {
             w->count.forward += turned - loading;
             w->count.backward += working(w) - turned - (w->count.publish - published);

@@ -195,6 +195,14 @@ void stripes_of(const engine *e, int node, int *from, int *to);
 /* Whether the update rule's options ask for clipped gradients; for weights of bounded norm. */
 int clips_gradients(const engine *e);
 int bounds_weights(const engine *e);
+/* Parts of gradient_of for up to engine.chunk images, which lie in w->value, keep and delta (a strategy may point them
+ * elsewhere meanwhile): images [at, at + n) forward as far as the node `last`; through one more node; their loss, its
+ * gradient times w->scale (-1 after a failure); back through the nodes top, ..., bottom, overwriting their gradients in
+ * dw. */
+void forward_images(worker *w, int64_t at, int n, int last);
+void forward_node(worker *w, int n, int node);
+int lose_images(worker *w, int64_t at, int n);
+void backward_nodes(worker *w, int n, int bottom, int top, float *dw);
 /* Clips the gradient of a layer, in dw (as long as the weights), if they do. The engine has done so before layer_done; this
  * is for gradients that a strategy forms from others. */
 void condition_gradient(const engine *e, int node, float *dw);

@@ -4,6 +4,6 @@
 
 #include "engine/engine.h"
 
-extern const strategy sync_sequential, sync_chaos, sync_synchronous, sync_averaging, sync_delayed;
+extern const strategy sync_sequential, sync_chaos, sync_synchronous, sync_averaging, sync_delayed, sync_hybrid;
 
 #endif

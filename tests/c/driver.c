@@ -848,11 +848,12 @@ int main(int n, char **argument)
         check_engines_at_once(isa);
         check_pinning(isa);
         check_times(isa);
-        static const char *const meeting[] = {"synchronous", "averaging", "delayed"};
-        for (int k = 0; k < 3; k++)
+        static const char *const meeting[] = {"synchronous", "hybrid", "averaging", "delayed"};
+        for (int k = 0; k < 4; k++)
             for (int batch = 1; batch <= 13; batch += 6) {
-                check_meetings(digits(isa), "meetings, digits", meeting[k], 41, batch, k == 0);
-                check_meetings(branches(isa), "meetings, branches", meeting[k], 41, batch, k == 0);
+                check_meetings(digits(isa), "meetings, digits", meeting[k], 41, batch, k < 2);
+                check_meetings(branches(isa), "meetings, branches", meeting[k], 41, batch, k < 2);
+                check_meetings(wide(isa), "meetings, wide", meeting[k], 41, batch, k < 2);
             }
         check_lanes(isa);
     }
