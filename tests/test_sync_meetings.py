@@ -131,7 +131,8 @@ def test_synchronous_is_its_definition(isa, batch, lanes, bounds):
     results = simulate_synchronous(wanted, d, order, batch, lanes or usual, 0.05, 2, update_options=bounds)
     for workers in range(1, 9):
         net = graph(seed=2)
-        engine = engine_of(net, "synchronous", workers, (lanes or 0,), batch_size=batch, stripe_bytes=1024, update_options=bounds)
+        engine = engine_of(net, "synchronous", workers, (lanes or 0,), batch_size=batch, stripe_bytes=1024,
+                           update_options=bounds)
         for result in results:
             got = engine.run("train", **d, order=order, lr=0.05)
             assert outcome(got) == {**result, "updates": -(-150 // batch) * engine.stripes} and got["staleness_max"] == 0
