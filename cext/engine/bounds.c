@@ -32,10 +32,7 @@ void bound_layer(worker *w, int node)
     for (int k = from; k < to; k++) {
         stripe_state *t = &w->to->state[k];
         for (int round = 0; !stripe_try_lock(t); round++)
-            if (round < 64)
-                wait_briefly();
-            else
-                wait_for_core();
+            wait_round(round);
         shared_scale(w->to, e->p->isa, &n->g, n->weight_at, e->stripe[k].at, e->stripe[k].size, w->scratch, w->own);
         stripe_unlock(t);
     }

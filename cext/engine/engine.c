@@ -3,6 +3,7 @@
 
 #include "engine.h"
 #include "ticks.h"
+#include "trace.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -112,16 +113,27 @@ void publish_stripe(worker *w, int k)
     stripe_state *t = &w->to->state[k];
     const size_t at = e->stripe[k].at, size = e->stripe[k].size;
     const uint32_t version = stripe_version(t);
+    const uint32_t stale = version - w->version[k];
     w->step.t = version + 1;
-    if (w->unwritten) {
+    w->step.lr = step_rate(e, stale);
+    if (w->trace)
+        trace_event(w, EVENT_PUBLISH, (uint32_t)k);
+    if (w->unwritten && !w->pending[k]) { /* what waits has been written down */
         const plan_node *node = &e->p->node[e->stripe[k].node];
         shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->own);
     } else
         shared_update(w->to, e->rule, at, size, w->dw, &w->step, w->own);
-    const uint32_t others = stripe_advance(t) - version;
+    const uint32_t others = (e->how->unlocked ? stripe_count(t) : stripe_advance(t)) - version;
     if (others)
         w->layer[e->stripe[k].layer].overlaps += others;
-    count_update(w, k, version - w->version[k]);
+    count_update(w, k, stale);
+}
+
+float step_rate(const engine *e, uint32_t stale)
+{
+    if (!e->step_scale)
+        return e->step.lr;
+    return e->step.lr * e->step_scale[stale < STALENESS_BINS ? stale : STALENESS_BINS - 1];
 }
 
 void count_update(worker *w, int k, uint32_t stale)
@@ -150,6 +162,8 @@ void postpone_stripe(worker *w, int k)
     w->pending[k] = 1;
     w->postponed[k] = ticks();
     w->n_pending++;
+    if (w->trace)
+        trace_event(w, EVENT_POSTPONE, (uint32_t)k);
     if (w->unwritten) {
         memset(w->dw + e->stripe[k].at, 0, e->stripe[k].size * sizeof(float));
         node->kind->apply(&node->g, w->unwritten, e->stripe[k].at - node->weight_at, e->stripe[k].size,
@@ -178,6 +192,14 @@ void wait_briefly(void)
 }
 
 void wait_for_core(void) { sched_yield(); }
+
+void wait_round(int round)
+{
+    if (round < 64)
+        wait_briefly();
+    else
+        wait_for_core();
+}
 
 /* ---- the memory of one worker ---- */
 
@@ -231,7 +253,7 @@ size_t engine_worker_bytes(const engine *e)
 }
 
 /* In the worker's thread, so that the pages are near its core. */
-static worker *worker_new(engine *e, int id)
+worker *worker_new(engine *e, int id)
 {
     worker *w = aligned_alloc(128, round_up(sizeof *w, 128));
     if (!w)
@@ -286,30 +308,48 @@ static void describe_call(const engine *e, const worker *w, int i, int n, call *
                         : shared_read(w->to, node->weight_at, node->g.weight_size, w->own);
 }
 
-/* Through the nodes [from, to]. */
-static void forward(const engine *e, worker *w, int n, int note_versions, int from, int to)
+void load_chunk(worker *w, int64_t at, int n)
 {
-    int stripe = 0;
-    for (int i = from; i <= to; i++) {
-        const plan_node *node = &e->p->node[i];
-        if (note_versions && node->g.weight_size)
-            for (; stripe < w->to->n_stripes && e->stripe[stripe].node <= i; stripe++)
-                w->seen[stripe] = stripe_version(&w->to->state[stripe]);
-        call c;
-        describe_call(e, w, i, n, &c);
-        node->kind->forward(&node->g, &c);
+    const engine *e = w->e;
+    for (int s = 0; s < n; s++) {
+        const int64_t image = e->data.order ? e->data.order[at + s] : at + s;
+        load_sample(e, w, s, image);
+        w->label[s] = e->data.labels ? (int)e->data.labels[image] : 0;
     }
 }
 
-/* Loss of the chunk; writes the output's delta when `scale` is not 0. */
-static int lose(const engine *e, worker *w, int n, float scale)
+void forward_node(worker *w, int i, int n, int note_versions)
 {
+    const engine *e = w->e;
+    const plan_node *node = &e->p->node[i];
+    if (w->trace && node->g.weight_size)
+        trace_read(w, i, EVENT_FORWARD, note_versions);
+    else if (note_versions && node->g.weight_size) {
+        int from, to;
+        stripes_of(e, i, &from, &to);
+        for (int k = from; k < to; k++)
+            w->seen[k] = stripe_version(&w->to->state[k]);
+    }
+    call c;
+    describe_call(e, w, i, n, &c);
+    node->kind->forward(&node->g, &c);
+}
+
+static void forward(const engine *e, worker *w, int n, int note_versions)
+{
+    for (int i = 1; i < e->p->n_nodes; i++)
+        forward_node(w, i, n, note_versions);
+}
+
+int lose(worker *w, int n, int learns)
+{
+    const engine *e = w->e;
     const plan_node *out = &e->p->node[e->p->output];
     const int k = (int)shape_size(out->g.out);
     for (int s = 0; s < n; s++) {
         const float *y = w->value[e->p->output] + (size_t)s * out->value_stride;
-        float *dy = scale == 0 ? NULL : w->delta[0] + (size_t)s * out->value_stride;
-        const double loss = e->loss->value(k, y, w->label[s], scale, dy);
+        float *dy = learns ? w->delta[0] + (size_t)s * out->value_stride : NULL;
+        const double loss = e->loss->value(k, y, w->label[s], w->scale, dy);
         int best = 0;
         for (int j = 1; j < k; j++)
             if (!(y[j] <= y[best]))
@@ -405,14 +445,44 @@ static void layer_done(const engine *e, worker *w, int node)
         e->how->layer_done(w, node, from, to);
 }
 
-/* Through the nodes [bottom, top], the last of them first. */
-static void backward(const engine *e, worker *w, int n, int first, int last, int looked_at, int bottom, int top)
+int learns_node(const engine *e, int i)
 {
-    for (int i = top; i >= bottom; i--) {
-        const plan_node *node = &e->p->node[i];
-        if (!node->needs_gradient || !node->n_deltas)
+    const plan_node *node = &e->p->node[i];
+    return node->needs_gradient && node->n_deltas;
+}
+
+void backward_node(worker *w, int i, int n, int first, int last, call *c)
+{
+    const engine *e = w->e;
+    const plan_node *node = &e->p->node[i];
+    float *dy = w->delta[node->first_delta];
+    for (int d = e->p->edge[node->first_delta].next; d >= 0; d = e->p->edge[d].next)
+        for (int s = 0; s < n; s++)
+            e->p->isa->add(shape_size(node->g.out), dy + (size_t)s * node->value_stride,
+                           w->delta[d] + (size_t)s * node->value_stride);
+    if (node->skipped)
+        return;
+    if (w->trace && node->g.weight_size)
+        trace_read(w, i, EVENT_BACKWARD, 0);
+    describe_backward(e, w, i, n, first, c);
+    const int publishes = w->hooks && node->g.weight_size;
+    if (publishes && e->instant)
+        shared_target(w->to, node->weight_at, w->dw, c);
+    else if (publishes && first && last && n == 1 && applies(e, node)) {
+        c->dw = NULL;
+        w->unwritten = c;
+    }
+    node->kind->backward(&node->g, c);
+    if (publishes && e->instant)
+        shared_added(w->to, node->weight_at, node->g.weight_size, w->dw, w->own);
+}
+
+static void backward(const engine *e, worker *w, int n, int first, int last, int looked_at)
+{
+    for (int i = e->p->n_nodes - 1; i > 0; i--) {
+        if (!learns_node(e, i))
             continue;
-        const int publishes = w->hooks && node->g.weight_size;
+        const int publishes = w->hooks && e->p->node[i].g.weight_size;
         if (publishes && first && e->how->layer_begin) {
             int from, to;
             stripes_of(e, i, &from, &to);
@@ -421,20 +491,8 @@ static void backward(const engine *e, worker *w, int n, int first, int last, int
             if (looked_at)
                 w->count.publish += working(w) - since;
         }
-        float *dy = w->delta[node->first_delta];
-        for (int d = e->p->edge[node->first_delta].next; d >= 0; d = e->p->edge[d].next)
-            for (int s = 0; s < n; s++)
-                e->p->isa->add(shape_size(node->g.out), dy + (size_t)s * node->value_stride,
-                               w->delta[d] + (size_t)s * node->value_stride);
         call c;
-        if (!node->skipped) {
-            describe_backward(e, w, i, n, first, &c);
-            if (publishes && first && last && n == 1 && applies(e, node)) {
-                c.dw = NULL;
-                w->unwritten = &c;
-            }
-            node->kind->backward(&node->g, &c);
-        }
+        backward_node(w, i, n, first, last, &c);
         if (publishes && last) {
             const int64_t since = looked_at ? working(w) : 0;
             layer_done(e, w, i);
@@ -489,46 +547,81 @@ int meet(worker *w)
     return failed;
 }
 
+/* ---- the bound on staleness ----
+ *
+ * What can make an update late is the steps that are under way during its own: those that were when it began (`others`)
+ * and those that have begun since. No step may begin that would make these more than the bound, for itself or for another.
+ * Who is under way never waits here, so somebody always gets on. */
+
+struct flight {
+    int64_t others, begun;
+    int under_way;
+};
+
+static void hold_gate(engine *e)
+{
+    int32_t open = 0;
+    for (int round = 0; !__atomic_compare_exchange_n(&e->gate, &open, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED); round++) {
+        wait_round(round);
+        open = 0;
+    }
+}
+
+static void leave_gate(engine *e) { __atomic_store_n(&e->gate, 0, __ATOMIC_RELEASE); }
+
+static int may_begin(const engine *e)
+{
+    if (e->under_way > e->max_staleness)
+        return 0;
+    for (int i = 0; i < e->n_workers; i++) {
+        const struct flight *f = &e->flight[i];
+        if (f->under_way && f->others + e->begun - f->begun >= e->max_staleness)
+            return 0;
+    }
+    return 1;
+}
+
+/* Waits until the worker may begin a step; 0 if the phase is to end. */
+static int take_off(worker *w)
+{
+    engine *e = w->e;
+    for (int round = 0; goes_on(e); round++) {
+        hold_gate(e);
+        const int may = may_begin(e);
+        if (may)
+            e->flight[w->id] = (struct flight){e->under_way++, ++e->begun, 1};
+        leave_gate(e);
+        if (may) {
+            wait_ends(w);
+            return 1;
+        }
+        wait_begins(w);
+        wait_round(round);
+    }
+    wait_ends(w);
+    return 0;
+}
+
+static void land(worker *w)
+{
+    hold_gate(w->e);
+    w->e->under_way -= w->e->flight[w->id].under_way;
+    w->e->flight[w->id].under_way = 0;
+    leave_gate(w->e);
+}
+
 int pick_step(worker *w, int64_t *begin, int64_t *end)
 {
     engine *e = w->e;
-    if (!goes_on(e))
+    const int bounded = e->bounded && e->phase == TRAIN;
+    if (bounded ? !take_off(w) : !goes_on(e))
         return 0;
     const int64_t step = e->phase == GRADIENTS ? e->end : e->phase == TRAIN ? e->batch : e->chunk;
     *begin = __atomic_fetch_add(&e->next, step, __ATOMIC_RELAXED);
     *end = *begin + step < e->end ? *begin + step : e->end;
+    if (bounded && *begin >= e->end)
+        land(w);
     return *begin < e->end;
-}
-
-static int64_t image_at(const engine *e, int64_t i) { return e->data.order ? e->data.order[i] : i; }
-
-void forward_images(worker *w, int64_t at, int n, int last)
-{
-    for (int s = 0; s < n; s++)
-        load_sample(w->e, w, s, image_at(w->e, at + s));
-    forward(w->e, w, n, 0, 1, last);
-}
-
-void forward_node(worker *w, int n, int node) { forward(w->e, w, n, 0, node, node); }
-
-int lose_images(worker *w, int64_t at, int n)
-{
-    for (int s = 0; s < n; s++)
-        w->label[s] = (int)w->e->data.labels[image_at(w->e, at + s)];
-    if (lose(w->e, w, n, w->scale)) {
-        fail(w->e, DIVERGED, at);
-        return -1;
-    }
-    w->count.images += n;
-    return 0;
-}
-
-void backward_nodes(worker *w, int n, int bottom, int top, float *dw)
-{
-    float *own = w->dw;
-    w->dw = dw;
-    backward(w->e, w, n, 1, 1, 0, bottom, top);
-    w->dw = own;
 }
 
 /* Images [begin, end) through the network, in chunks, and back where the phase learns. */
@@ -543,23 +636,19 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
     for (int64_t at = begin; at < end; at += e->chunk) {
         const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
         const int64_t loading = looked_at ? working(w) : 0, published = w->count.publish;
-        for (int s = 0; s < n; s++) {
-            const int64_t image = image_at(e, at + s);
-            load_sample(e, w, s, image);
-            w->label[s] = e->data.labels ? (int)e->data.labels[image] : 0;
-        }
-        forward(e, w, n, w->hooks && !w->reads && at == begin, 1, e->p->n_nodes - 1);
+        load_chunk(w, at, n);
+        forward(e, w, n, w->hooks && (!w->reads || w->trace) && at == begin);
         if (e->phase == FORWARD) {
             for (int s = 0; s < n; s++)
                 memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
                        k * sizeof(float));
-        } else if (lose(e, w, n, learns ? w->scale : 0)) {
+        } else if (lose(w, n, learns)) {
             fail(e, DIVERGED, at);
             return -1;
         }
         const int64_t turned = looked_at ? working(w) : 0;
         if (learns)
-            backward(e, w, n, at == begin, at + n == end, looked_at, 1, e->p->n_nodes - 1);
+            backward(e, w, n, at == begin, at + n == end, looked_at);
         if (looked_at) {
             w->count.forward += turned - loading;
             w->count.backward += working(w) - turned - (w->count.publish - published);
@@ -573,9 +662,14 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
 
 int train_step(worker *w, int64_t begin, int64_t end)
 {
-    const strategy *how = w->e->how;
+    const engine *e = w->e;
+    const strategy *how = e->how;
     w->hooks = 1;
-    w->scale = 1.f / (float)(end - begin);
+    w->scale = (e->instant ? -e->step.lr : 1.f) / (float)(end - begin);
+    if (w->trace) {
+        trace_event(w, EVENT_STEP, (uint32_t)((begin - e->trace->begin) / e->batch));
+        w->reads = w->trace->copy;
+    }
     if (how->step_begin)
         how->step_begin(w);
     const int failed = pass_images(w, begin, end);
@@ -583,6 +677,8 @@ int train_step(worker *w, int64_t begin, int64_t end)
         how->step_done(w);
     for (int i = 0; !failed && !how->bounds && bounds_weights(w->e) && i < w->e->p->n_nodes; i++)
         bound_layer(w, i);
+    if (w->e->bounded)
+        land(w);
     w->hooks = 0;
     return failed;
 }
@@ -638,6 +734,15 @@ static void apply_parts(worker *w)
     }
 }
 
+void worker_begin(worker *w)
+{
+    const engine *e = w->e;
+    memset(&w->count, 0, sizeof w->count);
+    w->step = e->step;
+    memset(w->layer, 0, (size_t)e->n_layers * sizeof *w->layer);
+    w->count.begin = ticks();
+}
+
 static void work(engine *e, int id)
 {
     worker *w = e->worker[id];
@@ -646,12 +751,11 @@ static void work(engine *e, int id)
         fail(e, NO_MEMORY, 0);
         return;
     }
-    memset(&w->count, 0, sizeof w->count);
-    w->step = e->step;
-    memset(w->layer, 0, (size_t)e->n_layers * sizeof *w->layer);
-    w->count.begin = ticks();
+    worker_begin(w);
     if (e->phase == TRAIN) {
+        w->trace = e->trace ? &e->trace->lane[id] : NULL;
         train(w);
+        w->trace = NULL;
         w->to = &e->shared;
         w->reads = NULL;
     } else if (e->phase == LANE_GRADIENTS)
@@ -687,7 +791,9 @@ static void merge(tally *to, const tally *from)
     to->images += from->images;
     to->errors += from->errors;
     to->loss += from->loss;
+    to->lock_failures += from->lock_failures;
     to->give_ways += from->give_ways;
+    to->dropped += from->dropped;
     to->passing += from->passing;
     to->waiting += from->waiting;
     to->passes += from->passes;
@@ -741,7 +847,7 @@ static void split_time(engine *e, int team)
     }
 }
 
-int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)
+void engine_begin(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)
 {
     e->phase = phase;
     e->data = *data;
@@ -750,23 +856,35 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
     e->failure = DONE;
     e->arrived = 0; /* a failed phase leaves them waiting */
     e->failed_at = 0;
+    if (e->trace)
+        e->trace->begin = begin;
     /* engine_position may be reading: whoever sees the new end sees no counter of an earlier phase */
     __atomic_store_n(&e->next, begin, __ATOMIC_RELAXED);
     __atomic_store_n(&e->end, end, __ATOMIC_RELEASE);
     memset(&e->total, 0, sizeof e->total);
     memset(e->layer, 0, (size_t)e->n_layers * sizeof *e->layer);
     e->time = (time_split){0, 0, 0, 0, 0};
-    const int team = phase == GRADIENTS ? 1 : e->n_workers;
-    const int64_t from[2] = {ticks(), nanoseconds()};
-    if (run_team(team, take_part, e) < team)
-        return NO_TEAM;
-    const int64_t to[2] = {ticks(), nanoseconds()};
+}
+
+void engine_merge(engine *e, int team)
+{
     for (int i = 0; i < team; i++)
         if (e->worker[i]) {
             merge(&e->total, &e->worker[i]->count);
             for (int l = 0; l < e->n_layers; l++)
                 merge_layer(&e->total, &e->layer[l], &e->worker[i]->layer[l]);
         }
+}
+
+int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)
+{
+    engine_begin(e, phase, data, begin, end, lr, out);
+    const int team = phase == GRADIENTS ? 1 : e->n_workers;
+    const int64_t from[2] = {ticks(), nanoseconds()};
+    if (run_team(team, take_part, e) < team)
+        return NO_TEAM;
+    const int64_t to[2] = {ticks(), nanoseconds()};
+    engine_merge(e, team);
     e->tick = to[0] > from[0] ? 1e-9 * (double)(to[1] - from[1]) / (double)(to[0] - from[0]) : 0;
     split_time(e, team);
     if (phase == TRAIN && e->how->phase_end)
@@ -819,12 +937,15 @@ engine *engine_new(const engine_parts *q)
     e->chunk = q->batch < MAX_CHUNK ? q->batch : MAX_CHUNK;
     if (q->strategy_options)
         memcpy(e->option, q->strategy_options, sizeof e->option);
+    e->bounded = q->bounded;
+    e->max_staleness = q->max_staleness;
+    e->flight = calloc((size_t)q->n_workers, sizeof *e->flight);
     if (q->rule_options)
         memcpy(e->step.option, q->rule_options, sizeof e->step.option);
     e->worker = calloc((size_t)q->n_workers, sizeof *e->worker);
     if (q->cpus && (e->cpu = malloc((size_t)q->n_workers * sizeof *e->cpu)))
         memcpy(e->cpu, q->cpus, (size_t)q->n_workers * sizeof *e->cpu);
-    if (!e->worker || (q->cpus && !e->cpu) ||
+    if (!e->worker || !e->flight || (q->cpus && !e->cpu) ||
         cut_stripes(e, q->weights, q->moment, round_up(q->stripe_bytes / sizeof(float), LANES)) ||
         (q->how->open && q->how->open(e))) {
         engine_free(e);
@@ -845,7 +966,9 @@ void engine_free(engine *e)
             free(e->worker[i]);
         }
     free(e->worker);
+    trace_free(e->trace);
     free(e->cpu);
+    free(e->flight);
     free(e->stripe);
     free(e->layer);
     free(e->shared.state);

@@ -27,7 +27,9 @@ typedef struct {
 typedef struct {
     int64_t images, errors;
     double loss;
-    int64_t updates, lock_failures, staleness_sum, staleness_max; /* of all layers; in workers 0 */
+    int64_t updates, lock_failures, staleness_sum, staleness_max; /* of all layers; in workers 0, but for
+                                                                     locks that belong to no layer */
+    int64_t dropped;       /* steps whose update was given up */
     int64_t give_ways;     /* times a worker gave its core away while settling */
     int64_t begin, end;    /* of the worker's part in the phase */
     int64_t passing;       /* within passes through the network, waiting left out */
@@ -69,6 +71,7 @@ typedef struct worker {
     update_step step;   /* of the stripe being published */
     float *room;        /* the strategy's own, see strategy.room */
     float scale;        /* of the loss of each image under way: 1 / images of the step */
+    struct trace_lane *trace; /* not NULL: what the worker does is recorded, see trace.h */
     int hooks;          /* the strategy's hooks are called: a step, not only a gradient */
     tally count;
 } worker;
@@ -79,9 +82,10 @@ enum { MAX_STRATEGY_OPTIONS = 8 };
  * given a worker run in its thread, only in training phases; [from, to) are the stripes of the layer at `node`. */
 typedef struct {
     const char *name;
-    int single; /* only one worker makes sense */
-    int late;   /* it publishes after layer_done has returned, so every gradient must be written down in worker.dw */
-    int bounds; /* it calls bound_layer or bound_copy itself; else the engine does after every step_done */
+    int single;   /* only one worker makes sense */
+    int unlocked; /* several workers may publish a stripe at once */
+    int late;     /* it publishes after layer_done has returned, so every gradient must be written down in worker.dw */
+    int bounds;   /* it calls bound_layer or bound_copy itself; else the engine does after every step_done */
     /* Makes and frees engine.sync. `open` returns 0, or -1 when out of memory. */
     int (*open)(struct engine *e);
     void (*close)(struct engine *e);
@@ -122,7 +126,9 @@ typedef struct engine {
     stripe *stripe;
     void *sync; /* the strategy's own */
     double option[MAX_STRATEGY_OPTIONS]; /* meaning: the strategy's own, in the order of chaos/sync/ */
+    int instant; /* set by `open`: backward passes add to the shared weights as they go; only for plain rules */
     int n_workers, batch, chunk;
+    struct trace *trace; /* NULL: none */
     int *cpu; /* per worker: where it runs; NULL: wherever the system likes */
     worker **worker;
     /* of the phase under way */
@@ -130,6 +136,7 @@ typedef struct engine {
     images data;
     int64_t end;
     update_step step;
+    const float *step_scale; /* NULL, or STALENESS_BINS factors of the learning rate, by the staleness of an update */
     float *out; /* FORWARD: the outputs, (images, k); LANE_GRADIENTS: they, (lanes here, weights) */
     struct {
         int64_t begin, end; /* LANE_GRADIENTS: the whole step's images */
@@ -140,6 +147,13 @@ typedef struct engine {
     _Alignas(128) int32_t stop;
     int32_t failure;
     int64_t failed_at; /* the image; NOT_PINNED: the worker */
+    /* of the bound on staleness */
+    int bounded;
+    int64_t max_staleness;
+    _Alignas(128) int32_t gate; /* a lock; it guards the rest */
+    int under_way;              /* steps */
+    int64_t begun;              /* steps, ever */
+    struct flight *flight;      /* per worker */
     _Alignas(128) int32_t arrived; /* at the meeting under way */
     _Alignas(128) int32_t meeting; /* its number */
     tally total;
@@ -162,6 +176,8 @@ typedef struct {
     const double *strategy_options;
     const update_kind *rule;
     const double *rule_options;
+    int bounded; /* no update is more than max_staleness updates of its stripe late */
+    int64_t max_staleness;
     const loss_kind *loss;
 } engine_parts;
 
@@ -195,14 +211,6 @@ void stripes_of(const engine *e, int node, int *from, int *to);
 /* Whether the update rule's options ask for clipped gradients; for weights of bounded norm. */
 int clips_gradients(const engine *e);
 int bounds_weights(const engine *e);
-/* Parts of gradient_of for up to engine.chunk images, which lie in w->value, keep and delta (a strategy may point them
- * elsewhere meanwhile): images [at, at + n) forward as far as the node `last`; through one more node; their loss, its
- * gradient times w->scale (-1 after a failure); back through the nodes top, ..., bottom, overwriting their gradients in
- * dw. */
-void forward_images(worker *w, int64_t at, int n, int last);
-void forward_node(worker *w, int n, int node);
-int lose_images(worker *w, int64_t at, int n);
-void backward_nodes(worker *w, int n, int bottom, int top, float *dw);
 /* Clips the gradient of a layer, in dw (as long as the weights), if they do. The engine has done so before layer_done; this
  * is for gradients that a strategy forms from others. */
 void condition_gradient(const engine *e, int node, float *dw);
@@ -243,6 +251,8 @@ void replica_free(shared_weights *s);
 /* Publishes one stripe of the worker's gradient; the caller holds it or is alone. Within layer_done only for stripes of
  * that layer: worker.unwritten is about it. */
 void publish_stripe(worker *w, int stripe);
+/* The learning rate of an update of that staleness. */
+float step_rate(const engine *e, uint32_t stale);
 /* Ends the phase for everyone: NO_MEMORY and the like. */
 void fail(engine *e, int why, int64_t at);
 /* Counts an update of a stripe that others have updated `stale` times since its weights were read. */
@@ -257,4 +267,29 @@ void wait_ends(worker *w);
 /* Waiting: a moment; or as long as it takes another thread to get this core. */
 void wait_briefly(void);
 void wait_for_core(void);
+/* One of the two: waiting for the round-th time for what takes microseconds, unless its holder has lost its core. */
+void wait_round(int round);
+
+/* ---- the pass in single steps, without the strategy's hooks; for whoever runs workers in an order of its own ---- */
+
+worker *worker_new(engine *e, int id);
+/* Its counts start again; it takes the phase's step. */
+void worker_begin(worker *w);
+/* What engine_run does before and after the workers' work: `team` workers' counts are added to engine.total. */
+void engine_begin(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out);
+void engine_merge(engine *e, int team);
+/* The stripes of a node's weights, [*from, *to). */
+void stripes_of(const engine *e, int node, int *from, int *to);
+/* Images [at, at + n) of the order become the worker's chunk. */
+void load_chunk(worker *w, int64_t at, int n);
+/* One node forward; `note_versions`: its stripes' versions become `seen`. */
+void forward_node(worker *w, int node, int n, int note_versions);
+/* Loss of the chunk, counted; writes the output's delta, scaled by worker.scale, where the phase `learns`; -1 when the loss
+ * is not finite. */
+int lose(worker *w, int n, int learns);
+/* Whether backward passes the node. */
+int learns_node(const engine *e, int node);
+/* One node backward, from the last to the first that learns; first, last: chunk of the step. Within a step the gradient of
+ * one image may be left unwritten: then worker.unwritten is `c`, until the caller resets it. */
+void backward_node(worker *w, int node, int n, int first, int last, call *c);
 #endif

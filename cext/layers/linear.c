@@ -98,15 +98,16 @@ INLINE const float *linear_dy(const geometry *g, const call *c, int n)
     return memcpy(c->scratch, c->dy.p + (size_t)n * c->dy.stride, (size_t)g->out.c * sizeof(float));
 }
 
-/* The gradient of one sample has rank one, its rows are multiples of dy: applying it saves writing and reading a matrix. */
+/* The gradient of one sample has rank one, its rows are multiples of dy: applying it saves writing and reading a matrix.
+ * Rounded as if it were written: an update has the same bits whether or not it waited. */
 KERNEL void linear_apply(const geometry *g, const call *c, size_t from, size_t n, float *w, float lr)
 {
     const size_t in = linear_inputs(g), pad = linear_pad(g);
     const float *dy = linear_dy(g, c, 0);
     for (size_t i = from / pad, o = from % pad, end = from + n; from < end; i++, o = 0) {
-        const vec step = vset(-lr * (i < in ? c->x[0].p[i] : (float)g->option[LINEAR_BIAS]));
+        const vec x = vset(i < in ? c->x[0].p[i] : (float)g->option[LINEAR_BIAS]), step = vset(-lr);
         for (; o < pad && from < end; o += VW, from += VW)
-            vstore(w + from, vload(w + from) + step * vload(dy + o));
+            vstore(w + from, vload(w + from) + step * (x * vload(dy + o)));
     }
 }
 

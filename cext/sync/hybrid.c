@@ -284,6 +284,18 @@ static void add_parts(worker *w, const step *t, int node, int lane, int n_images
 
 enum stage { BEFORE, SLICE_FORWARD, BETWEEN, SLICE_BACKWARD, BACK_BETWEEN, UPDATE };
 
+/* Back through the nodes top, ..., bottom, for some images; their gradients to dw. */
+static void back_through(worker *w, int n, int bottom, int top, float *dw)
+{
+    float *own = w->dw;
+    call c;
+    w->dw = dw;
+    for (int i = top; i >= bottom; i--)
+        if (learns_node(w->e, i))
+            backward_node(w, i, n, 1, 1, &c);
+    w->dw = own;
+}
+
 /* Up to the tail, or there and back where there is none. */
 static int before(worker *w, const step *t, int j)
 {
@@ -292,9 +304,13 @@ static int before(worker *w, const step *t, int j)
     w->scale = 1.f / (float)(t->end - t->begin);
     if (!s->n_tail)
         return gradient_of(w, lane_at(t, j), lane_at(t, j + 1), w->scale, s->gradient[j]);
-    forward_images(w, lane_at(t, j), n, s->cut);
+    load_chunk(w, lane_at(t, j), n);
+    for (int i = 1; i <= s->cut; i++)
+        forward_node(w, i, n, 0);
     return 0;
 }
+
+static int label_of(const engine *e, int64_t i) { return (int)e->data.labels[e->data.order ? e->data.order[i] : i]; }
 
 /* From the k-th of the tail, a linear layer, to the next one, or to the loss and back to it. */
 static int between(worker *w, const step *t, int k, int j)
@@ -304,14 +320,19 @@ static int between(worker *w, const step *t, int k, int j)
     add_parts(w, t, s->tail[k], j, n);
     int next = k + 1;
     for (; next < s->n_tail && !is_linear(&w->e->p->node[s->tail[next]]); next++)
-        forward_node(w, n, s->tail[next]);
+        forward_node(w, s->tail[next], n, 0);
     if (next < s->n_tail)
         return 0;
     w->scale = 1.f / (float)(t->end - t->begin);
-    if (lose_images(w, lane_at(t, j), n))
+    for (int i = 0; i < n; i++)
+        w->label[i] = label_of(w->e, lane_at(t, j) + i);
+    if (lose(w, n, 1)) {
+        fail(w->e, DIVERGED, lane_at(t, j));
         return -1;
+    }
+    w->count.images += n;
     while (--next > k)
-        backward_nodes(w, n, s->tail[next], s->tail[next], w->dw);
+        back_through(w, n, s->tail[next], s->tail[next], w->dw);
     return 0;
 }
 
@@ -321,9 +342,9 @@ static void back_between(worker *w, const step *t, int k, int j)
     const hybrid *s = w->e->sync;
     const int n = look_at(w, t, j);
     while (--k >= 0 && !is_linear(&w->e->p->node[s->tail[k]]))
-        backward_nodes(w, n, s->tail[k], s->tail[k], w->dw);
+        back_through(w, n, s->tail[k], s->tail[k], w->dw);
     if (k < 0)
-        backward_nodes(w, n, 1, s->cut, s->gradient[j]);
+        back_through(w, n, 1, s->cut, s->gradient[j]);
 }
 
 static void update(worker *w, const step *t, int part)

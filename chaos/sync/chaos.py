@@ -1,11 +1,10 @@
 """Controlled Hogwild with arbitrary order of synchronisation. Imported by chaos.sync; the fast half is cext/sync/chaos.c."""
 
-
 from ..options import Option
-from .base import Strategy
+from .base import Asynchronous
 
 
-class Chaos(Strategy):
+class Chaos(Asynchronous):
     """CHAOS (Viebke, Memeti, Pllana, Abraham 2017): workers share one weight vector and meet it in arbitrary order.
 
     A worker reads weights on demand, whatever is there. It gathers the gradient of a layer privately and publishes it when
@@ -21,3 +20,4 @@ class Chaos(Strategy):
     name = "chaos"
     locks_stripes = True
     options = {"max_pending": Option(None, "stripes that may wait for publication; none: all", 1, 1 << 20, whole=True)}
+    variants = (({}, {}), ({"max_pending": 1}, {}), ({"max_staleness": 2}, {}))
