@@ -5,6 +5,7 @@ from .chaos import Chaos
 from .delayed import Delayed
 from .elastic import Elastic
 from .hogwild import Hogwild
+from .hybrid import Hybrid
 from .leashed import Leashed
 from .locked import Locked
 from .replicated import Replicated
@@ -12,6 +13,7 @@ from .sequential import Sequential
 from .synchronous import Synchronous
 
 STRATEGIES = {strategy.name: strategy for strategy in (
-    Sequential(), Chaos(), Synchronous(), Averaging(), Delayed(), Hogwild(), Locked(), Leashed(), Elastic(), Replicated())}
+    Sequential(), Chaos(), Synchronous(), Averaging(), Delayed(), Hogwild(), Locked(), Leashed(), Elastic(), Replicated(),
+    Hybrid())}
 
 __all__ = ["STRATEGIES"]
