@@ -360,12 +360,14 @@ def reference(digits):
 @pytest.mark.slow
 @pytest.mark.parametrize("case, workers", cases(lambda case: not case.single, (3,)))
 def test_is_not_inferior_to_sequential(digits, reference, case, workers):
-    """The differences from `sequential`, seed by seed: their mean is below MARGIN (1.5 points, 5 of 360 test images), even at
-    the upper end of its 95 % interval. Strategies that average are given as many more epochs as there are workers, with
-    the learning rate falling as much slower, and twice the margin, for what is lost between two averages.
-    Where writing at once changes the gradients themselves (hogwild's instant grain: input gradients from weights that the step
-    has already changed, which at this learning rate costs some points with one worker too), only the workers' share is
-    tested, against one worker. scripts/compare_sync.py does the same at length, on MNIST."""
+    """The differences from `sequential`, seed by seed: their mean is below MARGIN (1.5 points, 5 of 360 test images), even
+    at the upper end of its 95 % interval.
+
+    Strategies that average are given as many more epochs as there are workers, with the learning rate falling as much
+    slower, and twice the margin, for what is lost between two averages. Where writing at once changes the gradients
+    themselves (hogwild's instant grain: input gradients from weights that the step has already changed, which at this
+    learning rate costs some points with one worker too), only the workers' share is tested, against one worker.
+    scripts/compare_sync.py does the same at length, on MNIST."""
     if case.racing and not case.equals_sequential:
         reference = errors(digits, case, 1)
     assert reference.mean() < 0.12, "there is something to be inferior to"
