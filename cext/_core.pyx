@@ -58,7 +58,7 @@ cdef extern from "registry.h" nogil:
     ctypedef struct tally:
         int64_t images, errors
         double loss
-        int64_t staleness_sum, staleness_max, updates, lock_failures, give_ways
+        int64_t staleness_sum, staleness_max, updates, lock_failures, give_ways, dropped
     ctypedef struct time_split:
         double total, forward, backward, publish, wait
     ctypedef struct images_t "images":
@@ -138,6 +138,7 @@ cdef extern from "engine/exchange.h" nogil:
     void exchange_add(engine_t *e, int first, int last, const float *delta, float scale, float *own)
     void *exchange_move_states(engine_t *e, void *place)
     size_t exchange_state_bytes(const engine_t *e)
+    void exchange_rewind(engine_t *e)
 
 cdef extern from *:
     """
@@ -470,13 +471,17 @@ cdef class Engine:
             if out is None or out.shape[0] < last or out.shape[1] != classes:
                 raise ValueError(f"out must be a ({last}, {classes}) float32 array")
             to = &out[0, 0] if last else NULL
+        if step_scale is not None and step_scale.shape[0] != STALENESS_BINS:
+            raise ValueError(f"step_scale must have {STALENESS_BINS} factors, not {step_scale.shape[0]}")
         if not self.lock.acquire(False):
             raise RuntimeError("this engine is already running a phase")
         try:
+            self.e.step_scale = &step_scale[0] if step_scale is not None else NULL
             with nogil:
                 status = engine_run(self.e, ph, &data, begin, last, lr, to)
             self.has_gradient = ph == GRADIENTS and status == DONE
         finally:
+            self.e.step_scale = NULL
             self.lock.release()
         return self._result(status)
 
@@ -536,6 +541,7 @@ cdef class Engine:
             "position": engine_position(self.e),
             "images": t.images, "errors": t.errors, "loss": t.loss,
             "updates": t.updates, "lock_failures": t.lock_failures, "give_ways": t.give_ways,
+            "dropped": t.dropped,
             "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
             "staleness": [sum(same) for same in zip_longest(*(l["staleness"] for l in layers.values()), fillvalue=0)],
             "layers": layers,
@@ -733,6 +739,10 @@ cdef class Engine:
         self.states = place
         self.own_states = exchange_move_states(self.e, &place[0])
         self.lock.release()
+
+    def rewind(self):
+        """Between phases: makes `position` 0 until the next one begins."""
+        exchange_rewind(self.e)
 
     @property
     def state_bytes(self):

@@ -45,12 +45,15 @@ class Run:
         One dict per finished epoch; the keys are those of metrics.jsonl.
     workers : threads.Plan
     run_dir : Path or None
+    is_root : bool
+        False on all but one of the processes of a job.
     """
 
     network: Network
     history: list[dict]
     workers: threads.Plan
     run_dir: Path | None
+    is_root: bool = True
 
 
 def train(net, train, test=None, *, strategy="chaos", strategy_options=None, workers=None, epochs=10, lr=1e-3,
@@ -143,7 +146,7 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     with Progress(bool(progress) and link.rank == 0, epochs) as display, threadpool_limits(1, user_api="blas"), \
             _signals() as caught, link.joined(job, caught):
         job.run(store, display, caught)
-    return Run(net, job.history, job.plan, store.folder if store else None)
+    return Run(net, job.history, job.plan, store.folder if store else None, link.rank == 0)
 
 
 def evaluate(net, data, *, workers=None, loss="cross_entropy"):
@@ -452,7 +455,8 @@ class _Job:
             "seconds": done["seconds"], "images_per_second": n / done["seconds"],
             "workers": sum(one["workers"] for one in results) if results else self.plan.workers,
             "strategy": self.strategy, "updates": done["updates"], "lock_failures": done["lock_failures"],
-            "staleness": _staleness(done), "layers": {name: _layer(counts) for name, counts in done["layers"].items()},
+            "dropped": done["dropped"], "staleness": _staleness(done),
+            "layers": {name: _layer(counts) for name, counts in done["layers"].items()},
             "worker_images": done["worker_images"], "time_split": _split(done["time"], evaluating)} | link.report(results)
 
 
@@ -487,8 +491,10 @@ def _counts(before=None, result=None, seconds=0.0):
     """The counts of a training phase, which may have been run in several pieces."""
     if before is None:
         return {"position": 0, "images": 0, "errors": 0, "loss": 0.0, "seconds": 0.0, "updates": 0, "lock_failures": 0,
+                "dropped": 0,
                 "staleness_sum": 0, "staleness_max": 0, "staleness": [], "layers": {}, "worker_images": [], "time": {}}
-    counted = {key: _together(key, before[key], result[key]) for key in before if key not in ("position", "seconds")}
+    counted = {key: _together(key, before[key], result[key]) for key in before
+               if key not in ("position", "seconds", "visited")}
     return counted | {"position": result["position"], "seconds": before["seconds"] + seconds}
 
 
@@ -590,6 +596,21 @@ def _signals():
 
 # ---- the run directory ----
 
+def _differences(there, now):
+    """What is another in two identities, in words; options one by one."""
+    found = []
+    for key, value in now.items():
+        before = there.get(key)
+        if before == value:
+            continue
+        if key.endswith("_options") and isinstance(before, dict):
+            found += [f"{key} {name} ({before.get(name)!r} there, {value.get(name)!r} now)"
+                      for name in before.keys() | value.keys() if before.get(name) != value.get(name)]
+        else:
+            found.append(key if key in ("network", "train", "test") else f"{key} ({before!r} there, {value!r} now)")
+    return found
+
+
 class _Store:
     """The run directory of a job. model.safetensors holds weights and training state in one file, so they always agree;
     metrics.jsonl is written before it and cut back to it when a run is continued."""
@@ -631,8 +652,7 @@ class _Store:
             options = f"{key}_options"
             if identity.get(key) in table:
                 identity[options] = table[identity[key]].resolve({}) | identity.get(options, {})
-        differ = [f"{key} ({identity.get(key)!r} there, {value!r} now)" if key not in ("network", "train", "test") else key
-                  for key, value in job.identity.items() if identity.get(key) != value]
+        differ = _differences(identity, job.identity)
         if differ:
             raise CheckpointError(f"{path}: is the state of another run; different: {', '.join(differ)}")
         try:

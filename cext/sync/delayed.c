@@ -6,6 +6,7 @@
 #include "sync.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { NO_TURN = -1 };
 
@@ -42,11 +43,14 @@ static int wait_for_turn(worker *w, int64_t t)
 
 static void update_and_copy(worker *w)
 {
-    for (int k = 0; k < w->to->n_stripes; k++) {
-        w->version[k] = w->seen[k];
-        publish_stripe(w, k);
-        w->seen[k] = stripe_version(&w->to->state[k]);
-        shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, w->room);
+    for (int i = 0, from, to; i < n_parts(w->e); i++) {
+        stripes_of_part(w->e, i, &from, &to);
+        memcpy(w->version + from, w->seen + from, (size_t)(to - from) * sizeof *w->version);
+        publish_part(w, i);
+        for (int k = from; k < to; k++) {
+            w->seen[k] = stripe_version(&w->to->state[k]);
+            shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, w->room);
+        }
     }
 }
 

@@ -3,12 +3,15 @@
 from .averaging import Averaging
 from .chaos import Chaos
 from .delayed import Delayed
+from .elastic import Elastic
 from .hogwild import Hogwild
+from .leashed import Leashed
 from .locked import Locked
+from .replicated import Replicated
 from .sequential import Sequential
 from .synchronous import Synchronous
 
 STRATEGIES = {strategy.name: strategy for strategy in (
-    Sequential(), Chaos(), Hogwild(), Locked(), Synchronous(), Averaging(), Delayed())}
+    Sequential(), Chaos(), Synchronous(), Averaging(), Delayed(), Hogwild(), Locked(), Leashed(), Elastic(), Replicated())}
 
 __all__ = ["STRATEGIES"]

@@ -86,7 +86,7 @@ class Asynchronous(Strategy):
     ========  =======================================  =============================================================
 
     F and t come from the updates of the epoch before; in the first epoch `tail` is 1 and t the number of other workers.
-    FLeet's t is at least 1.
+    FLeet's t is at least 1. `tail` goes up to 2: where most updates are as fresh as can be, it doubles the rate.
 
     With `max_staleness` an update never has a greater staleness than that. A worker waits before it picks images while its
     step could make some update later than the bound: stale synchronous throttling (Ho et al. 2013), but counted in steps
