@@ -208,7 +208,8 @@ def table(rows, target):
     lines = []
     for model in dict.fromkeys(row["model"] for row in rows):
         lines += ["", model, f"{'strategy':34}{'workers':>8}{'images/s':>11}{'us/image':>17}{'of chaos':>10}{'wait':>7}"
-                  f"{'stale':>8}{'p99':>5}{'final error':>23}{'difference':>25}{f'to {target:.1%}: epochs':>17}{'s':>8}{'seeds':>7}"]
+                  f"{'stale':>8}{'p99':>5}{'final error':>23}{'difference':>25}"
+                  f"{f'to {target:.1%}: epochs':>17}{'s':>8}{'seeds':>7}"]
         for row in (row for row in rows if row["model"] == model):
             s, a = row.get("speed") or {}, row.get("accuracy") or {}
             stale = a["staleness"]["mean"] if "staleness" in a else s.get("staleness_mean")
