@@ -80,10 +80,13 @@ static vector *claim(worker *w, pool *l)
             int32_t nobody = 0;
             if (v == current(l) || !__atomic_compare_exchange_n(&v->users, &nobody, CLAIM, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
                 continue;
-            if (v != current(l) && __atomic_load_n(&v->users, __ATOMIC_SEQ_CST) == CLAIM)
+            if (v != current(l) && __atomic_load_n(&v->users, __ATOMIC_SEQ_CST) == CLAIM) {
+                wait_ends(w);
                 return v;
+            }
             count(v, -CLAIM);
         }
+        wait_begins(w);
         wait_round(round); /* the only cause: counts of readers who came too late and are about to leave */
     }
 }
