@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from array import array
+from itertools import zip_longest
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
 
@@ -51,11 +52,15 @@ cdef extern from "registry.h" nogil:
         int n_nodes, output
         plan_node *node
         size_t weight_size
+    ctypedef struct layer_tally:
+        int64_t updates, staleness_sum, staleness_max, lock_failures, overlaps, pending
+        int64_t *staleness
     ctypedef struct tally:
         int64_t images, errors
         double loss
-        int64_t *staleness
         int64_t staleness_sum, staleness_max, updates, lock_failures, give_ways, dropped
+    ctypedef struct time_split:
+        double total, forward, backward, publish, wait
     ctypedef struct images_t "images":
         const uint8_t *bytes
         const float *floats
@@ -63,11 +68,16 @@ cdef extern from "registry.h" nogil:
         const int64_t *order
     ctypedef struct worker_t "worker":
         float *dw
+        tally count
     ctypedef struct stripe_state:
         uint32_t version
+    ctypedef struct stripe_t "stripe":
+        size_t at, size
+        int node, layer
     ctypedef struct shared_weights:
         int n_stripes
         stripe_state *state
+        const stripe_t *stripe
     ctypedef struct engine_parts:
         const plan_t *p
         float *weights
@@ -79,7 +89,7 @@ cdef extern from "registry.h" nogil:
         const strategy *how
         const double *strategy_options
         const update_kind *rule
-        const float *rule_options
+        const double *rule_options
         int bounded
         int64_t max_staleness
         const loss_kind *loss
@@ -90,12 +100,17 @@ cdef extern from "registry.h" nogil:
         const float *step_scale
         int64_t failed_at
         tally total
+        layer_tally *layer
+        time_split time
+        double tick
     enum outcome:
         DONE, STOPPED, DIVERGED, NO_MEMORY, NO_TEAM, NOT_PINNED
     enum phase:
         TRAIN, TEST, FORWARD, GRADIENTS
     const instruction_set *supported_isa(int i)
     const strategy *strategy_at(int i)
+    bint stripe_try_lock(stripe_state *t)
+    void stripe_unlock(stripe_state *t)
     plan_t *plan_new(const instruction_set *isa)
     void plan_free(plan_t *p)
     int plan_add_input(plan_t *p, shape s, const char **reason)
@@ -105,6 +120,9 @@ cdef extern from "registry.h" nogil:
     engine_t *engine_new(const engine_parts *parts)
     void engine_free(engine_t *e)
     int engine_run(engine_t *e, phase ph, const images_t *data, int64_t begin, int64_t end, float lr, float *out)
+    int engine_lanes(engine_t *e, const images_t *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out)
+    int engine_apply(engine_t *e, const float *gradient, float lr)
+    int lanes_of(int64_t batch, int wanted)
     void engine_stop(engine_t *e)
     void engine_clear(engine_t *e)
     int64_t engine_position(const engine_t *e)
@@ -113,6 +131,13 @@ cdef extern from "registry.h" nogil:
     double engine_time(engine_t *e, int node, pass_t p, long rounds)
     const char *engine_loop(const engine_t *e, int node, pass_t p)
     size_t engine_worker_bytes(const engine_t *e)
+
+cdef extern from "engine/exchange.h" nogil:
+    enum: CHAOS_CAREFUL
+    void exchange_read(engine_t *e, int first, int last, float *out)
+    void exchange_add(engine_t *e, int first, int last, const float *delta, float scale, float *own)
+    void *exchange_move_states(engine_t *e, void *place)
+    size_t exchange_state_bytes(const engine_t *e)
 
 cdef extern from *:
     """
@@ -311,7 +336,8 @@ cdef class Plan:
 # ---- engine ----
 
 cdef class Engine:
-    """Workers on one weight vector. One phase runs at a time; `position` and `stop` may be called meanwhile."""
+    """Workers on one weight vector. One phase runs at a time; `position`, `stop`, `read_weights` and `add_weights` may be called
+    meanwhile."""
 
     cdef engine_t *e
     cdef Plan plan
@@ -322,13 +348,15 @@ cdef class Engine:
     cdef readonly object cpus
     cdef object lock
     cdef bint has_gradient
+    cdef void *own_states
+    cdef object states
 
     def __cinit__(self, Plan plan not None, float[::1] weights not None, int workers=1, strategy="sequential",
                   loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384, cpus=None,
                   strategy_options=(), update_options=(), float[:, ::1] moments=None, max_staleness=None):
         cdef engine_parts parts
         cdef double how_option[MAX_STRATEGY_OPTIONS]
-        cdef float rule_option[MAX_RULE_OPTIONS]
+        cdef double rule_option[MAX_RULE_OPTIONS]
         cdef int[::1] cpu = None
         cdef const loss_kind *const *l = plan.p.isa.losses
         cdef const update_kind *const *u = plan.p.isa.updates
@@ -413,29 +441,55 @@ cdef class Engine:
             raise MemoryError("out of memory for the engine")
 
     def __dealloc__(self):
+        if self.own_states != NULL:
+            exchange_move_states(self.e, self.own_states)
         engine_free(self.e)
 
     def run(self, str what, const uint8_t[::1] pixels=None, const float[::1] values=None, const int64_t[::1] labels=None,
             const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, float lr=0.0, float[:, ::1] out=None,
             const float[::1] step_scale=None):
-        """Runs one phase over images `order[begin:end]` and returns its counts as a dict.
+        """Runs one phase over images `order[begin:end]` and returns its counts as a dict: whole ones, except
+        layers {node: {..., pending_seconds}} and time, in seconds summed over workers (its parts are 0 outside training).
 
         what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
         `gradient`). Exactly one of pixels (uint8) and values (float32) holds the images, flat, each (c, h, w). step_scale:
         512 factors of the learning rate, by the staleness of an update.
         """
-        cdef shape s = self.plan.p.node[0].g.out
-        cdef Py_ssize_t size = <Py_ssize_t>s.c * s.h * s.w, count, last, i
-        cdef int classes
         cdef images_t data
         cdef phase ph
         cdef float *to = NULL
-        cdef int status
-        s = self.plan.p.node[self.plan.p.output].g.out
-        classes = s.c * s.h * s.w
+        cdef int status, classes = self._classes()
+        cdef Py_ssize_t last
         if what not in ("train", "test", "forward", "gradients"):
             raise ValueError(f"unknown phase {what!r}")
         ph = {"train": TRAIN, "test": TEST, "forward": FORWARD, "gradients": GRADIENTS}[what]
+        last = self._take(&data, pixels, values, labels, order, begin, end)
+        if labels is None and ph != FORWARD:
+            raise ValueError("labels are needed")
+        if ph == FORWARD:
+            if out is None or out.shape[0] < last or out.shape[1] != classes:
+                raise ValueError(f"out must be a ({last}, {classes}) float32 array")
+            to = &out[0, 0] if last else NULL
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_run(self.e, ph, &data, begin, last, lr, to)
+            self.has_gradient = ph == GRADIENTS and status == DONE
+        finally:
+            self.lock.release()
+        return self._result(status)
+
+    cdef int _classes(self):
+        cdef shape s = self.plan.p.node[self.plan.p.output].g.out
+        return s.c * s.h * s.w
+
+    cdef Py_ssize_t _take(self, images_t *data, const uint8_t[::1] pixels, const float[::1] values, const int64_t[::1] labels,
+                          const int64_t[::1] order, Py_ssize_t begin, end) except -1:
+        """Checks what a phase is given and describes it to the core; returns the end of the range."""
+        cdef shape s = self.plan.p.node[0].g.out
+        cdef Py_ssize_t size = <Py_ssize_t>s.c * s.h * s.w, count, last, i
+        cdef int classes = self._classes()
         if (pixels is None) == (values is None):
             raise ValueError("either pixels or values must be given")
         count = pixels.shape[0] if pixels is not None else values.shape[0]
@@ -457,29 +511,15 @@ cdef class Engine:
                 if not 0 <= labels[i] < classes:
                     raise ValueError(f"label {labels[i]} of image {i} is not in 0..{classes - 1}, the network's outputs")
             data.labels = &labels[0] if count else NULL
-        elif ph != FORWARD:
-            raise ValueError("labels are needed")
         if order is not None and order.shape[0]:
             for i in range(order.shape[0]):
                 if not 0 <= order[i] < count:
                     raise ValueError(f"order[{i}] = {order[i]} is not one of the {count} images")
             data.order = &order[0]
-        if ph == FORWARD:
-            if out is None or out.shape[0] < last or out.shape[1] != classes:
-                raise ValueError(f"out must be a ({last}, {classes}) float32 array")
-            to = &out[0, 0] if last else NULL
-        if step_scale is not None and step_scale.shape[0] != STALENESS_BINS:
-            raise ValueError(f"step_scale must have {STALENESS_BINS} factors, not {step_scale.shape[0]}")
-        if not self.lock.acquire(False):
-            raise RuntimeError("this engine is already running a phase")
-        try:
-            self.e.step_scale = &step_scale[0] if step_scale is not None else NULL
-            with nogil:
-                status = engine_run(self.e, ph, &data, begin, last, lr, to)
-            self.has_gradient = ph == GRADIENTS and status == DONE
-        finally:
-            self.e.step_scale = NULL
-            self.lock.release()
+        return last
+
+    cdef _result(self, int status):
+        """The counts of the phase that has ended; the exception where the core says so."""
         if status == NO_MEMORY:
             raise MemoryError(f"out of memory for {self.workers} workers of {self.worker_bytes} bytes each")
         if status == NO_TEAM:
@@ -489,6 +529,7 @@ cdef class Engine:
             raise RuntimeError(f"the system refused to pin worker {self.e.failed_at} to CPU {self.cpus[self.e.failed_at]}, "
                                "although it was in the affinity mask when the engine was made")
         cdef tally *t = &self.e.total
+        layers = self._layers()
         return {
             "status": {DONE: "done", STOPPED: "stopped", DIVERGED: "diverged"}[status],
             "failed_at": self.e.failed_at if status == DIVERGED else None,
@@ -497,8 +538,77 @@ cdef class Engine:
             "updates": t.updates, "lock_failures": t.lock_failures, "give_ways": t.give_ways,
             "dropped": t.dropped,
             "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
-            "staleness": [t.staleness[i] for i in range(min(t.staleness_max + 1, STALENESS_BINS))],
+            "staleness": [sum(same) for same in zip_longest(*(l["staleness"] for l in layers.values()), fillvalue=0)],
+            "layers": layers,
+            "worker_images": [self.e.worker[i].count.images for i in range(self.workers) if self.e.worker[i] != NULL],
+            "time": {"total": self.e.time.total, "forward": self.e.time.forward, "backward": self.e.time.backward,
+                     "publish": self.e.time.publish, "wait": self.e.time.wait},
         }
+
+    def lane_gradients(self, int lanes, int first, float[:, ::1] out not None, const uint8_t[::1] pixels=None,
+                       const float[::1] values=None, const int64_t[::1] labels=None, const int64_t[::1] order=None,
+                       Py_ssize_t begin=0, end=None):
+        """Forms some lanes of a synchronous step's gradient on all workers, without an update.
+
+        The step is over images `order[begin:end]`, cut into `lanes` lanes: lane j has images begin + n * j // lanes up to
+        begin + n * (j + 1) // lanes, n = end - begin. Row i of `out` (which holds zeros or what an earlier call left there)
+        becomes the gradient of the sum of lane (first + i)'s losses / n, laid out as the weights: the rows of all lanes,
+        added up one by one in their order, are the step's gradient. The same bits for any number of workers. Images as for
+        `run`; returns the same dict, "images" being those of these lanes ("stopped": `out` is incomplete).
+        """
+        cdef images_t data
+        cdef int status
+        cdef Py_ssize_t last = self._take(&data, pixels, values, labels, order, begin, end)
+        if labels is None:
+            raise ValueError("labels are needed")
+        if not 1 <= lanes <= last - begin:
+            raise ValueError(f"a step of {last - begin} images cannot be cut into {lanes} lanes")
+        if out.shape[0] < 1 or not 0 <= first <= lanes - out.shape[0]:
+            raise ValueError(f"lanes {first}..{first + out.shape[0] - 1} are not within the step's {lanes}")
+        if out.shape[1] != self.weights.shape[0] or (out.shape[1] and <uintptr_t>&out[0, 0] % 64):
+            raise ValueError(f"out must be a 64-byte aligned ({out.shape[0]}, {self.weights.shape[0]}) float32 array")
+        if not self.weights.shape[0]:
+            raise ValueError("the network has no weights")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_lanes(self.e, &data, begin, last, lanes, first, <int>out.shape[0], &out[0, 0])
+            self.has_gradient = False
+        finally:
+            self.lock.release()
+        return self._result(status)
+
+    def apply(self, const float[::1] gradient not None, float lr):
+        """Updates the weights, and the moments, by the engine's rule with a gradient laid out as the weights (0 in the
+        padding), stripe by stripe on all workers; counts as one update of every stripe."""
+        cdef int status
+        if gradient.shape[0] != self.weights.shape[0]:
+            raise ValueError(f"the gradient has {gradient.shape[0]} floats, the weight vector {self.weights.shape[0]}")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_apply(self.e, &gradient[0] if gradient.shape[0] else NULL, lr)
+            self.has_gradient = False
+        finally:
+            self.lock.release()
+        self._result(status)
+
+    cdef _layers(self):
+        """What the last phase counted about every layer with weights: {node: dict}."""
+        cdef layer_tally *t
+        cdef int k, i
+        found = {}
+        for k in range(self.e.shared.n_stripes):
+            t = &self.e.layer[self.e.shared.stripe[k].layer]
+            if self.e.shared.stripe[k].node not in found:
+                found[self.e.shared.stripe[k].node] = {
+                    "updates": t.updates, "lock_failures": t.lock_failures, "overlaps": t.overlaps,
+                    "pending_seconds": t.pending * self.e.tick,
+                    "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
+                    "staleness": [t.staleness[i] for i in range(min(t.staleness_max + 1, STALENESS_BINS))]}
+        return found
 
     def gradient(self, float[::1] out not None):
         """Copies the gradient of the last "gradients" phase, laid out as the weight vector."""
@@ -562,6 +672,73 @@ cdef class Engine:
     @property
     def stripes(self):
         return self.e.shared.n_stripes
+
+    def hold(self, int k):
+        """Takes the lock of a stripe, as a worker would: whether it was free. For tests: workers that need it wait until
+        `release`."""
+        if not 0 <= k < self.e.shared.n_stripes:
+            raise IndexError(k)
+        return bool(stripe_try_lock(&self.e.shared.state[k]))
+
+    def release(self, int k):
+        """Gives back what `hold` has taken."""
+        if not 0 <= k < self.e.shared.n_stripes:
+            raise IndexError(k)
+        stripe_unlock(&self.e.shared.state[k])
+
+    def stripe(self, int k):
+        """Where stripe k is in the weight vector: (first, size) in floats."""
+        if not 0 <= k < self.e.shared.n_stripes:
+            raise IndexError(k)
+        return self.e.shared.stripe[k].at, self.e.shared.stripe[k].size
+
+    cdef int _stripes(self, Py_ssize_t size, int first, last) except -1:
+        """The end of a range of stripes, checked, as is the length of the vector that goes with it."""
+        cdef int end = self.e.shared.n_stripes if last is None else last
+        if size != <Py_ssize_t>self.plan.p.weight_size:
+            raise ValueError(f"the vector has {size} floats, the weight vector {self.plan.p.weight_size}")
+        if not 0 <= first <= end <= self.e.shared.n_stripes:
+            raise ValueError(f"stripes {first}..{end} are not within the {self.e.shared.n_stripes} there are")
+        return end
+
+    def read_weights(self, float[::1] out not None, int first=0, last=None):
+        """Copies stripes [first, last) of the weights to their places in `out`, a vector as long as the weights. May be
+        called while a phase runs: each stripe is then as it was at one moment, if the strategy locks stripes."""
+        cdef int end = self._stripes(out.shape[0], first, last)
+        if end > first:
+            with nogil:
+                exchange_read(self.e, first, end, &out[0])
+
+    def add_weights(self, const float[::1] delta not None, float scale=1.0, int first=0, last=None):
+        """Adds scale * delta to stripes [first, last) of the weights, under their locks. May be called while a phase runs:
+        no update of a worker is lost, if the strategy locks stripes."""
+        cdef int end = self._stripes(delta.shape[0], first, last)
+        cdef float[::1] own = None
+        cdef float *room = NULL
+        if CHAOS_CAREFUL:
+            own = array("f", bytes(4 * delta.shape[0]))
+            room = &own[0] if delta.shape[0] else NULL
+        if end > first:
+            with nogil:
+                exchange_add(self.e, first, end, &delta[0], scale, room)
+
+    def share_states(self, uint8_t[::1] place not None):
+        """Keeps the locks and versions of the stripes at `place`, zeroed memory of `state_bytes` that other processes use for
+        theirs; a weight vector in shared memory needs them there. Between phases only, once."""
+        if self.own_states != NULL:
+            raise ValueError("the stripe states have been moved already")
+        if place.shape[0] < <Py_ssize_t>exchange_state_bytes(self.e) or <uintptr_t>&place[0] % 128:
+            raise ValueError(f"{exchange_state_bytes(self.e)} bytes aligned to 128 are needed, not {place.shape[0]}")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is running a phase")
+        self.states = place
+        self.own_states = exchange_move_states(self.e, &place[0])
+        self.lock.release()
+
+    @property
+    def state_bytes(self):
+        """Memory of the stripes' locks and versions in bytes."""
+        return exchange_state_bytes(self.e)
 
     def versions(self, uint32_t[::1] new=None):
         """How often each stripe has been updated, as a list, for update rules that count; `new` replaces it. Not while a

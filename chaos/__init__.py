@@ -14,14 +14,15 @@ Example
 
 from . import data, models
 from ._version import __version__
-from .errors import ChaosError, CheckpointError, DataError, DataNotFound, DivergedError
+from .cluster import train
+from .errors import ChaosError, CheckpointError, ClusterError, DataError, DataNotFound, DivergedError
 from .info import info
 from .layers import Add, Conv2d, Flatten, Input, Linear, MaxPool2d, ReLU, ScaledTanh, Sigmoid, Tanh
 from .network import Network, load
-from .trainer import Run, evaluate, train
+from .trainer import Run, evaluate
 
 __all__ = [
-    "Add", "ChaosError", "CheckpointError", "Conv2d", "DataError", "DataNotFound", "DivergedError", "Flatten", "Input",
-    "Linear", "MaxPool2d", "Network", "ReLU", "Run", "ScaledTanh", "Sigmoid", "Tanh", "__version__", "data", "evaluate",
-    "info", "load", "models", "train",
+    "Add", "ChaosError", "CheckpointError", "ClusterError", "Conv2d", "DataError", "DataNotFound", "DivergedError",
+    "Flatten", "Input", "Linear", "MaxPool2d", "Network", "ReLU", "Run", "ScaledTanh", "Sigmoid", "Tanh", "__version__",
+    "data", "evaluate", "info", "load", "models", "train",
 ]

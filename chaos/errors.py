@@ -19,3 +19,7 @@ class CheckpointError(ChaosError, ValueError):
 
 class DivergedError(ChaosError, ArithmeticError):
     """The loss is no longer finite; the message names epoch, image count and the last good checkpoint."""
+
+
+class ClusterError(ChaosError):
+    """The processes of an MPI job cannot work together, or one of them has failed or does not answer."""

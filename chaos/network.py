@@ -1,6 +1,7 @@
 """A network: a graph of layers, its shapes, its weights in one flat vector, and its plan for the core.
 
-Below the trainer and above the layers; with chaos.trainer, chaos.info and chaos.bench the only room that sees chaos._core.
+Below the trainer and above the layers; with chaos.trainer, chaos.info, chaos.bench and chaos.perfmodel the only room that
+sees chaos._core.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .layers import LAYERS, Elementwise, Input, Layer, Node, whole
 from .losses import LOSSES
 
 FORMAT = "chaos-1"
+STATE = "optimizer."  # begins the names of tensors that are kept beside the parameters: the state of an update rule
 
 
 class Network:
@@ -194,15 +196,31 @@ class Network:
 
     # ---- weights ----
 
+    def move_weights(self, vector):
+        """Keeps the weights in `vector` (float32, as long as `weights`, 64-byte aligned) from now on; returns the vector where
+        they were. What it held is overwritten. No engine made before sees later changes."""
+        with self._forwarding:
+            before, self.weights, self._engine = self.weights, vector, None
+        if vector is not before:
+            vector[:] = before
+        return before
+
     def state_dict(self):
         """{"<index or name>.weight": float32 array in PyTorch's shape, ...} in the order of the layers; copies."""
-        return self._unpack(self.weights)
+        return self.unpack(self.weights)
 
-    def _unpack(self, vector):
+    def unpack(self, vector):
+        """{parameter name: array in PyTorch's shape} of a vector that is laid out as the weights; copies."""
         return {name: vector[at].reshape(shape) for name, (at, shape) in self._positions.items()}
 
+    def pack(self, state, vector):
+        """The way back: puts {parameter name: array} into a vector that is laid out as the weights."""
+        for name, (at, _) in self._positions.items():
+            vector[at] = state[name].ravel()
+
     def load_state_dict(self, state):
-        """Takes the parameters of `state`, anything array-like in PyTorch's names and shapes.
+        """Takes the parameters of `state`, anything array-like in PyTorch's names and shapes. What a training run keeps
+        beside them in its file, under names that begin with "optimizer.", is passed over.
 
         Raises
         ------
@@ -210,6 +228,7 @@ class Network:
             If a name is missing or unknown, a shape differs, or a value is not finite; the network is unchanged then.
         """
         missing, unknown = self._positions.keys() - state.keys(), state.keys() - self._positions.keys()
+        unknown = {name for name in unknown if not name.startswith(STATE)}
         if missing or unknown:
             raise CheckpointError(f"the parameters do not fit the network: missing {sorted(missing)}, "
                                   f"unknown {sorted(unknown)}")
@@ -221,10 +240,9 @@ class Network:
             if not np.isfinite(array).all():
                 raise CheckpointError(f"parameter {name} holds NaN or infinity")
             arrays[name] = array
-        for name, (at, _) in self._positions.items():
-            self.weights[at] = arrays[name].ravel()
+        self.pack(arrays, self.weights)
 
-    def save(self, path, metadata=None):
+    def save(self, path, metadata=None, state=None):
         """Writes architecture and weights to a safetensors file, atomically.
 
         Parameters
@@ -232,8 +250,10 @@ class Network:
         path : str or path
         metadata : dict of str to str, optional
             Kept in the file beside chaos's own entries.
+        state : dict of str to array, optional
+            Further tensors, under names that begin with "optimizer.".
         """
-        write_tensors(path, self.state_dict(),
+        write_tensors(path, {**self.state_dict(), **(state or {})},
                       {**(metadata or {}), "format": FORMAT, "network": json.dumps(self.config())})
 
     # ---- use ----
@@ -305,7 +325,7 @@ class Network:
             raise ArithmeticError(f"the loss of image {result['failed_at']} is not finite")
         vector = np.empty_like(self.weights)
         engine.gradient(vector)
-        return result["loss"] / data["count"], self._unpack(vector)
+        return result["loss"] / data["count"], self.unpack(vector)
 
     def take_images(self, x):
         """`x` as the core wants it: {"pixels" or "values": flat array (the other None), "count": n}; DataError if it cannot
@@ -354,11 +374,11 @@ def load(path):
     CheckpointError
         If the file is missing, damaged, or describes no network.
     """
-    return load_with_metadata(path)[0]
+    return load_with_state(path)[0]
 
 
-def load_with_metadata(path):
-    """As `load`, with the file's metadata {str: str}."""
+def load_with_state(path):
+    """As `load`, with the file's metadata {str: str} and the tensors {name: array} that are not parameters."""
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: holds tensors but no chaos network (format {metadata.get('format')!r}, "
@@ -368,7 +388,8 @@ def load_with_metadata(path):
         net.load_state_dict(tensors)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
-    return net, metadata
+    known = net.state_dict()
+    return net, metadata, {name: tensor for name, tensor in tensors.items() if name not in known}
 
 
 def _topological_order(start, output):

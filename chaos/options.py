@@ -63,6 +63,23 @@ class Option:
         return 0.0 if value is None else float(self.choices.index(value) if self.choices else value)
 
 
+class Flag(Option):
+    """An option that is True or False; on a command line yes or no, for the core 1 or 0."""
+
+    def __init__(self, default, text):
+        super().__init__(default, text)
+
+    def check(self, what, value):
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{what} must be True or False, not {value!r}")
+        return bool(value)
+
+    def parse(self, what, text):
+        if text.lower() not in ("yes", "no", "true", "false"):
+            raise ValueError(f"{what} must be yes or no, not {text!r}")
+        return text.lower() in ("yes", "true")
+
+
 class WithOptions:
     """Something with options.
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
-import math
 import platform
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,11 @@ from .data import Dataset
 from .errors import CheckpointError, DataError, DivergedError
 from .formats.atomic import write_atomically
 from .losses import LOSSES
-from .network import Network, aligned_zeros, load_with_metadata, take_labels
+from .network import STATE, Network, aligned_zeros, load_with_state, take_labels
 from .options import check_number
 from .progress import Progress
 from .sync import STRATEGIES
-from .updates import UPDATES, exponential
+from .updates import SCHEDULES, UPDATES
 
 MODEL, METRICS, CONFIG = "model.safetensors", "metrics.jsonl", "config.json"
 POLL = 0.05  # seconds between looks at signals and progress
@@ -54,8 +54,9 @@ class Run:
 
 
 def train(net, train, test=None, *, strategy="chaos", strategy_options=None, workers=None, epochs=10, lr=1e-3,
-          lr_decay=0.9, batch_size=1, update="sgd", update_options=None, loss="cross_entropy", shuffle=True, validate=False,
-          seed=0, pin="none", run_dir=None, resume=False, progress=True, config=None):
+          lr_decay=0.9, lr_schedule="exponential", schedule_options=None, batch_size=1, update="sgd", update_options=None,
+          loss="cross_entropy", shuffle=True, validate=False, seed=0, pin="none", run_dir=None, resume=False, progress=True,
+          config=None, link=None):
     """Trains a network in place.
 
     Each epoch runs a training phase, in which every image is visited exactly once by some worker, then, if asked, a
@@ -76,9 +77,14 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     epochs : int
         Total number, also when resuming.
     lr, lr_decay : float
-        The learning rate of epoch e = 1, 2, ... is lr * lr_decay**(e - 1).
+        With the default schedule the learning rate of epoch e = 1, 2, ... is lr * lr_decay**(e - 1).
+    lr_schedule : str
+        A name in chaos.updates.SCHEDULES; each says there what it makes of lr and, where it has a factor, lr_decay.
+    schedule_options : dict, optional
+        Of the schedule, by name; all have `warmup`.
     batch_size : int
-        Images per update of one worker; the gradient is their mean.
+        Images per update; the gradient is their mean. Of one worker's step, or of the whole step over all workers where
+        the strategy says so.
     update : str
         A name in chaos.updates.UPDATES.
     update_options : dict, optional
@@ -97,12 +103,14 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     run_dir : path, optional
         Folder for config.json, metrics.jsonl and model.safetensors (weights and training state); made if absent.
     resume : bool
-        Go on from the state in `run_dir`, or from the start if it holds none. With one worker the result has the same bits
-        as an uninterrupted run.
+        Go on from the state in `run_dir`, or from the start if it holds none. With one worker, and with strategies that
+        promise it, the result has the same bits as an uninterrupted run.
     progress : bool
         Draw a bar on a terminal, else print one line per epoch (both to standard error).
     config : dict, optional
         Whatever the caller wants kept in config.json beside the settings.
+    link : Alone, optional
+        The other processes of the job, for chaos.cluster.
 
     Returns
     -------
@@ -119,13 +127,21 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     KeyboardInterrupt, SystemExit
         After Ctrl-C or SIGTERM: the workers have stopped, and the state, in the middle of the epoch, is in `run_dir`.
     """
-    job = _Job(net, train, test, strategy=strategy, strategy_options=strategy_options or {}, workers=workers, epochs=epochs,
-               lr=lr, lr_decay=lr_decay, batch_size=batch_size, update=update, update_options=update_options or {},
-               loss=loss, shuffle=shuffle, validate=validate, seed=seed, pin=pin)
-    store = _Store(run_dir, job, resume, config or {}) if run_dir is not None else None
-    if store:
-        store.open()
-    with Progress(bool(progress), epochs) as display, threadpool_limits(1, user_api="blas"), _signals() as caught:
+    link = link or Alone()
+
+    def prepare():
+        job = _Job(net, train, test, strategy=strategy, strategy_options=strategy_options or {}, workers=workers,
+                   epochs=epochs, lr=lr, lr_decay=lr_decay, lr_schedule=lr_schedule, schedule_options=schedule_options or {},
+                   batch_size=batch_size, update=update, update_options=update_options or {}, loss=loss, shuffle=shuffle,
+                   validate=validate, seed=seed, pin=pin, link=link)
+        store = _Store(run_dir, job, resume, config or {}) if run_dir is not None and link.rank == 0 else None
+        if store:
+            store.open()
+        return job, store
+
+    job, store = link.checked(prepare)
+    with Progress(bool(progress) and link.rank == 0, epochs) as display, threadpool_limits(1, user_api="blas"), \
+            _signals() as caught, link.joined(job, caught):
         job.run(store, display, caught)
     return Run(net, job.history, job.plan, store.folder if store else None)
 
@@ -158,7 +174,7 @@ def evaluate(net, data, *, workers=None, loss="cross_entropy"):
     _known("loss", loss, LOSSES)
     engine = _core.Engine(net.plan, net.weights, workers=plan.workers, strategy="chaos", loss=loss, batch_size=8)
     with threadpool_limits(1, user_api="blas"), _signals() as caught, ThreadPoolExecutor(1) as pool:
-        result, seconds = _phase(pool, engine, caught, None, "test", **images, labels=labels)
+        result, seconds = _phase(pool, engine, caught, None, "test", Alone(), **images, labels=labels)
     if caught.signal:  # also one that came when the phase was over
         caught.leave()
     if result["status"] == "diverged":
@@ -193,20 +209,67 @@ def _workers(requested, only_one=None, pin="none"):
     return threads.resolve(requested, pin=pin)
 
 
+# ---- the other processes of the job ----
+
+class Alone:
+    """What a training asks of the other processes ("ranks") of its job, where there are none; chaos.cluster has the one that
+    talks to them. All ranks call the same methods in the same order."""
+
+    rank, size = 0, 1
+    halted = False  # another rank cannot go on: the workers are to stop
+
+    def checked(self, call):
+        """call(); where it fails on any rank, all raise."""
+        return call()
+
+    @contextmanager
+    def joined(self, job, caught):
+        """While the job runs: all have the weights and the history of rank 0; a signal on one rank is a signal on all."""
+        yield
+
+    def shard(self, images, rank):
+        """A rank's part of the images that an epoch still has to visit."""
+        return images
+
+    def part(self, n):
+        """This rank's part [begin, end) of n images that are evaluated."""
+        return 0, n
+
+    def train_begins(self, epoch, images):
+        """The workers are about to start on so many images, and `watch` is about to exchange weights beside them."""
+
+    def watch(self, future, seconds):
+        """Whether the workers, and what goes on beside them, are through; waits up to `seconds`."""
+        return bool(wait([future], seconds).done)
+
+    def gather(self, mine):
+        """What every rank has, in their order."""
+        return [mine]
+
+    def report(self, results):
+        """What an epoch's record tells about the ranks."""
+        return {}
+
+    def leave(self):
+        """All ranks are about to raise the same exception; returns when all are here."""
+
+
 # ---- one job ----
 
 class _Job:
     """A training under way: what `train` was asked for, and how far it has come."""
 
-    def __init__(self, net, train, test, *, strategy, strategy_options, workers, epochs, lr, lr_decay, batch_size, update,
-                 update_options, loss, shuffle, validate, seed, pin):
+    def __init__(self, net, train, test, *, strategy, strategy_options, workers, epochs, lr, lr_decay, lr_schedule,
+                 schedule_options, batch_size, update, update_options, loss, shuffle, validate, seed, pin, link):
         if not isinstance(net, Network):
             raise TypeError(f"net must be a chaos.Network, not {type(net).__name__}")
         _known("strategy", strategy, STRATEGIES)
         _known("loss", loss, LOSSES)
         _known("update rule", update, UPDATES)
-        how, rule = STRATEGIES[strategy], UPDATES[update]
+        _known("learning-rate schedule", lr_schedule, SCHEDULES)
+        how, rule, schedule = STRATEGIES[strategy], UPDATES[update], SCHEDULES[lr_schedule]
         strategy_options, update_options = how.resolve(strategy_options), rule.resolve(update_options)
+        schedule_options = schedule.resolve(schedule_options)
         how.check(strategy_options, update, update_options)
         check_number("epochs", epochs, 0, 1 << 31, whole=True)
         check_number("lr", lr, 0, above=True)
@@ -218,31 +281,34 @@ class _Job:
             raise ValueError(f"strategy {strategy!r} runs with one worker, not {self.plan.workers}")
         self.how, self.how_options = how, strategy_options
         self.rate_scale = how.rate_scale(strategy_options, self.plan.workers)
-        try:
-            last = exponential(float(lr) * self.rate_scale, float(lr_decay), max(int(epochs), 1))
-        except OverflowError:
-            last = math.inf
-        if not last <= float(np.finfo(np.float32).max):
-            raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {last:g} in epoch {epochs}")
-        self.net, self.seed, self.shuffle, self.validate = net, int(seed), bool(shuffle), bool(validate)
+        schedule_options = schedule.settle(schedule_options, int(epochs))
+        largest = schedule.largest(float(lr) * self.rate_scale, float(lr_decay), max(int(epochs), 1), **schedule_options)
+        if not largest <= float(np.finfo(np.float32).max):
+            raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} within {epochs} "
+                             "epochs")
+        self.net, self.seed, self.shuffle, self.validate, self.link = net, int(seed), bool(shuffle), bool(validate), link
         self.strategy, self.epochs, self.lr, self.lr_decay = strategy, int(epochs), float(lr), float(lr_decay)
+        self.rule, self.schedule, self.schedule_options = rule, schedule, schedule_options
         self.train_images, self.train_labels = _take(net, train, "train")
         self.test_images, self.test_labels = (None, None) if test is None else _take(net, test, "test")
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
+        rule.start(self.moments, update_options)
         self.engine = _core.Engine(net.plan, net.weights, workers=self.plan.workers, strategy=strategy, loss=loss,
                                    update=update, batch_size=int(batch_size),
                                    cpus=None if pin == "none" else self.plan.cpus,
                                    stripe_bytes=strategy_options["stripe_bytes"], moments=self.moments,
                                    strategy_options=how.core_options(strategy_options),
                                    max_staleness=strategy_options.get("max_staleness"),
-                                   update_options=rule.core_options(update_options))
+                                   update_options=rule.core_options(rule.for_workers(update_options, self.plan.workers)))
         # What has to agree for a run to be continued; the rest (epochs, workers, pin) may change.
         self.identity = {"strategy": strategy, "strategy_options": strategy_options, "update": update,
                          "update_options": update_options, "lr": self.lr, "lr_decay": self.lr_decay,
+                         "lr_schedule": lr_schedule, "schedule_options": schedule_options,
                          "batch_size": int(batch_size), "loss": loss, "shuffle": self.shuffle, "validate": self.validate,
                          "seed": self.seed,
                          "network": net.config(), "train": train.fingerprint(),
                          "test": None if test is None else test.fingerprint()}
+        self.names = [name for _, name in net.nodes()]
         self.history = []
         self.partial = None  # counts of the unfinished epoch's training phase, None at an epoch's beginning
 
@@ -252,6 +318,15 @@ class _Job:
         if not self.shuffle:
             return np.arange(n)
         return np.random.default_rng([self.seed, epoch]).permutation(n)
+
+    def left(self, epoch, done):
+        """(images in their order, where to begin): what an epoch still has to visit when `done` is counted."""
+        order = self.order(epoch)
+        if "visited" in done:
+            return order[~_unpack(done["visited"], len(order))[order]], 0
+        if self.link.size > 1:
+            return order[done["position"]:], 0
+        return order, done["position"]
 
     def run(self, store, display, caught):
         display.note(self.plan.describe())
@@ -264,10 +339,13 @@ class _Job:
                 if record is None:
                     if store:
                         store.save()
+                    self._agree(caught)
+                    self.link.leave()
                     where = self.partial["position"] if self.partial else 0
                     caught.leave(f"stopped in epoch {len(self.history) + 1} after {where} of {len(self.train_labels)} "
                                  f"images" + (f"; the state is in {store.folder}" if store else ""), display)
-                if isinstance(record, str) or not np.isfinite(self.net.weights).all():
+                if isinstance(record, str) or not all(self.link.gather(bool(np.isfinite(self.net.weights).all()))):
+                    self.link.leave()
                     self.net.weights[:] = good
                     if store and (store.folder / MODEL).exists():
                         kept += f", the last good checkpoint is {store.folder / MODEL}"
@@ -280,85 +358,193 @@ class _Job:
                 if store:
                     store.save(record)
                 display.epoch(record)
-                if caught.signal:  # it came when the last phase was over
+                if self._agree(caught):  # it came when the last phase was over
+                    self.link.leave()
                     caught.leave(f"stopped after epoch {len(self.history)}"
                                  + (f"; the state is in {store.folder}" if store else ""), display)
 
+    def _agree(self, caught):
+        """The signal that any rank has caught, on all ranks."""
+        caught.signal = next(filter(None, self.link.gather(caught.signal)), None)
+        return caught.signal
+
     def rate(self, epoch):
-        return exponential(self.lr * self.rate_scale, self.lr_decay, epoch)
+        return self.schedule.rate(self.lr * self.rate_scale, self.lr_decay, epoch, **self.schedule_options)
 
     def step_scale(self):
         """Factors of the learning rate by staleness, for the epoch under way."""
         seen = self.history[-1]["staleness"]["histogram"] if self.history else []
         return self.how.step_scale(self.how_options, self.plan.workers, seen)
 
+    def state(self):
+        """The update rule's state as tensors: the moments in the shapes of their parameters, and how often each stripe of
+        the weights has been updated. Nothing for rules without."""
+        if not self.rule.moments:
+            return {}
+        found = {f"{STATE}{name}.{parameter}": value for name, moment in zip(self.rule.state, self.moments, strict=True)
+                 for parameter, value in self.net.unpack(moment).items()}
+        return found | {f"{STATE}versions": np.array(self.engine.versions(), np.int64)}
+
+    def load_state(self, tensors):
+        """Takes what `state` gave; ValueError where it does not fit."""
+        wanted = self.state()
+        if tensors.keys() != wanted.keys():
+            raise ValueError(f"the update rule's state does not fit: missing {sorted(wanted.keys() - tensors.keys())}, "
+                             f"unknown {sorted(tensors.keys() - wanted.keys())}")
+        for name, value in wanted.items():
+            if tensors[name].shape != value.shape or tensors[name].dtype != value.dtype \
+                    or not np.isfinite(tensors[name]).all():
+                raise ValueError(f"{name} must be {value.dtype} of shape {value.shape}, and finite")
+        if wanted:
+            for name, moment in zip(self.rule.state, self.moments, strict=True):
+                self.net.pack({p: tensors[f"{STATE}{name}.{p}"] for p in self.net.state_dict()}, moment)
+            self.engine.versions(tensors[f"{STATE}versions"].astype(np.uint32))
+
     def epoch(self, pool, display, caught):
         """Runs (the rest of) one epoch: its record, None when stopped, or the text of a divergence."""
-        number = len(self.history) + 1
+        number, link = len(self.history) + 1, self.link
         done = self.partial or _counts()
         n = len(self.train_labels)
+        results = None
         if done["position"] < n:
+            images, begin = self.left(number, done)
+            mine = link.shard(images, link.rank)
             display.begin(number, "train", n, done["position"])
-            result, seconds = _phase(pool, self.engine, caught, display, "train", **self.train_images,
-                                     labels=self.train_labels, order=self.order(number), begin=done["position"],
+            link.train_begins(number, len(images) - begin)
+            result, seconds = _phase(pool, self.engine, caught, display, "train", link, done["position"] - begin,
+                                     **self.train_images, labels=self.train_labels, order=mine, begin=begin,
                                      lr=self.rate(number), step_scale=self.step_scale())
+            results = link.gather(result | {"seconds": seconds, "workers": self.plan.workers})
+            result = _merged(results)
             if result["status"] == "diverged":
                 return f" after {done['images'] + result['images']} of {n} images: the loss is not finite"
-            self.partial = done = _counts(done, result, seconds)
+            result["layers"] = {self.names[node]: counts for node, counts in result["layers"].items()}
+            self.partial = done = _counts(done, result, result["seconds"])
             if result["status"] == "stopped":
+                if len(images) < n or link.size > 1:  # then the position alone does not tell which images are left
+                    visited = np.ones(n, bool)
+                    visited[images] = False
+                    for rank, one in enumerate(results):
+                        visited[link.shard(images, rank)[:one["position"]]] = True
+                    done |= {"visited": _pack(visited), "position": int(visited.sum())}
                 return None
+            done["position"] = n
         record = {"epoch": number, "lr": self.rate(number), "train_loss": done["loss"] / n,
                   "train_error": done["errors"] / n}
         phases = [("validation", self.train_images, self.train_labels)] if self.validate else []
         phases += [("test", self.test_images, self.test_labels)] if self.test_images else []
+        evaluating = 0.0
         for name, images, labels in phases:
             display.begin(number, name, len(labels))
-            result, _ = _phase(pool, self.engine, caught, display, "test", **images, labels=labels)
+            begin, end = link.part(len(labels))
+            result, _ = _phase(pool, self.engine, caught, display, "test", link, -begin, **images, labels=labels,
+                               begin=begin, end=end)
+            result = _merged(link.gather(result))
             if result["status"] == "diverged":
                 return f" in the {name} phase: the loss is not finite"
             if result["status"] == "stopped":
                 return None
             record |= {f"{name}_loss": result["loss"] / len(labels), f"{name}_error": result["errors"] / len(labels)}
+            evaluating += result["time"]["total"]
         if not self.test_images:
             record |= {"test_loss": None, "test_error": None}
-        updates = max(done["updates"], 1)
         return record | {
-            "seconds": done["seconds"], "images_per_second": n / done["seconds"], "workers": self.plan.workers,
-            "strategy": self.strategy, "updates": done["updates"],
-            "lock_failures": done["lock_failures"], "dropped": done["dropped"],
-            "staleness": {"mean": done["staleness_sum"] / updates, "max": done["staleness_max"],
-                          "histogram": done["staleness"]}}
+            "seconds": done["seconds"], "images_per_second": n / done["seconds"],
+            "workers": sum(one["workers"] for one in results) if results else self.plan.workers,
+            "strategy": self.strategy, "updates": done["updates"], "lock_failures": done["lock_failures"],
+            "dropped": done["dropped"],
+            "staleness": _staleness(done), "layers": {name: _layer(counts) for name, counts in done["layers"].items()},
+            "worker_images": done["worker_images"], "time_split": _split(done["time"], evaluating)} | link.report(results)
+
+
+def _merged(results):
+    """The results of all ranks as one."""
+    merged, *others = results
+    for one in others:
+        merged = {key: _across(key, merged[key], one[key]) for key in merged}
+    return merged
+
+
+def _across(key, a, b):
+    if key == "status":
+        return min(a, b, key=["diverged", "stopped", "done"].index)
+    if key == "failed_at":
+        return b if a is None else a
+    if key == "worker_images":  # every rank has workers of its own
+        return a + b
+    return max(a, b) if key == "seconds" else _together(key, a, b)
+
+
+def _pack(flags):
+    """An array of bools as text."""
+    return base64.b64encode(np.packbits(flags).tobytes()).decode()
+
+
+def _unpack(text, n):
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=n).astype(bool)
 
 
 def _counts(before=None, result=None, seconds=0.0):
     """The counts of a training phase, which may have been run in several pieces."""
     if before is None:
         return {"position": 0, "images": 0, "errors": 0, "loss": 0.0, "seconds": 0.0, "updates": 0, "lock_failures": 0,
-                "dropped": 0, "staleness_sum": 0, "staleness_max": 0, "staleness": []}
-    after = {key: before[key] + result[key] for key in ("images", "errors", "loss", "updates", "lock_failures", "dropped",
-                                                        "staleness_sum")}
-    a, b = sorted((before["staleness"], result["staleness"]), key=len)
-    return after | {"position": result["position"], "seconds": before["seconds"] + seconds,
-                    "staleness_max": max(before["staleness_max"], result["staleness_max"]),
-                    "staleness": [x + y for x, y in zip(a, b, strict=False)] + b[len(a):]}
+                "dropped": 0, "staleness_sum": 0, "staleness_max": 0, "staleness": [], "layers": {}, "worker_images": [],
+                "time": {}}
+    counted = {key: _together(key, before[key], result[key]) for key in before if key not in ("position", "seconds")}
+    return counted | {"position": result["position"], "seconds": before["seconds"] + seconds}
 
 
-def _phase(pool, engine, caught, display, what, **arguments):
-    """Runs a phase in the pool's thread while this one looks after signals and progress: (result, seconds)."""
+def _together(key, a, b):
+    """Two pieces' counts of one thing: added, element by element in lists and dicts; of a maximum the larger."""
+    if isinstance(a, list):
+        return [x + y for x, y in zip_longest(a, b, fillvalue=0)]
+    if isinstance(a, dict):
+        return {k: _together(k, a[k], b[k]) if k in a and k in b else a.get(k, b.get(k)) for k in a | b}
+    return max(a, b) if key == "staleness_max" else a + b
+
+
+# ---- telemetry ----
+
+def _staleness(counts):
+    """Of updates: how many others have updated the same weights between reading and writing them. histogram[i] updates had
+    staleness i, the last of 512 counts all from there on; p50 and p99 are read off it, so 511 may mean more."""
+    updates, histogram = sum(counts["staleness"]), counts["staleness"]
+    below = np.cumsum(histogram)
+    p50, p99 = (int(np.searchsorted(below, q * updates)) if updates else 0 for q in (0.5, 0.99))
+    return {"mean": counts["staleness_sum"] / max(updates, 1), "p50": p50, "p99": p99, "max": counts["staleness_max"],
+            "histogram": histogram}
+
+
+def _layer(counts):
+    """The record of one layer. pending_seconds: between postponing a stripe and publishing it, summed. lost_estimate: pairs
+    of updates that were under way in one stripe at the same time; of each pair, each weight keeps at least one, so it bounds
+    from above how many stripe updates' worth is lost. 0 where writers exclude each other."""
+    return {"staleness": _staleness(counts), "updates": counts["updates"], "lock_failures": counts["lock_failures"],
+            "pending_seconds": counts["pending_seconds"], "lost_estimate": counts["overlaps"]}
+
+
+def _split(train, evaluating):
+    """Shares of the workers' time in an epoch's phases. wait and evaluate are measured throughout; forward, backward and
+    publish (the strategy's own work, and picking) are told apart in every 16th step of each worker, that is, sampled."""
+    parts = {name: max(train[name], 0.0) for name in ("forward", "backward", "publish", "wait")} | {"evaluate": evaluating}
+    total = sum(parts.values())
+    return {name: seconds / total if total else 0.0 for name, seconds in parts.items()}
+
+
+def _phase(pool, engine, caught, display, what, link, ahead=0, **arguments):
+    """Runs a phase in the pool's thread while this one looks after signals, progress and the other ranks: (result,
+    seconds). The bar shows the position, times the number of ranks, plus `ahead`."""
     if caught.signal:
         engine.stop()
     start = time.perf_counter()
     future = pool.submit(engine.run, what, **arguments)
     try:
-        while True:
-            try:
-                result = future.result(POLL)
-                break
-            except NotYet:
-                if caught.signal:
-                    engine.stop()
-                if display:
-                    display.at(engine.position)
+        while not link.watch(future, POLL):
+            if caught.signal or link.halted:
+                engine.stop()
+            if display:
+                display.at(ahead + link.size * engine.position)
+        result = future.result()
     except BaseException:  # an exception from a signal handler that is not ours: the workers must not outlive it
         engine.stop()
         while not future.done():
@@ -435,16 +621,26 @@ class _Store:
 
     def restore(self):
         path, job = self.folder / MODEL, self.job
-        net, metadata = load_with_metadata(path)
+        net, metadata, tensors = load_with_state(path)
         try:
             state = json.loads(metadata["training"])
             identity, history, partial = state["identity"], state["history"], state["partial"]
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{path}: holds no training state ({type(error).__name__} {error})") from None
+        # what an earlier version did not know had its default then
+        identity = {"lr_schedule": "exponential", "schedule_options": {"warmup": 0}} | identity
+        for key, table in (("strategy", STRATEGIES), ("update", UPDATES)):
+            options = f"{key}_options"
+            if identity.get(key) in table:
+                identity[options] = table[identity[key]].resolve({}) | identity.get(options, {})
         differ = [f"{key} ({identity.get(key)!r} there, {value!r} now)" if key not in ("network", "train", "test") else key
                   for key, value in job.identity.items() if identity.get(key) != value]
         if differ:
             raise CheckpointError(f"{path}: is the state of another run; different: {', '.join(differ)}")
+        try:
+            job.load_state(tensors)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from None
         job.net.load_state_dict(net.state_dict())
         job.history, job.partial = history, partial
 
@@ -452,7 +648,7 @@ class _Store:
         if record:
             self.write_metrics()
         state = {"identity": self.job.identity, "history": self.job.history, "partial": self.job.partial}
-        self.job.net.save(self.folder / MODEL, {"training": json.dumps(state)})
+        self.job.net.save(self.folder / MODEL, {"training": json.dumps(state)}, self.job.state())
 
     def write_metrics(self):
         lines = "".join(json.dumps(record) + "\n" for record in self.job.history)

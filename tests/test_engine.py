@@ -63,7 +63,8 @@ def test_training_is_sgd(isa, batch_size):
         np.testing.assert_allclose(value, other.state_dict()[name], rtol=0, atol=40 * 2.0 ** -24 * np.abs(value).max() * 4)
 
 
-@pytest.mark.parametrize("strategy, workers", [("sequential", 1), *((s, w) for s in SEVERAL for w in (1, 2, 4, 8))])
+@pytest.mark.parametrize("strategy, workers", [("sequential", 1), *((s, w) for s in SEVERAL if STRATEGIES[s].exact
+                                                                     for w in (1, 2, 4, 8))])
 @pytest.mark.parametrize("batch_size", [1, 7])
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_an_epoch_visits_every_image_once(strategy, workers, batch_size, shuffled):
@@ -82,7 +83,8 @@ def test_an_epoch_visits_every_image_once(strategy, workers, batch_size, shuffle
     share = np.where(position < full, 1 / batch_size, 1 / last if last else 1).astype(np.float32)
     want = np.zeros((2, n), np.float32)
     want[y, np.arange(n)] = share
-    assert (net.state_dict()["0.weight"] == want).all()
+    got = net.state_dict()["0.weight"]
+    assert (got == want).all() if strategy in EXACT else ((got != 0) == (want != 0)).all()
 
 
 @pytest.mark.parametrize("strategy, workers", [("sequential", 1), *((s, w) for s in SEVERAL for w in (1, 2, 8))])

@@ -23,7 +23,7 @@ C_ARROWS = {
     "engine": {"engine", "isa", "layers", "losses", "updates"},
     "sync": {"sync", "engine"},
     "registry": {"registry", "sync", "engine", "isa"},
-    "_core": {"registry"},
+    "_core": {"registry", "engine"},
 }
 _MEANING = {"errors", "layers", "losses", "updates", "sync", "formats", "data", "_version"}
 PY_ARROWS = {
@@ -37,9 +37,12 @@ PY_ARROWS = {
     "info": {"_core", "threads", "_version"},
     "trainer": {"network", "threads", "progress", "options", "_core", *_MEANING},
     "bench": {"bench", "network", "models", "trainer", "threads", "reference", "info", "_core", *_MEANING},
-    "cli": {"cli", "bench", "info", "models", "network", "trainer", "threads", *_MEANING},
+    "perfmodel": {"perfmodel", "bench", "network", "models", "threads", "_core", *_MEANING},
+    "report": {"report", "errors"},
+    "cluster": {"cluster", "network", "trainer", "threads", "options", "errors", "sync", "updates"},
+    "cli": {"cli", "bench", "cluster", "perfmodel", "report", "info", "models", "network", "trainer", "threads", *_MEANING},
     "__main__": {"cli"},
-    "__init__": {"data", "models", "_version", "errors", "info", "layers", "network", "trainer"},
+    "__init__": {"cluster", "data", "models", "_version", "errors", "info", "layers", "network", "trainer"},
 }
 
 

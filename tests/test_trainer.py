@@ -38,7 +38,7 @@ def test_learns_and_records(digits, tmp_path):
     assert last["train_error"] < run.history[0]["train_error"] and last["test_error"] < 0.15
     assert {"epoch", "lr", "train_loss", "train_error", "validation_error", "test_loss", "test_error", "seconds",
             "images_per_second", "workers", "strategy", "staleness"} <= last.keys()
-    assert last["workers"] == 2 and last["strategy"] == "chaos" and last["staleness"].keys() == {"mean", "max", "histogram"}
+    assert last["workers"] == 2 and last["strategy"] == "chaos" and {"mean", "max", "histogram"} <= last["staleness"].keys()
     lines = (tmp_path / "a" / METRICS).read_text().splitlines()
     assert [json.loads(line) for line in lines] == run.history
     assert json.loads((tmp_path / "a" / CONFIG).read_text())["lr"] == 0.01
@@ -100,8 +100,9 @@ def test_resume_continues_bit_for_bit(digits, tmp_path):
             net = chaos.models.small(seed=1)
             run = train(net, *part, epochs=epochs, strategy="sequential", run_dir=tmp_path, resume=True)
     assert net.weights.tobytes() == whole.weights.tobytes()
-    timeless = [{k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in run.history]
-    assert timeless == [{k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in history]
+    times = "seconds", "images_per_second", "time_split"
+    timeless = [{k: v for k, v in r.items() if k not in times} for r in run.history]
+    assert timeless == [{k: v for k, v in r.items() if k not in times} for r in history]
     assert len((tmp_path / METRICS).read_text().splitlines()) == 4
 
 

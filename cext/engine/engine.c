@@ -2,11 +2,11 @@
 #include "threads.h"
 
 #include "engine.h"
+#include "ticks.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static void *aligned_zeros(size_t bytes)
 {
@@ -23,6 +23,7 @@ static int cut_stripes(engine *e, float *weights, float *const *moment, size_t s
     const plan *p = e->p;
     shared_weights *s = &e->shared;
     s->w = weights;
+    s->size = p->weight_size;
     memcpy(s->moment, moment, sizeof s->moment);
     for (int i = 0; i < p->n_nodes; i++)
         s->n_stripes += (int)((p->node[i].g.weight_size + stripe_floats - 1) / stripe_floats);
@@ -33,13 +34,16 @@ static int cut_stripes(engine *e, float *weights, float *const *moment, size_t s
     int k = 0;
     for (int i = 0; i < p->n_nodes; i++) {
         const size_t size = p->node[i].g.weight_size;
+        e->n_layers += size > 0;
         for (size_t at = 0; at < size; at += stripe_floats, k++) {
             e->stripe[k].at = p->node[i].weight_at + at;
             e->stripe[k].size = size - at < stripe_floats ? size - at : stripe_floats;
             e->stripe[k].node = i;
+            e->stripe[k].layer = e->n_layers - 1;
         }
     }
-    return 0;
+    e->layer = calloc((size_t)e->n_layers + 1, sizeof *e->layer);
+    return e->layer ? 0 : -1;
 }
 
 static void stripes_of(const engine *e, int node, int *from, int *to)
@@ -108,19 +112,17 @@ void publish_stripe(worker *w, int k)
     stripe_state *t = &w->to->state[k];
     const size_t at = e->stripe[k].at, size = e->stripe[k].size;
     const uint32_t version = stripe_version(t);
-    update_step step = e->step;
-    step.t = version + 1;
     const uint32_t stale = version - w->version[k];
-    step.lr = step_rate(e, stale);
+    w->step.t = version + 1;
+    w->step.lr = step_rate(e, stale);
     if (w->unwritten) {
         const plan_node *node = &e->p->node[e->stripe[k].node];
-        shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, step.lr, w->own);
+        shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->own);
     } else
-        shared_update(w->to, e->rule, at, size, w->dw, &step, w->own);
-    if (e->how->unlocked)
-        stripe_count(t);
-    else
-        stripe_advance(t);
+        shared_update(w->to, e->rule, at, size, w->dw, &w->step, w->own);
+    const uint32_t others = (e->how->unlocked ? stripe_count(t) : stripe_advance(t)) - version;
+    if (others)
+        w->layer[e->stripe[k].layer].overlaps += others;
     count_update(w, k, stale);
 }
 
@@ -133,25 +135,47 @@ float step_rate(const engine *e, uint32_t stale)
 
 void count_update(worker *w, int k, uint32_t stale)
 {
-    (void)k;
-    w->count.updates++;
-    w->count.staleness[stale < STALENESS_BINS ? stale : STALENESS_BINS - 1]++;
-    w->count.staleness_sum += stale;
-    if (stale > w->count.staleness_max)
-        w->count.staleness_max = stale;
+    layer_tally *t = &w->layer[w->e->stripe[k].layer];
+    t->updates++;
+#if CHAOS_TELEMETRY
+    t->staleness[stale < STALENESS_BINS ? stale : STALENESS_BINS - 1]++;
+    t->staleness_sum += stale;
+    if (stale > t->staleness_max)
+        t->staleness_max = stale;
+    if (w->pending[k])
+        t->pending += ticks() - w->postponed[k];
+#else
+    (void)stale;
+#endif
 }
+
+void count_lock_failure(worker *w, int k) { w->layer[w->e->stripe[k].layer].lock_failures++; }
 
 void postpone_stripe(worker *w, int k)
 {
     const engine *e = w->e;
     const plan_node *node = &e->p->node[e->stripe[k].node];
     w->pending[k] = 1;
+    w->postponed[k] = ticks();
     w->n_pending++;
     if (w->unwritten) {
         memset(w->dw + e->stripe[k].at, 0, e->stripe[k].size * sizeof(float));
         node->kind->apply(&node->g, w->unwritten, e->stripe[k].at - node->weight_at, e->stripe[k].size,
                           w->dw + node->weight_at, -1);
     }
+}
+
+void wait_begins(worker *w)
+{
+    if (!w->waits_since)
+        w->waits_since = ticks();
+}
+
+void wait_ends(worker *w)
+{
+    if (w->waits_since)
+        w->count.waiting += ticks() - w->waits_since;
+    w->waits_since = 0;
 }
 
 void wait_briefly(void)
@@ -205,10 +229,12 @@ static size_t lay_out(worker *w, const engine *e, char *base)
     w->delta = delta;
     w->scratch = place(base, &used, p->scratch_size, sizeof(float));
     w->dw = place(base, &used, p->weight_size, sizeof(float));
-    w->own = place(base, &used, CHAOS_CAREFUL ? p->weight_size : 0, sizeof(float));
+    w->own = place(base, &used, CHAOS_CAREFUL ? p->weight_size * (size_t)(1 + e->rule->n_moments) : 0, sizeof(float));
     w->seen = place(base, &used, (size_t)n_stripes, sizeof *w->seen);
     w->version = place(base, &used, (size_t)n_stripes, sizeof *w->version);
     w->pending = place(base, &used, (size_t)n_stripes, sizeof *w->pending);
+    w->postponed = place(base, &used, (size_t)n_stripes, sizeof *w->postponed);
+    w->layer = place(base, &used, (size_t)e->n_layers, sizeof *w->layer);
     w->label = place(base, &used, (size_t)chunk, sizeof *w->label);
     w->room = place(base, &used, e->how->room ? e->how->room(e) : 0, sizeof(float));
     return used;
@@ -304,7 +330,8 @@ static int lose(const engine *e, worker *w, int n, int learns)
             if (!(y[j] <= y[best]))
                 best = j;
         w->count.errors += best != w->label[s];
-        w->count.loss += loss;
+        /* On a grid of 2^-30 the sum of up to 2^23 is exact: whoever adds, in whatever order, gets the same bits. */
+        w->count.loss += nearbyint(loss * 0x1p30) * 0x1p-30;
         if (!isfinite(loss))
             return -1;
     }
@@ -329,10 +356,13 @@ static void describe_backward(const engine *e, const worker *w, int i, int n, in
     c->dw = w->dw + node->weight_at;
 }
 
+static int clips(const engine *e) { return e->step.option[RULE_CLIP_VALUE] > 0 || e->step.option[RULE_CLIP_NORM] > 0; }
+
 /* Whether a step of one sample leaves the gradient of this layer unwritten. */
 static int applies(const engine *e, const plan_node *node)
 {
-    return node->kind->apply && e->rule->plain && !e->how->late;
+    const int decays = e->step.option[RULE_WEIGHT_DECAY] != 0 || e->step.option[RULE_L1] != 0;
+    return node->kind->apply && e->rule->plain && !decays && !clips(e) && !e->how->late;
 }
 
 const char *engine_loop(const engine *e, int i, enum pass pass)
@@ -363,8 +393,7 @@ double engine_time(engine *e, int i, enum pass pass, long rounds)
     step.lr = 0;
     step.t = 1;
     const float_mode old = flush_denormals();
-    struct timespec from, to;
-    clock_gettime(CLOCK_MONOTONIC, &from);
+    const int64_t from = nanoseconds();
     for (long r = 0; r < rounds; r++)
         if (pass == PASS_FORWARD)
             node->kind->forward(&node->g, &c);
@@ -375,14 +404,67 @@ double engine_time(engine *e, int i, enum pass pass, long rounds)
             shared_update(&e->shared, e->rule, node->weight_at, node->g.weight_size, w->dw, &step, w->own);
         else
             node->kind->backward(&node->g, &c);
-    clock_gettime(CLOCK_MONOTONIC, &to);
+    const double seconds = 1e-9 * (double)(nanoseconds() - from);
     restore_denormals(old);
-    const double seconds = (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec);
     return seconds / (double)rounds / (pass == PASS_UPDATE ? e->batch : e->chunk);
+}
+
+/* The clock of a pass that is looked at; it stands still while the worker waits. */
+static int64_t working(const worker *w) { return ticks() - w->count.waiting; }
+
+void condition_gradient(const engine *e, int node, float *dw)
+{
+    if (clips(e))
+        e->p->isa->clip_gradient(e->p->node[node].g.weight_size, dw + e->p->node[node].weight_at,
+                                 e->step.option[RULE_CLIP_VALUE], e->step.option[RULE_CLIP_NORM]);
+}
+
+/* Whether the layer at `node` has weights, at `now`, that are past the bound; then their factors are in w->scratch. */
+static int past_bound(const worker *w, const plan_node *node, const float *now)
+{
+    const geometry *g = &node->g;
+    return g->rows && w->e->p->isa->column_factors(g->weight_size / ((g->rows + 1) * g->columns), g->rows, g->columns, now,
+                                                   (float)w->e->step.option[RULE_MAX_NORM], w->scratch);
+}
+
+void bound_weights(worker *w)
+{
+    const engine *e = w->e;
+    for (int i = 0; e->step.option[RULE_MAX_NORM] > 0 && i < e->p->n_nodes; i++) {
+        const plan_node *node = &e->p->node[i];
+        int from, to;
+        if (!node->n_deltas ||
+            !past_bound(w, node, shared_read(w->to, node->weight_at, node->g.weight_size, w->own)))
+            continue;
+        stripes_of(e, i, &from, &to);
+        for (int k = from; k < to; k++) {
+            stripe_state *t = &w->to->state[k];
+            for (int round = 0; !stripe_try_lock(t); round++)
+                if (round < 64)
+                    wait_briefly();
+                else
+                    wait_for_core();
+            shared_scale(w->to, e->p->isa, &node->g, node->weight_at, e->stripe[k].at, e->stripe[k].size, w->scratch,
+                         w->own);
+            stripe_unlock(t);
+        }
+    }
+}
+
+void bound_copy(worker *w, float *weights)
+{
+    const engine *e = w->e;
+    for (int i = 0; e->step.option[RULE_MAX_NORM] > 0 && i < e->p->n_nodes; i++) {
+        const plan_node *node = &e->p->node[i];
+        const geometry *g = &node->g;
+        if (node->n_deltas && past_bound(w, node, weights + node->weight_at))
+            e->p->isa->scale_columns(0, g->weight_size, g->rows, g->columns, w->scratch, weights + node->weight_at);
+    }
 }
 
 static void layer_done(const engine *e, worker *w, int node)
 {
+    condition_gradient(e, node, w->dw);
     int from, to;
     stripes_of(e, node, &from, &to);
     memcpy(w->version + from, w->seen + from, (size_t)(to - from) * sizeof *w->version);
@@ -390,7 +472,7 @@ static void layer_done(const engine *e, worker *w, int node)
         e->how->layer_done(w, node, from, to);
 }
 
-static void backward(const engine *e, worker *w, int n, int first, int last)
+static void backward(const engine *e, worker *w, int n, int first, int last, int looked_at)
 {
     for (int i = e->p->n_nodes - 1; i > 0; i--) {
         const plan_node *node = &e->p->node[i];
@@ -400,7 +482,10 @@ static void backward(const engine *e, worker *w, int n, int first, int last)
         if (publishes && first && e->how->layer_begin) {
             int from, to;
             stripes_of(e, i, &from, &to);
+            const int64_t since = looked_at ? working(w) : 0;
             e->how->layer_begin(w, i, from, to);
+            if (looked_at)
+                w->count.publish += working(w) - since;
         }
         float *dy = w->delta[node->first_delta];
         for (int d = e->p->edge[node->first_delta].next; d >= 0; d = e->p->edge[d].next)
@@ -420,8 +505,12 @@ static void backward(const engine *e, worker *w, int n, int first, int last)
             if (publishes && e->instant)
                 shared_added(w->to, node->weight_at, node->g.weight_size, w->dw, w->own);
         }
-        if (publishes && last)
+        if (publishes && last) {
+            const int64_t since = looked_at ? working(w) : 0;
             layer_done(e, w, i);
+            if (looked_at)
+                w->count.publish += working(w) - since;
+        }
         w->unwritten = NULL;
     }
 }
@@ -434,6 +523,15 @@ void fail(engine *e, int why, int64_t at)
     if (__atomic_compare_exchange_n(&e->failure, &none, why, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         __atomic_store_n(&e->failed_at, at, __ATOMIC_RELAXED);
 }
+
+int lanes_of(int64_t batch, int wanted)
+{
+    const int64_t usual = (batch + LANE_IMAGES - 1) / LANE_IMAGES, most = usual < MAX_LANES ? usual : MAX_LANES;
+    const int64_t n = wanted ? wanted : most;
+    return (int)(n < batch ? n : batch);
+}
+
+int64_t lane_begin(int64_t begin, int64_t end, int lanes, int j) { return begin + (end - begin) * j / lanes; }
 
 int goes_on(const engine *e)
 {
@@ -448,15 +546,17 @@ int meet(worker *w)
         __atomic_store_n(&e->arrived, 0, __ATOMIC_RELAXED);
         __atomic_store_n(&e->meeting, meeting + 1, __ATOMIC_RELEASE);
     }
-    for (int round = 0; __atomic_load_n(&e->meeting, __ATOMIC_ACQUIRE) == meeting; round++) {
-        if (__atomic_load_n(&e->failure, __ATOMIC_RELAXED))
-            return -1;
+    int failed = 0;
+    for (int round = 0; __atomic_load_n(&e->meeting, __ATOMIC_ACQUIRE) == meeting && !failed; round++) {
+        wait_begins(w);
+        failed = __atomic_load_n(&e->failure, __ATOMIC_RELAXED) ? -1 : 0;
         if (round < 1000)
             wait_briefly();
         else
             wait_for_core();
     }
-    return 0;
+    wait_ends(w);
+    return failed;
 }
 
 /* ---- the bound on staleness ----
@@ -503,10 +603,14 @@ static int take_off(worker *w)
         if (may)
             e->flight[w->id] = (struct flight){e->under_way++, ++e->begun, 1};
         leave_gate(e);
-        if (may)
+        if (may) {
+            wait_ends(w);
             return 1;
+        }
+        wait_begins(w);
         wait_round(round);
     }
+    wait_ends(w);
     return 0;
 }
 
@@ -538,9 +642,12 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
     engine *e = w->e;
     const plan_node *out = &e->p->node[e->p->output];
     const size_t k = shape_size(out->g.out);
-    const int learns = e->phase == TRAIN || e->phase == GRADIENTS;
+    const int learns = e->phase != TEST && e->phase != FORWARD, trains = e->phase == TRAIN;
+    const int looked_at = trains && w->count.passes++ % SAMPLED == 0;
+    const int64_t started = trains ? working(w) : 0;
     for (int64_t at = begin; at < end; at += e->chunk) {
         const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
+        const int64_t loading = looked_at ? working(w) : 0, published = w->count.publish;
         for (int s = 0; s < n; s++) {
             const int64_t image = e->data.order ? e->data.order[at + s] : at + s;
             load_sample(e, w, s, image);
@@ -555,10 +662,17 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
             fail(e, DIVERGED, at);
             return -1;
         }
+        const int64_t turned = looked_at ? working(w) : 0;
         if (learns)
-            backward(e, w, n, at == begin, at + n == end);
+            backward(e, w, n, at == begin, at + n == end, looked_at);
+        if (looked_at) {
+            w->count.forward += turned - loading;
+            w->count.backward += working(w) - turned - (w->count.publish - published);
+        }
         w->count.images += n;
     }
+    if (trains)
+        w->count.passing += working(w) - started;
     return 0;
 }
 
@@ -572,6 +686,8 @@ int train_step(worker *w, int64_t begin, int64_t end)
     const int failed = pass_images(w, begin, end);
     if (!failed && how->step_done)
         how->step_done(w);
+    if (!failed && !how->bounds)
+        bound_weights(w);
     if (w->e->bounded)
         land(w);
     w->hooks = 0;
@@ -603,6 +719,29 @@ static void train(worker *w)
         how->phase_done(w);
 }
 
+static void form_lanes(worker *w)
+{
+    engine *e = w->e;
+    const int64_t begin = e->lanes.begin, end = e->lanes.end;
+    for (int64_t i; goes_on(e) && (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
+        const int j = e->lanes.first + (int)i;
+        if (gradient_of(w, lane_begin(begin, end, e->lanes.count, j), lane_begin(begin, end, e->lanes.count, j + 1),
+                        1.f / (float)(end - begin), e->out + (size_t)i * e->p->weight_size))
+            return;
+    }
+}
+
+static void apply_stripes(worker *w)
+{
+    engine *e = w->e;
+    for (int64_t i; (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
+        const stripe *t = &e->stripe[i];
+        memcpy(w->dw + t->at, e->gradient + t->at, t->size * sizeof(float));
+        w->version[i] = stripe_version(&w->to->state[i]);
+        publish_stripe(w, (int)i);
+    }
+}
+
 static void work(engine *e, int id)
 {
     worker *w = e->worker[id];
@@ -612,16 +751,24 @@ static void work(engine *e, int id)
         return;
     }
     memset(&w->count, 0, sizeof w->count);
+    w->step = e->step;
+    memset(w->layer, 0, (size_t)e->n_layers * sizeof *w->layer);
+    w->count.begin = ticks();
     if (e->phase == TRAIN) {
         train(w);
         w->to = &e->shared;
         w->reads = NULL;
-    } else
+    } else if (e->phase == LANE_GRADIENTS)
+        form_lanes(w);
+    else if (e->phase == APPLY)
+        apply_stripes(w);
+    else
         while (pick_step(w, &begin, &end)) {
             w->scale = 1.f / (float)(end - begin);
             if (pass_images(w, begin, end))
                 break;
         }
+    w->count.end = ticks();
 }
 
 /* Pinned before anything else, so that the worker's memory is near its CPU. */
@@ -644,15 +791,60 @@ static void merge(tally *to, const tally *from)
     to->images += from->images;
     to->errors += from->errors;
     to->loss += from->loss;
-    for (int i = 0; i < STALENESS_BINS; i++)
-        to->staleness[i] += from->staleness[i];
+    to->lock_failures += from->lock_failures;
+    to->dropped += from->dropped;
+    to->give_ways += from->give_ways;
+    to->passing += from->passing;
+    to->waiting += from->waiting;
+    to->passes += from->passes;
+    to->forward += from->forward;
+    to->backward += from->backward;
+    to->publish += from->publish;
+}
+
+static void merge_layer(tally *all, layer_tally *to, const layer_tally *from)
+{
+    to->updates += from->updates;
     to->staleness_sum += from->staleness_sum;
+    to->lock_failures += from->lock_failures;
+    to->overlaps += from->overlaps;
+    to->pending += from->pending;
     if (from->staleness_max > to->staleness_max)
         to->staleness_max = from->staleness_max;
-    to->updates += from->updates;
-    to->lock_failures += from->lock_failures;
-    to->give_ways += from->give_ways;
-    to->dropped += from->dropped;
+    const int last = from->staleness_max < STALENESS_BINS ? (int)from->staleness_max : STALENESS_BINS - 1;
+    for (int i = 0; i <= last; i++)
+        to->staleness[i] += from->staleness[i];
+    all->updates += from->updates;
+    all->lock_failures += from->lock_failures;
+    all->staleness_sum += from->staleness_sum;
+    if (from->staleness_max > all->staleness_max)
+        all->staleness_max = from->staleness_max;
+}
+
+/* The phase lasts from when the first worker begins until the last one ends; who is not there yet, or no more, waits. What
+ * is left of a worker's time outside of passes and waiting is the strategy's. Within passes the looked-at ones tell how the
+ * time is divided. */
+static void split_time(engine *e, int team)
+{
+    const double tick = e->tick;
+    const tally *t = &e->total;
+    int64_t begin = INT64_MAX, end = INT64_MIN, present = 0;
+    for (int i = 0; i < team; i++)
+        if (e->worker[i]) {
+            const tally *w = &e->worker[i]->count;
+            begin = w->begin < begin ? w->begin : begin;
+            end = w->end > end ? w->end : end;
+            present += w->end - w->begin;
+        }
+    const double total = begin < end ? (double)(end - begin) * team : 0, looked_at = (double)(t->forward + t->backward + t->publish);
+    const double outside = (double)(present - t->passing - t->waiting), share = looked_at > 0 ? (double)t->passing / looked_at : 0;
+    e->time.total = total * tick;
+    e->time.wait = (total - (double)(present - t->waiting)) * tick;
+    if (e->phase == TRAIN) {
+        e->time.forward = (double)t->forward * share * tick;
+        e->time.backward = (double)t->backward * share * tick;
+        e->time.publish = ((double)t->publish * share + outside) * tick;
+    }
 }
 
 int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)
@@ -668,17 +860,45 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
     __atomic_store_n(&e->next, begin, __ATOMIC_RELAXED);
     __atomic_store_n(&e->end, end, __ATOMIC_RELEASE);
     memset(&e->total, 0, sizeof e->total);
+    memset(e->layer, 0, (size_t)e->n_layers * sizeof *e->layer);
+    e->time = (time_split){0, 0, 0, 0, 0};
     const int team = phase == GRADIENTS ? 1 : e->n_workers;
+    const int64_t from[2] = {ticks(), nanoseconds()};
     if (run_team(team, take_part, e) < team)
         return NO_TEAM;
+    const int64_t to[2] = {ticks(), nanoseconds()};
     for (int i = 0; i < team; i++)
-        if (e->worker[i])
+        if (e->worker[i]) {
             merge(&e->total, &e->worker[i]->count);
+            for (int l = 0; l < e->n_layers; l++)
+                merge_layer(&e->total, &e->layer[l], &e->worker[i]->layer[l]);
+        }
+    e->tick = to[0] > from[0] ? 1e-9 * (double)(to[1] - from[1]) / (double)(to[0] - from[0]) : 0;
+    split_time(e, team);
     if (phase == TRAIN && e->how->phase_end)
         e->how->phase_end(e);
     if (e->failure)
         return e->failure;
     return e->total.images < end - begin ? STOPPED : DONE;
+}
+
+int engine_lanes(engine *e, const images *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out)
+{
+    e->lanes.begin = begin;
+    e->lanes.end = end;
+    e->lanes.count = lanes;
+    e->lanes.first = first;
+    const int status = engine_run(e, LANE_GRADIENTS, data, 0, n, 0, out);
+    const int64_t wanted = lane_begin(begin, end, lanes, first + n) - lane_begin(begin, end, lanes, first);
+    return status != DONE && status != STOPPED ? status : e->total.images == wanted ? DONE : STOPPED;
+}
+
+int engine_apply(engine *e, const float *gradient, float lr)
+{
+    static const images none;
+    e->gradient = gradient;
+    const int status = engine_run(e, APPLY, &none, 0, e->shared.n_stripes, lr, NULL);
+    return status == STOPPED ? DONE : status;
 }
 
 void engine_stop(engine *e) { __atomic_store_n(&e->stop, 1, __ATOMIC_RELAXED); }
@@ -737,6 +957,7 @@ void engine_free(engine *e)
     free(e->cpu);
     free(e->flight);
     free(e->stripe);
+    free(e->layer);
     free(e->shared.state);
     free(e);
 }

@@ -13,17 +13,37 @@ enum { MAX_CHUNK = 8 }; /* samples that pass through the layers together; more w
 
 enum outcome { DONE = 0, STOPPED, DIVERGED, NO_MEMORY, NO_TEAM, NOT_PINNED };
 
-/* What a worker counts; merged after the team has met. */
+/* What a worker counts about one layer with weights. */
+typedef struct {
+    int64_t updates;       /* stripes published */
+    int64_t staleness_sum, staleness_max;
+    int64_t lock_failures; /* try-locks that found the stripe busy */
+    int64_t overlaps;      /* pairs of updates that were under way in the same stripe at the same time */
+    int64_t pending;       /* ticks between postponing a stripe and publishing it, summed */
+    int64_t staleness[STALENESS_BINS];
+} layer_tally;
+
+/* What a worker counts; merged after the team has met. Times are in ticks. */
 typedef struct {
     int64_t images, errors;
     double loss;
-    int64_t staleness[STALENESS_BINS];
-    int64_t staleness_sum, staleness_max;
-    int64_t updates;       /* stripes published */
-    int64_t lock_failures; /* try-locks that found the stripe busy */
+    /* Of all layers. In workers only those lock failures that concern no single layer. */
+    int64_t updates, lock_failures, staleness_sum, staleness_max;
     int64_t dropped;       /* steps whose update was given up */
     int64_t give_ways;     /* times a worker gave its core away while settling */
+    int64_t begin, end;    /* of the worker's part in the phase */
+    int64_t passing;       /* within passes through the network, waiting left out */
+    int64_t waiting;
+    int64_t passes;        /* every SAMPLED-th is looked at: */
+    int64_t forward, backward, publish; /* waiting left out */
 } tally;
+
+enum { SAMPLED = 16 };
+
+/* Where the workers' time went in a phase: seconds, summed over workers. All but `wait` is 0 outside training. */
+typedef struct {
+    double total, forward, backward, publish, wait;
+} time_split;
 
 struct engine;
 
@@ -42,9 +62,13 @@ typedef struct worker {
     uint32_t *seen;     /* per stripe: its version when this worker last read it */
     uint32_t *version;  /* per stripe: the version that the gradient waiting in dw was formed from */
     uint8_t *pending;   /* per stripe: 1 while its gradient waits for publication */
+    int64_t *postponed; /* per stripe: when it was postponed */
     int n_pending;
+    int64_t waits_since; /* 0: it does not wait */
+    layer_tally *layer;  /* per layer with weights, see stripe.layer */
     int *label;         /* of the chunk */
     const call *unwritten; /* the backward call of the layer being published if its gradient is not in dw */
+    update_step step;   /* of the stripe being published */
     float *room;        /* the strategy's own, see strategy.room */
     float scale;        /* of the loss of each image under way: 1 / images of the step */
     int hooks;          /* the strategy's hooks are called: a step, not only a gradient */
@@ -60,6 +84,7 @@ typedef struct {
     int single;   /* only one worker makes sense */
     int unlocked; /* several workers may publish a stripe at once */
     int late;     /* it publishes after layer_done has returned, so every gradient must be written down in worker.dw */
+    int bounds;   /* it calls bound_weights or bound_copy itself; else the engine does after every step_done */
     /* Makes and frees engine.sync. `open` returns 0, or -1 when out of memory. */
     int (*open)(struct engine *e);
     void (*close)(struct engine *e);
@@ -89,7 +114,7 @@ typedef struct {
     const int64_t *order; /* which image is the i-th; NULL: 0, 1, 2, ... */
 } images;
 
-enum phase { TRAIN, TEST, FORWARD, GRADIENTS };
+enum phase { TRAIN, TEST, FORWARD, GRADIENTS, LANE_GRADIENTS, APPLY };
 
 typedef struct engine {
     const plan *p;
@@ -110,7 +135,12 @@ typedef struct engine {
     int64_t end;
     update_step step;
     const float *step_scale; /* NULL, or STALENESS_BINS factors of the learning rate, by the staleness of an update */
-    float *out; /* FORWARD: the outputs, (images, k) */
+    float *out; /* FORWARD: the outputs, (images, k); LANE_GRADIENTS: they, (lanes here, weights) */
+    struct {
+        int64_t begin, end; /* LANE_GRADIENTS: the whole step's images */
+        int count, first;   /* its lanes, and the first that is formed here */
+    } lanes;
+    const float *gradient; /* APPLY */
     _Alignas(128) int64_t next; /* the picking counter, alone on its lines */
     _Alignas(128) int32_t stop;
     int32_t failure;
@@ -125,6 +155,10 @@ typedef struct engine {
     _Alignas(128) int32_t arrived; /* at the meeting under way */
     _Alignas(128) int32_t meeting; /* its number */
     tally total;
+    layer_tally *layer; /* per layer with weights: the sums over workers */
+    int n_layers;
+    time_split time;
+    double tick; /* seconds */
 } engine;
 
 /* What an engine is made of; names that end with `options` have MAX_..._OPTIONS numbers, or are NULL: all zero. */
@@ -139,7 +173,7 @@ typedef struct {
     const strategy *how;
     const double *strategy_options;
     const update_kind *rule;
-    const float *rule_options;
+    const double *rule_options;
     int bounded; /* no update is more than max_staleness updates of its stripe late */
     int64_t max_staleness;
     const loss_kind *loss;
@@ -147,8 +181,16 @@ typedef struct {
 
 engine *engine_new(const engine_parts *parts);
 void engine_free(engine *e);
-/* Runs images [begin, end) of data through one phase; the result counts are in e->total. */
+/* Runs images [begin, end) of data through one phase; the result counts are in e->total, e->layer and e->time. */
 int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out);
+/* The gradient of a step cut into lanes, without the update: of the step over images [begin, end), cut into `lanes` lanes,
+ * forms lanes first, ..., first + n - 1 on all workers. Row j of out (n, weight_size), which holds zeros or what an earlier
+ * call left there, becomes the gradient of lane first + j:
+ * of the sum of its images' losses / (end - begin), so that the rows of all lanes add up to the step's gradient. The same
+ * bits for any number of workers. */
+int engine_lanes(engine *e, const images *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out);
+/* Updates the weights by the engine's rule with a gradient laid out as they are (padding 0), on all workers. */
+int engine_apply(engine *e, const float *gradient, float lr);
 /* Ends the phase under way, or the next one if none is; until engine_clear. */
 void engine_stop(engine *e);
 void engine_clear(engine *e);
@@ -162,6 +204,12 @@ size_t engine_worker_bytes(const engine *e);
 
 /* ---- for strategies ---- */
 
+/* Into how many lanes a step of `batch` images is cut where `wanted` are asked for; 0: one per LANE_IMAGES images, at most
+ * MAX_LANES. */
+enum { LANE_IMAGES = 4, MAX_LANES = 64 };
+int lanes_of(int64_t batch, int wanted);
+/* Where lane j of the step's `lanes` begins; lanes differ by at most one image. */
+int64_t lane_begin(int64_t begin, int64_t end, int lanes, int j);
 /* The next step's images, [*begin, *end) of the order; 0 when there are none left or the phase is to end. */
 int pick_step(worker *w, int64_t *begin, int64_t *end);
 /* One step through the hooks; -1 after a failure. */
@@ -169,6 +217,13 @@ int train_step(worker *w, int64_t begin, int64_t end);
 /* Instead of a step, without hooks: the gradient of the sum of the images' losses times `scale`, to dw (as long as the
  * weights and zero or a gradient before; overwritten); -1 after a failure. */
 int gradient_of(worker *w, int64_t begin, int64_t end, float scale, float *dw);
+/* Clips the gradient of a layer, in dw (as long as the weights), as the update rule's options ask for. The engine has done
+ * so before layer_done; for gradients that a strategy forms from others. */
+void condition_gradient(const engine *e, int node, float *dw);
+/* Max-norm: scales down, in w->to, what is past the bound of the update rule's options; holds one stripe at a time. */
+void bound_weights(worker *w);
+/* The same for a vector that nobody else touches. */
+void bound_copy(worker *w, float *weights);
 /* Whether the phase goes on: nobody has asked it to end and nothing has failed. */
 int goes_on(const engine *e);
 /* Waits until all workers have come here; -1 if one of them never will, because something has failed. */
@@ -187,8 +242,13 @@ float step_rate(const engine *e, uint32_t stale);
 void fail(engine *e, int why, int64_t at);
 /* Counts an update of a stripe that others have updated `stale` times since its weights were read. */
 void count_update(worker *w, int stripe, uint32_t stale);
+/* Counts a try-lock that found the stripe busy. */
+void count_lock_failure(worker *w, int stripe);
 /* The stripe will be published after layer_done has returned. */
 void postpone_stripe(worker *w, int stripe);
+/* Around waiting for another worker, so that the time counts as such. Beginning twice and ending what has not begun is fine. */
+void wait_begins(worker *w);
+void wait_ends(worker *w);
 /* Waiting: a moment; or as long as it takes another thread to get this core. */
 void wait_briefly(void);
 void wait_for_core(void);

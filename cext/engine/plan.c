@@ -115,6 +115,8 @@ int plan_finish(plan *p, int output)
         p->weight_size += n->g.weight_size;
         if (n->g.scratch_size > p->scratch_size)
             p->scratch_size = n->g.scratch_size;
+        if (n->g.rows && n->g.weight_size / (n->g.rows + 1) > p->scratch_size) /* a number per column, for bound_weights */
+            p->scratch_size = n->g.weight_size / (n->g.rows + 1);
     }
     for (int i = p->n_nodes - 1; i >= 0; i--) /* deltas in the order in which backward forms them */
         for (int k = 0; k < p->node[i].g.n_inputs; k++) {

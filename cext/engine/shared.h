@@ -11,8 +11,7 @@
 #ifndef CHAOS_SHARED_H
 #define CHAOS_SHARED_H
 
-#include "layers/layer.h"
-#include "updates/update.h"
+#include "isa/isa.h"
 #include <stdint.h>
 #include <string.h>
 
@@ -30,11 +29,13 @@ typedef struct {
 typedef struct {
     size_t at, size; /* floats from the start of the weight vector */
     int node;
+    int layer; /* the node's place among those with weights */
 } stripe;
 
 /* A weight vector that workers share: the process's, or the replica of a group of them. */
 typedef struct {
     float *w;
+    size_t size;                /* floats, of each moment too */
     float *moment[MAX_MOMENTS]; /* the update rule's state */
     stripe_state *state;        /* one per stripe */
     int n_stripes;
@@ -52,7 +53,7 @@ RACES static void racy_copy(volatile float *to, const volatile float *from, size
 }
 #endif
 
-/* The weights of one layer as they are now; `own` is the worker's room for a copy. */
+/* The weights of one layer as they are now; `own` is the worker's room for copies of weights and moments. */
 static inline const float *shared_read(const shared_weights *s, size_t at, size_t n, float *own)
 {
 #if CHAOS_CAREFUL
@@ -74,17 +75,22 @@ static inline void shared_copy(const shared_weights *s, size_t at, size_t n, flo
 #endif
 }
 
+/* Applies a gradient. The moments race as the weights do where the strategy lets them. */
 static inline void shared_update(shared_weights *s, const update_kind *rule, size_t at, size_t n, const float *dw,
                                  const update_step *step, float *own)
 {
     float *moment[MAX_MOMENTS];
-    for (int i = 0; i < rule->n_moments; i++)
-        moment[i] = s->moment[i] + at;
 #if CHAOS_CAREFUL
     racy_copy(own + at, s->w + at, n);
+    for (int i = 0; i < rule->n_moments; i++)
+        racy_copy(moment[i] = own + (size_t)(i + 1) * s->size + at, s->moment[i] + at, n);
     rule->apply(n, own + at, dw + at, moment, step);
     racy_copy(s->w + at, own + at, n);
+    for (int i = 0; i < rule->n_moments; i++)
+        racy_copy(s->moment[i] + at, moment[i], n);
 #else
+    for (int i = 0; i < rule->n_moments; i++)
+        moment[i] = s->moment[i] + at;
     (void)own;
     rule->apply(n, s->w + at, dw + at, moment, step);
 #endif
@@ -101,6 +107,20 @@ static inline void shared_apply(shared_weights *s, const layer_kind *kind, const
 #else
     (void)own;
     kind->apply(g, c, at - block, n, s->w + block, lr);
+#endif
+}
+
+/* Multiplies weights [at, at + n) of the layer at `block` with their columns' factors. */
+static inline void shared_scale(shared_weights *s, const instruction_set *isa, const geometry *g, size_t block, size_t at,
+                                size_t n, const float *factor, float *own)
+{
+#if CHAOS_CAREFUL
+    racy_copy(own + at, s->w + at, n);
+    isa->scale_columns(at - block, n, g->rows, g->columns, factor, own + block);
+    racy_copy(s->w + at, own + at, n);
+#else
+    (void)own;
+    isa->scale_columns(at - block, n, g->rows, g->columns, factor, s->w + block);
 #endif
 }
 
@@ -179,13 +199,16 @@ static inline int stripe_try_lock(stripe_state *t)
 }
 static inline void stripe_unlock(stripe_state *t) { __atomic_store_n(&t->locked, 0, __ATOMIC_RELEASE); }
 static inline uint32_t stripe_version(const stripe_state *t) { return __atomic_load_n(&t->version, __ATOMIC_RELAXED); }
-static inline void stripe_advance(stripe_state *t) /* by the only writer of the stripe */
+/* By the only writer of the stripe. Returns the version before. */
+static inline uint32_t stripe_advance(stripe_state *t)
 {
-    __atomic_store_n(&t->version, stripe_version(t) + 1, __ATOMIC_RELAXED);
+    const uint32_t version = stripe_version(t);
+    __atomic_store_n(&t->version, version + 1, __ATOMIC_RELAXED);
+    return version;
 }
-static inline void stripe_count(stripe_state *t) /* by one of several */
+static inline uint32_t stripe_count(stripe_state *t) /* by one of several */
 {
-    __atomic_fetch_add(&t->version, 1, __ATOMIC_RELAXED);
+    return __atomic_fetch_add(&t->version, 1, __ATOMIC_RELAXED);
 }
 
 #endif

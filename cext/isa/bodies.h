@@ -8,6 +8,7 @@
 #include "losses/list.h"
 #include "updates/list.h"
 #undef CHAOS_BODIES
+#include "updates/bounds.h"
 
 static const layer_kind *const layers[] = {
 #include "layers/list.h"
@@ -58,4 +59,5 @@ KERNEL double fma_seconds(long rounds)
 #define NAME(isa) NAME_(isa)
 #define TEXT_(isa) #isa
 #define TEXT(isa) TEXT_(isa)
-const instruction_set NAME(ISA) = {TEXT(ISA), VW, layers, losses, updates, add_into, fma_seconds, 2L * VW * CHAINS};
+const instruction_set NAME(ISA) = {TEXT(ISA), VW, layers, losses, updates, add_into,
+                                   clip_gradient, column_factors, scale_columns, fma_seconds, 2L * VW * CHAINS};

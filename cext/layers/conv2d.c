@@ -38,7 +38,9 @@ KERNEL const char *conv2d_set_up(geometry *g)
     g->out.w = (s.W - wide) / s.sw + 1;
     s = conv_of(g);
     conv_scratch parts;
-    g->weight_size = is_depthwise(&s) ? ((size_t)s.K + 1) * round_up((size_t)s.groups, LANES) : s.groups * s.block;
+    g->rows = (size_t)s.K * s.R;
+    g->columns = is_depthwise(&s) ? round_up((size_t)s.groups, LANES) : s.o_pad;
+    g->weight_size = (g->rows + 1) * g->columns * (is_depthwise(&s) ? 1 : (size_t)s.groups);
     g->keep_size = s.padded ? conv_frame(&s) : 0;
     g->scratch_size = conv_scratch_at(&s, NULL, &parts);
     return NULL;

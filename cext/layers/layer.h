@@ -26,6 +26,9 @@ typedef struct {
     shape out;
     int option[MAX_OPTIONS]; /* meaning: the kind's own */
     size_t weight_size;      /* floats of the weight block, a multiple of LANES; 0: no parameters */
+    /* The weight block is groups of `rows` rows of `columns` weights, a column being what goes into one output, each with a
+     * row of biases behind it; rows = 0: it has another form. */
+    size_t rows, columns;
     size_t keep_size;        /* floats per sample kept from forward to backward */
     size_t scratch_size;     /* floats that a call may use freely */
 } geometry;

@@ -15,7 +15,9 @@ KERNEL const char *linear_set_up(geometry *g)
     if (g->in[0].h != 1 || g->in[0].w != 1)
         return "the input must be a vector: put Flatten() before it";
     g->out.h = g->out.w = 1;
-    g->weight_size = (linear_inputs(g) + 1) * linear_pad(g);
+    g->rows = linear_inputs(g);
+    g->columns = linear_pad(g);
+    g->weight_size = (g->rows + 1) * g->columns;
     g->scratch_size = linear_pad(g);
     return NULL;
 }

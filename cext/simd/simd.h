@@ -51,6 +51,21 @@ INLINE vec vselect(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((
 INLINE vec vmax(vec a, vec b) { return vselect(a > b, a, b); }
 INLINE vec vmin(vec a, vec b) { return vselect(a < b, a, b); }
 
+INLINE vec vsqrt(vec x)
+{
+#if VW == 16
+    return (vec)_mm512_sqrt_ps((__m512)x);
+#elif VW == 8
+    return (vec)_mm256_sqrt_ps((__m256)x);
+#elif defined(__x86_64__)
+    return (vec)_mm_sqrt_ps((__m128)x);
+#else
+    for (int i = 0; i < VW; i++)
+        x[i] = __builtin_sqrtf(x[i]);
+    return x;
+#endif
+}
+
 /* Packs the lanes of from[] that `keep` names among the first n, and first + their numbers; returns how many. May write VW
  * lanes. */
 #if VW == 16

@@ -7,7 +7,10 @@
 
 static int open(engine *e)
 {
-    e->instant = e->option[0] == 1 && e->rule->plain;
+    int plain = e->rule->plain;
+    for (int i = 0; i < MAX_RULE_OPTIONS; i++)
+        plain &= e->step.option[i] == 0;
+    e->instant = e->option[0] == 1 && plain;
     return 0;
 }
 
@@ -16,8 +19,7 @@ static void layer_done(worker *w, int node, int from, int to)
     (void)node;
     for (int k = from; k < to; k++)
         if (w->e->instant) {
-            const uint32_t version = stripe_version(&w->to->state[k]);
-            stripe_count(&w->to->state[k]);
+            const uint32_t version = stripe_count(&w->to->state[k]);
             count_update(w, k, version - w->version[k]);
         } else
             publish_stripe(w, k);

@@ -81,9 +81,10 @@ static vector *claim(worker *w, pool *l)
             if (v == current(l) || !__atomic_compare_exchange_n(&v->users, &nobody, CLAIM, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
                 continue;
             if (v != current(l) && __atomic_load_n(&v->users, __ATOMIC_SEQ_CST) == CLAIM)
-                return v;
+                return wait_ends(w), v;
             count(v, -CLAIM);
         }
+        wait_begins(w);
         wait_round(round); /* the only cause: counts of readers who came too late and are about to leave */
     }
 }
@@ -113,6 +114,7 @@ static void update(worker *w, const vector *from, vector *to, uint32_t stale)
         e->rule->apply(n, to->v->w + at, w->dw + at, moment, &step);
     }
     to->number = from->number + 1;
+    bound_copy(w, to->v->w);
 }
 
 static void phase_begin(worker *w)
@@ -192,6 +194,7 @@ static void phase_end(engine *e)
 const strategy sync_leashed = {
     .name = "leashed",
     .late = 1,
+    .bounds = 1,
     .open = open,
     .close = close,
     .phase_begin = phase_begin,

@@ -17,9 +17,11 @@ static void hold(worker *w)
     int32_t open = 0;
     for (int round = 0; !__atomic_compare_exchange_n(&l->held, &open, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED); round++) {
         w->count.lock_failures += round == 0;
+        wait_begins(w);
         wait_round(round);
         open = 0;
     }
+    wait_ends(w);
 }
 
 static void leave(worker *w) { __atomic_store_n(&((lock *)w->e->sync)->held, 0, __ATOMIC_RELEASE); }
@@ -37,6 +39,7 @@ static void step_done(worker *w)
     for (int k = 0; k < w->to->n_stripes; k++)
         if (w->pending[k])
             publish_stripe(w, k);
+    bound_weights(w);
     leave(w);
     forget_pending(w);
 }
@@ -44,6 +47,7 @@ static void step_done(worker *w)
 const strategy sync_locked = {
     .name = "locked",
     .late = 1,
+    .bounds = 1,
     .open = open,
     .close = close,
     .room = room,

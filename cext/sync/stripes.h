@@ -9,7 +9,7 @@ static inline int try_publish(worker *w, int k)
 {
     stripe_state *t = &w->to->state[k];
     if (!stripe_try_lock(t)) {
-        w->count.lock_failures++;
+        count_lock_failure(w, k);
         return 0;
     }
     publish_stripe(w, k);
@@ -37,6 +37,8 @@ static inline void settle(worker *w, int from, int to)
         const int before = w->n_pending;
         try_pending(w, from, to);
         left -= before - w->n_pending;
+        if (left)
+            wait_begins(w);
         if (left && round < 64)
             wait_briefly();
         else if (left) {
@@ -44,6 +46,7 @@ static inline void settle(worker *w, int from, int to)
             wait_for_core();
         }
     }
+    wait_ends(w);
 }
 
 /* The hooks. `most`: stripes that may wait at the end of a layer. */
@@ -94,9 +97,10 @@ static inline void forget_pending(worker *w)
 static inline void hold_stripe(worker *w, stripe_state *t)
 {
     for (int round = 0; !stripe_try_lock(t); round++) {
-        w->count.lock_failures += round == 0;
+        wait_begins(w);
         wait_round(round);
     }
+    wait_ends(w);
 }
 
 #endif

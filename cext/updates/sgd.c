@@ -4,8 +4,11 @@ KERNEL void sgd_apply(size_t n, float *restrict w, const float *restrict dw, flo
 {
     (void)moment;
     const vec step = vset(-s->lr);
-    for (size_t i = 0; i < n; i += VW)
-        vstore(w + i, vload(w + i) + step * vload(dw + i));
+    const penalty p = both_penalties(s);
+    for (size_t i = 0; i < n; i += VW) {
+        const vec old = vload(w + i);
+        vstore(w + i, old + step * penalised(&p, old, vload(dw + i)));
+    }
 }
 
 static const update_kind update_sgd = {"sgd", 0, 1, sgd_apply};

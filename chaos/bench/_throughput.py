@@ -65,7 +65,7 @@ def throughputs(cases, seconds=2.0, repeats=5):
     Parameters
     ----------
     cases : list of dict
-        Arguments of `throughput`.
+        Arguments of `throughput`; and cpus, a CPU for each worker to be pinned to (Linux).
     seconds, repeats
         As for `throughput`.
 
@@ -94,7 +94,7 @@ class Case:
         Microseconds per image and the core's counts, one of each per repeat.
     """
 
-    def __init__(self, model, workers=1, batch_size=1, strategy="chaos", isa=None, *, images):
+    def __init__(self, model, workers=1, batch_size=1, strategy="chaos", isa=None, cpus=None, *, images):
         if strategy not in STRATEGIES:
             raise ValueError(f"unknown strategy {strategy!r}; known: {', '.join(STRATEGIES)}")
         self.name = need_model(model)
@@ -108,7 +108,7 @@ class Case:
             self.what = f"{self.name} ({self.isa})"
             self.checked = check(self.net, self.what, self.images, self.labels, batch_size)
             self.engine = _core.Engine(self.net.plan, self.net.weights, workers=workers, strategy=strategy,
-                                       batch_size=batch_size)
+                                       batch_size=batch_size, cpus=cpus)
         self.flops = 2 * sum(self.net.macs().values())
         self.count, self.us, self.peak, self.counts = 0, [], [], []
 

@@ -6,11 +6,11 @@ import sys
 import traceback
 
 from .. import __version__
-from ..errors import ChaosError, DivergedError
-from . import bench, evaluate, info, predict, train
-from .common import Parser, complain
+from ..errors import ChaosError
+from . import bench, estimate, evaluate, info, plot, predict, train
+from .common import Parser, complain, exit_code
 
-COMMANDS = (train, evaluate, predict, bench, info)
+COMMANDS = (train, evaluate, predict, plot, bench, estimate, info)
 
 DESCRIPTION = """\
 Trains convolutional networks on CPUs: every worker takes one image at a time, all share one set of weights,
@@ -75,7 +75,7 @@ def _run(argv):
         if debug:
             traceback.print_exc()
         complain(_text(error))
-        return 3 if isinstance(error, DivergedError) else 2
+        return exit_code(error)
 
 
 def _text(error):

@@ -6,6 +6,9 @@ from .. import bench as measure
 from ..models import MODELS
 from ..sync import STRATEGIES
 from .common import add_command, build_model, say, show_json
+from .common import print_table as _print_table
+from .common import show_us as _us
+from .common import worker_counts as _workers
 
 BUSY = 0.5  # load average from which another process must be running
 
@@ -151,18 +154,6 @@ def _models(arguments):
     return [name if name in MODELS else build_model(name) for name in dict.fromkeys(names)]
 
 
-def _workers(arguments):
-    """The numbers given with --workers without repetitions, None if there are none."""
-    given = [_count(text, arguments.parser) for part in arguments.workers or [] for text in part.split(",")]
-    return list(dict.fromkeys(given)) or None
-
-
-def _count(text, parser):
-    if not text.strip().isascii() or not text.strip().isdigit():
-        parser.error(f"argument --workers: not a number or list of numbers: {text!r}")
-    return int(text)
-
-
 def _announce(seconds):
     if sys.stderr.isatty():
         say(f"measuring for about {seconds:.0f} s ...")
@@ -180,17 +171,6 @@ def _show(arguments, results, tables):
     version = f"chaos {machine['chaos']}" + (f" at {machine['commit']}" if machine["commit"] else "")
     print(f"\n{machine['cpu']}, {machine['cores']} cores; data: {results[0]['data']}; {version}; "
           f"{machine['date']}")
-
-
-def _print_table(rows, left=1):
-    """Rows of text in columns, the first so many of them aligned to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(f"{cell:{'<' if k < left else '>'}{widths[k]}}" for k, cell in enumerate(row)))
-
-
-def _us(us):
-    return f"{us:.{3 if abs(us) < 10 else 2 if abs(us) < 100 else 0}f}"
 
 
 def _range(found, name="us_per_image", show=_us):

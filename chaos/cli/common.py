@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 
 from .. import data
-from ..errors import CheckpointError, DataError, DataNotFound
+from ..errors import CheckpointError, DataError, DataNotFound, DivergedError
 from ..models import MODELS
 from ..network import load
 from ..trainer import CONFIG, MODEL
@@ -82,9 +82,35 @@ def complain(text):
     return 2
 
 
+def exit_code(error):
+    """What the process ends with because of an exception."""
+    return 3 if isinstance(error, DivergedError) else 2
+
+
 def show_json(value):
     """`value` on standard output, for programs."""
     print(json.dumps(value, indent=2))
+
+
+def print_table(rows, left=1):
+    """Rows of text in columns, the first so many of them aligned to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{cell:{'<' if k < left else '>'}{widths[k]}}" for k, cell in enumerate(row)))
+
+
+def show_us(us):
+    """Microseconds for people."""
+    return f"{us:.{3 if abs(us) < 10 else 2 if abs(us) < 100 else 0}f}"
+
+
+def worker_counts(arguments):
+    """The numbers given with --workers (a list of texts) without repetitions, None if there are none."""
+    given = [part for text in arguments.workers or [] for part in text.split(",")]
+    for part in given:
+        if not part.strip().isascii() or not part.strip().isdigit():
+            arguments.parser.error(f"argument --workers: not a number or list of numbers: {part!r}")
+    return list(dict.fromkeys(map(int, given))) or None
 
 
 def percent(fraction):

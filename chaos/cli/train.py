@@ -9,14 +9,15 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .. import trainer
+from .. import cluster, trainer
+from ..errors import ChaosError
 from ..losses import LOSSES
 from ..models import MODELS
-from ..network import load
+from ..network import Network, load
 from ..sync import STRATEGIES
 from ..threads import PINNINGS
 from ..updates import UPDATES
-from .common import DATA, DATA_HELP, add_command, build_model, load_data, percent, read_config
+from .common import DATA, DATA_HELP, add_command, build_model, exit_code, load_data, percent, read_config
 
 # Not argparse's own defaults, because a run that is continued takes what was not given from its config.json.
 DEFAULTS = {"data": "auto", "subset": None, "strategy": "chaos", "strategy_options": {}, "update": "sgd",
@@ -35,7 +36,8 @@ def add(commands):
                     "from there, with the settings of the run unless others are given.",
         examples=["chaos train small --epochs 8 --lr 0.01",
                   "chaos train medium --data mnist --workers 2 --run-dir runs/m",
-                  "chaos train --resume --run-dir runs/m --epochs 20"])
+                  "chaos train --resume --run-dir runs/m --epochs 20",
+                  "mpirun -n 4 chaos train large --cluster easgd --run-dir runs/l"])
 
     def option(group, name, text, shown=None, **how):
         default = DEFAULTS[name.removeprefix("--").replace("-", "_")]
@@ -77,6 +79,17 @@ def add(commands):
     option(group, "--pin", f"where each worker stays: {', '.join(PINNINGS)} (Linux)", choices=PINNINGS,
            metavar="HOW")
 
+    group = parser.add_argument_group("several processes (MPI)")
+    group.add_argument("--cluster", choices=("none", *cluster.MODES), metavar="MODE",
+                       help=f"how the processes of a launcher keep their weights together: {', '.join(cluster.MODES)}; none: each trains alone "
+                            "(default: local if a launcher has started several)")
+    group.add_argument("--cluster-option", metavar="KEY=VALUE", action="append", dest="cluster_options",
+                       help="an option of the mode; may be repeated")
+    group.add_argument("--stall-timeout", type=float, default=300.0, metavar="SECONDS",
+                       help="a process that neither answers nor moves on ends the job after so long; 0: never "
+                            "(default: 300)")
+    group.add_argument("--rank-details", action="store_true", help="metrics.jsonl tells about every process")
+
     group = parser.add_argument_group("run")
     group.add_argument("--run-dir", metavar="DIR",
                        help="where the run is kept (default: runs/<model>-<time in UTC>)")
@@ -87,18 +100,55 @@ def add(commands):
 
 def run(arguments):
     """Runs the command."""
-    earlier = {}
-    if arguments.resume:
-        if not arguments.run_dir:
-            arguments.parser.error("--resume needs --run-dir")
-        earlier = read_config(arguments.run_dir)
-    settings = _settings(arguments, earlier)
-    for name, least in (("seed", 0), ("subset", 1)):  # what is needed before chaos.train checks the rest
-        value = settings[name]
-        if value is not DEFAULTS[name] and (type(value) is not int or value < least):
-            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    net, model = _network(arguments, earlier, settings)
-    settings["data"], train, test = load_data(settings["data"], net)
+    if arguments.resume and not arguments.run_dir:
+        arguments.parser.error("--resume needs --run-dir")
+    mode, options = _cluster(arguments)
+    if mode is None:
+        _run(arguments, None)
+        return
+    with cluster.connect(mode, options, stall_timeout=arguments.stall_timeout, rank_details=arguments.rank_details) as link:
+        try:
+            _run(arguments, link)
+        except ChaosError as error:
+            if link and link.agreed and link.rank:  # rank 0 has said it
+                raise SystemExit(exit_code(error)) from None
+            raise
+
+
+def _cluster(arguments):
+    """The exchange mode and its options, (None, None) for a process that trains alone."""
+    mode, options = arguments.cluster, None
+    if mode is None:
+        launch = cluster.launched()
+        if launch and launch.ranks > 1:
+            earlier = read_config(arguments.run_dir) if arguments.resume else {}
+            mode = earlier.get("cluster", "local")
+            options = earlier.get("cluster_options")
+    if mode in (None, "none"):
+        if arguments.cluster_options:
+            arguments.parser.error("--cluster-option needs --cluster")
+        return None, None
+    if arguments.cluster_options:
+        options = cluster.MODES[mode]({}).parse(arguments.cluster_options)
+    return mode, options
+
+
+def _run(arguments, link):
+    """One process's part; `link` is None where there are no others."""
+    root = not link or not link.rank
+    checked = link.checked if link else lambda call: call()
+    # what the others are told: they need not see the run directory
+    prepared = checked(lambda: _prepare(arguments) if root else None)
+    if link:
+        settings, model, config, name = link.gather((*prepared[:2], prepared[2].config(), prepared[3][0])
+                                                    if root else None)[0]
+
+        def follow():  # after rank 0, which may have downloaded the data
+            net = Network.from_config(config)
+            return settings, model, net, load_data(name, net)
+
+        prepared = checked(lambda: prepared if root else follow())
+    settings, model, net, (settings["data"], train, test) = prepared
     if settings["subset"] is not None:
         train = train[:settings["subset"]]
 
@@ -108,16 +158,30 @@ def run(arguments):
         if config[key].lower().endswith(ending):
             config[key] = os.path.abspath(config[key])  # is found again from another directory
     start = time.perf_counter()
-    with _run_dir(arguments.run_dir, model) as folder:
+    with contextlib.ExitStack() as stack:
+        folder = checked(lambda: stack.enter_context(_run_dir(arguments.run_dir, model)) if root else None)
         try:
-            result = trainer.train(net, train, test, run_dir=folder, resume=arguments.resume,
-                                   progress=not arguments.quiet, config=config, **settings)
+            result = cluster.train_linked(link, net, train, test, run_dir=folder, resume=arguments.resume,
+                                          progress=not arguments.quiet, config=config, **settings)
         except (KeyboardInterrupt, SystemExit):
-            if (folder / trainer.MODEL).exists():
+            if root and (folder / trainer.MODEL).exists():
                 again = shlex.join(["chaos", "train", model, "--resume", "--run-dir", str(folder)])
                 print(f"continue with: {again}", file=sys.stderr)
             raise
-    _summary(result, train, test, time.perf_counter() - start)
+    if root:
+        _summary(result, train, test, time.perf_counter() - start)
+
+
+def _prepare(arguments):
+    """(settings, name of the model, network, (name of the data, train, test))."""
+    earlier = read_config(arguments.run_dir) if arguments.resume else {}
+    settings = _settings(arguments, earlier)
+    for name, least in (("seed", 0), ("subset", 1)):  # what is needed before chaos.train checks the rest
+        value = settings[name]
+        if value is not DEFAULTS[name] and (type(value) is not int or value < least):
+            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    net, model = _network(arguments, earlier, settings)
+    return settings, model, net, load_data(settings["data"], net)
 
 
 def _settings(arguments, earlier):

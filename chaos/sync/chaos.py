@@ -18,4 +18,5 @@ class Chaos(Asynchronous):
     """
 
     name = "chaos"
+    locks_stripes = True
     options = {"max_pending": Option(None, "stripes that may wait for publication; none: all", 1, 1 << 20, whole=True)}

@@ -348,14 +348,17 @@ static void run(engine *e, enum phase phase, const images *view, int n, float lr
     expect(t->updates == (steps - t->dropped) * live_stripes(e), "%lld updates in %lld steps", (long long)t->updates, (long long)steps);
     int64_t counted = 0;
     for (int i = 0; i < STALENESS_BINS; i++)
-        counted += t->staleness[i];
+        for (int l = 0; l < e->n_layers; l++)
+            counted += e->layer[l].staleness[i];
     expect(counted == t->updates, "staleness of %lld in %lld updates", (long long)counted, (long long)t->updates);
     if (e->n_workers == 1)
         expect(!t->staleness_sum && !t->lock_failures, "one worker met another");
     if (e->bounded)
         expect(t->staleness_max <= e->max_staleness, "staleness %lld", (long long)t->staleness_max);
     lock_failures += t->lock_failures;
-    late += t->updates - t->staleness[0];
+    late += t->updates;
+    for (int l = 0; l < e->n_layers; l++)
+        late -= e->layer[l].staleness[0];
     latest = t->staleness_max > latest ? t->staleness_max : latest;
 }
 

@@ -1,0 +1,52 @@
+/* Reading and changing the shared weights beside the workers; see exchange.h. */
+#include "exchange.h"
+
+static void lock(stripe_state *t)
+{
+    for (int round = 0; !stripe_try_lock(t); round++)
+        if (round < 64)
+            wait_briefly();
+        else
+            wait_for_core(); /* the holder has lost its core */
+}
+
+void exchange_read(engine *e, int from, int to, float *out)
+{
+    for (int k = from; k < to; k++) {
+        const size_t at = e->shared.stripe[k].at, size = e->shared.stripe[k].size;
+        lock(&e->shared.state[k]);
+        shared_copy(&e->shared, at, size, out);
+        stripe_unlock(&e->shared.state[k]);
+    }
+}
+
+/* An update rule in form only: dw is what is added, lr the scale. */
+static void add(size_t n, float *w, const float *dw, float *const *moment, const update_step *s)
+{
+    (void)moment;
+    const float scale = s->lr;
+    for (size_t i = 0; i < n; i++)
+        w[i] += scale * dw[i];
+}
+
+static const update_kind addition = {.name = "add", .apply = add};
+
+void exchange_add(engine *e, int from, int to, const float *delta, float scale, float *own)
+{
+    const update_step step = {.lr = scale};
+    for (int k = from; k < to; k++) {
+        stripe_state *t = &e->shared.state[k];
+        lock(t);
+        shared_update(&e->shared, &addition, e->shared.stripe[k].at, e->shared.stripe[k].size, delta, &step, own);
+        stripe_unlock(t);
+    }
+}
+
+void *exchange_move_states(engine *e, void *place)
+{
+    void *old = e->shared.state;
+    e->shared.state = place;
+    return old;
+}
+
+size_t exchange_state_bytes(const engine *e) { return ((size_t)e->shared.n_stripes + 1) * sizeof *e->shared.state; }

@@ -1,0 +1,98 @@
+/* Delayed SGD in strict turn: with p workers, worker i makes the updates i, i + p, i + 2p, ...
+ *
+ * Whoever has the turn publishes its gradient and, still holding it, copies the weights from which it forms its next one. So
+ * every gradient is p - 1 updates old when it is applied (the first ones: as many as were made), and nothing depends on
+ * timing. A gradient formed when the phase is stopped is thrown away: only whoever has the turn decides about stopping. */
+#include "sync.h"
+
+#include <stdlib.h>
+
+enum { NO_TURN = -1 };
+
+typedef struct {
+    _Alignas(128) int64_t turn; /* the number of the next update; NO_TURN: there will be none */
+    char apart[120];
+} delayed;
+
+static void close(engine *e) { free(e->sync); }
+
+static int open(engine *e) { return (e->sync = aligned_alloc(128, sizeof(delayed))) ? 0 : -1; }
+
+/* The worker's copy of the weights. A single one updates what it reads. */
+static size_t room(const engine *e) { return e->n_workers > 1 ? e->p->weight_size : 0; }
+
+/* Returns 0 if the turn will never come. */
+static int wait_for_turn(const engine *e, int64_t t)
+{
+    const delayed *s = e->sync;
+    int64_t turn;
+    for (int i = 0; (turn = __atomic_load_n(&s->turn, __ATOMIC_ACQUIRE)) != t; i++) {
+        if (turn == NO_TURN || __atomic_load_n(&e->failure, __ATOMIC_RELAXED))
+            return 0;
+        if (i < 1000)
+            wait_briefly();
+        else
+            wait_for_core();
+    }
+    return 1;
+}
+
+static void update_and_copy(worker *w)
+{
+    for (int k = 0; k < w->to->n_stripes; k++) {
+        w->version[k] = w->seen[k];
+        publish_stripe(w, k);
+        w->seen[k] = stripe_version(&w->to->state[k]);
+        shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, w->room);
+    }
+}
+
+static void train(worker *w)
+{
+    engine *e = w->e;
+    delayed *s = e->sync;
+    const int64_t from = __atomic_load_n(&e->next, __ATOMIC_RELAXED), batch = e->batch;
+    int64_t begin, end;
+    if (e->n_workers == 1) {
+        while (pick_step(w, &begin, &end) && !train_step(w, begin, end))
+            ;
+        return;
+    }
+    read_copy(w, w->room);
+    if (w->id == 0)
+        s->turn = goes_on(e) ? 0 : NO_TURN;
+    if (meet(w))
+        return;
+    for (int64_t t = w->id; (begin = from + t * batch) < e->end; t += e->n_workers) {
+        const tally before = {.images = w->count.images, .errors = w->count.errors, .loss = w->count.loss};
+        end = begin + batch < e->end ? begin + batch : e->end;
+        if (gradient_of(w, begin, end, 1.f / (float)(end - begin), w->dw))
+            return;
+        if (!wait_for_turn(e, t)) {
+            w->count.images = before.images;
+            w->count.errors = before.errors;
+            w->count.loss = before.loss;
+            return;
+        }
+        update_and_copy(w);
+        __atomic_store_n(&e->next, end, __ATOMIC_RELAXED);
+        __atomic_store_n(&s->turn, goes_on(e) ? t + 1 : NO_TURN, __ATOMIC_RELEASE);
+    }
+}
+
+/* Of a single worker. */
+static void layer_done(worker *w, int node, int from, int to)
+{
+    (void)node;
+    for (int k = from; k < to; k++)
+        publish_stripe(w, k);
+}
+
+const strategy sync_delayed = {
+    .name = "delayed",
+    .open = open,
+    .close = close,
+    .room = room,
+    .train = train,
+    .layer_done = layer_done,
+};

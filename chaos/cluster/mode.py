@@ -1,0 +1,70 @@
+"""What every exchange mode has, and what it is given. Imported by the files of chaos.cluster."""
+
+import numpy as np
+
+from ..options import Option, WithOptions
+
+COMPRESS = Option(None, "exchange in fp16 or bf16, what is rounded away goes along next time; none: float32",
+                  choices=("fp16", "bf16"))
+
+
+class Mode(WithOptions):
+    """One way of keeping the weights of the ranks together.
+
+    A mode is used by one training: `open`, then for each epoch `begin` (workers at rest), `exchange` (a generator, run
+    beside the workers) and `finish` (a generator, workers at rest, collective), after which the network of every rank holds
+    the same weights: those that are evaluated and kept. Generators yield whenever they wait.
+
+    Attributes
+    ----------
+    name : str
+    beside : bool
+        It changes the weights while workers run, so the strategy must lock stripes.
+    one_vector : bool
+        The ranks have one weight vector in common.
+    link : Link
+    engine : _core.Engine
+    weights : ndarray
+        The network's; only to be touched while the workers rest.
+    """
+
+    name = None
+    beside = True
+    one_vector = False
+
+    def __init__(self, options):
+        self.option = self.resolve(options)
+
+    def _called(self):
+        return f"cluster mode {self.name!r}"
+
+    def prepare(self, link, net, moments):
+        """Before the engine exists: may give the network other memory for its weights. `moments`: vectors of state that the
+        update rule has."""
+
+    def open(self, link, net, engine):
+        """All ranks have the same weights and have come here."""
+        self.link, self.engine, self.weights = link, engine, net.weights
+
+    def begin(self, epoch):
+        """The workers are about to start."""
+
+    def exchange(self, epoch):
+        """Beside the workers, until they are through."""
+        yield from self.link.until_over()
+
+    def finish(self, epoch):
+        """Makes the weights of all ranks those that are evaluated."""
+        raise NotImplementedError
+
+    def close(self, net):
+        """The training is over, for the same reason on all ranks."""
+
+    def now(self, out):
+        """Copies the weights as they are now."""
+        self.engine.read_weights(out)
+        return out
+
+    def new(self, *extra):
+        """A vector like the weights, with room for `extra` further numbers."""
+        return np.zeros(len(self.weights) + sum(extra), np.float32)

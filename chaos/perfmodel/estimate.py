@@ -1,0 +1,173 @@
+"""A prediction from end to end: calibration, machine, numbers of workers, and how wrong it is. For chaos.perfmodel."""
+
+from __future__ import annotations
+
+from .calibrate import Calibration
+from .machine import read_machine
+from .model import fit_transfer, predict, training
+from .papers import EPOCHS, IMAGES, TEST_IMAGES, contention_per_image, floor_seconds, model_a, model_b
+
+MOST_WORKERS = 4096
+MOST = 1 << 40  # images, epochs
+PAPER_THREADS = (1, 15, 30, 60, 120, 180, 240, 480, 960, 1920, 3840)
+
+
+def estimate(model, workers=None, machine="host", images=IMAGES, test_images=TEST_IMAGES, epochs=1, batch_size=1,
+             validate=False, calibrate=False, calibration=None):
+    """Predicts the time of a training run.
+
+    What has not been measured on this machine is measured first and kept for later (`Calibration`).
+
+    Parameters
+    ----------
+    model : str or Network
+        A name in chaos.models.MODELS, or a network.
+    workers : list of int, optional
+        1, 2, 4, ... up to the machine's cores, and its hardware threads, by default.
+    machine : str
+        "host", a name of `chaos.perfmodel.shipped()`, or a path of a .toml file.
+    images, test_images : int
+        Per epoch.
+    epochs : int
+    batch_size : int
+        Images per update.
+    validate : bool
+        Whether the training images are evaluated as well after every epoch, as the papers do.
+    calibrate : bool
+        Measures again, whatever is known.
+    calibration : Calibration, optional
+        Where figures come from and are kept.
+
+    Returns
+    -------
+    dict
+        model, batch_size, isa, images, test_images, epochs, validate; machine: name, cores, threads, peak_gflops (all
+        cores), bandwidth_gb_s, transfer_ns, sources; points: one dict of `predict` per number of workers; errors: one dict
+        per number of workers that was measured on this machine, apart from the calibration: workers, measured_us,
+        measured_us_min, measured_us_max, predicted_us, error (predicted over measured, minus 1), transfer_ns (the cost of a
+        line that would explain the measurement, None for one worker), load_average, date; figures, what was measured of the
+        network (see `Figures`; of the stripes only their number, and weight_bytes);
+        best_workers, the fastest of these;
+        contention: ours and the papers' per image at the most workers of `points`, see `contention`; calibrated: dates;
+        notes: list of str, what to keep in mind.
+
+    Raises
+    ------
+    ValueError
+        Unknown names, impossible numbers, an impossible description of a machine.
+    CheckpointError
+        The kept calibration is damaged.
+    """
+    for name, value, least, most in (("images", images, 1, MOST), ("test_images", test_images, 0, MOST),
+                                     ("epochs", epochs, 1, MOST), ("batch_size", batch_size, 1, 1 << 24),
+                                     *(("workers", count, 1, MOST_WORKERS) for count in workers or [])):
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+    target = None if machine == "host" else read_machine(machine)
+    calibration = calibration or Calibration()
+    if calibrate:
+        calibration.forget()
+    else:
+        calibration.load()
+    # The network first: calibrating the machine measures the paper's three, one of which it may be.
+    figures = calibration.figures(model, batch_size)
+    host = calibration.host()
+    checks = calibration.check(model, batch_size)
+    target = target or host
+    workers = list(dict.fromkeys(workers or default_workers(target)))
+    points = [predict(figures, target, count, images, test_images, epochs, validate) for count in workers]
+    errors = [_error(figures, host, found) for found in checks]
+    return {"model": figures.name, "batch_size": batch_size, "isa": calibration.isa, "images": images,
+            "test_images": test_images, "epochs": epochs, "validate": validate,
+            "machine": {"name": target.name, "cores": target.cores, "threads": target.threads,
+                        "peak_gflops": target.peak_gflops(target.cores), "bandwidth_gb_s": target.bandwidth_gb_s,
+                        "transfer_ns": {key: getattr(target, key) for key in
+                                        ("within_domain_ns", "across_domains_ns", "across_sockets_ns")},
+                        "sources": target.sources},
+            "figures": {**figures.as_dict(), "stripes": len(figures.stripes), "weight_bytes": figures.weight_bytes},
+            "points": points, "errors": errors,
+            "best_workers": min(points, key=lambda point: point["epoch_seconds"])["workers"],
+            "contention": contention(figures, points[-1], images, epochs),
+            "calibrated": {"machine": calibration.found["machine"]["date"], "file": str(calibration.path)},
+            "notes": _notes(target, host, points, workers)}
+
+
+def _error(figures, host, found):
+    """The prediction for this machine beside what was measured."""
+    us = training(figures, host, found["workers"])["us_per_image"]
+    return {"workers": found["workers"], "measured_us": found["us_per_image"], "measured_us_min": found["us_per_image_min"],
+            "measured_us_max": found["us_per_image_max"], "predicted_us": us, "error": us / found["us_per_image"] - 1,
+            "transfer_ns": None if found["workers"] == 1 else fit_transfer([(figures, found["us_per_image"])], host),
+            "load_average": found["load_average"], "date": found["date"]}
+
+
+def contention(figures, point, images, epochs):
+    """What sharing the weights costs, ours beside the papers': a floor of the run time however many threads there are.
+
+    Returns
+    -------
+    dict
+        Microseconds of wall time per image: ours at the point's workers (transfer and waiting), our floor with stripes and
+        with one lock for all weights, and the papers' term at 240 threads (None for other networks); the run times in
+        seconds that the floors mean; paper_sure.
+    """
+    paper = contention_per_image(figures.name) * 1e6 if figures.name in EPOCHS else None
+    run = images * epochs * 1e-6
+    return {"workers": point["workers"], "us_per_image": point["contention_us_per_image"],
+            "floor_us_per_image": point["floor_us_per_image"], "floor_seconds": point["floor_us_per_image"] * run,
+            "one_lock_floor_us_per_image": point["one_lock_floor_us_per_image"],
+            "one_lock_floor_seconds": point["one_lock_floor_us_per_image"] * run,
+            "paper_us_per_image": paper, "paper_threads": None if paper is None else 240,
+            "paper_floor_seconds": None if paper is None else floor_seconds(figures.name, images, epochs),
+            "paper_sure": None if paper is None else "derived"}
+
+
+def default_workers(machine):
+    """1, 2, 4, ... the machine's cores, and its hardware threads."""
+    powers = [1 << k for k in range(machine.cores.bit_length()) if 1 << k < machine.cores]
+    return list(dict.fromkeys([*powers, machine.cores, min(machine.threads, MOST_WORKERS)]))
+
+
+def paper_predictions(model, threads=None, images=IMAGES, test_images=TEST_IMAGES, epochs=None):
+    """The papers' predictions for their Xeon Phi 7120P.
+
+    Parameters
+    ----------
+    model : str
+        small, medium or large.
+    threads : list of int, optional
+        1, 15, 30, 60, 120, 180, 240 and, extrapolated in the papers, 480, 960, 1920, 3840 by default.
+    images, test_images, epochs
+        60,000, 10,000 and 70, 70 or 15 by default, as in the papers.
+
+    Returns
+    -------
+    dict
+        model, images, test_images, epochs, machine; points: threads, a and b (dicts of `papers.model_a`),
+        contention_us_per_image; floor_seconds.
+    """
+    points = [{"threads": count, "a": model_a(model, count, images, test_images, epochs),
+               "b": model_b(model, count, images, test_images, epochs),
+               "contention_us_per_image": contention_per_image(model, count) * 1e6}
+              for count in threads or PAPER_THREADS]
+    return {"model": model, "machine": "Intel Xeon Phi 7120P", "images": images, "test_images": test_images,
+            "epochs": EPOCHS[model] if epochs is None else epochs, "points": points,
+            "floor_seconds": floor_seconds(model, images, epochs)}
+
+
+def _notes(target, host, points, workers):
+    notes = []
+    if target is not host:
+        notes.append(f"predicted for {target.name} from figures of {host.name}: it is assumed to reach the same fraction of "
+                     "its multiply-add peak; the error above is that of predictions for this machine")
+        assumed = [key for key, source in target.sources.items() if source.startswith("assumed")]
+        if assumed:
+            notes.append(f"assumed in the description of {target.name}: {', '.join(assumed)}")
+    elif host.cores < 2:
+        notes.append("this process may use one core, so what sharing weights between cores costs could not be measured")
+    if any(point["oversubscribed"] for point in points):
+        notes.append(f"more workers than the {target.threads} hardware threads are predicted as so many as there are")
+    if max(workers) > 2:
+        notes.append("more than two workers are extrapolated: waiting for stripes is an upper bound, and how often a line "
+                     "of weights moves is derived")
+    return notes

@@ -1,0 +1,14 @@
+"""Reports: headings, paragraphs, tables and plots, written as self-contained HTML, as Markdown or as JSON.
+
+Knows nothing of networks: whoever has results puts them into a `Report`. Plots need matplotlib (the extra `plot`), JSON does
+not. For the CLI and scripts.
+"""
+
+from .estimates import estimate_blocks, estimate_report
+from .run import read_metrics, run_report
+from .structure import Bars, Heading, Line, Paragraph, Plot, Report, Table
+from .write import FORMATS, need_format, to_html, to_json, to_markdown, to_svg, write
+
+__all__ = ["FORMATS", "Bars", "Heading", "Line", "Paragraph", "Plot", "Report", "Table", "estimate_blocks",
+           "estimate_report", "need_format", "read_metrics", "run_report", "to_html", "to_json", "to_markdown", "to_svg",
+           "write"]

@@ -1,0 +1,168 @@
+"""The report of one training run, from its metrics.jsonl. For chaos.report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..errors import CheckpointError
+from .structure import Bars, Heading, Line, Paragraph, Plot, Report, Table
+
+TAIL = 0.005  # share of the updates that the last bar of a histogram may hold
+MOST_BARS = 40
+COUNTED = {"updates": "updates", "lock_failures": "found busy", "pending_seconds": "postponed for, s",
+           "lost_estimate": "lost at most"}
+PHASES = {"train": "training", "validation": "validation", "test": "test"}
+
+
+def read_metrics(path):
+    """The records of a metrics.jsonl, one dict per epoch; CheckpointError, naming file and line, where it holds none."""
+    path = Path(path)
+    records = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; a run directory holds one after its first epoch") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: line {number} is no JSON ({error})") from None
+        if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
+            raise CheckpointError(f"{path}: line {number} is no record of an epoch: {line[:60]!r}")
+        records.append(record)
+    if not records:
+        raise CheckpointError(f"{path}: holds no epoch")
+    return records
+
+
+def run_report(records, name, config=None):
+    """Loss, error, speed and staleness of a run; what the records do not hold is left out.
+
+    Parameters
+    ----------
+    records : list of dict
+        One per epoch, as in metrics.jsonl.
+    name : str
+        Of the run, for the title.
+    config : dict, optional
+        The run's config.json, for the line below the title.
+
+    Returns
+    -------
+    Report
+    """
+    last, config = records[-1], config or {}
+    about = {key: config[key] for key in ("model", "data", "strategy", "workers", "batch_size", "lr", "lr_decay", "seed",
+                                          "isa", "chaos") if config.get(key) is not None}
+    report = Report(f"Training run {name}", data={"records": records})
+    if about:
+        report.add(Paragraph(", ".join(f"{key} {value}" for key, value in about.items()) + "."))
+    columns = {"epoch": "epoch", "lr": "learning rate", "train_loss": "training loss", "train_error": "training error",
+               "validation_error": "validation error", "test_loss": "test loss", "test_error": "test error",
+               "seconds": "seconds", "images_per_second": "images/s"}
+    columns = {key: title for key, title in columns.items() if any(_number(record.get(key)) for record in records)}
+    report.add(
+        *_over_epochs(records, "Loss", "mean loss per image", {f"{phase}_loss": name for phase, name in PHASES.items()}),
+        *_over_epochs(records, "Error", "misclassified, %", {f"{phase}_error": name for phase, name in PHASES.items()}, 100),
+        *_over_epochs(records, "Speed of the training phase", "images per second", {"images_per_second": "training"}),
+        *_time_split(records), *_workers(last), *_staleness(records), *_layers(records),
+        Heading("Epochs"), Table(list(columns.values()), [[record.get(key) for key in columns] for record in records]))
+    report.data["last"] = {key: last.get(key) for key in columns}
+    return report
+
+
+def _over_epochs(records, title, label, keys, factor=1):
+    """A plot with a line for each key that any record holds; none without such."""
+    lines = [Line(name, _epochs(records), [record[key] * factor if _number(record.get(key)) else None for record in records])
+             for key, name in keys.items() if any(_number(record.get(key)) for record in records)]
+    return [Plot(title, "epoch", label, lines)] if lines else []
+
+
+def _time_split(records):
+    splits = [record.get("time_split") or {} for record in records]
+    phases = list(dict.fromkeys(phase for split in splits for phase in split))
+    bars = [Bars(phase, _epochs(records), [100 * split.get(phase, 0) for split in splits]) for phase in phases]
+    return [Plot("Where the time went", "epoch", "share of the time, %", bars)] if bars else []
+
+
+def _workers(last):
+    images = last.get("worker_images") or []
+    if len(images) < 2:
+        return []
+    return [Plot(f"Images of each worker in epoch {last['epoch']}", "worker", "images",
+                 [Bars("images", list(range(1, len(images) + 1)), images)])]
+
+
+def _staleness(records):
+    found = [record.get("staleness") or {} for record in records]
+    total = []
+    for staleness in found:
+        counts = staleness.get("histogram") or []
+        total += [0] * (len(counts) - len(total))
+        total = [a + (counts[k] if k < len(counts) else 0) for k, a in enumerate(total)]
+    if not sum(total):
+        return []
+    names, shares = histogram(total)
+    means = [staleness.get("mean") for staleness in found]
+    return [Heading("Staleness"),
+            Paragraph("Updates of a stripe of the weights by other workers between the moment when a worker read it and the "
+                      "moment when it published its gradient there. "
+                      f"Mean {_mean(means):.3g}, most {max(staleness.get('max') or 0 for staleness in found)}."),
+            Plot("Staleness of all updates", "updates by others between reading and writing", "share of the updates, %",
+                 [Bars("updates", names, [100 * share for share in shares])]),
+            *_over_epochs([{"epoch": record["epoch"], "mean": mean} for record, mean in zip(records, means, strict=True)],
+                          "Staleness over the epochs", "mean staleness", {"mean": "mean"})]
+
+
+def histogram(counts):
+    """Bars for a histogram of 0, 1, 2, ...: their names and shares.
+
+    At most MOST_BARS of equal width; the end, as far as it holds no more than TAIL of the whole, is one bar more ("7+").
+    """
+    total, end, left = sum(counts), len(counts), 0
+    while end > 1 and left + counts[end - 1] <= TAIL * total:
+        end -= 1
+        left += counts[end]
+    width = -(-end // MOST_BARS)
+    starts = range(0, end, width)
+    names = [str(k) if width == 1 else f"{k}-{min(k + width, end) - 1}" for k in starts]
+    shares = [sum(counts[k:min(k + width, end)]) / total for k in starts]
+    return (names, shares) if end == len(counts) else ([*names, f"{end}+"], [*shares, left / total])
+
+
+def _layers(records):
+    parts = [record.get("layers") or {} for record in records]
+    names = list(dict.fromkeys(name for part in parts for name in part))
+
+    def of(part, name, key):
+        value = ((part.get(name) or {}).get("staleness") or {}).get(key)
+        return value if _number(value) else None
+
+    lines = [Line(name, _epochs(records), [of(part, name, "mean") for part in parts]) for name in names]
+    lines = [line for line in lines if any(y is not None for y in line.y)]
+    if not lines:
+        return []
+    keys = ("mean", "p50", "p99", "max")
+    last = {name: parts[-1].get(name) or {} for name in names}
+    counted = {key: title for key, title in COUNTED.items() if any(key in layer for layer in last.values())}
+    return [Heading("Staleness by layer", 3),
+            Plot("Staleness by layer", "epoch", "mean staleness", lines),
+            Table(["layer", *keys, *counted.values()],
+                  [[name, *(of(last, name, key) for key in keys), *(layer.get(key) for key in counted)]
+                   for name, layer in last.items()], f"Epoch {records[-1]['epoch']}")]
+
+
+def _epochs(records):
+    return [record["epoch"] for record in records]
+
+
+def _mean(values):
+    values = [value for value in values if _number(value)]
+    return sum(values) / max(len(values), 1)
+
+
+def _number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

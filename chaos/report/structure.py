@@ -1,0 +1,131 @@
+"""What a report consists of. Data only; for chaos.report and those who make reports."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Heading:
+    """A heading below the title; level 2 for a section, 3 within one."""
+
+    text: str
+    level: int = 2
+
+    def __post_init__(self):
+        if self.level not in (2, 3):
+            raise ValueError(f"a heading has level 2 or 3, not {self.level!r}")
+
+
+@dataclass
+class Paragraph:
+    """Plain text."""
+
+    text: str
+
+
+@dataclass
+class Table:
+    """Columns and rows of text and numbers; None is shown as a dash, a float with four significant digits.
+
+    Attributes
+    ----------
+    columns : list of str
+    rows : list of list
+        As many cells each as there are columns.
+    caption : str
+    """
+
+    columns: list
+    rows: list
+    caption: str = ""
+
+    def __post_init__(self):
+        for number, row in enumerate(self.rows, 1):
+            if len(row) != len(self.columns):
+                raise ValueError(f"row {number} of table {self.caption!r} has {len(row)} cells, its columns are "
+                                 f"{len(self.columns)}")
+
+
+@dataclass
+class Line:
+    """Points joined by a line; y may hold None, where the line is interrupted."""
+
+    name: str
+    x: list
+    y: list
+    dashed: bool = False
+
+    def __post_init__(self):
+        _same_length(self)
+
+
+@dataclass
+class Bars:
+    """A bar at each x, or at each of some names."""
+
+    name: str
+    x: list
+    y: list
+
+    def __post_init__(self):
+        _same_length(self)
+
+
+@dataclass
+class Plot:
+    """Lines or bars over one pair of axes.
+
+    Attributes
+    ----------
+    title, x_label, y_label : str
+    series : list of Line or Bars
+        Bars of several series are stacked; they stand on the same x then.
+    x_log, y_log : bool
+        Logarithmic axes.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    series: list
+    x_log: bool = False
+    y_log: bool = False
+
+    def __post_init__(self):
+        if not self.series:
+            raise ValueError(f"plot {self.title!r} has no series")
+        bars = [one for one in self.series if isinstance(one, Bars)]
+        if bars and (len(bars) < len(self.series) or any(list(one.x) != list(bars[0].x) for one in bars)):
+            raise ValueError(f"plot {self.title!r}: bars stand alone or on other bars with the same x")
+
+
+@dataclass
+class Report:
+    """A title, what follows it, and data for programs that the JSON form holds beside the rest."""
+
+    title: str
+    blocks: list = field(default_factory=list)
+    data: dict = field(default_factory=dict)
+
+    def add(self, *blocks):
+        """Appends blocks; the report itself, so that calls can be chained."""
+        self.blocks += blocks
+        return self
+
+
+def shown(cell):
+    """A cell of a table for people."""
+    if cell is None:
+        return "–"
+    if isinstance(cell, float):
+        return f"{cell:,.0f}" if 1e4 <= abs(cell) < math.inf else f"{cell:.4g}"
+    if isinstance(cell, int) and not isinstance(cell, bool):
+        return f"{cell:,}"
+    return str(cell)
+
+
+def _same_length(series):
+    if len(series.x) != len(series.y):
+        raise ValueError(f"series {series.name!r} has {len(series.x)} x and {len(series.y)} y")

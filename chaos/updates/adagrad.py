@@ -1,0 +1,30 @@
+"""AdaGrad. Imported by chaos.updates; the fast half is cext/updates/adagrad.c."""
+
+import numpy as np
+
+from ..options import Option
+from .base import SMALLEST, Update, penalised
+
+
+class Adagrad(Update):
+    """s <- s + dw^2, from initial_accumulator_value on; w <- w - lr / (1 + (t - 1) * lr_decay) * dw / (sqrt(s) + eps).
+
+    As ``torch.optim.Adagrad``. Source: Duchi, Hazan, Singer 2011.
+    """
+
+    kind = "adagrad"
+    state = ("sum",)
+    options = {
+        "lr_decay": Option(0.0, "decay of the learning rate from update to update", 0),
+        "initial_accumulator_value": Option(0.0, "the sum of squares before the first update", 0, 3e38),
+        "eps": Option(1e-10, "added to the denominator", SMALLEST, 3e38),
+    }
+
+    def start(self, moments, resolved):
+        moments[0] = resolved["initial_accumulator_value"]
+
+    def apply(self, w, dw, moments, lr, t, *, weight_decay=0.0, l1=0.0, lr_decay=0.0, initial_accumulator_value=0.0,
+              eps=1e-10):
+        g = penalised(w, dw, weight_decay, l1)
+        s = moments[0] + g * g
+        return w + -lr / (1 + (t - 1) * lr_decay) * g / (np.sqrt(s) + eps), [s]

@@ -1,0 +1,19 @@
+"""Adam with decoupled weight decay. Imported by chaos.updates; the fast half is cext/updates/adamw.c."""
+
+from ..options import Option
+from .adam import Adam
+from .base import penalised
+
+
+class AdamW(Adam):
+    """w <- (1 - lr * weight_decay) * w, then `adam` without weight decay; l1 is in the gradient, as everywhere.
+
+    As ``torch.optim.AdamW(betas=(beta1, beta2))``; its default weight_decay is 0.01. Source: Loshchilov, Hutter 2019.
+    """
+
+    kind = "adamw"
+    common = Adam.common | {"weight_decay": Option(0.01, "decoupled decay of weights and biases", 0)}
+
+    def apply(self, w, dw, moments, lr, t, *, weight_decay=0.01, l1=0.0, beta1=0.9, beta2=0.999, eps=1e-8):
+        g = penalised(w, dw, 0.0, l1)
+        return self._step((1 - lr * weight_decay) * w, g, moments, lr, t, beta1, beta2, eps)

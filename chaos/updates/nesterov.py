@@ -1,0 +1,21 @@
+"""SGD with Nesterov's momentum. Imported by chaos.updates; the fast half is cext/updates/nesterov.c."""
+
+from ..options import Option
+from .base import penalised
+from .momentum import CORRECTION, Momentum
+
+
+class Nesterov(Momentum):
+    """b <- momentum * b + dw; w <- w - lr * (dw + momentum * b).
+
+    As ``torch.optim.SGD(momentum=..., nesterov=True)``. Source: Nesterov 1983; Sutskever, Martens, Dahl, Hinton 2013.
+    `correct_asynchrony` as for `momentum`.
+    """
+
+    kind = "nesterov"
+    options = {"momentum": Option(0.9, "share of the buffer that is kept", 0, 1), "correct_asynchrony": CORRECTION}
+
+    def apply(self, w, dw, moments, lr, t, *, weight_decay=0.0, l1=0.0, momentum=0.9):
+        g = penalised(w, dw, weight_decay, l1)
+        b = momentum * moments[0] + g
+        return w - lr * (g + momentum * b), [b]
