@@ -470,13 +470,17 @@ cdef class Engine:
             if out is None or out.shape[0] < last or out.shape[1] != classes:
                 raise ValueError(f"out must be a ({last}, {classes}) float32 array")
             to = &out[0, 0] if last else NULL
+        if step_scale is not None and step_scale.shape[0] != STALENESS_BINS:
+            raise ValueError(f"step_scale must have {STALENESS_BINS} factors, not {step_scale.shape[0]}")
         if not self.lock.acquire(False):
             raise RuntimeError("this engine is already running a phase")
         try:
+            self.e.step_scale = &step_scale[0] if step_scale is not None else NULL
             with nogil:
                 status = engine_run(self.e, ph, &data, begin, last, lr, to)
             self.has_gradient = ph == GRADIENTS and status == DONE
         finally:
+            self.e.step_scale = NULL
             self.lock.release()
         return self._result(status)
 

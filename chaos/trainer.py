@@ -592,6 +592,21 @@ def _signals():
 
 # ---- the run directory ----
 
+def _differences(there, now):
+    """What is another in two identities, in words; options one by one."""
+    found = []
+    for key, value in now.items():
+        before = there.get(key)
+        if before == value:
+            continue
+        if key.endswith("_options") and isinstance(before, dict):
+            found += [f"{key} {name} ({before.get(name)!r} there, {value.get(name)!r} now)"
+                      for name in before.keys() | value.keys() if before.get(name) != value.get(name)]
+        else:
+            found.append(key if key in ("network", "train", "test") else f"{key} ({before!r} there, {value!r} now)")
+    return found
+
+
 class _Store:
     """The run directory of a job. model.safetensors holds weights and training state in one file, so they always agree;
     metrics.jsonl is written before it and cut back to it when a run is continued."""
@@ -633,8 +648,7 @@ class _Store:
             options = f"{key}_options"
             if identity.get(key) in table:
                 identity[options] = table[identity[key]].resolve({}) | identity.get(options, {})
-        differ = [f"{key} ({identity.get(key)!r} there, {value!r} now)" if key not in ("network", "train", "test") else key
-                  for key, value in job.identity.items() if identity.get(key) != value]
+        differ = _differences(identity, job.identity)
         if differ:
             raise CheckpointError(f"{path}: is the state of another run; different: {', '.join(differ)}")
         try:

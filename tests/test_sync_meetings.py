@@ -30,6 +30,9 @@ def outcome(result):
     return {key: result[key] for key in ("status", "position", "images", "errors", "loss", "updates")}
 
 
+BOUNDS = [0, 0, 0, 0.05, 0.5]  # clip_norm and max_norm, in the order of chaos/updates/base.py
+
+
 # ---- the gradient of a part of a step, and the update by itself ----
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -64,6 +67,22 @@ def test_applying_is_one_update(isa):
     assert set(engine.versions()) == {1}
 
 
+def test_applying_clips_and_bounds(isa):
+    """As a step of one image does it with the same gradient."""
+    bits = set()
+    for applies in (False, True):
+        net = graph(seed=3)
+        d, row = data_for(net, 1), aligned_zeros((1, net.plan.weight_size))
+        engine = engine_of(net, "sequential", update_options=BOUNDS)
+        if applies:
+            engine.lane_gradients(1, 0, row, **d)
+            engine.apply(row[0], 0.5)
+        else:
+            engine.run("train", **d, lr=0.5)
+        bits.add(net.weights.tobytes())
+    assert len(bits) == 1
+
+
 def test_parts_of_steps_are_checked():
     net = graph()
     d = data_for(net, 10)
@@ -82,8 +101,8 @@ def test_parts_of_steps_are_checked():
 
 # ---- synchronous ----
 
-def simulate_synchronous(net, d, order, batch, lanes, lr, epochs):
-    engine = engine_of(net, "sequential", batch_size=batch)
+def simulate_synchronous(net, d, order, batch, lanes, lr, epochs, **options):
+    engine = engine_of(net, "sequential", batch_size=batch, **options)
     n, results = len(order), []
     for _ in range(epochs):
         loss = errors = 0
@@ -103,16 +122,16 @@ def simulate_synchronous(net, d, order, batch, lanes, lr, epochs):
     return results
 
 
-@pytest.mark.parametrize("batch, lanes", [(7, None), (7, 7), (20, 3), (64, None)])
-def test_synchronous_is_its_definition(isa, batch, lanes):
+@pytest.mark.parametrize("batch, lanes, bounds", [(7, None, ()), (7, 7, ()), (20, 3, BOUNDS), (64, None, ())])
+def test_synchronous_is_its_definition(isa, batch, lanes, bounds):
     usual = min(64, -(-batch // 4))
     wanted = graph(seed=2)
     d = data_for(wanted, 150)
     order = np.random.default_rng(4).permutation(150)
-    results = simulate_synchronous(wanted, d, order, batch, lanes or usual, 0.05, 2)
+    results = simulate_synchronous(wanted, d, order, batch, lanes or usual, 0.05, 2, update_options=bounds)
     for workers in range(1, 9):
         net = graph(seed=2)
-        engine = engine_of(net, "synchronous", workers, (lanes or 0,), batch_size=batch, stripe_bytes=1024)
+        engine = engine_of(net, "synchronous", workers, (lanes or 0,), batch_size=batch, stripe_bytes=1024, update_options=bounds)
         for result in results:
             got = engine.run("train", **d, order=order, lr=0.05)
             assert outcome(got) == {**result, "updates": -(-150 // batch) * engine.stripes} and got["staleness_max"] == 0

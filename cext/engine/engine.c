@@ -46,7 +46,7 @@ static int cut_stripes(engine *e, float *weights, float *const *moment, size_t s
     return e->layer ? 0 : -1;
 }
 
-static void stripes_of(const engine *e, int node, int *from, int *to)
+void stripes_of(const engine *e, int node, int *from, int *to)
 {
     const shared_weights *s = &e->shared;
     int a = 0, b = s->n_stripes; /* stripes are sorted by node */
@@ -149,6 +149,7 @@ void count_update(worker *w, int k, uint32_t stale)
 #endif
 }
 
+int stripe_learns(const engine *e, int k) { return e->p->node[e->stripe[k].node].n_deltas > 0; }
 void count_lock_failure(worker *w, int k) { w->layer[w->e->stripe[k].layer].lock_failures++; }
 
 void postpone_stripe(worker *w, int k)
@@ -356,13 +357,11 @@ static void describe_backward(const engine *e, const worker *w, int i, int n, in
     c->dw = w->dw + node->weight_at;
 }
 
-static int clips(const engine *e) { return e->step.option[RULE_CLIP_VALUE] > 0 || e->step.option[RULE_CLIP_NORM] > 0; }
-
 /* Whether a step of one sample leaves the gradient of this layer unwritten. */
 static int applies(const engine *e, const plan_node *node)
 {
     const int decays = e->step.option[RULE_WEIGHT_DECAY] != 0 || e->step.option[RULE_L1] != 0;
-    return node->kind->apply && e->rule->plain && !decays && !clips(e) && !e->how->late;
+    return node->kind->apply && e->rule->plain && !decays && !clips_gradients(e) && !e->how->late;
 }
 
 const char *engine_loop(const engine *e, int i, enum pass pass)
@@ -411,56 +410,6 @@ double engine_time(engine *e, int i, enum pass pass, long rounds)
 
 /* The clock of a pass that is looked at; it stands still while the worker waits. */
 static int64_t working(const worker *w) { return ticks() - w->count.waiting; }
-
-void condition_gradient(const engine *e, int node, float *dw)
-{
-    if (clips(e))
-        e->p->isa->clip_gradient(e->p->node[node].g.weight_size, dw + e->p->node[node].weight_at,
-                                 e->step.option[RULE_CLIP_VALUE], e->step.option[RULE_CLIP_NORM]);
-}
-
-/* Whether the layer at `node` has weights, at `now`, that are past the bound; then their factors are in w->scratch. */
-static int past_bound(const worker *w, const plan_node *node, const float *now)
-{
-    const geometry *g = &node->g;
-    return g->rows && w->e->p->isa->column_factors(g->weight_size / ((g->rows + 1) * g->columns), g->rows, g->columns, now,
-                                                   (float)w->e->step.option[RULE_MAX_NORM], w->scratch);
-}
-
-void bound_weights(worker *w)
-{
-    const engine *e = w->e;
-    for (int i = 0; e->step.option[RULE_MAX_NORM] > 0 && i < e->p->n_nodes; i++) {
-        const plan_node *node = &e->p->node[i];
-        int from, to;
-        if (!node->n_deltas ||
-            !past_bound(w, node, shared_read(w->to, node->weight_at, node->g.weight_size, w->own)))
-            continue;
-        stripes_of(e, i, &from, &to);
-        for (int k = from; k < to; k++) {
-            stripe_state *t = &w->to->state[k];
-            for (int round = 0; !stripe_try_lock(t); round++)
-                if (round < 64)
-                    wait_briefly();
-                else
-                    wait_for_core();
-            shared_scale(w->to, e->p->isa, &node->g, node->weight_at, e->stripe[k].at, e->stripe[k].size, w->scratch,
-                         w->own);
-            stripe_unlock(t);
-        }
-    }
-}
-
-void bound_copy(worker *w, float *weights)
-{
-    const engine *e = w->e;
-    for (int i = 0; e->step.option[RULE_MAX_NORM] > 0 && i < e->p->n_nodes; i++) {
-        const plan_node *node = &e->p->node[i];
-        const geometry *g = &node->g;
-        if (node->n_deltas && past_bound(w, node, weights + node->weight_at))
-            e->p->isa->scale_columns(0, g->weight_size, g->rows, g->columns, w->scratch, weights + node->weight_at);
-    }
-}
 
 static void layer_done(const engine *e, worker *w, int node)
 {
@@ -686,8 +635,8 @@ int train_step(worker *w, int64_t begin, int64_t end)
     const int failed = pass_images(w, begin, end);
     if (!failed && how->step_done)
         how->step_done(w);
-    if (!failed && !how->bounds)
-        bound_weights(w);
+    for (int i = 0; !failed && !how->bounds && bounds_weights(w->e) && i < w->e->p->n_nodes; i++)
+        bound_layer(w, i);
     if (w->e->bounded)
         land(w);
     w->hooks = 0;
@@ -731,14 +680,17 @@ static void form_lanes(worker *w)
     }
 }
 
-static void apply_stripes(worker *w)
+static void apply_parts(worker *w)
 {
     engine *e = w->e;
+    int from, to;
     for (int64_t i; (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
-        const stripe *t = &e->stripe[i];
-        memcpy(w->dw + t->at, e->gradient + t->at, t->size * sizeof(float));
-        w->version[i] = stripe_version(&w->to->state[i]);
-        publish_stripe(w, (int)i);
+        stripes_of_part(e, (int)i, &from, &to);
+        for (int k = from; k < to; k++) {
+            memcpy(w->dw + e->stripe[k].at, e->gradient + e->stripe[k].at, e->stripe[k].size * sizeof(float));
+            w->version[k] = stripe_version(&w->to->state[k]);
+        }
+        publish_part(w, (int)i);
     }
 }
 
@@ -761,7 +713,7 @@ static void work(engine *e, int id)
     } else if (e->phase == LANE_GRADIENTS)
         form_lanes(w);
     else if (e->phase == APPLY)
-        apply_stripes(w);
+        apply_parts(w);
     else
         while (pick_step(w, &begin, &end)) {
             w->scale = 1.f / (float)(end - begin);
@@ -897,7 +849,7 @@ int engine_apply(engine *e, const float *gradient, float lr)
 {
     static const images none;
     e->gradient = gradient;
-    const int status = engine_run(e, APPLY, &none, 0, e->shared.n_stripes, lr, NULL);
+    const int status = engine_run(e, APPLY, &none, 0, n_parts(e), lr, NULL);
     return status == STOPPED ? DONE : status;
 }
 

@@ -27,8 +27,8 @@ typedef struct {
 typedef struct {
     int64_t images, errors;
     double loss;
-    /* Of all layers. In workers only those lock failures that concern no single layer. */
-    int64_t updates, lock_failures, staleness_sum, staleness_max;
+    int64_t updates, lock_failures, staleness_sum, staleness_max; /* of all layers; in workers 0, but for
+                                                                     locks that belong to no layer */
     int64_t dropped;       /* steps whose update was given up */
     int64_t give_ways;     /* times a worker gave its core away while settling */
     int64_t begin, end;    /* of the worker's part in the phase */
@@ -84,7 +84,7 @@ typedef struct {
     int single;   /* only one worker makes sense */
     int unlocked; /* several workers may publish a stripe at once */
     int late;     /* it publishes after layer_done has returned, so every gradient must be written down in worker.dw */
-    int bounds;   /* it calls bound_weights or bound_copy itself; else the engine does after every step_done */
+    int bounds;   /* it calls bound_layer or bound_copy itself; else the engine does after every step_done */
     /* Makes and frees engine.sync. `open` returns 0, or -1 when out of memory. */
     int (*open)(struct engine *e);
     void (*close)(struct engine *e);
@@ -204,6 +204,26 @@ size_t engine_worker_bytes(const engine *e);
 
 /* ---- for strategies ---- */
 
+/* The stripes of the layer at `node`: [*from, *to). */
+void stripes_of(const engine *e, int node, int *from, int *to);
+/* Whether the update rule's options ask for clipped gradients; for weights of bounded norm. */
+int clips_gradients(const engine *e);
+int bounds_weights(const engine *e);
+/* Clips the gradient of a layer, in dw (as long as the weights), if they do. The engine has done so before layer_done; this
+ * is for gradients that a strategy forms from others. */
+void condition_gradient(const engine *e, int node, float *dw);
+/* The parts of the weights that workers may update at the same time: stripes; layers where the update rule's options look at
+ * whole ones. */
+int n_parts(const engine *e);
+void stripes_of_part(const engine *e, int part, int *from, int *to);
+/* Publishes a part of w->dw that a strategy has formed, clipped and bounded as asked for; w->version is the strategy's. The
+ * caller is alone with this part. */
+void publish_part(worker *w, int part);
+/* Max-norm: scales down what is past the bound in w->to, holding one stripe at a time. */
+void bound_layer(worker *w, int node);
+/* The same in a vector that nobody else touches. */
+void bound_copy(worker *w, int node, float *weights);
+
 /* Into how many lanes a step of `batch` images is cut where `wanted` are asked for; 0: one per LANE_IMAGES images, at most
  * MAX_LANES. */
 enum { LANE_IMAGES = 4, MAX_LANES = 64 };
@@ -217,13 +237,6 @@ int train_step(worker *w, int64_t begin, int64_t end);
 /* Instead of a step, without hooks: the gradient of the sum of the images' losses times `scale`, to dw (as long as the
  * weights and zero or a gradient before; overwritten); -1 after a failure. */
 int gradient_of(worker *w, int64_t begin, int64_t end, float scale, float *dw);
-/* Clips the gradient of a layer, in dw (as long as the weights), as the update rule's options ask for. The engine has done
- * so before layer_done; for gradients that a strategy forms from others. */
-void condition_gradient(const engine *e, int node, float *dw);
-/* Max-norm: scales down, in w->to, what is past the bound of the update rule's options; holds one stripe at a time. */
-void bound_weights(worker *w);
-/* The same for a vector that nobody else touches. */
-void bound_copy(worker *w, float *weights);
 /* Whether the phase goes on: nobody has asked it to end and nothing has failed. */
 int goes_on(const engine *e);
 /* Waits until all workers have come here; -1 if one of them never will, because something has failed. */

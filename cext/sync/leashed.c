@@ -114,7 +114,8 @@ static void update(worker *w, const vector *from, vector *to, uint32_t stale)
         e->rule->apply(n, to->v->w + at, w->dw + at, moment, &step);
     }
     to->number = from->number + 1;
-    bound_copy(w, to->v->w);
+    for (int i = 0; i < e->p->n_nodes; i++)
+        bound_copy(w, i, to->v->w);
 }
 
 static void phase_begin(worker *w)

@@ -39,7 +39,8 @@ static void step_done(worker *w)
     for (int k = 0; k < w->to->n_stripes; k++)
         if (w->pending[k])
             publish_stripe(w, k);
-    bound_weights(w);
+    for (int i = 0; i < w->e->p->n_nodes; i++)
+        bound_layer(w, i);
     leave(w);
     forget_pending(w);
 }

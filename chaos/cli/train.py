@@ -16,14 +16,14 @@ from ..models import MODELS
 from ..network import Network, load
 from ..sync import STRATEGIES
 from ..threads import PINNINGS
-from ..updates import UPDATES
+from ..updates import SCHEDULES, UPDATES
 from .common import DATA, DATA_HELP, add_command, build_model, exit_code, load_data, percent, read_config
 
 # Not argparse's own defaults, because a run that is continued takes what was not given from its config.json.
 DEFAULTS = {"data": "auto", "subset": None, "strategy": "chaos", "strategy_options": {}, "update": "sgd",
-            "update_options": {}, "workers": None, "epochs": 10, "lr": 1e-3,
-            "lr_decay": 0.9, "batch_size": 1, "loss": "cross_entropy", "shuffle": True, "validate": False,
-            "seed": 0, "pin": "none"}
+            "update_options": {}, "workers": None, "epochs": 10, "lr": 1e-3, "lr_decay": 0.9,
+            "lr_schedule": "exponential", "schedule_options": {}, "batch_size": 1, "loss": "cross_entropy",
+            "shuffle": True, "validate": False, "seed": 0, "pin": "none"}
 
 
 def add(commands):
@@ -56,10 +56,17 @@ def add(commands):
     option(group, "--lr", "learning rate of the first epoch", type=float, metavar="RATE")
     option(group, "--lr-decay", "factor of the learning rate from epoch to epoch", type=float,
            metavar="FACTOR")
+    option(group, "--lr-schedule", f"how it goes from epoch to epoch: {', '.join(SCHEDULES)}", choices=tuple(SCHEDULES),
+           metavar="NAME")
+    group.add_argument("--schedule-option", metavar="KEY=VALUE", action="append", dest="schedule_options",
+                       help="an option of the schedule, such as warmup=3 (epochs); may be repeated")
     option(group, "--batch-size", "images per update of one worker", type=int, metavar="N")
     option(group, "--update", f"the update rule: {', '.join(UPDATES)}", choices=tuple(UPDATES), metavar="NAME")
     group.add_argument("--update-option", metavar="KEY=VALUE", action="append", dest="update_options",
                        help="an option of the update rule; may be repeated")
+    for name, what in (("momentum", "share of earlier updates"), ("weight-decay", "L2 penalty (adamw: decoupled decay)")):
+        group.add_argument(f"--{name}", metavar="X", action="append", dest="update_options", type=f"{name}={{}}".format,
+                           help=f"{what}; short for --update-option {name}=X")
     losses = [name for name in LOSSES if name != "score"]  # that one is for proofs, it trains nothing
     option(group, "--loss", f"one of {', '.join(losses)}", choices=losses, metavar="NAME")
     option(group, "--seed", "of the initial weights and of the order of images", type=int, metavar="N")
@@ -189,11 +196,13 @@ def _settings(arguments, earlier):
     earlier = {**earlier, "workers": earlier.get("requested_workers")}
     given = {name: getattr(arguments, name) for name in DEFAULTS if getattr(arguments, name) is not None}
     settings = DEFAULTS | {name: earlier[name] for name in DEFAULTS if name in earlier} | given
-    for name, table in (("strategy", STRATEGIES), ("update", UPDATES)):
-        if name + "_options" in given:
-            settings[name + "_options"] = table[settings[name]].parse(given[name + "_options"])
+    for name, options, table in (("strategy", "strategy_options", STRATEGIES), ("update", "update_options", UPDATES),
+                                 ("lr_schedule", "schedule_options", SCHEDULES)):
+        if options in given:
+            kept = earlier.get(options, {}) if settings[name] == earlier.get(name) else {}
+            settings[options] = kept | table[settings[name]].parse(given[options])
         elif name in given and given[name] != earlier.get(name):
-            settings[name + "_options"] = {}  # those of the earlier run are another's
+            settings[options] = {}  # those of the earlier run are another's
     return settings
 
 

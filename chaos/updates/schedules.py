@@ -23,7 +23,7 @@ class Schedule(WithOptions):
         return f"learning-rate schedule {self.name!r}"
 
     def settle(self, resolved, epochs):
-        """The options with what follows from the number of epochs."""
+        """The options with what follows from the number of epochs; ValueError where they do not go with it."""
         return resolved
 
     def rate(self, lr, decay, epoch, *, warmup=0, **options):
@@ -95,6 +95,10 @@ class Cosine(Schedule):
 
     def settle(self, resolved, epochs):
         if resolved["t_max"] is not None:
+            end = resolved["warmup"] + resolved["t_max"]
+            if epochs > end and not resolved["eta_min"]:
+                raise ValueError(f"{self._called()} is at a learning rate of 0 from epoch {end + 1} on, and the run has "
+                                 f"{epochs} epochs; give a larger t_max, or an eta_min")
             return resolved
         return resolved | {"t_max": max(epochs - resolved["warmup"], 1)}
 
