@@ -45,18 +45,21 @@ class Run:
         One dict per finished epoch; the keys are those of metrics.jsonl.
     workers : threads.Plan
     run_dir : Path or None
+    is_root : bool
+        False on all but one of the processes of a job.
     """
 
     network: Network
     history: list[dict]
     workers: threads.Plan
     run_dir: Path | None
+    is_root: bool = True
 
 
 def train(net, train, test=None, *, strategy="chaos", strategy_options=None, workers=None, epochs=10, lr=1e-3,
           lr_decay=0.9, lr_schedule="exponential", schedule_options=None, batch_size=1, update="sgd", update_options=None,
           loss="cross_entropy", shuffle=True, validate=False, seed=0, pin="none", run_dir=None, resume=False, progress=True,
-          config=None, link=None):
+          config=None, link=None, runner=None):
     """Trains a network in place.
 
     Each epoch runs a training phase, in which every image is visited exactly once by some worker, then, if asked, a
@@ -111,6 +114,8 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
         Whatever the caller wants kept in config.json beside the settings.
     link : Alone, optional
         The other processes of the job, for chaos.cluster.
+    runner : Threads, optional
+        What runs the training phases, for chaos.virtual.
 
     Returns
     -------
@@ -127,13 +132,13 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     KeyboardInterrupt, SystemExit
         After Ctrl-C or SIGTERM: the workers have stopped, and the state, in the middle of the epoch, is in `run_dir`.
     """
-    link = link or Alone()
+    link, runner = link or Alone(), runner or Threads()
 
     def prepare():
-        job = _Job(net, train, test, strategy=strategy, strategy_options=strategy_options or {}, workers=workers,
+        job = Job(net, train, test, strategy=strategy, strategy_options=strategy_options or {}, workers=workers,
                    epochs=epochs, lr=lr, lr_decay=lr_decay, lr_schedule=lr_schedule, schedule_options=schedule_options or {},
                    batch_size=batch_size, update=update, update_options=update_options or {}, loss=loss, shuffle=shuffle,
-                   validate=validate, seed=seed, pin=pin, link=link)
+                   validate=validate, seed=seed, pin=pin, link=link, runner=runner)
         store = _Store(run_dir, job, resume, config or {}) if run_dir is not None and link.rank == 0 else None
         if store:
             store.open()
@@ -143,7 +148,7 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     with Progress(bool(progress) and link.rank == 0, epochs) as display, threadpool_limits(1, user_api="blas"), \
             _signals() as caught, link.joined(job, caught):
         job.run(store, display, caught)
-    return Run(net, job.history, job.plan, store.folder if store else None)
+    return Run(net, job.history, job.plan, store.folder if store else None, link.rank == 0)
 
 
 def evaluate(net, data, *, workers=None, loss="cross_entropy"):
@@ -254,13 +259,33 @@ class Alone:
         """All ranks are about to raise the same exception; returns when all are here."""
 
 
+class Threads:
+    """Runs the training phases of a job: on real threads. chaos.virtual has others."""
+
+    def workers(self, requested, only_one, pin):
+        """The plan of the workers, from what was asked for."""
+        return _workers(requested, only_one, pin)
+
+    def start(self, job):
+        """The job's engine is there, its weights may still be replaced; returns the engine for evaluations."""
+        return job.engine
+
+    def train(self, job, epoch, pool, caught, display, ahead, **arguments):
+        """A training phase: (result, seconds)."""
+        return _phase(pool, job.engine, caught, display, "train", job.link, ahead, **arguments)
+
+    def report(self):
+        """What the epoch's record tells beside what all records have."""
+        return {}
+
+
 # ---- one job ----
 
-class _Job:
+class Job:
     """A training under way: what `train` was asked for, and how far it has come."""
 
     def __init__(self, net, train, test, *, strategy, strategy_options, workers, epochs, lr, lr_decay, lr_schedule,
-                 schedule_options, batch_size, update, update_options, loss, shuffle, validate, seed, pin, link):
+                 schedule_options, batch_size, update, update_options, loss, shuffle, validate, seed, pin, link, runner):
         if not isinstance(net, Network):
             raise TypeError(f"net must be a chaos.Network, not {type(net).__name__}")
         _known("strategy", strategy, STRATEGIES)
@@ -276,7 +301,7 @@ class _Job:
         check_number("lr_decay", lr_decay, 0, above=True)
         check_number("batch_size", batch_size, 1, 1 << 24, whole=True)
         check_number("seed", seed, 0, whole=True)
-        self.plan = _workers(workers, "one by definition" if how.single else None, pin)
+        self.plan = runner.workers(workers, "one by definition" if how.single else None, pin)
         if how.single and self.plan.workers != 1:
             raise ValueError(f"strategy {strategy!r} runs with one worker, not {self.plan.workers}")
         self.how, self.how_options = how, strategy_options
@@ -309,6 +334,7 @@ class _Job:
                          "network": net.config(), "train": train.fingerprint(),
                          "test": None if test is None else test.fingerprint()}
         self.names = [name for _, name in net.nodes()]
+        self.runner, self.evaluator = runner, runner.start(self)
         self.history = []
         self.partial = None  # counts of the unfinished epoch's training phase, None at an epoch's beginning
 
@@ -411,9 +437,9 @@ class _Job:
             mine = link.shard(images, link.rank)
             display.begin(number, "train", n, done["position"])
             link.train_begins(number, len(images) - begin)
-            result, seconds = _phase(pool, self.engine, caught, display, "train", link, done["position"] - begin,
-                                     **self.train_images, labels=self.train_labels, order=mine, begin=begin,
-                                     lr=self.rate(number), step_scale=self.step_scale())
+            result, seconds = self.runner.train(self, number, pool, caught, display, done["position"] - begin,
+                                                **self.train_images, labels=self.train_labels, order=mine, begin=begin,
+                                                lr=self.rate(number), step_scale=self.step_scale())
             results = link.gather(result | {"seconds": seconds, "workers": self.plan.workers})
             result = _merged(results)
             if result["status"] == "diverged":
@@ -437,7 +463,7 @@ class _Job:
         for name, images, labels in phases:
             display.begin(number, name, len(labels))
             begin, end = link.part(len(labels))
-            result, _ = _phase(pool, self.engine, caught, display, "test", link, -begin, **images, labels=labels,
+            result, _ = _phase(pool, self.evaluator, caught, display, "test", link, -begin, **images, labels=labels,
                                begin=begin, end=end)
             result = _merged(link.gather(result))
             if result["status"] == "diverged":
@@ -452,9 +478,10 @@ class _Job:
             "seconds": done["seconds"], "images_per_second": n / done["seconds"],
             "workers": sum(one["workers"] for one in results) if results else self.plan.workers,
             "strategy": self.strategy, "updates": done["updates"], "lock_failures": done["lock_failures"],
-            "dropped": done["dropped"],
-            "staleness": _staleness(done), "layers": {name: _layer(counts) for name, counts in done["layers"].items()},
-            "worker_images": done["worker_images"], "time_split": _split(done["time"], evaluating)} | link.report(results)
+            "dropped": done["dropped"], "staleness": _staleness(done),
+            "layers": {name: _layer(counts) for name, counts in done["layers"].items()},
+            "worker_images": done["worker_images"], "time_split": _split(done["time"], evaluating),
+        } | link.report(results) | self.runner.report()
 
 
 def _merged(results):
@@ -488,9 +515,10 @@ def _counts(before=None, result=None, seconds=0.0):
     """The counts of a training phase, which may have been run in several pieces."""
     if before is None:
         return {"position": 0, "images": 0, "errors": 0, "loss": 0.0, "seconds": 0.0, "updates": 0, "lock_failures": 0,
-                "dropped": 0, "staleness_sum": 0, "staleness_max": 0, "staleness": [], "layers": {}, "worker_images": [],
-                "time": {}}
-    counted = {key: _together(key, before[key], result[key]) for key in before if key not in ("position", "seconds")}
+                "dropped": 0,
+                "staleness_sum": 0, "staleness_max": 0, "staleness": [], "layers": {}, "worker_images": [], "time": {}}
+    counted = {key: _together(key, before[key], result[key]) for key in before
+               if key not in ("position", "seconds", "visited")}
     return counted | {"position": result["position"], "seconds": before["seconds"] + seconds}
 
 

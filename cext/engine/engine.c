@@ -3,6 +3,7 @@
 
 #include "engine.h"
 #include "ticks.h"
+#include "trace.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -115,7 +116,9 @@ void publish_stripe(worker *w, int k)
     const uint32_t stale = version - w->version[k];
     w->step.t = version + 1;
     w->step.lr = step_rate(e, stale);
-    if (w->unwritten) {
+    if (w->trace)
+        trace_event(w, EVENT_PUBLISH, (uint32_t)k);
+    if (w->unwritten && !w->pending[k]) { /* what waits has been written down */
         const plan_node *node = &e->p->node[e->stripe[k].node];
         shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->own);
     } else
@@ -159,6 +162,8 @@ void postpone_stripe(worker *w, int k)
     w->pending[k] = 1;
     w->postponed[k] = ticks();
     w->n_pending++;
+    if (w->trace)
+        trace_event(w, EVENT_POSTPONE, (uint32_t)k);
     if (w->unwritten) {
         memset(w->dw + e->stripe[k].at, 0, e->stripe[k].size * sizeof(float));
         node->kind->apply(&node->g, w->unwritten, e->stripe[k].at - node->weight_at, e->stripe[k].size,
@@ -248,7 +253,7 @@ size_t engine_worker_bytes(const engine *e)
 }
 
 /* In the worker's thread, so that the pages are near its core. */
-static worker *worker_new(engine *e, int id)
+worker *worker_new(engine *e, int id)
 {
     worker *w = aligned_alloc(128, round_up(sizeof *w, 128));
     if (!w)
@@ -303,23 +308,42 @@ static void describe_call(const engine *e, const worker *w, int i, int n, call *
                         : shared_read(w->to, node->weight_at, node->g.weight_size, w->own);
 }
 
-static void forward(const engine *e, worker *w, int n, int note_versions)
+void load_chunk(worker *w, int64_t at, int n)
 {
-    int stripe = 0;
-    for (int i = 1; i < e->p->n_nodes; i++) {
-        const plan_node *node = &e->p->node[i];
-        if (note_versions && node->g.weight_size)
-            for (; stripe < w->to->n_stripes && e->stripe[stripe].node <= i; stripe++)
-                w->seen[stripe] = stripe_version(&w->to->state[stripe]);
-        call c;
-        describe_call(e, w, i, n, &c);
-        node->kind->forward(&node->g, &c);
+    const engine *e = w->e;
+    for (int s = 0; s < n; s++) {
+        const int64_t image = e->data.order ? e->data.order[at + s] : at + s;
+        load_sample(e, w, s, image);
+        w->label[s] = e->data.labels ? (int)e->data.labels[image] : 0;
     }
 }
 
-/* Loss of the chunk; writes the output's delta where the phase learns. */
-static int lose(const engine *e, worker *w, int n, int learns)
+void forward_node(worker *w, int i, int n, int note_versions)
 {
+    const engine *e = w->e;
+    const plan_node *node = &e->p->node[i];
+    if (w->trace && node->g.weight_size)
+        trace_read(w, i, EVENT_FORWARD, note_versions);
+    else if (note_versions && node->g.weight_size) {
+        int from, to;
+        stripes_of(e, i, &from, &to);
+        for (int k = from; k < to; k++)
+            w->seen[k] = stripe_version(&w->to->state[k]);
+    }
+    call c;
+    describe_call(e, w, i, n, &c);
+    node->kind->forward(&node->g, &c);
+}
+
+static void forward(const engine *e, worker *w, int n, int note_versions)
+{
+    for (int i = 1; i < e->p->n_nodes; i++)
+        forward_node(w, i, n, note_versions);
+}
+
+int lose(worker *w, int n, int learns)
+{
+    const engine *e = w->e;
     const plan_node *out = &e->p->node[e->p->output];
     const int k = (int)shape_size(out->g.out);
     for (int s = 0; s < n; s++) {
@@ -421,13 +445,44 @@ static void layer_done(const engine *e, worker *w, int node)
         e->how->layer_done(w, node, from, to);
 }
 
+int learns_node(const engine *e, int i)
+{
+    const plan_node *node = &e->p->node[i];
+    return node->needs_gradient && node->n_deltas;
+}
+
+void backward_node(worker *w, int i, int n, int first, int last, call *c)
+{
+    const engine *e = w->e;
+    const plan_node *node = &e->p->node[i];
+    float *dy = w->delta[node->first_delta];
+    for (int d = e->p->edge[node->first_delta].next; d >= 0; d = e->p->edge[d].next)
+        for (int s = 0; s < n; s++)
+            e->p->isa->add(shape_size(node->g.out), dy + (size_t)s * node->value_stride,
+                           w->delta[d] + (size_t)s * node->value_stride);
+    if (node->skipped)
+        return;
+    if (w->trace && node->g.weight_size)
+        trace_read(w, i, EVENT_BACKWARD, 0);
+    describe_backward(e, w, i, n, first, c);
+    const int publishes = w->hooks && node->g.weight_size;
+    if (publishes && e->instant)
+        shared_target(w->to, node->weight_at, w->dw, c);
+    else if (publishes && first && last && n == 1 && applies(e, node)) {
+        c->dw = NULL;
+        w->unwritten = c;
+    }
+    node->kind->backward(&node->g, c);
+    if (publishes && e->instant)
+        shared_added(w->to, node->weight_at, node->g.weight_size, w->dw, w->own);
+}
+
 static void backward(const engine *e, worker *w, int n, int first, int last, int looked_at)
 {
     for (int i = e->p->n_nodes - 1; i > 0; i--) {
-        const plan_node *node = &e->p->node[i];
-        if (!node->needs_gradient || !node->n_deltas)
+        if (!learns_node(e, i))
             continue;
-        const int publishes = w->hooks && node->g.weight_size;
+        const int publishes = w->hooks && e->p->node[i].g.weight_size;
         if (publishes && first && e->how->layer_begin) {
             int from, to;
             stripes_of(e, i, &from, &to);
@@ -436,24 +491,8 @@ static void backward(const engine *e, worker *w, int n, int first, int last, int
             if (looked_at)
                 w->count.publish += working(w) - since;
         }
-        float *dy = w->delta[node->first_delta];
-        for (int d = e->p->edge[node->first_delta].next; d >= 0; d = e->p->edge[d].next)
-            for (int s = 0; s < n; s++)
-                e->p->isa->add(shape_size(node->g.out), dy + (size_t)s * node->value_stride,
-                               w->delta[d] + (size_t)s * node->value_stride);
         call c;
-        if (!node->skipped) {
-            describe_backward(e, w, i, n, first, &c);
-            if (publishes && e->instant)
-                shared_target(w->to, node->weight_at, w->dw, &c);
-            else if (publishes && first && last && n == 1 && applies(e, node)) {
-                c.dw = NULL;
-                w->unwritten = &c;
-            }
-            node->kind->backward(&node->g, &c);
-            if (publishes && e->instant)
-                shared_added(w->to, node->weight_at, node->g.weight_size, w->dw, w->own);
-        }
+        backward_node(w, i, n, first, last, &c);
         if (publishes && last) {
             const int64_t since = looked_at ? working(w) : 0;
             layer_done(e, w, i);
@@ -597,17 +636,13 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
     for (int64_t at = begin; at < end; at += e->chunk) {
         const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
         const int64_t loading = looked_at ? working(w) : 0, published = w->count.publish;
-        for (int s = 0; s < n; s++) {
-            const int64_t image = e->data.order ? e->data.order[at + s] : at + s;
-            load_sample(e, w, s, image);
-            w->label[s] = e->data.labels ? (int)e->data.labels[image] : 0;
-        }
-        forward(e, w, n, w->hooks && !w->reads && at == begin);
+        load_chunk(w, at, n);
+        forward(e, w, n, w->hooks && (!w->reads || w->trace) && at == begin);
         if (e->phase == FORWARD) {
             for (int s = 0; s < n; s++)
                 memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
                        k * sizeof(float));
-        } else if (lose(e, w, n, learns)) {
+        } else if (lose(w, n, learns)) {
             fail(e, DIVERGED, at);
             return -1;
         }
@@ -627,9 +662,14 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
 
 int train_step(worker *w, int64_t begin, int64_t end)
 {
-    const strategy *how = w->e->how;
+    const engine *e = w->e;
+    const strategy *how = e->how;
     w->hooks = 1;
-    w->scale = (w->e->instant ? -w->e->step.lr : 1.f) / (float)(end - begin);
+    w->scale = (e->instant ? -e->step.lr : 1.f) / (float)(end - begin);
+    if (w->trace) {
+        trace_event(w, EVENT_STEP, (uint32_t)((begin - e->trace->begin) / e->batch));
+        w->reads = w->trace->copy;
+    }
     if (how->step_begin)
         how->step_begin(w);
     const int failed = pass_images(w, begin, end);
@@ -694,6 +734,15 @@ static void apply_parts(worker *w)
     }
 }
 
+void worker_begin(worker *w)
+{
+    const engine *e = w->e;
+    memset(&w->count, 0, sizeof w->count);
+    w->step = e->step;
+    memset(w->layer, 0, (size_t)e->n_layers * sizeof *w->layer);
+    w->count.begin = ticks();
+}
+
 static void work(engine *e, int id)
 {
     worker *w = e->worker[id];
@@ -702,12 +751,11 @@ static void work(engine *e, int id)
         fail(e, NO_MEMORY, 0);
         return;
     }
-    memset(&w->count, 0, sizeof w->count);
-    w->step = e->step;
-    memset(w->layer, 0, (size_t)e->n_layers * sizeof *w->layer);
-    w->count.begin = ticks();
+    worker_begin(w);
     if (e->phase == TRAIN) {
+        w->trace = e->trace ? &e->trace->lane[id] : NULL;
         train(w);
+        w->trace = NULL;
         w->to = &e->shared;
         w->reads = NULL;
     } else if (e->phase == LANE_GRADIENTS)
@@ -744,8 +792,8 @@ static void merge(tally *to, const tally *from)
     to->errors += from->errors;
     to->loss += from->loss;
     to->lock_failures += from->lock_failures;
-    to->dropped += from->dropped;
     to->give_ways += from->give_ways;
+    to->dropped += from->dropped;
     to->passing += from->passing;
     to->waiting += from->waiting;
     to->passes += from->passes;
@@ -799,7 +847,7 @@ static void split_time(engine *e, int team)
     }
 }
 
-int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)
+void engine_begin(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)
 {
     e->phase = phase;
     e->data = *data;
@@ -808,23 +856,35 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
     e->failure = DONE;
     e->arrived = 0; /* a failed phase leaves them waiting */
     e->failed_at = 0;
+    if (e->trace)
+        e->trace->begin = begin;
     /* engine_position may be reading: whoever sees the new end sees no counter of an earlier phase */
     __atomic_store_n(&e->next, begin, __ATOMIC_RELAXED);
     __atomic_store_n(&e->end, end, __ATOMIC_RELEASE);
     memset(&e->total, 0, sizeof e->total);
     memset(e->layer, 0, (size_t)e->n_layers * sizeof *e->layer);
     e->time = (time_split){0, 0, 0, 0, 0};
-    const int team = phase == GRADIENTS ? 1 : e->n_workers;
-    const int64_t from[2] = {ticks(), nanoseconds()};
-    if (run_team(team, take_part, e) < team)
-        return NO_TEAM;
-    const int64_t to[2] = {ticks(), nanoseconds()};
+}
+
+void engine_merge(engine *e, int team)
+{
     for (int i = 0; i < team; i++)
         if (e->worker[i]) {
             merge(&e->total, &e->worker[i]->count);
             for (int l = 0; l < e->n_layers; l++)
                 merge_layer(&e->total, &e->layer[l], &e->worker[i]->layer[l]);
         }
+}
+
+int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)
+{
+    engine_begin(e, phase, data, begin, end, lr, out);
+    const int team = phase == GRADIENTS ? 1 : e->n_workers;
+    const int64_t from[2] = {ticks(), nanoseconds()};
+    if (run_team(team, take_part, e) < team)
+        return NO_TEAM;
+    const int64_t to[2] = {ticks(), nanoseconds()};
+    engine_merge(e, team);
     e->tick = to[0] > from[0] ? 1e-9 * (double)(to[1] - from[1]) / (double)(to[0] - from[0]) : 0;
     split_time(e, team);
     if (phase == TRAIN && e->how->phase_end)
@@ -906,6 +966,7 @@ void engine_free(engine *e)
             free(e->worker[i]);
         }
     free(e->worker);
+    trace_free(e->trace);
     free(e->cpu);
     free(e->flight);
     free(e->stripe);

@@ -71,6 +71,7 @@ typedef struct worker {
     update_step step;   /* of the stripe being published */
     float *room;        /* the strategy's own, see strategy.room */
     float scale;        /* of the loss of each image under way: 1 / images of the step */
+    struct trace_lane *trace; /* not NULL: what the worker does is recorded, see trace.h */
     int hooks;          /* the strategy's hooks are called: a step, not only a gradient */
     tally count;
 } worker;
@@ -127,6 +128,7 @@ typedef struct engine {
     double option[MAX_STRATEGY_OPTIONS]; /* meaning: the strategy's own, in the order of chaos/sync/ */
     int instant; /* set by `open`: backward passes add to the shared weights as they go; only for plain rules */
     int n_workers, batch, chunk;
+    struct trace *trace; /* NULL: none */
     int *cpu; /* per worker: where it runs; NULL: wherever the system likes */
     worker **worker;
     /* of the phase under way */
@@ -267,4 +269,27 @@ void wait_briefly(void);
 void wait_for_core(void);
 /* One of the two: waiting for the round-th time for what takes microseconds, unless its holder has lost its core. */
 void wait_round(int round);
+
+/* ---- the pass in single steps, without the strategy's hooks; for whoever runs workers in an order of its own ---- */
+
+worker *worker_new(engine *e, int id);
+/* Its counts start again; it takes the phase's step. */
+void worker_begin(worker *w);
+/* What engine_run does before and after the workers' work: `team` workers' counts are added to engine.total. */
+void engine_begin(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out);
+void engine_merge(engine *e, int team);
+/* The stripes of a node's weights, [*from, *to). */
+void stripes_of(const engine *e, int node, int *from, int *to);
+/* Images [at, at + n) of the order become the worker's chunk. */
+void load_chunk(worker *w, int64_t at, int n);
+/* One node forward; `note_versions`: its stripes' versions become `seen`. */
+void forward_node(worker *w, int node, int n, int note_versions);
+/* Loss of the chunk, counted; writes the output's delta, scaled by worker.scale, where the phase `learns`; -1 when the loss
+ * is not finite. */
+int lose(worker *w, int n, int learns);
+/* Whether backward passes the node. */
+int learns_node(const engine *e, int node);
+/* One node backward, from the last to the first that learns; first, last: chunk of the step. Within a step the gradient of
+ * one image may be left unwritten: then worker.unwritten is `c`, until the caller resets it. */
+void backward_node(worker *w, int node, int n, int first, int last, call *c);
 #endif

@@ -49,4 +49,10 @@ void *exchange_move_states(engine *e, void *place)
     return old;
 }
 
+void exchange_rewind(engine *e)
+{
+    __atomic_store_n(&e->end, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&e->next, 0, __ATOMIC_RELAXED);
+}
+
 size_t exchange_state_bytes(const engine *e) { return ((size_t)e->shared.n_stripes + 1) * sizeof *e->shared.state; }

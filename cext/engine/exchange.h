@@ -19,4 +19,7 @@ void exchange_add(engine *e, int from, int to, const float *delta, float scale, 
 void *exchange_move_states(engine *e, void *place);
 size_t exchange_state_bytes(const engine *e);
 
+/* Between phases: engine_position is 0 until the next one begins, not where the last one has ended. */
+void exchange_rewind(engine *e);
+
 #endif

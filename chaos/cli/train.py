@@ -9,7 +9,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .. import cluster, trainer
+from .. import cluster, trainer, virtual
 from ..errors import ChaosError
 from ..losses import LOSSES
 from ..models import MODELS
@@ -38,6 +38,30 @@ def add(commands):
                   "chaos train medium --data mnist --workers 2 --run-dir runs/m",
                   "chaos train --resume --run-dir runs/m --epochs 20",
                   "mpirun -n 4 chaos train large --cluster easgd --run-dir runs/l"])
+    group = declare(parser, "threads that train", "CHAOS_NUM_THREADS, else one per available core")
+    group.add_argument(
+        "--pin", choices=PINNINGS, metavar="HOW",
+        help=f"where each worker stays: {', '.join(PINNINGS)} (Linux) (default: {DEFAULTS['pin']})")
+    group.add_argument(
+        "--trace", metavar="FILE",
+        help=f"record the order in which the workers meet the weights, for 'chaos replay' ({', '.join(virtual.TRACEABLE)}); "
+             "slower than training without")
+    group = parser.add_argument_group("several processes (MPI)")
+    group.add_argument("--cluster", choices=("none", *cluster.MODES), metavar="MODE",
+                       help=f"how the processes of a launcher keep their weights together: {', '.join(cluster.MODES)}; none: each trains alone "
+                            "(default: local if a launcher has started several)")
+    group.add_argument("--cluster-option", metavar="KEY=VALUE", action="append", dest="cluster_options",
+                       help="an option of the mode; may be repeated")
+    group.add_argument("--stall-timeout", type=float, default=300.0, metavar="SECONDS",
+                       help="a process that neither answers nor moves on ends the job after so long; 0: never "
+                            "(default: 300)")
+    group.add_argument("--rank-details", action="store_true", help="metrics.jsonl tells about every process")
+    declare_run(parser)
+
+
+def declare(parser, workers, default_workers):
+    """The options that say what is trained and how, without those about threads, for `chaos train` and `chaos simulate`;
+    returns the group about workers."""
 
     def option(group, name, text, shown=None, **how):
         default = DEFAULTS[name.removeprefix("--").replace("-", "_")]
@@ -76,27 +100,17 @@ def add(commands):
            action=argparse.BooleanOptionalAction)
 
     group = parser.add_argument_group("workers")
-    option(group, "--workers", "threads that train", "CHAOS_NUM_THREADS, else one per available core",
-           type=int, metavar="N")
+    option(group, "--workers", workers, default_workers, type=int, metavar="N")
     option(group, "--strategy", f"when updates meet the shared weights: {', '.join(STRATEGIES)}",
            choices=tuple(STRATEGIES), metavar="NAME")
 
     group.add_argument("--strategy-option", metavar="KEY=VALUE", action="append", dest="strategy_options",
                        help="an option of the strategy; may be repeated")
-    option(group, "--pin", f"where each worker stays: {', '.join(PINNINGS)} (Linux)", choices=PINNINGS,
-           metavar="HOW")
+    return group
 
-    group = parser.add_argument_group("several processes (MPI)")
-    group.add_argument("--cluster", choices=("none", *cluster.MODES), metavar="MODE",
-                       help=f"how the processes of a launcher keep their weights together: {', '.join(cluster.MODES)}; none: each trains alone "
-                            "(default: local if a launcher has started several)")
-    group.add_argument("--cluster-option", metavar="KEY=VALUE", action="append", dest="cluster_options",
-                       help="an option of the mode; may be repeated")
-    group.add_argument("--stall-timeout", type=float, default=300.0, metavar="SECONDS",
-                       help="a process that neither answers nor moves on ends the job after so long; 0: never "
-                            "(default: 300)")
-    group.add_argument("--rank-details", action="store_true", help="metrics.jsonl tells about every process")
 
+def declare_run(parser):
+    """The options about the run directory."""
     group = parser.add_argument_group("run")
     group.add_argument("--run-dir", metavar="DIR",
                        help="where the run is kept (default: runs/<model>-<time in UTC>)")
@@ -110,12 +124,16 @@ def run(arguments):
     if arguments.resume and not arguments.run_dir:
         arguments.parser.error("--resume needs --run-dir")
     mode, options = _cluster(arguments)
+    if arguments.trace and (mode is not None or arguments.resume):
+        arguments.parser.error("--trace records one process's run from its beginning; it goes with neither --cluster nor "
+                               "--resume")
     if mode is None:
-        _run(arguments, None)
+        with contextlib.ExitStack() as stack:
+            execute(arguments, None, stack.enter_context(virtual.Traced(arguments.trace)) if arguments.trace else None)
         return
     with cluster.connect(mode, options, stall_timeout=arguments.stall_timeout, rank_details=arguments.rank_details) as link:
         try:
-            _run(arguments, link)
+            execute(arguments, link)
         except ChaosError as error:
             if link and link.agreed and link.rank:  # rank 0 has said it
                 raise SystemExit(exit_code(error)) from None
@@ -140,12 +158,14 @@ def _cluster(arguments):
     return mode, options
 
 
-def _run(arguments, link):
-    """One process's part; `link` is None where there are no others."""
+def execute(arguments, link=None, runner=None, summary=None, config=None, prepared=None):
+    """One process's part: what the arguments ask for, with a summary. `link` is None where there are no other processes,
+    `runner` as in chaos.train; summary(result, train, test, seconds) instead of the usual one; `config` is kept with the
+    run; `prepared` is what `prepare` gave, if it has been called."""
     root = not link or not link.rank
     checked = link.checked if link else lambda call: call()
     # what the others are told: they need not see the run directory
-    prepared = checked(lambda: _prepare(arguments) if root else None)
+    prepared = prepared or checked(lambda: prepare(arguments) if root else None)
     if link:
         settings, model, config, name = link.gather((*prepared[:2], prepared[2].config(), prepared[3][0])
                                                     if root else None)[0]
@@ -160,7 +180,7 @@ def _run(arguments, link):
         train = train[:settings["subset"]]
 
     config = {"model": model, "data": settings.pop("data"), "subset": settings.pop("subset"),
-              "requested_workers": settings["workers"], "argv": ["chaos", *arguments.argv]}
+              "requested_workers": settings["workers"], "argv": ["chaos", *arguments.argv], **(config or {})}
     for key, ending in (("model", ".safetensors"), ("data", ".npz")):
         if config[key].lower().endswith(ending):
             config[key] = os.path.abspath(config[key])  # is found again from another directory
@@ -169,17 +189,17 @@ def _run(arguments, link):
         folder = checked(lambda: stack.enter_context(_run_dir(arguments.run_dir, model)) if root else None)
         try:
             result = cluster.train_linked(link, net, train, test, run_dir=folder, resume=arguments.resume,
-                                          progress=not arguments.quiet, config=config, **settings)
+                                          progress=not arguments.quiet, config=config, runner=runner, **settings)
         except (KeyboardInterrupt, SystemExit):
             if root and (folder / trainer.MODEL).exists():
-                again = shlex.join(["chaos", "train", model, "--resume", "--run-dir", str(folder)])
+                again = shlex.join([*arguments.parser.prog.split(), model, "--resume", "--run-dir", str(folder)])
                 print(f"continue with: {again}", file=sys.stderr)
             raise
     if root:
-        _summary(result, train, test, time.perf_counter() - start)
+        (summary or _summary)(result, train, test, time.perf_counter() - start)
 
 
-def _prepare(arguments):
+def prepare(arguments):
     """(settings, name of the model, network, (name of the data, train, test))."""
     earlier = read_config(arguments.run_dir) if arguments.resume else {}
     settings = _settings(arguments, earlier)

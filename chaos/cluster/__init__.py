@@ -133,8 +133,9 @@ def _world():
         raise ClusterError(f"training with several ranks needs mpi4py and an MPI library ({reason}); "
                            "pip install 'chaos[mpi]' brings both") from None
     if MPI.COMM_WORLD.size == 1 and launch and launch.ranks > 1:
-        raise ClusterError(f"{launch.launcher} has started {launch.ranks} processes, but MPI ("
-                           f"{MPI.Get_library_version().splitlines()[0].partition(',')[0].strip()}) sees each of them alone; {fix(launch)}")
+        library = MPI.Get_library_version().splitlines()[0].partition(",")[0].strip("\0 ")
+        raise ClusterError(f"{launch.launcher} has started {launch.ranks} processes, but MPI ({library}) sees each of them "
+                           f"alone; {fix(launch)}")
     return MPI.COMM_WORLD
 
 

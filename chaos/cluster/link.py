@@ -57,7 +57,7 @@ class Link(Alone):
         self.comm, self._control = comm.Dup(), comm.Dup()
         self.rank, self.size = comm.rank, comm.size
         self.mode, self.details, self.delay, self.stall_timeout = mode, details, delay, stall_timeout
-        self.agreed = self.halted = False
+        self.agreed = self.halted = self._noticed = False
         self._caught = self._engine = self._future = self._steps = None
         self._told, self._outbox, self._states, self._waits = set(), [], {}, 0
         self._message = np.zeros(4, np.int64)
@@ -88,7 +88,7 @@ class Link(Alone):
 
     @contextmanager
     def joined(self, job, caught):
-        self._caught, self._engine = caught, job.engine
+        self._job, self._caught, self._engine = job, caught, job.engine
         job.history, job.partial = self.gather((job.history, job.partial) if self.rank == 0 else None)[0]
         self._versions(job.engine)
         for vector in (job.net.weights, *job.moments):
@@ -120,6 +120,7 @@ class Link(Alone):
 
     def train_begins(self, epoch, images):
         self._reset_counts()
+        self._engine.rewind()
         self.largest_shard = -(-images // self.size)
         self.mode.begin(epoch)
         self._steps = self._training(epoch)
@@ -137,6 +138,9 @@ class Link(Alone):
         end = time.monotonic() + seconds
         while True:
             self._pulse()
+            if self.stopping() and not self._noticed:
+                self._noticed = True
+                return False  # at once, so that the workers are told
             done = future.done()
             if done:
                 if future.exception() is not None:
@@ -251,9 +255,8 @@ class Link(Alone):
     def sum(self, vector, feedback=None):
         """Replaces a float32 vector by its sum over the ranks, the same bits everywhere.
 
-        With `feedback` (`two_feedbacks`) the messages are half as long: the vector is rounded, every rank adds up its part of
-        it in float32, rounds the sum and sends it to all.
-        """
+        With `feedback` (`two_feedbacks`) the messages are half as long: the vector is rounded, every rank adds up its
+        part of it in float32, rounds the sum and sends it to all. """
         with self.counted((self.size - 1) / self.size * vector.nbytes * (1 if feedback else 2)):
             if feedback is None:
                 yield from self.complete(self.comm.Iallreduce(self._MPI.IN_PLACE, vector))

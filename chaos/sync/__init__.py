@@ -12,6 +12,6 @@ from .sequential import Sequential
 from .synchronous import Synchronous
 
 STRATEGIES = {strategy.name: strategy for strategy in (
-    Sequential(), Chaos(), Hogwild(), Locked(), Leashed(), Elastic(), Replicated(), Synchronous(), Averaging(), Delayed())}
+    Sequential(), Chaos(), Synchronous(), Averaging(), Delayed(), Hogwild(), Locked(), Leashed(), Elastic(), Replicated())}
 
 __all__ = ["STRATEGIES"]
