@@ -36,7 +36,7 @@ static inline void replica_state(engine *e, const shared_weights *r, int number,
 /* Steps have bounded the replicas' weights, not what was made of them. */
 static inline void bound_shared(engine *e)
 {
-    for (int i = 0; bounds_weights(e) && i < e->p->n_nodes; i++)
+    for (int i = 0; e->worker[0] && bounds_weights(e) && i < e->p->n_nodes; i++)
         bound_copy(e->worker[0], i, e->shared.w);
 }
 
