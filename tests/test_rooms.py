@@ -42,7 +42,9 @@ PY_ARROWS = {
     "report": {"report", "errors"},
     "cluster": {"cluster", "network", "trainer", "threads", "options", "errors", "sync", "updates"},
     "virtual": {"virtual", "network", "trainer", "threads", "options", "_core", *_MEANING},
-    "cli": {"cli", "bench", "virtual", "cluster", "perfmodel", "report", "info", "models", "network", "trainer", "threads", *_MEANING},
+    "reproduce": {"reproduce", "virtual", "report", "perfmodel", "bench", "models", "network", "trainer", "threads", *_MEANING},
+    "cli": {"cli", "bench", "virtual", "reproduce", "cluster", "perfmodel", "report", "info", "models", "network", "trainer",
+            "threads", *_MEANING},
     "__main__": {"cli"},
     "__init__": {"cluster", "data", "models", "_version", "errors", "info", "layers", "network", "trainer"},
 }
