@@ -197,8 +197,8 @@ class Network:
     # ---- weights ----
 
     def move_weights(self, vector):
-        """Keeps the weights in `vector` (float32, as long as `weights`, 64-byte aligned) from now on; returns the vector where
-        they were. What it held is overwritten. No engine made before sees later changes."""
+        """Keeps the weights in `vector` (float32, as long as `weights`, 64-byte aligned) from now on; returns the vector
+        where they were. What it held is overwritten. No engine made before sees later changes."""
         with self._forwarding:
             before, self.weights, self._engine = self.weights, vector, None
         if vector is not before:

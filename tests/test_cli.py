@@ -21,7 +21,7 @@ from chaos.cli.train import quantile
 from chaos.trainer import CONFIG, METRICS, MODEL
 
 COMMANDS = ["", "train", "evaluate", "predict", "bench", "bench throughput", "bench kernels",
-            "bench scaling", "info"]
+            "bench scaling", "info", "doctor", "launch"]
 TRAIN = ["train", "small", "--data", "digits", "--subset", "200", "--lr", "0.01", "--strategy", "sequential"]
 
 

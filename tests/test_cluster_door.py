@@ -17,7 +17,8 @@ def engine_of(net, **options):
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("stripe_bytes", [64, 16384])
 def test_nothing_is_lost_beside_running_workers(isa, workers, stripe_bytes):
-    """Whole-numbered gradients (loss "score", pixels of 1) and whole-numbered additions: the sum is known to the last bit."""
+    """Whole-numbered gradients (loss "score", pixels of 1) and whole-numbered additions: the sum is known to the last
+    bit."""
     net = chaos.Network((1, 8, 8), [chaos.Flatten(), chaos.Linear(10)])
     net.load_state_dict({k: np.zeros_like(v) for k, v in net.state_dict().items()})
     n = 4000
@@ -47,6 +48,9 @@ def test_nothing_is_lost_beside_running_workers(isa, workers, stripe_bytes):
     assert (weight == expected[:, None]).all()
     engine.read_weights(seen)
     assert (seen == net.weights).all()
+    assert engine.position == n
+    engine.rewind()
+    assert engine.position == 0
 
 
 def test_ranges_of_stripes():

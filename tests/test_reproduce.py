@@ -97,7 +97,8 @@ def test_report_about_the_large_experiment_names_both_machines(short, tmp_path):
     (one, kept), = reproduce.run_all(tmp_path, short[:1], lambda line: None).items()
     large = reproduce.Experiment("large", 1, False, 15, None, "mnist")
     text = to_markdown(reproduce.make_report({large: kept | {"seconds": 360.0}}, ours=False))[0]
-    assert re.search(r"Large, 15 epochs with the validation pass: 0\.10 h with 1 worker on .*, 2\.86 h \(M\+\) with 244 threads "
+    assert re.search(r"Large, 15 epochs with the validation pass: 0\.10 h with 1 worker on .*, 2\.86 h \(M\+\) with 244 "
+                      "threads "
                      r"on the Intel Xeon Phi 7120P .*: 28\.6 times as fast", text)
     assert "1,063,800 = 295.5 h (M+)" in text
 
@@ -122,7 +123,8 @@ def test_command(short, tmp_path, capsys, monkeypatch):
     for ending in ("html", "md", "json"):
         assert (tmp_path / "reproduction-quick" / f"report.{ending}").stat().st_size > 1000
     assert cli.main([*arguments, "--report-only"]) == 0
-    for bad, message in ((["--models", "tiny"], "tiny"), (["--jobs", "0"], "--jobs"), (["--seed", "1"], "another experiment")):
+    for bad, message in ((["--models", "tiny"], "tiny"), (["--jobs", "0"], "--jobs"),
+                         (["--seed", "1"], "another experiment")):
         assert cli.main([*arguments, *bad]) == 2
         assert message in capsys.readouterr().err
 

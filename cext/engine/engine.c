@@ -793,6 +793,7 @@ static void merge(tally *to, const tally *from)
     to->loss += from->loss;
     to->lock_failures += from->lock_failures;
     to->give_ways += from->give_ways;
+    to->dropped += from->dropped;
     to->passing += from->passing;
     to->waiting += from->waiting;
     to->passes += from->passes;

@@ -29,6 +29,7 @@ typedef struct {
     double loss;
     int64_t updates, lock_failures, staleness_sum, staleness_max; /* of all layers; in workers 0, but for
                                                                      locks that belong to no layer */
+    int64_t dropped;       /* steps whose update was given up */
     int64_t give_ways;     /* times a worker gave its core away while settling */
     int64_t begin, end;    /* of the worker's part in the phase */
     int64_t passing;       /* within passes through the network, waiting left out */
@@ -224,6 +225,8 @@ void publish_part(worker *w, int part);
 void bound_layer(worker *w, int node);
 /* The same in a vector that nobody else touches. */
 void bound_copy(worker *w, int node, float *weights);
+/* The same for all of engine.shared, in phase_end: for strategies that put the result together from replicas. */
+void bound_result(engine *e);
 
 /* Into how many lanes a step of `batch` images is cut where `wanted` are asked for; 0: one per LANE_IMAGES images, at most
  * MAX_LANES. */
@@ -283,7 +286,8 @@ void stripes_of(const engine *e, int node, int *from, int *to);
 void load_chunk(worker *w, int64_t at, int n);
 /* One node forward; `note_versions`: its stripes' versions become `seen`. */
 void forward_node(worker *w, int node, int n, int note_versions);
-/* Loss of the chunk, counted; writes the output's delta where the phase learns; -1 when it is not finite. */
+/* Loss of the chunk, counted; writes the output's delta, scaled by worker.scale, where the phase `learns`; -1 when the loss
+ * is not finite. */
 int lose(worker *w, int n, int learns);
 /* Whether backward passes the node. */
 int learns_node(const engine *e, int node);

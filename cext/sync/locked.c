@@ -1,5 +1,5 @@
 /* One lock for the whole weight vector: a step reads a copy made under it, and applies its whole gradient under it. */
-#include "sync.h"
+#include "stripes.h"
 
 #include <stdlib.h>
 
@@ -33,13 +33,6 @@ static void step_begin(worker *w)
     leave(w);
 }
 
-static void layer_done(worker *w, int node, int from, int to)
-{
-    (void)node;
-    for (int k = from; k < to; k++)
-        postpone_stripe(w, k);
-}
-
 static void step_done(worker *w)
 {
     hold(w);
@@ -49,8 +42,7 @@ static void step_done(worker *w)
     for (int i = 0; i < w->e->p->n_nodes; i++)
         bound_layer(w, i);
     leave(w);
-    memset(w->pending, 0, (size_t)w->to->n_stripes);
-    w->n_pending = 0;
+    forget_pending(w);
 }
 
 const strategy sync_locked = {
@@ -61,6 +53,6 @@ const strategy sync_locked = {
     .close = close,
     .room = room,
     .step_begin = step_begin,
-    .layer_done = layer_done,
+    .layer_done = gather_layer,
     .step_done = step_done,
 };

@@ -10,6 +10,7 @@ from ..errors import ClusterError
 from ..options import check_number
 from ..sync import STRATEGIES
 from ..updates import UPDATES
+from .allreduce import Allreduce
 from .asynchronous import Async
 from .easgd import EASGD
 from .gossip import Gossip
@@ -17,7 +18,7 @@ from .launcher import fix, launched
 from .local import Local
 from .shared import Shared
 
-MODES = {mode.name: mode for mode in (Local, EASGD, Gossip, Async, Shared)}
+MODES = {mode.name: mode for mode in (Local, EASGD, Gossip, Async, Shared, Allreduce)}
 
 __all__ = ["MODES", "connect", "launched", "train"]
 
@@ -79,10 +80,7 @@ def train_linked(link, net, train, test=None, *, strategy="chaos", update="sgd",
     mode = link.mode
 
     def prepare():
-        if strategy in STRATEGIES and mode.beside and not STRATEGIES[strategy].locks_stripes:
-            known = [name for name, one in STRATEGIES.items() if one.locks_stripes]
-            raise ValueError(f"cluster mode {mode.name!r} changes weights while workers run, and strategy {strategy!r} does "
-                             f"not lock them; strategies that do: {', '.join(known)}")
+        mode.check(link, strategy, options.get("batch_size", 1))
         mode.prepare(link, net, UPDATES[update].moments if update in UPDATES else 0)
 
     link.checked(prepare)
@@ -133,8 +131,9 @@ def _world():
         raise ClusterError(f"training with several ranks needs mpi4py and an MPI library ({reason}); "
                            "pip install 'chaos[mpi]' brings both") from None
     if MPI.COMM_WORLD.size == 1 and launch and launch.ranks > 1:
-        raise ClusterError(f"{launch.launcher} has started {launch.ranks} processes, but MPI ("
-                           f"{MPI.Get_library_version().splitlines()[0].partition(',')[0].strip()}) sees each of them alone; {fix(launch)}")
+        library = MPI.Get_library_version().splitlines()[0].partition(",")[0].strip("\0 ")
+        raise ClusterError(f"{launch.launcher} has started {launch.ranks} processes, but MPI ({library}) sees each of them "
+                           f"alone; {fix(launch)}")
     return MPI.COMM_WORLD
 
 

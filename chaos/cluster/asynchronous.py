@@ -11,11 +11,11 @@ from .window import Window
 class Async(Mode):
     """One weight vector in an MPI window, its stripes spread over the ranks; each rank trains on a copy.
 
-    Every `every` images a rank sends, in arbitrary order over the owners and without anybody's help, what its workers have
-    added to the copy since the last time, and takes what the others have added: one fetch-and-add per owner, atomic for every
-    weight. Its workers go on meanwhile. So updates enter in full (not averaged, as in `local`): P ranks behave as P times the
-    workers, with an update that is late by up to `every` images of each rank. With many ranks a smaller learning rate, or a
-    smaller `every`, keeps that stable.
+    Every `every` images a rank sends, in arbitrary order over the owners and without anybody's help, what its workers
+    have added to the copy since the last time, and takes what the others have added: one fetch-and-add per owner, atomic
+    for every weight. Its workers go on meanwhile. So updates enter in full (not averaged, as in `local`): P ranks behave
+    as P times the workers, with an update that is late by up to `every` images of each rank. With many ranks a smaller
+    learning rate, or a smaller `every`, keeps that stable.
 
     Promises: no update is lost or entered twice: the weights at the end are those at the beginning plus the sum of all
     updates (up to rounding); no rank waits for another inside an epoch.

@@ -8,8 +8,8 @@ from .window import Window
 
 
 class EASGD(Mode):
-    """Every `every` images of a rank, its weights x_i and the centre c are pulled together: e_i = alpha (x_i - c),
-    x_i <- x_i - e_i, c <- c + sum of the e_i. What is evaluated and kept is the centre; the ranks go on with their own weights.
+    """Every `every` images of a rank, its weights x_i and the centre c are pulled together: e_i = alpha (x_i - c), x_i <-
+    x_i - e_i, c <- c + sum of the e_i. What is evaluated and kept is the centre; the ranks go on with their own weights.
 
     timing=sync: all ranks pull at once (one sum over the ranks; the centre is everywhere the same). timing=async: each rank
     by itself, against a centre spread over the ranks' memories.

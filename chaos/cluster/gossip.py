@@ -9,16 +9,15 @@ from .mode import Mode
 class Gossip(Mode):
     """Every `every` images of a rank it averages with neighbours; no step involves all ranks.
 
-    graph=ring: x_i <- (x_{i-1} + x_i + x_{i+1}) / 3; exponential: in round t x_i <- (x_i + x_{i - 2^(t mod log2 ranks)}) / 2;
-    pairs: ranks are paired at random anew in each round, and each pair averages. What is evaluated and kept at the end of an
-    epoch is the mean of all ranks, which go on with their own weights.
+    graph=ring: x_i <- (x_{i-1} + x_i + x_{i+1}) / 3; exponential: in round t x_i <- (x_i + x_{i - 2^(t mod log2 ranks)})
+    / 2; pairs: ranks are paired at random anew in each round, and each pair averages. What is evaluated and kept at the
+    end of an epoch is the mean of all ranks, which go on with their own weights.
 
     Promises: the mean of the weights is unchanged by a round (up to rounding); the workers are never stopped. A rank waits,
     with its exchange, for its neighbours only. A resumed run starts all ranks at the mean.
 
-    Sources: randomised gossip: Boyd et al. 2006; decentralised SGD: Lian et al. 2017 (arXiv:1705.09056); one-peer exponential
-    graph: Assran et al. 2019 (arXiv:1811.10792), Ying et al. 2021 (arXiv:2110.13363).
-    """
+    Sources: randomised gossip: Boyd et al. 2006; decentralised SGD: Lian et al. 2017 (arXiv:1705.09056); one-peer
+    exponential graph: Assran et al. 2019 (arXiv:1811.10792), Ying et al. 2021 (arXiv:2110.13363). """
 
     name = "gossip"
     options = {

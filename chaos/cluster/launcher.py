@@ -1,4 +1,5 @@
-"""What the environment says about the launcher that started this process; initialises no MPI. For chaos.cluster and the CLI."""
+"""What the environment says about the launcher that started this process; initialises no MPI. For chaos.cluster and the
+CLI."""
 
 import os
 from dataclasses import dataclass
@@ -33,8 +34,8 @@ class Launch:
 
 
 def launched(environ=os.environ):
-    """The launcher's word, None where there is none: `Launch` or None. srun sets PMI variables too; Slurm is then named last,
-    because the variables of the MPI's own start-up say more."""
+    """The launcher's word, None where there is none: `Launch` or None. srun sets PMI variables too; Slurm is then named
+    last, because the variables of the MPI's own start-up say more."""
     for launcher, (size, rank, local) in _VARIABLES.items():
         found = [environ.get(name or "", "") for name in (size, rank, local)]
         if found[0].isdigit() and found[1].isdigit():

@@ -16,15 +16,13 @@ class Local(Mode):
 
     Promises: every image's update enters with weight 1/ranks; nothing is lost but rounding; same result on all ranks.
 
-    Sources: local SGD (Stich 2019, arXiv:1805.09767); post-local warm-up (Lin et al. 2020, arXiv:1808.07217); outer momentum:
-    DiLoCo (Douillard et al. 2023, arXiv:2311.08105), whose values are outer_lr 0.7, outer_momentum 0.9.
-    """
+    Sources: local SGD (Stich 2019, arXiv:1805.09767); post-local warm-up (Lin et al. 2020, arXiv:1808.07217); outer
+    momentum: DiLoCo (Douillard et al. 2023, arXiv:2311.08105), whose values are outer_lr 0.7, outer_momentum 0.9. """
 
     name = "local"
     options = {
-        "every": Option(1000, "images of a rank between two averages; none: only at the end of epochs", 1, 1 << 40,
-                        whole=True),
-        "epochs": Option(1, "with every=none: average after this many epochs", 1, 1 << 31, whole=True),
+        "every": Option(1000, "images of a rank between two averages", 1, 1 << 40, whole=True),
+        "epochs": Option(None, "instead of `every`: average only at the end of each so many epochs", 1, 1 << 31, whole=True),
         "warmup": Option(0, "epochs at the beginning in which averaging never pauses (post-local SGD)", 0, 1 << 31,
                          whole=True),
         "outer_lr": Option(1.0, "step of the outer optimizer", 0, above=True),
@@ -33,12 +31,10 @@ class Local(Mode):
     }
 
     def __init__(self, options):
-        if "every" not in options and options.get("epochs", 1) > 1:
-            options = {**options, "every": None}
         super().__init__(options)
-        if self.option["every"] is not None and self.option["epochs"] > 1:
-            raise ValueError("cluster mode 'local': option epochs needs every=none")
-        self.beside = self.option["every"] is not None or self.option["warmup"] > 0
+        if "every" in options and self.option["epochs"]:
+            raise ValueError("cluster mode 'local': either option every or option epochs, not both")
+        self.beside = self.option["epochs"] is None or self.option["warmup"] > 0
 
     def open(self, link, net, engine):
         super().open(link, net, engine)
@@ -54,10 +50,10 @@ class Local(Mode):
             self._own = None
 
     def exchange(self, epoch):
-        every = 1 if epoch <= self.option["warmup"] else self.option["every"]
-        if every is None:
+        if self._rests(epoch):
             yield from self.link.until_over()
             return
+        every = 1 if epoch <= self.option["warmup"] else self.option["every"]
         next_at = every
         while True:
             yield from self.link.until_images(next_at)
@@ -89,8 +85,12 @@ class Local(Mode):
         self.engine.add_weights(self._delta)
         return False
 
+    def _rests(self, epoch):
+        """Whether nothing is exchanged before the end of an epoch."""
+        return self.option["epochs"] is not None and epoch > self.option["warmup"]
+
     def finish(self, epoch):
-        if self.option["every"] is not None or epoch <= self.option["warmup"]:
+        if not self._rests(epoch):
             return
         self.now(self._x)
         if epoch % self.option["epochs"] == 0:

