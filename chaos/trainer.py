@@ -148,6 +148,8 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     with Progress(bool(progress) and link.rank == 0, epochs) as display, threadpool_limits(1, user_api="blas"), \
             _signals() as caught, link.joined(job, caught):
         job.run(store, display, caught)
+    if caught.signal:  # it came after the last look
+        caught.leave()
     return Run(net, job.history, job.plan, store.folder if store else None, link.rank == 0)
 
 

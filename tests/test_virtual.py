@@ -336,6 +336,16 @@ def test_comparison_with_real_workers(digits):
     assert two["workers"] == 2 and 0 <= two["staleness_distance"] <= 1 and two["simulated"]["speedup"] > 0
 
 
+def test_what_workers_cost_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["simulate", "small", "--data", "digits", "--epochs", "2", "--lr", "0.01", "--quiet", "--beside-sequential"]
+    assert cli.main([*arguments, "--workers", "1"]) == 0
+    assert "1 workers cost +0.00 points" in capsys.readouterr().out
+    assert cli.main([*arguments, "--workers", "244", "--subset", "500"]) == 0
+    out = capsys.readouterr().out
+    assert out.count(" with --") == 4 and "staleness_step=tail" in out and "--lr 0.005" in out
+
+
 def test_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["simulate", "small", "--data", "digits", "--subset", "300", "--workers", "50", "--epochs", "2", "--lr",
