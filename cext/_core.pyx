@@ -181,6 +181,7 @@ cdef extern from "engine/exchange.h" nogil:
     void *exchange_move_states(engine_t *e, void *place)
     size_t exchange_state_bytes(const engine_t *e)
     void exchange_rewind(engine_t *e)
+    void exchange_add_rows(const float *row, int n_rows, size_t n, float *out)
 
 cdef extern from *:
     """
@@ -284,6 +285,15 @@ def fma_gflops(isa=None, double seconds=0.05):
             rounds *= 2
             t = s.fma_seconds(rounds)
     return rounds * <double>s.fma_flops / t * 1e-9
+
+
+def add_rows(const float[:, ::1] rows not None, float[::1] out not None):
+    """out = rows[0] + rows[1] + ..., in this order, with denormals flushed to zero, as the workers add."""
+    if not rows.shape[0] or rows.shape[1] != out.shape[0]:
+        raise ValueError(f"rows of {rows.shape[1]} floats do not add up to {out.shape[0]}")
+    if out.shape[0]:
+        with nogil:
+            exchange_add_rows(&rows[0, 0], <int>rows.shape[0], out.shape[0], &out[0])
 
 
 # ---- plan ----
@@ -697,7 +707,7 @@ cdef class Engine:
 
     def apply(self, const float[::1] gradient not None, float lr):
         """Updates the weights, and the moments, by the engine's rule with a gradient laid out as the weights (0 in the
-        padding), stripe by stripe on all workers; counts as one update of every stripe."""
+        padding), stripe by stripe on all workers; counts as one update of every stripe. Returns the same dict as `run`."""
         cdef int status
         if gradient.shape[0] != self.weights.shape[0]:
             raise ValueError(f"the gradient has {gradient.shape[0]} floats, the weight vector {self.weights.shape[0]}")
@@ -709,7 +719,7 @@ cdef class Engine:
             self.has_gradient = False
         finally:
             self.lock.release()
-        self._result(status)
+        return self._result(status)
 
     cdef _layers(self):
         """What the last phase counted about every layer with weights: {node: dict}."""

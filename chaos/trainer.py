@@ -243,6 +243,14 @@ class Alone:
     def train_begins(self, epoch, images):
         """The workers are about to start on so many images, and `watch` is about to exchange weights beside them."""
 
+    def trains(self, engine):
+        """What runs a training phase: the engine, or something with the same `run`, `stop`, `clear` and `position`."""
+        return engine
+
+    def position(self, runner):
+        """Images that are done in the phase under way, for the progress bar."""
+        return runner.position
+
     def watch(self, future, seconds):
         """Whether the workers, and what goes on beside them, are through; waits up to `seconds`."""
         return bool(wait([future], seconds).done)
@@ -272,7 +280,7 @@ class Threads:
 
     def train(self, job, epoch, pool, caught, display, ahead, **arguments):
         """A training phase: (result, seconds)."""
-        return _phase(pool, job.engine, caught, display, "train", job.link, ahead, **arguments)
+        return _phase(pool, job.link.trains(job.engine), caught, display, "train", job.link, ahead, **arguments)
 
     def report(self):
         """What the epoch's record tells beside what all records have."""
@@ -307,10 +315,11 @@ class Job:
         self.how, self.how_options = how, strategy_options
         self.rate_scale = how.rate_scale(strategy_options, self.plan.workers)
         schedule_options = schedule.settle(schedule_options, int(epochs))
-        largest = schedule.largest(float(lr) * self.rate_scale, float(lr_decay), max(int(epochs), 1), **schedule_options)
+        largest, when = schedule.largest(float(lr) * self.rate_scale, float(lr_decay), max(int(epochs), 1),
+                                         **schedule_options)
         if not largest <= float(np.finfo(np.float32).max):
-            raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} within {epochs} "
-                             "epochs")
+            raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} "
+                             f"in epoch {when}")
         self.net, self.seed, self.shuffle, self.validate, self.link = net, int(seed), bool(shuffle), bool(validate), link
         self.strategy, self.epochs, self.lr, self.lr_decay = strategy, int(epochs), float(lr), float(lr_decay)
         self.rule, self.schedule, self.schedule_options = rule, schedule, schedule_options
@@ -499,7 +508,7 @@ def _across(key, a, b):
         return b if a is None else a
     if key == "worker_images":  # every rank has workers of its own
         return a + b
-    return max(a, b) if key == "seconds" else _together(key, a, b)
+    return max(a, b) if key == "seconds" else together(key, a, b)
 
 
 def _pack(flags):
@@ -517,17 +526,17 @@ def _counts(before=None, result=None, seconds=0.0):
         return {"position": 0, "images": 0, "errors": 0, "loss": 0.0, "seconds": 0.0, "updates": 0, "lock_failures": 0,
                 "dropped": 0,
                 "staleness_sum": 0, "staleness_max": 0, "staleness": [], "layers": {}, "worker_images": [], "time": {}}
-    counted = {key: _together(key, before[key], result[key]) for key in before
+    counted = {key: together(key, before[key], result[key]) for key in before
                if key not in ("position", "seconds", "visited")}
     return counted | {"position": result["position"], "seconds": before["seconds"] + seconds}
 
 
-def _together(key, a, b):
+def together(key, a, b):
     """Two pieces' counts of one thing: added, element by element in lists and dicts; of a maximum the larger."""
     if isinstance(a, list):
         return [x + y for x, y in zip_longest(a, b, fillvalue=0)]
     if isinstance(a, dict):
-        return {k: _together(k, a[k], b[k]) if k in a and k in b else a.get(k, b.get(k)) for k in a | b}
+        return {k: together(k, a[k], b[k]) if k in a and k in b else a.get(k, b.get(k)) for k in a | b}
     return max(a, b) if key == "staleness_max" else a + b
 
 
@@ -571,7 +580,7 @@ def _phase(pool, engine, caught, display, what, link, ahead=0, **arguments):
             if caught.signal or link.halted:
                 engine.stop()
             if display:
-                display.at(ahead + link.size * engine.position)
+                display.at(ahead + link.position(engine))
         result = future.result()
     except BaseException:  # an exception from a signal handler that is not ours: the workers must not outlive it
         engine.stop()

@@ -32,10 +32,11 @@ def go():
     if what == "raise":
         raise RuntimeError("planted")
     os.kill(os.getpid(), getattr(signal, what))
-when(at, go, position=100, epoch=2)
+when(at, go, position=100 if mode != "allreduce" else 0, epoch=2)
+how = dict(strategy="synchronous", batch_size=32) if mode == "allreduce" else {}
 chaos.train(chaos.models.small(seed=0), train, test, cluster=mode,
-            cluster_options={"every": 50} if mode != "shared" else None, epochs=epochs, lr=0.01, workers=1,
-            progress=False, stall_timeout=timeout, run_dir=folder / "run")
+            cluster_options={"every": 50} if mode not in ("shared", "allreduce") else None, epochs=epochs, lr=0.01,
+            workers=1, progress=False, stall_timeout=timeout, run_dir=folder / "run", **how)
 """
 
 
@@ -62,7 +63,7 @@ def valid(folder):
     return state
 
 
-@pytest.mark.parametrize("mode", ["local", "async"])
+@pytest.mark.parametrize("mode", ["local", "async", "allreduce"])
 @pytest.mark.parametrize("at", [0, 1])
 def test_an_exception_ends_the_job_with_its_traceback(library, mode, at, tmp_path):
     done, seconds = failed(library, 3, tmp_path, at, "raise", mode)
@@ -71,14 +72,14 @@ def test_an_exception_ends_the_job_with_its_traceback(library, mode, at, tmp_pat
     assert len(valid(tmp_path)["history"]) == 1
 
 
-@pytest.mark.parametrize("mode", ["local", "gossip", "shared"])
+@pytest.mark.parametrize("mode", ["local", "gossip", "shared", "allreduce"])
 def test_a_killed_rank_ends_the_job(library, mode, tmp_path):
     done, seconds = failed(library, 2, tmp_path, 1, "SIGKILL", mode)
     assert done.code != 0 and seconds < SOON
     assert len(valid(tmp_path)["history"]) == 1
 
 
-@pytest.mark.parametrize("mode", ["gossip", "easgd"])
+@pytest.mark.parametrize("mode", ["gossip", "easgd", "allreduce"])
 def test_a_signal_on_one_rank_stops_all_and_keeps_the_state(library, mode, tmp_path):
     done, seconds = failed(library, 2, tmp_path, 1, "SIGINT", mode)
     assert done.code != 0 and seconds < SOON and "KeyboardInterrupt" in done.err and "ends the job" not in done.err
@@ -132,13 +133,14 @@ train, test = chaos.data.load("digits", size=29)
 net = chaos.models.small(seed=0)
 before = net.weights.copy()
 try:
-    chaos.train(net, train, test, cluster=sys.argv[2], epochs=2, lr=1e38, workers=1, progress=False, stall_timeout=20)
+    how = dict(strategy="synchronous", batch_size=32) if sys.argv[2] == "allreduce" else {}
+    chaos.train(net, train, test, cluster=sys.argv[2], epochs=2, lr=1e38, workers=1, progress=False, stall_timeout=20, **how)
 except chaos.DivergedError as error:
     tell([str(error), bool((net.weights == before).all())])
 """
 
 
-@pytest.mark.parametrize("mode", ["local", "gossip", "async", "shared"])
+@pytest.mark.parametrize("mode", ["local", "gossip", "async", "shared", "allreduce"])
 def test_divergence_is_seen_by_all(library, mode, tmp_path):
     path = tmp_path / "job.py"
     path.write_text(DIVERGED)

@@ -40,9 +40,11 @@ PY_ARROWS = {
     "bench": {"bench", "network", "models", "trainer", "threads", "reference", "info", "_core", *_MEANING},
     "perfmodel": {"perfmodel", "bench", "network", "models", "threads", "_core", *_MEANING},
     "report": {"report", "errors"},
-    "cluster": {"cluster", "network", "trainer", "threads", "options", "errors", "sync", "updates"},
+    "cluster": {"cluster", "_core", "network", "trainer", "threads", "options", "errors", "sync", "updates"},
     "virtual": {"virtual", "network", "trainer", "threads", "options", "_core", *_MEANING},
-    "cli": {"cli", "bench", "virtual", "cluster", "perfmodel", "report", "info", "models", "network", "trainer", "threads", *_MEANING},
+    "reproduce": {"reproduce", "virtual", "report", "perfmodel", "bench", "models", "network", "trainer", "threads", *_MEANING},
+    "cli": {"cli", "bench", "virtual", "reproduce", "cluster", "perfmodel", "report", "info", "models", "network", "trainer",
+            "threads", *_MEANING},
     "__main__": {"cli"},
     "__init__": {"cluster", "data", "models", "_version", "errors", "info", "layers", "network", "trainer"},
 }

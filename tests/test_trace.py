@@ -64,7 +64,8 @@ def test_graphs_batches_and_single_workers(isa, tmp_path, strategy, workers, bat
 def test_update_rules_with_state(digits, tmp_path, update):
     net = chaos.models.small()
     with virtual.Traced(tmp_path / "t") as runner:
-        chaos.train(net, digits, workers=3, epochs=2, lr=0.001, update=update, progress=False, runner=runner)
+        chaos.train(net, digits, workers=3, epochs=2, lr=0.001, update=update, progress=False, runner=runner,
+                    update_options={"clip_norm": 1.0}, strategy_options={"staleness_step": "fleet"})
     assert (virtual.replay(tmp_path / "t", digits).weights == net.weights).all()
 
 
@@ -147,6 +148,8 @@ def test_what_cannot_be_traced_is_refused(digits, tmp_path):
     for strategy in STRATEGIES.keys() - set(virtual.TRACEABLE):
         with pytest.raises(ValueError, match=f"{strategy!r} cannot be traced; these can: sequential, chaos"):
             traced(tmp_path / "t", digits, chaos.models.small(), strategy=strategy)
+    with pytest.raises(ValueError, match="max_norm=1 cannot be traced"):
+        traced(tmp_path / "t", digits, chaos.models.small(), update_options={"max_norm": 1.0})
     run = tmp_path / "run"
     chaos.train(chaos.models.small(), digits, workers=2, epochs=1, lr=0.01, progress=False, run_dir=run)
     with pytest.raises(ValueError, match="continued"):
@@ -211,7 +214,8 @@ def test_lies_with_right_checksums_are_found(digits, tmp_path):
     refused(swap, "not possible|not those of the traced run")
     refused(lambda found: found.__delitem__(events), "damaged")
     refused(lambda found: found[0].__setitem__(1, b"{}"), "lacks")
-    refused(lambda found: found[0].__setitem__(1, found[0][1].replace(b'"lr": 0.01', b'"lr": 0.02')), "not those of the traced run")
+    refused(lambda found: found[0].__setitem__(1, found[0][1].replace(b'"lr": 0.01', b'"lr": 0.02')),
+            "not those of the traced run")
     refused(lambda found: found[0].__setitem__(1, found[0][1].replace(b'"conv2d"', b'"conv9d"')), "unknown layer kind")
     refused(lambda found: found[1].__setitem__(1, zlib.compress(bytes(16))), "4 initial weights")
     refused(lambda found: found[tags.index(b"PHAS")].__setitem__(1, b'{"events": 5}'), "damaged")

@@ -51,9 +51,9 @@ times = st.floats(1e-7, 1e-4)
 
 
 @settings(max_examples=60, deadline=None)
-@given(strategy=st.sampled_from(sorted(virtual.ORDERS)), workers=st.integers(1, 9), n=st.integers(0, 60), batch=st.sampled_from([1, 3, 20]),
-       stripe=st.sampled_from([64, 512, 16384]), seed=st.integers(0, 99), jitter=st.sampled_from([0.0, 0.3, 2.0]),
-       cores=st.integers(1, 5), pending=st.sampled_from([None, 1, 3]), stragglers=st.integers(0, 1),
+@given(strategy=st.sampled_from(sorted(virtual.ORDERS)), workers=st.integers(1, 9), n=st.integers(0, 60),
+       batch=st.sampled_from([1, 3, 20]), stripe=st.sampled_from([64, 512, 16384]), seed=st.integers(0, 99),
+       jitter=st.sampled_from([0.0, 0.3, 2.0]), cores=st.integers(1, 5), pending=st.sampled_from([None, 1, 3]), stragglers=st.integers(0, 1),
        scale=st.tuples(times, times, times, times))
 def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, cores, pending, stragglers, scale):
     """Every image begins and ends once, each worker's events are in its own order, and where locks are promised no two
@@ -64,7 +64,8 @@ def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, 
     known = strategy if strategy in STRATEGIES else "chaos"
     options = options_of(known, **({"max_pending": pending} if strategy == "chaos" else {}))
     engine = engine_of(net, workers, known, batch_size=batch, stripe_bytes=stripe)
-    machine = Machine(cores=cores, threads_per_core=2, slowdown=(1.0, 1.5), jitter=jitter, stragglers=stragglers, straggling=5.0)
+    machine = Machine(cores=cores, threads_per_core=2, slowdown=(1.0, 1.5), jitter=jitter, stragglers=stragglers,
+                      straggling=5.0)
     order = Order(net, engine, clock_times, machine, strategy, options, [seed])
     found = events_of(order, n, times=True)
     assert [e[4] for e in found] == sorted(e[4] for e in found) and all(e[3] <= e[4] for e in found)
@@ -84,7 +85,8 @@ def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, 
             assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
     x, y = images(max(n, 1), net.input_shape, classes=5)
     codes = np.array([_core.event(*event[:3]) for event in found], np.uint64)
-    result = engine.run("train", values=net.take_images(x)["values"], labels=y, end=n, lr=0.01, events=[codes], lanes=order.lanes)
+    result = engine.run("train", values=net.take_images(x)["values"], labels=y, end=n, lr=0.01, events=[codes],
+                        lanes=order.lanes)
     assert result["status"] == "done" and result["images"] == n == result["position"]
     assert result["updates"] == engine.stripes * -(-n // batch)
     if strategy == "synchronous":
@@ -121,7 +123,7 @@ def test_executor_is_sequential_for_one_worker(isa, make):
     assert all(found[key] == wanted[key] for key in ("loss", "errors", "updates", "staleness", "images", "status"))
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 20])
+@pytest.mark.parametrize("batch_size", [1, 20])
 @pytest.mark.parametrize("strategy, workers", [("sequential", 1), *((s, 1) for s in SEVERAL), ("synchronous", 3),
                                                ("synchronous", 8), ("delayed", 2), ("delayed", 5)])
 def test_executor_is_the_engine_where_the_engine_is_deterministic(digits, strategy, workers, batch_size):
@@ -281,8 +283,8 @@ def test_stragglers_do_not_hold_up_chaos_but_a_strict_turn():
     seconds = {}
     for strategy in ("chaos", "delayed"):
         for stragglers in (0, 1):
-            order = Order(net, engine_of(net, 8, strategy), flat_times(net), Machine(stragglers=stragglers, straggling=10, jitter=0),
-                          strategy, options_of(strategy), [0])
+            machine = Machine(stragglers=stragglers, straggling=10, jitter=0)
+            order = Order(net, engine_of(net, 8, strategy), flat_times(net), machine, strategy, options_of(strategy), [0])
             seconds[strategy, stragglers] = order.seconds(4000)
     assert seconds["chaos", 1] < 1.3 * seconds["chaos", 0]
     assert seconds["delayed", 1] > 5 * seconds["delayed", 0]
@@ -316,6 +318,11 @@ def test_what_cannot_be_simulated_is_refused(digits):
     for strategy in STRATEGIES.keys() - virtual.ORDERS.keys():
         with pytest.raises(ValueError, match=f"{strategy!r} cannot be simulated; these can: sequential, chaos"):
             chaos.train(net, *digits, strategy=strategy, workers=2, epochs=1, progress=False, runner=Virtual())
+    for options in (dict(strategy_options={"max_staleness": 3}), dict(update_options={"max_norm": 1.0}),
+                    dict(strategy="hogwild", strategy_options={"grain": "instant"}),
+                    dict(strategy="synchronous", update_options={"clip_norm": 1.0})):
+        with pytest.raises(ValueError, match="cannot be simulated"):
+            chaos.train(net, *digits, workers=2, epochs=1, progress=False, runner=Virtual(), **options)
     with pytest.raises(ValueError, match="workers"):
         chaos.train(net, *digits, workers=5000, epochs=1, progress=False, runner=Virtual())
     with pytest.raises(ValueError, match="pin"):
@@ -331,8 +338,8 @@ def test_comparison_with_real_workers(digits):
 
 def test_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    arguments = ["simulate", "small", "--data", "digits", "--subset", "300", "--workers", "50", "--epochs", "2", "--lr", "0.01",
-                 "--cores", "10", "--threads-per-core", "4", "--slowdown", "1,1,1.5,2", "--quiet"]
+    arguments = ["simulate", "small", "--data", "digits", "--subset", "300", "--workers", "50", "--epochs", "2", "--lr",
+                 "0.01", "--cores", "10", "--threads-per-core", "4", "--slowdown", "1,1,1.5,2", "--quiet"]
     for folder in ("a", "b"):
         assert cli.main([*arguments, "--run-dir", folder]) == 0
     out = capsys.readouterr().out
@@ -346,8 +353,8 @@ def test_command(tmp_path, capsys, monkeypatch):
     assert cli.main([*arguments, "--epochs", "3", "--run-dir", "c", "--times", "a/times.json"]) == 0
     assert (tmp_path / "a/metrics.jsonl").read_bytes() == (tmp_path / "c/metrics.jsonl").read_bytes()
     capsys.readouterr()
-    assert cli.main(["simulate", "small", "--machine", "xeon-phi-7120p", "--data", "digits", "--subset", "50", "--epochs", "1",
-                     "--quiet", "--run-dir", "d"]) == 0
+    assert cli.main(["simulate", "small", "--machine", "xeon-phi-7120p", "--data", "digits", "--subset", "50", "--epochs",
+                     "1", "--quiet", "--run-dir", "d"]) == 0
     assert "244 virtual workers on 61 cores of 4 hardware threads" in capsys.readouterr().out
     for bad, message in ((["--strategy", "averaging"], "cannot be simulated"), (["--slowdown", "1,2"], "slowdown"),
                          (["--times", "nothing.json"], "nothing.json"), (["--cores", "0"], "cores")):

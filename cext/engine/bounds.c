@@ -73,3 +73,9 @@ void publish_part(worker *w, int part)
     if (by_layers(w->e))
         bound_layer(w, part);
 }
+
+void bound_result(engine *e)
+{
+    for (int i = 0; e->worker[0] && i < e->p->n_nodes; i++)
+        bound_copy(e->worker[0], i, e->shared.w);
+}

@@ -225,6 +225,8 @@ void publish_part(worker *w, int part);
 void bound_layer(worker *w, int node);
 /* The same in a vector that nobody else touches. */
 void bound_copy(worker *w, int node, float *weights);
+/* The same for all of engine.shared, in phase_end: for strategies that put the result together from replicas. */
+void bound_result(engine *e);
 
 /* Into how many lanes a step of `batch` images is cut where `wanted` are asked for; 0: one per LANE_IMAGES images, at most
  * MAX_LANES. */

@@ -19,6 +19,9 @@ void exchange_add(engine *e, int from, int to, const float *delta, float scale, 
 void *exchange_move_states(engine *e, void *place);
 size_t exchange_state_bytes(const engine *e);
 
+/* out = row 0 + row 1 + ... of n floats each, in this order, as the workers add: denormals become 0. */
+void exchange_add_rows(const float *row, int n_rows, size_t n, float *out);
+
 /* Between phases: engine_position is 0 until the next one begins, not where the last one has ended. */
 void exchange_rewind(engine *e);
 

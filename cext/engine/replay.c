@@ -323,6 +323,7 @@ static void go_back(replay *r, worker *w, const walk *v)
     w->dw = own;
     if (last && w->hooks) {
         int from, to;
+        condition_gradient(e, node, w->dw);
         stripes_of(e, node, &from, &to);
         memcpy(w->version + from, w->seen + from, (size_t)(to - from) * sizeof *w->version);
     }

@@ -98,6 +98,8 @@ static void phase_end(engine *e)
             replica_state(e, s[i].replica, ++number, live);
         s[i].live = 0;
     }
+    if (live)
+        bound_result(e);
 }
 
 const strategy sync_elastic = {

@@ -7,7 +7,10 @@
 
 static int open(engine *e)
 {
-    e->instant = e->option[0] == 1 && e->rule->plain;
+    int plain = e->rule->plain;
+    for (int i = 0; i < MAX_RULE_OPTIONS; i++)
+        plain &= e->step.option[i] == 0;
+    e->instant = e->option[0] == 1 && plain;
     return 0;
 }
 

@@ -80,10 +80,13 @@ static vector *claim(worker *w, pool *l)
             int32_t nobody = 0;
             if (v == current(l) || !__atomic_compare_exchange_n(&v->users, &nobody, CLAIM, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
                 continue;
-            if (v != current(l) && __atomic_load_n(&v->users, __ATOMIC_SEQ_CST) == CLAIM)
+            if (v != current(l) && __atomic_load_n(&v->users, __ATOMIC_SEQ_CST) == CLAIM) {
+                wait_ends(w);
                 return v;
+            }
             count(v, -CLAIM);
         }
+        wait_begins(w);
         wait_round(round); /* the only cause: counts of readers who came too late and are about to leave */
     }
 }
@@ -112,6 +115,8 @@ static void update(worker *w, const vector *from, vector *to, uint32_t stale)
         step.t = stripe_version(&e->shared.state[k]) + from->number + 1;
         e->rule->apply(n, to->v->w + at, w->dw + at, moment, &step);
     }
+    for (int i = 0; i < e->p->n_nodes; i++)
+        bound_copy(w, i, to->v->w);
     to->number = from->number + 1;
 }
 
@@ -192,6 +197,7 @@ static void phase_end(engine *e)
 const strategy sync_leashed = {
     .name = "leashed",
     .late = 1,
+    .bounds = 1,
     .open = open,
     .close = close,
     .phase_begin = phase_begin,

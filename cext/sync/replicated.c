@@ -168,6 +168,8 @@ static void phase_end(engine *e)
                 e->shared.w[j] += g->replica->w[j] - g->base[j];
         replica_state(e, g->replica, number, live);
     }
+    if (live)
+        bound_result(e);
 }
 
 const strategy sync_replicated = {

@@ -98,8 +98,10 @@ static inline void hold_stripe(worker *w, stripe_state *t)
 {
     for (int round = 0; !stripe_try_lock(t); round++) {
         w->count.lock_failures += round == 0;
+        wait_begins(w);
         wait_round(round);
     }
+    wait_ends(w);
 }
 
 #endif

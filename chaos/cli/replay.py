@@ -43,7 +43,8 @@ def run(arguments):
         phases.append(found)
         if not arguments.quiet and found["weights"]:
             print(f"epoch {found['epoch']}  {found['images']:,} images, {found['events']:,} events, train loss "
-                  f"{found['train_loss']:.4f} error {found['train_error']:.2%}, weights {found['weights'][:16]}: as recorded")
+                  f"{found['train_loss']:.4f} error {found['train_error']:.2%}, weights {found['weights'][:16]}: as "
+                  "recorded")
 
     net = virtual.replay(arguments.file, train, progress=progress)
     if kept is not None and kept.config() != net.config():

@@ -20,9 +20,9 @@ def add(commands):
     parser = add_command(
         commands, "simulate", run, help="train with many virtual workers on few cores",
         usage="MODEL [options]",
-        description="Shows what asynchrony does to a training before the machine is there. A clock invents when each of many "
-                    "workers reads and updates which weights; the arithmetic is real and runs in that order, in one thread. "
-                    "Same settings and seed: the same bits, except with --times measured, whose times are kept in the run "
+        description="Shows what asynchrony does to a training before the machine is there. A clock invents when each of "
+                    "many workers reads and updates which weights; the arithmetic is real and runs in that order, in one "
+                    "thread. Same settings and seed: the same bits, except with --times measured, whose times are kept in the run "
                     "directory. Seconds and speed in metrics.jsonl are those of the virtual machine.",
         examples=["chaos simulate small --workers 244 --epochs 4",
                   "chaos simulate large --workers 244 --machine xeon-phi-7120p --subset 6000",
@@ -31,15 +31,16 @@ def add(commands):
     declare(parser, "virtual workers", virtual.DEFAULT_WORKERS)
     group = parser.add_argument_group("virtual machine")
     group.add_argument("--machine", metavar="NAME|FILE.toml",
-                       help="cores, hardware threads, speed and transfer of a machine that 'chaos estimate' knows; the options "
-                            "below come before it")
+                       help="cores, hardware threads, speed and transfer of a machine that 'chaos estimate' knows; the "
+                            "options below come before it")
     defaults = virtual.Machine()
     group.add_argument("--cores", type=int, metavar="N", help="cores; workers go round them (default: one per worker)")
     group.add_argument("--threads-per-core", type=int, metavar="N", help="hardware threads of a core (default: 1)")
     group.add_argument("--slowdown", type=_factors, metavar="F,F,...",
-                       help="how many times as long a worker takes when 1, 2, ... share its core (default: 1 for all hardware "
-                            "threads)")
-    group.add_argument("--speed", type=float, metavar="F", help="of a core, relative to the one the times are of (default: 1)")
+                       help="how many times as long a worker takes when 1, 2, ... share its core (default: 1 for all "
+                            "hardware threads)")
+    group.add_argument("--speed", type=float, metavar="F",
+                       help="of a core, relative to the one the times are of (default: 1)")
     group.add_argument("--line-ns", type=float, metavar="NS",
                        help=f"until a core has a cache line that another has written (default: {defaults.line_ns:g})")
     group.add_argument("--jitter", type=float, metavar="SIGMA",
@@ -47,8 +48,8 @@ def add(commands):
     group.add_argument("--stragglers", type=int, metavar="N", help="so many workers are slower (default: 0)")
     group.add_argument("--straggling", type=float, metavar="F", help="by this factor (default: 1)")
     group.add_argument("--times", metavar="nominal|measured|FILE.json",
-                       help="time of each layer's passes: of a core of round numbers, of this host, or as kept by an earlier "
-                            f"run in {TIMES} (default: nominal)")
+                       help="time of each layer's passes: of a core of round numbers, of this host, or as kept by an "
+                            f"earlier run in {TIMES} (default: nominal)")
     group.add_argument("--against-real", action="store_true",
                        help="instead: one epoch on 1 and on 2 real workers beside their simulation with measured times")
     declare_run(parser)
@@ -78,8 +79,8 @@ def run(arguments):
             times.write(Path(result.run_dir) / TIMES)
         _summary(result, train, test, seconds, net, settings, machine, times)
 
-    execute(arguments, None, runner, summary, {"virtual": {**dataclasses.asdict(machine), "times": dataclasses.asdict(times)}},
-            prepared)
+    kept = {**dataclasses.asdict(machine), "times": dataclasses.asdict(times)}
+    execute(arguments, None, runner, summary, {"virtual": kept}, prepared)
 
 
 def _factors(text):
@@ -129,9 +130,9 @@ def _summary(result, train, test, elapsed, net, settings, machine, times):
         print(f"clock       {seconds:.4g} s for {epochs} epoch{'s' if epochs != 1 else ''}, "
               f"{epochs * len(train) / seconds:,.0f} images/s, speed-up {told['speedup']:.1f} over one worker")
         split = last["time_split"]
-        print(f"workers     computing {percent(split['forward'] + split['backward'])}, publishing {percent(split['publish'])}, "
-              f"waiting {percent(split['wait'])} of their time ({told['waiting_us_per_image']:.2f} us per image, "
-              f"{last['lock_failures']:,} busy stripes in the last epoch)")
+        print(f"workers     computing {percent(split['forward'] + split['backward'])}, publishing "
+              f"{percent(split['publish'])}, waiting {percent(split['wait'])} of their time "
+              f"({told['waiting_us_per_image']:.2f} us per image, {last['lock_failures']:,} busy stripes in the last epoch)")
         stale = last["staleness"]
         print(f"staleness   mean {stale['mean']:.2f}, p50 {quantile(stale, 0.5)}, "
               f"p99 {quantile(stale, 0.99)}, max {stale['max']}")
@@ -139,8 +140,8 @@ def _summary(result, train, test, elapsed, net, settings, machine, times):
             host = virtual.predict(net, last["workers"], images=len(train), strategy=settings["strategy"],
                                    strategy_options=settings["strategy_options"], batch_size=settings["batch_size"],
                                    machine=machine, seed=settings["seed"])
-            print(f"this host   cores like these would take {host['seconds']:.4g} s per epoch, speed-up {host['speedup']:.1f} "
-                  "(times measured now)")
+            print(f"this host   cores like these would take {host['seconds']:.4g} s per epoch, speed-up "
+                  f"{host['speedup']:.1f} (times measured now)")
     else:
         print("no epoch was trained")
     print(f"elapsed     {elapsed:.1f} s")
@@ -152,13 +153,14 @@ def _against_real(arguments):
     settings, _, net, (name, train, _) = prepare(arguments)
     if settings["subset"] is not None:
         train = train[:settings["subset"]]
-    asked = {key: settings[key] for key in ("strategy", "strategy_options", "update", "update_options", "lr", "batch_size", "loss",
-                                            "shuffle", "seed")}
+    asked = {key: settings[key] for key in ("strategy", "strategy_options", "update", "update_options", "lr", "batch_size",
+                                            "loss", "shuffle", "seed")}
     workers = (1,) if STRATEGIES[settings["strategy"]].single else (1, 2)
     machine = _machine(arguments, None, virtual.nominal(net), workers[-1])
     rows = virtual.compare(net, train, workers, machine=machine, **asked)
     for row in rows:
-        print(f"{row['workers']} worker{'s' if row['workers'] != 1 else ''}, {settings['strategy']}, {len(train):,} images of {name}")
+        print(f"{row['workers']} worker{'s' if row['workers'] != 1 else ''}, {settings['strategy']}, {len(train):,} images "
+              f"of {name}")
         print(f"  {'':14}{'real':>12}{'simulated':>12}{'difference':>12}")
         real, simulated = row["real"], row["simulated"]
         _row("us per image", real["seconds"] / len(train) * 1e6, simulated["seconds"] / len(train) * 1e6)
@@ -166,7 +168,8 @@ def _against_real(arguments):
         for key in ("mean", "p50", "p99", "max"):
             _row(f"staleness {key}", real["staleness"][key], simulated["staleness"][key], relative=False)
         for bin in range(4):
-            _row(f"  share of {bin}", *(_share(side["staleness"]["histogram"], bin) for side in (real, simulated)), relative=False)
+            shares = (_share(side["staleness"]["histogram"], bin) for side in (real, simulated))
+            _row(f"  share of {bin}", *shares, relative=False)
         print(f"  staleness histograms differ by {percent(row['staleness_distance'])} of the updates")
     if arguments.run_dir:
         Path(arguments.run_dir).mkdir(parents=True, exist_ok=True)

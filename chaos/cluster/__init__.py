@@ -10,6 +10,7 @@ from ..errors import ClusterError
 from ..options import check_number
 from ..sync import STRATEGIES
 from ..updates import UPDATES
+from .allreduce import Allreduce
 from .asynchronous import Async
 from .easgd import EASGD
 from .gossip import Gossip
@@ -17,7 +18,7 @@ from .launcher import fix, launched
 from .local import Local
 from .shared import Shared
 
-MODES = {mode.name: mode for mode in (Local, EASGD, Gossip, Async, Shared)}
+MODES = {mode.name: mode for mode in (Local, EASGD, Gossip, Async, Shared, Allreduce)}
 
 __all__ = ["MODES", "connect", "launched", "train"]
 
@@ -79,10 +80,7 @@ def train_linked(link, net, train, test=None, *, strategy="chaos", update="sgd",
     mode = link.mode
 
     def prepare():
-        if strategy in STRATEGIES and mode.beside and not STRATEGIES[strategy].locks_stripes:
-            known = [name for name, one in STRATEGIES.items() if one.locks_stripes]
-            raise ValueError(f"cluster mode {mode.name!r} changes weights while workers run, and strategy {strategy!r} does "
-                             f"not lock them; strategies that do: {', '.join(known)}")
+        mode.check(link, strategy, options.get("batch_size", 1))
         mode.prepare(link, net, UPDATES[update].moments if update in UPDATES else 0)
 
     link.checked(prepare)

@@ -89,6 +89,7 @@ class Link(Alone):
     @contextmanager
     def joined(self, job, caught):
         self._job, self._caught, self._engine = job, caught, job.engine
+        self.strategy_options = job.identity["strategy_options"]
         job.history, job.partial = self.gather((job.history, job.partial) if self.rank == 0 else None)[0]
         self._versions(job.engine)
         for vector in (job.net.weights, *job.moments):
@@ -113,7 +114,14 @@ class Link(Alone):
             engine.versions(counts)
 
     def shard(self, images, rank):
-        return np.ascontiguousarray(images[rank::self.size])
+        return images if self.mode.in_step else np.ascontiguousarray(images[rank::self.size])
+
+    def trains(self, engine):
+        return self.mode.trains(engine)
+
+    def position(self, runner):
+        """An estimate: as if all were as far as this rank."""
+        return runner.position * (1 if self.mode.in_step else self.size)
 
     def part(self, n):
         return self.rank * n // self.size, (self.rank + 1) * n // self.size
@@ -244,7 +252,7 @@ class Link(Alone):
         self.counts["exchanges"] += 1
         self.counts["bytes"] += int(bytes)
         self.counts["exchange_seconds"] += end - start
-        self.counts["hidden_seconds"] += max(0.0, min(end, self._over_at or end) - start)
+        self.counts["hidden_seconds"] += max(0.0, min(end, self.mode.idle_since() or self._over_at or end) - start)
 
     def slow_down(self):
         """The delay that was asked for."""
@@ -271,6 +279,21 @@ class Link(Alone):
                 yield from self.complete(self.comm.Iallgather(parts.encode(rows.sum(0)), total))
                 vector[:] = decode(total, mine.kind, padded)[:len(vector)]
             yield from self.slow_down()
+
+    def sums(self, vectors):
+        """`sum` of several, all under way at once, in their order."""
+        with self.counted(2 * (self.size - 1) / self.size * sum(vector.nbytes for vector in vectors)):
+            yield from self.complete(*(self.comm.Iallreduce(self._MPI.IN_PLACE, vector) for vector in vectors),
+                                     longest=1e-4)
+            yield from self.slow_down()
+
+    def broadcasts(self, vectors):
+        """Every (vector, rank): from that rank to all others, all at once."""
+        yield from self.complete(*(self.comm.Ibcast(vector, rank) for vector, rank in vectors), longest=1e-4)
+
+    def maximum(self, numbers):
+        """Replaces int64 numbers by the largest of all ranks."""
+        yield from self.complete(self.comm.Iallreduce(self._MPI.IN_PLACE, numbers, self._MPI.MAX), longest=1e-4)
 
     def two_feedbacks(self, n, kind):
         """What `sum` needs to round vectors of n numbers; None where `kind` is None."""

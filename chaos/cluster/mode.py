@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..options import Option, WithOptions
+from ..sync import STRATEGIES
 
 COMPRESS = Option(None, "exchange in fp16 or bf16, what is rounded away goes along next time; none: float32",
                   choices=("fp16", "bf16"))
@@ -22,6 +23,8 @@ class Mode(WithOptions):
         It changes the weights while workers run, so the strategy must lock stripes.
     one_vector : bool
         The ranks have one weight vector in common.
+    in_step : bool
+        All ranks take every step together: none has a shard of its own.
     link : Link
     engine : _core.Engine
     weights : ndarray
@@ -31,12 +34,20 @@ class Mode(WithOptions):
     name = None
     beside = True
     one_vector = False
+    in_step = False
 
     def __init__(self, options):
         self.option = self.resolve(options)
 
     def _called(self):
         return f"cluster mode {self.name!r}"
+
+    def check(self, link, strategy, batch_size):
+        """ValueError where the mode cannot work with the strategy (a name), or with so many images per step."""
+        if self.beside and strategy in STRATEGIES and not STRATEGIES[strategy].locks_stripes:
+            known = [name for name, one in STRATEGIES.items() if one.locks_stripes]
+            raise ValueError(f"{self._called()} changes weights while workers run, and strategy {strategy!r} does not lock "
+                             f"them; strategies that do: {', '.join(known)}")
 
     def prepare(self, link, net, moments):
         """Before the engine exists: may give the network other memory for its weights. `moments`: vectors of state that the
@@ -45,6 +56,13 @@ class Mode(WithOptions):
     def open(self, link, net, engine):
         """All ranks have the same weights and have come here."""
         self.link, self.engine, self.weights = link, engine, net.weights
+
+    def trains(self, engine):
+        """What runs the training phases, see `Alone.trains`."""
+        return engine
+
+    def idle_since(self):
+        """When the workers have begun to wait for an exchange, if they do."""
 
     def begin(self, epoch):
         """The workers are about to start."""

@@ -15,7 +15,7 @@ def write_tensors(path, tensors, metadata):
     from safetensors.numpy import save
 
     data = save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata)
-    # the library writes the metadata in an order that changes from process to process; the same content is to be the same file
+    # the library's order of the metadata changes from process to process; the same content is to be the same file
     (size,) = struct.unpack_from("<Q", data)
     head = json.loads(data[8:8 + size])
     head["__metadata__"] = dict(sorted(head.get("__metadata__", {}).items()))

@@ -1,12 +1,13 @@
 """Trace files: the order of events of a training run. Knows arrays and dicts, no network. For chaos.virtual.
 
-A file is the magic, then records: tag (4 bytes), length of the payload (8 bytes) and its CRC-32 (4 bytes), all little-endian,
-then the payload. "HEAD": JSON, about the run. "WGHT": the initial weights. Per training phase "PHAS": JSON, then any number
-of "EVNT": events in their order. "DONE": JSON, with the SHA-256 of the weights behind the phase. "LAST": the end; a file
-without it is cut short.
+A file is the magic, then records: tag (4 bytes), length of the payload (8 bytes) and its CRC-32 (4 bytes), all
+little-endian, then the payload. "HEAD": JSON, about the run. "WGHT": the initial weights. Per training phase "PHAS": JSON,
+then any number of "EVNT": events in their order. "DONE": JSON, with the SHA-256 of the weights behind the phase. "LAST": the
+end; a file without it is cut short.
 
 An event takes at most 7 bytes before compression (worker 2, kind 1, what 4), and compressed a fraction of it: the order in
-which workers come is stored as it is, each worker's own events by themselves, where they hardly ever differ from step to step.
+which workers come is stored as it is, each worker's own events by themselves, where they hardly ever differ from step to
+step.
 """
 
 import hashlib

@@ -32,6 +32,8 @@ class Strategy(WithOptions):
     divides : bool
         Updates are averaged over workers instead of added up, so progress per image is slower, up to as many times as there
         are workers.
+    inferior : bool
+        It is known to end up worse than `sequential`; the docstring says when and why.
     variants : tuple of (dict, dict)
         For the tests over the list: options that change what happens, and the attributes above that are different with them.
     """
@@ -45,6 +47,7 @@ class Strategy(WithOptions):
     any_workers = False
     racing = False
     divides = False
+    inferior = False
     variants = (({}, {}),)
     common = {"stripe_bytes": Option(16384, "bytes of weights that are locked and published together", 64, 1 << 30,
                                      whole=True)}

@@ -19,6 +19,7 @@ class Leashed(Asynchronous):
     """
 
     name = "leashed"
+    variants = (({}, {}), ({"persistence": 1}, {"exact": False}))
     options = {"persistence": Option(None, "failed tries that are allowed before an update is given up; none: any number", 0,
                                      1 << 30, whole=True)}
 

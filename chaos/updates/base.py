@@ -34,7 +34,7 @@ class Update(WithOptions):
     the order of updates that came about; where writers race, single elements of a moment may miss an update, as weights
     may. The update number t counts the updates of the same stretch of weights by anybody. Max-norm is exact with one worker;
     with several, an update that comes between measuring and scaling is scaled along, and a weight may be past the bound
-    until the next step.
+    until the next step. A result that is put together from replicas is bounded once more at the end of the phase.
 
     Attributes
     ----------

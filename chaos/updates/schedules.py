@@ -43,12 +43,12 @@ class Schedule(WithOptions):
         return self._own(lr, decay, epoch - warmup, **options)
 
     def largest(self, lr, decay, epochs, **options):
-        """The largest learning rate of epochs 1..epochs; infinity where it is too large for a float."""
+        """The largest learning rate of epochs 1..epochs, infinity where it is too large for a float, and its epoch."""
         first = min(options["warmup"] + 1, epochs)
         try:  # after the warm-up every schedule goes one way only
-            return max(self.rate(lr, decay, epoch, **options) for epoch in (first, epochs))
+            return max((self.rate(lr, decay, epoch, **options), epoch) for epoch in (first, epochs))
         except OverflowError:
-            return math.inf
+            return math.inf, epochs
 
     def _own(self, lr, decay, epoch):
         raise NotImplementedError

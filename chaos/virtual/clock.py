@@ -55,7 +55,8 @@ class Machine:
             check_number("cores", self.cores, 1, 1 << 20, whole=True)
         check_number("threads_per_core", self.threads_per_core, 1, 1 << 10, whole=True)
         if self.slowdown and len(self.slowdown) != self.threads_per_core:
-            raise ValueError(f"slowdown must have threads_per_core = {self.threads_per_core} factors, not {len(self.slowdown)}")
+            raise ValueError(f"slowdown must have threads_per_core = {self.threads_per_core} factors, not "
+                             f"{len(self.slowdown)}")
         for i, factor in enumerate(self.slowdown):
             check_number(f"slowdown[{i}]", factor, 1 if not i else self.slowdown[i - 1])
         check_number("speed", self.speed, 0, above=True)
@@ -71,7 +72,8 @@ class Machine:
         cores = self.cores or workers
         slowdown = self.slowdown or (1.0,) * self.threads_per_core
         sharing = np.bincount(np.arange(workers) % cores, minlength=cores)[np.arange(workers) % cores]
-        factors = np.array([slowdown[min(n, self.threads_per_core) - 1] * max(n / self.threads_per_core, 1) for n in sharing])
+        most = self.threads_per_core
+        factors = np.array([slowdown[min(n, most) - 1] * max(n / most, 1) for n in sharing])
         factors /= self.speed
         if self.stragglers:
             factors[-self.stragglers:] *= self.straggling
@@ -157,10 +159,24 @@ class Order:
         return self.clock.now - start
 
 
-def check_strategy(strategy, options):
-    """ValueError unless the strategy can be simulated with these options."""
+def check_strategy(strategy, options, update_options=()):
+    """ValueError unless the strategy can be simulated with these options, its own and the update rule's."""
     if strategy not in ORDERS:
         raise ValueError(f"strategy {strategy!r} cannot be simulated; these can: {', '.join(ORDERS)}")
     if options.get("grain", "layer") != "layer":
-        raise ValueError(f"option grain={options['grain']} of {strategy} cannot be simulated: updates inside a layer's loops "
-                         "are no events; grain=layer can")
+        raise ValueError(f"grain={options['grain']} of {strategy} cannot be simulated: updates inside a layer's loops are "
+                         "no events; grain=layer can")
+    if options.get("max_staleness") is not None:
+        raise ValueError(f"max_staleness={options['max_staleness']} cannot be simulated: workers that wait for a bound on "
+                         "staleness are not in the clock's model; none can")
+    check_rule(strategy, update_options, "simulated")
+
+
+def check_rule(strategy, update_options, what):
+    """ValueError if the update rule changes weights in ways that no event describes."""
+    given = {name: value for name, value in dict(update_options).items() if value}
+    if "max_norm" in given:
+        raise ValueError(f"max_norm={given['max_norm']:g} cannot be {what}: it changes weights between updates")
+    if strategy == "synchronous" and {"clip_value", "clip_norm"} & given.keys():
+        raise ValueError(f"clipping with strategy {strategy!r} cannot be {what}: it needs the sum of a whole layer's "
+                         "gradient")

@@ -14,7 +14,7 @@ from ..errors import TraceError
 from ..formats.trace import TraceReader, TraceWriter, digest
 from ..network import Network
 from ..options import check_number
-from .clock import BLOCK
+from .clock import BLOCK, check_rule
 
 TRACEABLE = ("sequential", "chaos")  # they update a stripe only while they hold it, or alone
 _SETTINGS = ("strategy", "strategy_options", "update", "update_options", "lr", "lr_decay", "lr_schedule", "schedule_options",
@@ -25,9 +25,9 @@ class Traced(trainer.Threads):
     """Runs a job on real threads and records the order in which they met the weights, as a context manager; for the argument
     `runner` of chaos.train.
 
-    A traced worker copies a layer's weights while it holds all their stripes, so that every read is of one moment; this costs
-    time (a copy of the weights twice per image, and waiting) and makes try-locks fail more often. Memory: the weights per
-    worker, and 24 bytes per event of an epoch. An image has 1 event for each step, 2 for each layer with weights and at
+    A traced worker copies a layer's weights while it holds all their stripes, so that every read is of one moment; this
+    costs time (a copy of the weights twice per image, and waiting) and makes try-locks fail more often. Memory: the weights
+    per worker, and 24 bytes per event of an epoch. An image has 1 event for each step, 2 for each layer with weights and at
     most 2 for each stripe (16 KiB of weights): small 14 to 19, medium 31 to 52, large 104 to 198; in the file an event takes
     at most 7 bytes, and with two workers usually less than one.
 
@@ -57,6 +57,7 @@ class Traced(trainer.Threads):
             raise ValueError(f"strategy {job.strategy!r} cannot be traced; these can: {', '.join(TRACEABLE)}")
         if job.link.size > 1:
             raise ValueError(f"a job of {job.link.size} processes cannot be traced; only one process can")
+        check_rule(job.strategy, job.identity["update_options"], "traced")
         job.engine.trace()
         return job.engine
 
@@ -66,7 +67,8 @@ class Traced(trainer.Threads):
                 raise ValueError("a run that is continued cannot be traced: its beginning is not in the trace")
             self.writer = TraceWriter(self.path).__enter__()
             self.writer.head({**{name: job.identity[name] for name in _SETTINGS}, "network": job.identity["network"],
-                              "train": job.identity["train"], "images": len(job.train_labels), "workers": job.plan.workers, "epochs": job.epochs,
+                              "train": job.identity["train"], "images": len(job.train_labels), "workers": job.plan.workers,
+                              "epochs": job.epochs,
                               "isa": job.net.plan.isa, "chaos": __version__, "build": _core.BUILD_INFO}, job.net.weights)
         result, seconds = super().train(job, epoch, pool, caught, display, ahead, **arguments)
         events = np.empty(job.engine.traced(), np.uint64)
@@ -121,21 +123,22 @@ def replay(path, data, *, progress=None):
         if len(data) > about["images"]:
             data = data[:about["images"]]
         if data.fingerprint() != about["train"]:
-            raise TraceError(f"{path}: recorded on other data: {about['images']} images with fingerprint {about['train']}, these "
-                             f"{len(data)} have {data.fingerprint()}")
+            raise TraceError(f"{path}: recorded on other data: {about['images']} images with fingerprint {about['train']}, "
+                             f"these {len(data)} have {data.fingerprint()}")
         try:
             job = trainer.Job(net, data, None, workers=about["workers"], epochs=about["epochs"], validate=False, pin="none",
                               link=trainer.Alone(), runner=_Replayed(), **{name: about[name] for name in _SETTINGS})
         except (ValueError, TypeError) as error:
-            raise TraceError(f"{path}: damaged, or written by another version of chaos ({about['chaos']}): {error}") from None
+            raise TraceError(f"{path}: damaged, or written by another version of chaos ({about['chaos']}): "
+                             f"{error}") from None
         for phase, events, end in trace.phases():
             found = _run(path, job, phase, events)
             wanted = end()
             if phase["status"] != "diverged":
                 found["weights"] = wanted
                 if wanted != digest(net.weights):
-                    raise TraceError(f"{path}: the weights after epoch {phase['epoch']} are not those of the traced run; it was "
-                                     f"built by {about['build']!r}, this chaos by {_core.BUILD_INFO!r}")
+                    raise TraceError(f"{path}: the weights after epoch {phase['epoch']} are not those of the traced run; it "
+                                     f"was built by {about['build']!r}, this chaos by {_core.BUILD_INFO!r}")
             if progress:
                 progress(found)
     return net
@@ -144,8 +147,8 @@ def replay(path, data, *, progress=None):
 def _network(trace, data):
     """The network with its initial weights; TraceError where it cannot be replayed here."""
     about, path = trace.about, trace.path
-    wanted = {**dict.fromkeys(_SETTINGS, object), "network": dict, "train": str, "images": int, "workers": int, "epochs": int,
-              "isa": str, "build": str, "chaos": str}
+    wanted = {**dict.fromkeys(_SETTINGS, object), "network": dict, "train": str, "images": int, "workers": int,
+              "epochs": int, "isa": str, "build": str, "chaos": str}
     wrong = [name for name, kind in wanted.items() if name not in about or not isinstance(about[name], kind)]
     if wrong:
         raise TraceError(f"{path}: damaged: its head lacks {', '.join(wrong)}")
@@ -171,9 +174,9 @@ def _run(path, job, phase, events):
         epoch, begin, images = (check_number(name, phase[name], 0, whole=True) or phase[name]
                                 for name in ("epoch", "begin", "images"))
         end = None if phase["status"] == "diverged" else begin + images
-        result = job.engine.run("train", **job.train_images, labels=job.train_labels, order=job.order(epoch), begin=begin, end=end,
-                                lr=job.rate(epoch), events=(block[at:at + BLOCK] for block in events
-                                                            for at in range(0, len(block), BLOCK)))
+        blocks = (block[at:at + BLOCK] for block in events for at in range(0, len(block), BLOCK))
+        result = job.engine.run("train", **job.train_images, labels=job.train_labels, order=job.order(epoch), begin=begin,
+                                end=end, lr=job.rate(epoch), step_scale=job.step_scale(), events=blocks)
     except TraceError:
         raise
     except (ValueError, KeyError) as error:
@@ -181,6 +184,7 @@ def _run(path, job, phase, events):
             raise TraceError(f"{path}: damaged: {error}") from None
         return {"epoch": phase["epoch"], "images": 0, "train_loss": None, "train_error": None, "events": phase["events"],
                 "status": "diverged", "weights": None}
+    job.history.append({"staleness": {"histogram": result["staleness"]}})
     n = max(result["images"], 1)
-    return {"epoch": epoch, "images": result["images"], "train_loss": result["loss"] / n, "train_error": result["errors"] / n,
-            "events": phase["events"], "status": phase["status"], "weights": None}
+    return {"epoch": epoch, "images": result["images"], "train_loss": result["loss"] / n,
+            "train_error": result["errors"] / n, "events": phase["events"], "status": phase["status"], "weights": None}

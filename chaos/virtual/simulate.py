@@ -25,8 +25,9 @@ class Virtual(trainer.Threads):
     The clock (cext/virtual/clock.h says what it models) invents when which worker reads and updates what; the executor runs
     these events on the real kernels with each worker's own state. Same settings, same seed and same times: the same bits.
     In the records `seconds` and what follows from it are those of the virtual machine, and "virtual" tells about it:
-    cores, threads_per_core, speedup (over one worker of the same machine), waiting_us_per_image and times. Memory: a worker's (`chaos info`) times their number, and with
-    `locked` and `delayed` the weights once more each. A run that was stopped goes on at the beginning of its epoch.
+    cores, threads_per_core, speedup (over one worker of the same machine), waiting_us_per_image and times. Memory: a
+    worker's times their number, and with `locked` and `delayed` the weights once more each. A run that was stopped goes on
+    at the beginning of its epoch.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ class Virtual(trainer.Threads):
     def start(self, job):
         if job.link.size > 1:
             raise ValueError(f"a job of {job.link.size} processes cannot be simulated; only one process can")
-        check_strategy(job.strategy, job.identity["strategy_options"])
+        check_strategy(job.strategy, job.identity["strategy_options"], job.identity["update_options"])
         self.times = self.times or nominal(job.net)
         self._order(job, 0)  # which checks everything
         # one thread: whatever is added up over images is added up in the same order every time
@@ -100,7 +101,8 @@ class Virtual(trainer.Threads):
         return {"virtual": self.record, "time_split": self.split}
 
 
-def predict(net, workers, *, images, strategy="chaos", strategy_options=None, batch_size=1, machine=None, times=None, seed=0):
+def predict(net, workers, *, images, strategy="chaos", strategy_options=None, batch_size=1, machine=None, times=None,
+            seed=0):
     """Runs only the clock: how long a training phase would take.
 
     Parameters

@@ -305,6 +305,9 @@ static const variant variants[] = {
     {"replicated", 0, 1, 0, 0, {2, 1}},
     {"replicated", 1, 1, 1, 1, {1, 1, 1}},
     {"replicated", 1, 1, 0, 0, {2, 3, 1}},
+    {"synchronous", 1, 0, 0, 0, {0}},
+    {"averaging", 0, 1, 0, 0, {0}},
+    {"delayed", 1, 1, 0, 0, {0}},
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
 enum { CROSS_ENTROPY, MSE, SCORE };
@@ -335,11 +338,11 @@ static int64_t live_stripes(const engine *e)
     return n;
 }
 
-static int strategy_named(const char *name)
+static int variant_named(const char *name)
 {
-    for (int i = 0; strategy_at(i); i++)
-        if (!strcmp(strategy_at(i)->name, name))
-            return i;
+    for (int v = 0; v < VARIANTS; v++)
+        if (!strcmp(variants[v].name, name))
+            return v;
     abort();
 }
 
@@ -802,7 +805,7 @@ static void check_meetings(plan *p, const char *net, const char *name, int n, in
     for (int workers = 1; workers <= 5; workers += 2) {
         for (int twice = 0; twice < 2; twice++) {
             float *w = copy(w0, p->weight_size);
-            engine *e = engine_for(p, w, workers, batch, 256, strategy_named(name), CROSS_ENTROPY);
+            engine *e = engine_for(p, w, workers, batch, 256, variant_named(name), CROSS_ENTROPY);
             run(e, TRAIN, &d.view, n, 0.01f, NULL);
             run(e, TRAIN, &d.view, n, 0.01f, NULL);
             engine_stop(e);
@@ -842,10 +845,10 @@ static void check_lanes(const instruction_set *isa)
     float *rows = aligned_alloc(64, LANES_HERE * p->weight_size * sizeof *rows);
     memset(rows, 0, LANES_HERE * p->weight_size * sizeof *rows);
     data d = data_for(p, N, 0);
-    engine *e = engine_for(p, want, 2, N, 256, strategy_named("synchronous"), CROSS_ENTROPY);
+    engine *e = engine_for(p, want, 2, N, 256, variant_named("synchronous"), CROSS_ENTROPY);
     run(e, TRAIN, &d.view, N, 0.01f, NULL);
     engine_free(e);
-    e = engine_for(p, w, 3, N, 256, strategy_named("synchronous"), CROSS_ENTROPY);
+    e = engine_for(p, w, 3, N, 256, variant_named("synchronous"), CROSS_ENTROPY);
     for (int first = 0; first < LANES_HERE; first += 2)
         expect(engine_lanes(e, &d.view, 0, N, LANES_HERE, first, 2, rows + (size_t)first * p->weight_size) == DONE, "lane %d", first);
     for (int j = 1; j < LANES_HERE; j++)
