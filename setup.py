@@ -49,7 +49,7 @@ int main(void) {
 
 def sources():
     """The files that are compiled; the bodies in simd, layers, losses, updates are #included by cext/isa."""
-    return ["cext/_core.pyx"] + [f for room in (".", "isa", "engine", "sync")
+    return ["cext/_core.pyx"] + [f for room in (".", "isa", "engine", "sync", "virtual")
                                  for f in sorted(glob(os.path.normpath(f"cext/{room}/*.c")))]
 
 

@@ -8,7 +8,7 @@ import threading
 from array import array
 from itertools import zip_longest
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 
 cdef extern from "registry.h" nogil:
     enum: MAX_INPUTS
@@ -41,7 +41,7 @@ cdef extern from "registry.h" nogil:
         long fma_flops
     ctypedef struct strategy:
         const char *name
-        int single
+        int single, late
     ctypedef struct plan_node:
         const layer_kind *kind
         int needs_gradient, n_deltas, skipped
@@ -58,7 +58,7 @@ cdef extern from "registry.h" nogil:
     ctypedef struct tally:
         int64_t images, errors
         double loss
-        int64_t staleness_sum, staleness_max, updates, lock_failures, give_ways
+        int64_t staleness_sum, staleness_max, updates, lock_failures, give_ways, dropped
     ctypedef struct time_split:
         double total, forward, backward, publish, wait
     ctypedef struct images_t "images":
@@ -95,6 +95,7 @@ cdef extern from "registry.h" nogil:
         const loss_kind *loss
     ctypedef struct engine_t "engine":
         shared_weights shared
+        const strategy *how
         worker_t **worker
         int chunk
         const float *step_scale
@@ -131,6 +132,47 @@ cdef extern from "registry.h" nogil:
     double engine_time(engine_t *e, int node, pass_t p, long rounds)
     const char *engine_loop(const engine_t *e, int node, pass_t p)
     size_t engine_worker_bytes(const engine_t *e)
+    enum: EVENT_KINDS
+    ctypedef struct replay_t "replay":
+        pass
+    replay_t *replay_new(engine_t *e, int lanes)
+    void replay_free(replay_t *r)
+    int replay_begin(replay_t *r, const images_t *data, int64_t begin, int64_t end, float lr)
+    int replay_run(replay_t *r, const uint64_t *events, int64_t n, int64_t *at, const char **reason)
+    const char *replay_end(replay_t *r)
+    int trace_start(engine_t *e)
+    int64_t trace_count(const engine_t *e)
+    void trace_take(engine_t *e, uint64_t *out)
+    enum clock_order:
+        pass
+    ctypedef struct clock_parts:
+        clock_order order
+        int n_workers, n_layers, n_stripes
+        const int32_t *node
+        const int32_t *first "from"
+        const int32_t *to
+        const double *forward
+        const double *backward
+        const uint8_t *learns
+        const double *publish
+        const int32_t *lines
+        double begin, line
+        const double *factor
+        double jitter
+        uint64_t seed
+        int batch, chunk, lanes, max_pending, late
+    ctypedef struct clock_counts:
+        double forward, backward, publishing, waiting
+        int64_t published, failures
+    ctypedef struct vclock:
+        pass
+    vclock *vclock_new(const clock_parts *parts)
+    void vclock_free(vclock *c)
+    void vclock_begin(vclock *c, int64_t n_images)
+    int64_t vclock_next(vclock *c, int64_t room, uint64_t *events, double *since, double *when)
+    int64_t vclock_room(const vclock *c)
+    double vclock_now(const vclock *c)
+    const clock_counts *vclock_counted(const vclock *c)
 
 cdef extern from "engine/exchange.h" nogil:
     enum: CHAOS_CAREFUL
@@ -344,6 +386,22 @@ cdef class Plan:
         return self.p.isa.name.decode()
 
 
+# ---- events ----
+
+EVENTS = ("", "step", "copy", "forward", "backward", "publish", "postpone", "lane", "reduce")
+
+
+def event(kind, worker, what):
+    """An event's code: worker | kind << 16 | what << 32."""
+    return worker | EVENTS.index(kind) << 16 | what << 32
+
+
+def event_text(uint64_t code):
+    """An event in words."""
+    kind = code >> 16 & 0xffff
+    return f"worker {code & 0xffff}: {EVENTS[kind] if 0 < kind < EVENT_KINDS else f'kind {kind}'} {code >> 32}"
+
+
 # ---- engine ----
 
 cdef class Engine:
@@ -458,13 +516,16 @@ cdef class Engine:
 
     def run(self, str what, const uint8_t[::1] pixels=None, const float[::1] values=None, const int64_t[::1] labels=None,
             const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, float lr=0.0, float[:, ::1] out=None,
-            const float[::1] step_scale=None):
+            const float[::1] step_scale=None, events=None, int lanes=0):
         """Runs one phase over images `order[begin:end]` and returns its counts as a dict: whole ones, except
         layers {node: {..., pending_seconds}} and time, in seconds summed over workers (its parts are 0 outside training).
 
         what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
         `gradient`). Exactly one of pixels (uint8) and values (float32) holds the images, flat, each (c, h, w). step_scale:
         512 factors of the learning rate, by the staleness of an update.
+
+        events: for "train", an iterable of uint64 arrays: the phase runs in the caller's thread, in this order (see
+        cext/engine/replay.h and `event`); `lanes` is how many lanes its steps have, 0 for none.
         """
         cdef images_t data
         cdef phase ph
@@ -481,13 +542,20 @@ cdef class Engine:
             if out is None or out.shape[0] < last or out.shape[1] != classes:
                 raise ValueError(f"out must be a ({last}, {classes}) float32 array")
             to = &out[0, 0] if last else NULL
+        if step_scale is not None and step_scale.shape[0] != STALENESS_BINS:
+            raise ValueError(f"step_scale must have {STALENESS_BINS} factors, not {step_scale.shape[0]}")
         if not self.lock.acquire(False):
             raise RuntimeError("this engine is already running a phase")
         try:
-            with nogil:
-                status = engine_run(self.e, ph, &data, begin, last, lr, to)
+            self.e.step_scale = &step_scale[0] if step_scale is not None else NULL
+            if events is not None and ph == TRAIN:
+                status = self._replay(&data, begin, last, lr, events, lanes)
+            else:
+                with nogil:
+                    status = engine_run(self.e, ph, &data, begin, last, lr, to)
             self.has_gradient = ph == GRADIENTS and status == DONE
         finally:
+            self.e.step_scale = NULL
             self.lock.release()
         return self._result(status)
 
@@ -547,6 +615,7 @@ cdef class Engine:
             "position": engine_position(self.e),
             "images": t.images, "errors": t.errors, "loss": t.loss,
             "updates": t.updates, "lock_failures": t.lock_failures, "give_ways": t.give_ways,
+            "dropped": t.dropped,
             "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
             "staleness": [sum(same) for same in zip_longest(*(l["staleness"] for l in layers.values()), fillvalue=0)],
             "layers": layers,
@@ -555,6 +624,53 @@ cdef class Engine:
                      "publish": self.e.time.publish, "wait": self.e.time.wait},
         }
 
+    cdef int _replay(self, const images_t *data, int64_t begin, int64_t end, float lr, events, int lanes) except -2:
+        cdef const uint64_t[::1] block
+        cdef int64_t at = 0, count
+        cdef const char *reason = NULL
+        cdef int status = DONE
+        cdef replay_t *r = replay_new(self.e, lanes)
+        try:
+            if r == NULL or replay_begin(r, data, begin, end, lr):
+                raise MemoryError(f"out of memory for {self.workers} workers of {self.worker_bytes} bytes each")
+            for block in events:
+                count = block.shape[0]
+                if not count:
+                    continue
+                with nogil:
+                    status = replay_run(r, &block[0], count, &at, &reason)
+                if status == -1:
+                    raise ValueError(f"{event_text(block[at])}, event {at} of its block, is not possible: {reason.decode()}")
+                if status != DONE:
+                    break
+            reason = replay_end(r)
+        finally:
+            replay_free(r)
+        if status == DONE and reason != NULL:
+            raise ValueError(f"the events are over, but {reason.decode()}")
+        return status
+
+    def trace(self):
+        """From now on training phases are recorded, see `events`. For strategies that update a stripe only while they hold
+        it, and do not set what workers read."""
+        if trace_start(self.e):
+            raise MemoryError(f"out of memory for the trace of {self.workers} workers")
+
+    def traced(self):
+        """How many events have been recorded since the last `events`."""
+        return trace_count(self.e)
+
+    def events(self, uint64_t[::1] out not None):
+        """Moves what has been recorded into `out`, in the order in which it happened, and forgets it."""
+        if out.shape[0] != trace_count(self.e):
+            raise ValueError(f"{out.shape[0]} places for {trace_count(self.e)} events")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is running a phase")
+        try:
+            if out.shape[0]:
+                trace_take(self.e, &out[0])
+        finally:
+            self.lock.release()
     def lane_gradients(self, int lanes, int first, float[:, ::1] out not None, const uint8_t[::1] pixels=None,
                        const float[::1] values=None, const int64_t[::1] labels=None, const int64_t[::1] order=None,
                        Py_ssize_t begin=0, end=None):
@@ -774,3 +890,107 @@ cdef class Engine:
     def worker_bytes(self):
         """Memory of one worker in bytes."""
         return engine_worker_bytes(self.e)
+
+    @property
+    def chunk(self):
+        """Images that pass through the layers together."""
+        return self.e.chunk
+
+    def lanes(self, int wanted=0):
+        """Into how many lanes a synchronous step is cut, 0: the usual number."""
+        return lanes_of(self.batch_size, wanted)
+
+    @property
+    def late(self):
+        """Whether the strategy publishes after its layer's hook has returned."""
+        return bool(self.e.how.late)
+
+    @property
+    def stripe_table(self):
+        """[(node, floats), ...] of the stripes."""
+        return [(self.e.shared.stripe[k].node, self.e.shared.stripe[k].size) for k in range(self.e.shared.n_stripes)]
+
+    def learns(self, int node):
+        """Whether back-propagation passes the node."""
+        cdef plan_node *n = self.plan._node(node)
+        return bool(n.needs_gradient and n.n_deltas)
+
+
+# ---- the clock of virtual workers ----
+
+CLOCK_ORDERS = ("chaos", "hogwild", "locked", "delayed", "synchronous")
+
+
+cdef class Clock:
+    """Invents the order in which virtual workers meet the weights; see cext/virtual/clock.h. For chaos.virtual, which checks
+    what it gives."""
+
+    cdef vclock *c
+
+    def __cinit__(self, str order, const int32_t[::1] node not None, const int32_t[::1] first not None,
+                  const int32_t[::1] to not None, const double[::1] forward not None, const double[::1] backward not None,
+                  const uint8_t[::1] learns not None, const double[::1] publish not None, const int32_t[::1] lines not None,
+                  const double[::1] factor not None, *, double begin, double line, double jitter, uint64_t seed, int batch,
+                  int chunk, int lanes=0, int max_pending=0, bint late=False):
+        cdef clock_parts parts
+        cdef int l
+        parts.order = <clock_order><int>CLOCK_ORDERS.index(order)
+        parts.n_workers = <int>factor.shape[0]
+        parts.n_layers = <int>node.shape[0]
+        parts.n_stripes = <int>publish.shape[0]
+        if not (1 <= parts.n_workers <= 4096 and parts.n_layers >= 1 and parts.n_stripes >= 1 and batch >= 1 and chunk >= 1):
+            raise ValueError("a clock needs 1 to 4096 workers, a layer with weights, and batches of at least one image")
+        if not (first.shape[0] == to.shape[0] == forward.shape[0] == backward.shape[0] == learns.shape[0] == node.shape[0]
+                and lines.shape[0] == publish.shape[0]):
+            raise ValueError("arrays of layers or stripes differ in length")
+        for l in range(parts.n_layers):
+            if not 0 <= first[l] <= to[l] <= parts.n_stripes:
+                raise ValueError(f"stripes {first[l]}..{to[l]} of layer {l} are not among the {parts.n_stripes}")
+        if order == "synchronous" and lanes < 1:
+            raise ValueError("synchronous steps need lanes")
+        parts.node, parts.first, parts.to = &node[0], &first[0], &to[0]
+        parts.forward, parts.backward, parts.learns = &forward[0], &backward[0], &learns[0]
+        parts.publish, parts.lines, parts.factor = &publish[0], &lines[0], &factor[0]
+        parts.begin, parts.line, parts.jitter, parts.seed = begin, line, jitter, seed
+        parts.batch, parts.chunk, parts.lanes, parts.max_pending, parts.late = batch, chunk, lanes, max_pending, late
+        self.c = vclock_new(&parts)
+        if self.c == NULL:
+            raise MemoryError("out of memory for the clock")
+
+    def __dealloc__(self):
+        vclock_free(self.c)
+
+    def begin(self, int64_t images):
+        """A phase of that many images begins."""
+        vclock_begin(self.c, images)
+
+    def next(self, uint64_t[::1] out not None, double[::1] since=None, double[::1] when=None):
+        """Writes the next events into `out` and, if given, when each began and took place in seconds; their number, 0 when
+        the phase is over."""
+        cdef int64_t n
+        if out.shape[0] < vclock_room(self.c):
+            raise ValueError(f"room for {out.shape[0]} events, at least {vclock_room(self.c)} are needed")
+        if (since is not None and since.shape[0] < out.shape[0]) or (when is not None and when.shape[0] < out.shape[0]):
+            raise ValueError("as many times as events are needed")
+        with nogil:
+            n = vclock_next(self.c, out.shape[0], &out[0], &since[0] if since is not None else NULL,
+                            &when[0] if when is not None else NULL)
+        return n
+
+    @property
+    def room(self):
+        """The fewest events that `next` must have room for."""
+        return vclock_room(self.c)
+
+    @property
+    def now(self):
+        """Seconds since the first phase began."""
+        return vclock_now(self.c)
+
+    @property
+    def counts(self):
+        """Since the first phase began: worker seconds of forward and backward passes, publishing and waiting; stripes
+        published; try-locks that found one busy."""
+        cdef const clock_counts *n = vclock_counted(self.c)
+        return {"forward": n.forward, "backward": n.backward, "publishing": n.publishing, "waiting": n.waiting,
+                "published": n.published, "failures": n.failures}

@@ -2,7 +2,9 @@
 #ifndef CHAOS_REGISTRY_H
 #define CHAOS_REGISTRY_H
 
+#include "engine/trace.h"
 #include "sync/sync.h"
+#include "virtual/clock.h"
 
 /* The i-th instruction set this machine and its operating system support, slowest first; NULL past the end. */
 const instruction_set *supported_isa(int i);

@@ -15,7 +15,7 @@ Example
 from . import data, models
 from ._version import __version__
 from .cluster import train
-from .errors import ChaosError, CheckpointError, ClusterError, DataError, DataNotFound, DivergedError
+from .errors import ChaosError, CheckpointError, ClusterError, DataError, DataNotFound, DivergedError, TraceError
 from .info import info
 from .layers import Add, Conv2d, Flatten, Input, Linear, MaxPool2d, ReLU, ScaledTanh, Sigmoid, Tanh
 from .network import Network, load
@@ -24,5 +24,5 @@ from .trainer import Run, evaluate
 __all__ = [
     "Add", "ChaosError", "CheckpointError", "ClusterError", "Conv2d", "DataError", "DataNotFound", "DivergedError",
     "Flatten", "Input", "Linear", "MaxPool2d", "Network", "ReLU", "Run", "ScaledTanh", "Sigmoid", "Tanh", "__version__",
-    "data", "evaluate", "info", "load", "models", "train",
+    "TraceError", "data", "evaluate", "info", "load", "models", "train",
 ]

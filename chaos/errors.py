@@ -17,6 +17,10 @@ class CheckpointError(ChaosError, ValueError):
     """A model file or run directory is damaged or does not fit the network it is loaded into."""
 
 
+class TraceError(ChaosError, ValueError):
+    """A trace file is damaged, or does not fit the network, the data or the instruction set that it is to be replayed on."""
+
+
 class DivergedError(ChaosError, ArithmeticError):
     """The loss is no longer finite; the message names epoch, image count and the last good checkpoint."""
 

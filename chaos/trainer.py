@@ -59,7 +59,7 @@ class Run:
 def train(net, train, test=None, *, strategy="chaos", strategy_options=None, workers=None, epochs=10, lr=1e-3,
           lr_decay=0.9, lr_schedule="exponential", schedule_options=None, batch_size=1, update="sgd", update_options=None,
           loss="cross_entropy", shuffle=True, validate=False, seed=0, pin="none", run_dir=None, resume=False, progress=True,
-          config=None, link=None):
+          config=None, link=None, runner=None):
     """Trains a network in place.
 
     Each epoch runs a training phase, in which every image is visited exactly once by some worker, then, if asked, a
@@ -114,6 +114,8 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
         Whatever the caller wants kept in config.json beside the settings.
     link : Alone, optional
         The other processes of the job, for chaos.cluster.
+    runner : Threads, optional
+        What runs the training phases, for chaos.virtual.
 
     Returns
     -------
@@ -130,13 +132,13 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     KeyboardInterrupt, SystemExit
         After Ctrl-C or SIGTERM: the workers have stopped, and the state, in the middle of the epoch, is in `run_dir`.
     """
-    link = link or Alone()
+    link, runner = link or Alone(), runner or Threads()
 
     def prepare():
-        job = _Job(net, train, test, strategy=strategy, strategy_options=strategy_options or {}, workers=workers,
+        job = Job(net, train, test, strategy=strategy, strategy_options=strategy_options or {}, workers=workers,
                    epochs=epochs, lr=lr, lr_decay=lr_decay, lr_schedule=lr_schedule, schedule_options=schedule_options or {},
                    batch_size=batch_size, update=update, update_options=update_options or {}, loss=loss, shuffle=shuffle,
-                   validate=validate, seed=seed, pin=pin, link=link)
+                   validate=validate, seed=seed, pin=pin, link=link, runner=runner)
         store = _Store(run_dir, job, resume, config or {}) if run_dir is not None and link.rank == 0 else None
         if store:
             store.open()
@@ -265,13 +267,33 @@ class Alone:
         """All ranks are about to raise the same exception; returns when all are here."""
 
 
+class Threads:
+    """Runs the training phases of a job: on real threads. chaos.virtual has others."""
+
+    def workers(self, requested, only_one, pin):
+        """The plan of the workers, from what was asked for."""
+        return _workers(requested, only_one, pin)
+
+    def start(self, job):
+        """The job's engine is there, its weights may still be replaced; returns the engine for evaluations."""
+        return job.engine
+
+    def train(self, job, epoch, pool, caught, display, ahead, **arguments):
+        """A training phase: (result, seconds)."""
+        return _phase(pool, job.link.trains(job.engine), caught, display, "train", job.link, ahead, **arguments)
+
+    def report(self):
+        """What the epoch's record tells beside what all records have."""
+        return {}
+
+
 # ---- one job ----
 
-class _Job:
+class Job:
     """A training under way: what `train` was asked for, and how far it has come."""
 
     def __init__(self, net, train, test, *, strategy, strategy_options, workers, epochs, lr, lr_decay, lr_schedule,
-                 schedule_options, batch_size, update, update_options, loss, shuffle, validate, seed, pin, link):
+                 schedule_options, batch_size, update, update_options, loss, shuffle, validate, seed, pin, link, runner):
         if not isinstance(net, Network):
             raise TypeError(f"net must be a chaos.Network, not {type(net).__name__}")
         _known("strategy", strategy, STRATEGIES)
@@ -287,16 +309,17 @@ class _Job:
         check_number("lr_decay", lr_decay, 0, above=True)
         check_number("batch_size", batch_size, 1, 1 << 24, whole=True)
         check_number("seed", seed, 0, whole=True)
-        self.plan = _workers(workers, "one by definition" if how.single else None, pin)
+        self.plan = runner.workers(workers, "one by definition" if how.single else None, pin)
         if how.single and self.plan.workers != 1:
             raise ValueError(f"strategy {strategy!r} runs with one worker, not {self.plan.workers}")
         self.how, self.how_options = how, strategy_options
         self.rate_scale = how.rate_scale(strategy_options, self.plan.workers)
         schedule_options = schedule.settle(schedule_options, int(epochs))
-        largest = schedule.largest(float(lr) * self.rate_scale, float(lr_decay), max(int(epochs), 1), **schedule_options)
+        largest, when = schedule.largest(float(lr) * self.rate_scale, float(lr_decay), max(int(epochs), 1),
+                                         **schedule_options)
         if not largest <= float(np.finfo(np.float32).max):
-            raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} within {epochs} "
-                             "epochs")
+            raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} "
+                             f"in epoch {when}")
         self.net, self.seed, self.shuffle, self.validate, self.link = net, int(seed), bool(shuffle), bool(validate), link
         self.strategy, self.epochs, self.lr, self.lr_decay = strategy, int(epochs), float(lr), float(lr_decay)
         self.rule, self.schedule, self.schedule_options = rule, schedule, schedule_options
@@ -320,6 +343,7 @@ class _Job:
                          "network": net.config(), "train": train.fingerprint(),
                          "test": None if test is None else test.fingerprint()}
         self.names = [name for _, name in net.nodes()]
+        self.runner, self.evaluator = runner, runner.start(self)
         self.history = []
         self.partial = None  # counts of the unfinished epoch's training phase, None at an epoch's beginning
 
@@ -422,9 +446,9 @@ class _Job:
             mine = link.shard(images, link.rank)
             display.begin(number, "train", n, done["position"])
             link.train_begins(number, len(images) - begin)
-            result, seconds = _phase(pool, link.trains(self.engine), caught, display, "train", link,
-                                     done["position"] - begin, **self.train_images, labels=self.train_labels, order=mine,
-                                     begin=begin, lr=self.rate(number), step_scale=self.step_scale())
+            result, seconds = self.runner.train(self, number, pool, caught, display, done["position"] - begin,
+                                                **self.train_images, labels=self.train_labels, order=mine, begin=begin,
+                                                lr=self.rate(number), step_scale=self.step_scale())
             results = link.gather(result | {"seconds": seconds, "workers": self.plan.workers})
             result = _merged(results)
             if result["status"] == "diverged":
@@ -448,7 +472,7 @@ class _Job:
         for name, images, labels in phases:
             display.begin(number, name, len(labels))
             begin, end = link.part(len(labels))
-            result, _ = _phase(pool, self.engine, caught, display, "test", link, -begin, **images, labels=labels,
+            result, _ = _phase(pool, self.evaluator, caught, display, "test", link, -begin, **images, labels=labels,
                                begin=begin, end=end)
             result = _merged(link.gather(result))
             if result["status"] == "diverged":
@@ -463,8 +487,10 @@ class _Job:
             "seconds": done["seconds"], "images_per_second": n / done["seconds"],
             "workers": sum(one["workers"] for one in results) if results else self.plan.workers,
             "strategy": self.strategy, "updates": done["updates"], "lock_failures": done["lock_failures"],
-            "staleness": _staleness(done), "layers": {name: _layer(counts) for name, counts in done["layers"].items()},
-            "worker_images": done["worker_images"], "time_split": _split(done["time"], evaluating)} | link.report(results)
+            "dropped": done["dropped"], "staleness": _staleness(done),
+            "layers": {name: _layer(counts) for name, counts in done["layers"].items()},
+            "worker_images": done["worker_images"], "time_split": _split(done["time"], evaluating),
+        } | link.report(results) | self.runner.report()
 
 
 def _merged(results):
@@ -498,6 +524,7 @@ def _counts(before=None, result=None, seconds=0.0):
     """The counts of a training phase, which may have been run in several pieces."""
     if before is None:
         return {"position": 0, "images": 0, "errors": 0, "loss": 0.0, "seconds": 0.0, "updates": 0, "lock_failures": 0,
+                "dropped": 0,
                 "staleness_sum": 0, "staleness_max": 0, "staleness": [], "layers": {}, "worker_images": [], "time": {}}
     counted = {key: together(key, before[key], result[key]) for key in before
                if key not in ("position", "seconds", "visited")}
@@ -602,6 +629,21 @@ def _signals():
 
 # ---- the run directory ----
 
+def _differences(there, now):
+    """What is another in two identities, in words; options one by one."""
+    found = []
+    for key, value in now.items():
+        before = there.get(key)
+        if before == value:
+            continue
+        if key.endswith("_options") and isinstance(before, dict):
+            found += [f"{key} {name} ({before.get(name)!r} there, {value.get(name)!r} now)"
+                      for name in before.keys() | value.keys() if before.get(name) != value.get(name)]
+        else:
+            found.append(key if key in ("network", "train", "test") else f"{key} ({before!r} there, {value!r} now)")
+    return found
+
+
 class _Store:
     """The run directory of a job. model.safetensors holds weights and training state in one file, so they always agree;
     metrics.jsonl is written before it and cut back to it when a run is continued."""
@@ -643,8 +685,7 @@ class _Store:
             options = f"{key}_options"
             if identity.get(key) in table:
                 identity[options] = table[identity[key]].resolve({}) | identity.get(options, {})
-        differ = [f"{key} ({identity.get(key)!r} there, {value!r} now)" if key not in ("network", "train", "test") else key
-                  for key, value in job.identity.items() if identity.get(key) != value]
+        differ = _differences(identity, job.identity)
         if differ:
             raise CheckpointError(f"{path}: is the state of another run; different: {', '.join(differ)}")
         try:

@@ -1,4 +1,5 @@
-"""The engine: every image once, one worker = sequential, no update lost, staleness counted, the process left as found."""
+"""The engine: a step is SGD, staleness is counted, phases end as asked, bad calls are refused, the process is left as found.
+What every strategy must do is in test_strategies.py."""
 
 import os
 import platform
@@ -13,10 +14,6 @@ from nets import graph, images, one_layer
 
 import chaos
 from chaos import _core
-from chaos.sync import STRATEGIES
-
-EXACT = [name for name, strategy in STRATEGIES.items() if strategy.exact]
-SEVERAL = [name for name, strategy in STRATEGIES.items() if not strategy.single]
 
 
 def engine_of(net, workers=1, strategy="sequential", **options):
@@ -27,24 +24,6 @@ def run(net, x, y, what="train", lr=0.05, workers=1, strategy="sequential", orde
     data = net.take_images(x)
     return engine_of(net, workers, strategy, **options).run(
         what, data["pixels"], data["values"], labels=np.asarray(y, np.int64), order=order, lr=lr)
-
-
-def test_lists_agree():
-    assert sorted(STRATEGIES) == sorted(_core.strategies())
-
-
-@pytest.mark.parametrize("strategy", [n for n, s in STRATEGIES.items() if s.equals_sequential])
-@pytest.mark.parametrize("batch_size", [1, 3, 8, 20])
-@pytest.mark.parametrize("make", [chaos.models.small, graph])
-def test_one_worker_is_sequential_bit_for_bit(isa, strategy, batch_size, make):
-    weights = []
-    for name in ("sequential", strategy):
-        net = make(seed=5)
-        x, y = images(101, net.input_shape, classes=net.output_shape[0])
-        for _ in range(2):
-            run(net, x, y, strategy=name, batch_size=batch_size)
-        weights.append(net.weights.tobytes())
-    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 20])
@@ -61,63 +40,6 @@ def test_training_is_sgd(isa, batch_size):
     for name, value in net.state_dict().items():
         # the same additions in the same order; a fused multiply-add saves one rounding per update
         np.testing.assert_allclose(value, other.state_dict()[name], rtol=0, atol=40 * 2.0 ** -24 * np.abs(value).max() * 4)
-
-
-@pytest.mark.parametrize("strategy, workers", [("sequential", 1), *((s, w) for s in SEVERAL if STRATEGIES[s].exact
-                                                                     for w in (1, 2, 4, 8))])
-@pytest.mark.parametrize("batch_size", [1, 7])
-@pytest.mark.parametrize("shuffled", [False, True])
-def test_an_epoch_visits_every_image_once(strategy, workers, batch_size, shuffled):
-    """Image i is the one-hot vector i, so the i-th column of a linear layer changes exactly as often as it is visited."""
-    n = 1003
-    net = one_layer((n,), chaos.Linear(2, bias=False))
-    net.load_state_dict({"0.weight": np.zeros((2, n), np.float32)})
-    x, y = np.eye(n, dtype=np.float32), np.arange(n) % 2
-    order = np.random.default_rng(1).permutation(n) if shuffled else None
-    result = run(net, x, y, lr=1, workers=workers, strategy=strategy, order=order, batch_size=batch_size, loss="score")
-    assert result["status"] == "done" and result["images"] == n == result["position"]
-    if strategy not in EXACT:
-        return
-    full, last = n // batch_size * batch_size, n % batch_size
-    position = np.argsort(order) if shuffled else np.arange(n)
-    share = np.where(position < full, 1 / batch_size, 1 / last if last else 1).astype(np.float32)
-    want = np.zeros((2, n), np.float32)
-    want[y, np.arange(n)] = share
-    got = net.state_dict()["0.weight"]
-    assert (got == want).all() if strategy in EXACT else ((got != 0) == (want != 0)).all()
-
-
-@pytest.mark.parametrize("strategy, workers", [("sequential", 1), *((s, w) for s in SEVERAL for w in (1, 2, 8))])
-@pytest.mark.parametrize("stripe_bytes", [64, 16384])
-def test_no_update_is_lost(isa, strategy, workers, stripe_bytes):
-    """The gradient of the score loss does not depend on the weights; with whole numbers all sums are exact in float32, so
-    the final weights are known to the last bit whatever the order of updates."""
-    if strategy not in EXACT:
-        pytest.skip(f"{strategy} does not promise it")
-    x = chaos.Input((3, 7, 6))
-    convolution, fully = chaos.Conv2d(20, 3, padding=1), chaos.Linear(840, bias=True)
-    net = chaos.Network(x, chaos.Add()(chaos.Flatten()(convolution(x)), fully(chaos.Flatten()(x))))
-    rng = np.random.default_rng(0)
-    net.load_state_dict({k: rng.integers(-9, 9, v.shape).astype(np.float32) for k, v in net.state_dict().items()})
-    pixels = rng.integers(-3, 4, (400, 3, 7, 6)).astype(np.float32)
-    labels = rng.integers(0, 840, 400)
-    before = net.state_dict()
-    loss, gradients = net.loss_and_gradients(pixels, labels, "score")
-    result = run(net, pixels, labels, lr=1, workers=workers, strategy=strategy, stripe_bytes=stripe_bytes, loss="score")
-    assert result["images"] == 400
-    if strategy == "chaos" and workers == 8 and stripe_bytes == 64:
-        assert result["lock_failures"] > 0, "nothing was postponed, so postponing was not tested"
-    dy = -np.eye(840)[labels]
-    flat = pixels.reshape(400, -1).astype(np.float64)
-    nodes = {node.layer.kind: node for node, _ in net.nodes()[1:]}
-    _, own = convolution.backward([pixels.astype(np.float64)], {"weight": before["0.weight"].astype(np.float64)},
-                                  None, dy.reshape(400, 20, 7, 6))
-    assert nodes.keys() == {"conv2d", "flatten", "linear", "add"}
-    sums = {"conv2d.weight": own["weight"], "conv2d.bias": own["bias"], "linear.weight": dy.T @ flat,
-            "linear.bias": dy.sum(0)}
-    names = {f"{node.layer.kind}.{p}": f"{name}.{p}" for node, name in net.nodes()[1:] for p in node.layer.parameters}
-    for key, total in sums.items():
-        assert (net.state_dict()[names[key]] == before[names[key]] - total).all(), key
 
 
 def test_staleness_and_updates_are_counted():

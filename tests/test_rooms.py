@@ -22,7 +22,8 @@ C_ARROWS = {
     "isa": {"isa", "simd", "layers", "losses", "updates"},
     "engine": {"engine", "isa", "layers", "losses", "updates"},
     "sync": {"sync", "engine"},
-    "registry": {"registry", "sync", "engine", "isa"},
+    "virtual": {"virtual", "engine"},
+    "registry": {"registry", "sync", "virtual", "engine", "isa"},
     "_core": {"registry", "engine"},
 }
 _MEANING = {"errors", "layers", "losses", "updates", "sync", "formats", "data", "_version"}
@@ -40,7 +41,10 @@ PY_ARROWS = {
     "perfmodel": {"perfmodel", "bench", "network", "models", "threads", "_core", *_MEANING},
     "report": {"report", "errors"},
     "cluster": {"cluster", "_core", "network", "trainer", "threads", "options", "errors", "sync", "updates"},
-    "cli": {"cli", "bench", "cluster", "perfmodel", "report", "info", "models", "network", "trainer", "threads", *_MEANING},
+    "virtual": {"virtual", "network", "trainer", "threads", "options", "_core", *_MEANING},
+    "reproduce": {"reproduce", "virtual", "report", "perfmodel", "bench", "models", "network", "trainer", "threads", *_MEANING},
+    "cli": {"cli", "bench", "virtual", "reproduce", "cluster", "perfmodel", "report", "info", "models", "network", "trainer",
+            "threads", *_MEANING},
     "__main__": {"cli"},
     "__init__": {"cluster", "data", "models", "_version", "errors", "info", "layers", "network", "trainer"},
 }

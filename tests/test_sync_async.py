@@ -8,8 +8,10 @@ from nets import graph, images, one_layer
 
 import chaos
 from chaos import _core
+from chaos.network import aligned_zeros
 from chaos.sync import STRATEGIES
 from chaos.sync.base import STALENESS_BINS, Asynchronous
+from chaos.updates import UPDATES
 
 ASYNCHRONOUS = [name for name, strategy in STRATEGIES.items() if isinstance(strategy, Asynchronous)]
 
@@ -23,6 +25,37 @@ def run(net, x, y, strategy, lr=0.05, workers=1, options=None, epochs=1, step_sc
     data = net.take_images(x)
     return [engine.run("train", data["pixels"], data["values"], labels=np.asarray(y, np.int64), lr=lr, step_scale=step_scale)
             for _ in range(epochs)]
+
+
+@pytest.mark.parametrize("strategy", [name for name in ASYNCHRONOUS if STRATEGIES[name].equals_sequential])
+@pytest.mark.parametrize("rule", UPDATES)
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_one_worker_keeps_the_rules_state_as_sequential_does(strategy, rule, batch_size):
+    """Weights, moments and numbers of updates, after several phases, to the last bit."""
+    found = []
+    for name in ("sequential", strategy):
+        net = graph(seed=4)
+        x, y = images(40, net.input_shape, classes=5)
+        moments = aligned_zeros((UPDATES[rule].moments, len(net.weights)))
+        engine = _core.Engine(net.plan, net.weights, strategy=name, update=rule, moments=moments, batch_size=batch_size,
+                              update_options=UPDATES[rule].core_options(UPDATES[rule].resolve({})))
+        for begin in (0, 11, 29):
+            engine.run("train", values=net.take_images(x)["values"], labels=y, begin=begin, lr=0.01)
+        found.append((net.weights.tobytes(), moments.tobytes(), engine.versions()))
+    assert found[0] == found[1]
+
+
+def visits(strategy, workers, n=503, epochs=1, **options):
+    """How often each image was applied, and the results: image i is the one-hot vector i, so column i of a linear layer
+    changes by 1 for each time."""
+    net = one_layer((n,), chaos.Linear(2, bias=False))
+    net.load_state_dict({"0.weight": np.zeros((2, n), np.float32)})
+    y = np.arange(n) % 2
+    results = run(net, np.eye(n, dtype=np.float32), y, strategy, 1.0, workers, options, epochs, loss="score")
+    assert all(result["status"] == "done" and result["images"] == n for result in results)
+    weight = net.state_dict()["0.weight"]
+    assert not weight[1 - y, np.arange(n)].any()
+    return weight[y, np.arange(n)], results
 
 
 # ---- options that they have in common ----
@@ -88,14 +121,13 @@ def test_staleness_stays_within_the_bound(strategy, bound, workers):
             assert result["staleness_max"] <= bound and sum(result["staleness"]) == result["updates"]
 
 
-@pytest.mark.parametrize("strategy", ASYNCHRONOUS)
-@pytest.mark.parametrize("bound", [0, 1, 3])
-def test_a_bound_blocks_nobody(strategy, bound):
+@pytest.mark.parametrize("strategy, bound", [(s, b) for s in ASYNCHRONOUS for b in (None, 0, 1, 3)] + [("elastic", None)])
+def test_nobody_is_left_waiting(strategy, bound):
     """Fewer images than workers; a phase that fails; a phase that was stopped; and one after them."""
     net = chaos.models.small()
     x, y = images(60, net.input_shape)
     before = net.weights.copy()
-    options = resolved(strategy, max_staleness=bound)
+    options = resolved(strategy)
     engine = _core.Engine(net.plan, net.weights, workers=8, strategy=strategy, max_staleness=bound,
                           strategy_options=STRATEGIES[strategy].core_options(options))
     values = net.take_images(x)["values"]
@@ -107,7 +139,7 @@ def test_a_bound_blocks_nobody(strategy, bound):
     assert engine.run("train", values=values, labels=y, lr=1e-3)["images"] == 0
     engine.clear()
     result = engine.run("train", values=values, labels=y, lr=1e-3)
-    assert result["images"] == 60 and result["staleness_max"] <= bound
+    assert result["images"] == 60 and (bound is None or result["staleness_max"] <= bound)
     assert engine.run("test", values=values, labels=y)["images"] == 60
 
 
@@ -117,7 +149,7 @@ def test_rate_scales_with_workers():
         run = chaos.train(chaos.models.small(), train[:50], workers=4, epochs=2, lr=1e-3, progress=False,
                           strategy_options={"lr_scale": how})
         assert [record["lr"] for record in run.history] == [want * 1e-3, want * 1e-3 * 0.9]
-    with pytest.raises(ValueError, match="lead to a learning rate of 4e\\+38 in epoch 1"):
+    with pytest.raises(ValueError, match="lead to a learning rate of 4e\\+38 within 1 epochs"):
         chaos.train(chaos.models.small(), train[:50], workers=4, epochs=1, lr=1e38, progress=False,
                     strategy_options={"lr_scale": "linear"})
 
@@ -181,3 +213,106 @@ def test_instant_grain_is_for_plain_sgd():
         STRATEGIES["hogwild"].check(resolved("hogwild", grain="instant"), "adam", {"beta1": 0.9, "weight_decay": 0})
     STRATEGIES["hogwild"].check(resolved("hogwild"), "adam", {"beta1": 0.9})
     STRATEGIES["hogwild"].check(resolved("hogwild", grain="instant"), "sgd", {"weight_decay": 0})
+
+
+# ---- leashed ----
+
+@pytest.mark.parametrize("workers", [1, 4, 8])
+@pytest.mark.parametrize("persistence", [None, 0, 2])
+def test_persistence(workers, persistence):
+    """What was given up is counted, and missing: nothing else is, nothing twice."""
+    applied, results = visits("leashed", workers, persistence=persistence, stripe_bytes=64, epochs=2)
+    dropped = sum(result["dropped"] for result in results)
+    assert set(applied) <= {0, 1, 2} and applied.sum() == 2 * 503 - dropped
+    stripes = 504  # of 64 bytes: a row of 2 weights is padded to 16, and there is a row for the bias
+    assert sum(result["updates"] for result in results) == (2 * 503 - dropped) * stripes
+    if persistence is None or workers == 1:
+        assert dropped == 0
+    # what is not given up has failed at most `persistence` times
+    failures = sum(result["lock_failures"] for result in results)
+    if persistence is not None:
+        assert dropped * (persistence + 1) <= failures <= dropped * (persistence + 1) + (2 * 503 - dropped) * persistence
+
+
+# ---- elastic ----
+
+@pytest.mark.parametrize("options, batch_size", [({}, 1), ({"period": 3}, 1), ({"period": 1, "alpha": 0.25}, 4),
+                                                 ({"period": 1000, "alpha": 1}, 3)])
+def test_elastic_with_one_worker(options, batch_size):
+    net, replica = graph(seed=2), graph(seed=2)
+    x, y = images(50, net.input_shape, classes=5)
+    run(net, x, y, "elastic", options=options, epochs=2, batch_size=batch_size)
+    period, alpha = options.get("period", 10), np.float32(options.get("alpha", 0.9))
+    centre = replica.weights.copy()
+
+    def exchange():
+        d = alpha * (replica.weights - centre)
+        replica.weights[:] -= d
+        centre[:] += d
+
+    for _ in range(2):
+        replica.weights[:] = centre
+        for step, begin in enumerate(range(0, 50, batch_size), 1):
+            part = slice(begin, begin + batch_size)
+            run(replica, x[part], y[part], "sequential", batch_size=batch_size)
+            if step % period == 0:
+                exchange()
+        exchange()
+    np.testing.assert_allclose(net.weights, centre, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("workers", [2, 8])
+def test_elastic_trains(workers):
+    net = graph(seed=1)
+    x, y = images(60, net.input_shape, classes=5)
+    results = run(net, x, y, "elastic", 0.05, workers, {"period": 2}, 60, batch_size=2)
+    assert results[-1]["loss"] < 0.8 * results[0]["loss"]
+    assert all(result["staleness_max"] == 0 and result["images"] == 60 for result in results)
+    with pytest.raises(ValueError, match="alpha of strategy 'elastic' must be a number of more than 0 and at most 1, not 0"):
+        resolved("elastic", alpha=0)
+    with pytest.raises(ValueError, match="has no option 'max_staleness'"):
+        resolved("elastic", max_staleness=1)
+
+
+# ---- replicated ----
+
+@pytest.mark.parametrize("workers", [2, 3, 8])
+@pytest.mark.parametrize("group", [1, 2, 3])
+@pytest.mark.parametrize("period", [1, 7, 64])
+def test_every_update_reaches_the_sum_once(workers, group, period):
+    applied, _ = visits("replicated", workers, group=group, period=period, rule="sum", stripe_bytes=256, epochs=3)
+    assert (applied == 3).all()
+
+
+def test_one_group_is_chaos():
+    weights = []
+    for strategy, options in (("chaos", {}), ("replicated", {}), ("replicated", {"group": 5, "rule": "sum"})):
+        net = graph(seed=3)
+        x, y = images(50, net.input_shape, classes=5)
+        run(net, x, y, strategy, options=options, epochs=2)
+        weights.append(net.weights.tobytes())
+    assert weights[0] == weights[1] == weights[2]
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_one_exchange_by_the_mixing_rule(workers):
+    """Of a single update u: with the token, B u is left in the group's replica and B u given to the next; without, it stays
+    where it is. Then the mean."""
+    beta = np.roots([1, *[0] * (workers - 2), 1, -1])
+    beta = next(b.real for b in beta if abs(b.imag) < 1e-9 and 0 < b.real < 1)
+    rate = 1 - beta ** (workers - 1)
+    left = (1 - rate) + (beta + rate - 1)
+    for _ in range(30):
+        applied, _ = visits("replicated", workers, n=1)
+        near = [share for share in (1 / workers, (left + beta) / workers) if abs(applied[0] - share) < 1e-6]
+        assert near, applied
+    assert (left + beta) == pytest.approx(2 * beta)
+
+
+@pytest.mark.parametrize("rule", ["sum", "mix"])
+@pytest.mark.parametrize("workers, group", [(2, 1), (4, 2), (5, 2)])
+def test_replicated_trains(rule, workers, group):
+    net = graph(seed=1)
+    x, y = images(60, net.input_shape, classes=5)
+    results = run(net, x, y, "replicated", 0.05, workers, {"group": group, "period": 4, "rule": rule}, 40, batch_size=2)
+    assert results[-1]["loss"] < 0.8 * results[0]["loss"]

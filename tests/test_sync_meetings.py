@@ -30,6 +30,9 @@ def outcome(result):
     return {key: result[key] for key in ("status", "position", "images", "errors", "loss", "updates")}
 
 
+BOUNDS = [0, 0, 0, 0.05, 0.5]  # clip_norm and max_norm, in the order of chaos/updates/base.py
+
+
 # ---- the gradient of a part of a step, and the update by itself ----
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -64,6 +67,22 @@ def test_applying_is_one_update(isa):
     assert set(engine.versions()) == {1}
 
 
+def test_applying_clips_and_bounds(isa):
+    """As a step of one image does it with the same gradient."""
+    bits = set()
+    for applies in (False, True):
+        net = graph(seed=3)
+        d, row = data_for(net, 1), aligned_zeros((1, net.plan.weight_size))
+        engine = engine_of(net, "sequential", update_options=BOUNDS)
+        if applies:
+            engine.lane_gradients(1, 0, row, **d)
+            engine.apply(row[0], 0.5)
+        else:
+            engine.run("train", **d, lr=0.5)
+        bits.add(net.weights.tobytes())
+    assert len(bits) == 1
+
+
 def test_parts_of_steps_are_checked():
     net = graph()
     d = data_for(net, 10)
@@ -82,8 +101,8 @@ def test_parts_of_steps_are_checked():
 
 # ---- synchronous ----
 
-def simulate_synchronous(net, d, order, batch, lanes, lr, epochs):
-    engine = engine_of(net, "sequential", batch_size=batch)
+def simulate_synchronous(net, d, order, batch, lanes, lr, epochs, **options):
+    engine = engine_of(net, "sequential", batch_size=batch, **options)
     n, results = len(order), []
     for _ in range(epochs):
         loss = errors = 0
@@ -103,16 +122,17 @@ def simulate_synchronous(net, d, order, batch, lanes, lr, epochs):
     return results
 
 
-@pytest.mark.parametrize("batch, lanes", [(7, None), (7, 7), (20, 3), (64, None)])
-def test_synchronous_is_its_definition(isa, batch, lanes):
+@pytest.mark.parametrize("batch, lanes, bounds", [(7, None, ()), (7, 7, ()), (20, 3, BOUNDS), (64, None, ())])
+def test_synchronous_is_its_definition(isa, batch, lanes, bounds):
     usual = min(64, -(-batch // 4))
     wanted = graph(seed=2)
     d = data_for(wanted, 150)
     order = np.random.default_rng(4).permutation(150)
-    results = simulate_synchronous(wanted, d, order, batch, lanes or usual, 0.05, 2)
+    results = simulate_synchronous(wanted, d, order, batch, lanes or usual, 0.05, 2, update_options=bounds)
     for workers in range(1, 9):
         net = graph(seed=2)
-        engine = engine_of(net, "synchronous", workers, (lanes or 0,), batch_size=batch, stripe_bytes=1024)
+        engine = engine_of(net, "synchronous", workers, (lanes or 0,), batch_size=batch, stripe_bytes=1024,
+                           update_options=bounds)
         for result in results:
             got = engine.run("train", **d, order=order, lr=0.05)
             assert outcome(got) == {**result, "updates": -(-150 // batch) * engine.stripes} and got["staleness_max"] == 0
@@ -155,10 +175,11 @@ def interrupt_once(monkeypatch):
     return left
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_synchronous_for_any_workers_and_across_resuming(digits, tmp_path, monkeypatch, batch_size):
+@pytest.mark.parametrize("strategy, batch_size", [("synchronous", 1), ("synchronous", 7), ("synchronous", 64),
+                                                  ("hybrid", 40)])
+def test_same_bits_for_any_workers_and_across_resuming(digits, tmp_path, monkeypatch, strategy, batch_size):
     train, test = digits[0][:1000], digits[1]
-    how = dict(strategy="synchronous", batch_size=batch_size, epochs=2, lr=0.02, validate=True, progress=False)
+    how = dict(strategy=strategy, batch_size=batch_size, epochs=2, lr=0.02, validate=True, progress=False)
     runs = []
     for workers in (1, 2, 3, 8):
         net = chaos.models.small(seed=1)
@@ -261,9 +282,84 @@ def test_delayed_is_its_definition(isa, batch):
         assert net.weights.tobytes() == wanted.weights.tobytes(), workers
 
 
+# ---- hybrid ----
+
+def tail(seed=0):
+    """Three linear layers, of which the first is cut into slices by default, behind a convolution."""
+    return chaos.Network((2, 9, 8), [chaos.Conv2d(6, 3, padding=1), chaos.MaxPool2d(2), chaos.Tanh(), chaos.Flatten(),
+                                     chaos.Linear(37), chaos.ReLU(), chaos.Linear(21, bias=False), chaos.Sigmoid(),
+                                     chaos.Linear(5), chaos.Tanh()], seed=seed)
+
+
+def only_linear(seed=0):
+    return chaos.Network((150,), [chaos.Linear(70), chaos.ReLU(), chaos.Linear(5)], seed=seed)
+
+
+def no_tail(seed=0):
+    return chaos.Network((2, 9, 8), [chaos.Conv2d(5, (9, 8)), chaos.Flatten()], seed=seed)
+
+
+@pytest.mark.parametrize("make", [graph, tail, only_linear, no_tail])
+@pytest.mark.parametrize("batch, lanes, slices, bounds", [(1, 0, 0, ()), (7, 3, 1, ()), (30, 2, 9, BOUNDS), (64, 0, 0, ())])
+def test_hybrid_steps_by_the_gradient(isa, make, batch, lanes, slices, bounds):
+    """From the same weights: the sums are those of the mean gradient, in another order. The tolerance is for 2^6 roundings
+    of numbers up to the largest change, and a last one of the largest weight; no more images are in a step."""
+    net, other = make(seed=2), make(seed=2)
+    d = data_for(net, 64)
+    engine = engine_of(net, "hybrid", 2, (lanes, slices), batch_size=batch, update_options=bounds)
+    reference = engine_of(other, "sequential", batch_size=batch, update_options=bounds)
+    for begin in range(0, 64, batch):
+        end, before = min(begin + batch, 64), other.weights.copy()
+        net.weights[:] = other.weights
+        got = engine.run("train", **d, begin=begin, end=end, lr=0.1)
+        want = reference.run("train", **d, begin=begin, end=end, lr=0.1)
+        assert got["images"] == want["images"] and got["updates"] == want["updates"]
+        assert abs(got["loss"] - want["loss"]) < 1e-5 * abs(want["loss"])
+        change = np.abs(other.weights - before).max()
+        assert change > 1e-4
+        tolerance = 2.0 ** -23 * (64 * change + np.abs(other.weights).max())
+        np.testing.assert_allclose(net.weights, other.weights, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("batch", [8, 16, 64])
+@pytest.mark.parametrize("slices", [0, 1, 2, 50])
+def test_hybrid_is_exact_where_arithmetic_is(isa, batch, slices):
+    """With whole numbers in weights and images every sum is exact, so its order is no excuse."""
+    weights = set()
+    for strategy, workers in (("sequential", 1), ("hybrid", 1), ("hybrid", 3)):
+        x = chaos.Input((3, 7, 6))
+        a = chaos.Flatten()(chaos.ReLU()(chaos.Conv2d(5, 3, padding=1)(x)))
+        net = chaos.Network(x, chaos.Linear(11)(chaos.ReLU()(chaos.Linear(40, bias=False)(chaos.ReLU()(a)))))
+        rng = np.random.default_rng(0)
+        net.load_state_dict({k: rng.integers(-2, 3, v.shape).astype(np.float32) for k, v in net.state_dict().items()})
+        pixels, labels = rng.integers(-2, 3, (batch, 3, 7, 6)).astype(np.float32), rng.integers(0, 11, batch)
+        before = net.weights.copy()
+        options = (0, slices) if strategy == "hybrid" else ()
+        engine_of(net, strategy, workers, options, batch_size=batch, loss="score").run(
+            "train", values=net.take_images(pixels)["values"], labels=labels, lr=1)
+        assert (net.weights != before).mean() > 0.3 and np.abs(net.weights).max() < 2 ** 20
+        weights.add(net.weights.tobytes())
+    assert len(weights) == 1
+
+
+@pytest.mark.parametrize("make", [graph, tail, only_linear, no_tail])
+@pytest.mark.parametrize("batch, n, options", [(1, 20, ()), (7, 80, (3, 4)), (64, 150, ())])
+def test_hybrid_does_not_depend_on_workers(make, batch, n, options):
+    seen = set()
+    for workers in (1, 2, 3, 5, 8):
+        net = make(seed=2)
+        d = data_for(net, n)
+        engine = engine_of(net, "hybrid", workers, options, batch_size=batch, stripe_bytes=512)
+        results = [outcome(engine.run("train", **d, lr=0.05)) for _ in range(2)]
+        assert results[0]["updates"] == -(-n // batch) * engine.stripes and results[0]["images"] == n
+        assert engine.run("test", **d)["status"] == "done"
+        seen.add((net.weights.tobytes(), str(results)))
+    assert len(seen) == 1
+
+
 # ---- all of them: ends that come early ----
 
-STRATEGIES = ["synchronous", "averaging", "delayed"]
+STRATEGIES = ["synchronous", "averaging", "delayed", "hybrid"]
 
 
 def within(seconds, body):

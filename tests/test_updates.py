@@ -13,6 +13,7 @@ from nets import images, one_layer
 
 import chaos
 from chaos import _core
+from chaos.cli import main
 from chaos.formats import read_tensors, write_tensors
 from chaos.network import STATE, aligned_zeros
 from chaos.sync import STRATEGIES
@@ -108,6 +109,21 @@ def test_core_is_the_definition(isa, name, options, stripe_bytes):
             np.testing.assert_allclose(got[p], want[p], rtol=0, atol=tolerance(want[p], close[p]))
     assert not problem.net.weights[problem.padding].any(), "padding"
     assert np.isfinite(problem.moments).all()
+
+
+def test_centered_rmsprop_of_a_constant_gradient(isa):
+    """The mean of squares and the square of the mean approach each other; rounding must not make their difference negative
+    and its root no number."""
+    net = one_layer((64,), chaos.Linear(1, bias=False))
+    rule = UPDATES["rmsprop"]
+    moments = aligned_zeros((rule.moments, net.plan.weight_size))
+    engine = _core.Engine(net.plan, net.weights, loss="score", update="rmsprop", moments=moments,
+                          update_options=rule.core_options(rule.resolve(dict(alpha=0.5, centered=True))))
+    x = np.tile(np.random.default_rng(0).standard_normal(64).astype(np.float32), 300)
+    assert engine.run("train", values=x, labels=np.zeros(300, np.int64), lr=1e-9)["status"] == "done"
+    assert np.isfinite(net.weights).all() and np.isfinite(moments).all()
+    square, _, mean = (net.unpack(m)["0.weight"] for m in moments)
+    assert (square < mean.astype(np.float64) ** 2).any(), "rounding did not make it negative, so nothing was tested"
 
 
 @pytest.mark.parametrize("name, options", CASES)
@@ -253,17 +269,39 @@ def train(name, data, workers=None, strategy="sequential", seed=0, **options):
 @pytest.mark.parametrize("name", UPDATES)
 @pytest.mark.parametrize("strategy", [n for n, s in STRATEGIES.items() if not s.single])
 def test_every_rule_trains_under_every_strategy(digits, name, strategy):
+    """To an error far from chance, 0.9; where workers train copies each takes a third of the steps only."""
     net, run = train(name, digits, workers=3, strategy=strategy, epochs=3)
-    assert run.history[-1]["test_error"] < 0.15 and np.isfinite(net.weights).all()
+    assert run.history[-1]["test_error"] < 0.25 and np.isfinite(net.weights).all()
 
 
-@pytest.mark.parametrize("name", UPDATES)
-def test_bounded_training_with_several_workers(digits, name):
-    net, run = train(name, digits, workers=4, strategy="chaos", epochs=3, update_options=STATEFUL)
-    assert run.history[-1]["test_error"] < 0.15
-    for layer in layers_of(net, net.state_dict()).values():
-        flat = layer["weight"].reshape(len(layer["weight"]), -1)
-        assert np.sqrt((flat ** 2).sum(1)).max() < 4.5, "past the bound by more than the last steps can bring about"
+@pytest.mark.parametrize("strategy", [n for n, s in STRATEGIES.items() if not s.single])
+@pytest.mark.parametrize("batch_size", [1, 12])
+def test_every_strategy_keeps_the_bounds(digits, strategy, batch_size):
+    """A step moves no weight further than lr * clip_value, or a layer by lr * clip_norm; and no weight vector is much longer
+    than max_norm afterwards. Without the bounds all are passed."""
+    part = digits[0][:240], None
+    options = dict(workers=3, strategy=strategy, epochs=1, lr_decay=1.0, batch_size=batch_size)
+    steps, lr = 240 / batch_size, GOOD["sgd"]["lr"]
+
+    def moves(**bounds):
+        start = chaos.models.small(seed=0).state_dict()
+        found = train("sgd", part, update_options=bounds, **options)[0].state_dict()
+        return layers_of(net, {name: found[name] - start[name] for name in start})
+
+    def norms(tensors):
+        return [np.sqrt(sum(float((value ** 2).sum()) for value in layer.values())) for layer in tensors.values()]
+
+    net = chaos.models.small()
+    largest = max(np.abs(value).max() for layer in moves().values() for value in layer.values())
+    value, norm = largest / lr / steps / 4, max(norms(moves())) / lr / steps / 4
+    clipped = moves(clip_value=value)
+    assert max(np.abs(v).max() for layer in clipped.values() for v in layer.values()) <= lr * steps * value * 1.001
+    assert max(norms(moves(clip_norm=norm))) <= lr * steps * norm * 1.001
+    rows = [np.sqrt((v.reshape(len(v), -1) ** 2).sum(1)).max() for name, v in net.state_dict().items() if "weight" in name]
+    found = train("sgd", part, update_options=dict(max_norm=min(rows) / 2), **options)[0].state_dict()
+    for name, v in found.items():
+        if "weight" in name:
+            assert np.sqrt((v.reshape(len(v), -1) ** 2).sum(1)).max() < min(rows) / 2 * 1.2
 
 
 @pytest.mark.parametrize("name", UPDATES)
@@ -294,6 +332,15 @@ def test_resumed_is_uninterrupted(digits, tmp_path, name):
     other = chaos.models.small(seed=3)
     other.load_state_dict(tensors)
     assert (other.weights == net.weights).all()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", ["momentum", "adam"])
+def test_one_worker_resumes_under_every_strategy(digits, tmp_path, name, strategy):
+    part, how = (digits[0][:200], None), dict(workers=1, strategy=strategy, batch_size=8, update_options=STATEFUL)
+    whole, _ = train(name, part, epochs=3, **how)
+    train(name, part, epochs=1, run_dir=tmp_path, **how)
+    assert train(name, part, epochs=3, run_dir=tmp_path, resume=True, **how)[0].weights.tobytes() == whole.weights.tobytes()
 
 
 def test_interrupted_in_mid_epoch(digits, tmp_path):
@@ -333,9 +380,10 @@ def test_settings_are_the_run(digits, tmp_path):
     same = dict(run_dir=tmp_path, resume=True, epochs=1)
     for other, word in ((dict(update_options=dict(momentum=0.6)), "update_options"),
                         (dict(update_options=dict(momentum=0.5), lr_schedule="step"), "lr_schedule"),
-                        (dict(update_options=dict(momentum=0.5), lr_schedule="cosine"), "schedule_options")):
-        with pytest.raises(chaos.CheckpointError, match=word):
+                        (dict(update_options=dict(momentum=0.5), lr_schedule="cosine"), r"schedule_options t_max \(5")):
+        with pytest.raises(chaos.CheckpointError, match=word) as caught:
             train("momentum", part, **same, **other)
+        assert "dampening" not in str(caught.value), "what agrees need not be read"
 
 
 def test_run_of_a_version_without_schedules_goes_on(digits, tmp_path):
@@ -368,6 +416,27 @@ def test_options_of_a_command_line():
     for text in ("centered=1", "alpha=much", "speed=3"):
         with pytest.raises(ValueError, match=text.split("=")[0]):
             parse([text])
+
+
+def test_command_line(digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    common = ["train", "small", "--data", "digits", "--subset", "50", "--strategy", "sequential", "--epochs", "2"]
+    assert main([*common, "--run-dir", "a", "--update", "momentum", "--momentum", "0.8", "--weight-decay", "1e-4",
+                 "--update-option", "max-norm=3", "--lr-schedule", "step", "--schedule-option", "step_size=1",
+                 "--schedule-option", "warmup=1"]) == 0
+    config = json.loads((tmp_path / "a" / CONFIG).read_text())
+    options = config["update_options"]
+    assert (options["momentum"], options["weight_decay"], options["max_norm"]) == (0.8, 1e-4, 3)
+    assert config["schedule_options"] == {"step_size": 1, "warmup": 1}
+    # what is not given again stays
+    assert main(["train", "--resume", "--run-dir", "a", "--epochs", "3", "--momentum", "0.8"]) == 0
+    capsys.readouterr()
+    for arguments, words in ((["--momentum", "0.7"], "update_options momentum (0.8 there, 0.7 now)"),
+                             (["--update", "adam", "--momentum", "0.7"], "'adam' has no option 'momentum'"),
+                             (["--schedule-option", "step_size=x"], "step_size"), (["--momentum", "2"], "at most 1")):
+        assert main(["train", "--resume", "--run-dir", "a", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert words in error and len(error.splitlines()) == 1
 
 
 # ---- momentum for asynchrony ----
@@ -405,7 +474,7 @@ def rates(name, epochs, lr=0.1, decay=0.5, **options):
 @pytest.mark.parametrize("name, options, wanted", [
     ("constant", {}, [0.1] * 5), ("exponential", {}, [0.1, 0.05, 0.025, 0.0125, 0.00625]),
     ("step", dict(step_size=2), [0.1, 0.1, 0.05, 0.05, 0.025]),
-    ("cosine", dict(t_max=4), [0.1, 0.05 * (1 + 0.5 ** 0.5), 0.05, 0.05 * (1 - 0.5 ** 0.5), 0]),
+    ("cosine", dict(t_max=4, eta_min=1e-9), [0.1, 0.05 * (1 + 0.5 ** 0.5), 0.05, 0.05 * (1 - 0.5 ** 0.5), 1e-9]),
     ("cosine", dict(t_max=2, eta_min=0.02), [0.1, 0.06, 0.02, 0.02, 0.02]),
     ("cosine", {}, [0.1 * (1 + np.cos(np.pi * e / 5)) / 2 for e in range(5)]),
     ("cosine", dict(warmup=1), [0.05, *(0.1 * (1 + np.cos(np.pi * e / 4)) / 2 for e in range(4))]),
@@ -413,7 +482,7 @@ def rates(name, epochs, lr=0.1, decay=0.5, **options):
     ("constant", dict(warmup=9), [0.01, 0.02, 0.03, 0.04, 0.05]),
     ("step", dict(warmup=1, step_size=3), [0.05, 0.1, 0.1, 0.1, 0.05])])
 def test_schedules(name, options, wanted):
-    np.testing.assert_allclose(rates(name, 5, **options), wanted, rtol=1e-12, atol=1e-17)
+    np.testing.assert_allclose(rates(name, 5, **options), wanted, rtol=1e-7)
 
 
 @pytest.mark.parametrize("name, theirs, options", [
@@ -443,6 +512,7 @@ def test_training_follows_the_schedule(digits):
     (dict(schedule_options=dict(warmup=-1)), "warmup"), (dict(schedule_options=dict(warmup=1.5)), "warmup"),
     (dict(lr_decay=1e300, lr_schedule="step", epochs=50), "learning rate of"),
     (dict(lr_decay=1e30, epochs=3), "learning rate of"),
+    (dict(lr_schedule="cosine", schedule_options=dict(t_max=2, warmup=1)), "0 from epoch 4 on"),
     (dict(lr_schedule="cosine", schedule_options=dict(eta_min=1e60)), "learning rate of")])
 def test_bad_schedules(digits, options, words):
     with pytest.raises(ValueError, match=words):

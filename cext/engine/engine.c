@@ -3,6 +3,7 @@
 
 #include "engine.h"
 #include "ticks.h"
+#include "trace.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -46,7 +47,7 @@ static int cut_stripes(engine *e, float *weights, float *const *moment, size_t s
     return e->layer ? 0 : -1;
 }
 
-static void stripes_of(const engine *e, int node, int *from, int *to)
+void stripes_of(const engine *e, int node, int *from, int *to)
 {
     const shared_weights *s = &e->shared;
     int a = 0, b = s->n_stripes; /* stripes are sorted by node */
@@ -115,7 +116,9 @@ void publish_stripe(worker *w, int k)
     const uint32_t stale = version - w->version[k];
     w->step.t = version + 1;
     w->step.lr = step_rate(e, stale);
-    if (w->unwritten) {
+    if (w->trace)
+        trace_event(w, EVENT_PUBLISH, (uint32_t)k);
+    if (w->unwritten && !w->pending[k]) { /* what waits has been written down */
         const plan_node *node = &e->p->node[e->stripe[k].node];
         shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->own);
     } else
@@ -149,6 +152,7 @@ void count_update(worker *w, int k, uint32_t stale)
 #endif
 }
 
+int stripe_learns(const engine *e, int k) { return e->p->node[e->stripe[k].node].n_deltas > 0; }
 void count_lock_failure(worker *w, int k) { w->layer[w->e->stripe[k].layer].lock_failures++; }
 
 void postpone_stripe(worker *w, int k)
@@ -158,6 +162,8 @@ void postpone_stripe(worker *w, int k)
     w->pending[k] = 1;
     w->postponed[k] = ticks();
     w->n_pending++;
+    if (w->trace)
+        trace_event(w, EVENT_POSTPONE, (uint32_t)k);
     if (w->unwritten) {
         memset(w->dw + e->stripe[k].at, 0, e->stripe[k].size * sizeof(float));
         node->kind->apply(&node->g, w->unwritten, e->stripe[k].at - node->weight_at, e->stripe[k].size,
@@ -247,7 +253,7 @@ size_t engine_worker_bytes(const engine *e)
 }
 
 /* In the worker's thread, so that the pages are near its core. */
-static worker *worker_new(engine *e, int id)
+worker *worker_new(engine *e, int id)
 {
     worker *w = aligned_alloc(128, round_up(sizeof *w, 128));
     if (!w)
@@ -302,23 +308,42 @@ static void describe_call(const engine *e, const worker *w, int i, int n, call *
                         : shared_read(w->to, node->weight_at, node->g.weight_size, w->own);
 }
 
-static void forward(const engine *e, worker *w, int n, int note_versions)
+void load_chunk(worker *w, int64_t at, int n)
 {
-    int stripe = 0;
-    for (int i = 1; i < e->p->n_nodes; i++) {
-        const plan_node *node = &e->p->node[i];
-        if (note_versions && node->g.weight_size)
-            for (; stripe < w->to->n_stripes && e->stripe[stripe].node <= i; stripe++)
-                w->seen[stripe] = stripe_version(&w->to->state[stripe]);
-        call c;
-        describe_call(e, w, i, n, &c);
-        node->kind->forward(&node->g, &c);
+    const engine *e = w->e;
+    for (int s = 0; s < n; s++) {
+        const int64_t image = e->data.order ? e->data.order[at + s] : at + s;
+        load_sample(e, w, s, image);
+        w->label[s] = e->data.labels ? (int)e->data.labels[image] : 0;
     }
 }
 
-/* Loss of the chunk; writes the output's delta where the phase learns. */
-static int lose(const engine *e, worker *w, int n, int learns)
+void forward_node(worker *w, int i, int n, int note_versions)
 {
+    const engine *e = w->e;
+    const plan_node *node = &e->p->node[i];
+    if (w->trace && node->g.weight_size)
+        trace_read(w, i, EVENT_FORWARD, note_versions);
+    else if (note_versions && node->g.weight_size) {
+        int from, to;
+        stripes_of(e, i, &from, &to);
+        for (int k = from; k < to; k++)
+            w->seen[k] = stripe_version(&w->to->state[k]);
+    }
+    call c;
+    describe_call(e, w, i, n, &c);
+    node->kind->forward(&node->g, &c);
+}
+
+static void forward(const engine *e, worker *w, int n, int note_versions)
+{
+    for (int i = 1; i < e->p->n_nodes; i++)
+        forward_node(w, i, n, note_versions);
+}
+
+int lose(worker *w, int n, int learns)
+{
+    const engine *e = w->e;
     const plan_node *out = &e->p->node[e->p->output];
     const int k = (int)shape_size(out->g.out);
     for (int s = 0; s < n; s++) {
@@ -356,13 +381,11 @@ static void describe_backward(const engine *e, const worker *w, int i, int n, in
     c->dw = w->dw + node->weight_at;
 }
 
-static int clips(const engine *e) { return e->step.option[RULE_CLIP_VALUE] > 0 || e->step.option[RULE_CLIP_NORM] > 0; }
-
 /* Whether a step of one sample leaves the gradient of this layer unwritten. */
 static int applies(const engine *e, const plan_node *node)
 {
     const int decays = e->step.option[RULE_WEIGHT_DECAY] != 0 || e->step.option[RULE_L1] != 0;
-    return node->kind->apply && e->rule->plain && !decays && !clips(e) && !e->how->late;
+    return node->kind->apply && e->rule->plain && !decays && !clips_gradients(e) && !e->how->late;
 }
 
 const char *engine_loop(const engine *e, int i, enum pass pass)
@@ -412,56 +435,6 @@ double engine_time(engine *e, int i, enum pass pass, long rounds)
 /* The clock of a pass that is looked at; it stands still while the worker waits. */
 static int64_t working(const worker *w) { return ticks() - w->count.waiting; }
 
-void condition_gradient(const engine *e, int node, float *dw)
-{
-    if (clips(e))
-        e->p->isa->clip_gradient(e->p->node[node].g.weight_size, dw + e->p->node[node].weight_at,
-                                 e->step.option[RULE_CLIP_VALUE], e->step.option[RULE_CLIP_NORM]);
-}
-
-/* Whether the layer at `node` has weights, at `now`, that are past the bound; then their factors are in w->scratch. */
-static int past_bound(const worker *w, const plan_node *node, const float *now)
-{
-    const geometry *g = &node->g;
-    return g->rows && w->e->p->isa->column_factors(g->weight_size / ((g->rows + 1) * g->columns), g->rows, g->columns, now,
-                                                   (float)w->e->step.option[RULE_MAX_NORM], w->scratch);
-}
-
-void bound_weights(worker *w)
-{
-    const engine *e = w->e;
-    for (int i = 0; e->step.option[RULE_MAX_NORM] > 0 && i < e->p->n_nodes; i++) {
-        const plan_node *node = &e->p->node[i];
-        int from, to;
-        if (!node->n_deltas ||
-            !past_bound(w, node, shared_read(w->to, node->weight_at, node->g.weight_size, w->own)))
-            continue;
-        stripes_of(e, i, &from, &to);
-        for (int k = from; k < to; k++) {
-            stripe_state *t = &w->to->state[k];
-            for (int round = 0; !stripe_try_lock(t); round++)
-                if (round < 64)
-                    wait_briefly();
-                else
-                    wait_for_core();
-            shared_scale(w->to, e->p->isa, &node->g, node->weight_at, e->stripe[k].at, e->stripe[k].size, w->scratch,
-                         w->own);
-            stripe_unlock(t);
-        }
-    }
-}
-
-void bound_copy(worker *w, float *weights)
-{
-    const engine *e = w->e;
-    for (int i = 0; e->step.option[RULE_MAX_NORM] > 0 && i < e->p->n_nodes; i++) {
-        const plan_node *node = &e->p->node[i];
-        const geometry *g = &node->g;
-        if (node->n_deltas && past_bound(w, node, weights + node->weight_at))
-            e->p->isa->scale_columns(0, g->weight_size, g->rows, g->columns, w->scratch, weights + node->weight_at);
-    }
-}
-
 static void layer_done(const engine *e, worker *w, int node)
 {
     condition_gradient(e, node, w->dw);
@@ -472,13 +445,44 @@ static void layer_done(const engine *e, worker *w, int node)
         e->how->layer_done(w, node, from, to);
 }
 
+int learns_node(const engine *e, int i)
+{
+    const plan_node *node = &e->p->node[i];
+    return node->needs_gradient && node->n_deltas;
+}
+
+void backward_node(worker *w, int i, int n, int first, int last, call *c)
+{
+    const engine *e = w->e;
+    const plan_node *node = &e->p->node[i];
+    float *dy = w->delta[node->first_delta];
+    for (int d = e->p->edge[node->first_delta].next; d >= 0; d = e->p->edge[d].next)
+        for (int s = 0; s < n; s++)
+            e->p->isa->add(shape_size(node->g.out), dy + (size_t)s * node->value_stride,
+                           w->delta[d] + (size_t)s * node->value_stride);
+    if (node->skipped)
+        return;
+    if (w->trace && node->g.weight_size)
+        trace_read(w, i, EVENT_BACKWARD, 0);
+    describe_backward(e, w, i, n, first, c);
+    const int publishes = w->hooks && node->g.weight_size;
+    if (publishes && e->instant)
+        shared_target(w->to, node->weight_at, w->dw, c);
+    else if (publishes && first && last && n == 1 && applies(e, node)) {
+        c->dw = NULL;
+        w->unwritten = c;
+    }
+    node->kind->backward(&node->g, c);
+    if (publishes && e->instant)
+        shared_added(w->to, node->weight_at, node->g.weight_size, w->dw, w->own);
+}
+
 static void backward(const engine *e, worker *w, int n, int first, int last, int looked_at)
 {
     for (int i = e->p->n_nodes - 1; i > 0; i--) {
-        const plan_node *node = &e->p->node[i];
-        if (!node->needs_gradient || !node->n_deltas)
+        if (!learns_node(e, i))
             continue;
-        const int publishes = w->hooks && node->g.weight_size;
+        const int publishes = w->hooks && e->p->node[i].g.weight_size;
         if (publishes && first && e->how->layer_begin) {
             int from, to;
             stripes_of(e, i, &from, &to);
@@ -487,24 +491,8 @@ static void backward(const engine *e, worker *w, int n, int first, int last, int
             if (looked_at)
                 w->count.publish += working(w) - since;
         }
-        float *dy = w->delta[node->first_delta];
-        for (int d = e->p->edge[node->first_delta].next; d >= 0; d = e->p->edge[d].next)
-            for (int s = 0; s < n; s++)
-                e->p->isa->add(shape_size(node->g.out), dy + (size_t)s * node->value_stride,
-                               w->delta[d] + (size_t)s * node->value_stride);
         call c;
-        if (!node->skipped) {
-            describe_backward(e, w, i, n, first, &c);
-            if (publishes && e->instant)
-                shared_target(w->to, node->weight_at, w->dw, &c);
-            else if (publishes && first && last && n == 1 && applies(e, node)) {
-                c.dw = NULL;
-                w->unwritten = &c;
-            }
-            node->kind->backward(&node->g, &c);
-            if (publishes && e->instant)
-                shared_added(w->to, node->weight_at, node->g.weight_size, w->dw, w->own);
-        }
+        backward_node(w, i, n, first, last, &c);
         if (publishes && last) {
             const int64_t since = looked_at ? working(w) : 0;
             layer_done(e, w, i);
@@ -603,10 +591,14 @@ static int take_off(worker *w)
         if (may)
             e->flight[w->id] = (struct flight){e->under_way++, ++e->begun, 1};
         leave_gate(e);
-        if (may)
+        if (may) {
+            wait_ends(w);
             return 1;
+        }
+        wait_begins(w);
         wait_round(round);
     }
+    wait_ends(w);
     return 0;
 }
 
@@ -644,17 +636,13 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
     for (int64_t at = begin; at < end; at += e->chunk) {
         const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
         const int64_t loading = looked_at ? working(w) : 0, published = w->count.publish;
-        for (int s = 0; s < n; s++) {
-            const int64_t image = e->data.order ? e->data.order[at + s] : at + s;
-            load_sample(e, w, s, image);
-            w->label[s] = e->data.labels ? (int)e->data.labels[image] : 0;
-        }
-        forward(e, w, n, w->hooks && !w->reads && at == begin);
+        load_chunk(w, at, n);
+        forward(e, w, n, w->hooks && (!w->reads || w->trace) && at == begin);
         if (e->phase == FORWARD) {
             for (int s = 0; s < n; s++)
                 memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
                        k * sizeof(float));
-        } else if (lose(e, w, n, learns)) {
+        } else if (lose(w, n, learns)) {
             fail(e, DIVERGED, at);
             return -1;
         }
@@ -674,16 +662,21 @@ static int pass_images(worker *w, int64_t begin, int64_t end)
 
 int train_step(worker *w, int64_t begin, int64_t end)
 {
-    const strategy *how = w->e->how;
+    const engine *e = w->e;
+    const strategy *how = e->how;
     w->hooks = 1;
-    w->scale = (w->e->instant ? -w->e->step.lr : 1.f) / (float)(end - begin);
+    w->scale = (e->instant ? -e->step.lr : 1.f) / (float)(end - begin);
+    if (w->trace) {
+        trace_event(w, EVENT_STEP, (uint32_t)((begin - e->trace->begin) / e->batch));
+        w->reads = w->trace->copy;
+    }
     if (how->step_begin)
         how->step_begin(w);
     const int failed = pass_images(w, begin, end);
     if (!failed && how->step_done)
         how->step_done(w);
-    if (!failed && !how->bounds)
-        bound_weights(w);
+    for (int i = 0; !failed && !how->bounds && bounds_weights(w->e) && i < w->e->p->n_nodes; i++)
+        bound_layer(w, i);
     if (w->e->bounded)
         land(w);
     w->hooks = 0;
@@ -727,15 +720,27 @@ static void form_lanes(worker *w)
     }
 }
 
-static void apply_stripes(worker *w)
+static void apply_parts(worker *w)
 {
     engine *e = w->e;
+    int from, to;
     for (int64_t i; (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
-        const stripe *t = &e->stripe[i];
-        memcpy(w->dw + t->at, e->gradient + t->at, t->size * sizeof(float));
-        w->version[i] = stripe_version(&w->to->state[i]);
-        publish_stripe(w, (int)i);
+        stripes_of_part(e, (int)i, &from, &to);
+        for (int k = from; k < to; k++) {
+            memcpy(w->dw + e->stripe[k].at, e->gradient + e->stripe[k].at, e->stripe[k].size * sizeof(float));
+            w->version[k] = stripe_version(&w->to->state[k]);
+        }
+        publish_part(w, (int)i);
     }
+}
+
+void worker_begin(worker *w)
+{
+    const engine *e = w->e;
+    memset(&w->count, 0, sizeof w->count);
+    w->step = e->step;
+    memset(w->layer, 0, (size_t)e->n_layers * sizeof *w->layer);
+    w->count.begin = ticks();
 }
 
 static void work(engine *e, int id)
@@ -746,18 +751,17 @@ static void work(engine *e, int id)
         fail(e, NO_MEMORY, 0);
         return;
     }
-    memset(&w->count, 0, sizeof w->count);
-    w->step = e->step;
-    memset(w->layer, 0, (size_t)e->n_layers * sizeof *w->layer);
-    w->count.begin = ticks();
+    worker_begin(w);
     if (e->phase == TRAIN) {
+        w->trace = e->trace ? &e->trace->lane[id] : NULL;
         train(w);
+        w->trace = NULL;
         w->to = &e->shared;
         w->reads = NULL;
     } else if (e->phase == LANE_GRADIENTS)
         form_lanes(w);
     else if (e->phase == APPLY)
-        apply_stripes(w);
+        apply_parts(w);
     else
         while (pick_step(w, &begin, &end)) {
             w->scale = 1.f / (float)(end - begin);
@@ -787,7 +791,9 @@ static void merge(tally *to, const tally *from)
     to->images += from->images;
     to->errors += from->errors;
     to->loss += from->loss;
+    to->lock_failures += from->lock_failures;
     to->give_ways += from->give_ways;
+    to->dropped += from->dropped;
     to->passing += from->passing;
     to->waiting += from->waiting;
     to->passes += from->passes;
@@ -841,7 +847,7 @@ static void split_time(engine *e, int team)
     }
 }
 
-int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)
+void engine_begin(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)
 {
     e->phase = phase;
     e->data = *data;
@@ -850,23 +856,35 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
     e->failure = DONE;
     e->arrived = 0; /* a failed phase leaves them waiting */
     e->failed_at = 0;
+    if (e->trace)
+        e->trace->begin = begin;
     /* engine_position may be reading: whoever sees the new end sees no counter of an earlier phase */
     __atomic_store_n(&e->next, begin, __ATOMIC_RELAXED);
     __atomic_store_n(&e->end, end, __ATOMIC_RELEASE);
     memset(&e->total, 0, sizeof e->total);
     memset(e->layer, 0, (size_t)e->n_layers * sizeof *e->layer);
     e->time = (time_split){0, 0, 0, 0, 0};
-    const int team = phase == GRADIENTS ? 1 : e->n_workers;
-    const int64_t from[2] = {ticks(), nanoseconds()};
-    if (run_team(team, take_part, e) < team)
-        return NO_TEAM;
-    const int64_t to[2] = {ticks(), nanoseconds()};
+}
+
+void engine_merge(engine *e, int team)
+{
     for (int i = 0; i < team; i++)
         if (e->worker[i]) {
             merge(&e->total, &e->worker[i]->count);
             for (int l = 0; l < e->n_layers; l++)
                 merge_layer(&e->total, &e->layer[l], &e->worker[i]->layer[l]);
         }
+}
+
+int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)
+{
+    engine_begin(e, phase, data, begin, end, lr, out);
+    const int team = phase == GRADIENTS ? 1 : e->n_workers;
+    const int64_t from[2] = {ticks(), nanoseconds()};
+    if (run_team(team, take_part, e) < team)
+        return NO_TEAM;
+    const int64_t to[2] = {ticks(), nanoseconds()};
+    engine_merge(e, team);
     e->tick = to[0] > from[0] ? 1e-9 * (double)(to[1] - from[1]) / (double)(to[0] - from[0]) : 0;
     split_time(e, team);
     if (phase == TRAIN && e->how->phase_end)
@@ -891,7 +909,7 @@ int engine_apply(engine *e, const float *gradient, float lr)
 {
     static const images none;
     e->gradient = gradient;
-    const int status = engine_run(e, APPLY, &none, 0, e->shared.n_stripes, lr, NULL);
+    const int status = engine_run(e, APPLY, &none, 0, n_parts(e), lr, NULL);
     return status == STOPPED ? DONE : status;
 }
 
@@ -948,6 +966,7 @@ void engine_free(engine *e)
             free(e->worker[i]);
         }
     free(e->worker);
+    trace_free(e->trace);
     free(e->cpu);
     free(e->flight);
     free(e->stripe);

@@ -27,7 +27,9 @@ typedef struct {
 typedef struct {
     int64_t images, errors;
     double loss;
-    int64_t updates, lock_failures, staleness_sum, staleness_max; /* of all layers; in workers 0 */
+    int64_t updates, lock_failures, staleness_sum, staleness_max; /* of all layers; in workers 0, but for
+                                                                     locks that belong to no layer */
+    int64_t dropped;       /* steps whose update was given up */
     int64_t give_ways;     /* times a worker gave its core away while settling */
     int64_t begin, end;    /* of the worker's part in the phase */
     int64_t passing;       /* within passes through the network, waiting left out */
@@ -69,6 +71,7 @@ typedef struct worker {
     update_step step;   /* of the stripe being published */
     float *room;        /* the strategy's own, see strategy.room */
     float scale;        /* of the loss of each image under way: 1 / images of the step */
+    struct trace_lane *trace; /* not NULL: what the worker does is recorded, see trace.h */
     int hooks;          /* the strategy's hooks are called: a step, not only a gradient */
     tally count;
 } worker;
@@ -82,7 +85,7 @@ typedef struct {
     int single;   /* only one worker makes sense */
     int unlocked; /* several workers may publish a stripe at once */
     int late;     /* it publishes after layer_done has returned, so every gradient must be written down in worker.dw */
-    int bounds;   /* it calls bound_weights or bound_copy itself; else the engine does after every step_done */
+    int bounds;   /* it calls bound_layer or bound_copy itself; else the engine does after every step_done */
     /* Makes and frees engine.sync. `open` returns 0, or -1 when out of memory. */
     int (*open)(struct engine *e);
     void (*close)(struct engine *e);
@@ -125,6 +128,7 @@ typedef struct engine {
     double option[MAX_STRATEGY_OPTIONS]; /* meaning: the strategy's own, in the order of chaos/sync/ */
     int instant; /* set by `open`: backward passes add to the shared weights as they go; only for plain rules */
     int n_workers, batch, chunk;
+    struct trace *trace; /* NULL: none */
     int *cpu; /* per worker: where it runs; NULL: wherever the system likes */
     worker **worker;
     /* of the phase under way */
@@ -202,6 +206,28 @@ size_t engine_worker_bytes(const engine *e);
 
 /* ---- for strategies ---- */
 
+/* The stripes of the layer at `node`: [*from, *to). */
+void stripes_of(const engine *e, int node, int *from, int *to);
+/* Whether the update rule's options ask for clipped gradients; for weights of bounded norm. */
+int clips_gradients(const engine *e);
+int bounds_weights(const engine *e);
+/* Clips the gradient of a layer, in dw (as long as the weights), if they do. The engine has done so before layer_done; this
+ * is for gradients that a strategy forms from others. */
+void condition_gradient(const engine *e, int node, float *dw);
+/* The parts of the weights that workers may update at the same time: stripes; layers where the update rule's options look at
+ * whole ones. */
+int n_parts(const engine *e);
+void stripes_of_part(const engine *e, int part, int *from, int *to);
+/* Publishes a part of w->dw that a strategy has formed, clipped and bounded as asked for; w->version is the strategy's. The
+ * caller is alone with this part. */
+void publish_part(worker *w, int part);
+/* Max-norm: scales down what is past the bound in w->to, holding one stripe at a time. */
+void bound_layer(worker *w, int node);
+/* The same in a vector that nobody else touches. */
+void bound_copy(worker *w, int node, float *weights);
+/* The same for all of engine.shared, in phase_end: for strategies that put the result together from replicas. */
+void bound_result(engine *e);
+
 /* Into how many lanes a step of `batch` images is cut where `wanted` are asked for; 0: one per LANE_IMAGES images, at most
  * MAX_LANES. */
 enum { LANE_IMAGES = 4, MAX_LANES = 64 };
@@ -215,13 +241,6 @@ int train_step(worker *w, int64_t begin, int64_t end);
 /* Instead of a step, without hooks: the gradient of the sum of the images' losses times `scale`, to dw (as long as the
  * weights and zero or a gradient before; overwritten); -1 after a failure. */
 int gradient_of(worker *w, int64_t begin, int64_t end, float scale, float *dw);
-/* Clips the gradient of a layer, in dw (as long as the weights), as the update rule's options ask for. The engine has done
- * so before layer_done; for gradients that a strategy forms from others. */
-void condition_gradient(const engine *e, int node, float *dw);
-/* Max-norm: scales down, in w->to, what is past the bound of the update rule's options; holds one stripe at a time. */
-void bound_weights(worker *w);
-/* The same for a vector that nobody else touches. */
-void bound_copy(worker *w, float *weights);
 /* Whether the phase goes on: nobody has asked it to end and nothing has failed. */
 int goes_on(const engine *e);
 /* Waits until all workers have come here; -1 if one of them never will, because something has failed. */
@@ -252,4 +271,27 @@ void wait_briefly(void);
 void wait_for_core(void);
 /* One of the two: waiting for the round-th time for what takes microseconds, unless its holder has lost its core. */
 void wait_round(int round);
+
+/* ---- the pass in single steps, without the strategy's hooks; for whoever runs workers in an order of its own ---- */
+
+worker *worker_new(engine *e, int id);
+/* Its counts start again; it takes the phase's step. */
+void worker_begin(worker *w);
+/* What engine_run does before and after the workers' work: `team` workers' counts are added to engine.total. */
+void engine_begin(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out);
+void engine_merge(engine *e, int team);
+/* The stripes of a node's weights, [*from, *to). */
+void stripes_of(const engine *e, int node, int *from, int *to);
+/* Images [at, at + n) of the order become the worker's chunk. */
+void load_chunk(worker *w, int64_t at, int n);
+/* One node forward; `note_versions`: its stripes' versions become `seen`. */
+void forward_node(worker *w, int node, int n, int note_versions);
+/* Loss of the chunk, counted; writes the output's delta, scaled by worker.scale, where the phase `learns`; -1 when the loss
+ * is not finite. */
+int lose(worker *w, int n, int learns);
+/* Whether backward passes the node. */
+int learns_node(const engine *e, int node);
+/* One node backward, from the last to the first that learns; first, last: chunk of the step. Within a step the gradient of
+ * one image may be left unwritten: then worker.unwritten is `c`, until the caller resets it. */
+void backward_node(worker *w, int node, int n, int first, int last, call *c);
 #endif

@@ -143,6 +143,53 @@ static inline void shared_added(shared_weights *s, size_t at, size_t n, const fl
 #endif
 }
 
+/* Two ways in which replicas learn of each other's updates (cext/sync/replicated.c); the caller holds the stripe of each. `base`
+ * is what s was after its last exchange. */
+static inline void sum_piece(size_t n, float *restrict w, float *restrict sum, float *restrict base)
+{
+    for (size_t i = 0; i < n; i++)
+        w[i] = base[i] = sum[i] += w[i] - base[i];
+}
+static inline void mix_piece(size_t n, float *restrict w, float *restrict next, float *restrict base, float beta, float lambda)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float d = w[i] - base[i], mixed = lambda * next[i] + (1 - lambda) * w[i] + (beta + lambda - 1) * d;
+        next[i] += beta * d;
+        w[i] = base[i] = mixed;
+    }
+}
+enum { PIECE = 512 }; /* floats */
+static inline void shared_sum(shared_weights *s, float *sum, float *base, size_t at, size_t n)
+{
+#if CHAOS_CAREFUL
+    float w[PIECE];
+    for (size_t end = at + n, m; at < end; at += m) {
+        m = end - at < PIECE ? end - at : PIECE;
+        racy_copy(w, s->w + at, m);
+        sum_piece(m, w, sum + at, base + at);
+        racy_copy(s->w + at, w, m);
+    }
+#else
+    sum_piece(n, s->w + at, sum + at, base + at);
+#endif
+}
+static inline void shared_mix(shared_weights *s, shared_weights *to, float *base, size_t at, size_t n, float beta, float lambda)
+{
+#if CHAOS_CAREFUL
+    float w[PIECE], next[PIECE];
+    for (size_t end = at + n, m; at < end; at += m) {
+        m = end - at < PIECE ? end - at : PIECE;
+        racy_copy(w, s->w + at, m);
+        racy_copy(next, to->w + at, m);
+        mix_piece(m, w, next, base + at, beta, lambda);
+        racy_copy(s->w + at, w, m);
+        racy_copy(to->w + at, next, m);
+    }
+#else
+    mix_piece(n, s->w + at, to->w + at, base + at, beta, lambda);
+#endif
+}
+
 /* Stripe locks and versions are ordinary atomics. */
 static inline int stripe_try_lock(stripe_state *t)
 {

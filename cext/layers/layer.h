@@ -33,6 +33,9 @@ typedef struct {
     size_t scratch_size;     /* floats that a call may use freely */
 } geometry;
 
+/* Options of "linear"; the second is set by cext/sync/hybrid.c for a part of the inputs: no row of biases behind its block. */
+enum { LINEAR_BIAS, LINEAR_INNER };
+
 typedef struct {
     const float *p;
     size_t stride; /* floats from sample to sample */

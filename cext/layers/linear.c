@@ -3,7 +3,7 @@
  * Weight block: [input][output padded to LANES], then one row of biases. One sample streams the block once per pass, so
  * the loops keep many outputs in registers; several samples share each weight they load. */
 
-enum { LINEAR_BIAS, LINEAR_WIDE = 12 };
+enum { LINEAR_WIDE = 12 };
 
 INLINE size_t linear_inputs(const geometry *g) { return shape_size(g->in[0]); }
 INLINE size_t linear_pad(const geometry *g) { return round_up((size_t)g->out.c, LANES); }
@@ -53,7 +53,7 @@ INLINE void linear_row(const int V, size_t in, size_t pad, const float *x, const
 KERNEL void linear_forward(const geometry *g, const call *c)
 {
     const size_t in = linear_inputs(g), pad = linear_pad(g);
-    const float *bias = c->w + in * pad;
+    const float *bias = g->option[LINEAR_INNER] ? memset(c->scratch, 0, pad * sizeof(float)) : c->w + in * pad;
     const ptrdiff_t whole = 0;
     const int out = g->out.c, wide = c->n == 1 ? LINEAR_WIDE : MAX_V;
     for (int o = 0, left = (out + VW - 1) / VW; left > 0;) {

@@ -6,6 +6,7 @@
 #include "sync.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { NO_TURN = -1 };
 
@@ -22,28 +23,34 @@ static int open(engine *e) { return (e->sync = aligned_alloc(128, sizeof(delayed
 static size_t room(const engine *e) { return e->n_workers > 1 ? e->p->weight_size : 0; }
 
 /* Returns 0 if the turn will never come. */
-static int wait_for_turn(const engine *e, int64_t t)
+static int wait_for_turn(worker *w, int64_t t)
 {
+    const engine *e = w->e;
     const delayed *s = e->sync;
     int64_t turn;
     for (int i = 0; (turn = __atomic_load_n(&s->turn, __ATOMIC_ACQUIRE)) != t; i++) {
         if (turn == NO_TURN || __atomic_load_n(&e->failure, __ATOMIC_RELAXED))
-            return 0;
+            break;
+        wait_begins(w);
         if (i < 1000)
             wait_briefly();
         else
             wait_for_core();
     }
-    return 1;
+    wait_ends(w);
+    return turn == t;
 }
 
 static void update_and_copy(worker *w)
 {
-    for (int k = 0; k < w->to->n_stripes; k++) {
-        w->version[k] = w->seen[k];
-        publish_stripe(w, k);
-        w->seen[k] = stripe_version(&w->to->state[k]);
-        shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, w->room);
+    for (int i = 0, from, to; i < n_parts(w->e); i++) {
+        stripes_of_part(w->e, i, &from, &to);
+        memcpy(w->version + from, w->seen + from, (size_t)(to - from) * sizeof *w->version);
+        publish_part(w, i);
+        for (int k = from; k < to; k++) {
+            w->seen[k] = stripe_version(&w->to->state[k]);
+            shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, w->room);
+        }
     }
 }
 
@@ -68,7 +75,7 @@ static void train(worker *w)
         end = begin + batch < e->end ? begin + batch : e->end;
         if (gradient_of(w, begin, end, 1.f / (float)(end - begin), w->dw))
             return;
-        if (!wait_for_turn(e, t)) {
+        if (!wait_for_turn(w, t)) {
             w->count.images = before.images;
             w->count.errors = before.errors;
             w->count.loss = before.loss;

@@ -7,17 +7,32 @@
 
 static int open(engine *e)
 {
-    e->instant = e->option[0] == 1 && e->rule->plain;
+    int plain = e->rule->plain;
+    for (int i = 0; i < MAX_RULE_OPTIONS; i++)
+        plain &= e->step.option[i] == 0;
+    e->instant = e->option[0] == 1 && plain;
     return 0;
+}
+
+/* Versions when writing begins. */
+static size_t room(const engine *e) { return e->instant ? (size_t)e->shared.n_stripes : 0; }
+
+static void layer_begin(worker *w, int node, int from, int to)
+{
+    (void)node;
+    uint32_t *begun = (uint32_t *)w->room;
+    for (int k = from; w->e->instant && k < to; k++)
+        begun[k] = stripe_version(&w->to->state[k]);
 }
 
 static void layer_done(worker *w, int node, int from, int to)
 {
     (void)node;
+    const uint32_t *begun = (const uint32_t *)w->room;
     for (int k = from; k < to; k++)
         if (w->e->instant) {
-            const uint32_t version = stripe_version(&w->to->state[k]);
-            stripe_count(&w->to->state[k]);
+            const uint32_t version = stripe_count(&w->to->state[k]);
+            w->layer[w->e->stripe[k].layer].overlaps += version - begun[k];
             count_update(w, k, version - w->version[k]);
         } else
             publish_stripe(w, k);
@@ -27,5 +42,7 @@ const strategy sync_hogwild = {
     .name = "hogwild",
     .unlocked = 1,
     .open = open,
+    .room = room,
+    .layer_begin = layer_begin,
     .layer_done = layer_done,
 };

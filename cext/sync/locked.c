@@ -1,5 +1,5 @@
 /* One lock for the whole weight vector: a step reads a copy made under it, and applies its whole gradient under it. */
-#include "sync.h"
+#include "stripes.h"
 
 #include <stdlib.h>
 
@@ -17,9 +17,11 @@ static void hold(worker *w)
     int32_t open = 0;
     for (int round = 0; !__atomic_compare_exchange_n(&l->held, &open, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED); round++) {
         w->count.lock_failures += round == 0;
+        wait_begins(w);
         wait_round(round);
         open = 0;
     }
+    wait_ends(w);
 }
 
 static void leave(worker *w) { __atomic_store_n(&((lock *)w->e->sync)->held, 0, __ATOMIC_RELEASE); }
@@ -31,31 +33,26 @@ static void step_begin(worker *w)
     leave(w);
 }
 
-static void layer_done(worker *w, int node, int from, int to)
-{
-    (void)node;
-    for (int k = from; k < to; k++)
-        postpone_stripe(w, k);
-}
-
 static void step_done(worker *w)
 {
     hold(w);
     for (int k = 0; k < w->to->n_stripes; k++)
         if (w->pending[k])
             publish_stripe(w, k);
+    for (int i = 0; i < w->e->p->n_nodes; i++)
+        bound_layer(w, i);
     leave(w);
-    memset(w->pending, 0, (size_t)w->to->n_stripes);
-    w->n_pending = 0;
+    forget_pending(w);
 }
 
 const strategy sync_locked = {
     .name = "locked",
     .late = 1,
+    .bounds = 1,
     .open = open,
     .close = close,
     .room = room,
     .step_begin = step_begin,
-    .layer_done = layer_done,
+    .layer_done = gather_layer,
     .step_done = step_done,
 };

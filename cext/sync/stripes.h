@@ -1,5 +1,5 @@
-/* Publication stripe by stripe, by try-lock: what chaos is, and what replicated does within a group. Included by the
- * strategies in this folder. */
+/* Publication stripe by stripe, by try-lock: what chaos is, and what replicated does within a group; and what other
+ * strategies share. Included by the strategies in this folder. */
 #ifndef CHAOS_STRIPES_H
 #define CHAOS_STRIPES_H
 
@@ -80,10 +80,28 @@ static inline void controlled_step_done(worker *w)
 
 static inline void controlled_phase_done(worker *w) { settle(w, 0, w->to->n_stripes); }
 
-static inline void hold_stripe(stripe_state *t)
+/* Instead, layer_done of strategies that publish a step as a whole; and what they do afterwards. */
+static inline void gather_layer(worker *w, int node, int from, int to)
 {
-    for (int round = 0; !stripe_try_lock(t); round++)
+    (void)node;
+    for (int k = from; k < to; k++)
+        postpone_stripe(w, k);
+}
+
+static inline void forget_pending(worker *w)
+{
+    memset(w->pending, 0, (size_t)w->to->n_stripes);
+    w->n_pending = 0;
+}
+
+static inline void hold_stripe(worker *w, stripe_state *t)
+{
+    for (int round = 0; !stripe_try_lock(t); round++) {
+        w->count.lock_failures += round == 0;
+        wait_begins(w);
         wait_round(round);
+    }
+    wait_ends(w);
 }
 
 #endif

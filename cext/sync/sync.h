@@ -4,6 +4,7 @@
 
 #include "engine/engine.h"
 
-extern const strategy sync_sequential, sync_chaos, sync_hogwild, sync_locked, sync_synchronous, sync_averaging, sync_delayed;
+extern const strategy sync_sequential, sync_synchronous, sync_averaging, sync_delayed, sync_hogwild, sync_locked, sync_chaos,
+    sync_leashed, sync_elastic, sync_replicated, sync_hybrid;
 
 #endif

@@ -62,15 +62,19 @@ static int form_lane(worker *w, int j, int n_lanes, int64_t begin, int64_t end)
                        1.f / (float)(end - begin), s->gradient[j]);
 }
 
-static void reduce_stripe(worker *w, int k, int n_lanes)
+static void reduce_part(worker *w, int part, int n_lanes)
 {
     const synchronous *s = w->e->sync;
-    const size_t at = w->to->stripe[k].at, size = w->to->stripe[k].size;
-    memcpy(w->dw + at, s->gradient[0] + at, size * sizeof *w->dw);
-    for (int j = 1; j < n_lanes; j++)
-        w->e->p->isa->add(size, w->dw + at, s->gradient[j] + at);
-    w->version[k] = stripe_version(&w->to->state[k]);
-    publish_stripe(w, k);
+    int from, to;
+    stripes_of_part(w->e, part, &from, &to);
+    for (int k = from; k < to; k++) {
+        const size_t at = w->to->stripe[k].at, size = w->to->stripe[k].size;
+        memcpy(w->dw + at, s->gradient[0] + at, size * sizeof *w->dw);
+        for (int j = 1; j < n_lanes; j++)
+            w->e->p->isa->add(size, w->dw + at, s->gradient[j] + at);
+        w->version[k] = stripe_version(&w->to->state[k]);
+    }
+    publish_part(w, part);
 }
 
 static void train(worker *w)
@@ -94,9 +98,9 @@ static void train(worker *w)
         first += n_lanes + e->n_workers;
         if (meet(w))
             return;
-        while ((i = take(s, first)) < w->to->n_stripes)
-            reduce_stripe(w, (int)i, n_lanes);
-        first += w->to->n_stripes + e->n_workers;
+        while ((i = take(s, first)) < n_parts(e))
+            reduce_part(w, (int)i, n_lanes);
+        first += n_parts(e) + e->n_workers;
         if (w->id == 0) {
             __atomic_store_n(&e->next, end, __ATOMIC_RELAXED);
             s->goes_on = goes_on(e);

@@ -9,21 +9,21 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .. import cluster, trainer
+from .. import cluster, trainer, virtual
 from ..errors import ChaosError
 from ..losses import LOSSES
 from ..models import MODELS
 from ..network import Network, load
 from ..sync import STRATEGIES
 from ..threads import PINNINGS
-from ..updates import UPDATES
+from ..updates import SCHEDULES, UPDATES
 from .common import DATA, DATA_HELP, add_command, build_model, exit_code, load_data, percent, read_config
 
 # Not argparse's own defaults, because a run that is continued takes what was not given from its config.json.
 DEFAULTS = {"data": "auto", "subset": None, "strategy": "chaos", "strategy_options": {}, "update": "sgd",
-            "update_options": {}, "workers": None, "epochs": 10, "lr": 1e-3,
-            "lr_decay": 0.9, "batch_size": 1, "loss": "cross_entropy", "shuffle": True, "validate": False,
-            "seed": 0, "pin": "none"}
+            "update_options": {}, "workers": None, "epochs": 10, "lr": 1e-3, "lr_decay": 0.9,
+            "lr_schedule": "exponential", "schedule_options": {}, "batch_size": 1, "loss": "cross_entropy",
+            "shuffle": True, "validate": False, "seed": 0, "pin": "none"}
 
 
 def add(commands):
@@ -38,6 +38,30 @@ def add(commands):
                   "chaos train medium --data mnist --workers 2 --run-dir runs/m",
                   "chaos train --resume --run-dir runs/m --epochs 20",
                   "mpirun -n 4 chaos train large --cluster easgd --run-dir runs/l"])
+    group = declare(parser, "threads that train", "CHAOS_NUM_THREADS, else one per available core")
+    group.add_argument(
+        "--pin", choices=PINNINGS, metavar="HOW",
+        help=f"where each worker stays: {', '.join(PINNINGS)} (Linux) (default: {DEFAULTS['pin']})")
+    group.add_argument(
+        "--trace", metavar="FILE",
+        help=f"record the order in which the workers meet the weights, for 'chaos replay' ({', '.join(virtual.TRACEABLE)}); "
+             "slower than training without")
+    group = parser.add_argument_group("several processes (MPI)")
+    group.add_argument("--cluster", choices=("none", *cluster.MODES), metavar="MODE",
+                       help=f"how the processes of a launcher keep their weights together: {', '.join(cluster.MODES)}; none: each trains alone "
+                            "(default: local if a launcher has started several)")
+    group.add_argument("--cluster-option", metavar="KEY=VALUE", action="append", dest="cluster_options",
+                       help="an option of the mode; may be repeated")
+    group.add_argument("--stall-timeout", type=float, default=300.0, metavar="SECONDS",
+                       help="a process that neither answers nor moves on ends the job after so long; 0: never "
+                            "(default: 300)")
+    group.add_argument("--rank-details", action="store_true", help="metrics.jsonl tells about every process")
+    declare_run(parser)
+
+
+def declare(parser, workers, default_workers):
+    """The options that say what is trained and how, without those about threads, for `chaos train` and `chaos simulate`;
+    returns the group about workers."""
 
     def option(group, name, text, shown=None, **how):
         default = DEFAULTS[name.removeprefix("--").replace("-", "_")]
@@ -56,10 +80,17 @@ def add(commands):
     option(group, "--lr", "learning rate of the first epoch", type=float, metavar="RATE")
     option(group, "--lr-decay", "factor of the learning rate from epoch to epoch", type=float,
            metavar="FACTOR")
+    option(group, "--lr-schedule", f"how it goes from epoch to epoch: {', '.join(SCHEDULES)}", choices=tuple(SCHEDULES),
+           metavar="NAME")
+    group.add_argument("--schedule-option", metavar="KEY=VALUE", action="append", dest="schedule_options",
+                       help="an option of the schedule, such as warmup=3 (epochs); may be repeated")
     option(group, "--batch-size", "images per update of one worker", type=int, metavar="N")
     option(group, "--update", f"the update rule: {', '.join(UPDATES)}", choices=tuple(UPDATES), metavar="NAME")
     group.add_argument("--update-option", metavar="KEY=VALUE", action="append", dest="update_options",
                        help="an option of the update rule; may be repeated")
+    for name, what in (("momentum", "share of earlier updates"), ("weight-decay", "L2 penalty (adamw: decoupled decay)")):
+        group.add_argument(f"--{name}", metavar="X", action="append", dest="update_options", type=f"{name}={{}}".format,
+                           help=f"{what}; short for --update-option {name}=X")
     losses = [name for name in LOSSES if name != "score"]  # that one is for proofs, it trains nothing
     option(group, "--loss", f"one of {', '.join(losses)}", choices=losses, metavar="NAME")
     option(group, "--seed", "of the initial weights and of the order of images", type=int, metavar="N")
@@ -69,27 +100,17 @@ def add(commands):
            action=argparse.BooleanOptionalAction)
 
     group = parser.add_argument_group("workers")
-    option(group, "--workers", "threads that train", "CHAOS_NUM_THREADS, else one per available core",
-           type=int, metavar="N")
+    option(group, "--workers", workers, default_workers, type=int, metavar="N")
     option(group, "--strategy", f"when updates meet the shared weights: {', '.join(STRATEGIES)}",
            choices=tuple(STRATEGIES), metavar="NAME")
 
     group.add_argument("--strategy-option", metavar="KEY=VALUE", action="append", dest="strategy_options",
                        help="an option of the strategy; may be repeated")
-    option(group, "--pin", f"where each worker stays: {', '.join(PINNINGS)} (Linux)", choices=PINNINGS,
-           metavar="HOW")
+    return group
 
-    group = parser.add_argument_group("several processes (MPI)")
-    group.add_argument("--cluster", choices=("none", *cluster.MODES), metavar="MODE",
-                       help="how the processes of a launcher keep their weights together: "
-                            f"{', '.join(cluster.MODES)}; none: each trains alone (default: local if a launcher has started "
-                            "several)")
-    group.add_argument("--cluster-option", metavar="KEY=VALUE", action="append", dest="cluster_options",
-                       help="an option of the mode; may be repeated")
-    group.add_argument("--stall-timeout", type=float, default=300.0, metavar="SECONDS",
-                       help="how long a process may neither answer nor move on; 0: for ever (default: 300)")
-    group.add_argument("--rank-details", action="store_true", help="metrics.jsonl tells about every process")
 
+def declare_run(parser):
+    """The options about the run directory."""
     group = parser.add_argument_group("run")
     group.add_argument("--run-dir", metavar="DIR",
                        help="where the run is kept (default: runs/<model>-<time in UTC>)")
@@ -103,12 +124,16 @@ def run(arguments):
     if arguments.resume and not arguments.run_dir:
         arguments.parser.error("--resume needs --run-dir")
     mode, options = _cluster(arguments)
+    if arguments.trace and (mode is not None or arguments.resume):
+        arguments.parser.error("--trace records one process's run from its beginning; it goes with neither --cluster nor "
+                               "--resume")
     if mode is None:
-        _run(arguments, None)
+        with contextlib.ExitStack() as stack:
+            execute(arguments, None, stack.enter_context(virtual.Traced(arguments.trace)) if arguments.trace else None)
         return
     with cluster.connect(mode, options, stall_timeout=arguments.stall_timeout, rank_details=arguments.rank_details) as link:
         try:
-            _run(arguments, link)
+            execute(arguments, link)
         except ChaosError as error:
             if link and link.agreed and link.rank:  # rank 0 has said it
                 raise SystemExit(exit_code(error)) from None
@@ -133,12 +158,14 @@ def _cluster(arguments):
     return mode, options
 
 
-def _run(arguments, link):
-    """One process's part; `link` is None where there are no others."""
+def execute(arguments, link=None, runner=None, summary=None, config=None, prepared=None):
+    """One process's part: what the arguments ask for, with a summary. `link` is None where there are no other processes,
+    `runner` as in chaos.train; summary(result, train, test, seconds) instead of the usual one; `config` is kept with the
+    run; `prepared` is what `prepare` gave, if it has been called."""
     root = not link or not link.rank
     checked = link.checked if link else lambda call: call()
     # what the others are told: they need not see the run directory
-    prepared = checked(lambda: _prepare(arguments) if root else None)
+    prepared = prepared or checked(lambda: prepare(arguments) if root else None)
     if link:
         settings, model, config, name = link.gather((*prepared[:2], prepared[2].config(), prepared[3][0])
                                                     if root else None)[0]
@@ -153,7 +180,7 @@ def _run(arguments, link):
         train = train[:settings["subset"]]
 
     config = {"model": model, "data": settings.pop("data"), "subset": settings.pop("subset"),
-              "requested_workers": settings["workers"], "argv": ["chaos", *arguments.argv]}
+              "requested_workers": settings["workers"], "argv": ["chaos", *arguments.argv], **(config or {})}
     for key, ending in (("model", ".safetensors"), ("data", ".npz")):
         if config[key].lower().endswith(ending):
             config[key] = os.path.abspath(config[key])  # is found again from another directory
@@ -162,17 +189,17 @@ def _run(arguments, link):
         folder = checked(lambda: stack.enter_context(_run_dir(arguments.run_dir, model)) if root else None)
         try:
             result = cluster.train_linked(link, net, train, test, run_dir=folder, resume=arguments.resume,
-                                          progress=not arguments.quiet, config=config, **settings)
+                                          progress=not arguments.quiet, config=config, runner=runner, **settings)
         except (KeyboardInterrupt, SystemExit):
             if root and (folder / trainer.MODEL).exists():
-                again = shlex.join(["chaos", "train", model, "--resume", "--run-dir", str(folder)])
+                again = shlex.join([*arguments.parser.prog.split(), model, "--resume", "--run-dir", str(folder)])
                 print(f"continue with: {again}", file=sys.stderr)
             raise
     if root:
-        _summary(result, train, test, time.perf_counter() - start)
+        (summary or _summary)(result, train, test, time.perf_counter() - start)
 
 
-def _prepare(arguments):
+def prepare(arguments):
     """(settings, name of the model, network, (name of the data, train, test))."""
     earlier = read_config(arguments.run_dir) if arguments.resume else {}
     settings = _settings(arguments, earlier)
@@ -189,11 +216,13 @@ def _settings(arguments, earlier):
     earlier = {**earlier, "workers": earlier.get("requested_workers")}
     given = {name: getattr(arguments, name) for name in DEFAULTS if getattr(arguments, name) is not None}
     settings = DEFAULTS | {name: earlier[name] for name in DEFAULTS if name in earlier} | given
-    for name, table in (("strategy", STRATEGIES), ("update", UPDATES)):
-        if name + "_options" in given:
-            settings[name + "_options"] = table[settings[name]].parse(given[name + "_options"])
+    for name, options, table in (("strategy", "strategy_options", STRATEGIES), ("update", "update_options", UPDATES),
+                                 ("lr_schedule", "schedule_options", SCHEDULES)):
+        if options in given:
+            kept = earlier.get(options, {}) if settings[name] == earlier.get(name) else {}
+            settings[options] = kept | table[settings[name]].parse(given[options])
         elif name in given and given[name] != earlier.get(name):
-            settings[name + "_options"] = {}  # those of the earlier run are another's
+            settings[options] = {}  # those of the earlier run are another's
     return settings
 
 

@@ -1,5 +1,7 @@
 """safetensors files: named float arrays plus {str: str} metadata. For chaos.network and chaos.trainer."""
 
+import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,14 @@ def write_tensors(path, tensors, metadata):
     """Writes `tensors` {name: array} and `metadata` {str: str} to `path`, atomically."""
     from safetensors.numpy import save
 
-    write_atomically(path, save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata))
+    data = save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata)
+    # the library's order of the metadata changes from process to process; the same content is to be the same file
+    (size,) = struct.unpack_from("<Q", data)
+    head = json.loads(data[8:8 + size])
+    head["__metadata__"] = dict(sorted(head.get("__metadata__", {}).items()))
+    text = json.dumps(head, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    write_atomically(path, struct.pack("<Q", len(text)) + text + data[8 + size:])
 
 
 def read_tensors(path):

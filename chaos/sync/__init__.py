@@ -3,12 +3,17 @@
 from .averaging import Averaging
 from .chaos import Chaos
 from .delayed import Delayed
+from .elastic import Elastic
 from .hogwild import Hogwild
+from .hybrid import Hybrid
+from .leashed import Leashed
 from .locked import Locked
+from .replicated import Replicated
 from .sequential import Sequential
 from .synchronous import Synchronous
 
 STRATEGIES = {strategy.name: strategy for strategy in (
-    Sequential(), Chaos(), Hogwild(), Locked(), Synchronous(), Averaging(), Delayed())}
+    Sequential(), Chaos(), Synchronous(), Averaging(), Delayed(), Hogwild(), Locked(), Leashed(), Elastic(), Replicated(),
+    Hybrid())}
 
 __all__ = ["STRATEGIES"]

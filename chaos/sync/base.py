@@ -27,6 +27,15 @@ class Strategy(WithOptions):
         Same seed, same number of workers: same bits.
     any_workers : bool
         Deterministic, and the number of workers changes no bit either.
+    racing : bool
+        Several workers may write one weight at the same time, so that some of an update may be lost.
+    divides : bool
+        Updates are averaged over workers instead of added up, so progress per image is slower, up to as many times as there
+        are workers.
+    inferior : bool
+        It is known to end up worse than `sequential`; the docstring says when and why.
+    variants : tuple of (dict, dict)
+        For the tests over the list: options that change what happens, and the attributes above that are different with them.
     """
 
     name = None
@@ -36,11 +45,18 @@ class Strategy(WithOptions):
     locks_stripes = False
     deterministic = False
     any_workers = False
+    racing = False
+    divides = False
+    inferior = False
+    variants = (({}, {}),)
     common = {"stripe_bytes": Option(16384, "bytes of weights that are locked and published together", 64, 1 << 30,
                                      whole=True)}
 
     def _called(self):
         return f"strategy {self.name!r}"
+
+    def most_stale(self, resolved, workers):
+        """The largest staleness that an update can have with these options; None: there is no bound."""
 
     def check(self, resolved, update, update_options):
         """ValueError if the options do not fit each other, or the update rule."""
@@ -73,7 +89,7 @@ class Asynchronous(Strategy):
     ========  =======================================  =============================================================
 
     F and t come from the updates of the epoch before; in the first epoch `tail` is 1 and t the number of other workers.
-    FLeet's t is at least 1.
+    FLeet's t is at least 1. `tail` goes up to 2: where most updates are as fresh as can be, it doubles the rate.
 
     With `max_staleness` an update never has a greater staleness than that. A worker waits before it picks images while its
     step could make some update later than the bound: stale synchronous throttling (Ho et al. 2013), but counted in steps
@@ -121,6 +137,9 @@ class Asynchronous(Strategy):
         else:
             return None
         return factors.astype(np.float32)
+
+    def most_stale(self, resolved, workers):
+        return resolved["max_staleness"]
 
     def rate_scale(self, resolved, workers):
         return {"none": 1.0, "linear": float(workers), "sqrt": math.sqrt(workers)}[resolved["lr_scale"]]

@@ -20,3 +20,4 @@ class Chaos(Asynchronous):
     name = "chaos"
     locks_stripes = True
     options = {"max_pending": Option(None, "stripes that may wait for publication; none: all", 1, 1 << 20, whole=True)}
+    variants = (({}, {}), ({"max_pending": 1}, {}), ({"max_staleness": 2}, {}))

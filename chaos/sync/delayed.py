@@ -24,3 +24,6 @@ class Delayed(Strategy):
 
     name = "delayed"
     deterministic = True
+
+    def most_stale(self, resolved, workers):
+        return workers - 1

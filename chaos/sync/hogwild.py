@@ -24,6 +24,8 @@ class Hogwild(Asynchronous):
 
     name = "hogwild"
     exact = False
+    racing = True
+    variants = (({}, {}), ({"grain": "instant"}, {"equals_sequential": False}))
     options = {"grain": Option("layer", "what is written at once: a layer's update, or each piece as it is formed",
                                choices=("layer", "instant"))}
 

@@ -9,3 +9,6 @@ class Sequential(Strategy):
     name = "sequential"
     single = True
     deterministic = True
+
+    def most_stale(self, resolved, workers):
+        return 0

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..options import Option
-from .base import SMALLEST, Update, penalised
+from .base import LARGEST, SMALLEST, Update, penalised
 
 
 class Adagrad(Update):
@@ -16,8 +16,8 @@ class Adagrad(Update):
     state = ("sum",)
     options = {
         "lr_decay": Option(0.0, "decay of the learning rate from update to update", 0),
-        "initial_accumulator_value": Option(0.0, "the sum of squares before the first update", 0, 3e38),
-        "eps": Option(1e-10, "added to the denominator", SMALLEST, 3e38),
+        "initial_accumulator_value": Option(0.0, "the sum of squares before the first update", 0, LARGEST),
+        "eps": Option(1e-10, "added to the denominator", SMALLEST, LARGEST),
     }
 
     def start(self, moments, resolved):

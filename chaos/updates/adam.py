@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from ..options import Option
-from .base import SMALLEST, Update, penalised
+from .base import LARGEST, SMALLEST, Update, penalised
 
 BELOW_1 = 1 - 2.0 ** -53  # a larger beta would make 1 - beta^t zero
 
@@ -22,7 +22,7 @@ class Adam(Update):
     options = {
         "beta1": Option(0.9, "share of the mean gradient that is kept", 0, BELOW_1),
         "beta2": Option(0.999, "share of the mean square that is kept", 0, BELOW_1),
-        "eps": Option(1e-8, "added to the denominator", SMALLEST, 3e38),
+        "eps": Option(1e-8, "added to the denominator", SMALLEST, LARGEST),
     }
 
     def apply(self, w, dw, moments, lr, t, *, weight_decay=0.0, l1=0.0, beta1=0.9, beta2=0.999, eps=1e-8):

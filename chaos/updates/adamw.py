@@ -2,7 +2,7 @@
 
 from ..options import Option
 from .adam import Adam
-from .base import penalised
+from .base import LARGEST, penalised
 
 
 class AdamW(Adam):
@@ -12,7 +12,7 @@ class AdamW(Adam):
     """
 
     kind = "adamw"
-    common = Adam.common | {"weight_decay": Option(0.01, "decoupled decay of weights and biases", 0)}
+    common = Adam.common | {"weight_decay": Option(0.01, "decoupled decay of weights and biases", 0, LARGEST)}
 
     def apply(self, w, dw, moments, lr, t, *, weight_decay=0.01, l1=0.0, beta1=0.9, beta2=0.999, eps=1e-8):
         g = penalised(w, dw, 0.0, l1)

@@ -5,6 +5,7 @@ import numpy as np
 from ..options import Option, WithOptions
 
 SMALLEST = 1e-30  # of what is added to denominators; the core takes numbers below 1.2e-38 for 0
+LARGEST = 3e38  # single precision ends there
 
 
 class Update(WithOptions):
@@ -33,7 +34,7 @@ class Update(WithOptions):
     the order of updates that came about; where writers race, single elements of a moment may miss an update, as weights
     may. The update number t counts the updates of the same stretch of weights by anybody. Max-norm is exact with one worker;
     with several, an update that comes between measuring and scaling is scaled along, and a weight may be past the bound
-    until the next step.
+    until the next step. A result that is put together from replicas is bounded once more at the end of the phase.
 
     Attributes
     ----------
@@ -45,11 +46,11 @@ class Update(WithOptions):
     kind = None
     state = ()
     common = {
-        "weight_decay": Option(0.0, "L2 penalty on weights and biases", 0),
-        "l1": Option(0.0, "L1 penalty on weights and biases", 0),
-        "clip_value": Option(None, "bound of each element of a gradient; none: no bound", 0, above=True),
-        "clip_norm": Option(None, "bound of the norm of a layer's gradient; none: no bound", 0, above=True),
-        "max_norm": Option(None, "bound of the norm of the weights into a unit; none: no bound", 0, above=True),
+        "weight_decay": Option(0.0, "L2 penalty on weights and biases", 0, LARGEST),
+        "l1": Option(0.0, "L1 penalty on weights and biases", 0, LARGEST),
+        "clip_value": Option(None, "bound of each element of a gradient; none: no bound", 0, LARGEST, above=True),
+        "clip_norm": Option(None, "bound of the norm of a layer's gradient; none: no bound", 0, LARGEST, above=True),
+        "max_norm": Option(None, "bound of the norm of the weights into a unit; none: no bound", 0, LARGEST, above=True),
     }
 
     @property

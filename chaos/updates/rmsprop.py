@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..options import Flag, Option
-from .base import SMALLEST, Update, penalised
+from .base import LARGEST, SMALLEST, Update, penalised
 
 
 class RMSprop(Update):
@@ -20,7 +20,7 @@ class RMSprop(Update):
     state = ("square_avg", "momentum_buffer", "grad_avg")
     options = {
         "alpha": Option(0.99, "share of the mean square that is kept", 0, 1),
-        "eps": Option(1e-8, "added to the denominator", SMALLEST, 3e38),
+        "eps": Option(1e-8, "added to the denominator", SMALLEST, LARGEST),
         "momentum": Option(0.0, "share of the buffer that is kept", 0, 1),
         "centered": Flag(False, "divide by the deviation from the mean gradient"),
     }

@@ -23,7 +23,7 @@ class Schedule(WithOptions):
         return f"learning-rate schedule {self.name!r}"
 
     def settle(self, resolved, epochs):
-        """The options with what follows from the number of epochs."""
+        """The options with what follows from the number of epochs; ValueError where they do not go with it."""
         return resolved
 
     def rate(self, lr, decay, epoch, *, warmup=0, **options):
@@ -43,12 +43,12 @@ class Schedule(WithOptions):
         return self._own(lr, decay, epoch - warmup, **options)
 
     def largest(self, lr, decay, epochs, **options):
-        """The largest learning rate of epochs 1..epochs; infinity where it is too large for a float."""
+        """The largest learning rate of epochs 1..epochs, infinity where it is too large for a float, and its epoch."""
         first = min(options["warmup"] + 1, epochs)
         try:  # after the warm-up every schedule goes one way only
-            return max(self.rate(lr, decay, epoch, **options) for epoch in (first, epochs))
+            return max((self.rate(lr, decay, epoch, **options), epoch) for epoch in (first, epochs))
         except OverflowError:
-            return math.inf
+            return math.inf, epochs
 
     def _own(self, lr, decay, epoch):
         raise NotImplementedError
@@ -95,6 +95,10 @@ class Cosine(Schedule):
 
     def settle(self, resolved, epochs):
         if resolved["t_max"] is not None:
+            end = resolved["warmup"] + resolved["t_max"]
+            if epochs > end and not resolved["eta_min"]:
+                raise ValueError(f"{self._called()} is at a learning rate of 0 from epoch {end + 1} on, and the run has "
+                                 f"{epochs} epochs; give a larger t_max, or an eta_min")
             return resolved
         return resolved | {"t_max": max(epochs - resolved["warmup"], 1)}
 

@@ -296,6 +296,18 @@ static const variant variants[] = {
     {"hogwild", 0, 0, 0, 0, {1}},
     {"locked", 1, 1, 0, 0, {0}},
     {"locked", 1, 1, 1, 0, {0}},
+    {"leashed", 1, 1, 0, 0, {0}},
+    {"leashed", 1, 1, 1, 3, {0}},
+    {"leashed", 0, 1, 0, 0, {1}},
+    {"elastic", 0, 0, 0, 0, {0}},
+    {"elastic", 0, 0, 0, 0, {1, 0.5}},
+    {"replicated", 0, 1, 0, 0, {0}},
+    {"replicated", 0, 1, 0, 0, {2, 1}},
+    {"replicated", 1, 1, 1, 1, {1, 1, 1}},
+    {"replicated", 1, 1, 0, 0, {2, 3, 1}},
+    {"synchronous", 1, 0, 0, 0, {0}},
+    {"averaging", 0, 1, 0, 0, {0}},
+    {"delayed", 1, 1, 0, 0, {0}},
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
 enum { CROSS_ENTROPY, MSE, SCORE };
@@ -326,6 +338,14 @@ static int64_t live_stripes(const engine *e)
     return n;
 }
 
+static int variant_named(const char *name)
+{
+    for (int v = 0; v < VARIANTS; v++)
+        if (!strcmp(variants[v].name, name))
+            return v;
+    abort();
+}
+
 /* Runs a phase to its end and checks what is counted. */
 static void run(engine *e, enum phase phase, const images *view, int n, float lr, float *out)
 {
@@ -336,7 +356,7 @@ static void run(engine *e, enum phase phase, const images *view, int n, float lr
     expect(status == DONE, "phase %d with %d workers, batch %d: status %d", phase, e->n_workers, e->batch, status);
     expect(t->images == n && engine_position(e) == n, "%d images, %lld counted", n, (long long)t->images);
     expect(isfinite(t->loss) && t->errors >= 0 && t->errors <= n, "loss %g, errors %lld", t->loss, (long long)t->errors);
-    expect(t->updates == steps * live_stripes(e), "%lld updates in %lld steps", (long long)t->updates, (long long)steps);
+    expect(t->updates == (steps - t->dropped) * live_stripes(e), "%lld updates in %lld steps", (long long)t->updates, (long long)steps);
     int64_t counted = 0;
     for (int i = 0; i < STALENESS_BINS; i++)
         for (int l = 0; l < e->n_layers; l++)
@@ -578,6 +598,45 @@ static void check_conservation(const instruction_set *isa, int workers, int batc
     free(labels);
 }
 
+/* Every rule with every option: state and weights stay finite, the padding zero. */
+static void check_rules(const instruction_set *isa, const strategy *how, int workers, int batch)
+{
+    plan *p = separable(isa);
+    describe(p, how->name);
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w0 = weights_of(p, node_at), *zeros = copy(w0, p->weight_size);
+    memset(zeros, 0, p->weight_size * sizeof *zeros);
+    data d = data_for(p, 24, 1);
+    double option[MAX_RULE_OPTIONS];
+    for (int i = 0; i < MAX_RULE_OPTIONS; i++)
+        option[i] = i < RULE_OWN ? 0.01 : 0.5;
+    option[RULE_MAX_NORM] = 0.3;
+    for (const update_kind *const *rule = isa->updates; *rule; rule++) {
+        engine_parts parts = {.p = p, .weights = copy(w0, p->weight_size), .n_workers = workers, .batch = batch,
+                              .stripe_bytes = 256, .how = how, .rule = *rule,
+                              .rule_options = option, .loss = isa->losses[CROSS_ENTROPY]};
+        for (int i = 0; i < (*rule)->n_moments; i++)
+            parts.moment[i] = copy(zeros, p->weight_size);
+        engine *e = engine_new(&parts);
+        if (!e)
+            abort();
+        for (int epoch = 0; epoch < 2; epoch++)
+            run(e, TRAIN, &d.view, d.n, 0.01f, NULL);
+        only_parameters(parts.weights, node_at, p->weight_size, (*rule)->name);
+        for (int i = 0; i < (*rule)->n_moments; i++) {
+            only_parameters(parts.moment[i], node_at, p->weight_size, (*rule)->name);
+            free(parts.moment[i]);
+        }
+        engine_free(e);
+        free(parts.weights);
+    }
+    data_free(d);
+    free(zeros);
+    free(w0);
+    free(node_at);
+    plan_free(p);
+}
+
 /* ---- other threads ---- */
 
 static void *stopper(void *arg)
@@ -617,7 +676,7 @@ static void check_stop(const instruction_set *isa, int workers, int batch, int v
                (long long)at);
         expect(e->total.images == at - begin, "%lld images on the way from %lld to %lld", (long long)e->total.images,
                (long long)begin, (long long)at);
-        expect(e->total.updates == (phase == TRAIN ? (at - begin) / batch * live_stripes(e) : 0), "%lld updates",
+        expect(e->total.updates == (phase == TRAIN ? ((at - begin) / batch - e->total.dropped) * live_stripes(e) : 0), "%lld updates",
                (long long)e->total.updates);
         expect(isfinite(e->total.loss), "loss %g", e->total.loss);
         engine_clear(e);
@@ -736,6 +795,76 @@ static void check_pinning(const instruction_set *isa)
     plan_free(p);
 }
 
+/* Strategies whose workers meet or take turns: the same bits twice, and for any number of workers where promised. */
+static void check_meetings(plan *p, const char *net, const char *name, int n, int batch, int any_workers)
+{
+    describe(p, net);
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w0 = weights_of(p, node_at), *first = NULL;
+    data d = data_for(p, n, 0);
+    for (int workers = 1; workers <= 5; workers += 2) {
+        for (int twice = 0; twice < 2; twice++) {
+            float *w = copy(w0, p->weight_size);
+            engine *e = engine_for(p, w, workers, batch, 256, variant_named(name), CROSS_ENTROPY);
+            run(e, TRAIN, &d.view, n, 0.01f, NULL);
+            run(e, TRAIN, &d.view, n, 0.01f, NULL);
+            engine_stop(e);
+            expect(engine_run(e, TRAIN, &d.view, 0, n, 0.01f, NULL) == STOPPED && !e->total.images, "trains after a stop");
+            engine_clear(e);
+            only_parameters(w, node_at, p->weight_size, name);
+            if (first)
+                expect(!memcmp(w, first, p->weight_size * sizeof *w), "%s: other bits with %d workers, batch %d", name, workers,
+                       batch);
+            else
+                first = copy(w, p->weight_size);
+            float *pixel = (float *)d.view.floats, was = *pixel;
+            *pixel = NAN;
+            expect(engine_run(e, TRAIN, &d.view, 0, n, 0.01f, NULL) == DIVERGED, "%s: not a number is trained on", name);
+            *pixel = was;
+            engine_free(e);
+            free(w);
+        }
+        if (!any_workers)
+            free(first), first = NULL;
+    }
+    free(first);
+    data_free(d);
+    free(w0);
+    free(node_at);
+    plan_free(p);
+}
+
+/* Lanes formed piece by piece and applied are the synchronous strategy's step. */
+static void check_lanes(const instruction_set *isa)
+{
+    enum { N = 21, LANES_HERE = 6 };
+    plan *p = branches(isa);
+    describe(p, "lanes");
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w0 = weights_of(p, node_at), *want = copy(w0, p->weight_size), *w = copy(w0, p->weight_size);
+    float *rows = aligned_alloc(64, LANES_HERE * p->weight_size * sizeof *rows);
+    memset(rows, 0, LANES_HERE * p->weight_size * sizeof *rows);
+    data d = data_for(p, N, 0);
+    engine *e = engine_for(p, want, 2, N, 256, variant_named("synchronous"), CROSS_ENTROPY);
+    run(e, TRAIN, &d.view, N, 0.01f, NULL);
+    engine_free(e);
+    e = engine_for(p, w, 3, N, 256, variant_named("synchronous"), CROSS_ENTROPY);
+    for (int first = 0; first < LANES_HERE; first += 2)
+        expect(engine_lanes(e, &d.view, 0, N, LANES_HERE, first, 2, rows + (size_t)first * p->weight_size) == DONE, "lane %d", first);
+    for (int j = 1; j < LANES_HERE; j++)
+        isa->add(p->weight_size, rows, rows + (size_t)j * p->weight_size);
+    expect(engine_apply(e, rows, 0.01f) == DONE, "not applied");
+    expect(!memcmp(w, want, p->weight_size * sizeof *w), "the lanes' sum is another step");
+    engine_free(e);
+    data_free(d);
+    free(rows);
+    free(w);
+    free(want);
+    free(w0);
+    free(node_at);
+    plan_free(p);
+}
+
 /* For engine_time, which calls layers by itself. */
 static void check_times(const instruction_set *isa)
 {
@@ -797,6 +926,11 @@ int main(int n, char **argument)
             }
             check_stop(isa, workers, 3, workers == 1 ? SEQUENTIAL : CHAOS, TRAIN);
             check_stop(isa, workers, 1, workers == 1 ? SEQUENTIAL : CHAOS, TEST);
+            for (int s = 0; strategy_at(s); s++)
+                if (workers < 8 && (workers == 1 || !strategy_at(s)->single)) {
+                    check_rules(isa, strategy_at(s), workers, 1);
+                    check_rules(isa, strategy_at(s), workers, 5);
+                }
         }
         for (int v = CHAOS; v < VARIANTS; v++)
             check_divergence(isa, v, TRAIN);
@@ -804,6 +938,14 @@ int main(int n, char **argument)
         check_engines_at_once(isa);
         check_pinning(isa);
         check_times(isa);
+        static const char *const meeting[] = {"synchronous", "hybrid", "averaging", "delayed"};
+        for (int k = 0; k < 4; k++)
+            for (int batch = 1; batch <= 13; batch += 12) {
+                check_meetings(digits(isa), "meetings, digits", meeting[k], 41, batch, k < 2);
+                check_meetings(branches(isa), "meetings, branches", meeting[k], 41, batch, k < 2);
+                check_meetings(wide(isa), "meetings, wide", meeting[k], 41, batch, k < 2);
+            }
+        check_lanes(isa);
     }
     for (int i = 0; (isa = supported_isa(i)); i++)
         printf("%s%s", i ? ", " : "", isa->name);

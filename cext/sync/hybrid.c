@@ -1,0 +1,448 @@
+/* Hybrid parallelism: data parallel in the convolutions, model parallel in the fully connected tail (Krizhevsky 2014).
+ *
+ * The tail is the chain of linear layers, and of layers without parameters on vectors between and behind them, that
+ * the network ends with. Everything before it is trained as by the synchronous strategy: the step's images are cut
+ * into lanes, each with a gradient buffer. In the tail all images of the step lie in common arrays, and a linear
+ * layer is cut into slices of its inputs, which are runs of rows of its weight block: whoever takes a slice forms its
+ * part of the outputs for all images; the parts are added up in the slices' order; backwards it forms the gradients
+ * of its inputs and of its weights for all images, so that a gradient of the tail's weights exists once and is not
+ * added to any other. Lanes and slices do not depend on the workers.
+ *
+ * Work is done in stages, and the workers meet between them.
+ */
+#include "sync.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SLICE_ROWS = 64, MAX_SLICES = 32 };
+
+typedef struct {
+    float **value, **keep, **delta; /* what a worker's own point to while it trains */
+} view;
+
+typedef struct {
+    int lanes;
+    int n_tail, *tail, cut; /* nodes of the tail in their order; the node that its first one reads */
+    float **gradient;       /* per lane: of what is before the tail */
+    float **kept;           /* per lane: outputs and what else is kept of its images there */
+    uint8_t *touched;       /* per lane: its pages have been placed, by the worker that took it first */
+    size_t *value_at, *keep_at, lane_size; /* per node: where in `kept` */
+    float **value, **keep, **delta; /* per node and edge of the tail, and `cut`: of all images of the step; NULL: others */
+    float *partial;        /* per slice: its part of the outputs */
+    float *gradient_there; /* of the tail, laid out as the weights */
+    view *view;            /* per worker */
+    int goes_on;           /* worker 0's decision, for all after the next meeting */
+    _Alignas(128) int64_t tickets; /* see synchronous.c */
+    char apart[120];
+} hybrid;
+
+static float *floats(size_t n) { return aligned_alloc(128, round_up(n * sizeof(float) + 1, 128)); }
+
+static float *zeros(size_t n)
+{
+    float *p = floats(n);
+    return p ? memset(p, 0, n * sizeof *p) : NULL;
+}
+
+static void free_all(float **p, int n)
+{
+    for (int i = 0; p && i < n; i++)
+        free(p[i]);
+    free(p);
+}
+
+static void close(engine *e)
+{
+    hybrid *s = e->sync;
+    if (!s)
+        return;
+    free_all(s->gradient, s->lanes);
+    free_all(s->kept, s->lanes);
+    free_all(s->value, e->p->n_nodes);
+    free_all(s->keep, e->p->n_nodes);
+    free_all(s->delta, e->p->n_edges);
+    for (int i = 0; s->view && i < e->n_workers; i++) {
+        free(s->view[i].value);
+        free(s->view[i].keep);
+        free(s->view[i].delta);
+    }
+    free(s->view);
+    free(s->tail);
+    free(s->touched);
+    free(s->value_at);
+    free(s->keep_at);
+    free(s->partial);
+    free(s->gradient_there);
+    free(s);
+}
+
+static int is_linear(const plan_node *n) { return !strcmp(n->kind->name, "linear"); }
+
+static int is_vector(shape s) { return s.h == 1 && s.w == 1; }
+
+/* Sets tail, n_tail and cut; without a linear layer at the end there is no tail. */
+static void find_tail(const plan *p, hybrid *s)
+{
+    int length = 0;
+    for (int i = p->output; i > 0; i = p->node[i].input[0]) {
+        const plan_node *n = &p->node[i];
+        if (n->g.n_inputs != 1 || !is_vector(n->g.in[0]) || !is_vector(n->g.out) || (n->kind->n_parameters && !is_linear(n)))
+            break;
+        s->tail[length++] = i;
+        if (is_linear(n)) {
+            s->n_tail = length;
+            s->cut = n->input[0];
+        }
+    }
+    for (int a = 0, b = s->n_tail - 1; a < b; a++, b--) {
+        const int other = s->tail[a];
+        s->tail[a] = s->tail[b];
+        s->tail[b] = other;
+    }
+}
+
+static int slice_rows(const engine *e, const plan_node *n)
+{
+    const int in = n->g.in[0].c, wanted = (int)e->option[1], slices = wanted ? wanted : MAX_SLICES;
+    const int rows = (int)round_up((size_t)(in + slices - 1) / (size_t)slices, LANES);
+    return wanted || rows > SLICE_ROWS ? rows : SLICE_ROWS;
+}
+
+static int n_slices(const engine *e, int node)
+{
+    const plan_node *n = &e->p->node[node];
+    return (n->g.in[0].c + slice_rows(e, n) - 1) / slice_rows(e, n);
+}
+
+/* The arrays of a node that is in the tail or just before it. */
+static int common_arrays(const engine *e, int node)
+{
+    const plan *p = e->p;
+    hybrid *s = e->sync;
+    const plan_node *n = &p->node[node];
+    const size_t images = (size_t)e->batch;
+    int missing = !(s->value[node] = zeros(images * n->value_stride)) || !(s->keep[node] = zeros(images * n->g.keep_size));
+    for (int d = 0; d < p->n_edges && !missing; d++)
+        if (p->edge[d].node == node)
+            missing = !(s->delta[d] = zeros(images * n->value_stride));
+    return missing;
+}
+
+static int open(engine *e)
+{
+    const plan *p = e->p;
+    const size_t nodes = (size_t)p->n_nodes, edges = (size_t)p->n_edges + 1;
+    hybrid *s = e->sync = aligned_alloc(128, sizeof *s);
+    if (!s)
+        return -1;
+    memset(s, 0, sizeof *s);
+    const int enough = (e->batch + e->chunk - 1) / e->chunk; /* a lane passes through in one piece */
+    s->lanes = lanes_of(e->batch, (int)e->option[0]);
+    s->lanes = s->lanes < enough ? enough : s->lanes;
+    s->tail = calloc(nodes, sizeof *s->tail);
+    s->value = calloc(nodes, sizeof *s->value);
+    s->keep = calloc(nodes, sizeof *s->keep);
+    s->delta = calloc(edges, sizeof *s->delta);
+    s->value_at = calloc(nodes, sizeof *s->value_at);
+    s->keep_at = calloc(nodes, sizeof *s->keep_at);
+    s->touched = calloc((size_t)s->lanes, 1);
+    s->gradient = calloc((size_t)s->lanes, sizeof *s->gradient);
+    s->kept = calloc((size_t)s->lanes, sizeof *s->kept);
+    s->view = calloc((size_t)e->n_workers, sizeof *s->view);
+    if (!s->tail || !s->value || !s->keep || !s->delta || !s->value_at || !s->keep_at || !s->touched || !s->gradient ||
+        !s->kept || !s->view || !(s->gradient_there = zeros(p->weight_size)))
+        return -1;
+    find_tail(p, s);
+    int missing = s->n_tail && common_arrays(e, s->cut);
+    size_t partial = 0;
+    for (int k = 0; k < s->n_tail && !missing; k++) {
+        const plan_node *n = &p->node[s->tail[k]];
+        missing = common_arrays(e, s->tail[k]);
+        const size_t size = is_linear(n) ? (size_t)n_slices(e, s->tail[k]) * (size_t)e->batch * n->value_stride : 0;
+        partial = size > partial ? size : partial;
+    }
+    for (int i = 0; i < s->cut; i++) {
+        s->value_at[i] = s->lane_size;
+        s->lane_size += round_up(p->node[i].value_stride * (size_t)e->chunk, 2 * LANES);
+        s->keep_at[i] = s->lane_size;
+        s->lane_size += round_up(p->node[i].g.keep_size * (size_t)e->chunk, 2 * LANES);
+    }
+    missing = missing || !(s->partial = zeros(partial));
+    for (int j = 0; j < s->lanes && !missing; j++)
+        missing = !(s->gradient[j] = floats(p->weight_size)) || !(s->kept[j] = floats(s->lane_size));
+    for (int i = 0; i < e->n_workers && !missing; i++) {
+        view *v = &s->view[i];
+        missing = !(v->value = calloc(nodes, sizeof *v->value)) || !(v->keep = calloc(nodes, sizeof *v->keep)) ||
+                  !(v->delta = calloc(edges, sizeof *v->delta));
+    }
+    return missing ? -1 : 0;
+}
+
+/* The step under way. */
+typedef struct {
+    int64_t begin, end;
+    int n_lanes;
+} step;
+
+static int64_t lane_at(const step *t, int j) { return lane_begin(t->begin, t->end, t->n_lanes, j); }
+
+/* Points the worker at the images of a lane; returns their number. */
+static int look_at(worker *w, const step *t, int j)
+{
+    const engine *e = w->e;
+    const plan *p = e->p;
+    hybrid *s = e->sync;
+    const size_t first = (size_t)(lane_at(t, j) - t->begin);
+    if (!s->touched[j]) {
+        s->touched[j] = 1;
+        memset(s->gradient[j], 0, p->weight_size * sizeof(float));
+        memset(s->kept[j], 0, s->lane_size * sizeof(float));
+    }
+    for (int i = 0; s->n_tail && i < p->n_nodes; i++)
+        if (s->value[i]) {
+            w->value[i] = s->value[i] + first * p->node[i].value_stride;
+            w->keep[i] = s->keep[i] + first * p->node[i].g.keep_size;
+        } else if (i < s->cut) {
+            w->value[i] = s->kept[j] + s->value_at[i];
+            w->keep[i] = s->kept[j] + s->keep_at[i];
+        }
+    for (int d = 0; s->n_tail && d < p->n_edges; d++)
+        if (s->delta[d])
+            w->delta[d] = s->delta[d] + first * p->node[p->edge[d].node].value_stride;
+    return (int)(lane_at(t, j + 1) - lane_at(t, j));
+}
+
+/* A slice of a linear layer: a layer of its own, on inputs `from`, ... of all images of the step. */
+static geometry slice_of(const engine *e, int node, int j, const step *t, call *c, int *from)
+{
+    const hybrid *s = e->sync;
+    const plan_node *n = &e->p->node[node];
+    geometry g = n->g;
+    const int rows = slice_rows(e, n), left = g.in[0].c - j * rows;
+    *from = j * rows;
+    if (left > rows) { /* the biases are behind the last one */
+        g.in[0].c = rows;
+        g.option[LINEAR_BIAS] = 0;
+        g.option[LINEAR_INNER] = 1;
+    } else
+        g.in[0].c = left;
+    memset(c, 0, sizeof *c);
+    c->n = (int)(t->end - t->begin);
+    c->x[0] = (source){s->value[n->input[0]] + *from, e->p->node[n->input[0]].value_stride};
+    return g;
+}
+
+static void slice_forward(worker *w, const step *t, int node, int j)
+{
+    const hybrid *s = w->e->sync;
+    const plan_node *n = &w->e->p->node[node];
+    call c;
+    int from;
+    const geometry g = slice_of(w->e, node, j, t, &c, &from);
+    c.scratch = w->scratch;
+    c.y = (sink){s->partial + (size_t)j * (size_t)w->e->batch * n->value_stride, n->value_stride};
+    const size_t skipped = (size_t)from * n->g.columns;
+    c.w = shared_read(w->to, n->weight_at + skipped, n->g.weight_size - skipped, w->own);
+    n->kind->forward(&g, &c);
+}
+
+static void slice_backward(worker *w, const step *t, int node, int j)
+{
+    const hybrid *s = w->e->sync;
+    const plan_node *n = &w->e->p->node[node];
+    call c;
+    int from;
+    const geometry g = slice_of(w->e, node, j, t, &c, &from);
+    const size_t skipped = (size_t)from * n->g.columns;
+    c.scratch = w->scratch;
+    c.first = 1;
+    c.w = shared_read(w->to, n->weight_at + skipped, n->g.weight_size - skipped, w->own);
+    c.dy = (source){s->delta[n->first_delta], n->value_stride};
+    if (n->edge[0] >= 0)
+        c.dx[0] = (sink){s->delta[n->edge[0]] + from, c.x[0].stride};
+    c.dw = s->gradient_there + n->weight_at + skipped;
+    n->kind->backward(&g, &c);
+}
+
+/* The outputs of a linear layer for some images, from the slices' parts. */
+static void add_parts(worker *w, const step *t, int node, int lane, int n_images)
+{
+    const hybrid *s = w->e->sync;
+    const plan_node *n = &w->e->p->node[node];
+    const size_t stride = n->value_stride, at = (size_t)(lane_at(t, lane) - t->begin) * stride;
+    for (size_t i = 0; i < (size_t)n_images; i++) {
+        float *y = w->value[node] + i * stride;
+        const float *part = s->partial + at + i * stride;
+        memcpy(y, part, (size_t)n->g.out.c * sizeof *y);
+        for (int j = 1; j < n_slices(w->e, node); j++)
+            w->e->p->isa->add((size_t)n->g.out.c, y, part + (size_t)j * (size_t)w->e->batch * stride);
+    }
+}
+
+/* ---- stages: what is done with one lane, slice or part of the weights; -1 after a failure ---- */
+
+enum stage { BEFORE, SLICE_FORWARD, BETWEEN, SLICE_BACKWARD, BACK_BETWEEN, UPDATE };
+
+/* Back through the nodes top, ..., bottom, for some images; their gradients to dw. */
+static void back_through(worker *w, int n, int bottom, int top, float *dw)
+{
+    float *own = w->dw;
+    call c;
+    w->dw = dw;
+    for (int i = top; i >= bottom; i--)
+        if (learns_node(w->e, i))
+            backward_node(w, i, n, 1, 1, &c);
+    w->dw = own;
+}
+
+/* Up to the tail, or there and back where there is none. */
+static int before(worker *w, const step *t, int j)
+{
+    const hybrid *s = w->e->sync;
+    const int n = look_at(w, t, j);
+    w->scale = 1.f / (float)(t->end - t->begin);
+    if (!s->n_tail)
+        return gradient_of(w, lane_at(t, j), lane_at(t, j + 1), w->scale, s->gradient[j]);
+    load_chunk(w, lane_at(t, j), n);
+    for (int i = 1; i <= s->cut; i++)
+        forward_node(w, i, n, 0);
+    return 0;
+}
+
+static int label_of(const engine *e, int64_t i) { return (int)e->data.labels[e->data.order ? e->data.order[i] : i]; }
+
+/* From the k-th of the tail, a linear layer, to the next one, or to the loss and back to it. */
+static int between(worker *w, const step *t, int k, int j)
+{
+    const hybrid *s = w->e->sync;
+    const int n = look_at(w, t, j);
+    add_parts(w, t, s->tail[k], j, n);
+    int next = k + 1;
+    for (; next < s->n_tail && !is_linear(&w->e->p->node[s->tail[next]]); next++)
+        forward_node(w, s->tail[next], n, 0);
+    if (next < s->n_tail)
+        return 0;
+    w->scale = 1.f / (float)(t->end - t->begin);
+    for (int i = 0; i < n; i++)
+        w->label[i] = label_of(w->e, lane_at(t, j) + i);
+    if (lose(w, n, 1)) {
+        fail(w->e, DIVERGED, lane_at(t, j));
+        return -1;
+    }
+    w->count.images += n;
+    while (--next > k)
+        back_through(w, n, s->tail[next], s->tail[next], w->dw);
+    return 0;
+}
+
+/* Back from the k-th of the tail, a linear layer, to the one before, or to the input. */
+static void back_between(worker *w, const step *t, int k, int j)
+{
+    const hybrid *s = w->e->sync;
+    const int n = look_at(w, t, j);
+    while (--k >= 0 && !is_linear(&w->e->p->node[s->tail[k]]))
+        back_through(w, n, s->tail[k], s->tail[k], w->dw);
+    if (k < 0)
+        back_through(w, n, 1, s->cut, s->gradient[j]);
+}
+
+static void update(worker *w, const step *t, int part)
+{
+    const engine *e = w->e;
+    const hybrid *s = e->sync;
+    int from, to;
+    stripes_of_part(e, part, &from, &to);
+    for (int k = from; k < to; k++) {
+        const size_t at = e->stripe[k].at, size = e->stripe[k].size;
+        const int there = s->value[e->stripe[k].node] && e->stripe[k].node != s->cut;
+        memcpy(w->dw + at, (there ? s->gradient_there : s->gradient[0]) + at, size * sizeof *w->dw);
+        for (int j = 1; j < t->n_lanes && !there; j++)
+            e->p->isa->add(size, w->dw + at, s->gradient[j] + at);
+        w->version[k] = stripe_version(&w->to->state[k]);
+    }
+    publish_part(w, part);
+}
+
+/* All workers together do a stage, of which there are n pieces, and meet; `first` as in synchronous.c. */
+static int stage_of(worker *w, enum stage what, const step *t, int k, int n, int64_t *first)
+{
+    hybrid *s = w->e->sync;
+    int failed = 0;
+    for (int64_t i; !failed && (i = __atomic_fetch_add(&s->tickets, 1, __ATOMIC_RELAXED) - *first) < n;) {
+        const int j = (int)i;
+        switch (what) {
+        case BEFORE: failed = before(w, t, j); break;
+        case SLICE_FORWARD: slice_forward(w, t, s->tail[k], j); break;
+        case BETWEEN: failed = between(w, t, k, j); break;
+        case SLICE_BACKWARD: slice_backward(w, t, s->tail[k], j); break;
+        case BACK_BETWEEN: back_between(w, t, k, j); break;
+        case UPDATE: update(w, t, j); break;
+        }
+    }
+    *first += n + w->e->n_workers;
+    return failed || (what != UPDATE && meet(w));
+}
+
+static int train_once(worker *w, const step *t, int64_t *first)
+{
+    const engine *e = w->e;
+    const hybrid *s = e->sync;
+    int failed = stage_of(w, BEFORE, t, 0, t->n_lanes, first);
+    for (int k = 0; k < s->n_tail && !failed; k++)
+        if (is_linear(&e->p->node[s->tail[k]]))
+            failed = stage_of(w, SLICE_FORWARD, t, k, n_slices(e, s->tail[k]), first) ||
+                     stage_of(w, BETWEEN, t, k, t->n_lanes, first);
+    for (int k = s->n_tail - 1; k >= 0 && !failed; k--)
+        if (is_linear(&e->p->node[s->tail[k]]))
+            failed = stage_of(w, SLICE_BACKWARD, t, k, n_slices(e, s->tail[k]), first) ||
+                     stage_of(w, BACK_BETWEEN, t, k, t->n_lanes, first);
+    return failed || stage_of(w, UPDATE, t, 0, n_parts(e), first);
+}
+
+static void train_steps(worker *w)
+{
+    engine *e = w->e;
+    hybrid *s = e->sync;
+    step t = {.end = __atomic_load_n(&e->next, __ATOMIC_RELAXED)};
+    int64_t first = 0;
+    if (w->id == 0)
+        s->goes_on = goes_on(e);
+    while (!meet(w) && s->goes_on && t.end < e->end) {
+        t.begin = t.end;
+        t.end = t.begin + e->batch < e->end ? t.begin + e->batch : e->end;
+        t.n_lanes = s->lanes < t.end - t.begin ? s->lanes : (int)(t.end - t.begin);
+        if (train_once(w, &t, &first))
+            return;
+        if (w->id == 0) {
+            __atomic_store_n(&e->next, t.end, __ATOMIC_RELAXED);
+            s->goes_on = goes_on(e);
+        }
+    }
+}
+
+static void train(worker *w)
+{
+    const plan *p = w->e->p;
+    const view own = {w->value, w->keep, w->delta}, *v = &((hybrid *)w->e->sync)->view[w->id];
+    memcpy(v->value, own.value, (size_t)p->n_nodes * sizeof *v->value);
+    memcpy(v->keep, own.keep, (size_t)p->n_nodes * sizeof *v->keep);
+    memcpy(v->delta, own.delta, (size_t)p->n_edges * sizeof *v->delta);
+    w->value = v->value;
+    w->keep = v->keep;
+    w->delta = v->delta;
+    train_steps(w);
+    w->value = own.value;
+    w->keep = own.keep;
+    w->delta = own.delta;
+}
+
+static void phase_end(engine *e) { ((hybrid *)e->sync)->tickets = 0; }
+
+const strategy sync_hybrid = {
+    .name = "hybrid",
+    .open = open,
+    .close = close,
+    .train = train,
+    .phase_end = phase_end,
+};

@@ -1,0 +1,56 @@
+/* A discrete-event clock: invents the order in which virtual workers would meet the weights on a machine of given speed, as
+ * events for engine/replay.h, and how long it would take. It computes no network. For the door.
+ *
+ * The model. A worker is always doing one thing: beginning a step, passing a layer forward or backward, publishing a stripe,
+ * or waiting. A pass takes the layer's time per image x images x the worker's factor (hardware threads of a core share it,
+ * stragglers) x a lognormal factor of mean 1. It reads the layer's weights when it begins; an update is there when its
+ * publication ends. Cache lines of a stripe that others have updated since the worker last touched it cost `line` seconds
+ * each before they are read or updated. What is not modelled: memory bandwidth, page faults, the rest of the system. */
+#ifndef CHAOS_CLOCK_H
+#define CHAOS_CLOCK_H
+
+#include "engine/replay.h"
+
+enum clock_order {
+    CLOCK_CHAOS,      /* stripes by try-lock, a busy one is passed over and visited again; cext/sync/chaos.c */
+    CLOCK_HOGWILD,    /* a layer's stripes without any lock, when the layer's gradient is complete */
+    CLOCK_LOCKED,     /* one lock for all weights, first come first served: copies them, later publishes a whole step */
+    CLOCK_DELAYED,    /* workers in strict turn publish a whole step and copy the weights for their next one */
+    CLOCK_SYNCHRONOUS /* lanes of one step, a meeting, stripes of its sum, a meeting */
+};
+
+typedef struct {
+    enum clock_order order;
+    int n_workers, n_layers, n_stripes;
+    const int32_t *node, *from, *to;   /* per layer with weights, in the order of the pass: node; its stripes */
+    const double *forward, *backward; /* per layer: seconds per image, nodes without weights included */
+    const uint8_t *learns;            /* per layer: whether it is back-propagated */
+    const double *publish;            /* per stripe: seconds */
+    const int32_t *lines;             /* per stripe: cache lines */
+    double begin;                     /* seconds per image before the first layer */
+    double line;                      /* seconds */
+    const double *factor;             /* per worker */
+    double jitter;                    /* standard deviation of the factor's logarithm */
+    uint64_t seed;
+    int batch, chunk, lanes, max_pending, late; /* late: no EVENT_POSTPONE is needed */
+} clock_parts;
+
+typedef struct {
+    double forward, backward, publishing, waiting; /* worker seconds; waiting for stripes, locks, turns and meetings */
+    int64_t published, failures;           /* stripes; try-locks that found one busy */
+} clock_counts;
+
+typedef struct vclock vclock;
+
+vclock *vclock_new(const clock_parts *parts); /* copies the parts; NULL when out of memory */
+void vclock_free(vclock *c);
+/* A phase of n images begins for all workers at the time when the last one was over. */
+void vclock_begin(vclock *c, int64_t n_images);
+/* The next events, at most `room`, and if wanted when each took place and since when (NULL: not); 0 at the phase's end.
+ * Room must be at least vclock_room. */
+int64_t vclock_next(vclock *c, int64_t room, event *events, double *since, double *when);
+int64_t vclock_room(const vclock *c);
+double vclock_now(const vclock *c);
+const clock_counts *vclock_counted(const vclock *c);
+
+#endif

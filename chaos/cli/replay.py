@@ -1,0 +1,62 @@
+"""`chaos replay`: repeats a traced run bit for bit."""
+
+import time
+from pathlib import Path
+
+from .. import trainer, virtual
+from ..errors import TraceError
+from ..formats.trace import TraceReader
+from ..network import Network, load
+from .common import DATA, DATA_HELP, add_command, load_data, percent
+
+
+def add(commands):
+    """Adds the command to the parser."""
+    parser = add_command(
+        commands, "replay", run, help="repeat a traced run bit for bit",
+        usage="FILE [options]",
+        description="Repeats a run that 'chaos train --trace FILE' has recorded, in one thread, in the order in which its "
+                    "workers really met the weights. The weights are compared after every epoch and must be the same to the "
+                    "last bit; a file that is damaged, other data or another instruction set are refused.",
+        examples=["chaos train small --workers 2 --trace order.trace --run-dir runs/t",
+                  "chaos replay order.trace --run-dir runs/t"])
+    parser.add_argument("file", metavar="FILE", help="a trace file")
+    parser.add_argument("--data", metavar=DATA, default="auto", help=f"{DATA_HELP}; the training images of the traced run "
+                                                                     "(default: auto)")
+    parser.add_argument("--run-dir", metavar="DIR", help="also compare with the weights in this run directory")
+    parser.add_argument("--save", metavar="FILE.safetensors", help="keep the network")
+    parser.add_argument("--quiet", action="store_true", help="nothing but the result")
+
+
+def run(arguments):
+    """Runs the command."""
+    with TraceReader(arguments.file) as trace:
+        try:
+            net = Network.from_config(trace.about["network"])
+        except (KeyError, ValueError) as error:
+            raise TraceError(f"{arguments.file}: damaged: {error}") from None
+    kept = load(Path(arguments.run_dir) / trainer.MODEL) if arguments.run_dir else None
+    _, train, _ = load_data(arguments.data, net)
+    start, phases = time.perf_counter(), []
+
+    def progress(found):
+        phases.append(found)
+        if not arguments.quiet and found["weights"]:
+            print(f"epoch {found['epoch']}  {found['images']:,} images, {found['events']:,} events, train loss "
+                  f"{found['train_loss']:.4f} error {found['train_error']:.2%}, weights {found['weights'][:16]}: as "
+                  "recorded")
+
+    net = virtual.replay(arguments.file, train, progress=progress)
+    if kept is not None and kept.config() != net.config():
+        raise TraceError(f"{arguments.run_dir} holds another network than {arguments.file}")
+    if kept is not None and (kept.weights != net.weights).any():
+        raise TraceError(f"the weights in {arguments.run_dir} are not those of {arguments.file}: is it another run's?")
+    if arguments.save:
+        net.save(arguments.save)
+    images = sum(found["images"] for found in phases)
+    print(f"replayed    {len(phases)} phase{'s' if len(phases) != 1 else ''}, {images:,} images, bit for bit"
+          + (f"; the weights are those in {arguments.run_dir}" if kept is not None else ""))
+    print(f"file        {Path(arguments.file).stat().st_size / max(images, 1):.2f} bytes per image")
+    if phases and phases[-1]["train_error"] is not None:
+        print(f"train error {percent(phases[-1]['train_error'])} in epoch {phases[-1]['epoch']}")
+    print(f"elapsed     {time.perf_counter() - start:.1f} s")

@@ -1,0 +1,185 @@
+"""`chaos simulate`: trains with many virtual workers on few cores."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from .. import virtual
+from ..errors import CheckpointError
+from ..perfmodel import read_machine
+from ..sync import STRATEGIES
+from .common import add_command, percent, read_config
+from .train import DEFAULTS, declare, declare_run, execute, prepare, quantile
+
+TIMES = "times.json"
+PLAIN = ("cores", "threads_per_core", "slowdown", "speed", "line_ns", "jitter", "stragglers", "straggling")
+
+
+def add(commands):
+    """Adds the command to the parser."""
+    parser = add_command(
+        commands, "simulate", run, help="train with many virtual workers on few cores",
+        usage="MODEL [options]",
+        description="Shows what asynchrony does to a training before the machine is there. A clock invents when each of "
+                    "many workers reads and updates which weights; the arithmetic is real and runs in that order, in one "
+                    "thread. Same settings and seed: the same bits, except with --times measured, whose times are kept in the run "
+                    "directory. Seconds and speed in metrics.jsonl are those of the virtual machine.",
+        examples=["chaos simulate small --workers 244 --epochs 4",
+                  "chaos simulate large --workers 244 --machine xeon-phi-7120p --subset 6000",
+                  "chaos simulate small --workers 16 --stragglers 2 --straggling 4",
+                  "chaos simulate medium --against-real --subset 20000"])
+    declare(parser, "virtual workers", virtual.DEFAULT_WORKERS)
+    group = parser.add_argument_group("virtual machine")
+    group.add_argument("--machine", metavar="NAME|FILE.toml",
+                       help="cores, hardware threads, speed and transfer of a machine that 'chaos estimate' knows; the "
+                            "options below come before it")
+    defaults = virtual.Machine()
+    group.add_argument("--cores", type=int, metavar="N", help="cores; workers go round them (default: one per worker)")
+    group.add_argument("--threads-per-core", type=int, metavar="N", help="hardware threads of a core (default: 1)")
+    group.add_argument("--slowdown", type=_factors, metavar="F,F,...",
+                       help="how many times as long a worker takes when 1, 2, ... share its core (default: 1 for all "
+                            "hardware threads)")
+    group.add_argument("--speed", type=float, metavar="F",
+                       help="of a core, relative to the one the times are of (default: 1)")
+    group.add_argument("--line-ns", type=float, metavar="NS",
+                       help=f"until a core has a cache line that another has written (default: {defaults.line_ns:g})")
+    group.add_argument("--jitter", type=float, metavar="SIGMA",
+                       help=f"of the lognormal factor of each pass of a layer (default: {defaults.jitter:g})")
+    group.add_argument("--stragglers", type=int, metavar="N", help="so many workers are slower (default: 0)")
+    group.add_argument("--straggling", type=float, metavar="F", help="by this factor (default: 1)")
+    group.add_argument("--times", metavar="nominal|measured|FILE.json",
+                       help="time of each layer's passes: of a core of round numbers, of this host, or as kept by an "
+                            f"earlier run in {TIMES} (default: nominal)")
+    group.add_argument("--against-real", action="store_true",
+                       help="instead: one epoch on 1 and on 2 real workers beside their simulation with measured times")
+    declare_run(parser)
+    parser.set_defaults(pin=None)
+
+
+def run(arguments):
+    """Runs the command."""
+    if arguments.against_real:
+        _against_real(arguments)
+        return
+    if arguments.resume and not arguments.run_dir:
+        arguments.parser.error("--resume needs --run-dir")
+    earlier = read_config(arguments.run_dir) if arguments.resume else {}
+    kept = earlier.get("virtual")
+    if kept is None and earlier:
+        raise CheckpointError(f"{arguments.run_dir} holds a run of real threads; continue it with chaos train")
+    prepared = prepare(arguments)
+    settings, _, net, _ = prepared
+    times = _times(arguments, kept, net)
+    workers = settings["workers"] or (1 if STRATEGIES[settings["strategy"]].single else virtual.DEFAULT_WORKERS)
+    machine = _machine(arguments, kept, times, workers)
+    runner = virtual.Virtual(machine, times)
+
+    def summary(result, train, test, seconds):
+        if result.run_dir:
+            times.write(Path(result.run_dir) / TIMES)
+        _summary(result, train, test, seconds, net, settings, machine, times)
+
+    kept = {**dataclasses.asdict(machine), "times": dataclasses.asdict(times)}
+    execute(arguments, None, runner, summary, {"virtual": kept}, prepared)
+
+
+def _factors(text):
+    return tuple(float(part) for part in text.split(","))
+
+
+def _times(arguments, kept, net):
+    """What was asked for, else what the run had, else nominal."""
+    name = arguments.times
+    if name is None and kept:
+        try:
+            return virtual.Times(**{key: tuple(value) if isinstance(value, list) else value
+                                    for key, value in kept["times"].items()})
+        except (TypeError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{arguments.run_dir}: the times in its config.json are damaged: {error}") from None
+    if name in (None, "nominal"):
+        return virtual.nominal(net)
+    if name == "measured":
+        return virtual.measured(net, arguments.batch_size or DEFAULTS["batch_size"])
+    return virtual.read_times(name, net)
+
+
+def _machine(arguments, kept, times, workers):
+    """The options, before the named machine, before what the run had, before the defaults."""
+    found = {name: kept[name] for name in PLAIN if name in kept} if kept else {}
+    if arguments.machine:
+        machine = read_machine(arguments.machine)
+        shares = machine.threads_throughput
+        found = {"cores": machine.cores, "threads_per_core": machine.threads_per_core,
+                 "slowdown": [n * shares[0] / share for n, share in enumerate(shares, 1)],
+                 "speed": machine.peak_gflops(1) / times.gflops, "line_ns": machine.transfer_ns(workers)}
+    found |= {name: getattr(arguments, name) for name in PLAIN if getattr(arguments, name) is not None}
+    if "slowdown" in found:
+        found["slowdown"] = tuple(found["slowdown"])
+    return virtual.Machine(**found)
+
+
+def _summary(result, train, test, elapsed, net, settings, machine, times):
+    print(f"virtual     {machine.describe(settings['workers'] or virtual.DEFAULT_WORKERS)}, {settings['strategy']}, "
+          f"times {times.source}")
+    if result.history:
+        last, epochs = result.history[-1], len(result.history)
+        part, count = ("test", len(test)) if test is not None else ("train", len(train))
+        error, told = last[f"{part}_error"], last["virtual"]
+        print(f"{part + ' error':12}{percent(error)} ({round(error * count):,} of {count:,})")
+        seconds = sum(record["seconds"] for record in result.history)
+        print(f"clock       {seconds:.4g} s for {epochs} epoch{'s' if epochs != 1 else ''}, "
+              f"{epochs * len(train) / seconds:,.0f} images/s, speed-up {told['speedup']:.1f} over one worker")
+        split = last["time_split"]
+        print(f"workers     computing {percent(split['forward'] + split['backward'])}, publishing "
+              f"{percent(split['publish'])}, waiting {percent(split['wait'])} of their time "
+              f"({told['waiting_us_per_image']:.2f} us per image, {last['lock_failures']:,} busy stripes in the last epoch)")
+        stale = last["staleness"]
+        print(f"staleness   mean {stale['mean']:.2f}, p50 {quantile(stale, 0.5)}, "
+              f"p99 {quantile(stale, 0.99)}, max {stale['max']}")
+        if times.source == "nominal" and machine.speed == 1:
+            host = virtual.predict(net, last["workers"], images=len(train), strategy=settings["strategy"],
+                                   strategy_options=settings["strategy_options"], batch_size=settings["batch_size"],
+                                   machine=machine, seed=settings["seed"])
+            print(f"this host   cores like these would take {host['seconds']:.4g} s per epoch, speed-up "
+                  f"{host['speedup']:.1f} (times measured now)")
+    else:
+        print("no epoch was trained")
+    print(f"elapsed     {elapsed:.1f} s")
+    print(f"run         {result.run_dir}")
+
+
+def _against_real(arguments):
+    """Prints how far the simulation is from real runs."""
+    settings, _, net, (name, train, _) = prepare(arguments)
+    if settings["subset"] is not None:
+        train = train[:settings["subset"]]
+    asked = {key: settings[key] for key in ("strategy", "strategy_options", "update", "update_options", "lr", "batch_size",
+                                            "loss", "shuffle", "seed")}
+    workers = (1,) if STRATEGIES[settings["strategy"]].single else (1, 2)
+    machine = _machine(arguments, None, virtual.nominal(net), workers[-1])
+    rows = virtual.compare(net, train, workers, machine=machine, **asked)
+    for row in rows:
+        print(f"{row['workers']} worker{'s' if row['workers'] != 1 else ''}, {settings['strategy']}, {len(train):,} images "
+              f"of {name}")
+        print(f"  {'':14}{'real':>12}{'simulated':>12}{'difference':>12}")
+        real, simulated = row["real"], row["simulated"]
+        _row("us per image", real["seconds"] / len(train) * 1e6, simulated["seconds"] / len(train) * 1e6)
+        _row("speed-up", real["speedup"], simulated["speedup"])
+        for key in ("mean", "p50", "p99", "max"):
+            _row(f"staleness {key}", real["staleness"][key], simulated["staleness"][key], relative=False)
+        for bin in range(4):
+            shares = (_share(side["staleness"]["histogram"], bin) for side in (real, simulated))
+            _row(f"  share of {bin}", *shares, relative=False)
+        print(f"  staleness histograms differ by {percent(row['staleness_distance'])} of the updates")
+    if arguments.run_dir:
+        Path(arguments.run_dir).mkdir(parents=True, exist_ok=True)
+        Path(arguments.run_dir, "against-real.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def _row(name, real, simulated, relative=True):
+    difference = f"{(simulated / real - 1) * 100:+.1f} %" if relative else f"{simulated - real:+.3g}"
+    print(f"  {name:14}{real:12.3f}{simulated:12.3f}{difference:>12}")
+
+
+def _share(histogram, bin):
+    return histogram[bin] / max(sum(histogram), 1) if bin < len(histogram) else 0.0

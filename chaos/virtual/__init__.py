@@ -1,0 +1,10 @@
+"""Many workers on few cores: runs a given order of events on the real kernels, in one thread, bit for bit. Orders come from
+a discrete-event clock (simulation) or from a real run (trace and replay). Above chaos.trainer."""
+
+from .clock import ORDERS, Machine, Order
+from .replay import TRACEABLE, Traced, replay
+from .simulate import DEFAULT_WORKERS, Virtual, compare, predict
+from .times import Times, measured, nominal, read_times
+
+__all__ = ["DEFAULT_WORKERS", "ORDERS", "TRACEABLE", "Machine", "Order", "Times", "Traced", "Virtual", "compare", "measured",
+           "nominal", "predict", "read_times", "replay"]

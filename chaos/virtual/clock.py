@@ -1,0 +1,182 @@
+"""Virtual machines and the order in which their workers meet the weights; the fast half is cext/virtual/clock.c."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from .. import _core
+from ..options import check_number
+
+# strategy: the order of the core's clock. The others keep replicas or private weights, or read what no event describes.
+ORDERS = {"sequential": "chaos", "chaos": "chaos", "hogwild": "hogwild", "locked": "locked", "delayed": "delayed",
+          "synchronous": "synchronous"}
+BLOCK = 1 << 16  # events that are made and run together
+LINE = 64  # bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """A machine in plain numbers. Workers go round its cores.
+
+    Attributes
+    ----------
+    cores : int, optional
+        By default one per worker.
+    threads_per_core : int
+        Hardware threads.
+    slowdown : tuple of float
+        How many times as long a worker takes when 1, 2, ... workers share its core; by default 1 for all hardware threads
+        (they add up to nothing more than their number). Beyond the hardware threads workers share them in turn.
+    speed : float
+        Of a core, relative to the one that the times are of; the transfer of cache lines is not affected.
+    line_ns : float
+        Nanoseconds until a core has a cache line that another has written.
+    jitter : float
+        Standard deviation of the logarithm of the lognormal factor of every pass.
+    stragglers : int
+        So many workers, the last ones, are slower ...
+    straggling : float
+        ... by this factor.
+    """
+
+    cores: int | None = None
+    threads_per_core: int = 1
+    slowdown: tuple[float, ...] = ()
+    speed: float = 1.0
+    line_ns: float = 4.0
+    jitter: float = 0.1
+    stragglers: int = 0
+    straggling: float = 1.0
+
+    def __post_init__(self):
+        if self.cores is not None:
+            check_number("cores", self.cores, 1, 1 << 20, whole=True)
+        check_number("threads_per_core", self.threads_per_core, 1, 1 << 10, whole=True)
+        if self.slowdown and len(self.slowdown) != self.threads_per_core:
+            raise ValueError(f"slowdown must have threads_per_core = {self.threads_per_core} factors, not "
+                             f"{len(self.slowdown)}")
+        for i, factor in enumerate(self.slowdown):
+            check_number(f"slowdown[{i}]", factor, 1 if not i else self.slowdown[i - 1])
+        check_number("speed", self.speed, 0, above=True)
+        check_number("line_ns", self.line_ns, 0)
+        check_number("jitter", self.jitter, 0, 3)
+        check_number("stragglers", self.stragglers, 0, whole=True)
+        check_number("straggling", self.straggling, 1)
+
+    def factors(self, workers):
+        """How many times as long each of the workers takes as one that is alone on a core."""
+        if self.stragglers > workers:
+            raise ValueError(f"stragglers must be at most the {workers} workers, not {self.stragglers}")
+        cores = self.cores or workers
+        slowdown = self.slowdown or (1.0,) * self.threads_per_core
+        sharing = np.bincount(np.arange(workers) % cores, minlength=cores)[np.arange(workers) % cores]
+        most = self.threads_per_core
+        factors = np.array([slowdown[min(n, most) - 1] * max(n / most, 1) for n in sharing])
+        factors /= self.speed
+        if self.stragglers:
+            factors[-self.stragglers:] *= self.straggling
+        return factors
+
+    def describe(self, workers):
+        """One line for the log."""
+        cores = self.cores or workers
+        return f"{workers} virtual worker{'s' if workers != 1 else ''} on {cores} core{'s' if cores != 1 else ''}" + \
+               (f" of {self.threads_per_core} hardware threads" if self.threads_per_core > 1 else "")
+
+
+class Order:
+    """The events of one training phase, invented by a clock.
+
+    Parameters
+    ----------
+    net : Network
+    engine : _core.Engine
+        With as many workers as there are virtual ones.
+    times : Times
+    machine : Machine
+    strategy : str
+        One of ORDERS; ValueError otherwise.
+    options : dict
+        The strategy's, resolved.
+    seed : sequence of int
+        Of the jitter. Same arguments, same events.
+    workers : int, optional
+        Fewer than the engine has, to see only how long they take.
+
+    Attributes
+    ----------
+    lanes : int
+        How many lanes the steps have, 0 for none; for `Engine.run`.
+    clock : _core.Clock
+    """
+
+    def __init__(self, net, engine, times, machine, strategy, options, seed, workers=None):
+        check_strategy(strategy, options)
+        workers, table = workers or engine.workers, engine.stripe_table
+        if not table:
+            raise ValueError("the network has no weights to train")
+        order = "chaos" if workers == 1 and strategy in ("delayed", "locked") else ORDERS[strategy]
+        self.lanes = engine.lanes(options["lanes"] or 0) if order == "synchronous" else 0
+        if self.lanes == 1:  # one worker does it all
+            self.lanes, order = 0, "chaos"
+        nodes = sorted({node for node, _ in table})
+        of = np.array([node for node, _ in table])
+        sizes = np.array([size for _, size in table], float)
+        last = [*nodes[1:], len(net.nodes())]
+        forward = [sum(times.forward[a - 1:b - 1]) for a, b in zip(nodes, last, strict=True)]
+        # what lies above a layer, up to the next one, is passed on the way back before it
+        learning = [node for node in nodes if engine.learns(node)]
+        above = dict(zip(learning, [*learning[1:], len(net.nodes())], strict=True))
+        backward = [sum(times.backward[a - 1:above[a] - 1]) if a in above else 0.0 for a in nodes]
+        publish = np.array([times.publish[node - 1] for node in of]) * sizes / [sizes[of == node].sum() for node in of]
+        factors = machine.factors(workers)
+        if ORDERS[strategy] == "synchronous" and order == "chaos":
+            factors = factors[:1]
+        self.workers = len(factors)
+        self.clock = _core.Clock(
+            order, np.array(nodes, np.int32), np.searchsorted(of, nodes).astype(np.int32),
+            np.searchsorted(of, nodes, side="right").astype(np.int32), np.array(forward), np.array(backward),
+            np.array([engine.learns(node) for node in nodes], np.uint8), np.maximum(publish, 1e-12),
+            np.ceil(sizes * 4 / LINE).astype(np.int32), factors, begin=times.begin + sum(times.forward[:nodes[0] - 1]),
+            line=machine.line_ns * 1e-9, jitter=machine.jitter,
+            seed=int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]), batch=engine.batch_size,
+            chunk=engine.chunk, lanes=self.lanes, max_pending=options.get("max_pending") or 0, late=engine.late)
+
+    def blocks(self, images):
+        """Yields the events of a phase of so many images, in arrays that are overwritten by the next."""
+        self.clock.begin(images)
+        room = np.empty(max(BLOCK, self.clock.room), np.uint64)
+        while n := self.clock.next(room):
+            yield room[:n]
+
+    def seconds(self, images):
+        """How long the phase takes, without running anything but the clock."""
+        start = self.clock.now
+        for _ in self.blocks(images):
+            pass
+        return self.clock.now - start
+
+
+def check_strategy(strategy, options, update_options=()):
+    """ValueError unless the strategy can be simulated with these options, its own and the update rule's."""
+    if strategy not in ORDERS:
+        raise ValueError(f"strategy {strategy!r} cannot be simulated; these can: {', '.join(ORDERS)}")
+    if options.get("grain", "layer") != "layer":
+        raise ValueError(f"grain={options['grain']} of {strategy} cannot be simulated: updates inside a layer's loops are "
+                         "no events; grain=layer can")
+    if options.get("max_staleness") is not None:
+        raise ValueError(f"max_staleness={options['max_staleness']} cannot be simulated: workers that wait for a bound on "
+                         "staleness are not in the clock's model; none can")
+    check_rule(strategy, update_options, "simulated")
+
+
+def check_rule(strategy, update_options, what):
+    """ValueError if the update rule changes weights in ways that no event describes."""
+    given = {name: value for name, value in dict(update_options).items() if value}
+    if "max_norm" in given:
+        raise ValueError(f"max_norm={given['max_norm']:g} cannot be {what}: it changes weights between updates")
+    if strategy == "synchronous" and {"clip_value", "clip_norm"} & given.keys():
+        raise ValueError(f"clipping with strategy {strategy!r} cannot be {what}: it needs the sum of a whole layer's "
+                         "gradient")

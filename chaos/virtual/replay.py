@@ -1,0 +1,190 @@
+"""Tracing real runs, and repeating them bit for bit. The file format is chaos/formats/trace.py, the executor
+cext/engine/replay.c, the recorder cext/engine/trace.c."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from .. import _core, threads, trainer
+from .._version import __version__
+from ..data import Dataset
+from ..errors import TraceError
+from ..formats.trace import TraceReader, TraceWriter, digest
+from ..network import Network
+from ..options import check_number
+from .clock import BLOCK, check_rule
+
+TRACEABLE = ("sequential", "chaos")  # they update a stripe only while they hold it, or alone
+_SETTINGS = ("strategy", "strategy_options", "update", "update_options", "lr", "lr_decay", "lr_schedule", "schedule_options",
+             "batch_size", "loss", "shuffle", "seed")
+
+
+class Traced(trainer.Threads):
+    """Runs a job on real threads and records the order in which they met the weights, as a context manager; for the argument
+    `runner` of chaos.train.
+
+    A traced worker copies a layer's weights while it holds all their stripes, so that every read is of one moment; this
+    costs time (a copy of the weights twice per image, and waiting) and makes try-locks fail more often. Memory: the weights
+    per worker, and 24 bytes per event of an epoch. An image has 1 event for each step, 2 for each layer with weights and at
+    most 2 for each stripe (16 KiB of weights): small 14 to 19, medium 31 to 52, large 104 to 198; in the file an event takes
+    at most 7 bytes, and with two workers usually less than one.
+
+    Parameters
+    ----------
+    path : path
+        Of the trace file; one that is there already is replaced when the first phase ends.
+
+    Raises
+    ------
+    ValueError
+        For strategies whose order of updates is not recorded, and runs that are continued or have several processes.
+    """
+
+    def __init__(self, path):
+        self.path, self.writer = path, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if self.writer:
+            self.writer.__exit__(*exception)
+
+    def start(self, job):
+        if job.strategy not in TRACEABLE:
+            raise ValueError(f"strategy {job.strategy!r} cannot be traced; these can: {', '.join(TRACEABLE)}")
+        if job.link.size > 1:
+            raise ValueError(f"a job of {job.link.size} processes cannot be traced; only one process can")
+        check_rule(job.strategy, job.identity["update_options"], "traced")
+        job.engine.trace()
+        return job.engine
+
+    def train(self, job, epoch, pool, caught, display, ahead, **arguments):
+        if self.writer is None:
+            if job.history or job.partial:
+                raise ValueError("a run that is continued cannot be traced: its beginning is not in the trace")
+            self.writer = TraceWriter(self.path).__enter__()
+            self.writer.head({**{name: job.identity[name] for name in _SETTINGS}, "network": job.identity["network"],
+                              "train": job.identity["train"], "images": len(job.train_labels), "workers": job.plan.workers,
+                              "epochs": job.epochs,
+                              "isa": job.net.plan.isa, "chaos": __version__, "build": _core.BUILD_INFO}, job.net.weights)
+        result, seconds = super().train(job, epoch, pool, caught, display, ahead, **arguments)
+        events = np.empty(job.engine.traced(), np.uint64)
+        job.engine.events(events)
+        self.writer.phase({"epoch": epoch, "begin": arguments["begin"], "images": result["images"], "lr": arguments["lr"],
+                           "status": result["status"]}, events, job.net.weights)
+        return result, seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class VirtualPlan(threads.Plan):
+    """The plan of workers that are no threads."""
+
+    text: str = ""
+
+    def describe(self):
+        return self.text
+
+
+class _Replayed(trainer.Threads):
+    def workers(self, requested, only_one, pin):
+        return VirtualPlan(requested, "argument", {"argument": requested}, False, (),
+                           text=f"{requested} traced worker{'s' if requested != 1 else ''}, replayed by one thread")
+
+
+def replay(path, data, *, progress=None):
+    """Repeats a traced run: the same weights to the last bit, which is checked after every epoch.
+
+    Parameters
+    ----------
+    path : path
+        Of a trace file, see `Traced`.
+    data : Dataset
+        The training images of the traced run; more than these are cut to their number.
+    progress : callable, optional
+        Is given a dict per phase: epoch, images, train_loss, train_error, events, status of the traced phase ("done",
+        "stopped", "diverged") and weights, the SHA-256 that was compared (None after a divergence).
+
+    Returns
+    -------
+    Network
+        That of the traced run, as it was in the end.
+
+    Raises
+    ------
+    TraceError
+        If the file is damaged, other data or another instruction set are in force, or the weights differ.
+    """
+    with TraceReader(path) as trace:
+        net = _network(trace, data)
+        about = trace.about
+        if len(data) > about["images"]:
+            data = data[:about["images"]]
+        if data.fingerprint() != about["train"]:
+            raise TraceError(f"{path}: recorded on other data: {about['images']} images with fingerprint {about['train']}, "
+                             f"these {len(data)} have {data.fingerprint()}")
+        try:
+            job = trainer.Job(net, data, None, workers=about["workers"], epochs=about["epochs"], validate=False, pin="none",
+                              link=trainer.Alone(), runner=_Replayed(), **{name: about[name] for name in _SETTINGS})
+        except (ValueError, TypeError) as error:
+            raise TraceError(f"{path}: damaged, or written by another version of chaos ({about['chaos']}): "
+                             f"{error}") from None
+        for phase, events, end in trace.phases():
+            found = _run(path, job, phase, events)
+            wanted = end()
+            if phase["status"] != "diverged":
+                found["weights"] = wanted
+                if wanted != digest(net.weights):
+                    raise TraceError(f"{path}: the weights after epoch {phase['epoch']} are not those of the traced run; it "
+                                     f"was built by {about['build']!r}, this chaos by {_core.BUILD_INFO!r}")
+            if progress:
+                progress(found)
+    return net
+
+
+def _network(trace, data):
+    """The network with its initial weights; TraceError where it cannot be replayed here."""
+    about, path = trace.about, trace.path
+    wanted = {**dict.fromkeys(_SETTINGS, object), "network": dict, "train": str, "images": int, "workers": int,
+              "epochs": int, "isa": str, "build": str, "chaos": str}
+    wrong = [name for name, kind in wanted.items() if name not in about or not isinstance(about[name], kind)]
+    if wrong:
+        raise TraceError(f"{path}: damaged: its head lacks {', '.join(wrong)}")
+    if not isinstance(data, Dataset):
+        raise TypeError(f"data must be a chaos.data.Dataset, not {type(data).__name__}")
+    if about["isa"] != _core.get_isa():
+        can = about["isa"] in _core.instruction_sets()
+        raise TraceError(f"{path}: recorded with instruction set {about['isa']}, {_core.get_isa()} is in force" +
+                         (f"; set CHAOS_ISA={about['isa']}" if can else ", and this machine does not have it"))
+    try:
+        net = Network.from_config(about["network"])
+    except ValueError as error:
+        raise TraceError(f"{path}: damaged: {error}") from None
+    if trace.weights.shape != net.weights.shape:
+        raise TraceError(f"{path}: damaged: {trace.weights.size} initial weights, the network has {net.weights.size}")
+    net.weights[:] = trace.weights
+    return net
+
+
+def _run(path, job, phase, events):
+    """Runs one traced phase; a dict about it."""
+    try:
+        epoch, begin, images = (check_number(name, phase[name], 0, whole=True) or phase[name]
+                                for name in ("epoch", "begin", "images"))
+        end = None if phase["status"] == "diverged" else begin + images
+        blocks = (block[at:at + BLOCK] for block in events for at in range(0, len(block), BLOCK))
+        result = job.engine.run("train", **job.train_images, labels=job.train_labels, order=job.order(epoch), begin=begin,
+                                end=end, lr=job.rate(epoch), step_scale=job.step_scale(), events=blocks)
+    except TraceError:
+        raise
+    except (ValueError, KeyError) as error:
+        if phase.get("status") != "diverged":  # then the events end in the middle
+            raise TraceError(f"{path}: damaged: {error}") from None
+        return {"epoch": phase["epoch"], "images": 0, "train_loss": None, "train_error": None, "events": phase["events"],
+                "status": "diverged", "weights": None}
+    job.history.append({"staleness": {"histogram": result["staleness"]}})
+    n = max(result["images"], 1)
+    return {"epoch": epoch, "images": result["images"], "train_loss": result["loss"] / n,
+            "train_error": result["errors"] / n, "events": phase["events"], "status": phase["status"], "weights": None}

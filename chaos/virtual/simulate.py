@@ -1,0 +1,194 @@
+"""Training with virtual workers: the order of events comes from the clock, the arithmetic is real. For the CLI."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from .. import _core, trainer
+from ..network import Network
+from ..options import check_number
+from ..sync import STRATEGIES
+from .clock import Machine, Order, check_strategy
+from .replay import VirtualPlan
+from .times import measured, nominal
+
+MAX_WORKERS = 4096
+DEFAULT_WORKERS = 244  # the threads of the paper's machine
+ONE_WORKER_IMAGES = 4096  # that the clock of one worker runs over, for the speed-up
+
+
+class Virtual(trainer.Threads):
+    """Runs a job's training phases with virtual workers, in one thread: for the argument `runner` of chaos.train.
+
+    The clock (cext/virtual/clock.h says what it models) invents when which worker reads and updates what; the executor runs
+    these events on the real kernels with each worker's own state. Same settings, same seed and same times: the same bits.
+    In the records `seconds` and what follows from it are those of the virtual machine, and "virtual" tells about it:
+    cores, threads_per_core, speedup (over one worker of the same machine), waiting_us_per_image and times. Memory: a
+    worker's times their number, and with `locked` and `delayed` the weights once more each. A run that was stopped goes on
+    at the beginning of its epoch.
+
+    Parameters
+    ----------
+    machine : Machine, optional
+    times : Times, optional
+        By default nominal ones, which depend on nothing but the network.
+
+    Raises
+    ------
+    ValueError
+        Where a strategy or an option cannot be simulated.
+    """
+
+    def __init__(self, machine=None, times=None):
+        self.machine, self.times = machine or Machine(), times
+        self.record, self.split = {}, {}
+
+    def workers(self, requested, only_one, pin):
+        workers = (1 if only_one else DEFAULT_WORKERS) if requested is None else requested
+        check_number("workers", workers, 1, MAX_WORKERS, whole=True)
+        if pin != "none":
+            raise ValueError(f"pin must be none, not {pin!r}: virtual workers have no threads")
+        return VirtualPlan(int(workers), "argument", {"argument": int(workers)}, False, (),
+                           text=self.machine.describe(int(workers)))
+
+    def start(self, job):
+        if job.link.size > 1:
+            raise ValueError(f"a job of {job.link.size} processes cannot be simulated; only one process can")
+        check_strategy(job.strategy, job.identity["strategy_options"], job.identity["update_options"])
+        self.times = self.times or nominal(job.net)
+        self._order(job, 0)  # which checks everything
+        # one thread: whatever is added up over images is added up in the same order every time
+        return _core.Engine(job.net.plan, job.net.weights, loss=job.identity["loss"], batch_size=8)
+
+    def _order(self, job, epoch, workers=None):
+        machine = self.machine if workers is None else dataclasses.replace(self.machine, stragglers=0)
+        return Order(job.net, job.engine, self.times, machine, job.strategy, job.identity["strategy_options"],
+                     [job.seed, epoch], workers)
+
+    def train(self, job, epoch, pool, caught, display, ahead, **arguments):
+        # each epoch's clock starts anew, so that a continued run has the same events
+        order = self._order(job, epoch)
+        weights, moments, versions = job.net.weights.copy(), job.moments.copy(), job.engine.versions()
+        images = len(arguments["order"]) - arguments["begin"]
+        result, _ = super().train(job, epoch, pool, caught, display, ahead, events=order.blocks(images), lanes=order.lanes,
+                                  **arguments)
+        if result["status"] == "stopped":  # in the middle of many images, which no other run could go on from
+            job.net.weights[:], job.moments[:] = weights, moments
+            job.engine.versions(np.array(versions, np.uint32))
+            result |= dict.fromkeys(("position", "images", "errors", "updates", "lock_failures", "staleness_sum",
+                                     "staleness_max"), 0) | {"loss": 0.0, "staleness": [], "layers": {}}
+            return result, 0.0
+        counts, seconds = order.clock.counts, order.clock.now
+        result["lock_failures"] = counts["failures"]
+        # the telemetry of real threads would tell about the one thread that ran all this
+        result["time"] = {"total": seconds * order.workers, "forward": 0.0, "backward": 0.0, "publish": 0.0, "wait": 0.0}
+        for layer in result["layers"].values():
+            layer["pending_seconds"] = 0.0
+        spent = {"forward": counts["forward"], "backward": counts["backward"], "publish": counts["publishing"],
+                 "wait": counts["waiting"], "evaluate": 0.0}
+        total = max(sum(spent.values()), 1e-30)
+        self.split = {name: seconds / total for name, seconds in spent.items()}
+        alone = min(images, ONE_WORKER_IMAGES)
+        self.record = {
+            "cores": self.machine.cores or job.engine.workers, "threads_per_core": self.machine.threads_per_core,
+            "speedup": self._order(job, epoch, 1).seconds(alone) / alone * images / seconds,
+            "waiting_us_per_image": counts["waiting"] / images * 1e6, "times": self.times.source}
+        return result, seconds
+
+    def report(self):
+        return {"virtual": self.record, "time_split": self.split}
+
+
+def predict(net, workers, *, images, strategy="chaos", strategy_options=None, batch_size=1, machine=None, times=None,
+            seed=0):
+    """Runs only the clock: how long a training phase would take.
+
+    Parameters
+    ----------
+    net : Network
+    workers : int
+    images : int
+    strategy, strategy_options, batch_size, seed
+        As in chaos.train.
+    machine : Machine, optional
+    times : Times, optional
+        By default measured on this host.
+
+    Returns
+    -------
+    dict
+        seconds (of the phase), one_worker_seconds, speedup, waiting (share of the workers' time), lock_failures,
+        us_per_image.
+    """
+    check_number("workers", workers, 1, MAX_WORKERS, whole=True)
+    check_number("images", images, 1, whole=True)
+    if strategy not in STRATEGIES:
+        raise ValueError(f"unknown strategy {strategy!r}; known: {', '.join(STRATEGIES)}")
+    how = STRATEGIES[strategy]
+    options = how.resolve(strategy_options or {})
+    check_strategy(strategy, options)
+    machine, times = machine or Machine(), times or measured(net, batch_size)
+    engine = _core.Engine(net.plan, net.weights, workers=workers, strategy=strategy, batch_size=batch_size,
+                          stripe_bytes=options["stripe_bytes"], strategy_options=how.core_options(options))
+    order = Order(net, engine, times, machine, strategy, options, [seed, 1])
+    seconds = order.seconds(images)
+    alone = Order(net, engine, times, dataclasses.replace(machine, stragglers=0), strategy, options, [seed, 1], 1)
+    n = min(images, ONE_WORKER_IMAGES)
+    one, counts = alone.seconds(n) / n * images, order.clock.counts
+    return {"seconds": seconds, "one_worker_seconds": one, "speedup": one / seconds,
+            "waiting": counts["waiting"] / max(seconds * workers, 1e-30), "lock_failures": counts["failures"],
+            "us_per_image": seconds / images * 1e6}
+
+
+def compare(net, data, workers=(1, 2), *, repeats=3, machine=None, **settings):
+    """Holds the simulation to real threads: one epoch each from the same weights, with the times measured here.
+
+    Parameters
+    ----------
+    net : Network
+        Is not changed.
+    data : Dataset
+    workers : sequence of int
+    repeats : int
+        Of the real runs; the fastest counts.
+    machine : Machine, optional
+        By default one core per worker.
+    **settings
+        As in chaos.train: strategy, strategy_options, batch_size, lr, seed.
+
+    Returns
+    -------
+    list of dict
+        Per number of workers: workers; real and simulated, each with seconds, speedup (over one worker of its kind),
+        train_error, staleness (mean, p50, p99, max, histogram); speedup_difference (simulated / real - 1);
+        staleness_distance (half the sum of the absolute differences of the two histograms' shares, 0 if equal, at most 1).
+    """
+    batch_size = settings.get("batch_size", 1)
+    times = measured(net, batch_size)
+
+    def one(count, runner=None):
+        copy = Network.from_config(net.config())
+        copy.weights[:] = net.weights
+        run = trainer.train(copy, data, workers=count, epochs=1, progress=False, runner=runner, **settings)
+        record = run.history[0]
+        return {name: record[name] for name in ("seconds", "train_error", "staleness")}
+
+    rows, base = [], None
+    for count in (1, *(n for n in workers if n != 1)):
+        real = min((one(count) for _ in range(repeats)), key=lambda record: record["seconds"])
+        simulated = one(count, Virtual(machine, times))
+        base = base or (real["seconds"], simulated["seconds"])
+        real["speedup"], simulated["speedup"] = base[0] / real["seconds"], base[1] / simulated["seconds"]
+        rows.append({"workers": count, "real": real, "simulated": simulated,
+                     "speedup_difference": simulated["speedup"] / real["speedup"] - 1,
+                     "staleness_distance": _distance(real["staleness"]["histogram"], simulated["staleness"]["histogram"])})
+    return [row for row in rows if row["workers"] in workers]
+
+
+def _distance(a, b):
+    shares = np.zeros((2, max(len(a), len(b), 1)))
+    for row, histogram in zip(shares, (a, b), strict=True):
+        row[:len(histogram)] = np.array(histogram) / max(sum(histogram), 1)
+    return float(np.abs(shares[0] - shares[1]).sum() / 2)

@@ -1,0 +1,362 @@
+"""Virtual workers: the clock's orders are possible ones, the executor is the engine, the same seed gives the same bits."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nets import graph, images
+
+import chaos
+from chaos import _core, cli, virtual
+from chaos.sync import STRATEGIES
+from chaos.virtual import Machine, Order, Times, Virtual
+
+SIMULATED = [name for name in virtual.ORDERS if name in STRATEGIES]
+SEVERAL = [name for name in SIMULATED if not STRATEGIES[name].single]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    train, test = chaos.data.load("digits", size=29)
+    return train[:300], test[:100]
+
+
+def engine_of(net, workers, strategy="chaos", **options):
+    return _core.Engine(net.plan, net.weights, workers=workers, strategy=strategy, **options)
+
+
+def options_of(strategy, **given):
+    return STRATEGIES[strategy].resolve(given)
+
+
+def events_of(order, n, times=False):
+    """[(kind, worker, what)], and if asked the seconds since when and when."""
+    order.clock.begin(n)
+    room, since, when = np.empty(1 << 12, np.uint64), np.empty(1 << 12), np.empty(1 << 12)
+    found = []
+    while count := order.clock.next(room, since, when):
+        found += [(_core.EVENTS[int(e) >> 16 & 0xffff], int(e) & 0xffff, int(e) >> 32, s, w)
+                  for e, s, w in zip(room[:count], since[:count], when[:count], strict=True)]
+    return found if times else [event[:3] for event in found]
+
+
+def small_net():
+    return chaos.Network((1, 8, 8), [chaos.Conv2d(4, 3), chaos.Tanh(), chaos.MaxPool2d(2), chaos.Flatten(),
+                                     chaos.Linear(30), chaos.Tanh(), chaos.Linear(5)])
+
+
+times = st.floats(1e-7, 1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(strategy=st.sampled_from(sorted(virtual.ORDERS)), workers=st.integers(1, 9), n=st.integers(0, 60),
+       batch=st.sampled_from([1, 3, 20]), stripe=st.sampled_from([64, 512, 16384]), seed=st.integers(0, 99),
+       jitter=st.sampled_from([0.0, 0.3, 2.0]), cores=st.integers(1, 5), pending=st.sampled_from([None, 1, 3]), stragglers=st.integers(0, 1),
+       scale=st.tuples(times, times, times, times))
+def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, cores, pending, stragglers, scale):
+    """Every image begins and ends once, each worker's events are in its own order, and where locks are promised no two
+    publications of a stripe overlap in time. The executor refuses anything else (test_impossible_orders_are_refused)."""
+    net, workers = small_net(), 1 if strategy == "sequential" else workers
+    nodes = len(net.nodes()) - 1
+    clock_times = Times("test", 1.0, scale[0], *((s,) * nodes for s in scale[1:]))
+    known = strategy if strategy in STRATEGIES else "chaos"
+    options = options_of(known, **({"max_pending": pending} if strategy == "chaos" else {}))
+    engine = engine_of(net, workers, known, batch_size=batch, stripe_bytes=stripe)
+    machine = Machine(cores=cores, threads_per_core=2, slowdown=(1.0, 1.5), jitter=jitter, stragglers=stragglers,
+                      straggling=5.0)
+    order = Order(net, engine, clock_times, machine, strategy, options, [seed])
+    found = events_of(order, n, times=True)
+    assert [e[4] for e in found] == sorted(e[4] for e in found) and all(e[3] <= e[4] for e in found)
+    again = events_of(Order(net, engine, clock_times, machine, strategy, options, [seed]), n, times=True)
+    assert found == again
+
+    begun = [what for kind, _, what, *_ in found if kind == "step"]
+    if order.lanes:
+        assert not begun
+    else:
+        assert sorted(begun) == list(range(-(-n // batch)))
+    for stripe_number in range(engine.stripes):
+        spans = sorted((since, when) for kind, _, what, since, when in found
+                       if kind in ("publish", "reduce") and what == stripe_number)
+        assert len(spans) == -(-n // batch)
+        if strategy != "hogwild":
+            assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+    x, y = images(max(n, 1), net.input_shape, classes=5)
+    codes = np.array([_core.event(*event[:3]) for event in found], np.uint64)
+    result = engine.run("train", values=net.take_images(x)["values"], labels=y, end=n, lr=0.01, events=[codes],
+                        lanes=order.lanes)
+    assert result["status"] == "done" and result["images"] == n == result["position"]
+    assert result["updates"] == engine.stripes * -(-n // batch)
+    if strategy == "synchronous":
+        assert result["staleness_max"] == 0
+    if strategy == "delayed":
+        assert result["staleness_max"] <= workers - 1
+
+
+def default_order(net, engine, n):
+    """One worker, everything in turn, as event tuples."""
+    nodes = [node for node in range(1, len(net.nodes())) if net.plan.block(node)[1]]
+    of = {node: [k for k, (owner, _) in enumerate(engine.stripe_table) if owner == node] for node in nodes}
+    found = []
+    for image in range(n):
+        found += [("step", 0, image), *(("forward", 0, node) for node in nodes)]
+        for node in reversed(nodes):
+            found += [("backward", 0, node), *(("publish", 0, k) for k in of[node])]
+    return found
+
+
+def codes_of(events):
+    return np.array([_core.event(*event) for event in events], np.uint64)
+
+
+@pytest.mark.parametrize("make", [small_net, graph])
+def test_executor_is_sequential_for_one_worker(isa, make):
+    x, y = images(40, make().input_shape, classes=5)
+    nets = make(), make()
+    values = nets[0].take_images(x)["values"]
+    wanted = engine_of(nets[0], 1, "sequential").run("train", values=values, labels=y, lr=0.05)
+    engine = engine_of(nets[1], 1, "sequential")
+    found = engine.run("train", values=values, labels=y, lr=0.05, events=[codes_of(default_order(nets[1], engine, 40))])
+    assert (nets[0].weights == nets[1].weights).all()
+    assert all(found[key] == wanted[key] for key in ("loss", "errors", "updates", "staleness", "images", "status"))
+
+
+@pytest.mark.parametrize("batch_size", [1, 20])
+@pytest.mark.parametrize("strategy, workers", [("sequential", 1), *((s, 1) for s in SEVERAL), ("synchronous", 3),
+                                               ("synchronous", 8), ("delayed", 2), ("delayed", 5)])
+def test_executor_is_the_engine_where_the_engine_is_deterministic(digits, strategy, workers, batch_size):
+    nets = chaos.models.small(seed=4), chaos.models.small(seed=4)
+    histories = [chaos.train(net, *digits, strategy=strategy, workers=workers, epochs=2, lr=0.01, batch_size=batch_size,
+                             progress=False, runner=runner).history
+                 for net, runner in zip(nets, (None, Virtual()), strict=True)]
+    assert (nets[0].weights == nets[1].weights).all()
+    for real, simulated in zip(*histories, strict=True):
+        assert all(real[key] == simulated[key] for key in ("train_error", "test_error", "updates", "staleness"))
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda e: [("step", 1, 0), *e], "no such worker"),
+    (lambda e: [e[0], *e], "has not finished its step"),
+    (lambda e: [("step", 0, 9), *e[1:]], "fewer steps"),
+    (lambda e: e + e, "begun before"),
+    (lambda e: [e[0], *e[2:]], "not the worker's turn to pass"),
+    (lambda e: [e[0], e[1], e[1]], "not the worker's turn to pass"),
+    (lambda e: [*e[:3], e[4]], "not the worker's turn to back-propagate"),
+    (lambda e: [*e, ("publish", 0, 0)], "no gradient"),
+    (lambda e: [*e, ("publish", 0, 99)], "no such stripe"),
+    (lambda e: [x for x in e if x[0] != "publish"], "neither published nor postponed"),
+    (lambda e: [("postpone", *x[1:]) if x[0] == "publish" else x for x in e], "has not been published|not published all"),
+    (lambda e: [*e, ("postpone", 0, 0)], "no fresh gradient"),
+    (lambda e: [("copy", 0, 0), *e], "at the beginning of a step"),
+    (lambda e: [("lane", 0, 0), *e], "fewer lanes"),
+    (lambda e: [("reduce", 0, 0), *e], "no lanes"),
+    (lambda e: e[:-20], "not every image|not finished|not published"),
+    (lambda e: e[:-1], "not published"),
+    (lambda e: [], "not every image"),
+])
+def test_impossible_orders_are_refused(spoil, message):
+    net = small_net()
+    x, y = images(3, net.input_shape, classes=5)
+    engine = engine_of(net, 1)
+    events = spoil(default_order(net, engine, 3))
+    with pytest.raises(ValueError, match=message):
+        engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.01, events=[codes_of(events)])
+
+
+def test_unknown_kinds_are_refused_and_nothing_is_run_before():
+    net = small_net()
+    before = net.weights.copy()
+    x, y = images(3, net.input_shape, classes=5)
+    engine = engine_of(net, 1)
+    codes = np.append(codes_of(default_order(net, engine, 3)), np.uint64(77 << 16))
+    with pytest.raises(ValueError, match="worker 0: kind 77.*no such event"):
+        engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.01, events=[codes])
+    assert (net.weights == before).all()
+
+
+def test_the_order_matters():
+    """Two workers that read before either publishes give other weights than one after the other."""
+    x, y = images(2, small_net().input_shape, classes=5)
+    found = []
+    for together in (False, True):
+        net = small_net()
+        engine = engine_of(net, 2)
+        one = default_order(net, engine, 1)
+        two = [(kind, 1, 1 if kind == "step" else what) for kind, _, what in one]
+        reads = 1 + sum(kind == "forward" for kind, *_ in one)
+        events = [*one[:reads], *two[:reads], *one[reads:], *two[reads:]] if together else one + two
+        result = engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.1, events=[codes_of(events)])
+        assert result["staleness_max"] == int(together)
+        found.append(net.weights)
+    assert (found[0] != found[1]).any()
+
+
+@pytest.mark.parametrize("strategy", SIMULATED)
+def test_same_seed_same_bits(digits, strategy):
+    workers = 1 if STRATEGIES[strategy].single else 30
+    results = []
+    for seed in (0, 0, 1):
+        net = chaos.models.small(seed=0)
+        run = chaos.train(net, *digits, strategy=strategy, workers=workers, epochs=2, lr=0.01, seed=seed, progress=False,
+                          batch_size=8 if strategy == "synchronous" else 1, runner=Virtual())
+        results.append((net.weights.tobytes(), json.dumps(run.history)))
+    assert results[0] == results[1] and results[0][0] != results[2][0]
+
+
+def test_continued_run_has_the_same_bits(digits, tmp_path):
+    whole, parts = chaos.models.small(), chaos.models.small()
+    arguments = dict(workers=20, lr=0.01, progress=False)
+    chaos.train(whole, *digits, epochs=3, runner=Virtual(), **arguments)
+    chaos.train(parts, *digits, epochs=1, runner=Virtual(), run_dir=tmp_path, **arguments)
+    chaos.train(parts, *digits, epochs=3, runner=Virtual(), run_dir=tmp_path, resume=True, **arguments)
+    assert (whole.weights == parts.weights).all()
+
+
+def test_stopping_goes_back_to_the_beginning_of_the_epoch(digits, tmp_path, monkeypatch):
+    net = chaos.models.small()
+    blocks = Order.blocks
+
+    def stop(self, n):
+        for i, block in enumerate(blocks(self, n)):
+            yield block
+            if i == 0:
+                import os
+                import signal
+                import time
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.5)
+
+    before = net.weights.copy()
+    monkeypatch.setattr("chaos.virtual.clock.BLOCK", 500)
+    monkeypatch.setattr(Order, "blocks", stop)
+    with pytest.raises(KeyboardInterrupt):
+        chaos.train(net, *digits, workers=5, epochs=1, lr=0.01, progress=False, runner=Virtual(), run_dir=tmp_path)
+    assert (net.weights == before).all()
+    monkeypatch.undo()
+    chaos.train(net, *digits, workers=5, epochs=1, lr=0.01, progress=False, runner=Virtual(), run_dir=tmp_path, resume=True)
+    other = chaos.models.small()
+    chaos.train(other, *digits, workers=5, epochs=1, lr=0.01, progress=False, runner=Virtual())
+    assert (net.weights == other.weights).all()
+
+
+def flat_times(net, forward=1e-5, backward=2e-5, publish=1e-8):
+    nodes = len(net.nodes()) - 1
+    return Times("test", 1.0, 0.0, (forward,) * nodes, (backward,) * nodes, (publish,) * nodes)
+
+
+def test_clock_of_one_worker_adds_up():
+    net = small_net()
+    engine = engine_of(net, 1)
+    times = flat_times(net, publish=1e-6)
+    seconds = Order(net, engine, times, Machine(jitter=0), "chaos", options_of("chaos"), [0]).seconds(50)
+    learning = sum(engine.learns(node) for node in range(1, len(net.nodes())))
+    layers = len({node for node, _ in engine.stripe_table})
+    assert seconds == pytest.approx(50 * (len(times.forward) * 1e-5 + learning * 2e-5 + layers * 1e-6))
+
+
+def test_clock_scales_where_nothing_stands_in_the_way():
+    net = small_net()
+    arguments = flat_times(net), Machine(line_ns=0, jitter=0.1), "chaos", options_of("chaos"), [0]
+    alone = Order(net, engine_of(net, 1), *arguments).seconds(4000)
+    assert alone / Order(net, engine_of(net, 20), *arguments).seconds(4000) == pytest.approx(20, rel=0.03)
+
+
+def test_hardware_threads_stragglers_and_speed():
+    machine = Machine(cores=61, threads_per_core=4, slowdown=(1.0, 1.0, 1.5, 2.0))
+    assert (machine.factors(61) == 1).all() and (machine.factors(122) == 1).all() and (machine.factors(244) == 2).all()
+    assert sorted(set(machine.factors(130))) == [1.0, 1.5]
+    assert (machine.factors(488) == 4).all(), "twice the hardware threads: in turn"
+    assert (Machine(speed=0.5).factors(3) == 2).all()
+    assert list(Machine(stragglers=1, straggling=3).factors(3)) == [1, 1, 3]
+    with pytest.raises(ValueError, match="at most the 2 workers"):
+        Machine(stragglers=3).factors(2)
+    for bad in (dict(cores=0), dict(threads_per_core=2, slowdown=(1.0,)), dict(threads_per_core=2, slowdown=(1.0, 0.5)),
+                dict(jitter=-1), dict(line_ns=float("nan")), dict(straggling=0.5), dict(speed=0)):
+        with pytest.raises(ValueError):
+            Machine(**bad)
+
+
+def test_stragglers_do_not_hold_up_chaos_but_a_strict_turn():
+    net = small_net()
+    seconds = {}
+    for strategy in ("chaos", "delayed"):
+        for stragglers in (0, 1):
+            machine = Machine(stragglers=stragglers, straggling=10, jitter=0)
+            order = Order(net, engine_of(net, 8, strategy), flat_times(net), machine, strategy, options_of(strategy), [0])
+            seconds[strategy, stragglers] = order.seconds(4000)
+    assert seconds["chaos", 1] < 1.3 * seconds["chaos", 0]
+    assert seconds["delayed", 1] > 5 * seconds["delayed", 0]
+
+
+def test_244_workers_on_many_images_take_seconds():
+    net = chaos.models.small()
+    order = Order(net, engine_of(net, 244), virtual.nominal(net), Machine(speed=0.01), "chaos", options_of("chaos"), [0])
+    events = sum(len(block) for block in order.blocks(20_000))
+    assert events >= 20_000 * 14
+
+
+def test_times_are_kept_and_checked(tmp_path):
+    net = chaos.models.small()
+    times = virtual.measured(net)
+    assert times.source == "measured" and times.per_image > 0 and times.gflops > 0
+    times.write(tmp_path / "t.json")
+    assert virtual.read_times(tmp_path / "t.json", net) == times
+    with pytest.raises(ValueError, match="the network 1[0-9] layers"):
+        virtual.read_times(tmp_path / "t.json", chaos.models.large())
+    for text in ("{", "[]", '{"format": "chaos-times-1"}', '{"format": "other"}'):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(ValueError, match="bad.json"):
+            virtual.read_times(tmp_path / "bad.json", net)
+    with pytest.raises(ValueError, match="at least 0"):
+        Times("test", 1.0, 0.0, (-1.0,), (0.0,), (0.0,))
+
+
+def test_what_cannot_be_simulated_is_refused(digits):
+    net = chaos.models.small()
+    for strategy in STRATEGIES.keys() - virtual.ORDERS.keys():
+        with pytest.raises(ValueError, match=f"{strategy!r} cannot be simulated; these can: sequential, chaos"):
+            chaos.train(net, *digits, strategy=strategy, workers=2, epochs=1, progress=False, runner=Virtual())
+    for options in (dict(strategy_options={"max_staleness": 3}), dict(update_options={"max_norm": 1.0}),
+                    dict(strategy="hogwild", strategy_options={"grain": "instant"}),
+                    dict(strategy="synchronous", update_options={"clip_norm": 1.0})):
+        with pytest.raises(ValueError, match="cannot be simulated"):
+            chaos.train(net, *digits, workers=2, epochs=1, progress=False, runner=Virtual(), **options)
+    with pytest.raises(ValueError, match="workers"):
+        chaos.train(net, *digits, workers=5000, epochs=1, progress=False, runner=Virtual())
+    with pytest.raises(ValueError, match="pin"):
+        chaos.train(net, *digits, workers=5, epochs=1, pin="compact", progress=False, runner=Virtual())
+
+
+def test_comparison_with_real_workers(digits):
+    net = chaos.models.small()
+    one, two = virtual.compare(net, digits[0], (1, 2), repeats=1, lr=0.01)
+    assert one["staleness_distance"] == 0 and one["real"]["train_error"] == one["simulated"]["train_error"]
+    assert two["workers"] == 2 and 0 <= two["staleness_distance"] <= 1 and two["simulated"]["speedup"] > 0
+
+
+def test_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["simulate", "small", "--data", "digits", "--subset", "300", "--workers", "50", "--epochs", "2", "--lr",
+                 "0.01", "--cores", "10", "--threads-per-core", "4", "--slowdown", "1,1,1.5,2", "--quiet"]
+    for folder in ("a", "b"):
+        assert cli.main([*arguments, "--run-dir", folder]) == 0
+    out = capsys.readouterr().out
+    assert "50 virtual workers on 10 cores of 4 hardware threads" in out and "speed-up" in out and "this host" in out
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    record = json.loads((tmp_path / "a" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert record["workers"] == 50 and record["virtual"]["cores"] == 10 and record["seconds"] < 1
+    # continued with the machine and the times of the run
+    assert cli.main(["simulate", "--resume", "--run-dir", "a", "--epochs", "3", "--quiet"]) == 0
+    assert cli.main([*arguments, "--epochs", "3", "--run-dir", "c", "--times", "a/times.json"]) == 0
+    assert (tmp_path / "a/metrics.jsonl").read_bytes() == (tmp_path / "c/metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert cli.main(["simulate", "small", "--machine", "xeon-phi-7120p", "--data", "digits", "--subset", "50", "--epochs",
+                     "1", "--quiet", "--run-dir", "d"]) == 0
+    assert "244 virtual workers on 61 cores of 4 hardware threads" in capsys.readouterr().out
+    for bad, message in ((["--strategy", "averaging"], "cannot be simulated"), (["--slowdown", "1,2"], "slowdown"),
+                         (["--times", "nothing.json"], "nothing.json"), (["--cores", "0"], "cores")):
+        assert cli.main([*arguments, "--run-dir", "e", *bad]) == 2
+        assert message in capsys.readouterr().err
