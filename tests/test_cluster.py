@@ -333,3 +333,50 @@ def test_half_precision_rounds_to_nearest_and_feeds_errors_back(kind, digits):
     assert abs(total - 50 * values.astype(np.float64)).max() <= 2.0 ** -digits * abs(values).max() + 1e-6
     most = decode(encode(np.array([1e9], np.float32), "fp16", np.empty(1, np.uint16)), "fp16", np.empty(1, np.float32))
     assert most == np.finfo(np.float16).max
+
+
+# ---- the command line and scripts ----
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+
+
+def test_the_command_trains_and_resumes_with_other_ranks(library, tmp_path):
+    """One progress, one summary, one line per epoch; 2 ranks, then 3, then this process alone; the mode is remembered."""
+    common = ["--run-dir", tmp_path / "run"]
+    done = mpi.job(library, 2, "-m", "chaos", "train", "small", "--data", "digits", "--subset", 301, "--epochs", 1, "--lr",
+                   0.01, "--cluster", "easgd", "--cluster-option", "every=50", "--rank-details", *common)
+    assert done.code == 0 and done.out.count("test error") == 1 and done.err.count("epoch 1/1") == 1, done
+    (first,) = lines(tmp_path / "run")
+    assert first["cluster"]["mode"] == "easgd" and first["cluster"]["options"]["every"] == 50
+    assert [one["images"] for one in first["cluster"]["per_rank"]] == [151, 150]
+    done = mpi.job(library, 3, "-m", "chaos", "train", "--resume", "--epochs", 2, *common)
+    assert done.code == 0 and lines(tmp_path / "run")[1]["cluster"]["ranks"] == 3, done
+    assert lines(tmp_path / "run")[1]["cluster"]["mode"] == "easgd"
+    done = mpi.job(library, 1, "-m", "chaos", "train", "--resume", "--epochs", 3, *common)
+    assert done.code == 0 and "cluster" not in lines(tmp_path / "run")[2], done
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["epochs"] == 3
+
+
+def test_the_command_complains_once(library, tmp_path):
+    done = mpi.job(library, 3, "-m", "chaos", "train", "small", "--data", tmp_path / "no.npz")
+    assert done.code == 2 and done.err.count("chaos: error: ") == 1 and "no.npz" in done.err, done
+    assert not (tmp_path / "runs").exists()
+    done = mpi.job(library, 2, "-m", "chaos", "train", "small", "--data", "digits", "--cluster", "allreduce", "--run-dir",
+                   tmp_path / "run")
+    assert done.code == 2 and done.err.count("chaos: error: ") == 1 and "choose strategy 'synchronous'" in done.err, done
+    assert not (tmp_path / "run" / METRICS).exists()
+
+
+def test_the_script(library):
+    done = mpi.job(library, 2, mpi.TREE / "scripts/train_mpi.py", "--data", "digits", "--epochs", 1, "--option", "every=100",
+                   "--workers", 1)
+    assert done.code == 0 and done.out.count("test error") == 1 and "2 workers, 2 ranks" in done.out, done
+
+
+def test_importing_starts_no_mpi():
+    import subprocess
+    import sys
+    code = "import sys, chaos, chaos.cluster, chaos.cli; assert not any(name.startswith('mpi4py') for name in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
