@@ -53,8 +53,8 @@ times = st.floats(1e-7, 1e-4)
 @settings(max_examples=60, deadline=None)
 @given(strategy=st.sampled_from(sorted(virtual.ORDERS)), workers=st.integers(1, 9), n=st.integers(0, 60),
        batch=st.sampled_from([1, 3, 20]), stripe=st.sampled_from([64, 512, 16384]), seed=st.integers(0, 99),
-       jitter=st.sampled_from([0.0, 0.3, 2.0]), cores=st.integers(1, 5), pending=st.sampled_from([None, 1, 3]), stragglers=st.integers(0, 1),
-       scale=st.tuples(times, times, times, times))
+       jitter=st.sampled_from([0.0, 0.3, 2.0]), cores=st.integers(1, 5), pending=st.sampled_from([None, 1, 3]),
+       stragglers=st.integers(0, 1), scale=st.tuples(times, times, times, times))
 def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, cores, pending, stragglers, scale):
     """Every image begins and ends once, each worker's events are in its own order, and where locks are promised no two
     publications of a stripe overlap in time. The executor refuses anything else (test_impossible_orders_are_refused)."""

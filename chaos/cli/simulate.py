@@ -22,8 +22,9 @@ def add(commands):
         usage="MODEL [options]",
         description="Shows what asynchrony does to a training before the machine is there. A clock invents when each of "
                     "many workers reads and updates which weights; the arithmetic is real and runs in that order, in one "
-                    "thread. Same settings and seed: the same bits, except with --times measured, whose times are kept in the run "
-                    "directory. Seconds and speed in metrics.jsonl are those of the virtual machine.",
+                    "thread. Same settings and seed: the same bits, except with --times measured, whose times are kept "
+                    "in the "
+                    "run directory. Seconds and speed in metrics.jsonl are those of the virtual machine.",
         examples=["chaos simulate small --workers 244 --epochs 4",
                   "chaos simulate large --workers 244 --machine xeon-phi-7120p --subset 6000",
                   "chaos simulate small --workers 16 --stragglers 2 --straggling 4",

@@ -865,6 +865,99 @@ static void check_lanes(const instruction_set *isa)
     plan_free(p);
 }
 
+/* A traced run of real threads, replayed by one, has the same bits. */
+static void check_traces(plan *p, const char *net, int workers, int batch)
+{
+    enum { N = 60, PHASES = 2 };
+    describe(p, net);
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w0 = weights_of(p, node_at), *w = copy(w0, p->weight_size), *again = copy(w0, p->weight_size);
+    data d = data_for(p, N, 0);
+    engine *e = engine_for(p, w, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+    event *events[PHASES];
+    int64_t n[PHASES], at;
+    const char *reason;
+    expect(trace_start(e) == 0, "no trace");
+    for (int i = 0; i < PHASES; i++) {
+        run(e, TRAIN, &d.view, N, 0.01f, NULL);
+        n[i] = trace_count(e);
+        trace_take(e, events[i] = block((size_t)n[i], sizeof *events[i]));
+    }
+    engine_free(e);
+    e = engine_for(p, again, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+    for (int i = 0; i < PHASES; i++) {
+        replay *r = replay_new(e, 0);
+        expect(!replay_begin(r, &d.view, 0, N, 0.01f), "no replay");
+        expect(replay_run(r, events[i], n[i], &at, &reason) == DONE, "event %lld", (long long)at);
+        expect(!replay_end(r), "something is missing");
+        expect(e->total.images == N, "%lld images", (long long)e->total.images);
+        replay_free(r);
+        free(events[i]);
+    }
+    expect(!memcmp(w, again, p->weight_size * sizeof *w), "%d workers, batch %d: replayed to other weights", workers, batch);
+    engine_free(e);
+    data_free(d);
+    free(again);
+    free(w);
+    free(w0);
+    free(node_at);
+    plan_free(p);
+}
+
+/* What the clock invents can be run, whatever the order. */
+static void check_clock(plan *p, enum clock_order order, int workers, int batch)
+{
+    enum { N = 60, ROOM = 4096, LANES_HERE = 5 };
+    describe(p, "clock");
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w = weights_of(p, node_at);
+    data d = data_for(p, N, 0);
+    engine *e = engine_for(p, w, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+    const int stripes = e->shared.n_stripes;
+    int32_t *node = block((size_t)p->n_nodes, sizeof *node), *from = block((size_t)p->n_nodes, sizeof *from);
+    int32_t *to = block((size_t)p->n_nodes, sizeof *to), *lines = block((size_t)stripes, sizeof *lines);
+    uint8_t *learns = block((size_t)p->n_nodes, sizeof *learns);
+    double *seconds = block((size_t)p->n_nodes, sizeof *seconds), *publish = block((size_t)stripes, sizeof *publish);
+    double *factor = block((size_t)workers, sizeof *factor);
+    int layers = 0;
+    for (int i = 1; i < p->n_nodes; i++)
+        if (p->node[i].g.weight_size) {
+            node[layers] = i;
+            learns[layers] = (uint8_t)learns_node(e, i);
+            seconds[layers] = 1e-6;
+            stripes_of(e, i, &from[layers], &to[layers]);
+            layers++;
+        }
+    for (int k = 0; k < stripes; k++)
+        lines[k] = 4, publish[k] = 1e-6;
+    for (int i = 0; i < workers; i++)
+        factor[i] = 1 + i;
+    const int lanes = order == CLOCK_SYNCHRONOUS ? LANES_HERE : 0;
+    vclock *c = vclock_new(&(clock_parts){
+        .order = order, .n_workers = workers, .n_layers = layers, .n_stripes = stripes, .node = node, .from = from, .to = to,
+        .forward = seconds, .backward = seconds, .learns = learns, .publish = publish, .lines = lines, .line = 1e-8,
+        .factor = factor, .jitter = 0.5, .seed = 1, .batch = batch, .chunk = e->chunk, .lanes = lanes});
+    event *events = block(ROOM, sizeof *events);
+    replay *r = replay_new(e, lanes);
+    int64_t n, at;
+    const char *reason = NULL;
+    vclock_begin(c, N);
+    expect(!replay_begin(r, &d.view, 0, N, 0.01f), "no replay");
+    while ((n = vclock_next(c, ROOM, events, NULL, NULL)))
+        if (!expect(replay_run(r, events, n, &at, &reason) == DONE, "order %d: %s", (int)order, reason ? reason : ""))
+            break;
+    reason = replay_end(r);
+    expect(!reason, "order %d: %s", (int)order, reason ? reason : "");
+    replay_free(r);
+    vclock_free(c);
+    engine_free(e);
+    data_free(d);
+    free(events), free(factor), free(publish), free(seconds), free(learns), free(lines), free(to), free(from), free(node);
+    free(w);
+    free(node_at);
+    plan_free(p);
+}
+
 /* For engine_time, which calls layers by itself. */
 static void check_times(const instruction_set *isa)
 {
@@ -946,6 +1039,13 @@ int main(int n, char **argument)
                 check_meetings(wide(isa), "meetings, wide", meeting[k], 41, batch, k < 2);
             }
         check_lanes(isa);
+        for (int workers = 1; workers <= 8; workers *= 2)
+            for (int batch = 1; batch <= 13; batch += 12) {
+                check_traces(digits(isa), "traces, digits", workers, batch);
+                check_traces(branches(isa), "traces, branches", workers, batch);
+                for (int order = CLOCK_CHAOS; order <= CLOCK_SYNCHRONOUS; order++)
+                    check_clock(branches(isa), (enum clock_order)order, workers, batch);
+            }
     }
     for (int i = 0; (isa = supported_isa(i)); i++)
         printf("%s%s", i ? ", " : "", isa->name);

@@ -1,0 +1,73 @@
+"""`chaos reproduce`: the paper's experiments, run again, and a report about them."""
+
+import time
+from pathlib import Path
+
+from .. import reproduce
+from ..errors import ChaosError
+from ..report import Paragraph, Plot, write
+from .common import add_command
+
+
+def add(commands):
+    """Adds the command to the parser."""
+    parser = add_command(
+        commands, "reproduce", run, help="run the paper's experiments again and report",
+        usage="[options]",
+        description="Runs the experiments of the CHAOS paper: three networks, 70, 70 and 15 epochs, on 1 to all cores of "
+                    "this "
+                    "machine and with 15 to 244 virtual workers, and writes report.html, report.md and report.json "
+                    "beside the "
+                    "paper's figures. Takes hours; Ctrl-C stops it, the same command goes on. Every finished experiment "
+                    "is a "
+                    "file in DIR/experiments.",
+        examples=["chaos reproduce --quick", "chaos reproduce --out docs/reproduction"])
+    parser.add_argument("--quick", action="store_true", help="fewer epochs, images and numbers of workers: some minutes")
+    parser.add_argument("--out", metavar="DIR", help="where results and report go (default: reproduction, or "
+                                                     "reproduction-quick)")
+    parser.add_argument("--models", metavar="NAME,...", default=",".join(reproduce.MODELS),
+                        help=f"only these of {', '.join(reproduce.MODELS)}")
+    parser.add_argument("--data", metavar="mnist|digits", choices=("mnist", "digits"), default="mnist",
+                        help="digits, the small images that come with chaos, are for trying it out (default: mnist)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N",
+                        help="of initial weights and of the order of images (default: 0)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="virtual experiments at a time (default: one per core)")
+    parser.add_argument("--report-only", action="store_true", help="only the report about what is finished")
+
+
+def run(arguments):
+    """Runs the command."""
+    if arguments.jobs is not None and arguments.jobs < 1:
+        arguments.parser.error(f"--jobs must be at least 1, not {arguments.jobs}")
+    folder = Path(arguments.out or ("reproduction-quick" if arguments.quick else "reproduction"))
+    experiments = reproduce.plan(arguments.quick, arguments.models.split(","), arguments.data, seed=arguments.seed)
+    start = time.perf_counter()
+    if arguments.report_only:
+        found = reproduce.results(folder, experiments)
+        if not found:
+            raise ValueError(f"{folder} holds no finished experiment")
+    else:
+        try:
+            found = reproduce.run_all(folder, experiments, lambda line: print(line, flush=True), arguments.jobs)
+        except KeyboardInterrupt:
+            print(f"stopped; the same command goes on (finished experiments are in {folder / 'experiments'})", flush=True)
+            raise
+    report = reproduce.make_report(found, arguments.quick)
+    for path in _write(report, folder):
+        print(f"report      {path}")
+    print(f"elapsed     {time.perf_counter() - start:.0f} s")
+
+
+def _write(report, folder):
+    """The paths of the three forms; without plots where they cannot be drawn."""
+    names = [folder / f"report.{ending}" for ending in ("html", "md", "json")]
+    try:
+        for path in names:
+            write(report, path)
+    except ChaosError as error:  # matplotlib is not installed
+        report.blocks = [block for block in report.blocks if not isinstance(block, Plot)]
+        report.add(Paragraph(f"Plots are missing: {error}"))
+        print(f"no plots: {error}")
+        for path in names:
+            write(report, path)
+    return names

@@ -1,0 +1,227 @@
+"""The experiments: what they are, running them, keeping their results. One file per finished experiment, so that a stopped
+reproduction goes on where it was. For chaos.reproduce."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from .. import data, threads, trainer, virtual
+from ..bench import machine
+from ..errors import CheckpointError
+from ..formats.atomic import write_atomically
+from ..models import MODELS as ZOO
+from ..perfmodel import papers, read_machine
+from . import paper
+
+MODELS = ("small", "medium", "large")
+MACHINE = "xeon-phi-7120p"  # of the virtual workers
+FORMAT = "chaos-experiment-1"
+# --quick: (epochs, training images; None: all), and the numbers of virtual workers
+QUICK = {"small": (3, None), "medium": (2, 10_000), "large": (1, 3_000)}
+QUICK_WORKERS = (15, 60, 244)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One training.
+
+    Attributes
+    ----------
+    model : str
+    workers : int
+    virtual : bool
+        Whether the workers are virtual; one real worker trains with the strategy `sequential`.
+    epochs : int
+    subset : int or None
+        Only the first training images.
+    data : str
+    seed : int
+    """
+
+    model: str
+    workers: int
+    virtual: bool
+    epochs: int
+    subset: int | None
+    data: str
+    seed: int = 0
+
+    @property
+    def name(self):
+        """Of its file, unique in a reproduction."""
+        return f"{self.model}-{'virtual' if self.virtual else 'real'}-{self.workers}"
+
+    def describe(self):
+        """For people."""
+        kind = "virtual" if self.virtual else "real"
+        return f"{self.model}, {self.workers} {kind} worker{'s' if self.workers != 1 else ''}"
+
+
+def plan(quick=False, models=MODELS, data_name="mnist", cores=None, seed=0):
+    """The experiments in the order in which they are run: real ones first, those that take least time first.
+
+    Parameters
+    ----------
+    quick : bool
+        Fewer epochs, images and numbers of workers.
+    models : sequence of str
+    data_name : str
+    cores : int, optional
+        Real workers go from 1 to this; by default the cores of this machine.
+    seed : int
+
+    Returns
+    -------
+    list of Experiment
+    """
+    unknown = [name for name in models if name not in MODELS]
+    if unknown or not models:
+        raise ValueError(f"unknown models {', '.join(unknown) or 'none'}; known: {', '.join(MODELS)}")
+    cores = cores or threads.resolve().workers
+    found = []
+    for real in (True, False):
+        for model in models:
+            epochs, subset = QUICK[model] if quick else (paper.EPOCHS[model], None)
+            counts = range(1, cores + 1) if real else QUICK_WORKERS if quick else [n for n in paper.THREADS if n > 1]
+            found += [Experiment(model, count, not real, epochs, subset, data_name, seed) for count in counts]
+    return found
+
+
+def results(folder, experiments):
+    """{experiment: result} of those that are finished; CheckpointError where the folder holds other experiments."""
+    found = {}
+    for one in experiments:
+        path = Path(folder, "experiments", f"{one.name}.json")
+        if not path.exists():
+            continue
+        try:
+            kept = json.loads(path.read_bytes())
+            settings, history = kept["experiment"], kept["history"]
+            if kept["format"] != FORMAT or not isinstance(history, list):
+                raise ValueError("not the result of an experiment")
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: damaged: {error}; delete it to run the experiment again") from None
+        if settings != dataclasses.asdict(one):
+            raise CheckpointError(f"{path} is the result of another experiment ({settings}); name another folder")
+        found[one] = kept
+    return found
+
+
+def run_all(folder, experiments, say=print, jobs=None):
+    """Runs the experiments that are not finished yet. Real ones have the machine for themselves; virtual ones, each of which
+    needs one core, go side by side.
+
+    Parameters
+    ----------
+    folder : path
+        Is made; holds experiments/NAME.json, and runs/NAME of those under way.
+    experiments : list of Experiment
+    say : callable
+        Is given a line per experiment.
+    jobs : int, optional
+        Virtual experiments at a time; by default as many as there are cores.
+
+    Returns
+    -------
+    dict
+        {experiment: result}: format, experiment, history (records of metrics.jsonl), seconds (wall clock, all phases and
+        sessions), machine.
+    """
+    folder = Path(folder)
+    for part in ("experiments", "runs"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    found = results(folder, experiments)
+    todo = [one for one in experiments if one not in found]
+    if found:
+        say(f"{len(found)} of {len(experiments)} experiments were finished before")
+
+    def tell(one, kept):
+        found[one] = kept
+        last = kept["history"][-1]
+        say(f"[{len(found)}/{len(experiments)}] {one.describe()}: test error {last['test_error']:.2%}, "
+            f"{kept['seconds']:,.0f} s here"
+            + (f", speed-up {last['virtual']['speedup']:.1f} on the virtual machine" if one.virtual else ""))
+
+    for one in (one for one in todo if not one.virtual):
+        say(f"[{len(found) + 1}/{len(experiments)}] {one.describe()}, {one.epochs} epochs ...")
+        tell(one, _run(folder, one))
+    todo = [one for one in todo if one.virtual]
+    jobs = jobs or threads.resolve().workers
+    if jobs == 1 or len(todo) < 2:
+        for one in todo:
+            tell(one, _run(folder, one))
+        return found
+    with ProcessPoolExecutor(min(jobs, len(todo)), multiprocessing.get_context("spawn")) as pool:
+        waiting = {pool.submit(_run, folder, one): one for one in todo}
+        try:
+            for done in as_completed(waiting):
+                tell(waiting[done], done.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # those under way keep their state when the signal reaches them
+            raise
+    return found
+
+
+def _run(folder, one):
+    """Runs one experiment, or the rest of it: what is kept."""
+    net = ZOO[one.model](seed=one.seed)
+    train, test = data.load(one.data, size=net.input_shape[1:])
+    if one.subset is not None:
+        train = train[:one.subset]
+    runner, strategy = None, "sequential" if one.workers == 1 else "chaos"
+    if one.virtual:
+        runner = virtual.Virtual(phi(one.workers), phi_times(net, one.model))
+    where = folder / "runs" / one.name
+    before, start = _seconds(where), time.perf_counter()
+    try:
+        run = trainer.train(net, train, test, strategy=strategy, workers=one.workers, epochs=one.epochs, lr=paper.LR,
+                            lr_decay=paper.LR_DECAY, validate=True, seed=one.seed, run_dir=where, resume=True,
+                            progress=False, runner=runner)
+    finally:
+        seconds = before + time.perf_counter() - start
+        with contextlib.suppress(OSError):  # there is no folder where nothing could be started
+            (where / "seconds.json").write_text(json.dumps(seconds))
+    kept = {"format": FORMAT, "experiment": dataclasses.asdict(one), "history": run.history, "seconds": seconds,
+            "images": len(train), "test_images": len(test), "machine": machine()}
+    write_atomically(folder / "experiments" / f"{one.name}.json", json.dumps(kept, indent=1).encode() + b"\n")
+    shutil.rmtree(where, ignore_errors=True)
+    return kept
+
+
+def phi(workers):
+    """The paper's machine in the plain numbers of chaos.virtual."""
+    described = read_machine(MACHINE)
+    shares = described.threads_throughput
+    return virtual.Machine(cores=described.cores, threads_per_core=described.threads_per_core,
+                           slowdown=tuple(n * shares[0] / share for n, share in enumerate(shares, 1)),
+                           line_ns=described.transfer_ns(workers))
+
+
+def phi_times(net, model):
+    """What one thread of the paper's machine takes: forward and backward passes together as long as the papers' model (b)
+    says, divided among the layers as on a core of round numbers; updates at that core's rate, slowed down by the ratio of
+    the clocks' multiply-add rates."""
+    nominal, rate = virtual.nominal(net), read_machine(MACHINE).peak_gflops(1)
+
+    def stretched(times, seconds):
+        return tuple(one * seconds / sum(times) for one in times)
+
+    return dataclasses.replace(
+        nominal, source="papers", gflops=rate, forward=stretched(nominal.forward, papers.FORWARD_SECONDS[model]),
+        backward=stretched(nominal.backward, papers.BACKWARD_SECONDS[model]),
+        publish=tuple(one * nominal.gflops / rate for one in nominal.publish))
+
+
+def _seconds(where):
+    """Of earlier sessions."""
+    try:
+        return float(json.loads((where / "seconds.json").read_text()))
+    except (OSError, ValueError):
+        return 0.0
