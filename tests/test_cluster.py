@@ -383,3 +383,29 @@ def test_importing_starts_no_mpi():
     import sys
     code = "import sys, chaos, chaos.cluster, chaos.cli; assert not any(name.startswith('mpi4py') for name in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+CONVERGES = """
+train, test = chaos.data.load("digits", size=29)
+found = {}
+for mode, options in json.loads(sys.argv[2]):
+    errors = []
+    for seed in range(3):
+        run = chaos.train(chaos.models.small(seed=seed), train, test, cluster=mode, cluster_options=options, epochs=12, lr=0.02,
+                          seed=seed, workers=1, progress=False, stall_timeout=60)
+        errors.append(run.history[-1]["test_error"])
+    found[mode] = sum(errors) / 3
+tell(found)
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_as_well_as_one(library, tmp_path):
+    """Mean error over 3 seeds, on 360 test images (of which one is 0.28 points): within 4 points of one rank. Averaging halves
+    the progress of an epoch, and 12 epochs of 1,437 images are few; the figures on MNIST are in the README."""
+    cases = [("local", {"every": 50}), ("easgd", {"every": 50}), ("gossip", {"every": 50}), ("async", {"every": 20}),
+             ("shared", {})]
+    (alone,), _ = run(library, 1, CONVERGES, tmp_path, json.dumps([("local", {})]), timeout=120)
+    (two, _), _ = run(library, 2, CONVERGES, tmp_path, json.dumps(cases), timeout=300)
+    for mode, error in two.items():
+        assert error <= alone["local"] + 0.04, (mode, error, alone)

@@ -93,8 +93,8 @@ def test_the_benchmark_measures_and_predicts(tmp_path):
     mpi.need("openmpi")
     words = ["--models", "small", "--images", "1000", "--data", "digits", "--epochs", "2", "--rounds", "1", "--predict",
              "--json", tmp_path / "found.json"]
-    done = subprocess.run([sys.executable, SCRIPTS / "bench_cluster.py", *words], capture_output=True, text=True, timeout=300,
-                          env=mpi.environment("openmpi"))
+    done = subprocess.run([sys.executable, SCRIPTS / "bench_cluster.py", *words], capture_output=True, text=True,
+                          env=mpi.environment("openmpi"), timeout=300)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert [row["mode"] for row in found["rows"]] == [None, None, "local", "easgd", "gossip", "async", "shared", "allreduce"]
