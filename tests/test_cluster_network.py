@@ -91,11 +91,10 @@ def test_a_delay_is_added_to_every_exchange(tmp_path):
 @pytest.mark.slow
 def test_the_benchmark_measures_and_predicts(tmp_path):
     mpi.need("openmpi")
-    done = subprocess.run(
-        [sys.executable, SCRIPTS / "bench_cluster.py", "--models", "small", "--images", "1000", "--data", "digits",
-         "--epochs",
-         "2", "--rounds", "1", "--predict", "--json", tmp_path / "found.json"], capture_output=True, text=True, timeout=300,
-        env=mpi.environment("openmpi"))
+    words = ["--models", "small", "--images", "1000", "--data", "digits", "--epochs", "2", "--rounds", "1", "--predict",
+             "--json", tmp_path / "found.json"]
+    done = subprocess.run([sys.executable, SCRIPTS / "bench_cluster.py", *words], capture_output=True, text=True,
+                          env=mpi.environment("openmpi"), timeout=300)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert [row["mode"] for row in found["rows"]] == [None, None, "local", "easgd", "gossip", "async", "shared", "allreduce"]
