@@ -432,8 +432,7 @@ double engine_time(engine *e, int i, enum pass pass, long rounds)
     return seconds / (double)rounds / (pass == PASS_UPDATE ? e->batch : e->chunk);
 }
 
-/* The clock of a pass that is looked at; it stands still while the worker waits. */
-static int64_t working(const worker *w) { return ticks() - w->count.waiting; }
+int64_t working(const worker *w) { return ticks() - w->count.waiting; }
 
 static void layer_done(const engine *e, worker *w, int node)
 {

@@ -266,6 +266,9 @@ void postpone_stripe(worker *w, int stripe);
 /* Around waiting for another worker, so that the time counts as such. Beginning twice and ending what has not begun is fine. */
 void wait_begins(worker *w);
 void wait_ends(worker *w);
+/* In ticks; it stands still while the worker waits. Strategies that pass images through the network themselves add what they
+ * take to count.passing, and to count.forward or count.backward. */
+int64_t working(const worker *w);
 /* Waiting: a moment; or as long as it takes another thread to get this core. */
 void wait_briefly(void);
 void wait_for_core(void);

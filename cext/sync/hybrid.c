@@ -368,6 +368,7 @@ static void update(worker *w, const step *t, int part)
 static int stage_of(worker *w, enum stage what, const step *t, int k, int n, int64_t *first)
 {
     hybrid *s = w->e->sync;
+    const int64_t began = working(w);
     int failed = 0;
     for (int64_t i; !failed && (i = __atomic_fetch_add(&s->tickets, 1, __ATOMIC_RELAXED) - *first) < n;) {
         const int j = (int)i;
@@ -381,6 +382,11 @@ static int stage_of(worker *w, enum stage what, const step *t, int k, int n, int
         }
     }
     *first += n + w->e->n_workers;
+    if (what != UPDATE) {
+        const int64_t took = working(w) - began;
+        w->count.passing += took;
+        *(what < SLICE_BACKWARD ? &w->count.forward : &w->count.backward) += took;
+    }
     return failed || (what != UPDATE && meet(w));
 }
 
