@@ -10,6 +10,7 @@
  *
  * Work is done in stages, and the workers meet between them.
  */
+#include "engine/ticks.h"
 #include "sync.h"
 
 #include <stdlib.h>
@@ -368,6 +369,7 @@ static void update(worker *w, const step *t, int part)
 static int stage_of(worker *w, enum stage what, const step *t, int k, int n, int64_t *first)
 {
     hybrid *s = w->e->sync;
+    const int64_t since = ticks();
     int failed = 0;
     for (int64_t i; !failed && (i = __atomic_fetch_add(&s->tickets, 1, __ATOMIC_RELAXED) - *first) < n;) {
         const int j = (int)i;
@@ -379,6 +381,11 @@ static int stage_of(worker *w, enum stage what, const step *t, int k, int n, int
         case BACK_BETWEEN: back_between(w, t, k, j); break;
         case UPDATE: update(w, t, j); break;
         }
+    }
+    if (s->n_tail && what != UPDATE) { /* gradient_of looks at the clock itself */
+        const int64_t spent = ticks() - since;
+        w->count.passing += spent;
+        *(what <= BETWEEN ? &w->count.forward : &w->count.backward) += spent;
     }
     *first += n + w->e->n_workers;
     return failed || (what != UPDATE && meet(w));

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .. import cluster, trainer, virtual
-from ..errors import ChaosError
 from ..losses import LOSSES
 from ..models import MODELS
 from ..network import Network, load
@@ -48,8 +47,9 @@ def add(commands):
              "slower than training without")
     group = parser.add_argument_group("several processes (MPI)")
     group.add_argument("--cluster", choices=("none", *cluster.MODES), metavar="MODE",
-                       help=f"how the processes of a launcher keep their weights together: {', '.join(cluster.MODES)}; none: each trains alone "
-                            "(default: local if a launcher has started several)")
+                       help="how the processes of a launcher keep their weights together: "
+                            f"{', '.join(cluster.MODES)}; none: each trains alone (default: local if a launcher has "
+                            "started several)")
     group.add_argument("--cluster-option", metavar="KEY=VALUE", action="append", dest="cluster_options",
                        help="an option of the mode; may be repeated")
     group.add_argument("--stall-timeout", type=float, default=300.0, metavar="SECONDS",
@@ -134,8 +134,8 @@ def run(arguments):
     with cluster.connect(mode, options, stall_timeout=arguments.stall_timeout, rank_details=arguments.rank_details) as link:
         try:
             execute(arguments, link)
-        except ChaosError as error:
-            if link and link.agreed and link.rank:  # rank 0 has said it
+        except Exception as error:
+            if link and link.agreed and link.rank:  # rank 0 says it
                 raise SystemExit(exit_code(error)) from None
             raise
 

@@ -38,3 +38,6 @@ class Hybrid(Strategy):
         "slices": Option(None, "parts of a Linear layer's inputs that workers take, each of a multiple of 16 inputs; none: "
                                "at most 32, of at least 64 inputs", 1, 1 << 16, whole=True),
     }
+
+    def most_stale(self, resolved, workers):
+        return 0

@@ -6,6 +6,7 @@
  *
  * Every array handed to the core is an allocation of exactly its size. Random networks are the same on every machine. */
 #define _GNU_SOURCE /* sched_getcpu */
+#include "engine/exchange.h"
 #include "registry.h"
 
 #include <math.h>
@@ -599,6 +600,72 @@ static void check_conservation(const instruction_set *isa, int workers, int batc
     free(labels);
 }
 
+typedef struct {
+    engine *e;
+    int32_t stop;
+    int added;
+    float *ones, *seen, *own;
+} exchanger;
+
+static void *exchange(void *arg)
+{
+    exchanger *x = arg;
+    do {
+        exchange_add(x->e, 0, x->e->shared.n_stripes, x->ones, 1, x->own);
+        exchange_read(x->e, 0, x->e->shared.n_stripes, x->seen);
+        x->added++;
+    } while (!__atomic_load_n(&x->stop, __ATOMIC_RELAXED));
+    return NULL;
+}
+
+/* The same with somebody beside the workers who reads the weights and adds to them. */
+static void check_exchange(const instruction_set *isa, int workers)
+{
+    enum { IN = 37, OUT = 21, N = 2000 };
+    plan *p = begin(isa, IN, 1, 1);
+    finish(p, linear(p, 0, OUT, 0));
+    describe(p, "exchange");
+    const size_t size = p->weight_size * sizeof(float);
+    float *x = block(IN * N, sizeof *x), *w = aligned_alloc(64, size);
+    int64_t *labels = block(N, sizeof *labels);
+    memset(w, 0, size);
+    int count[OUT] = {0};
+    for (int i = 0; i < N; i++)
+        count[labels[i] = below(OUT)]++;
+    for (int i = 0; i < IN * N; i++)
+        x[i] = 1;
+    const images view = {NULL, x, labels, NULL};
+    engine *e = engine_for(p, w, workers, 1, 64, CHAOS, SCORE);
+    exchanger beside = {e, 0, 0, block(p->weight_size, sizeof(float)), block(p->weight_size, sizeof(float)),
+                        aligned_alloc(64, size)};
+    for (size_t i = 0; i < p->weight_size; i++)
+        beside.ones[i] = 1;
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, exchange, &beside))
+        abort();
+    expect(engine_run(e, TRAIN, &view, 0, N, 1, NULL) == DONE, "the phase has failed");
+    __atomic_store_n(&beside.stop, 1, __ATOMIC_RELAXED);
+    pthread_join(thread, NULL);
+    n_phases++;
+    const plan_node *n = &p->node[1];
+    for (int o = 0; o < OUT; o++)
+        for (int j = 0; j < IN; j++) {
+            const double got = w[n->kind->locate(&n->g, 0, o * IN + j)];
+            expect(got == count[o] + beside.added, "exchange, %d workers: weight %d of %d is %g, not %d", workers, j, o, got,
+                   count[o] + beside.added);
+        }
+    exchange_rewind(e);
+    expect(engine_position(e) == 0, "position %lld", (long long)engine_position(e));
+    engine_free(e);
+    plan_free(p);
+    free(beside.ones);
+    free(beside.seen);
+    free(beside.own);
+    free(x);
+    free(w);
+    free(labels);
+}
+
 /* Every rule with every option: state and weights stay finite, the padding zero. */
 static void check_rules(const instruction_set *isa, const strategy *how, int workers, int batch)
 {
@@ -1013,6 +1080,7 @@ int main(int n, char **argument)
     for (int i = 0; (isa = supported_isa(i)); i++) {
         seed = 4;
         for (int workers = 1; workers <= 8; workers *= 2) {
+            check_exchange(isa, workers);
             for (int v = workers == 1 ? SEQUENTIAL : CHAOS; v < VARIANTS; v++) {
                 for (int batch = 1; batch <= 16; batch *= 4)
                     check_conservation(isa, workers, batch, v);
