@@ -315,8 +315,8 @@ class Job:
         self.how, self.how_options = how, strategy_options
         self.rate_scale = how.rate_scale(strategy_options, self.plan.workers)
         schedule_options = schedule.settle(schedule_options, int(epochs))
-        largest, when = schedule.largest(float(lr) * self.rate_scale, float(lr_decay), max(int(epochs), 1),
-                                         **schedule_options)
+        largest, when = schedule.largest(float(lr), float(lr_decay), max(int(epochs), 1), **schedule_options)
+        largest *= self.rate_scale
         if not largest <= float(np.finfo(np.float32).max):
             raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} "
                              f"in epoch {when}")
@@ -413,7 +413,7 @@ class Job:
         return next(filter(None, self.link.gather(mine)), None)
 
     def rate(self, epoch):
-        return self.schedule.rate(self.lr * self.rate_scale, self.lr_decay, epoch, **self.schedule_options)
+        return self.rate_scale * self.schedule.rate(self.lr, self.lr_decay, epoch, **self.schedule_options)
 
     def step_scale(self):
         """Factors of the learning rate by staleness, for the epoch under way."""
