@@ -1,6 +1,7 @@
 """Options of strategies and update rules: defaults, checks, and their numbers for the core. Knows nothing of chaos."""
 
 import math
+import sys
 
 import numpy as np
 
@@ -10,7 +11,7 @@ def check_number(what, value, least=-math.inf, most=math.inf, *, whole=False, ab
     kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
     # NaN fails every comparison
     if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most or abs(value) == math.inf \
-            or (above and value == least):
+            or (above and value == least) or (not whole and isinstance(value, int) and abs(value) > sys.float_info.max):
         bound = f" of {'more than' if above else 'at least'} {least}" if least > -math.inf else ""
         bound += "" if most == math.inf else f"{' and' if bound else ' of'} at most {most}"
         raise ValueError(f"{what} must be a {'whole ' if whole else ''}number{bound}, not {value!r}")

@@ -317,11 +317,14 @@ class Job:
         self.how, self.how_options = how, strategy_options
         self.rate_scale = how.rate_scale(strategy_options, self.plan.workers)
         schedule_options = schedule.settle(schedule_options, int(epochs))
-        largest, when = schedule.largest(float(lr) * self.rate_scale, float(lr_decay), max(int(epochs), 1),
-                                         **schedule_options)
+        largest, when = schedule.largest(float(lr), float(lr_decay), max(int(epochs), 1), **schedule_options)
+        largest *= self.rate_scale
         if not largest <= float(np.finfo(np.float32).max):
             raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} "
                              f"in epoch {when}")
+        if largest < float(np.finfo(np.float32).tiny):
+            raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to learning rates of at most {largest:g}, which the "
+                             "workers, who calculate in single precision, take for 0")
         self.net, self.seed, self.shuffle, self.validate, self.link = net, int(seed), bool(shuffle), bool(validate), link
         self.strategy, self.epochs, self.lr, self.lr_decay = strategy, int(epochs), float(lr), float(lr_decay)
         self.rule, self.schedule, self.schedule_options = rule, schedule, schedule_options
@@ -373,6 +376,14 @@ class Job:
                 kept = "the network has the weights that the run was continued from"
             while len(self.history) < self.epochs:
                 record = self.epoch(pool, display, caught)
+                broken = record if isinstance(record, str) else self._broken()
+                if broken:  # also when stopped: such a state could not be continued, and would replace one that can
+                    self.link.leave()
+                    self.net.weights[:] = good
+                    if store and (store.folder / MODEL).exists():
+                        kept += f", the last good checkpoint is {store.folder / MODEL}"
+                    raise DivergedError(f"diverged in epoch {len(self.history) + 1}{broken} "
+                                        f"(learning rate {self.rate(len(self.history) + 1):g}; try a smaller one); {kept}")
                 if record is None:
                     if store:
                         store.save()
@@ -381,14 +392,6 @@ class Job:
                     where = self.partial["position"] if self.partial else 0
                     caught.leave(f"stopped in epoch {len(self.history) + 1} after {where} of {len(self.train_labels)} "
                                  f"images" + (f"; the state is in {store.folder}" if store else ""), display)
-                if isinstance(record, str) or not all(self.link.gather(bool(np.isfinite(self.net.weights).all()))):
-                    self.link.leave()
-                    self.net.weights[:] = good
-                    if store and (store.folder / MODEL).exists():
-                        kept += f", the last good checkpoint is {store.folder / MODEL}"
-                    raise DivergedError(f"diverged in epoch {len(self.history) + 1}"
-                                        f"{record if isinstance(record, str) else ': a weight is not finite'} "
-                                        f"(learning rate {self.rate(len(self.history) + 1):g}; try a smaller one); {kept}")
                 self.history.append(record)
                 self.partial = None
                 good, kept = self.net.weights.copy(), f"the network has the weights of epoch {len(self.history)}"
@@ -405,8 +408,14 @@ class Job:
         caught.signal = next(filter(None, self.link.gather(caught.signal)), None)
         return caught.signal
 
+    def _broken(self):
+        """What is not finite on any rank, in words, the same on all; None: nothing."""
+        mine = next((f": {what} is not finite" for what, numbers in (("a weight", self.net.weights),
+                     ("a number of the update rule's state", self.moments)) if not np.isfinite(numbers).all()), None)
+        return next(filter(None, self.link.gather(mine)), None)
+
     def rate(self, epoch):
-        return self.schedule.rate(self.lr * self.rate_scale, self.lr_decay, epoch, **self.schedule_options)
+        return self.rate_scale * self.schedule.rate(self.lr, self.lr_decay, epoch, **self.schedule_options)
 
     def step_scale(self):
         """Factors of the learning rate by staleness, for the epoch under way."""
