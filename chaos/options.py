@@ -118,6 +118,16 @@ class WithOptions:
             given[name.replace("-", "_")] = option.parse(f"option {name} of {self._called()}", text)
         return given
 
+    def describe(self):
+        """A line for each option: name, default, text, and what it may be."""
+        lines = [f"options of {self._called()}:"]
+        for name, option in (self.options | self.common).items():
+            default = "none" if option.default is None else "yes" if option.default is True else \
+                "no" if option.default is False else option.default
+            words = f" ({', '.join(option.choices)})" if option.choices else ""
+            lines.append(f"  {name}={default}  {option.text}{words}")
+        return lines if len(lines) > 1 else [f"{self._called()} has no options"]
+
     def _option(self, name):
         known = self.options | self.common
         if name not in known:

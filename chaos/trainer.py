@@ -371,6 +371,10 @@ class Job:
     def run(self, store, display, caught):
         display.note(self.plan.describe())
         with ThreadPoolExecutor(1, "chaos") as pool:  # the team belongs to this thread and goes with it
+            if self.history and len(self.history) >= self.epochs:
+                n = len(self.history)
+                display.note(f"nothing to train: the run has {n} epoch{'s' if n != 1 else ''} already, epochs is "
+                             f"{self.epochs}")
             good, kept = self.net.weights.copy(), "the network has its initial weights"
             if self.partial or self.history:
                 kept = "the network has the weights that the run was continued from"
@@ -640,6 +644,10 @@ def _signals():
 
 # ---- the run directory ----
 
+# not shown: layers, fingerprints
+_LARGE = {"network": "network", "train": "train (other training images)", "test": "test (other test images)"}
+
+
 def _differences(there, now):
     """What is another in two identities, in words; options one by one."""
     found = []
@@ -648,10 +656,12 @@ def _differences(there, now):
         if before == value:
             continue
         if key.endswith("_options") and isinstance(before, dict):
-            found += [f"{key} {name} ({before.get(name)!r} there, {value.get(name)!r} now)"
-                      for name in before.keys() | value.keys() if before.get(name) != value.get(name)]
+            owner = {"schedule_options": "lr_schedule"}.get(key, key.removesuffix("_options"))
+            if there.get(owner) == now[owner]:  # else they are another's, which is said already
+                found += [f"{key} {name} ({before.get(name)!r} there, {value.get(name)!r} now)"
+                          for name in dict.fromkeys([*before, *value]) if before.get(name) != value.get(name)]
         else:
-            found.append(key if key in ("network", "train", "test") else f"{key} ({before!r} there, {value!r} now)")
+            found.append(_LARGE[key] if key in _LARGE else f"{key} ({before!r} there, {value!r} now)")
     return found
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from .. import trainer, virtual
 from ..errors import TraceError
 from ..formats.trace import TraceReader
+from ..info import info
 from ..network import Network, load
 from .common import DATA, DATA_HELP, add_command, load_data, percent
 
@@ -30,6 +31,12 @@ def add(commands):
 
 def run(arguments):
     """Runs the command."""
+    if arguments.save:
+        if not arguments.save.lower().endswith(".safetensors"):
+            arguments.parser.error(f"argument --save: must end in .safetensors, not {arguments.save!r}")
+        if not Path(arguments.save).parent.is_dir():
+            raise ValueError(f"{arguments.save}: there is no directory {Path(arguments.save).parent}")
+    info()  # complains about CHAOS_ISA, which would pass for a damaged file below
     with TraceReader(arguments.file) as trace:
         head = trace.file.tell()
         try:

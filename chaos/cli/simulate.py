@@ -1,5 +1,6 @@
 """`chaos simulate`: trains with many virtual workers on few cores."""
 
+import argparse
 import dataclasses
 import json
 from pathlib import Path
@@ -30,7 +31,7 @@ def add(commands):
                   "chaos simulate large --workers 244 --machine xeon-phi-7120p --subset 6000",
                   "chaos simulate small --workers 16 --stragglers 2 --straggling 4",
                   "chaos simulate medium --against-real --subset 20000"])
-    declare(parser, "virtual workers", virtual.DEFAULT_WORKERS)
+    declare(parser, "virtual workers", virtual.DEFAULT_WORKERS, virtual.ORDERS)
     group = parser.add_argument_group("virtual machine")
     group.add_argument("--machine", metavar="NAME|FILE.toml",
                        help="cores, hardware threads, speed and transfer of a machine that 'chaos estimate' knows; the "
@@ -59,7 +60,7 @@ def add(commands):
     group.add_argument("--against-real", action="store_true",
                        help="instead: one epoch on 1 and on 2 real workers beside their simulation with measured times")
     declare_run(parser)
-    parser.set_defaults(pin=None)
+    parser.set_defaults(pin=None, virtual_run=True)
 
 
 def run(arguments):
@@ -83,7 +84,7 @@ def run(arguments):
     def summary(result, train, test, seconds):
         if result.run_dir:
             times.write(Path(result.run_dir) / TIMES)
-        _summary(result, train, test, seconds, net, settings, machine, times)
+        _summary(result, train, test, seconds, net, settings, machine, times, workers)
         if arguments.beside_sequential and result.history:
             _beside_sequential(result, train, test, settings, machine, times, arguments.model or model)
 
@@ -92,7 +93,10 @@ def run(arguments):
 
 
 def _factors(text):
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers with commas between, such as 1,1.2, not {text!r}") from None
 
 
 def _times(arguments, kept, net):
@@ -126,8 +130,8 @@ def _machine(arguments, kept, times, workers):
     return virtual.Machine(**found)
 
 
-def _summary(result, train, test, elapsed, net, settings, machine, times):
-    print(f"virtual     {machine.describe(settings['workers'] or virtual.DEFAULT_WORKERS)}, {settings['strategy']}, "
+def _summary(result, train, test, elapsed, net, settings, machine, times, workers):
+    print(f"virtual     {machine.describe(workers)}, {settings['strategy']}, "
           f"times {times.source}")
     if result.history:
         last, epochs = result.history[-1], len(result.history)
