@@ -97,12 +97,7 @@ class Link(Alone):
                 self.run(self.complete(self.comm.Ibcast(vector)))
         self.checked(lambda: self.mode.open(self, job.net, job.engine))
         self.run(self.barrier())
-        try:
-            yield
-        except BaseException:
-            if self.agreed:
-                self.mode.close(job.net)
-            raise
+        yield
         self.run(self.barrier())  # also waits for what rank 0 keeps
         self.mode.close(job.net)
 
