@@ -1,6 +1,6 @@
 """Typed face of the compiled module (cext/_core.pyx). For type checkers; users go through `chaos`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,50 @@ def updates() -> dict[str, int]: ...
 def fma_gflops(isa: str | None = None, seconds: float = 0.05) -> float: ...
 
 def add_rows(rows: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
+EVENTS: tuple[str, ...]
+CLOCK_ORDERS: tuple[str, ...]
+
+def event(kind: str, worker: int, what: int) -> int: ...
+def event_text(code: int) -> str: ...
+
+class Clock:
+    def __init__(
+        self,
+        order: str,
+        node: NDArray[np.int32],
+        first: NDArray[np.int32],
+        to: NDArray[np.int32],
+        forward: NDArray[np.float64],
+        backward: NDArray[np.float64],
+        learns: NDArray[np.uint8],
+        publish: NDArray[np.float64],
+        lines: NDArray[np.int32],
+        factor: NDArray[np.float64],
+        *,
+        begin: float,
+        line: float,
+        jitter: float,
+        seed: int,
+        batch: int,
+        chunk: int,
+        lanes: int = 0,
+        max_pending: int = 0,
+        late: bool = False,
+    ) -> None: ...
+    def begin(self, images: int) -> None: ...
+    def next(
+        self,
+        out: NDArray[np.uint64],
+        since: NDArray[np.float64] | None = None,
+        when: NDArray[np.float64] | None = None,
+    ) -> int: ...
+    @property
+    def room(self) -> int: ...
+    @property
+    def now(self) -> float: ...
+    @property
+    def counts(self) -> dict[str, Any]: ...
+
 class Plan:
     def __init__(self, c: int, h: int, w: int, isa: str | None = None) -> None: ...
     def add(self, kind: str, inputs: Sequence[int], channels: int, options: Sequence[int]) -> int: ...
@@ -60,7 +104,20 @@ class Engine:
         lr: float = 0.0,
         out: NDArray[np.float32] | None = None,
         step_scale: NDArray[np.float32] | None = None,
+        events: Iterable[NDArray[np.uint64]] | None = None,
+        lanes: int = 0,
     ) -> dict[str, Any]: ...
+    def trace(self) -> None: ...
+    def traced(self) -> int: ...
+    def events(self, out: NDArray[np.uint64]) -> None: ...
+    def lanes(self, wanted: int = 0) -> int: ...
+    def learns(self, node: int) -> bool: ...
+    @property
+    def chunk(self) -> int: ...
+    @property
+    def late(self) -> bool: ...
+    @property
+    def stripe_table(self) -> list[tuple[int, int]]: ...
     def gradient(self, out: NDArray[np.float32]) -> None: ...
     def lane_gradients(
         self,

@@ -149,7 +149,7 @@ def test_rate_scales_with_workers():
         run = chaos.train(chaos.models.small(), train[:50], workers=4, epochs=2, lr=1e-3, progress=False,
                           strategy_options={"lr_scale": how})
         assert [record["lr"] for record in run.history] == [want * 1e-3, want * 1e-3 * 0.9]
-    with pytest.raises(ValueError, match="lead to a learning rate of 4e\\+38 within 1 epochs"):
+    with pytest.raises(ValueError, match="lead to a learning rate of 4e\\+38 in epoch 1"):
         chaos.train(chaos.models.small(), train[:50], workers=4, epochs=1, lr=1e38, progress=False,
                     strategy_options={"lr_scale": "linear"})
 

@@ -274,14 +274,6 @@ void wait_round(int round);
 
 /* ---- the pass in single steps, without the strategy's hooks; for whoever runs workers in an order of its own ---- */
 
-worker *worker_new(engine *e, int id);
-/* Its counts start again; it takes the phase's step. */
-void worker_begin(worker *w);
-/* What engine_run does before and after the workers' work: `team` workers' counts are added to engine.total. */
-void engine_begin(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out);
-void engine_merge(engine *e, int team);
-/* The stripes of a node's weights, [*from, *to). */
-void stripes_of(const engine *e, int node, int *from, int *to);
 /* Images [at, at + n) of the order become the worker's chunk. */
 void load_chunk(worker *w, int64_t at, int n);
 /* One node forward; `note_versions`: its stripes' versions become `seen`. */

@@ -1,6 +1,7 @@
 /* The executor of events; see replay.h. */
 #include "threads.h"
 
+#include "inside.h"
 #include "replay.h"
 
 #include <stdlib.h>

@@ -93,7 +93,6 @@ INLINE void clear_dx(const conv_shape *s, float *dx) { memset(dx, 0, (size_t)s->
 
 KERNEL void depthwise_backward(const geometry *g, const conv_shape *s, const conv_scratch *t, const call *c, source x)
 {
-    depthwise_weight_gradient(s, t, c, x, s->K + g->option[HAS_BIAS]);
     for (int n = 0; c->dx[0].p && n < c->n; n++) {
         float *dx = dx_of(s, t, c, n);
         clear_dx(s, dx);
@@ -101,6 +100,7 @@ KERNEL void depthwise_backward(const geometry *g, const conv_shape *s, const con
         if (s->padded)
             frame_out(g, s, dx, c->dx[0].p + (size_t)n * c->dx[0].stride);
     }
+    depthwise_weight_gradient(s, t, c, x, s->K + g->option[HAS_BIAS]);
 }
 
 INLINE call conv2d_one_sample(const call *c, int n)
@@ -137,18 +137,17 @@ KERNEL void conv2d_listed_gradients(const conv_shape *s, conv_scratch *t, const 
         conv2d_find(s, t, dy);
     else if (dx && !few)
         conv2d_find_winners(s, t, pool, dy, won);
-    if (sparse) {
-        if (pool)
-            conv2d_sort_winners(s, t, pool, dy, won);
-        else
-            conv2d_sort(s, t);
-        conv2d_sparse_weight_gradient(s, t, (s->padded ? c->keep.p : c->x[0].p) + group * s->C, c->first,
-                                      c->dw + group * s->block);
-    }
-    if (dx && few)
+    if (sparse && pool)
+        conv2d_sort_winners(s, t, pool, dy, won);
+    else if (sparse)
+        conv2d_sort(s, t);
+    if (dx && few) /* before the weight gradient, because dw may be the weights themselves */
         conv2d_scatter_data_gradient(s, t, w, dx);
     else if (dx)
         conv2d_data_gradient(s, t, w, dx);
+    if (sparse)
+        conv2d_sparse_weight_gradient(s, t, (s->padded ? c->keep.p : c->x[0].p) + group * s->C, c->first,
+                                      c->dw + group * s->block);
 }
 
 KERNEL void conv2d_backward(const geometry *g, const call *c)

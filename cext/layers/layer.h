@@ -63,7 +63,9 @@ typedef struct {
         size_t stride;
     } won;
     sink dx[MAX_INPUTS]; /* always overwritten */
-    float *dw;           /* gradient block, laid out as w; its padding stays zero. NULL: `apply` will be used instead */
+    /* Gradient block, laid out as w; its padding stays zero. It may be the weights themselves, so a sample's dx is formed
+     * before its dw. NULL: `apply` will be used instead. */
+    float *dw;
 } call;
 
 enum pass { PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE };

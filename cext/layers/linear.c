@@ -177,10 +177,10 @@ KERNEL void linear_data_gradient(const geometry *g, const call *c)
 
 KERNEL void linear_backward(const geometry *g, const call *c)
 {
+    if (c->dx[0].p) /* first, because dw may be the weights themselves */
+        linear_data_gradient(g, c);
     if (c->dw)
         linear_weight_gradient(g, c);
-    if (c->dx[0].p)
-        linear_data_gradient(g, c);
 }
 
 KERNEL const char *linear_loop(const geometry *g, const geometry *pool, int n, enum pass pass)

@@ -307,6 +307,7 @@ static const variant variants[] = {
     {"replicated", 1, 1, 1, 1, {1, 1, 1}},
     {"replicated", 1, 1, 0, 0, {2, 3, 1}},
     {"synchronous", 1, 0, 0, 0, {0}},
+    {"hybrid", 1, 0, 0, 0, {0}},
     {"averaging", 0, 1, 0, 0, {0}},
     {"delayed", 1, 1, 0, 0, {0}},
 };

@@ -1,0 +1,320 @@
+/* The pass: a chunk of samples through the network and back, and the steps that are made of passes. */
+#include "threads.h"
+
+#include "inside.h"
+#include "ticks.h"
+#include "trace.h"
+
+#include <math.h>
+#include <time.h>
+
+static inline float pixel_value(uint8_t byte) { return (float)byte * (1.f / 127.5f) - 1.f; }
+
+static void load_sample(const engine *e, worker *w, int sample, int64_t image)
+{
+    const plan_node *in = &e->p->node[0];
+    const size_t C = (size_t)in->g.out.c, P = (size_t)in->g.out.h * (size_t)in->g.out.w;
+    float *x = w->value[0] + (size_t)sample * in->value_stride;
+    const size_t at = (size_t)image * C * P;
+    const uint8_t *b = e->data.bytes ? e->data.bytes + at : NULL;
+    const float *f = e->data.floats ? e->data.floats + at : NULL;
+    if (C == 1 && b) /* most small data sets; without the stride the compiler vectorises it */
+        for (size_t i = 0; i < P; i++)
+            x[i] = pixel_value(b[i]);
+    else
+        for (size_t c = 0; c < C; c++)
+            for (size_t i = 0; i < P; i++)
+                x[i * C + c] = b ? pixel_value(b[c * P + i]) : f[c * P + i];
+}
+
+static void describe_call(const engine *e, const worker *w, int i, int n, call *c)
+{
+    const plan_node *node = &e->p->node[i];
+    c->n = n;
+    for (int k = 0; k < node->g.n_inputs; k++)
+        c->x[k] = (source){w->value[node->input[k]], e->p->node[node->input[k]].value_stride};
+    c->y = (sink){w->value[i], node->value_stride};
+    c->keep = (sink){w->keep[i], node->g.keep_size};
+    c->scratch = w->scratch;
+    c->w = NULL;
+    if (node->g.weight_size)
+        c->w = w->reads ? w->reads + node->weight_at
+                        : shared_read(w->to, node->weight_at, node->g.weight_size, w->own);
+}
+
+void load_chunk(worker *w, int64_t at, int n)
+{
+    const engine *e = w->e;
+    for (int s = 0; s < n; s++) {
+        const int64_t image = e->data.order ? e->data.order[at + s] : at + s;
+        load_sample(e, w, s, image);
+        w->label[s] = e->data.labels ? (int)e->data.labels[image] : 0;
+    }
+}
+
+void forward_node(worker *w, int i, int n, int note_versions)
+{
+    const engine *e = w->e;
+    const plan_node *node = &e->p->node[i];
+    if (w->trace && node->g.weight_size)
+        trace_read(w, i, EVENT_FORWARD, note_versions);
+    else if (note_versions && node->g.weight_size) {
+        int from, to;
+        stripes_of(e, i, &from, &to);
+        for (int k = from; k < to; k++)
+            w->seen[k] = stripe_version(&w->to->state[k]);
+    }
+    call c;
+    describe_call(e, w, i, n, &c);
+    node->kind->forward(&node->g, &c);
+}
+
+static void forward(const engine *e, worker *w, int n, int note_versions)
+{
+    for (int i = 1; i < e->p->n_nodes; i++)
+        forward_node(w, i, n, note_versions);
+}
+
+int lose(worker *w, int n, int learns)
+{
+    const engine *e = w->e;
+    const plan_node *out = &e->p->node[e->p->output];
+    const int k = (int)shape_size(out->g.out);
+    for (int s = 0; s < n; s++) {
+        const float *y = w->value[e->p->output] + (size_t)s * out->value_stride;
+        float *dy = learns ? w->delta[0] + (size_t)s * out->value_stride : NULL;
+        const double loss = e->loss->value(k, y, w->label[s], w->scale, dy);
+        int best = 0;
+        for (int j = 1; j < k; j++)
+            if (!(y[j] <= y[best]))
+                best = j;
+        w->count.errors += best != w->label[s];
+        /* On a grid of 2^-30 the sum of up to 2^23 is exact: whoever adds, in whatever order, gets the same bits. */
+        w->count.loss += nearbyint(loss * 0x1p30) * 0x1p-30;
+        if (!isfinite(loss))
+            return -1;
+    }
+    return 0;
+}
+
+/* Describes the backward call of node i: its delta is complete, its inputs' are wanted where the plan says so. */
+static void describe_backward(const engine *e, const worker *w, int i, int n, int first, call *c)
+{
+    const plan_node *node = &e->p->node[i];
+    describe_call(e, w, i, n, c);
+    c->first = first;
+    const plan_node *pool = node->pool < 0 ? NULL : &e->p->node[node->pool], *from = pool ? pool : node;
+    c->pool = pool ? &pool->g : NULL;
+    if (pool) {
+        c->won.p = (const int32_t *)w->keep[node->pool];
+        c->won.stride = pool->g.keep_size;
+    }
+    c->dy = (source){w->delta[from->first_delta], from->value_stride};
+    for (int k = 0; k < node->g.n_inputs; k++)
+        c->dx[k] = (sink){node->edge[k] < 0 ? NULL : w->delta[node->edge[k]], e->p->node[node->input[k]].value_stride};
+    c->dw = w->dw + node->weight_at;
+}
+
+/* Whether a step of one sample leaves the gradient of this layer unwritten. */
+static int applies(const engine *e, const plan_node *node)
+{
+    const int decays = e->step.option[RULE_WEIGHT_DECAY] != 0 || e->step.option[RULE_L1] != 0;
+    return node->kind->apply && e->rule->plain && !decays && !clips_gradients(e) && !e->how->late;
+}
+
+const char *engine_loop(const engine *e, int i, enum pass pass)
+{
+    const plan_node *node = &e->p->node[i];
+    const geometry *pool = node->pool < 0 ? NULL : &e->p->node[node->pool].g;
+    return node->kind->loop ? node->kind->loop(&node->g, pool, e->batch == 1 ? 1 : e->chunk, pass) : NULL;
+}
+
+double engine_time(engine *e, int i, enum pass pass, long rounds)
+{
+    const plan_node *node = &e->p->node[i];
+    worker *w = e->worker[0];
+    const int unwritten = e->batch == 1 && applies(e, node);
+    if (unwritten && pass == PASS_WEIGHT_GRADIENT)
+        return -1;
+    call c;
+    if (pass == PASS_FORWARD)
+        describe_call(e, w, i, e->chunk, &c);
+    else
+        describe_backward(e, w, i, e->chunk, 1, &c);
+    if (unwritten)
+        c.dw = NULL;
+    if (pass == PASS_WEIGHT_GRADIENT)
+        for (int k = 0; k < node->g.n_inputs; k++)
+            c.dx[k].p = NULL;
+    update_step step = e->step;
+    step.lr = 0;
+    step.t = 1;
+    const float_mode old = flush_denormals();
+    const int64_t from = nanoseconds();
+    for (long r = 0; r < rounds; r++)
+        if (pass == PASS_FORWARD)
+            node->kind->forward(&node->g, &c);
+        else if (pass == PASS_UPDATE && unwritten)
+            shared_apply(&e->shared, node->kind, &node->g, &c, node->weight_at, node->weight_at, node->g.weight_size, 0,
+                         w->own);
+        else if (pass == PASS_UPDATE)
+            shared_update(&e->shared, e->rule, node->weight_at, node->g.weight_size, w->dw, &step, w->own);
+        else
+            node->kind->backward(&node->g, &c);
+    const double seconds = 1e-9 * (double)(nanoseconds() - from);
+    restore_denormals(old);
+    return seconds / (double)rounds / (pass == PASS_UPDATE ? e->batch : e->chunk);
+}
+
+/* The clock of a pass that is looked at; it stands still while the worker waits. */
+static int64_t working(const worker *w) { return ticks() - w->count.waiting; }
+
+static void layer_done(const engine *e, worker *w, int node)
+{
+    condition_gradient(e, node, w->dw);
+    int from, to;
+    stripes_of(e, node, &from, &to);
+    memcpy(w->version + from, w->seen + from, (size_t)(to - from) * sizeof *w->version);
+    if (e->how->layer_done)
+        e->how->layer_done(w, node, from, to);
+}
+
+int learns_node(const engine *e, int i)
+{
+    const plan_node *node = &e->p->node[i];
+    return node->needs_gradient && node->n_deltas;
+}
+
+void backward_node(worker *w, int i, int n, int first, int last, call *c)
+{
+    const engine *e = w->e;
+    const plan_node *node = &e->p->node[i];
+    float *dy = w->delta[node->first_delta];
+    for (int d = e->p->edge[node->first_delta].next; d >= 0; d = e->p->edge[d].next)
+        for (int s = 0; s < n; s++)
+            e->p->isa->add(shape_size(node->g.out), dy + (size_t)s * node->value_stride,
+                           w->delta[d] + (size_t)s * node->value_stride);
+    if (node->skipped)
+        return;
+    if (w->trace && node->g.weight_size)
+        trace_read(w, i, EVENT_BACKWARD, 0);
+    describe_backward(e, w, i, n, first, c);
+    const int publishes = w->hooks && node->g.weight_size;
+    if (publishes && e->instant)
+        shared_target(w->to, node->weight_at, w->dw, c);
+    else if (publishes && first && last && n == 1 && applies(e, node)) {
+        c->dw = NULL;
+        w->unwritten = c;
+    }
+    node->kind->backward(&node->g, c);
+    if (publishes && e->instant)
+        shared_added(w->to, node->weight_at, node->g.weight_size, w->dw, w->own);
+}
+
+static void backward(const engine *e, worker *w, int n, int first, int last, int looked_at)
+{
+    for (int i = e->p->n_nodes - 1; i > 0; i--) {
+        if (!learns_node(e, i))
+            continue;
+        const int publishes = w->hooks && e->p->node[i].g.weight_size;
+        if (publishes && first && e->how->layer_begin) {
+            int from, to;
+            stripes_of(e, i, &from, &to);
+            const int64_t since = looked_at ? working(w) : 0;
+            e->how->layer_begin(w, i, from, to);
+            if (looked_at)
+                w->count.publish += working(w) - since;
+        }
+        call c;
+        backward_node(w, i, n, first, last, &c);
+        if (publishes && last) {
+            const int64_t since = looked_at ? working(w) : 0;
+            layer_done(e, w, i);
+            if (looked_at)
+                w->count.publish += working(w) - since;
+        }
+        w->unwritten = NULL;
+    }
+}
+
+int pick_step(worker *w, int64_t *begin, int64_t *end)
+{
+    engine *e = w->e;
+    const int bounded = e->bounded && e->phase == TRAIN;
+    if (bounded ? !take_off(w) : !goes_on(e))
+        return 0;
+    const int64_t step = e->phase == GRADIENTS ? e->end : e->phase == TRAIN ? e->batch : e->chunk;
+    *begin = __atomic_fetch_add(&e->next, step, __ATOMIC_RELAXED);
+    *end = *begin + step < e->end ? *begin + step : e->end;
+    if (bounded && *begin >= e->end)
+        land(w);
+    return *begin < e->end;
+}
+
+int pass_images(worker *w, int64_t begin, int64_t end)
+{
+    engine *e = w->e;
+    const plan_node *out = &e->p->node[e->p->output];
+    const size_t k = shape_size(out->g.out);
+    const int learns = e->phase != TEST && e->phase != FORWARD, trains = e->phase == TRAIN;
+    const int looked_at = trains && w->count.passes++ % SAMPLED == 0;
+    const int64_t started = trains ? working(w) : 0;
+    for (int64_t at = begin; at < end; at += e->chunk) {
+        const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
+        const int64_t loading = looked_at ? working(w) : 0, published = w->count.publish;
+        load_chunk(w, at, n);
+        forward(e, w, n, w->hooks && (!w->reads || w->trace) && at == begin);
+        if (e->phase == FORWARD) {
+            for (int s = 0; s < n; s++)
+                memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
+                       k * sizeof(float));
+        } else if (lose(w, n, learns)) {
+            fail(e, DIVERGED, at);
+            return -1;
+        }
+        const int64_t turned = looked_at ? working(w) : 0;
+        if (learns)
+            backward(e, w, n, at == begin, at + n == end, looked_at);
+        if (looked_at) {
+            w->count.forward += turned - loading;
+            w->count.backward += working(w) - turned - (w->count.publish - published);
+        }
+        w->count.images += n;
+    }
+    if (trains)
+        w->count.passing += working(w) - started;
+    return 0;
+}
+
+int train_step(worker *w, int64_t begin, int64_t end)
+{
+    const engine *e = w->e;
+    const strategy *how = e->how;
+    w->hooks = 1;
+    w->scale = (e->instant ? -e->step.lr : 1.f) / (float)(end - begin);
+    if (w->trace) {
+        trace_event(w, EVENT_STEP, (uint32_t)((begin - e->trace->begin) / e->batch));
+        w->reads = w->trace->copy;
+    }
+    if (how->step_begin)
+        how->step_begin(w);
+    const int failed = pass_images(w, begin, end);
+    if (!failed && how->step_done)
+        how->step_done(w);
+    for (int i = 0; !failed && !how->bounds && bounds_weights(w->e) && i < w->e->p->n_nodes; i++)
+        bound_layer(w, i);
+    if (w->e->bounded)
+        land(w);
+    w->hooks = 0;
+    return failed;
+}
+
+int gradient_of(worker *w, int64_t begin, int64_t end, float scale, float *dw)
+{
+    float *own = w->dw;
+    w->dw = dw;
+    w->scale = scale;
+    const int failed = pass_images(w, begin, end);
+    w->dw = own;
+    return failed;
+}

@@ -1,0 +1,158 @@
+/* The weight vector: its stripes, replicas of it, and the publication of a stripe; see engine.h. */
+#include "inside.h"
+#include "ticks.h"
+#include "trace.h"
+
+#include <stdlib.h>
+
+int cut_stripes(engine *e, float *weights, float *const *moment, size_t stripe_floats)
+{
+    const plan *p = e->p;
+    shared_weights *s = &e->shared;
+    s->w = weights;
+    s->size = p->weight_size;
+    memcpy(s->moment, moment, sizeof s->moment);
+    for (int i = 0; i < p->n_nodes; i++)
+        s->n_stripes += (int)((p->node[i].g.weight_size + stripe_floats - 1) / stripe_floats);
+    s->stripe = e->stripe = calloc((size_t)s->n_stripes + 1, sizeof *e->stripe);
+    s->state = aligned_zeros(((size_t)s->n_stripes + 1) * sizeof *s->state);
+    if (!e->stripe || !s->state)
+        return -1;
+    int k = 0;
+    for (int i = 0; i < p->n_nodes; i++) {
+        const size_t size = p->node[i].g.weight_size;
+        e->n_layers += size > 0;
+        for (size_t at = 0; at < size; at += stripe_floats, k++) {
+            e->stripe[k].at = p->node[i].weight_at + at;
+            e->stripe[k].size = size - at < stripe_floats ? size - at : stripe_floats;
+            e->stripe[k].node = i;
+            e->stripe[k].layer = e->n_layers - 1;
+        }
+    }
+    e->layer = calloc((size_t)e->n_layers + 1, sizeof *e->layer);
+    return e->layer ? 0 : -1;
+}
+
+void stripes_of(const engine *e, int node, int *from, int *to)
+{
+    const shared_weights *s = &e->shared;
+    int a = 0, b = s->n_stripes; /* stripes are sorted by node */
+    while (a < b) {
+        int m = (a + b) / 2;
+        if (s->stripe[m].node < node)
+            a = m + 1;
+        else
+            b = m;
+    }
+    for (b = a; b < s->n_stripes && s->stripe[b].node == node;)
+        b++;
+    *from = a;
+    *to = b;
+}
+
+shared_weights *replica_new(const engine *e, const shared_weights *of)
+{
+    shared_weights *s = malloc(sizeof *s);
+    const size_t bytes = e->p->weight_size * sizeof(float), states = ((size_t)of->n_stripes + 1) * sizeof *s->state;
+    int missing = !s;
+    if (s) {
+        *s = *of;
+        missing = !(s->w = aligned_zeros(bytes + 1));
+        missing |= !(s->state = aligned_zeros(states));
+        for (int i = 0; i < e->rule->n_moments; i++)
+            missing |= !(s->moment[i] = aligned_zeros(bytes + 1));
+    }
+    if (missing) {
+        replica_free(s);
+        return NULL;
+    }
+    memcpy(s->w, of->w, bytes);
+    memcpy(s->state, of->state, states);
+    for (int i = 0; i < e->rule->n_moments; i++)
+        memcpy(s->moment[i], of->moment[i], bytes);
+    return s;
+}
+
+void replica_free(shared_weights *s)
+{
+    if (!s)
+        return;
+    free(s->w);
+    free(s->state);
+    for (int i = 0; i < MAX_MOMENTS; i++)
+        free(s->moment[i]);
+    free(s);
+}
+
+void read_copy(worker *w, float *copy)
+{
+    for (int k = 0; k < w->to->n_stripes; k++) {
+        w->seen[k] = stripe_version(&w->to->state[k]);
+        shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, copy);
+    }
+    w->reads = copy;
+}
+
+void publish_stripe(worker *w, int k)
+{
+    engine *e = w->e;
+    stripe_state *t = &w->to->state[k];
+    const size_t at = e->stripe[k].at, size = e->stripe[k].size;
+    const uint32_t version = stripe_version(t);
+    const uint32_t stale = version - w->version[k];
+    w->step.t = version + 1;
+    w->step.lr = step_rate(e, stale);
+    if (w->trace)
+        trace_event(w, EVENT_PUBLISH, (uint32_t)k);
+    if (w->unwritten && !w->pending[k]) { /* what waits has been written down */
+        const plan_node *node = &e->p->node[e->stripe[k].node];
+        shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->own);
+    } else
+        shared_update(w->to, e->rule, at, size, w->dw, &w->step, w->own);
+    const uint32_t others = (e->how->unlocked ? stripe_count(t) : stripe_advance(t)) - version;
+    if (others)
+        w->layer[e->stripe[k].layer].overlaps += others;
+    count_update(w, k, stale);
+}
+
+float step_rate(const engine *e, uint32_t stale)
+{
+    if (!e->step_scale)
+        return e->step.lr;
+    return e->step.lr * e->step_scale[stale < STALENESS_BINS ? stale : STALENESS_BINS - 1];
+}
+
+void count_update(worker *w, int k, uint32_t stale)
+{
+    layer_tally *t = &w->layer[w->e->stripe[k].layer];
+    t->updates++;
+#if CHAOS_TELEMETRY
+    t->staleness[stale < STALENESS_BINS ? stale : STALENESS_BINS - 1]++;
+    t->staleness_sum += stale;
+    if (stale > t->staleness_max)
+        t->staleness_max = stale;
+    if (w->pending[k])
+        t->pending += ticks() - w->postponed[k];
+#else
+    (void)stale;
+#endif
+}
+
+int stripe_learns(const engine *e, int k) { return e->p->node[e->stripe[k].node].n_deltas > 0; }
+void count_lock_failure(worker *w, int k) { w->layer[w->e->stripe[k].layer].lock_failures++; }
+
+void postpone_stripe(worker *w, int k)
+{
+    const engine *e = w->e;
+    const plan_node *node = &e->p->node[e->stripe[k].node];
+    w->pending[k] = 1;
+    w->postponed[k] = ticks();
+    w->n_pending++;
+    if (w->trace)
+        trace_event(w, EVENT_POSTPONE, (uint32_t)k);
+    if (w->unwritten) {
+        memset(w->dw + e->stripe[k].at, 0, e->stripe[k].size * sizeof(float));
+        node->kind->apply(&node->g, w->unwritten, e->stripe[k].at - node->weight_at, e->stripe[k].size,
+                          w->dw + node->weight_at, -1);
+    }
+}

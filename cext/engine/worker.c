@@ -1,0 +1,81 @@
+/* The memory of one worker. */
+#include "inside.h"
+
+#include <stdlib.h>
+
+void *aligned_zeros(size_t bytes)
+{
+    void *p = aligned_alloc(4096, round_up(bytes, 4096));
+    if (p)
+        memset(p, 0, bytes);
+    return p;
+}
+
+/* Places a block of n elements of `size` bytes at *used, on a cache line of its own; NULL base: only counts. */
+static void *place(char *base, size_t *used, size_t n, size_t size)
+{
+    void *at = base ? base + *used : NULL;
+    *used += round_up(n * size, 128);
+    return at;
+}
+
+static size_t lay_out(worker *w, const engine *e, char *base)
+{
+    const plan *p = e->p;
+    const int n_stripes = e->shared.n_stripes, chunk = e->chunk;
+    size_t used = 0;
+    float **value = place(base, &used, (size_t)p->n_nodes, sizeof *value);
+    float **keep = place(base, &used, (size_t)p->n_nodes, sizeof *keep);
+    float **delta = place(base, &used, (size_t)p->n_edges, sizeof *delta);
+    for (int i = 0; i < p->n_nodes; i++) {
+        float *v = place(base, &used, p->node[i].value_stride * (size_t)chunk, sizeof(float));
+        float *k = place(base, &used, p->node[i].g.keep_size * (size_t)chunk, sizeof(float));
+        if (base)
+            value[i] = v, keep[i] = k;
+    }
+    for (int i = 0; i < p->n_edges; i++) {
+        float *d = place(base, &used, p->node[p->edge[i].node].value_stride * (size_t)chunk, sizeof(float));
+        if (base)
+            delta[i] = d;
+    }
+    w->value = value;
+    w->keep = keep;
+    w->delta = delta;
+    w->scratch = place(base, &used, p->scratch_size, sizeof(float));
+    w->dw = place(base, &used, p->weight_size, sizeof(float));
+    w->own = place(base, &used, CHAOS_CAREFUL ? p->weight_size * (size_t)(1 + e->rule->n_moments) : 0, sizeof(float));
+    w->seen = place(base, &used, (size_t)n_stripes, sizeof *w->seen);
+    w->version = place(base, &used, (size_t)n_stripes, sizeof *w->version);
+    w->pending = place(base, &used, (size_t)n_stripes, sizeof *w->pending);
+    w->postponed = place(base, &used, (size_t)n_stripes, sizeof *w->postponed);
+    w->layer = place(base, &used, (size_t)e->n_layers, sizeof *w->layer);
+    w->label = place(base, &used, (size_t)chunk, sizeof *w->label);
+    w->room = place(base, &used, e->how->room ? e->how->room(e) : 0, sizeof(float));
+    return used;
+}
+
+size_t engine_worker_bytes(const engine *e)
+{
+    worker w;
+    return sizeof w + lay_out(&w, e, NULL);
+}
+
+/* In the worker's thread, so that the pages are near its core. */
+worker *worker_new(engine *e, int id)
+{
+    worker *w = aligned_alloc(128, round_up(sizeof *w, 128));
+    if (!w)
+        return NULL;
+    memset(w, 0, sizeof *w);
+    char *memory = aligned_zeros(lay_out(w, e, NULL));
+    if (!memory) {
+        free(w);
+        return NULL;
+    }
+    lay_out(w, e, memory);
+    w->memory = (float *)memory;
+    w->e = e;
+    w->id = id;
+    w->to = &e->shared;
+    return w;
+}
