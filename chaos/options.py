@@ -1,6 +1,7 @@
 """Options of strategies and update rules: defaults, checks, and their numbers for the core. Knows nothing of chaos."""
 
 import math
+import sys
 
 import numpy as np
 
@@ -10,7 +11,7 @@ def check_number(what, value, least=-math.inf, most=math.inf, *, whole=False, ab
     kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
     # NaN fails every comparison
     if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most or abs(value) == math.inf \
-            or (above and value == least):
+            or (above and value == least) or (not whole and isinstance(value, int) and abs(value) > sys.float_info.max):
         bound = f" of {'more than' if above else 'at least'} {least}" if least > -math.inf else ""
         bound += "" if most == math.inf else f"{' and' if bound else ' of'} at most {most}"
         raise ValueError(f"{what} must be a {'whole ' if whole else ''}number{bound}, not {value!r}")
@@ -116,6 +117,16 @@ class WithOptions:
                 raise ValueError(f"option {name} of {self._called()} needs a value: {name}=VALUE ({option.text})")
             given[name.replace("-", "_")] = option.parse(f"option {name} of {self._called()}", text)
         return given
+
+    def describe(self):
+        """A line for each option: name, default, text, and what it may be."""
+        lines = [f"options of {self._called()}:"]
+        for name, option in (self.options | self.common).items():
+            default = "none" if option.default is None else "yes" if option.default is True else \
+                "no" if option.default is False else option.default
+            words = f" ({', '.join(option.choices)})" if option.choices else ""
+            lines.append(f"  {name}={default}  {option.text}{words}")
+        return lines if len(lines) > 1 else [f"{self._called()} has no options"]
 
     def _option(self, name):
         known = self.options | self.common

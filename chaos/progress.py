@@ -9,7 +9,7 @@ class Progress:
     def __init__(self, on, epochs):
         self.on, self.epochs, self.bar = on, epochs, None
         self.tqdm = None
-        if on and sys.stderr.isatty():
+        if on and sys.stderr is not None and sys.stderr.isatty():
             try:
                 from tqdm import tqdm
             except ImportError:  # the extra `progress` is not installed
@@ -31,8 +31,14 @@ class Progress:
     def note(self, text):
         """Prints a line."""
         self._close()
-        if self.on:
+        if not self.on or sys.stderr is None:
+            return
+        try:
             print(text, file=sys.stderr, flush=True)
+        except BrokenPipeError:  # whoever has asked to see it has gone
+            raise
+        except OSError:  # a log that is full is no reason to lose a training
+            self.on = False
 
     def begin(self, epoch, phase, total, done=0):
         """A phase of `total` images begins."""

@@ -148,6 +148,8 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     with Progress(bool(progress) and link.rank == 0, epochs) as display, threadpool_limits(1, user_api="blas"), \
             _signals() as caught, link.joined(job, caught):
         job.run(store, display, caught)
+    if caught.signal:  # it came after the last look
+        caught.leave()
     return Run(net, job.history, job.plan, store.folder if store else None, link.rank == 0)
 
 
@@ -315,11 +317,14 @@ class Job:
         self.how, self.how_options = how, strategy_options
         self.rate_scale = how.rate_scale(strategy_options, self.plan.workers)
         schedule_options = schedule.settle(schedule_options, int(epochs))
-        largest, when = schedule.largest(float(lr) * self.rate_scale, float(lr_decay), max(int(epochs), 1),
-                                         **schedule_options)
+        largest, when = schedule.largest(float(lr), float(lr_decay), max(int(epochs), 1), **schedule_options)
+        largest *= self.rate_scale
         if not largest <= float(np.finfo(np.float32).max):
             raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} "
                              f"in epoch {when}")
+        if largest < float(np.finfo(np.float32).tiny):
+            raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to learning rates of at most {largest:g}, which the "
+                             "workers, who calculate in single precision, take for 0")
         self.net, self.seed, self.shuffle, self.validate, self.link = net, int(seed), bool(shuffle), bool(validate), link
         self.strategy, self.epochs, self.lr, self.lr_decay = strategy, int(epochs), float(lr), float(lr_decay)
         self.rule, self.schedule, self.schedule_options = rule, schedule, schedule_options
@@ -366,11 +371,23 @@ class Job:
     def run(self, store, display, caught):
         display.note(self.plan.describe())
         with ThreadPoolExecutor(1, "chaos") as pool:  # the team belongs to this thread and goes with it
+            if self.history and len(self.history) >= self.epochs:
+                n = len(self.history)
+                display.note(f"nothing to train: the run has {n} epoch{'s' if n != 1 else ''} already, epochs is "
+                             f"{self.epochs}")
             good, kept = self.net.weights.copy(), "the network has its initial weights"
             if self.partial or self.history:
                 kept = "the network has the weights that the run was continued from"
             while len(self.history) < self.epochs:
                 record = self.epoch(pool, display, caught)
+                broken = record if isinstance(record, str) else self._broken()
+                if broken:  # also when stopped: such a state could not be continued, and would replace one that can
+                    self.link.leave()
+                    self.net.weights[:] = good
+                    if store and (store.folder / MODEL).exists():
+                        kept += f", the last good checkpoint is {store.folder / MODEL}"
+                    raise DivergedError(f"diverged in epoch {len(self.history) + 1}{broken} "
+                                        f"(learning rate {self.rate(len(self.history) + 1):g}; try a smaller one); {kept}")
                 if record is None:
                     if store:
                         store.save()
@@ -379,14 +396,6 @@ class Job:
                     where = self.partial["position"] if self.partial else 0
                     caught.leave(f"stopped in epoch {len(self.history) + 1} after {where} of {len(self.train_labels)} "
                                  f"images" + (f"; the state is in {store.folder}" if store else ""), display)
-                if isinstance(record, str) or not all(self.link.gather(bool(np.isfinite(self.net.weights).all()))):
-                    self.link.leave()
-                    self.net.weights[:] = good
-                    if store and (store.folder / MODEL).exists():
-                        kept += f", the last good checkpoint is {store.folder / MODEL}"
-                    raise DivergedError(f"diverged in epoch {len(self.history) + 1}"
-                                        f"{record if isinstance(record, str) else ': a weight is not finite'} "
-                                        f"(learning rate {self.rate(len(self.history) + 1):g}; try a smaller one); {kept}")
                 self.history.append(record)
                 self.partial = None
                 good, kept = self.net.weights.copy(), f"the network has the weights of epoch {len(self.history)}"
@@ -403,8 +412,14 @@ class Job:
         caught.signal = next(filter(None, self.link.gather(caught.signal)), None)
         return caught.signal
 
+    def _broken(self):
+        """What is not finite on any rank, in words, the same on all; None: nothing."""
+        mine = next((f": {what} is not finite" for what, numbers in (("a weight", self.net.weights),
+                     ("a number of the update rule's state", self.moments)) if not np.isfinite(numbers).all()), None)
+        return next(filter(None, self.link.gather(mine)), None)
+
     def rate(self, epoch):
-        return self.schedule.rate(self.lr * self.rate_scale, self.lr_decay, epoch, **self.schedule_options)
+        return self.rate_scale * self.schedule.rate(self.lr, self.lr_decay, epoch, **self.schedule_options)
 
     def step_scale(self):
         """Factors of the learning rate by staleness, for the epoch under way."""
@@ -629,6 +644,10 @@ def _signals():
 
 # ---- the run directory ----
 
+# not shown: layers, fingerprints
+_LARGE = {"network": "network", "train": "train (other training images)", "test": "test (other test images)"}
+
+
 def _differences(there, now):
     """What is another in two identities, in words; options one by one."""
     found = []
@@ -637,10 +656,12 @@ def _differences(there, now):
         if before == value:
             continue
         if key.endswith("_options") and isinstance(before, dict):
-            found += [f"{key} {name} ({before.get(name)!r} there, {value.get(name)!r} now)"
-                      for name in before.keys() | value.keys() if before.get(name) != value.get(name)]
+            owner = {"schedule_options": "lr_schedule"}.get(key, key.removesuffix("_options"))
+            if there.get(owner) == now[owner]:  # else they are another's, which is said already
+                found += [f"{key} {name} ({before.get(name)!r} there, {value.get(name)!r} now)"
+                          for name in dict.fromkeys([*before, *value]) if before.get(name) != value.get(name)]
         else:
-            found.append(key if key in ("network", "train", "test") else f"{key} ({before!r} there, {value!r} now)")
+            found.append(_LARGE[key] if key in _LARGE else f"{key} ({before!r} there, {value!r} now)")
     return found
 
 

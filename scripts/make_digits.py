@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy
-from sklearn.datasets import load_digits
 
 TARGET = Path(__file__).resolve().parent.parent / "chaos" / "data" / "digits.npz"
 
 
 def source() -> dict[str, np.ndarray]:
     """The arrays to store: images (1797, 8, 8) of 0..16 and labels (1797,) of 0..9, both uint8."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        sys.exit("scikit-learn is needed: pip install scikit-learn")
     digits = load_digits()
     images, labels = digits.images.astype(np.uint8), digits.target.astype(np.uint8)
     assert images.shape == (1797, 8, 8) and (images == digits.images).all() and images.max() == 16

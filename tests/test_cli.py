@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from chaos.cli.train import quantile
 from chaos.trainer import CONFIG, METRICS, MODEL
 
 COMMANDS = ["", "train", "evaluate", "predict", "bench", "bench throughput", "bench kernels",
-            "bench scaling", "info", "doctor", "launch"]
+            "bench scaling", "info", "doctor", "launch", "plot", "simulate", "replay", "reproduce", "estimate"]
 TRAIN = ["train", "small", "--data", "digits", "--subset", "200", "--lr", "0.01", "--strategy", "sequential"]
 
 
@@ -502,6 +503,46 @@ def test_a_full_disk_is_told_in_one_line():
         done = subprocess.run([sys.executable, "-m", "chaos", "info"], stdout=full, stderr=subprocess.PIPE,
                               text=True)
     assert done.returncode == 2 and done.stderr.startswith("chaos: error: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("where", ["full", "closed"])
+def test_a_log_that_cannot_be_written_costs_no_training(where, tmp_path):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full")
+    redirection = {"full": "2>/dev/full", "closed": "2>&-"}[where]
+    line = f"exec {sys.executable} -m chaos {{}} {redirection}"
+    train = " ".join([*TRAIN, "--epochs", "2", "--run-dir", "run"])
+    assert subprocess.run(["sh", "-c", line.format(train)], stdout=subprocess.PIPE).returncode == 0
+    assert len((tmp_path / "run" / METRICS).read_text().splitlines()) == 2 and (tmp_path / "run" / MODEL).exists()
+    assert subprocess.run(["sh", "-c", line.format("train small --epochs x")]).returncode == 2
+
+
+def test_options_are_listed(capsys):
+    for argv, words in ((["--strategy", "replicated", "--strategy-option", "help"], ["group=1", "period=64", "(mix, sum)"]),
+                        (["--update", "adam", "--update-option", "help"], ["beta2=0.999", "clip_norm=none"]),
+                        (["--lr-schedule", "cosine", "--schedule-option", "help"], ["t_max=none", "warmup=0"]),
+                        (["--cluster", "easgd", "--cluster-option", "help"], ["timing=sync", "(sync, async)"])):
+        assert main(["train", *argv]) == 0
+        out = capsys.readouterr().out
+        assert all(word in out for word in words), out
+    assert "help" in refused(capsys, "train", "small", "--strategy-option", "help=1")
+
+
+def test_a_finished_run_says_that_nothing_is_left(trained, tmp_path, capsys):
+    shutil.copytree(trained, "run")
+    before = (tmp_path / "run" / MODEL).read_bytes()
+    assert main(["train", "--resume", "--run-dir", "run", "--epochs", "1"]) == 0
+    assert "nothing to train: the run has 2 epochs already, epochs is 1\n" in capsys.readouterr().err
+    assert (tmp_path / "run" / MODEL).read_bytes() == before
+
+
+def test_another_run_is_told_apart_without_noise(trained, capsys):
+    shutil.copytree(trained, "run")
+    found = [refused(capsys, "train", "--resume", "--run-dir", "run", "--epochs", "3", *more, "--quiet")
+             for more in (["--update", "adam", "--lr", "0.5"], ["--subset", "100"], ["--update-option", "weight-decay=1"])]
+    assert found[0].endswith("different: update ('sgd' there, 'adam' now), lr (0.01 there, 0.5 now)\n")
+    assert found[1].endswith("different: train (other training images)\n")
+    assert found[2].endswith("different: update_options weight_decay (0.0 there, 1.0 now)\n")
 
 
 def test_train_script_adds_its_defaults_unless_a_run_is_resumed(tmp_path):

@@ -557,6 +557,7 @@ def test_the_papers_predictions_need_no_measurement(measured, capsys):
     (["small", "--workers", "x"], "not a number or list of numbers: 'x'"), (["small", "--epochs", "0"], "epochs must be"),
     (["small", "--out", "a.pdf"], "a.pdf: a report is written as .html, .md, .json"),
     (["small", "--paper", "--batch-size", "8"], "argument --batch-size: not with --paper"),
+    (["small", "--paper", "--batch-size", "0"], "argument --batch-size: not with --paper"),
     (["lenet", "--paper"], "know small, medium, large, not 'lenet'"),
     (["small", "--paper", "--epochs", "0"], "epochs must be")])
 def test_the_command_refuses(measured, capsys, arguments, words):

@@ -171,7 +171,14 @@ def test_a_run_without_updates_by_others():
 
 @pytest.mark.parametrize("text, words", [
     (None, "no such file"), ("", "holds no epoch"), ('{"epoch": 1}\n{"epo', "line 2 is no JSON"),
-    ("[1]\n", "line 1 is no record of an epoch"), ('{"loss": 1}\n', "line 1 is no record"), (b"\xff\xfe", "cannot be read")])
+    ("[1]\n", "line 1 is no record of an epoch"), ('{"loss": 1}\n', "line 1 is no record"), (b"\xff\xfe", "cannot be read"),
+    ('{"epoch": 1, "staleness": 3}', "line 1: staleness must be an object, not 3"),
+    ('{"epoch": 1, "time_split": [1]}', "time_split must be an object"),
+    ('{"epoch": 1, "time_split": {"wait": "x"}}', "time_split: wait must be a number"),
+    ('{"epoch": 1, "layers": {"a": 3}}', "layers: a must be an object"),
+    ('{"epoch": 1, "layers": {"a": {"staleness": {"histogram": ["x"]}}}}', "a: staleness: histogram must be a list of num"),
+    ('{"epoch": 1, "staleness": {"histogram": [1], "max": "x"}}', "staleness: max must be a number"),
+    ('{"epoch": 1, "worker_images": 7}', "worker_images must be a list of numbers, not 7")])
 def test_damaged_metrics_are_refused(tmp_path, text, words):
     path = tmp_path / "metrics.jsonl"
     if text is not None:
@@ -195,7 +202,9 @@ def test_the_command(plots, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("arguments, words", [(["nothing"], "nothing/metrics.jsonl: no such file"),
-                                              (["run", "--out", "a.pdf"], "a.pdf: a report is written as")])
+                                              (["run", "--out", "a.pdf"], "a.pdf: a report is written as"),
+                                              (["run", "--out", "no/a.json"], "no/a.json: there is no directory no"),
+                                              (["run/metrics.jsonl"], "run/metrics.jsonl is a file; name the run")])
 def test_the_command_refuses(tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()

@@ -370,12 +370,8 @@ def test_is_not_inferior_to_sequential(digits, reference, case, workers):
     at the upper end of its 95 % interval.
 
     Strategies that average are given as many more epochs as there are workers, with the learning rate falling as much
-    slower, and twice the margin, for what is lost between two averages. Where writing at once changes the gradients
-    themselves (hogwild's instant grain: input gradients from weights that the step has already changed, which at this
-    learning rate costs some points with one worker too), only the workers' share is tested, against one worker.
-    scripts/compare_sync.py does the same at length, on MNIST."""
-    if case.racing and not case.equals_sequential:
-        reference = errors(digits, case, 1)
+    slower, and twice the margin, for what is lost between two averages. scripts/compare_sync.py does the same at length, on
+    MNIST."""
     assert reference.mean() < 0.12, "there is something to be inferior to"
     difference = errors(digits, case, workers) - reference
     upper = difference.mean() + STUDENT * difference.std(ddof=1) / np.sqrt(SEEDS)

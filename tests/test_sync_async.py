@@ -149,6 +149,9 @@ def test_rate_scales_with_workers():
         run = chaos.train(chaos.models.small(), train[:50], workers=4, epochs=2, lr=1e-3, progress=False,
                           strategy_options={"lr_scale": how})
         assert [record["lr"] for record in run.history] == [want * 1e-3, want * 1e-3 * 0.9]
+    run = chaos.train(chaos.models.small(), train[:50], workers=4, epochs=2, lr=1e-3, progress=False, lr_schedule="cosine",
+                      schedule_options={"t_max": 1, "eta_min": 5e-4}, strategy_options={"lr_scale": "linear"})
+    assert [record["lr"] for record in run.history] == [4e-3, 2e-3], "the whole schedule is scaled"
     with pytest.raises(ValueError, match="lead to a learning rate of 4e\\+38 in epoch 1"):
         chaos.train(chaos.models.small(), train[:50], workers=4, epochs=1, lr=1e38, progress=False,
                     strategy_options={"lr_scale": "linear"})

@@ -180,6 +180,16 @@ def test_damage_is_found(digits, tmp_path):
         virtual.replay(tmp_path / "nothing", digits)
 
 
+def test_damaged_weights_are_told_once(digits, tmp_path):
+    traced(tmp_path / "t", digits, chaos.models.small(), 1, 1)
+    raw = bytearray((tmp_path / "t").read_bytes())
+    raw[raw.index(b"WGHT") + 100] ^= 1
+    (tmp_path / "t").write_bytes(raw)
+    with pytest.raises(TraceError, match="checksum of record b'WGHT' is wrong") as caught:
+        virtual.replay(tmp_path / "t", digits)
+    assert str(caught.value).count(": damaged") == 1
+
+
 def test_lies_with_right_checksums_are_found(digits, tmp_path):
     """Records whose checksum was made to fit, with events or heads that are no run's."""
     path = tmp_path / "t"
@@ -241,6 +251,8 @@ def test_commands(tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     for bad, message in ((["replay", "t", "--data", "digits", "--run-dir", "other"], "not those of t"),
                          (["replay", "nothing"], "nothing: No such file"),
+                         (["replay", "t", "--data", "digits", "--save", "a.bin"], "must end in .safetensors, not 'a.bin'"),
+                         (["replay", "t", "--data", "digits", "--save", "no/a.safetensors"], "there is no directory no"),
                          (["train", "small", *arguments, "--trace", "t", "--strategy", "synchronous"], "cannot be traced"),
                          (["train", "--resume", "--run-dir", "run", "--trace", "t"], "--resume"),
                          (["train", "small", *arguments, "--trace", "no/folder"], "no/folder")):

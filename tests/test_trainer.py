@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -178,6 +179,36 @@ def test_divergence_names_the_place_and_keeps_the_last_good_weights(digits, tmp_
     assert good.history
 
 
+@pytest.mark.parametrize("what, words", [("weights", "a weight"), ("moments", "update rule's state")])
+def test_a_broken_state_replaces_no_good_one(digits, tmp_path, monkeypatch, what, words):
+    """Stopped when something has overflowed that no loss has shown yet."""
+    options = dict(workers=1, update="adam", lr=1e-3, run_dir=tmp_path)
+    net = chaos.models.small(seed=0)
+    train(net, digits[0][:100], epochs=1, **options)
+    good, phase = net.weights.copy(), chaos.trainer._phase
+
+    def breaks(pool, engine, *others, **arguments):
+        engine.stop()
+        result = phase(pool, engine, *others, **arguments)
+        getattr(held, what)[...] = np.inf
+        return result
+
+    held = SimpleNamespace()
+
+    class Watched(chaos.trainer.Job):
+        def __init__(self, *args, **named):
+            super().__init__(*args, **named)
+            held.weights, held.moments = self.net.weights, self.moments
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chaos.trainer, "_phase", breaks)
+        patch.setattr(chaos.trainer, "Job", Watched)
+        with pytest.raises(chaos.DivergedError, match=f"epoch 2: .*{words} is not finite .* the last good checkpoint is"):
+            train(net, digits[0][:100], epochs=2, resume=True, **options)
+    assert (net.weights == good).all()
+    assert len(train(chaos.models.small(), digits[0][:100], epochs=2, resume=True, **options).history) == 2
+
+
 def test_state_of_another_run_is_refused(digits, tmp_path):
     options = dict(epochs=1, workers=1, run_dir=tmp_path)
     train(chaos.models.small(), digits[0][:50], None, **options)
@@ -203,6 +234,8 @@ def test_state_of_another_run_is_refused(digits, tmp_path):
     (dict(strategy="wild"), "unknown strategy 'wild'; known: sequential, chaos"), (dict(loss="l3"), "unknown loss 'l3'"),
     (dict(epochs=-1), "epochs"), (dict(epochs=1.5), "epochs"), (dict(lr=0), "lr"), (dict(lr=float("nan")), "lr"),
     (dict(lr_decay=-1), "lr_decay"), (dict(batch_size=0), "batch_size"), (dict(seed=-1), "seed"),
+    (dict(lr=10**400), "lr must be"), (dict(lr=1e-60), "at most 1e-60"), (dict(lr_decay=10**400), "lr_decay must be"),
+    (dict(update="adagrad", update_options={"lr_decay": 10**400}), "lr_decay of update rule 'adagrad' must be"),
     (dict(workers=0), "workers"), (dict(epochs=10**400), "epochs"), (dict(lr=1e-300, lr_decay=1e300), "learning rate of"),
     (dict(strategy="sequential", workers=2), "one worker")])
 def test_bad_options(digits, options, words):

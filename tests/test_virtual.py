@@ -336,6 +336,16 @@ def test_comparison_with_real_workers(digits):
     assert two["workers"] == 2 and 0 <= two["staleness_distance"] <= 1 and two["simulated"]["speedup"] > 0
 
 
+def test_what_workers_cost_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["simulate", "small", "--data", "digits", "--epochs", "2", "--lr", "0.01", "--quiet", "--beside-sequential"]
+    assert cli.main([*arguments, "--workers", "1"]) == 0
+    assert "1 workers cost +0.00 points" in capsys.readouterr().out
+    assert cli.main([*arguments, "--workers", "244", "--subset", "500"]) == 0
+    out = capsys.readouterr().out
+    assert out.count(" with --") == 4 and "staleness_step=tail" in out and "--lr 0.005" in out
+
+
 def test_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["simulate", "small", "--data", "digits", "--subset", "300", "--workers", "50", "--epochs", "2", "--lr",
@@ -356,7 +366,17 @@ def test_command(tmp_path, capsys, monkeypatch):
     assert cli.main(["simulate", "small", "--machine", "xeon-phi-7120p", "--data", "digits", "--subset", "50", "--epochs",
                      "1", "--quiet", "--run-dir", "d"]) == 0
     assert "244 virtual workers on 61 cores of 4 hardware threads" in capsys.readouterr().out
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert cli.main(["train", "--resume", "--run-dir", "a", "--epochs", "4", "--quiet"]) == 2
+    assert "a holds a run of virtual workers; continue it with chaos simulate" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+    assert cli.main(["simulate", "small", "--data", "digits", "--subset", "20", "--epochs", "1", "--strategy", "sequential",
+                     "--run-dir", "one", "--quiet"]) == 0
+    assert "1 virtual worker on 1 core, sequential" in capsys.readouterr().out
+    assert cli.main(["simulate", "--help"]) == 0
+    assert "hybrid" not in capsys.readouterr().out
     for bad, message in ((["--strategy", "averaging"], "cannot be simulated"), (["--slowdown", "1,2"], "slowdown"),
+                         (["--slowdown", "1,a"], "numbers with commas between, such as 1,1.2, not '1,a'"),
                          (["--times", "nothing.json"], "nothing.json"), (["--cores", "0"], "cores")):
         assert cli.main([*arguments, "--run-dir", "e", *bad]) == 2
         assert message in capsys.readouterr().err

@@ -206,6 +206,11 @@ static inline uint32_t stripe_advance(stripe_state *t)
     __atomic_store_n(&t->version, version + 1, __ATOMIC_RELAXED);
     return version;
 }
+static inline void copy_versions(shared_weights *to, const shared_weights *from) /* not who holds them: nobody would let go */
+{
+    for (int k = 0; k < from->n_stripes; k++)
+        __atomic_store_n(&to->state[k].version, stripe_version(&from->state[k]), __ATOMIC_RELAXED);
+}
 static inline uint32_t stripe_count(stripe_state *t) /* by one of several */
 {
     return __atomic_fetch_add(&t->version, 1, __ATOMIC_RELAXED);

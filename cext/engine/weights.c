@@ -67,7 +67,7 @@ shared_weights *replica_new(const engine *e, const shared_weights *of)
         return NULL;
     }
     memcpy(s->w, of->w, bytes);
-    memcpy(s->state, of->state, states);
+    copy_versions(s, of);
     for (int i = 0; i < e->rule->n_moments; i++)
         memcpy(s->moment[i], of->moment[i], bytes);
     return s;

@@ -103,8 +103,7 @@ static void copy_back(const engine *e, shared_weights *to)
     memcpy(to->w, e->shared.w, bytes);
     for (int m = 0; m < e->rule->n_moments; m++)
         memcpy(to->moment[m], e->shared.moment[m], bytes);
-    for (int k = 0; k < to->n_stripes; k++)
-        __atomic_store_n(&to->state[k].version, stripe_version(&e->shared.state[k]), __ATOMIC_RELAXED);
+    copy_versions(to, &e->shared);
 }
 
 static void train(worker *w)

@@ -49,9 +49,10 @@ static int open(engine *e)
     *l = (pool){.n = 2 * e->n_workers + 1};
     l->pool = aligned_alloc(128, (size_t)l->n * sizeof *l->pool);
     l->reading = calloc((size_t)e->n_workers, sizeof *l->reading);
+    if (l->pool) /* `close` looks into it */
+        memset(l->pool, 0, (size_t)l->n * sizeof *l->pool);
     if (!l->pool || !l->reading)
         return -1;
-    memset(l->pool, 0, (size_t)l->n * sizeof *l->pool);
     for (int i = 0; i < l->n; i++)
         if (!(l->pool[i].v = replica_new(e, &e->shared)))
             return -1;

@@ -15,7 +15,7 @@ static inline int replica_refresh(engine *e, shared_weights **r)
         return *r ? 0 : -1;
     }
     memcpy((*r)->w, e->shared.w, bytes);
-    memcpy((*r)->state, e->shared.state, (size_t)e->shared.n_stripes * sizeof *e->shared.state);
+    copy_versions(*r, &e->shared);
     for (int i = 0; i < e->rule->n_moments; i++)
         memcpy((*r)->moment[i], e->shared.moment[i], bytes);
     return 0;

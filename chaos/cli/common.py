@@ -1,6 +1,7 @@
 """What the commands have in common: parser, help, models and data by name. For the files of this folder."""
 
 import argparse
+import contextlib
 import difflib
 import json
 import re
@@ -73,7 +74,10 @@ def add_command(commands, name, run, *, help, usage, description, examples):
 
 def say(text):
     """One line for the user, on standard error."""
-    print(f"chaos: {' '.join(str(text).split())}", file=sys.stderr, flush=True)
+    if sys.stderr is None:
+        return
+    with contextlib.suppress(OSError):  # nobody can be told; the exit code stays
+        print(f"chaos: {' '.join(str(text).split())}", file=sys.stderr, flush=True)
 
 
 def complain(text):
@@ -164,7 +168,7 @@ def load_data(name, net):
     try:
         return "mnist", *data.load("mnist", size=size, download=False)
     except DataNotFound:
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             say("mnist is not on this machine, trying to download it ...")
     try:
         return "mnist", *data.load("mnist", size=size)

@@ -55,6 +55,7 @@ def _show(one):
     mark = {look.OK: "  ", look.NOTE: "? ", look.WRONG: "! "}[one.level]
     width = max(columns() - 1, 40)
     print(textwrap.fill(one.text, width, initial_indent=mark + f"{one.topic}: ", subsequent_indent="    ",
-                        break_on_hyphens=False))
+                        break_on_hyphens=False, break_long_words=False))
     if one.fix:
-        print(textwrap.fill(one.fix, width, initial_indent="    -> ", subsequent_indent="       ", break_on_hyphens=False))
+        print(textwrap.fill(one.fix, width, initial_indent="    -> ", subsequent_indent="       ", break_on_hyphens=False,
+                            break_long_words=False))

@@ -53,7 +53,7 @@ def run(arguments):
         report.need_format(arguments.out)
     if arguments.paper:
         for option in ("machine", "batch_size", "calibrate", "validate", "out"):
-            if getattr(arguments, option):
+            if getattr(arguments, option) is not None and getattr(arguments, option) is not False:
                 arguments.parser.error(f"argument --{option.replace('_', '-')}: not with --paper, which is about one "
                                        "machine and batch size 1, and validates as the papers do")
         found = perfmodel.paper_predictions(arguments.model, workers, arguments.images, arguments.test_images,

@@ -6,6 +6,7 @@ from pathlib import Path
 from .. import trainer, virtual
 from ..errors import TraceError
 from ..formats.trace import TraceReader
+from ..info import info
 from ..network import Network, load
 from .common import DATA, DATA_HELP, add_command, load_data, percent
 
@@ -30,7 +31,14 @@ def add(commands):
 
 def run(arguments):
     """Runs the command."""
+    if arguments.save:
+        if not arguments.save.lower().endswith(".safetensors"):
+            arguments.parser.error(f"argument --save: must end in .safetensors, not {arguments.save!r}")
+        if not Path(arguments.save).parent.is_dir():
+            raise ValueError(f"{arguments.save}: there is no directory {Path(arguments.save).parent}")
+    info()  # complains about CHAOS_ISA, which would pass for a damaged file below
     with TraceReader(arguments.file) as trace:
+        head = trace.file.tell()
         try:
             net = Network.from_config(trace.about["network"])
         except (KeyError, ValueError) as error:
@@ -56,7 +64,9 @@ def run(arguments):
     images = sum(found["images"] for found in phases)
     print(f"replayed    {len(phases)} phase{'s' if len(phases) != 1 else ''}, {images:,} images, bit for bit"
           + (f"; the weights are those in {arguments.run_dir}" if kept is not None else ""))
-    print(f"file        {Path(arguments.file).stat().st_size / max(images, 1):.2f} bytes per image")
+    print(f"file        {(Path(arguments.file).stat().st_size - head) / max(images, 1):.2f} bytes per image, and "
+          f"{head:,} for settings "
+          "and initial weights")
     if phases and phases[-1]["train_error"] is not None:
         print(f"train error {percent(phases[-1]['train_error'])} in epoch {phases[-1]['epoch']}")
     print(f"elapsed     {time.perf_counter() - start:.1f} s")

@@ -39,6 +39,8 @@ def run(arguments):
     """Runs the command."""
     if arguments.jobs is not None and arguments.jobs < 1:
         arguments.parser.error(f"--jobs must be at least 1, not {arguments.jobs}")
+    if arguments.seed < 0:
+        arguments.parser.error(f"--seed must be at least 0, not {arguments.seed}")
     folder = Path(arguments.out or ("reproduction-quick" if arguments.quick else "reproduction"))
     experiments = reproduce.plan(arguments.quick, arguments.models.split(","), arguments.data, seed=arguments.seed)
     start = time.perf_counter()
@@ -49,7 +51,7 @@ def run(arguments):
     else:
         try:
             found = reproduce.run_all(folder, experiments, lambda line: print(line, flush=True), arguments.jobs)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
             print(f"stopped; the same command goes on (finished experiments are in {folder / 'experiments'})", flush=True)
             raise
     report = reproduce.make_report(found, arguments.quick)

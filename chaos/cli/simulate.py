@@ -1,17 +1,19 @@
 """`chaos simulate`: trains with many virtual workers on few cores."""
 
+import argparse
 import dataclasses
 import json
 from pathlib import Path
 
-from .. import virtual
+from .. import trainer, virtual
 from ..errors import CheckpointError
 from ..perfmodel import read_machine
 from ..sync import STRATEGIES
-from .common import add_command, percent, read_config
+from .common import add_command, build_model, percent, read_config
 from .train import DEFAULTS, declare, declare_run, execute, prepare, quantile
 
 TIMES = "times.json"
+LOSS = 0.005  # of error, that is worth looking for a remedy
 PLAIN = ("cores", "threads_per_core", "slowdown", "speed", "line_ns", "jitter", "stragglers", "straggling")
 
 
@@ -29,7 +31,7 @@ def add(commands):
                   "chaos simulate large --workers 244 --machine xeon-phi-7120p --subset 6000",
                   "chaos simulate small --workers 16 --stragglers 2 --straggling 4",
                   "chaos simulate medium --against-real --subset 20000"])
-    declare(parser, "virtual workers", virtual.DEFAULT_WORKERS)
+    declare(parser, "virtual workers", virtual.DEFAULT_WORKERS, virtual.ORDERS)
     group = parser.add_argument_group("virtual machine")
     group.add_argument("--machine", metavar="NAME|FILE.toml",
                        help="cores, hardware threads, speed and transfer of a machine that 'chaos estimate' knows; the "
@@ -51,10 +53,14 @@ def add(commands):
     group.add_argument("--times", metavar="nominal|measured|FILE.json",
                        help="time of each layer's passes: of a core of round numbers, of this host, or as kept by an "
                             f"earlier run in {TIMES} (default: nominal)")
+    group.add_argument("--beside-sequential", action="store_true",
+                       help="then also train sequentially, and where many workers cost more than 0.5 points of error, "
+                            "show what "
+                            "smaller steps for stale updates and half the learning rate make of it")
     group.add_argument("--against-real", action="store_true",
                        help="instead: one epoch on 1 and on 2 real workers beside their simulation with measured times")
     declare_run(parser)
-    parser.set_defaults(pin=None)
+    parser.set_defaults(pin=None, virtual_run=True)
 
 
 def run(arguments):
@@ -69,7 +75,7 @@ def run(arguments):
     if kept is None and earlier:
         raise CheckpointError(f"{arguments.run_dir} holds a run of real threads; continue it with chaos train")
     prepared = prepare(arguments)
-    settings, _, net, _ = prepared
+    settings, model, net, _ = prepared
     times = _times(arguments, kept, net)
     workers = settings["workers"] or (1 if STRATEGIES[settings["strategy"]].single else virtual.DEFAULT_WORKERS)
     machine = _machine(arguments, kept, times, workers)
@@ -78,14 +84,19 @@ def run(arguments):
     def summary(result, train, test, seconds):
         if result.run_dir:
             times.write(Path(result.run_dir) / TIMES)
-        _summary(result, train, test, seconds, net, settings, machine, times)
+        _summary(result, train, test, seconds, net, settings, machine, times, workers)
+        if arguments.beside_sequential and result.history:
+            _beside_sequential(result, train, test, settings, machine, times, arguments.model or model)
 
     kept = {**dataclasses.asdict(machine), "times": dataclasses.asdict(times)}
     execute(arguments, None, runner, summary, {"virtual": kept}, prepared)
 
 
 def _factors(text):
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers with commas between, such as 1,1.2, not {text!r}") from None
 
 
 def _times(arguments, kept, net):
@@ -119,8 +130,8 @@ def _machine(arguments, kept, times, workers):
     return virtual.Machine(**found)
 
 
-def _summary(result, train, test, elapsed, net, settings, machine, times):
-    print(f"virtual     {machine.describe(settings['workers'] or virtual.DEFAULT_WORKERS)}, {settings['strategy']}, "
+def _summary(result, train, test, elapsed, net, settings, machine, times, workers):
+    print(f"virtual     {machine.describe(workers)}, {settings['strategy']}, "
           f"times {times.source}")
     if result.history:
         last, epochs = result.history[-1], len(result.history)
@@ -147,6 +158,37 @@ def _summary(result, train, test, elapsed, net, settings, machine, times):
         print("no epoch was trained")
     print(f"elapsed     {elapsed:.1f} s")
     print(f"run         {result.run_dir}")
+
+
+def _beside_sequential(result, train, test, settings, machine, times, model):
+    """Prints what the workers cost, and what other options make of it."""
+    part = "test_error" if test is not None else "train_error"
+    same = {key: value for key, value in settings.items() if key not in ("pin", "workers", "strategy", "strategy_options")}
+
+    def error(**changed):
+        runner = virtual.Virtual(machine, times)
+        net = build_model(model, settings["seed"])
+        run = trainer.train(net, train, test, progress=False, runner=runner, **same | changed)
+        return run.history[-1][part]
+
+    alone, found = error(strategy="sequential"), result.history[-1][part]
+    print(f"sequential  {percent(alone)}: {result.history[-1]['workers']} workers cost {100 * (found - alone):+.2f} "
+          "points")
+    if found - alone <= LOSS:
+        return
+    asked = {"strategy": settings["strategy"], "workers": result.history[-1]["workers"]}
+    tried = {"--lr " + f"{settings['lr'] / 2:g}": {"lr": settings["lr"] / 2}}
+    option = STRATEGIES[settings["strategy"]].common.get("staleness_step")
+    for step in option.choices[1:] if option else ():
+        tried[f"--strategy-option staleness_step={step}"] = {
+            "strategy_options": settings["strategy_options"] | {"staleness_step": step}}
+    errors = {}
+    for text, changed in tried.items():
+        errors[text] = error(**{**asked, "strategy_options": settings["strategy_options"], **changed})
+        print(f"            {percent(errors[text])} with {text}")
+    best = min(errors, key=errors.get)
+    told = "recovers it" if errors[best] - alone <= LOSS else "helps most" if errors[best] < found else "helps least badly"
+    print(f"            {best} {told}")
 
 
 def _against_real(arguments):

@@ -5,24 +5,28 @@ import contextlib
 import os
 import shlex
 import sys
+import textwrap
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from .. import cluster, trainer, virtual
+from ..errors import CheckpointError
 from ..losses import LOSSES
 from ..models import MODELS
 from ..network import Network, load
 from ..sync import STRATEGIES
 from ..threads import PINNINGS
 from ..updates import SCHEDULES, UPDATES
-from .common import DATA, DATA_HELP, add_command, build_model, exit_code, load_data, percent, read_config
+from .common import DATA, DATA_HELP, add_command, build_model, columns, exit_code, load_data, percent, read_config
 
 # Not argparse's own defaults, because a run that is continued takes what was not given from its config.json.
 DEFAULTS = {"data": "auto", "subset": None, "strategy": "chaos", "strategy_options": {}, "update": "sgd",
             "update_options": {}, "workers": None, "epochs": 10, "lr": 1e-3, "lr_decay": 0.9,
             "lr_schedule": "exponential", "schedule_options": {}, "batch_size": 1, "loss": "cross_entropy",
             "shuffle": True, "validate": False, "seed": 0, "pin": "none"}
+
+LISTED = "may be repeated; help lists them"
 
 
 def add(commands):
@@ -51,7 +55,7 @@ def add(commands):
                             f"{', '.join(cluster.MODES)}; none: each trains alone (default: local if a launcher has "
                             "started several)")
     group.add_argument("--cluster-option", metavar="KEY=VALUE", action="append", dest="cluster_options",
-                       help="an option of the mode; may be repeated")
+                       help=f"an option of the mode; {LISTED}")
     group.add_argument("--stall-timeout", type=float, default=300.0, metavar="SECONDS",
                        help="a process that neither answers nor moves on ends the job after so long; 0: never "
                             "(default: 300)")
@@ -59,7 +63,7 @@ def add(commands):
     declare_run(parser)
 
 
-def declare(parser, workers, default_workers):
+def declare(parser, workers, default_workers, strategies=STRATEGIES):
     """The options that say what is trained and how, without those about threads, for `chaos train` and `chaos simulate`;
     returns the group about workers."""
 
@@ -83,11 +87,11 @@ def declare(parser, workers, default_workers):
     option(group, "--lr-schedule", f"how it goes from epoch to epoch: {', '.join(SCHEDULES)}", choices=tuple(SCHEDULES),
            metavar="NAME")
     group.add_argument("--schedule-option", metavar="KEY=VALUE", action="append", dest="schedule_options",
-                       help="an option of the schedule, such as warmup=3 (epochs); may be repeated")
+                       help=f"an option of the schedule, such as warmup=3 (epochs); {LISTED}")
     option(group, "--batch-size", "images per update of one worker", type=int, metavar="N")
     option(group, "--update", f"the update rule: {', '.join(UPDATES)}", choices=tuple(UPDATES), metavar="NAME")
     group.add_argument("--update-option", metavar="KEY=VALUE", action="append", dest="update_options",
-                       help="an option of the update rule; may be repeated")
+                       help=f"an option of the update rule; {LISTED}")
     for name, what in (("momentum", "share of earlier updates"), ("weight-decay", "L2 penalty (adamw: decoupled decay)")):
         group.add_argument(f"--{name}", metavar="X", action="append", dest="update_options", type=f"{name}={{}}".format,
                            help=f"{what}; short for --update-option {name}=X")
@@ -101,11 +105,10 @@ def declare(parser, workers, default_workers):
 
     group = parser.add_argument_group("workers")
     option(group, "--workers", workers, default_workers, type=int, metavar="N")
-    option(group, "--strategy", f"when updates meet the shared weights: {', '.join(STRATEGIES)}",
+    option(group, "--strategy", f"when updates meet the shared weights: {', '.join(strategies)}",
            choices=tuple(STRATEGIES), metavar="NAME")
-
     group.add_argument("--strategy-option", metavar="KEY=VALUE", action="append", dest="strategy_options",
-                       help="an option of the strategy; may be repeated")
+                       help=f"an option of the strategy; {LISTED}")
     return group
 
 
@@ -154,7 +157,7 @@ def _cluster(arguments):
             arguments.parser.error("--cluster-option needs --cluster")
         return None, None
     if arguments.cluster_options:
-        options = cluster.MODES[mode]({}).parse(arguments.cluster_options)
+        options = _parsed(cluster.MODES[mode]({}), arguments.cluster_options)
     return mode, options
 
 
@@ -202,6 +205,8 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
 def prepare(arguments):
     """(settings, name of the model, network, (name of the data, train, test))."""
     earlier = read_config(arguments.run_dir) if arguments.resume else {}
+    if "virtual" in earlier and "virtual_run" not in arguments:
+        raise CheckpointError(f"{arguments.run_dir} holds a run of virtual workers; continue it with chaos simulate")
     settings = _settings(arguments, earlier)
     for name, least in (("seed", 0), ("subset", 1)):  # what is needed before chaos.train checks the rest
         value = settings[name]
@@ -220,10 +225,19 @@ def _settings(arguments, earlier):
                                  ("lr_schedule", "schedule_options", SCHEDULES)):
         if options in given:
             kept = earlier.get(options, {}) if settings[name] == earlier.get(name) else {}
-            settings[options] = kept | table[settings[name]].parse(given[options])
+            settings[options] = kept | _parsed(table[settings[name]], given[options])
         elif name in given and given[name] != earlier.get(name):
             settings[options] = {}  # those of the earlier run are another's
     return settings
+
+
+def _parsed(owner, pairs):
+    """The options in ["name=value", ...]; where one is the word help, shows which there are instead, and ends."""
+    if "help" not in pairs:
+        return owner.parse(pairs)
+    for line in owner.describe():
+        print(textwrap.fill(line, columns() - 1, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False))
+    raise SystemExit(0)
 
 
 def _network(arguments, earlier, settings):

@@ -107,8 +107,9 @@ class TraceReader:
                 f"a trace of version {magic[10:].decode(errors='replace').strip()}, this chaos reads version "
                 f"{MAGIC[10:].decode().strip()}" if known else "not a trace of chaos"))
         self.about = self._json(b"HEAD")
+        weights = self._payload(b"WGHT")
         try:
-            self.weights = np.frombuffer(zlib.decompress(self._payload(b"WGHT")), "<f4").astype(np.float32)
+            self.weights = np.frombuffer(zlib.decompress(weights), "<f4").astype(np.float32)
         except (zlib.error, ValueError) as error:
             raise TraceError(f"{self.path}: damaged: {error}") from None
 

@@ -23,8 +23,12 @@ def read_metrics(path):
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; a run directory holds one after its first epoch") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from None
+    except NotADirectoryError:
+        raise CheckpointError(f"{path.parent} is a file; name the run directory that holds {path.name}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
@@ -32,10 +36,39 @@ def read_metrics(path):
             raise CheckpointError(f"{path}: line {number} is no JSON ({error})") from None
         if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
             raise CheckpointError(f"{path}: line {number} is no record of an epoch: {line[:60]!r}")
+        wrong = _wrong(record)
+        if wrong:
+            raise CheckpointError(f"{path}: line {number}: {wrong}")
         records.append(record)
     if not records:
         raise CheckpointError(f"{path}: holds no epoch")
     return records
+
+
+def _wrong(record):
+    """What is no part of a record though it is where one is, in words; None for a good one."""
+    for key in ("time_split", "staleness", "layers"):
+        if not isinstance(record.get(key) or {}, dict):
+            return f"{key} must be an object, not {record[key]!r}"
+    layers = record.get("layers") or {}
+    stale = {"staleness": record.get("staleness")}
+    for name, layer in layers.items():
+        if not isinstance(layer or {}, dict) or not isinstance((layer or {}).get("staleness") or {}, dict):
+            return f"layers: {name} must be an object, and its staleness too, not {layer!r}"
+        stale[f"layers: {name}: staleness"] = (layer or {}).get("staleness")
+    lists = {"worker_images": record.get("worker_images")}
+    for where, one in stale.items():
+        lists[f"{where}: histogram"] = (one or {}).get("histogram")
+        most = (one or {}).get("max")
+        if most is not None and not _number(most):
+            return f"{where}: max must be a number, not {most!r}"
+    for where, values in lists.items():
+        if not isinstance(values or [], list) or not all(map(_number, values or [])):
+            return f"{where} must be a list of numbers, not {str(values)[:60]}"
+    for phase, share in (record.get("time_split") or {}).items():
+        if not _number(share):
+            return f"time_split: {phase} must be a number, not {share!r}"
+    return None
 
 
 def run_report(records, name, config=None):

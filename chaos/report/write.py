@@ -176,7 +176,7 @@ def write(report, path):
     Raises
     ------
     ValueError
-        Another ending.
+        Another ending, or no such folder.
     ChaosError
         A plot needs matplotlib.
     OSError
@@ -196,10 +196,12 @@ def write(report, path):
 
 
 def need_format(path):
-    """The ending of a report's path; ValueError where a report is not written like that."""
+    """The ending of a report's path; ValueError where a report is not written like that, or the folder is not there."""
     ending = Path(path).suffix.lower()
     if ending not in FORMATS:
         raise ValueError(f"{path}: a report is written as {', '.join(FORMATS)}")
+    if not Path(path).parent.is_dir():
+        raise ValueError(f"{path}: there is no directory {Path(path).parent}")
     return ending
 
 

@@ -28,7 +28,7 @@ class Traced(trainer.Threads):
     A traced worker copies a layer's weights while it holds all their stripes, so that every read is of one moment; this
     costs time (a copy of the weights twice per image, and waiting) and makes try-locks fail more often. Memory: the weights
     per worker, and 24 bytes per event of an epoch. An image has 1 event for each step, 2 for each layer with weights and at
-    most 2 for each stripe (16 KiB of weights): small 14 to 19, medium 31 to 52, large 104 to 198; in the file an event takes
+    most 2 for each stripe (16 KiB of weights): small 14 to 19, medium 32 to 55, large 117 to 223; in the file an event takes
     at most 7 bytes, and with two workers usually less than one.
 
     Parameters
