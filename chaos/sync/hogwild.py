@@ -15,8 +15,8 @@ class Hogwild(Asynchronous):
 
     grain="instant": the loops of the backward pass add to the shared weights wherever they would add to a gradient.
     Everything there is linear in the gradient of the loss, which is multiplied by the negative learning rate for it; this is
-    for plain SGD only. One worker then differs from `sequential` in rounding and, in steps of several images, in that an image
-    may read weights that the images before it in the step have changed.
+    for plain SGD only. One worker then differs from `sequential` in rounding and, in steps of several images, in that an
+    image may read weights that the images before it in the step have changed.
 
     The staleness of an update is counted as everywhere, although others may be writing at that moment.
     """
