@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -87,6 +88,7 @@ def hosts(rate):
         from two_hosts import TwoHosts
         if why := TwoHosts.missing():
             sys.exit(f"bench_cluster: --link: {why}")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the namespaces would stay
         with TwoHosts(rate) as two:
             yield lambda ranks, words, library: (two.command(words, ranks // 2), two.environment(env))
         return

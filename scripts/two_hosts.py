@@ -11,6 +11,7 @@ scripts/bench_cluster.py and the tests too.
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -141,6 +142,7 @@ def main():
         parser.error("what is to be run? two_hosts.py -- -m chaos train small")
     if why := TwoHosts.missing():
         sys.exit(f"two_hosts: {why}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the namespaces would stay
     with TwoHosts(args.rate) as hosts:
         words = hosts.command([sys.executable, *program], args.per_host)
         return subprocess.run(words, env=hosts.environment()).returncode

@@ -63,8 +63,7 @@ def valid(folder):
     return state
 
 
-@pytest.mark.parametrize("mode", ["local", "async", "allreduce"])
-@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize("mode, at", [("local", 0), ("local", 1), ("async", 0), ("allreduce", 1)])
 def test_an_exception_ends_the_job_with_its_traceback(library, mode, at, tmp_path):
     done, seconds = failed(library, 3, tmp_path, at, "raise", mode)
     assert done.code != 0 and seconds < SOON

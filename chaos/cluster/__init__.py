@@ -88,8 +88,13 @@ def train_linked(link, net, train, test=None, *, strategy="chaos", update="sgd",
         workers = _share_of_cores(link)
     _tell_bindings(link, workers or 1)
     told = {"cluster": mode.name, "cluster_options": mode.option, "ranks": link.size, "hosts": sorted(set(link.hosts))}
-    return trainer.train(net, train, test, strategy=strategy, update=update, workers=workers,
-                         config={**(config or {}), **told}, link=link, **options)
+    try:
+        return trainer.train(net, train, test, strategy=strategy, update=update, workers=workers,
+                             config={**(config or {}), **told}, link=link, **options)
+    except BaseException:
+        if link.agreed:
+            mode.close(net)
+        raise
 
 
 @contextmanager

@@ -69,6 +69,7 @@ class Allreduce(Mode):
         return tuple(lanes * (rank * waves + part) // (size * waves) for part in (wave, wave + 1))
 
     def trains(self, engine):
+        self._runner.waves = queue.SimpleQueue()
         return self._runner
 
     def idle_since(self):
@@ -97,13 +98,10 @@ class Allreduce(Mode):
     def _formed(self):
         """Waits for this rank's lanes: their number in the whole step, None at the end of the phase."""
         while True:
-            self._runner.seen = time.monotonic()
             try:
-                return self._runner.waves.get_nowait()
+                return self._runner.waves.get(timeout=0.005)  # wakes at once, and takes nothing from the workers meanwhile
             except queue.Empty:
-                if self.link.over() and self._runner.waves.empty():
-                    return None
-                yield 2e-5
+                yield 0
 
     def _all_lanes(self, lanes, wave):
         """Every lane of a wave to every rank."""
@@ -134,10 +132,10 @@ class _Steps:
     """Runs a training phase step by step in the workers' thread; the thread that talks to MPI does the rest."""
 
     def __init__(self, mode):
-        self.mode, self.waves = mode, queue.SimpleQueue()
+        self.mode, self.waves = mode, None
         self._decided = threading.Event()
         self.position = self.verdict = 0
-        self.seen, self._asked, self.idle_since = time.monotonic(), False, None
+        self._asked, self.idle_since = False, None
 
     def stop(self):
         # The ranks agree on the end through `exchange`; this counts where nobody does that any more.
@@ -152,8 +150,14 @@ class _Steps:
 
     def run(self, what, *, pixels, values, labels, order, begin, lr, step_scale=None):
         """A training phase, as `_core.Engine.run`; no update is stale, so step_scale is not used."""
-        mode, engine = self.mode, self.mode.engine
-        rank, count = mode.link.rank, dict(pixels=pixels, values=values, labels=labels, order=order)
+        try:
+            return self._run(dict(pixels=pixels, values=values, labels=labels, order=order), begin, lr)
+        finally:
+            self.waves.put(None)
+
+    def _run(self, images, begin, lr):
+        mode, engine, order = self.mode, self.mode.engine, images["order"]
+        rank = mode.link.rank
         self.position, self.verdict, self.idle_since = begin, _GOES_ON, None
         total = {"status": "done", "failed_at": None, "position": begin}
         while self.position < len(order) and self.verdict == _GOES_ON:
@@ -163,13 +167,13 @@ class _Steps:
                 first, last = mode.share(lanes, wave, rank)
                 if first < last and self.verdict != _FAILED:
                     found.append(engine.lane_gradients(lanes, first, mode._rows[first:last], begin=self.position, end=end,
-                                                       **count))
+                                                       **images))
                     if found[-1]["status"] != "done":
                         self.verdict = _FAILED
                 self.waves.put(lanes)
             self.idle_since = time.monotonic()
             while not self._decided.wait(0.1):
-                if self._asked and time.monotonic() - self.seen > 1:
+                if self._asked and time.monotonic() - mode.link.driven > 1:
                     return total | {"status": "stopped"}
             self._decided.clear()
             self.idle_since = None
@@ -179,7 +183,7 @@ class _Steps:
             applied = engine.apply(mode._total, lr)
             self.position = end
             for one in [*found, applied] if rank == 0 else found:  # the updates are the same on all ranks: they count once
-                counts = {key: value for key, value in one.items() if key not in total or key not in _OWN}
+                counts = {key: value for key, value in one.items() if key not in _OWN}
                 total |= {key: together(key, total[key], value) if key in total else value for key, value in counts.items()}
         if total["status"] == "done" and self.position < len(order):
             total["status"] = "stopped"

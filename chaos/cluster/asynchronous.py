@@ -25,6 +25,7 @@ class Async(Mode):
     """
 
     name = "async"
+    _window = None
     options = {"every": Option(100, "images of a rank between two exchanges", 1, 1 << 40, whole=True)}
 
     def open(self, link, net, engine):
@@ -63,4 +64,6 @@ class Async(Mode):
             yield from self.link.barrier()  # nobody adds before all have read
 
     def close(self, net):
-        self._window.close()
+        if self._window is not None:
+            self._window.close()
+            self._window = None

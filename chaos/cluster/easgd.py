@@ -22,6 +22,7 @@ class EASGD(Mode):
     """
 
     name = "easgd"
+    _window = None
     options = {
         "every": Option(250, "images of a rank between two pulls", 1, 1 << 40, whole=True),
         "beta": Option(0.9, "alpha is beta / ranks", 0, 1, above=True),
@@ -40,7 +41,6 @@ class EASGD(Mode):
         self._centre, self._own = self.weights.copy(), None
         self._x, self._e, self._message = self.new(), self.new(), self.new(1)
         self._feedback = link.two_feedbacks(len(self._message), self.option["compress"])
-        self._window = None
         if self.option["timing"] == "async":
             self._window = Window(link, [engine.stripe(k) for k in range(engine.stripes)], self.weights)
 
@@ -93,3 +93,4 @@ class EASGD(Mode):
     def close(self, net):
         if self._window is not None:
             self._window.close()
+            self._window = None

@@ -45,6 +45,8 @@ class Link(Alone):
     names : list of str
         Of the ranks, for messages.
     hosts : list of str
+    driven : float
+        When the exchange beside the workers was last looked after, on the clock of time.monotonic.
     largest_shard : int
         Images of the rank that has most in the training phase under way.
     agreed : bool
@@ -59,6 +61,7 @@ class Link(Alone):
         self.mode, self.details, self.delay, self.stall_timeout = mode, details, delay, stall_timeout
         self.agreed = self.halted = self._noticed = False
         self._caught = self._engine = self._future = self._steps = None
+        self.driven = time.monotonic()
         self._told, self._outbox, self._states, self._waits = set(), [], {}, 0
         self._message = np.zeros(4, np.int64)
         self._inbox = self._control.Recv_init(self._message)
@@ -97,12 +100,7 @@ class Link(Alone):
                 self.run(self.complete(self.comm.Ibcast(vector)))
         self.checked(lambda: self.mode.open(self, job.net, job.engine))
         self.run(self.barrier())
-        try:
-            yield
-        except BaseException:
-            if self.agreed:
-                self.mode.close(job.net)
-            raise
+        yield
         self.run(self.barrier())  # also waits for what rank 0 keeps
         self.mode.close(job.net)
 
@@ -145,6 +143,7 @@ class Link(Alone):
             future.add_done_callback(self._note_end)
         end = time.monotonic() + seconds
         while True:
+            self.driven = time.monotonic()
             self._pulse()
             if self.stopping() and not self._noticed:
                 self._noticed = True

@@ -76,7 +76,7 @@ class Mode(WithOptions):
         raise NotImplementedError
 
     def close(self, net):
-        """The training is over, for the same reason on all ranks."""
+        """The training is over, or has not begun, for the same reason on all ranks; perhaps once more."""
 
     def now(self, out):
         """Copies the weights as they are now."""

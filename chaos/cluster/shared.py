@@ -17,6 +17,7 @@ class Shared(Mode):
 
     name = "shared"
     one_vector = True
+    _win = None
 
     def prepare(self, link, net, moments):
         from mpi4py import MPI
@@ -58,5 +59,7 @@ class Shared(Mode):
         yield from self.link.barrier()
 
     def close(self, net):
-        net.move_weights(self._private)
-        self._win.Free()
+        if self._win is not None:
+            net.move_weights(self._private)
+            self._win.Free()
+            self._win = None
