@@ -285,8 +285,8 @@ def test_elastic_trains(workers):
                                                ("replicated", {"group": 2, "rule": "sum"})])
 @pytest.mark.parametrize("images", [1, 3, 200])
 def test_the_state_goes_with_the_number_of_updates(strategy, options, images):
-    """All gradients are 1, so each update brings Adam's moments nearer to 1 by the factor beta, whatever the weights. Replicas
-    that were never updated, of which there are some wherever images are few, count for nothing."""
+    """All gradients are 1, so each update brings Adam's moments nearer to 1 by the factor beta, whatever the weights.
+    Replicas that were never updated, of which there are some wherever images are few, count for nothing."""
     net, rule = one_layer((4,), chaos.Linear(1, bias=False)), UPDATES["adam"]
     moments = aligned_zeros((2, len(net.weights)))
     engine = _core.Engine(net.plan, net.weights, workers=6, strategy=strategy, loss="score", update="adam", moments=moments,
