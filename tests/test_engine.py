@@ -76,6 +76,19 @@ def test_divergence_is_seen():
     assert result["status"] == "diverged" and 0 <= result["failed_at"] < 200
 
 
+@pytest.mark.parametrize("strategy, batch_size", [("sequential", 1), ("chaos", 20), ("hybrid", 20)])
+def test_divergence_names_the_image(strategy, batch_size):
+    """Not only the chunk that it passed in."""
+    net = chaos.Network((3,), [chaos.Linear(2, bias=False)])
+    net.load_state_dict({"0.weight": np.ones((2, 3), np.float32)})
+    x, y = np.zeros((20, 3), np.float32), np.zeros(20, int)
+    x[13] = 3e38
+    order = np.arange(20)[::-1].copy()
+    assert run(net, x, y, strategy=strategy, batch_size=batch_size, order=order)["failed_at"] == 6
+    with pytest.raises(chaos.DivergedError, match="the loss of image 13 is not finite"):
+        chaos.evaluate(net, chaos.data.Dataset(x, y), workers=1)
+
+
 def test_bad_calls():
     net = chaos.models.small()
     x, y = images(10, net.input_shape)

@@ -114,9 +114,11 @@ def test_staleness_stays_within_the_bound(strategy, bound, workers):
     interleave."""
     net = chaos.models.small()
     x, y = images(300, net.input_shape)
+    options = {"max_staleness": bound, "stripe_bytes": 256}
+    if strategy == "replicated":
+        options["group"] = workers - 1  # alone, nobody is ever late
     for batch_size in (1, 3):
-        for result in run(net, x, y, strategy, 1e-3, workers, {"max_staleness": bound, "stripe_bytes": 256}, 3,
-                          batch_size=batch_size):
+        for result in run(net, x, y, strategy, 1e-3, workers, options, 3, batch_size=batch_size):
             assert result["status"] == "done" and result["images"] == 300
             assert result["staleness_max"] <= bound and sum(result["staleness"]) == result["updates"]
 
@@ -275,6 +277,31 @@ def test_elastic_trains(workers):
         resolved("elastic", alpha=0)
     with pytest.raises(ValueError, match="has no option 'max_staleness'"):
         resolved("elastic", max_staleness=1)
+
+
+# ---- replicas' state ----
+
+@pytest.mark.parametrize("strategy, options", [("elastic", {}), ("elastic", {"period": 1}), ("replicated", {}),
+                                               ("replicated", {"group": 2, "rule": "sum"})])
+@pytest.mark.parametrize("images", [1, 3, 200])
+def test_the_state_goes_with_the_number_of_updates(strategy, options, images):
+    """All gradients are 1, so each update brings Adam's moments nearer to 1 by the factor beta, whatever the weights.
+    Replicas that were never updated, of which there are some wherever images are few, count for nothing."""
+    net, rule = one_layer((4,), chaos.Linear(1, bias=False)), UPDATES["adam"]
+    moments = aligned_zeros((2, len(net.weights)))
+    engine = _core.Engine(net.plan, net.weights, workers=6, strategy=strategy, loss="score", update="adam", moments=moments,
+                          strategy_options=STRATEGIES[strategy].core_options(resolved(strategy, **options)),
+                          update_options=rule.core_options(rule.resolve({})))
+    x, y, at = np.ones(4 * images, np.float32), np.zeros(images, int), np.empty(4, np.int64)
+    net.plan.positions(1, 0, at)
+    updates, away = 0, np.ones(2)  # from 1
+    for _ in range(3):
+        counts = engine.run("train", values=x, labels=y, lr=0.01)["worker_images"]
+        groups = np.add.reduceat(counts, np.arange(0, 6, options.get("group", 1)))
+        away *= [np.dot(groups, beta ** groups.astype(float)) / images for beta in (0.9, 0.999)]
+        np.testing.assert_allclose(np.abs(moments[:, at]), 1 - away[:, None].repeat(4, 1), rtol=1e-3)
+        updates += groups.max()
+        assert engine.versions() == [updates]
 
 
 # ---- replicated ----

@@ -146,7 +146,7 @@ typedef struct engine {
     _Alignas(128) int64_t next; /* the picking counter, alone on its lines */
     _Alignas(128) int32_t stop;
     int32_t failure;
-    int64_t failed_at; /* the image; NOT_PINNED: the worker */
+    int64_t failed_at; /* the image's place in the order; NOT_PINNED: the worker */
     /* of the bound on staleness */
     int bounded;
     int64_t max_staleness;
@@ -278,8 +278,8 @@ void wait_round(int round);
 void load_chunk(worker *w, int64_t at, int n);
 /* One node forward; `note_versions`: its stripes' versions become `seen`. */
 void forward_node(worker *w, int node, int n, int note_versions);
-/* Loss of the chunk, counted; writes the output's delta, scaled by worker.scale, where the phase `learns`; -1 when the loss
- * is not finite. */
+/* Loss of the chunk, counted; writes the output's delta, scaled by worker.scale, where the phase `learns`. Which image of the
+ * chunk (1, 2, ...) is the first whose loss is not finite; 0: none. */
 int lose(worker *w, int n, int learns);
 /* Whether backward passes the node. */
 int learns_node(const engine *e, int node);

@@ -92,7 +92,7 @@ int lose(worker *w, int n, int learns)
         /* On a grid of 2^-30 the sum of up to 2^23 is exact: whoever adds, in whatever order, gets the same bits. */
         w->count.loss += nearbyint(loss * 0x1p30) * 0x1p-30;
         if (!isfinite(loss))
-            return -1;
+            return s + 1;
     }
     return 0;
 }
@@ -260,6 +260,7 @@ int pass_images(worker *w, int64_t begin, int64_t end)
     const int looked_at = trains && w->count.passes++ % SAMPLED == 0;
     const int64_t started = trains ? working(w) : 0;
     for (int64_t at = begin; at < end; at += e->chunk) {
+        int lost;
         const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
         const int64_t loading = looked_at ? working(w) : 0, published = w->count.publish;
         load_chunk(w, at, n);
@@ -268,8 +269,8 @@ int pass_images(worker *w, int64_t begin, int64_t end)
             for (int s = 0; s < n; s++)
                 memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
                        k * sizeof(float));
-        } else if (lose(w, n, learns)) {
-            fail(e, DIVERGED, at);
+        } else if ((lost = lose(w, n, learns))) {
+            fail(e, DIVERGED, at + lost - 1);
             return -1;
         }
         const int64_t turned = looked_at ? working(w) : 0;

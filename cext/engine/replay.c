@@ -379,8 +379,9 @@ static int perform(replay *r, event ev)
     case EVENT_FORWARD: {
         const int last = before.next == r->n_forth - 1;
         go_forth(r, w, v, what, last ? e->p->n_nodes : r->forth[before.next + 1]);
-        if (last && lose(w, is_last(r, v) ? (int)(v->end - v->at) : e->chunk, 1)) {
-            e->failed_at = v->at;
+        const int lost = last ? lose(w, is_last(r, v) ? (int)(v->end - v->at) : e->chunk, 1) : 0;
+        if (lost) {
+            e->failed_at = v->at + lost - 1;
             return DIVERGED;
         }
         break;

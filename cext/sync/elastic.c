@@ -87,15 +87,19 @@ static void phase_done(worker *w)
         exchange(w);
 }
 
+static const shared_weights *replica_at(const engine *e, int i)
+{
+    const seat *s = (const seat *)e->sync + i;
+    return s->live ? s->replica : NULL;
+}
+
 static void phase_end(engine *e)
 {
     seat *s = e->sync;
-    int live = 0, number = 0;
-    for (int i = 0; i < e->n_workers; i++)
-        live += s[i].live;
+    int live = 0;
+    replica_states(e, replica_at, e->n_workers);
     for (int i = 0; i < e->n_workers; i++) {
-        if (s[i].live)
-            replica_state(e, s[i].replica, ++number, live);
+        live += s[i].live;
         s[i].live = 0;
     }
     if (live)

@@ -327,8 +327,9 @@ static int between(worker *w, const step *t, int k, int j)
     w->scale = 1.f / (float)(t->end - t->begin);
     for (int i = 0; i < n; i++)
         w->label[i] = label_of(w->e, lane_at(t, j) + i);
-    if (lose(w, n, 1)) {
-        fail(w->e, DIVERGED, lane_at(t, j));
+    const int lost = lose(w, n, 1);
+    if (lost) {
+        fail(w->e, DIVERGED, lane_at(t, j) + lost - 1);
         return -1;
     }
     w->count.images += n;

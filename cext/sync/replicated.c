@@ -149,10 +149,17 @@ static void phase_done(worker *w)
         hand_on(w, r);
 }
 
+static const shared_weights *replica_at(const engine *e, int i)
+{
+    const group *g = ((const ring *)e->sync)->at + i;
+    return g->live ? g->replica : NULL;
+}
+
 static void phase_end(engine *e)
 {
     ring *r = e->sync;
     int live = 0, number = 0;
+    replica_states(e, replica_at, r->n);
     for (int i = 0; i < r->n; i++)
         live += r->at[i].live;
     for (int i = 0; i < r->n; i++) {
@@ -166,7 +173,6 @@ static void phase_end(engine *e)
                 e->shared.w[j] = (number == 1 ? 0 : e->shared.w[j]) + g->replica->w[j] / (float)live;
             else
                 e->shared.w[j] += g->replica->w[j] - g->base[j];
-        replica_state(e, g->replica, number, live);
     }
     if (live)
         bound_result(e);

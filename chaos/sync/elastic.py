@@ -14,7 +14,7 @@ class Elastic(Strategy):
     stripe by stripe, under the stripe's lock. The centre is what is trained: it is evaluated and saved. At the end of a
     training phase every replica is exchanged once more and given up; the next phase starts all of them from the centre, so
     a continued run needs nothing but the centre. The replicas' moments, if the update rule has any, begin there too; the
-    phase ends with their mean.
+    phase ends with their mean, in which each counts as often as it was updated; their number of updates is the largest.
 
     `alpha` is the paper's moving rate: by default 0.9 / workers, its beta = 0.9; `period` its tau (1 to 64 there). Workers
     explore on their own, so the centre moves less per image than with shared weights.

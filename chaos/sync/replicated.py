@@ -26,7 +26,8 @@ class Replicated(Asynchronous):
     exchanges (more workers than cores, long periods, large rates), they overshoot together.
 
     Each training phase starts all replicas from the process's weights and ends in them, so a continued run needs nothing
-    else. The update rule's moments belong to the replicas; the phase ends with their mean.
+    else. The update rule's moments belong to the replicas; the phase ends with their mean, in which each counts as often as
+    it was updated, and with the largest of their numbers of updates.
 
     Promises: nobody waits in line; with one group, and so with one worker, it is `chaos`, and one worker equals `sequential`
     bit for bit. Staleness is counted within the group: updates of the others come up to a round of the token later.
