@@ -102,6 +102,8 @@ class WithOptions:
         """All options {name: value}, the given ones checked, the others at their defaults; ValueError for unknown names,
         with the known ones, and for values that make no sense."""
         known = self.options | self.common
+        if not isinstance(given, dict):
+            raise ValueError(f"the options of {self._called()} must be a dict, not {given!r}")
         for name in given:
             self._option(name)
         return {name: option.check(f"option {name} of {self._called()}", given[name]) if name in given else option.default

@@ -42,8 +42,13 @@ class Run:
     network : Network
         The network that was trained, in place.
     history : list of dict
-        One dict per finished epoch; the keys are those of metrics.jsonl.
+        One dict per finished epoch, as in metrics.jsonl: among others epoch (from 1), lr, train_loss, test_loss and, where
+        asked for, validation_loss (mean per image), train_error, test_error, validation_error (fractions in 0..1),
+        seconds and images_per_second (of the training phase), staleness (mean, p50, p99, max, histogram), layers,
+        time_split (shares of the workers' time). train_* are of the images as they were trained on, during the epoch;
+        test_* are None without a test set.
     workers : threads.Plan
+        How many workers there were, and what limited them.
     run_dir : Path or None
     is_root : bool
         False on all but one of the processes of a job.
@@ -125,6 +130,10 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     ------
     ValueError, DataError
         Unknown names and values that make no sense, before any worker starts.
+    TypeError
+        If `net` is no Network.
+    OSError
+        If `run_dir` cannot be written, naming the file; what was kept there before is still there.
     CheckpointError
         If `run_dir` holds another run, or a damaged one.
     DivergedError
@@ -135,6 +144,8 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     link, runner = link or Alone(), runner or Threads()
 
     def prepare():
+        if resume and run_dir is None and link.rank == 0:
+            raise ValueError("resume=True needs run_dir, the directory of the run that is to be continued")
         job = Job(net, train, test, strategy=strategy, strategy_options=strategy_options or {}, workers=workers,
                    epochs=epochs, lr=lr, lr_decay=lr_decay, lr_schedule=lr_schedule, schedule_options=schedule_options or {},
                    batch_size=batch_size, update=update, update_options=update_options or {}, loss=loss, shuffle=shuffle,
@@ -193,7 +204,7 @@ def evaluate(net, data, *, workers=None, loss="cross_entropy"):
 # ---- checks ----
 
 def _known(what, name, table):
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise ValueError(f"unknown {what} {name!r}; known: {', '.join(table)}")
 
 

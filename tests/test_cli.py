@@ -1,6 +1,7 @@
 """The command line: help, errors in one line, every command, resuming, signals, pipes."""
 
 import contextlib
+import errno
 import gzip
 import json
 import os
@@ -534,6 +535,35 @@ def test_a_finished_run_says_that_nothing_is_left(trained, tmp_path, capsys):
     assert main(["train", "--resume", "--run-dir", "run", "--epochs", "1"]) == 0
     assert "nothing to train: the run has 2 epochs already, epochs is 1\n" in capsys.readouterr().err
     assert (tmp_path / "run" / MODEL).read_bytes() == before
+
+
+@pytest.mark.parametrize("config, words", [
+    ('{"strategy": {}}', "strategy must be a name, not {}"), ('{"update_options": [1]}', "update_options must be an object"),
+    ('{"virtual": 3}', "virtual must be an object, not 3"), ('{"data": 3}', "data must be a name, not 3")])
+def test_settings_of_another_kind_are_damage(trained, capsys, config, words):
+    shutil.copytree(trained, "run")
+    Path("run", CONFIG).write_text(config)
+    for argv in (["train", "--resume"], ["simulate", "--resume"]):
+        err = refused(capsys, *argv, "--run-dir", "run", "--strategy-option", "stripe-bytes=4096")
+        assert "run/config.json: damaged: " + words in err
+    Path("run", CONFIG).write_text('{"strategy": "later"}')
+    err = refused(capsys, "train", "--resume", "--run-dir", "run", "--strategy-option", "a=1")
+    assert "unknown name 'later'; known: sequential" in err
+    Path("run", CONFIG).write_text('{"virtual": {"times": 3}}')
+    err = refused(capsys, "simulate", "--resume", "--run-dir", "run", "--data", "digits")
+    assert "the times in its config.json are damaged" in err
+
+
+def test_what_cannot_be_written_is_named(trained, capsys, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    shutil.copytree(trained, "run")
+    before = Path("run", MODEL).read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    err = refused(capsys, "train", "--resume", "--run-dir", "run", "--epochs", "3", "--quiet")
+    assert err == f"chaos: error: run/config.json: {os.strerror(errno.ENOSPC)}\n"
+    assert Path("run", MODEL).read_bytes() == before and not list(Path("run").glob(".*"))
 
 
 def test_another_run_is_told_apart_without_noise(trained, capsys):

@@ -1,8 +1,13 @@
 """The reproduction: which experiments, each once, stopped and continued, and a report with no figure that is not known."""
 
+import contextlib
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -130,3 +135,30 @@ def test_command(short, tmp_path, capsys, monkeypatch):
 
 
 make = reproduce.make_report
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_the_process_alone_ends_its_children_too(tmp_path, number, code):
+    """They hold its standard output: it is read to its end when all are gone."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import signal, sys\n"
+        "from chaos import cli, reproduce\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    plan = [reproduce.Experiment('small', n, True, 1000, None, 'digits') for n in (15, 60)]\n"
+        "    reproduce.plan = lambda *a, **k: plan\n"
+        "    sys.exit(cli.main(['reproduce', '--out', 'here', '--jobs', '2']))\n")
+    with subprocess.Popen([sys.executable, str(script)], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          start_new_session=True) as process:
+        try:
+            end = time.monotonic() + 60
+            while len(list(tmp_path.glob("here/runs/*/model.safetensors"))) < 2 and time.monotonic() < end:
+                time.sleep(0.05)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=30)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == code and b"stopped; the same command goes on" in out and b"Traceback" not in err, err
+    assert len(list(tmp_path.glob("here/runs/*/seconds.json"))) == 2

@@ -1,5 +1,6 @@
 """Training: records, schedule, resuming, interruption, divergence, bad input, and that the process is left as found."""
 
+import inspect
 import json
 import os
 import random
@@ -16,6 +17,7 @@ from nets import images
 from threadpoolctl import threadpool_info
 
 import chaos
+from chaos import trainer
 from chaos.trainer import CONFIG, METRICS, MODEL
 
 QUIET = dict(progress=False)
@@ -231,6 +233,8 @@ def test_state_of_another_run_is_refused(digits, tmp_path):
 
 
 @pytest.mark.parametrize("options, words", [
+    (dict(strategy=["chaos"]), r"unknown strategy \['chaos'\]"), (dict(resume=True), "resume=True needs run_dir"),
+    (dict(strategy_options=["a=1"]), "options of strategy 'chaos' must be a dict, not"),
     (dict(strategy="wild"), "unknown strategy 'wild'; known: sequential, chaos"), (dict(loss="l3"), "unknown loss 'l3'"),
     (dict(epochs=-1), "epochs"), (dict(epochs=1.5), "epochs"), (dict(lr=0), "lr"), (dict(lr=float("nan")), "lr"),
     (dict(lr_decay=-1), "lr_decay"), (dict(batch_size=0), "batch_size"), (dict(seed=-1), "seed"),
@@ -281,3 +285,9 @@ def test_lines_when_not_on_a_terminal(digits, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3 and lines[0].startswith("2 workers (limit: argument 2")
     assert lines[1].startswith("epoch 1/2  train loss ") and "test loss" in lines[1] and "\r" not in "".join(lines)
+
+
+def test_help_of_train_shows_every_option():
+    shown, inner = inspect.signature(chaos.train).parameters, inspect.signature(trainer.train).parameters
+    assert inner.keys() <= shown.keys() and {"cluster", "comm", "rank_details"} <= shown.keys()
+    assert all(shown[name] == inner[name] for name in inner) and "options" not in shown

@@ -15,7 +15,8 @@ COMMANDS = (train, evaluate, predict, plot, simulate, replay, reproduce, bench, 
 DESCRIPTION = """\
 Trains convolutional networks on CPUs: every worker takes one image at a time, all share one set of weights,
 and they publish their updates layer by layer in whatever order they arrive. Each command has its own help:
-chaos COMMAND --help.
+chaos COMMAND --help. Exit codes: 0 success; 2 wrong input or environment, told in one line; 3 the training
+diverged; 130 and 143 stopped by Ctrl-C and SIGTERM.
 
 examples:
 

@@ -19,6 +19,9 @@ from ..trainer import CONFIG, MODEL
 
 DATA = "auto|mnist|digits|FILE.npz"
 DATA_HELP = "data set; auto: mnist or, where it cannot be had, the small digits that come with chaos"
+# what config.json holds as text and as objects
+NAMES = {"model", "data", "strategy", "update", "lr_schedule", "loss", "cluster"}
+TABLES = {"strategy_options", "update_options", "schedule_options", "cluster_options", "virtual"}
 
 
 class Help(argparse.HelpFormatter):
@@ -157,6 +160,10 @@ def read_config(run_dir):
         raise CheckpointError(f"{path}: damaged: {error}") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: damaged: holds no settings")
+    for keys, kind, what in ((NAMES, str, "a name"), (TABLES, dict, "an object")):
+        for key in keys & config.keys():
+            if not isinstance(config[key], kind):
+                raise CheckpointError(f"{path}: damaged: {key} must be {what}, not {config[key]!r}")
     return config
 
 

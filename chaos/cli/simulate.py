@@ -106,7 +106,7 @@ def _times(arguments, kept, net):
         try:
             return virtual.Times(**{key: tuple(value) if isinstance(value, list) else value
                                     for key, value in kept["times"].items()})
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{arguments.run_dir}: the times in its config.json are damaged: {error}") from None
     if name in (None, "nominal"):
         return virtual.nominal(net)

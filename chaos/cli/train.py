@@ -36,7 +36,8 @@ def add(commands):
         usage="MODEL [options]",
         description="Trains a network on all cores and keeps settings, metrics and weights in a run "
                     "directory. Ctrl-C and SIGTERM stop it at once and keep its state; --resume continues "
-                    "from there, with the settings of the run unless others are given.",
+                    "from there, with the settings of the run, of which only --epochs, --workers, --pin and --cluster "
+                    "may be others.",
         examples=["chaos train small --epochs 8 --lr 0.01",
                   "chaos train medium --data mnist --workers 2 --run-dir runs/m",
                   "chaos train --resume --run-dir runs/m --epochs 20",
@@ -157,7 +158,8 @@ def _cluster(arguments):
             arguments.parser.error("--cluster-option needs --cluster")
         return None, None
     if arguments.cluster_options:
-        options = _parsed(cluster.MODES[mode]({}), arguments.cluster_options)
+        modes = {name: one({}) for name, one in cluster.MODES.items()}
+        options = _parsed(modes, mode, arguments.cluster_options)
     return mode, options
 
 
@@ -225,14 +227,17 @@ def _settings(arguments, earlier):
                                  ("lr_schedule", "schedule_options", SCHEDULES)):
         if options in given:
             kept = earlier.get(options, {}) if settings[name] == earlier.get(name) else {}
-            settings[options] = kept | _parsed(table[settings[name]], given[options])
+            settings[options] = kept | _parsed(table, settings[name], given[options])
         elif name in given and given[name] != earlier.get(name):
             settings[options] = {}  # those of the earlier run are another's
     return settings
 
 
-def _parsed(owner, pairs):
-    """The options in ["name=value", ...]; where one is the word help, shows which there are instead, and ends."""
+def _parsed(table, name, pairs):
+    """The options of table[name] in ["name=value", ...]; where one is the word help, shows all instead, and ends."""
+    if name not in table:  # in a config.json of another version
+        raise ValueError(f"unknown name {name!r}; known: {', '.join(table)}")
+    owner = table[name]
     if "help" not in pairs:
         return owner.parse(pairs)
     for line in owner.describe():

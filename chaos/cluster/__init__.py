@@ -1,6 +1,7 @@
 """Training across processes with MPI: one file per exchange mode. The only room that imports mpi4py, and only when a job
 starts: importing this initialises nothing. Users go through `chaos.train` and the CLI."""
 
+import inspect
 import os
 import sys
 from contextlib import contextmanager
@@ -71,6 +72,17 @@ def train(net, train, test=None, *, cluster=None, cluster_options=None, comm=Non
         return trainer.train(net, train, test, **options)
     with connect(cluster, cluster_options, comm=comm, stall_timeout=stall_timeout, rank_details=rank_details) as link:
         return train_linked(link, net, train, test, **options)
+
+
+def _full_signature():
+    """That of `train` with the options of `chaos.trainer.train` by name, for help() and editors."""
+    own, all_options = (inspect.signature(one).parameters for one in (train, trainer.train))
+    ours = [one for name, one in own.items() if name not in all_options and one.kind is one.KEYWORD_ONLY]
+    theirs = [one for name, one in all_options.items() if name not in ("link", "runner")]
+    return inspect.Signature([*theirs, *ours, *(all_options[name] for name in ("link", "runner"))])
+
+
+train.__signature__ = _full_signature()
 
 
 def train_linked(link, net, train, test=None, *, strategy="chaos", update="sgd", workers=None, config=None, **options):

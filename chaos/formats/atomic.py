@@ -6,8 +6,18 @@ from pathlib import Path
 
 
 def write_atomically(path, data):
-    """Writes bytes to a temporary file beside `path`, flushes it to the disk and renames it over `path`."""
+    """Writes bytes to a temporary file beside `path`, flushes it to the disk and renames it over `path`.
+
+    OSError, naming `path`, where that fails; what was there is still there then.
+    """
     path = Path(path)
+    try:
+        _write(path, data)
+    except OSError as error:  # a full disk names no file, the rest the temporary one
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
+def _write(path, data):
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -8,6 +8,8 @@ import dataclasses
 import json
 import multiprocessing
 import shutil
+import signal
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -158,15 +160,33 @@ def run_all(folder, experiments, say=print, jobs=None):
         for one in todo:
             tell(one, _run(folder, one))
         return found
-    with ProcessPoolExecutor(min(jobs, len(todo)), multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(jobs, len(todo)), multiprocessing.get_context("spawn")) as pool, _terminable():
         waiting = {pool.submit(_run, folder, one): one for one in todo}
         try:
             for done in as_completed(waiting):
                 tell(waiting[done], done.result())
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # those under way keep their state when the signal reaches them
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():  # Ctrl-C reaches them by itself, a signal to this process not
+                child.terminate()  # they keep their state
             raise
     return found
+
+
+@contextlib.contextmanager
+def _terminable():
+    """SIGTERM as SystemExit, or the children would outlive this process."""
+    def leave(number, frame):
+        raise SystemExit(128 + number)
+
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if mine:
+        signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(folder, one):
