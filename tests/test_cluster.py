@@ -193,8 +193,8 @@ for options in several:
     net = chaos.models.small(seed=3)
     try:
         run = chaos.train(net, train[:601], test, cluster="allreduce", cluster_options=options, strategy="synchronous",
-                          batch_size=64, epochs=epochs, lr=0.1, progress=False, stall_timeout=20, resume=True,
-                          run_dir=folder / folder_name if folder_name else None, **how)
+                          batch_size=64, epochs=epochs, lr=0.1, progress=False, stall_timeout=20,
+                          resume=bool(folder_name), run_dir=folder / folder_name if folder_name else None, **how)
         found.append([digest(net), [[r[k] for k in ("train_error", "test_error", "updates")] for r in run.history],
                       net.forward(test.images[:20]).tolist()])
     except KeyboardInterrupt:
