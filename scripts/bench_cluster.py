@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -26,6 +25,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+
+import chaos
+from chaos import bench
 
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent))
@@ -68,8 +70,8 @@ def main():
     with hosts(args.link) as start:
         rows = [row for model, count in zip(args.models, images, strict=False) for row in measure(args, start, model, count)]
         print_table(rows)
-        found = {"settings": vars(args), "machine": platform.processor() or platform.machine(), "cpus": os.cpu_count(),
-                 "rows": rows}
+        settings = {name: value for name, value in vars(args).items() if name not in ("json", "plot")}
+        found = {"settings": settings, "machine": bench.machine(), "isa": chaos.info()["isa"], "rows": rows}
         if args.predict:
             found |= predict(args, start, rows)
     if args.json:

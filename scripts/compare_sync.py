@@ -306,7 +306,7 @@ def main(given=None):
     rows = [{"model": key[0], "strategy": key[1].text, "workers": key[2], "batch_size": key[1].batch_size, "lr": key[1].lr,
              "options": key[1].resolved, "oversubscribed": key[2] > record["cores"], "speed": speed.get(key),
              "accuracy": found.get(key)} for key in cases]
-    settings = {name: value for name, value in vars(args).items() if name != "entries"}
+    settings = {name: value for name, value in vars(args).items() if name not in ("entries", "json", "plot")}
     print(f"{record['cpu']}, {record['cores']} cores, {chaos.info()['isa']}, chaos {record['chaos']} ({record['commit']}), "
           f"load {record['load_average']}")
     print(f"final error: {args.epochs} epochs, mean over {args.seeds} seeds [95 % bootstrap interval]; difference from "

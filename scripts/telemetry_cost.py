@@ -111,7 +111,7 @@ def main():
             print(f"{model:10}{workers:8}{us:10.2f}{middle:+9.2%}   {low:+.2%} .. {high:+.2%}", flush=True)
     if args.json:
         with open(args.json, "w") as file:
-            json.dump({"settings": vars(args), "rows": rows}, file, indent=1)
+            json.dump({"settings": {k: v for k, v in vars(args).items() if k != "json"}, "rows": rows}, file, indent=1)
             file.write("\n")
     return max(row["low"] for row in rows) > args.limit
 
