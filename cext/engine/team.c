@@ -58,10 +58,7 @@ int meet(worker *w)
     for (int round = 0; __atomic_load_n(&e->meeting, __ATOMIC_ACQUIRE) == meeting && !failed; round++) {
         wait_begins(w);
         failed = __atomic_load_n(&e->failure, __ATOMIC_RELAXED) ? -1 : 0;
-        if (round < 1000)
-            wait_briefly();
-        else
-            wait_for_core();
+        wait_round(round);
     }
     wait_ends(w);
     return failed;
