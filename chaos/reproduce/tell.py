@@ -99,8 +99,8 @@ def _times(model, ones, found, quick):
     blocks = [Table(columns, rows,
                     "Training on real workers in wall-clock time, on virtual ones in the time of the virtual machine; "
                     "speed-up "
-                    "over one worker of its kind. The whole run includes validation, test and, for virtual workers, the "
-                    "simulation")]
+                    "over one worker of its kind. The whole run includes validation and test; for virtual workers it is "
+                    "the CPU time of the simulation")]
     virtuals = [one for one in ones if one.virtual]
     if len(virtuals) > 1:
         x = [one.workers for one in virtuals]
