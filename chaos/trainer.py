@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
 import platform
 import signal
 import threading
@@ -131,7 +132,7 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     ValueError, DataError
         Unknown names and values that make no sense, before any worker starts.
     TypeError
-        If `net` is no Network.
+        If `net` is no Network, or `run_dir` no path.
     OSError
         If `run_dir` cannot be written, naming the file; what was kept there before is still there.
     CheckpointError
@@ -681,6 +682,8 @@ class _Store:
     metrics.jsonl is written before it and cut back to it when a run is continued."""
 
     def __init__(self, folder, job, resume, extra):
+        if not isinstance(folder, (str, os.PathLike)):
+            raise TypeError(f"run_dir must be the path of a directory, not {folder!r}")
         self.folder, self.job, self.resume, self.extra = Path(folder), job, resume, extra
 
     def open(self):

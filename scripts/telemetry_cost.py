@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from chaos.bench import machine
+
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / "build/telemetry"
 
@@ -111,7 +113,8 @@ def main():
             print(f"{model:10}{workers:8}{us:10.2f}{middle:+9.2%}   {low:+.2%} .. {high:+.2%}", flush=True)
     if args.json:
         with open(args.json, "w") as file:
-            json.dump({"settings": {k: v for k, v in vars(args).items() if k != "json"}, "rows": rows}, file, indent=1)
+            json.dump({"machine": machine(), "settings": {k: v for k, v in vars(args).items() if k != "json"}, "rows": rows},
+                      file, indent=1)
             file.write("\n")
     return max(row["low"] for row in rows) > args.limit
 

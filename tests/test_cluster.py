@@ -279,8 +279,9 @@ def test_cluster_is_asked_for_by_name():
     train, _ = chaos.data.load("digits", size=29)
     with pytest.raises(ValueError, match="unknown cluster mode 'telepathy'; known: local, easgd"):
         chaos.train(chaos.models.small(), train, cluster="telepathy")
-    with pytest.raises(ValueError, match="without cluster"):
-        chaos.train(chaos.models.small(), train, cluster_options={"every": 3})
+    for without in ({"cluster_options": {"every": 3}}, {"comm": 3}):
+        with pytest.raises(ValueError, match="without cluster"):
+            chaos.train(chaos.models.small(), train, **without)
     with pytest.raises(ValueError, match="has no option 'evry'; its options: every"):
         chaos.train(chaos.models.small(), train, cluster="local", cluster_options={"evry": 3})
     with pytest.raises(ValueError, match="either option every or option epochs"):

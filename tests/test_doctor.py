@@ -43,7 +43,7 @@ def no_settings(monkeypatch):
 def test_a_machine_without_limits(tmp_path):
     found = list(look.threads_and_cores(tree(tmp_path), {}, mask=set(range(8))))
     assert {one.level for one in found} == {look.OK}
-    assert "Imaginary: 1 sockets, 8 cores, 8 CPUs, 1 NUMA nodes" in found[0].text and "8 workers" in found[1].text
+    assert "Imaginary: 1 socket, 8 cores, 8 CPUs, 1 NUMA node" in found[0].text and "8 workers" in found[1].text
 
 
 def test_bound_by_a_launcher(tmp_path):

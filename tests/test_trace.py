@@ -253,7 +253,8 @@ def test_commands(tmp_path, capsys, monkeypatch):
                          (["replay", "nothing"], "nothing: No such file"),
                          (["replay", "t", "--data", "digits", "--save", "a.bin"], "must end in .safetensors, not 'a.bin'"),
                          (["replay", "t", "--data", "digits", "--save", "no/a.safetensors"], "there is no directory no"),
-                         (["train", "small", *arguments, "--trace", "t", "--strategy", "synchronous"], "cannot be traced"),
+                         (["train", "small", *arguments, "--trace", "u", "--strategy", "synchronous"], "cannot be traced"),
+                         (["train", "small", *arguments, "--trace", "t"], "--trace t: there is such a file already"),
                          (["train", "--resume", "--run-dir", "run", "--trace", "t"], "--resume"),
                          (["train", "small", *arguments, "--trace", "no/folder"], "no/folder")):
         assert cli.main(bad) == 2

@@ -262,6 +262,8 @@ def test_bad_data(digits):
         chaos.models.small().forward(x)
     with pytest.raises(TypeError, match=r"chaos\.Network"):
         train("small", digits[0])
+    with pytest.raises(TypeError, match="run_dir must be the path of a directory, not 3"):
+        train(chaos.models.small(), digits[0], run_dir=3)
 
 
 def test_works_outside_the_main_thread(digits):

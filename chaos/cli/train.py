@@ -131,6 +131,8 @@ def run(arguments):
     if arguments.trace and (mode is not None or arguments.resume):
         arguments.parser.error("--trace records one process's run from its beginning; it goes with neither --cluster nor "
                                "--resume")
+    if arguments.trace and os.path.exists(arguments.trace):
+        arguments.parser.error(f"--trace {arguments.trace}: there is such a file already; delete it or name another")
     if mode is None:
         with contextlib.ExitStack() as stack:
             execute(arguments, None, stack.enter_context(virtual.Traced(arguments.trace)) if arguments.trace else None)

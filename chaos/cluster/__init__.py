@@ -69,6 +69,8 @@ def train(net, train, test=None, *, cluster=None, cluster_options=None, comm=Non
     if cluster is None:
         if cluster_options:
             raise ValueError(f"cluster_options {cluster_options!r} without cluster; known: {', '.join(MODES)}")
+        if comm is not None:
+            raise ValueError(f"comm {comm!r} without cluster; known: {', '.join(MODES)}")
         return trainer.train(net, train, test, **options)
     with connect(cluster, cluster_options, comm=comm, stall_timeout=stall_timeout, rank_details=rank_details) as link:
         return train_linked(link, net, train, test, **options)

@@ -58,8 +58,9 @@ def threads_and_cores(root="/", environ=os.environ, mask=None):
     machine = threads.topology(root=root)
     cpus, mine = machine["logical_cpus"], plan.limits["affinity mask"]
     name = machine["cpu"] or "unknown processor"
-    yield Finding(OK, "machine", f"{name}: {machine['sockets'] or '?'} sockets, {machine['cores'] or '?'} cores, "
-                                 f"{cpus} CPUs, {machine['numa_nodes'] or '?'} NUMA nodes")
+    counts = ((machine["sockets"], "socket"), (machine["cores"], "core"), (cpus, "CPU"),
+              (machine["numa_nodes"], "NUMA node"))
+    yield Finding(OK, "machine", f"{name}: " + ", ".join(f"{n or '?'} {what}{'s' if n != 1 else ''}" for n, what in counts))
     yield Finding(OK, "workers", plan.describe())
     if cpus and mine < cpus:
         at = threads.ranges(sorted(mask if mask is not None else os.sched_getaffinity(0)))
