@@ -94,7 +94,11 @@ def test_report(short, tmp_path):
     for wanted in (paper.MACHINE, "R: stated", "Shortened experiments", "20 virtual",
                    "Misclassified images", "Staleness", "model (a)"):
         assert wanted in text, wanted
-    assert json.loads(to_json(report))["data"]["experiments"][0]["format"] == experiments.FORMAT
+    kept = json.loads(to_json(report))["data"]["experiments"][0]
+    whole = found[next(iter(found))]["history"]
+    assert kept["format"] == experiments.FORMAT and kept["history"][-1] == json.loads(json.dumps(whole[-1]))
+    assert [one["test_error"] for one in kept["history"]] == [one["test_error"] for one in whole]
+    assert "layers" not in kept["history"][0], "one epoch's histograms are enough"
 
 
 def test_report_about_the_large_experiment_names_both_machines(short, tmp_path):
