@@ -107,8 +107,7 @@ def test_report_about_the_large_experiment_names_both_machines(short, tmp_path):
     large = reproduce.Experiment("large", 1, False, 15, None, "mnist")
     text = to_markdown(reproduce.make_report({large: kept | {"seconds": 360.0}}, ours=False))[0]
     assert re.search(r"Large, 15 epochs with the validation pass: 0\.10 h with 1 worker on .*, 2\.86 h \(M\+\) with 244 "
-                      "threads "
-                     r"on the Intel Xeon Phi 7120P .*: 28\.6 times as fast", text)
+                     r"threads on the Intel Xeon Phi 7120P .*: 28\.6 times as fast", text)
     assert "1,063,800 = 295.5 h (M+)" in text
 
 

@@ -15,12 +15,9 @@ def add(commands):
         commands, "reproduce", run, help="run the paper's experiments again and report",
         usage="[options]",
         description="Runs the experiments of the CHAOS paper: three networks, 70, 70 and 15 epochs, on 1 to all cores of "
-                    "this "
-                    "machine and with 15 to 244 virtual workers, and writes report.html, report.md and report.json "
-                    "beside the "
-                    "paper's figures. Takes hours; Ctrl-C stops it, the same command goes on. Every finished experiment "
-                    "is a "
-                    "file in DIR/experiments.",
+                    "this machine and with 15 to 244 virtual workers, and writes report.html, report.md and report.json "
+                    "beside the paper's figures. Takes hours; Ctrl-C stops it, the same command goes on. Every finished "
+                    "experiment is a file in DIR/experiments.",
         examples=["chaos reproduce --quick", "chaos reproduce --out docs/reproduction"])
     parser.add_argument("--quick", action="store_true", help="fewer epochs, images and numbers of workers: some minutes")
     parser.add_argument("--out", metavar="DIR", help="where results and report go (default: reproduction, or "

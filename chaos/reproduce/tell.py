@@ -36,13 +36,12 @@ def make_report(found, quick=False, ours=True):
         "experiments": [_brief(kept) for kept in found.values()]})
     report.add(Paragraph(
         f"Machine: {here.get('cpu', 'unknown')}, {here.get('cores', '?')} cores; chaos {here.get('chaos', '?')} "
-        f"({here.get('commit') or 'no commit'}), {here.get('date', '')[:10]}. Real workers run on its cores; virtual "
-        "ones are "
-        f"simulated with real arithmetic in the order that a clock invents for the paper's machine, the {paper.MACHINE}: "
-        "one "
-        "thread takes as long per image as the papers' model (b) says, its cores share their hardware threads as chaos's "
-        "description of it says. Networks, epochs, learning rate 0.001 x 0.9 per epoch, batch size 1 and validation on "
-        "the training images are the paper's; activation, initial values and pixel scaling are not known from it."))
+        f"({here.get('commit') or 'no commit'}), {here.get('date', '')[:10]}. Real workers run on its cores; virtual ones "
+        "are simulated with real arithmetic in the order that a clock invents for the paper's machine, the "
+        f"{paper.MACHINE}: one thread takes as long per image as the papers' model (b) says, its cores share their hardware "
+        "threads as chaos's description of it says. Networks, epochs, learning rate 0.001 x 0.9 per epoch, batch size 1 "
+        "and validation on the training images are the paper's; activation, initial values and pixel scaling are not known "
+        "from it."))
     if quick:
         report.add(Paragraph("Shortened experiments (--quick): fewer epochs and images than the paper. Their errors are not "
                              "the networks' errors, and whole run times do not compare with the paper's."))
@@ -84,8 +83,7 @@ def _headline(found, here, quick):
     return [Paragraph(
         f"Large, 15 epochs with the validation pass: {ours:.2f} h with {best.workers} "
         f"worker{'s' if best.workers != 1 else ''} on {here.get('cpu', 'this machine')}, {theirs:g} h ({mark}) with 244 "
-        "threads on "
-        f"the {paper.MACHINE}: {theirs / ours:.1f} times as fast.")]
+        f"threads on the {paper.MACHINE}: {theirs / ours:.1f} times as fast.")]
 
 
 def _times(model, ones, found, quick):
@@ -106,9 +104,8 @@ def _times(model, ones, found, quick):
     columns = ["workers", "training, s", "speed-up", "whole run here, s", "paper, whole run, s", "paper, speed-up"]
     blocks = [Table(columns, rows,
                     "Training on real workers in wall-clock time, on virtual ones in the time of the virtual machine; "
-                    "speed-up "
-                    "over one worker of its kind. The whole run includes validation and test; for virtual workers it is "
-                    "the CPU time of the simulation")]
+                    "speed-up over one worker of its kind. The whole run includes validation and test; for virtual workers "
+                    "it is the CPU time of the simulation")]
     virtuals = [one for one in ones if one.virtual]
     if len(virtuals) > 1:
         x = [one.workers for one in virtuals]
@@ -138,8 +135,8 @@ def _errors(ones, found):
     blocks = [Table(["workers", "validation error, %", "images", "to sequential", "test error, %", "images", "to sequential",
                      "cumulative validation loss", "cumulative test loss"], rows,
                     "Misclassified images after the last epoch; cumulative loss is summed over epochs, relative to "
-                    "sequential. Runs "
-                    "differ by chance, too: with one seed each, differences of some tenths of a percent mean nothing")]
+                    "sequential. Runs differ by chance, too: with one seed each, differences of some tenths of a percent "
+                    "mean nothing")]
     epochs = len(found[ones[0]]["history"])
     if epochs > 1:
         for part in ("validation", "test"):
@@ -162,8 +159,7 @@ def _staleness(ones, found):
              found[one]["history"][-1]["lock_failures"] / found[one]["images"]] for one in ones]
     return [Table(["workers", "mean", "median", "99 %", "most", "busy stripes per image"], rows,
                   "Staleness in the last epoch: updates of the same weights by others between reading and updating them; "
-                  "511 "
-                  "for the median or 99 % means 511 or more")]
+                  "511 for the median or 99 % means 511 or more")]
 
 
 def _layers(model):
@@ -178,8 +174,7 @@ def _layers(model):
                  100 * sum(times.backward) / total, 100 * sum(times.publish) / total])
     return [Table(["layer", "forward, %", "backward, %", "update, %"], rows,
                   f"Shares of one worker's {total * 1e6:.1f} us per image here, each pass measured by itself; an update "
-                  "that "
-                  "is applied without writing its gradient down counts as update"),
+                  "that is applied without writing its gradient down counts as update"),
             Plot(f"{model}: time per layer", "layer", "us per image", [
                 Bars(what, names, [1e6 * seconds for seconds in getattr(times, what)])
                 for what in ("forward", "backward", "publish")])]
@@ -200,8 +195,7 @@ def _models(model, ones, found, ours, quick):
                      measured and 100 * (a / measured[0] - 1), measured and 100 * (b / measured[0] - 1)])
     blocks.append(Table(["threads", "model (a), h", "model (b), h", "measured, h", "(a) off by, %", "(b) off by, %"], rows,
                         f"The papers' models for the {paper.MACHINE} and what was measured there, whole experiment. D: "
-                        "derived, "
-                        "calculated here from the models' constants; D?: some of these constants are not confirmed"))
+                        "derived, calculated here from the models' constants; D?: some of these are not confirmed"))
     real = [one for one in ones if not one.virtual]
     if ours and real:
         one = found[real[0]]
@@ -221,12 +215,10 @@ def _models(model, ones, found, ours, quick):
                        if p["threads"] == one.workers and p["a"]["sure"] == "confirmed"), None),
                  100 * found[one]["history"][-1]["time_split"]["wait"],
                  100 * found[one]["history"][-1]["time_split"]["publish"]] for one in virtuals]
-        blocks.append(Table(["virtual workers", "us per image of all workers", "papers' contention term, us per "
-                                                                               "image", "waiting, %",
-                             "publishing, %"], rows,
+        blocks.append(Table(["virtual workers", "us per image of all workers", "papers' contention term, us per image",
+                             "waiting, %", "publishing, %"], rows,
                             "What sharing the weights costs with stripes that are passed over when busy, beside the "
-                            "papers' term, "
-                            "which no number of threads makes smaller"))
+                            "papers' term, which no number of threads makes smaller"))
     return blocks
 
 
