@@ -90,6 +90,7 @@ class Link(Alone):
         self._caught = self._engine = self._future = self._steps = None
         self.driven = time.monotonic()
         self._told, self._outbox, self._states, self._waits = set(), [], {}, 0
+        self._restored = {}
         self._message = np.zeros(4, np.int64)
         self._inbox = self._control.Recv_init(self._message)
         self._inbox.Start()
@@ -126,6 +127,11 @@ class Link(Alone):
             if vector is not job.net.weights or not self.mode.one_vector:
                 self.run(self.complete(self.comm.Ibcast(vector)))
         self.checked(lambda: self.mode.open(self, job.net, job.engine))
+        for name, vector in self.state().items():
+            if name in self._restored:  # on rank 0
+                vector[:] = self._restored[name]
+            self.run(self.complete(self.comm.Ibcast(vector)))
+        self._restored = {}
         self.run(self.barrier())
         yield
         self.run(self.barrier())  # also waits for what rank 0 keeps
@@ -222,6 +228,12 @@ class Link(Alone):
                 "images", "errors", "loss", "seconds", "workers", "updates", "lock_failures")}, **count}
                 for rank, (one, count) in enumerate(zip(results, counts, strict=True))]
         return {"cluster": told}
+
+    def state(self):
+        return {f"{self.mode.name}.{name}": vector for name, vector in self.mode.state().items()}
+
+    def restore(self, state):
+        self._restored = state
 
     def leave(self):
         self.run(self.barrier())
@@ -356,6 +368,10 @@ class Link(Alone):
                 yield from self.complete(self.comm.Iallgather(parts.encode(rows.sum(0)), total))
                 vector[:] = decode(total, mine.kind, padded)[:len(vector)]
             yield from self.slow_down()
+
+    def maximum(self, numbers):
+        """Replaces int64 numbers by the largest of all ranks."""
+        yield from self.complete(self.comm.Iallreduce(self._MPI.IN_PLACE, numbers, self._MPI.MAX), longest=1e-4)
 
     def bytes_of_sum(self, vector):
         """What a rank sends for the sum of such vectors over the ranks, known to all afterwards, if it is done well."""
