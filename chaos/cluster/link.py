@@ -409,8 +409,9 @@ class Link(Alone):
     def abort(self, error):
         """Ends the job because of an exception on this rank only."""
         text = "".join(traceback.format_exception(error)).rstrip()
-        print("\n".join(f"[{self.rank}] {line}" for line in f"{self.names[self.rank]} ends the job:\n{text}".splitlines()),
-              file=sys.stderr, flush=True)
+        told = f"{self.names[self.rank]} ends the job:\n{text}".splitlines()
+        sys.stderr.write("".join(f"[{self.rank}] {line}\n" for line in told))  # at once, or other ranks' lines come between
+        sys.stderr.flush()
         time.sleep(0.2)  # launchers forward what was printed last
         self.comm.Abort(1)
 
