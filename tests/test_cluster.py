@@ -295,6 +295,52 @@ def test_allreduce_interrupted_and_resumed_with_other_ranks_keeps_the_bits(libra
     assert [one[0][:2] for one in told] == [wanted[:2]] * 2
 
 
+ANY_STRATEGY = """
+train, _ = chaos.data.load("digits", size=29)
+found = {}
+for name in chaos.sync.STRATEGIES:
+    net = chaos.models.small(seed=0)
+    history = chaos.train(net, train[:301], cluster="local", cluster_options={"epochs": 1}, strategy=name, lr=0.02, epochs=2,
+                          batch_size=8, workers=1, progress=False, stall_timeout=20).history
+    found[name] = [digest(net), history[-1]["train_loss"] < history[0]["train_loss"], history[-1]["updates"] > 0]
+tell(found)
+"""
+
+
+def test_every_strategy_across_ranks(library, tmp_path):
+    """Ranks that exchange while their workers rest may have any; beside running workers only those that lock stripes."""
+    told, _ = run(library, 2, ANY_STRATEGY, tmp_path)
+    assert told[0] == told[1] and told[0].keys() == chaos.sync.STRATEGIES.keys()
+    assert all(one[1:] == [True, True] for one in told[0].values()), told[0]
+    for mode in ("easgd", "gossip", "async", "local", "shared"):
+        MODES[mode]({}).check(None, "chaos", 1)
+        with pytest.raises(ValueError, match="'hogwild' does not lock them; strategies that do: chaos; mode 'local' with"):
+            MODES[mode]({}).check(None, "hogwild", 1)
+
+
+OVERLAPPED = """
+train, _ = chaos.data.load("digits", size=29)
+found = []
+for options in json.loads(sys.argv[2]):
+    net = chaos.models.large(seed=0)
+    run = chaos.train(net, train[:160], cluster="allreduce", cluster_options=options, strategy="synchronous", batch_size=32,
+                      epochs=2, workers=1, progress=False, stall_timeout=20)
+    found.append([run.history[-1]["cluster"], net.weights.nbytes])
+tell(found)
+"""
+
+
+def test_layers_travel_while_back_propagation_goes_on(library, tmp_path):
+    """Some of the time in which a step's gradient is under way, the workers are still forming it; the delay, too, is divided
+    over its layers. Everything is sent once, or once in each wave."""
+    several, steps, delay = [{}, {"waves": 2}, {"deterministic": "yes"}], 5, 0.01
+    told, _ = run(library, 2, OVERLAPPED, tmp_path, json.dumps(several), env={"CHAOS_CLUSTER_DELAY": delay})
+    assert told[0] == told[1]
+    for (cluster, size), waves, sent in zip(told[0], (1, 2, 1), (1, 2, 4), strict=True):  # 8 lanes, 4 of each rank
+        assert cluster["exchanges"] == 2 * steps * waves and cluster["bytes"] == 2 * steps * sent * size
+        assert cluster["exchange_seconds"] >= 0.999 * delay * cluster["exchanges"] and 0 < cluster["overlap"] < 1
+
+
 def test_allreduce_needs_the_synchronous_strategy(library, tmp_path):
     script = SYNCHRONOUS.replace('strategy="synchronous"', 'strategy="chaos"')
     told, _ = run(library, 2, script, tmp_path, json.dumps([[{}], {"workers": 1}, None, 1, None]))

@@ -52,7 +52,8 @@ class Mode(WithOptions):
         if self.beside and strategy in STRATEGIES and not STRATEGIES[strategy].locks_stripes:
             known = [name for name, one in STRATEGIES.items() if one.locks_stripes]
             raise ValueError(f"{self._called()} changes weights while workers run, and strategy {strategy!r} does not lock "
-                             f"them; strategies that do: {', '.join(known)}")
+                             f"them; strategies that do: {', '.join(known)}; mode 'local' with option epochs exchanges "
+                             "while workers rest and takes any strategy")
 
     def prepare(self, link, net, moments):
         """Before the engine exists: may give the network other memory for its weights. `moments`: vectors of state that the
