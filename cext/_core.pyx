@@ -121,7 +121,8 @@ cdef extern from "registry.h" nogil:
     engine_t *engine_new(const engine_parts *parts)
     void engine_free(engine_t *e)
     int engine_run(engine_t *e, phase ph, const images_t *data, int64_t begin, int64_t end, float lr, float *out)
-    int engine_lanes(engine_t *e, const images_t *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out)
+    int engine_lanes(engine_t *e, const images_t *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out,
+                     int32_t *reached)
     int engine_apply(engine_t *e, const float *gradient, float lr)
     int lanes_of(int64_t batch, int wanted)
     void engine_stop(engine_t *e)
@@ -181,7 +182,8 @@ cdef extern from "engine/exchange.h" nogil:
     void *exchange_move_states(engine_t *e, void *place)
     size_t exchange_state_bytes(const engine_t *e)
     void exchange_rewind(engine_t *e)
-    void exchange_add_rows(const float *row, int n_rows, size_t n, float *out)
+    void exchange_add_rows(const float *row, int n_rows, size_t stride, size_t n, float *out)
+    int exchange_reached(const int32_t *reached, int n)
 
 cdef extern from *:
     """
@@ -287,13 +289,23 @@ def fma_gflops(isa=None, double seconds=0.05):
     return rounds * <double>s.fma_flops / t * 1e-9
 
 
-def add_rows(const float[:, ::1] rows not None, float[::1] out not None):
-    """out = rows[0] + rows[1] + ..., in this order, with denormals flushed to zero, as the workers add."""
+def add_rows(const float[:, :] rows not None, float[::1] out not None):
+    """out = rows[0] + rows[1] + ..., in this order, with denormals flushed to zero, as the workers add. Rows may be parts of
+    longer ones."""
     if not rows.shape[0] or rows.shape[1] != out.shape[0]:
         raise ValueError(f"rows of {rows.shape[1]} floats do not add up to {out.shape[0]}")
+    if (rows.shape[1] > 1 and rows.strides[1] != 4) or rows.strides[0] < 0 or rows.strides[0] % 4:
+        raise ValueError(f"the floats of a row must follow each other, not {rows.strides[1]} bytes apart, and the rows too, "
+                         f"not {rows.strides[0]} bytes")
     if out.shape[0]:
         with nogil:
-            exchange_add_rows(&rows[0, 0], <int>rows.shape[0], out.shape[0], &out[0])
+            exchange_add_rows(&rows[0, 0], <int>rows.shape[0], rows.strides[0] // 4, out.shape[0], &out[0])
+
+
+def reached(const int32_t[::1] lanes not None):
+    """The node from which on the gradients of all these lanes are complete; see `Engine.lane_gradients`, to whose other
+    thread this belongs. 0 for no lanes."""
+    return exchange_reached(&lanes[0], <int>lanes.shape[0]) if lanes.shape[0] else 0
 
 
 # ---- plan ----
@@ -673,7 +685,7 @@ cdef class Engine:
             self.lock.release()
     def lane_gradients(self, int lanes, int first, float[:, ::1] out not None, const uint8_t[::1] pixels=None,
                        const float[::1] values=None, const int64_t[::1] labels=None, const int64_t[::1] order=None,
-                       Py_ssize_t begin=0, end=None):
+                       Py_ssize_t begin=0, end=None, int32_t[::1] reached=None):
         """Forms some lanes of a synchronous step's gradient on all workers, without an update.
 
         The step is over images `order[begin:end]`, cut into `lanes` lanes: lane j has images begin + n * j // lanes up to
@@ -681,6 +693,9 @@ cdef class Engine:
         becomes the gradient of the sum of lane (first + i)'s losses / n, laid out as the weights: the rows of all lanes,
         added up one by one in their order, are the step's gradient. The same bits for any number of workers. Images as for
         `run`; returns the same dict, "images" being those of these lanes ("stopped": `out` is incomplete).
+
+        `reached`, as long as `out`, tells another thread through the function `reached` what is there already: row i is
+        final for nodes reached[i] and later. The caller fills it beforehand with the number of nodes.
         """
         cdef images_t data
         cdef int status
@@ -695,11 +710,14 @@ cdef class Engine:
             raise ValueError(f"out must be a 64-byte aligned ({out.shape[0]}, {self.weights.shape[0]}) float32 array")
         if not self.weights.shape[0]:
             raise ValueError("the network has no weights")
+        if reached is not None and reached.shape[0] != out.shape[0]:
+            raise ValueError(f"reached has {reached.shape[0]} numbers for {out.shape[0]} lanes")
+        cdef int32_t *to = NULL if reached is None else &reached[0]
         if not self.lock.acquire(False):
             raise RuntimeError("this engine is already running a phase")
         try:
             with nogil:
-                status = engine_lanes(self.e, &data, begin, last, lanes, first, <int>out.shape[0], &out[0, 0])
+                status = engine_lanes(self.e, &data, begin, last, lanes, first, <int>out.shape[0], &out[0, 0], to)
             self.has_gradient = False
         finally:
             self.lock.release()

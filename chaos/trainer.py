@@ -31,6 +31,7 @@ from .sync import STRATEGIES
 from .updates import SCHEDULES, UPDATES
 
 MODEL, METRICS, CONFIG = "model.safetensors", "metrics.jsonl", "config.json"
+EXCHANGE = f"{STATE}cluster."  # begins the names of tensors that belong to the exchange between ranks
 POLL = 0.05  # seconds between looks at signals and progress
 
 
@@ -277,6 +278,14 @@ class Alone:
         """What an epoch's record tells about the ranks."""
         return {}
 
+    def state(self):
+        """What a resumed run needs beside the weights and the update rule's state, the same on all ranks: {"mode.name":
+        vector laid out as the weights}."""
+        return {}
+
+    def restore(self, state):
+        """On rank 0 before `joined`: the `state` that was kept with the weights; what no longer fits is passed over."""
+
     def leave(self):
         """All ranks are about to raise the same exception; returns when all are here."""
 
@@ -439,8 +448,14 @@ class Job:
         return self.how.step_scale(self.how_options, self.plan.workers, seen)
 
     def state(self):
-        """The update rule's state as tensors: the moments in the shapes of their parameters, and how often each stripe of
-        the weights has been updated. Nothing for rules without."""
+        """What is kept beside the weights, as tensors in the shapes of their parameters: the update rule's state, and what
+        the exchange between ranks goes on with."""
+        return self._rule_state() | {
+            f"{EXCHANGE}{name}.{parameter}": value for name, vector in self.link.state().items()
+            for parameter, value in self.net.unpack(vector).items()}
+
+    def _rule_state(self):
+        """The update rule's: moments, and how often each stripe of the weights has been updated; nothing if it has none."""
         if not self.rule.moments:
             return {}
         found = {f"{STATE}{name}.{parameter}": value for name, moment in zip(self.rule.state, self.moments, strict=True)
@@ -449,7 +464,9 @@ class Job:
 
     def load_state(self, tensors):
         """Takes what `state` gave; ValueError where it does not fit."""
-        wanted = self.state()
+        exchange = {name.removeprefix(EXCHANGE): value for name, value in tensors.items() if name.startswith(EXCHANGE)}
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(EXCHANGE)}
+        wanted = self._rule_state()
         if tensors.keys() != wanted.keys():
             raise ValueError(f"the update rule's state does not fit: missing {sorted(wanted.keys() - tensors.keys())}, "
                              f"unknown {sorted(tensors.keys() - wanted.keys())}")
@@ -461,6 +478,25 @@ class Job:
             for name, moment in zip(self.rule.state, self.moments, strict=True):
                 self.net.pack({p: tensors[f"{STATE}{name}.{p}"] for p in self.net.state_dict()}, moment)
             self.engine.versions(tensors[f"{STATE}versions"].astype(np.uint32))
+        self.link.restore(self._vectors(exchange))
+
+    def _vectors(self, tensors):
+        """{"mode.name": vector laid out as the weights} of tensors {"mode.name.parameter": array}, checked."""
+        shapes = {parameter: value.shape for parameter, value in self.net.state_dict().items()}
+        found = {}
+        for name, value in tensors.items():
+            mode, _, rest = name.partition(".")
+            vector, _, parameter = rest.partition(".")
+            if value.shape != shapes.get(parameter) or value.dtype != np.float32 or not np.isfinite(value).all():
+                raise ValueError(f"{EXCHANGE}{name} must belong to a parameter, and be float32 of its shape, and finite")
+            found.setdefault(f"{mode}.{vector}", {})[parameter] = value
+        for name, values in found.items():
+            if values.keys() != shapes.keys():
+                raise ValueError(f"{EXCHANGE}{name} lacks {sorted(shapes.keys() - values.keys())}")
+            vector = np.zeros(self.net.plan.weight_size, np.float32)
+            self.net.pack(values, vector)
+            found[name] = vector
+        return found
 
     def epoch(self, pool, display, caught):
         """Runs (the rest of) one epoch: its record, None when stopped, or the text of a divergence."""

@@ -86,11 +86,11 @@ def main():
 def hosts(rate):
     """What starts a job on some ranks, here or on two emulated hosts: (ranks, words, library) -> (words, environment)."""
     env = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or a job under way, and the namespaces, would stay
     if rate:
         from two_hosts import TwoHosts
         if why := TwoHosts.missing():
             sys.exit(f"bench_cluster: --link: {why}")
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the namespaces would stay
         with TwoHosts(rate) as two:
             yield lambda ranks, words, library: (two.command(words, ranks // 2), two.environment(env))
         return
@@ -120,10 +120,26 @@ def job(start, library, ranks, what):
         command, env = start(ranks, words, library) if ranks > 1 else (words, start(2, words, library)[1])
         if what.get("delay"):
             env = {**env, "CHAOS_CLUSTER_DELAY": str(what["delay"])}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=3600, stdin=subprocess.DEVNULL)
-        if done.returncode or not to.exists():
-            sys.exit(f"bench_cluster: the job has failed ({done.returncode}): {' '.join(command)}\n{done.stderr[-2000:]}")
+        code, said = to_the_end(command, env)
+        if code or not to.exists():
+            sys.exit(f"bench_cluster: the job has failed ({code}): {' '.join(command)}\n{said[-2000:]}")
         return json.loads(to.read_text())
+
+
+def to_the_end(command, env, timeout=3600):
+    """Runs a job: its exit status, and what it has said. Nothing of it is left when this script is ended before."""
+    process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               text=True, start_new_session=True)
+    try:
+        said, _ = process.communicate(timeout=timeout)
+        return process.returncode, said
+    finally:
+        if process.poll() is None:
+            process.terminate()  # the launcher takes its ranks along, wherever they are; killed, it could not
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=10)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def inside(what):

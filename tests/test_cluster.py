@@ -58,16 +58,28 @@ def rank():
 def tell(value):
     (folder / f"told-{rank()}.json").write_text(json.dumps(value))
 
-def when(at_rank, call, position=200, epoch=2):
-    # `call()` on one rank, in the middle of an epoch
+def when(at_rank, call, position=2, epoch=2, stops=True):
+    # `call()` on one rank, in the middle of an epoch, however slow this machine is: the rank's worker cannot get beyond its
+    # second image, because a stripe of the weights is held until then; if `call` stops the training in good order, until the
+    # worker has been told (strategy synchronous does without stripes, but its steps wait for the thread that is here)
+    def train_begins(self, epoch_here, images, train_begins=Link.train_begins):
+        train_begins(self, epoch_here, images)
+        if self.rank == at_rank and epoch_here == epoch:
+            while not self._engine.hold(0):
+                pass
+            state.append("held")
     def pulse(self, pulse=Link._pulse):
-        if self.rank == at_rank and self._steps is not None and len(self._job.history) + 1 == epoch \
-                and self._engine.position >= position and not called:
-            called.append(1)
+        if state == ["held"] and self._engine.position >= position:
+            state.append("called")
+            if not stops:
+                self._engine.release(0)
             call()
+        if state == ["held", "called"] and self._noticed:
+            state.append("released")
+            self._engine.release(0)
         pulse(self)
-    called = []
-    Link._pulse = pulse
+    state = []
+    Link.train_begins, Link._pulse = train_begins, pulse
 
 def digest(net):
     return hashlib.md5(net.weights.tobytes()).hexdigest()
@@ -152,13 +164,16 @@ def test_every_image_counts_once(library, ranks, mode, options, n, tmp_path):
 
 STOPPED = """
 net, data, total = scores(3001, 24)
-epochs, stop, mode = json.loads(sys.argv[2])
+epochs, stop, mode, options = json.loads(sys.argv[2])
 if stop is not None:
     when(stop, lambda: os.kill(os.getpid(), signal.SIGTERM))
 try:
-    run = chaos.train(net, data, cluster=mode, cluster_options={"every": 20} if mode == "async" else None, epochs=epochs,
-                      run_dir=folder / "run", resume=True, **SCORE)
-    tell([bool((net.state_dict()["1.weight"] == epochs * total).all()), [r["updates"] for r in run.history]])
+    run = chaos.train(net, data, cluster=mode, cluster_options=options, epochs=epochs, run_dir=folder / "run", resume=True,
+                      **SCORE)
+    # how many times the sum of an epoch's updates; None: no whole multiple of a 64th
+    times = np.unique(net.state_dict()["1.weight"][total != 0] / total[total != 0])
+    exact = len(times) == 1 and times[0] * 64 % 1 == 0 and (net.state_dict()["1.weight"] == times[0] * total).all()
+    tell([float(times[0]) if exact else None, [r["updates"] for r in run.history]])
 except SystemExit as stopped:
     tell(stopped.code)
     raise
@@ -168,7 +183,7 @@ except SystemExit as stopped:
 @pytest.mark.parametrize("stop", [0, 1])
 def test_stopped_by_a_signal_and_resumed_with_other_ranks(library, stop, tmp_path):
     """SIGTERM on one rank, in the middle of an epoch: all stop, and the run goes on with 3 ranks, stops, and ends with 1."""
-    args = json.dumps([4, stop, "async"])
+    args = json.dumps([4, stop, "async", {"every": 20}])
     told, _ = run(library, 2, STOPPED, tmp_path, args, code=143)
     assert told == [143, 143]
     kept = json.loads(chaos.network.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
@@ -177,10 +192,50 @@ def test_stopped_by_a_signal_and_resumed_with_other_ranks(library, stop, tmp_pat
     assert told == [143] * 3
     again = json.loads(chaos.network.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
     assert again["partial"]["position"] > kept["partial"]["position"] and again["partial"]["images"] < 3001
-    told, _ = run(library, 1, STOPPED, tmp_path, json.dumps([4, None, "async"]))
-    (right, updates), = told
-    assert right and len(updates) == 4 and len(set(updates)) == 1
+    told, _ = run(library, 1, STOPPED, tmp_path, json.dumps([4, None, "async", {"every": 20}]))
+    (times, updates), = told
+    assert times == 4 and len(updates) == 4 and len(set(updates)) == 1
     assert len((tmp_path / "run" / METRICS).read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("pieces", [[(2, 4)], [(2, 1), (2, 3), (2, 4)], [(2, None), (2, 4)], [(2, 1), (4, 3), (2, 4)]])
+def test_outer_momentum_is_resumed(library, pieces, tmp_path):
+    """DiLoCo with a step of the outer optimizer after each two epochs, exactly, stopped and continued anywhere: after a
+    step, between two, in the middle of an epoch (None), with other ranks."""
+    momentum, speed, at, anchor, done = 0.5, 0.0, 0.0, 0.0, 0
+    for ranks, end in pieces:
+        args = json.dumps([end or 4, None if end else 1, "local", {"epochs": 2, "outer_momentum": momentum}])
+        told, _ = run(library, ranks, STOPPED, tmp_path, args, code=0 if end else 143)
+        for epoch in range(done + 1, (end or 1) + 1):
+            at += 1 / ranks  # times the sum of an epoch's updates
+            if epoch % 2 == 0:
+                speed = momentum * speed + at - anchor
+                at = anchor = anchor + (at - anchor) + momentum * speed
+        done = end or 1
+        assert end is None or [one[0] for one in told] == [at] * ranks
+    assert speed and at != 4 / ranks
+
+
+RESUMED = """
+train, _ = chaos.data.load("digits", size=29)
+mode, options, how, pieces = json.loads(sys.argv[2])
+for epochs in pieces:
+    net = chaos.models.small(seed=0)
+    chaos.train(net, train[:301], cluster=mode, cluster_options=options, epochs=epochs, lr=0.01, workers=1, progress=False,
+                stall_timeout=20, resume=len(pieces) > 1, run_dir=folder / "run" if len(pieces) > 1 else None, **how)
+tell(digest(net))
+"""
+
+
+@pytest.mark.parametrize("mode, options, how", [
+    ("local", {"epochs": 1, "outer_lr": 0.7, "outer_momentum": 0.9}, {}),
+    ("local", {"epochs": 2, "outer_momentum": 0.9}, {}),
+    ("allreduce", {"waves": 2}, {"strategy": "synchronous", "batch_size": 32, "update": "adam"})])
+def test_resumed_with_as_many_ranks_has_the_same_bits(library, mode, options, how, tmp_path):
+    """Where nothing is a matter of time."""
+    straight, _ = run(library, 2, RESUMED, tmp_path, json.dumps([mode, options, how, [4]]))
+    resumed, _ = run(library, 2, RESUMED, tmp_path, json.dumps([mode, options, how, [2, 4]]))
+    assert straight == resumed and straight[0] == straight[1]
 
 
 SYNCHRONOUS = """
@@ -238,6 +293,52 @@ def test_allreduce_interrupted_and_resumed_with_other_ranks_keeps_the_bits(libra
     assert len(kept["history"]) == 1 and kept["partial"]["position"] % 64 == 0
     told, _ = run(library, 2, SYNCHRONOUS, tmp_path, json.dumps([options, how, None, 3, "run"]))
     assert [one[0][:2] for one in told] == [wanted[:2]] * 2
+
+
+ANY_STRATEGY = """
+train, _ = chaos.data.load("digits", size=29)
+found = {}
+for name in chaos.sync.STRATEGIES:
+    net = chaos.models.small(seed=0)
+    history = chaos.train(net, train[:301], cluster="local", cluster_options={"epochs": 1}, strategy=name, lr=0.02, epochs=2,
+                          batch_size=8, workers=1, progress=False, stall_timeout=20).history
+    found[name] = [digest(net), history[-1]["train_loss"] < history[0]["train_loss"], history[-1]["updates"] > 0]
+tell(found)
+"""
+
+
+def test_every_strategy_across_ranks(library, tmp_path):
+    """Ranks that exchange while their workers rest may have any; beside running workers only those that lock stripes."""
+    told, _ = run(library, 2, ANY_STRATEGY, tmp_path)
+    assert told[0] == told[1] and told[0].keys() == chaos.sync.STRATEGIES.keys()
+    assert all(one[1:] == [True, True] for one in told[0].values()), told[0]
+    for mode in ("easgd", "gossip", "async", "local", "shared"):
+        MODES[mode]({}).check(None, "chaos", 1)
+        with pytest.raises(ValueError, match="'hogwild' does not lock them; strategies that do: chaos; mode 'local' with"):
+            MODES[mode]({}).check(None, "hogwild", 1)
+
+
+OVERLAPPED = """
+train, _ = chaos.data.load("digits", size=29)
+found = []
+for options in json.loads(sys.argv[2]):
+    net = chaos.models.large(seed=0)
+    run = chaos.train(net, train[:160], cluster="allreduce", cluster_options=options, strategy="synchronous", batch_size=32,
+                      epochs=2, workers=1, progress=False, stall_timeout=20)
+    found.append([run.history[-1]["cluster"], net.weights.nbytes])
+tell(found)
+"""
+
+
+def test_layers_travel_while_back_propagation_goes_on(library, tmp_path):
+    """Some of the time in which a step's gradient is under way, the workers are still forming it; the delay, too, is divided
+    over its layers. Everything is sent once, or once in each wave."""
+    several, steps, delay = [{}, {"waves": 2}, {"deterministic": "yes"}], 5, 0.01
+    told, _ = run(library, 2, OVERLAPPED, tmp_path, json.dumps(several), env={"CHAOS_CLUSTER_DELAY": delay})
+    assert told[0] == told[1]
+    for (cluster, size), waves, sent in zip(told[0], (1, 2, 1), (1, 2, 4), strict=True):  # 8 lanes, 4 of each rank
+        assert cluster["exchanges"] == 2 * steps * waves and cluster["bytes"] == 2 * steps * sent * size
+        assert cluster["exchange_seconds"] >= 0.999 * delay * cluster["exchanges"] and 0 < cluster["overlap"] < 1
 
 
 def test_allreduce_needs_the_synchronous_strategy(library, tmp_path):

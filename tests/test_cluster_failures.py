@@ -32,7 +32,7 @@ def go():
     if what == "raise":
         raise RuntimeError("planted")
     os.kill(os.getpid(), getattr(signal, what))
-when(at, go, position=100 if mode != "allreduce" else 0, epoch=2)
+when(at, go, position=0 if mode == "allreduce" else 2, stops=what == "SIGINT")
 how = dict(strategy="synchronous", batch_size=32) if mode == "allreduce" else {}
 chaos.train(chaos.models.small(seed=0), train, test, cluster=mode,
             cluster_options={"every": 50} if mode not in ("shared", "allreduce") else None, epochs=epochs, lr=0.01,

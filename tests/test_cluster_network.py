@@ -1,9 +1,14 @@
 """Two hosts: network namespaces with a rate-limited link, over real TCP; and the benchmark, which can use them."""
 
+import contextlib
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import mpi
 import pytest
@@ -86,6 +91,51 @@ def test_a_delay_is_added_to_every_exchange(tmp_path):
         assert last["cluster"]["exchanges"] == 2
         seconds.append(last["cluster"]["exchange_seconds"])
     assert seconds[1] >= 2 * 0.2
+
+
+INTERRUPTED = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("bench_cluster", sys.argv[1])
+bench = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(bench)
+with bench.hosts(None) as start:
+    bench.job(start, sys.argv[2], 2, {"do": "train", "model": "small", "data": "digits", "images": 1000, "epochs": 1000000,
+                                      "lr": 1e-6, "mode": "local", "options": {}, "workers": 1, "strategy": "chaos",
+                                      "batch_size": 1})
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are looked for in /proc")
+@pytest.mark.parametrize("library", mpi.LIBRARIES)
+def test_the_benchmark_takes_its_job_along(library, tmp_path):
+    """SIGTERM, as from `timeout`, leaves nothing behind."""
+    mpi.need(library)
+
+    def left():
+        """Processes that have the job's folder, which nobody else has, among their arguments."""
+        found = []
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if f"{tmp_path}/" in file.read_text(errors="replace"):
+                    found.append(int(file.parent.name))
+        return found
+
+    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, SCRIPTS / "bench_cluster.py", library],
+                               env=mpi.environment(library, TMPDIR=tmp_path), stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        began = time.monotonic()
+        while len(left()) < 3:  # the launcher and two ranks
+            assert process.poll() is None and time.monotonic() < began + 30
+            time.sleep(0.05)
+        process.terminate()
+        said, _ = process.communicate(timeout=30)
+        assert process.returncode == 143, said
+        assert not left()
+    finally:
+        process.kill()
+        for pid in left():
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.slow

@@ -93,10 +93,37 @@ def test_parts_of_steps_are_checked():
                               (2, 0, {"out": rows[:0]}), (2, 0, {"end": 1}), (2, 0, {"begin": 11})):
         with pytest.raises(ValueError):
             engine.lane_gradients(lanes, first, **{"out": rows, **d, **bad})
+    with pytest.raises(ValueError, match="3 numbers for 2 lanes"):
+        engine.lane_gradients(2, 0, rows, **d, reached=np.zeros(3, np.int32))
     with pytest.raises(ValueError, match="floats"):
         engine.apply(rows.ravel(), 0.1)
     engine.stop()
     assert engine.lane_gradients(2, 0, rows, **d)["status"] == "stopped"
+
+
+def test_lanes_tell_how_far_they_are(isa):
+    """When a lane is said to have a layer's gradient, that is final: it is added up at once, while the lanes go on."""
+    net = graph(seed=3)
+    d, engine = data_for(net, 64), engine_of(net, "synchronous", 2, batch_size=64)
+    rows, sums = aligned_zeros((4, net.plan.weight_size)), aligned_zeros(net.plan.weight_size)
+    reached = np.full(4, len(net.nodes()), np.int32)
+    thread = threading.Thread(target=engine.lane_gradients, args=(4, 0, rows), kwargs=d | {"reached": reached})
+    thread.start()
+    blocks = [net.plan.block(node) for node in range(len(net.nodes()))]
+    for node, (first, size) in reversed(list(enumerate(blocks))):
+        while size and _core.reached(reached) > node and thread.is_alive():
+            time.sleep(0)
+        if size:
+            assert _core.reached(reached) <= node
+            _core.add_rows(rows[:, first:first + size], sums[first:first + size])
+    thread.join()
+    assert not reached.any() and sums.any()
+    total = np.empty_like(sums)
+    _core.add_rows(rows, total)
+    assert (sums == total).all()
+    assert _core.reached(reached[:0]) == 0
+    with pytest.raises(ValueError, match="must follow each other"):
+        _core.add_rows(rows[:, ::2], total[::2].copy())
 
 
 # ---- synchronous ----

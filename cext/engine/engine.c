@@ -37,10 +37,14 @@ static void form_lanes(worker *w)
     const int64_t begin = e->lanes.begin, end = e->lanes.end;
     for (int64_t i; goes_on(e) && (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
         const int j = e->lanes.first + (int)i;
+        w->reached = e->lanes.reached ? e->lanes.reached + i : NULL;
         if (gradient_of(w, lane_begin(begin, end, e->lanes.count, j), lane_begin(begin, end, e->lanes.count, j + 1),
                         1.f / (float)(end - begin), e->out + (size_t)i * e->p->weight_size))
-            return;
+            break;
+        if (w->reached) /* also what back-propagation does not come to */
+            __atomic_store_n(w->reached, 0, __ATOMIC_RELEASE);
     }
+    w->reached = NULL;
 }
 
 static void apply_parts(worker *w)
@@ -217,12 +221,14 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
     return e->total.images < end - begin ? STOPPED : DONE;
 }
 
-int engine_lanes(engine *e, const images *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out)
+int engine_lanes(engine *e, const images *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out,
+                 int32_t *reached)
 {
     e->lanes.begin = begin;
     e->lanes.end = end;
     e->lanes.count = lanes;
     e->lanes.first = first;
+    e->lanes.reached = reached;
     const int status = engine_run(e, LANE_GRADIENTS, data, 0, n, 0, out);
     const int64_t wanted = lane_begin(begin, end, lanes, first + n) - lane_begin(begin, end, lanes, first);
     return status != DONE && status != STOPPED ? status : e->total.images == wanted ? DONE : STOPPED;

@@ -73,6 +73,7 @@ typedef struct worker {
     float scale;        /* of the loss of each image under way: 1 / images of the step */
     struct trace_lane *trace; /* not NULL: what the worker does is recorded, see trace.h */
     int hooks;          /* the strategy's hooks are called: a step, not only a gradient */
+    int32_t *reached;   /* NULL, or the lane's in which it says how far back-propagation has come, see engine_lanes */
     tally count;
 } worker;
 
@@ -141,6 +142,7 @@ typedef struct engine {
     struct {
         int64_t begin, end; /* LANE_GRADIENTS: the whole step's images */
         int count, first;   /* its lanes, and the first that is formed here */
+        int32_t *reached;   /* NULL, or one per lane here */
     } lanes;
     const float *gradient; /* APPLY */
     _Alignas(128) int64_t next; /* the picking counter, alone on its lines */
@@ -189,8 +191,11 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
  * forms lanes first, ..., first + n - 1 on all workers. Row j of out (n, weight_size), which holds zeros or what an earlier
  * call left there, becomes the gradient of lane first + j:
  * of the sum of its images' losses / (end - begin), so that the rows of all lanes add up to the step's gradient. The same
- * bits for any number of workers. */
-int engine_lanes(engine *e, const images *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out);
+ * bits for any number of workers.
+ * reached (n), unless NULL, tells another thread meanwhile which layers' gradients are there already: those of nodes
+ * reached[j], reached[j] + 1, ... in row j. The caller has filled it with numbers larger than any node's. */
+int engine_lanes(engine *e, const images *data, int64_t begin, int64_t end, int lanes, int first, int n, float *out,
+                 int32_t *reached);
 /* Updates the weights by the engine's rule with a gradient laid out as they are (padding 0), on all workers. */
 int engine_apply(engine *e, const float *gradient, float lr);
 /* Ends the phase under way, or the next one if none is; until engine_clear. */

@@ -53,14 +53,24 @@ void *exchange_move_states(engine *e, void *place)
     return old;
 }
 
-void exchange_add_rows(const float *row, int n_rows, size_t n, float *out)
+void exchange_add_rows(const float *row, int n_rows, size_t stride, size_t n, float *out)
 {
     memcpy(out, row, n * sizeof *out);
     for (int j = 1; j < n_rows; j++)
         for (size_t i = 0; i < n; i++) {
-            const float sum = out[i] + row[(size_t)j * n + i];
+            const float sum = out[i] + row[(size_t)j * stride + i];
             out[i] = fabsf(sum) < FLT_MIN ? 0 : sum;
         }
+}
+
+int exchange_reached(const int32_t *reached, int n)
+{
+    int32_t most = 0;
+    for (int j = 0; j < n; j++) {
+        const int32_t at = __atomic_load_n(&reached[j], __ATOMIC_ACQUIRE);
+        most = at > most ? at : most;
+    }
+    return most;
 }
 
 void exchange_rewind(engine *e)

@@ -19,8 +19,12 @@ void exchange_add(engine *e, int from, int to, const float *delta, float scale, 
 void *exchange_move_states(engine *e, void *place);
 size_t exchange_state_bytes(const engine *e);
 
-/* out = row 0 + row 1 + ... of n floats each, in this order, as the workers add: denormals become 0. */
-void exchange_add_rows(const float *row, int n_rows, size_t n, float *out);
+/* out = row 0 + row 1 + ... of n floats each, `stride` floats apart, in this order, as the workers add: denormals become
+ * 0. */
+void exchange_add_rows(const float *row, int n_rows, size_t stride, size_t n, float *out);
+
+/* The largest of n numbers that workers write for engine_lanes; 0 if there are none. What it says is there may be read. */
+int exchange_reached(const int32_t *reached, int n);
 
 /* Between phases: engine_position is 0 until the next one begins, not where the last one has ended. */
 void exchange_rewind(engine *e);

@@ -227,6 +227,8 @@ static void backward(const engine *e, worker *w, int n, int first, int last, int
         }
         call c;
         backward_node(w, i, n, first, last, &c);
+        if (w->reached && last && e->p->node[i].g.weight_size)
+            __atomic_store_n(w->reached, i, __ATOMIC_RELEASE);
         if (publishes && last) {
             const int64_t since = looked_at ? working(w) : 0;
             layer_done(e, w, i);

@@ -18,7 +18,7 @@ class Async(Mode):
     learning rate, or a smaller `every`, keeps that stable.
 
     Promises: no update is lost or entered twice: the weights at the end are those at the beginning plus the sum of all
-    updates (up to rounding); no rank waits for another inside an epoch.
+    updates (up to rounding); no rank waits for another inside an epoch. A run that is resumed has all of them.
 
     Sources: CHAOS (Viebke et al. 2017, arXiv:1702.07908), whose layer-wise publication in arbitrary order this continues
     between processes; Downpour SGD (Dean et al. 2012) for parameter servers.

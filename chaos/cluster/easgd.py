@@ -15,7 +15,8 @@ class EASGD(Mode):
     by itself, against a centre spread over the ranks' memories.
 
     Promises: centre + sum of the x_i is unchanged by a pull (up to rounding); the workers are never stopped. A resumed run
-    starts all ranks at the centre. The centre lags behind the ranks: with few pulls per epoch it has learned less than they.
+    has the centre and starts all ranks there, whatever their number: their own weights are not kept. The centre lags behind
+    the ranks: with few pulls per epoch it has learned less than they.
 
     Source: Zhang, Choromanska, LeCun 2015 (arXiv:1412.6651): alpha = beta / ranks, beta = 0.9; the synchronous form on
     many-core clusters: You, Buluc, Demmel 2017 (arXiv:1708.02983).

@@ -14,7 +14,8 @@ class Gossip(Mode):
     end of an epoch is the mean of all ranks, which go on with their own weights.
 
     Promises: the mean of the weights is unchanged by a round (up to rounding); the workers are never stopped. A rank waits,
-    with its exchange, for its neighbours only. A resumed run starts all ranks at the mean.
+    with its exchange, for its neighbours only. A resumed run has the mean, and starts all ranks there, whatever their
+    number: their own weights are not kept.
 
     Sources: randomised gossip: Boyd et al. 2006; decentralised SGD: Lian et al. 2017 (arXiv:1705.09056); one-peer
     exponential graph: Assran et al. 2019 (arXiv:1811.10792), Ying et al. 2021 (arXiv:2110.13363). """

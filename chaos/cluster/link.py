@@ -12,8 +12,11 @@ import socket
 import sys
 import time
 import traceback
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import wait
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +26,30 @@ from .compress import Feedback, decode
 
 _STOP, _HALT, _ASK, _STATE = range(4)
 _SHORT, _LONG = 2e-5, 1e-3  # seconds between two looks at a request, first and last
+
+
+class Part(NamedTuple):
+    """A part of an exchange, for `Link.in_parts`.
+
+    Attributes
+    ----------
+    ready : callable
+        Whether it may start.
+    start : callable
+        Starts it: the request. The ranks start their parts in the same order.
+    complete : callable
+        Called when the request is complete.
+    share : float
+        Of the exchange; this much of the delay that was asked for is its own.
+    bytes : float
+        That this rank sends.
+    """
+
+    ready: Callable[[], bool]
+    start: Callable[[], Any]
+    complete: Callable[[], None] = lambda: None
+    share: float = 0.0
+    bytes: float = 0.0
 
 
 class Link(Alone):
@@ -63,6 +90,7 @@ class Link(Alone):
         self._caught = self._engine = self._future = self._steps = None
         self.driven = time.monotonic()
         self._told, self._outbox, self._states, self._waits = set(), [], {}, 0
+        self._restored = {}
         self._message = np.zeros(4, np.int64)
         self._inbox = self._control.Recv_init(self._message)
         self._inbox.Start()
@@ -99,6 +127,11 @@ class Link(Alone):
             if vector is not job.net.weights or not self.mode.one_vector:
                 self.run(self.complete(self.comm.Ibcast(vector)))
         self.checked(lambda: self.mode.open(self, job.net, job.engine))
+        for name, vector in self.state().items():
+            if name in self._restored:  # on rank 0
+                vector[:] = self._restored[name]
+            self.run(self.complete(self.comm.Ibcast(vector)))
+        self._restored = {}
         self.run(self.barrier())
         yield
         self.run(self.barrier())  # also waits for what rank 0 keeps
@@ -196,6 +229,12 @@ class Link(Alone):
                 for rank, (one, count) in enumerate(zip(results, counts, strict=True))]
         return {"cluster": told}
 
+    def state(self):
+        return {f"{self.mode.name}.{name}": vector for name, vector in self.mode.state().items()}
+
+    def restore(self, state):
+        self._restored = state
+
     def leave(self):
         self.run(self.barrier())
         self.agreed = True
@@ -223,12 +262,60 @@ class Link(Alone):
 
     def complete(self, *requests, longest=_LONG, status=None):
         """Until all requests are complete."""
-        since = start = time.monotonic()
-        asked, pause = 0, 0.0
-        self._waits += 1
+        watchdog, pause = self._watchdog(), 0.0
         while not self._MPI.Request.Testall(requests, status):
             yield pause
             pause = min(max(2 * pause, _SHORT), longest)
+            next(watchdog)
+
+    def in_parts(self, parts):
+        """An exchange part by part, in their order, each started as soon as it is ready; when the first was (on the clock of
+        time.monotonic). Counted is the time in which any of them is under way. The delay is that of a slow network: one part
+        after the other, each its share."""
+        ahead, under_way = deque(parts), deque()
+        first = busy_since = watchdog = None
+        due = pause = share = bytes = 0.0
+        while ahead or under_way:
+            now, before = time.monotonic(), len(under_way)
+            while ahead and ahead[0].ready():
+                part = ahead.popleft()
+                due = max(due, now) + part.share * self.delay
+                under_way.append((part, part.start(), due))
+                share, bytes = share + part.share, bytes + part.bytes
+            if first is None and under_way:
+                first = now
+            if busy_since is None and under_way:
+                busy_since = now
+            moved = len(under_way) > before
+            while under_way and under_way[0][2] <= now and under_way[0][1].Test():
+                under_way.popleft()[0].complete()
+                moved = True
+            if busy_since is not None and not under_way:
+                self._count(busy_since, time.monotonic())
+                busy_since = None
+            if moved or watchdog is None:
+                watchdog, pause = self._watchdog(), 0.0
+            if ahead or under_way:
+                yield pause
+            pause = min(max(2 * pause, _SHORT), 1e-4)
+            if under_way:
+                next(watchdog)
+        self.counts["exchanges"] += round(share)
+        self.counts["bytes"] += int(bytes)
+        return first
+
+    def rest_until(self, when):
+        """Lets the workers alone until then."""
+        while (left := when - time.monotonic()) > 0:
+            yield left
+
+    def _watchdog(self):
+        """To be asked again and again while waiting for the others: ClusterError where one of them has stalled."""
+        since = start = time.monotonic()
+        asked = 0
+        self._waits += 1
+        while True:
+            yield
             if self.stall_timeout and time.monotonic() - since > (0.5 + 0.25 * asked) * self.stall_timeout:
                 if asked < 2:
                     asked += 1
@@ -247,9 +334,12 @@ class Link(Alone):
         """Counts what is inside as one exchange in which this rank sends so many bytes."""
         start = time.monotonic()
         yield
-        end = time.monotonic()
         self.counts["exchanges"] += 1
         self.counts["bytes"] += int(bytes)
+        self._count(start, time.monotonic())
+
+    def _count(self, start, end):
+        """An exchange has been under way from `start` to `end`, and so perhaps were the workers."""
         self.counts["exchange_seconds"] += end - start
         self.counts["hidden_seconds"] += max(0.0, min(end, self.mode.idle_since() or self._over_at or end) - start)
 
@@ -264,7 +354,7 @@ class Link(Alone):
 
         With `feedback` (`two_feedbacks`) the messages are half as long: the vector is rounded, every rank adds up its
         part of it in float32, rounds the sum and sends it to all. """
-        with self.counted((self.size - 1) / self.size * vector.nbytes * (1 if feedback else 2)):
+        with self.counted(self.bytes_of_sum(vector) / (2 if feedback else 1)):
             if feedback is None:
                 yield from self.complete(self.comm.Iallreduce(self._MPI.IN_PLACE, vector))
             else:
@@ -279,20 +369,13 @@ class Link(Alone):
                 vector[:] = decode(total, mine.kind, padded)[:len(vector)]
             yield from self.slow_down()
 
-    def sums(self, vectors):
-        """`sum` of several, all under way at once, in their order."""
-        with self.counted(2 * (self.size - 1) / self.size * sum(vector.nbytes for vector in vectors)):
-            yield from self.complete(*(self.comm.Iallreduce(self._MPI.IN_PLACE, vector) for vector in vectors),
-                                     longest=1e-4)
-            yield from self.slow_down()
-
-    def broadcasts(self, vectors):
-        """Every (vector, rank): from that rank to all others, all at once."""
-        yield from self.complete(*(self.comm.Ibcast(vector, rank) for vector, rank in vectors), longest=1e-4)
-
     def maximum(self, numbers):
         """Replaces int64 numbers by the largest of all ranks."""
         yield from self.complete(self.comm.Iallreduce(self._MPI.IN_PLACE, numbers, self._MPI.MAX), longest=1e-4)
+
+    def bytes_of_sum(self, vector):
+        """What a rank sends for the sum of such vectors over the ranks, known to all afterwards, if it is done well."""
+        return 2 * (self.size - 1) / self.size * vector.nbytes
 
     def two_feedbacks(self, n, kind):
         """What `sum` needs to round vectors of n numbers; None where `kind` is None."""
@@ -326,8 +409,9 @@ class Link(Alone):
     def abort(self, error):
         """Ends the job because of an exception on this rank only."""
         text = "".join(traceback.format_exception(error)).rstrip()
-        print("\n".join(f"[{self.rank}] {line}" for line in f"{self.names[self.rank]} ends the job:\n{text}".splitlines()),
-              file=sys.stderr, flush=True)
+        told = f"{self.names[self.rank]} ends the job:\n{text}".splitlines()
+        sys.stderr.write("".join(f"[{self.rank}] {line}\n" for line in told))  # at once, or other ranks' lines come between
+        sys.stderr.flush()
         time.sleep(0.2)  # launchers forward what was printed last
         self.comm.Abort(1)
 

@@ -14,7 +14,11 @@ class Local(Mode):
     s = m - a, or the step of an outer optimizer with Nesterov momentum on the "gradient" a - m. Without momentum the mean of
     the weights is unchanged by an exchange. At the end of an epoch all ranks hold the same bits.
 
-    Promises: every image's update enters with weight 1/ranks; nothing is lost but rounding; same result on all ranks.
+    Promises: every image's update enters with weight 1/ranks; nothing is lost but rounding; same result on all ranks. A
+    resumed run has the outer momentum and, with `epochs`, the common start, whatever the number of ranks: with `every` it
+    goes on as if it had not been stopped, but for an average where it was; with `epochs` and one worker per rank, the same
+    number of ranks and an update rule without moments, stopped after an average, it gets the same bits. Stopped in between,
+    all ranks start again at the mean of their weights, which the next average measures from the common start as before.
 
     Sources: local SGD (Stich 2019, arXiv:1805.09767); post-local warm-up (Lin et al. 2020, arXiv:1808.07217); outer
     momentum: DiLoCo (Douillard et al. 2023, arXiv:2311.08105), whose values are outer_lr 0.7, outer_momentum 0.9. """
@@ -43,6 +47,10 @@ class Local(Mode):
         self._speed = self.new()
         self._x, self._delta, self._message = self.new(), self.new(), self.new(1)
         self._feedback = link.two_feedbacks(len(self._message), self.option["compress"])
+
+    def state(self):
+        return ({"speed": self._speed} if self.option["outer_momentum"] else {}) \
+            | ({"anchor": self._anchor} if self.option["epochs"] else {})
 
     def begin(self, epoch):
         if self._own is not None:
@@ -93,10 +101,16 @@ class Local(Mode):
         if not self._rests(epoch):
             return
         self.now(self._x)
-        if epoch % self.option["epochs"] == 0:
+        if epoch % self.option["epochs"] == 0 and not (yield from self._stopped()):
             yield from self._average(over=True)
         else:  # the mean is evaluated, the ranks go on with what they have
             self._own = self._x.copy()
             np.copyto(self._message[:-1], self._x)
             yield from self.link.sum(self._message)
             np.divide(self._message[:-1], self.link.size, out=self.weights)
+
+    def _stopped(self):
+        """Whether any rank has been told to stop: then the epoch is not over."""
+        told = np.array([self.link.stopping()], np.int64)
+        yield from self.link.maximum(told)
+        return bool(told[0])

@@ -12,6 +12,11 @@ COMPRESS = Option(None, "exchange in fp16 or bf16, what is rounded away goes alo
 class Mode(WithOptions):
     """One way of keeping the weights of the ranks together.
 
+    A checkpoint holds what all ranks have in common: the weights that are evaluated, the update rule's state of rank 0 (in
+    modes other than allreduce every rank has its own), and `state`. A resumed run starts all ranks with it, be they as many
+    as before or not; what differed from rank to rank is gone, and so is what `compress` had rounded away. A run that goes on
+    with another mode, or on one rank, drops `state`.
+
     A mode is used by one training: `open`, then for each epoch `begin` (workers at rest), `exchange` (a generator, run
     beside the workers) and `finish` (a generator, workers at rest, collective), after which the network of every rank holds
     the same weights: those that are evaluated and kept. Generators yield whenever they wait.
@@ -47,7 +52,8 @@ class Mode(WithOptions):
         if self.beside and strategy in STRATEGIES and not STRATEGIES[strategy].locks_stripes:
             known = [name for name, one in STRATEGIES.items() if one.locks_stripes]
             raise ValueError(f"{self._called()} changes weights while workers run, and strategy {strategy!r} does not lock "
-                             f"them; strategies that do: {', '.join(known)}")
+                             f"them; strategies that do: {', '.join(known)}; mode 'local' with option epochs exchanges "
+                             "while workers rest and takes any strategy")
 
     def prepare(self, link, net, moments):
         """Before the engine exists: may give the network other memory for its weights. `moments`: vectors of state that the
@@ -74,6 +80,11 @@ class Mode(WithOptions):
     def finish(self, epoch):
         """Makes the weights of all ranks those that are evaluated."""
         raise NotImplementedError
+
+    def state(self):
+        """What a resumed run goes on with beside the weights, the same on all ranks: {name: vector laid out as them}. After
+        `open`; the vectors are replaced in place where the checkpoint has them."""
+        return {}
 
     def close(self, net):
         """The training is over, or has not begun, for the same reason on all ranks; perhaps once more."""

@@ -902,7 +902,30 @@ static void check_meetings(plan *p, const char *net, const char *name, int n, in
     plan_free(p);
 }
 
-/* Lanes formed piece by piece and applied are the synchronous strategy's step. */
+/* Adds up each layer's gradient as soon as all lanes are said to have it, the last layer's first. */
+typedef struct {
+    const plan *p;
+    int lanes;
+    const int32_t *reached;
+    const float *rows;
+    float *sum;
+} adding;
+
+static void *adds(void *arg)
+{
+    adding *a = arg;
+    for (int i = a->p->n_nodes - 1; i > 0; i--) {
+        const plan_node *node = &a->p->node[i];
+        if (!node->g.weight_size)
+            continue;
+        while (exchange_reached(a->reached, a->lanes) > i)
+            sched_yield();
+        exchange_add_rows(a->rows + node->weight_at, a->lanes, a->p->weight_size, node->g.weight_size, a->sum + node->weight_at);
+    }
+    return NULL;
+}
+
+/* Lanes formed piece by piece and applied are the synchronous strategy's step; layer by layer they may be read before. */
 static void check_lanes(const instruction_set *isa)
 {
     enum { N = 21, LANES_HERE = 6 };
@@ -918,13 +941,37 @@ static void check_lanes(const instruction_set *isa)
     engine_free(e);
     e = engine_for(p, w, 3, N, 256, variant_named("synchronous"), CROSS_ENTROPY);
     for (int first = 0; first < LANES_HERE; first += 2)
-        expect(engine_lanes(e, &d.view, 0, N, LANES_HERE, first, 2, rows + (size_t)first * p->weight_size) == DONE, "lane %d", first);
+        expect(engine_lanes(e, &d.view, 0, N, LANES_HERE, first, 2, rows + (size_t)first * p->weight_size, NULL) == DONE, "lane %d", first);
+    float *sum = block(p->weight_size, sizeof *sum), *whole = block(p->weight_size, sizeof *whole);
+    memset(sum, 0, p->weight_size * sizeof *sum);
+    int32_t reached[LANES_HERE];
+    for (int again = 0; again < 20; again++) {
+        for (int j = 0; j < LANES_HERE; j++)
+            reached[j] = p->n_nodes;
+        pthread_t beside;
+        if (pthread_create(&beside, NULL, adds, &(adding){p, LANES_HERE, reached, rows, sum}))
+            abort();
+        expect(engine_lanes(e, &d.view, 0, N, LANES_HERE, 0, LANES_HERE, rows, reached) == DONE, "lanes told about");
+        pthread_join(beside, NULL);
+        expect(exchange_reached(reached, LANES_HERE) == 0, "lanes do not tell that they are complete");
+        exchange_add_rows(rows, LANES_HERE, p->weight_size, p->weight_size, whole);
+        expect(!memcmp(whole, sum, p->weight_size * sizeof *sum), "layers that were said to be complete were not");
+    }
+    float *pixel = (float *)d.view.floats + (size_t)d.view.order[0] * shape_size(p->node[0].g.out), was = *pixel;
+    *pixel = NAN;
+    reached[0] = reached[1] = p->n_nodes;
+    expect(engine_lanes(e, &d.view, 0, N, LANES_HERE, 0, 2, rows, reached) == DIVERGED, "lanes of what is not a number");
+    expect(exchange_reached(reached, 2) == p->n_nodes, "a lane without gradient is said to be there");
+    *pixel = was;
+    expect(engine_lanes(e, &d.view, 0, N, LANES_HERE, 0, 2, rows, NULL) == DONE, "lanes after a failure");
     for (int j = 1; j < LANES_HERE; j++)
         isa->add(p->weight_size, rows, rows + (size_t)j * p->weight_size);
     expect(engine_apply(e, rows, 0.01f) == DONE, "not applied");
     expect(!memcmp(w, want, p->weight_size * sizeof *w), "the lanes' sum is another step");
     engine_free(e);
     data_free(d);
+    free(whole);
+    free(sum);
     free(rows);
     free(w);
     free(want);
