@@ -27,6 +27,18 @@ static void load_sample(const engine *e, worker *w, int sample, int64_t image)
                 x[i * C + c] = b ? pixel_value(b[c * P + i]) : f[c * P + i];
 }
 
+/* Asks for the images of the chunk at `at`, which will be needed when this one is done: they lie anywhere in memory. */
+static void expect_chunk(const engine *e, int64_t at, int n)
+{
+    const size_t size = shape_size(e->p->node[0].g.out) * (e->data.bytes ? 1 : sizeof(float)), line = 64;
+    const char *images = e->data.bytes ? (const char *)e->data.bytes : (const char *)e->data.floats;
+    for (int64_t i = at; i < at + n && i < e->end; i++) {
+        const char *image = images + (size_t)(e->data.order ? e->data.order[i] : i) * size;
+        for (size_t k = 0; k < size + line - 1; k += line) /* the last line too, wherever the first one begins */
+            __builtin_prefetch(image + (k < size ? k : size - 1));
+    }
+}
+
 static void describe_call(const engine *e, const worker *w, int i, int n, call *c)
 {
     const plan_node *node = &e->p->node[i];
@@ -266,6 +278,8 @@ int pass_images(worker *w, int64_t begin, int64_t end)
         const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
         const int64_t loading = looked_at ? working(w) : 0, published = w->count.publish;
         load_chunk(w, at, n);
+        /* the step's next images; after its last the other workers most likely take a step each */
+        expect_chunk(e, at + n < end ? at + n : end + (e->n_workers - 1) * (end - begin), n);
         forward(e, w, n, w->hooks && (!w->reads || w->trace) && at == begin);
         if (e->phase == FORWARD) {
             for (int s = 0; s < n; s++)

@@ -3,7 +3,7 @@
  * Weight block, for each group: [ky][kx][input channel][output channel padded to LANES], then one row of biases (depthwise:
  * [ky][kx][channel padded], then the biases). With channels innermost a row of a patch is kw*C contiguous floats of the
  * input, so neither im2col nor col2im is needed.
- *   forward          vectors over output channels, tiles of pixels; one-channel images share what neighbours load
+ *   forward          vectors over output channels, tiles of pixels; one-channel images share what neighbours load, few channels share a vector
  *   weight gradient  dense dy: vectors over output channels, tiles of patch entries, summed over all pixels in registers;
  *                    sparse dy: vectors over patch rows, one output channel at a time, its non-zero pixels only
  *   data gradient    vectors over patch rows with transposed weights, one pixel at a time, its non-zero channels only
@@ -37,6 +37,8 @@ KERNEL const char *conv2d_set_up(geometry *g)
     g->out.h = (s.H - high) / s.sh + 1;
     g->out.w = (s.W - wide) / s.sw + 1;
     s = conv_of(g);
+    g->option[PACKED_PART] = packed_part(&s);
+    s = conv_of(g);
     conv_scratch parts;
     g->rows = (size_t)s.K * s.R;
     g->columns = is_depthwise(&s) ? round_up((size_t)s.groups, LANES) : s.o_pad;
@@ -63,6 +65,10 @@ KERNEL void conv2d_forward(const geometry *g, const call *c)
     const conv_shape s = conv_of(g);
     conv_scratch t;
     conv_scratch_at(&s, c->scratch, &t);
+#if VW == 16
+    if (s.part)
+        conv2d_spread(&s, &t, c->w);
+#endif
     for (int n = 0; n < c->n; n++) {
         const float *x = c->x[0].p + (size_t)n * c->x[0].stride;
         float *y = c->y.p + (size_t)n * c->y.stride;
@@ -73,6 +79,10 @@ KERNEL void conv2d_forward(const geometry *g, const call *c)
         }
         if (is_depthwise(&s))
             depthwise_forward(&s, &t, x, c->w, y);
+#if VW == 16
+        else if (s.part)
+            conv2d_packed_forward(&s, &t, x, y);
+#endif
         else if (takes_strips(&s))
             conv2d_strip_forward(&s, x, c->w, c->w + s.block - s.o_pad, y);
         else
@@ -125,29 +135,32 @@ INLINE int has_few(const conv_shape *s, const geometry *pool)
     return pool && (size_t)pool->out.h * pool->out.w * s->O < (size_t)2 * s->OH * s->OW;
 }
 
-/* Everything that goes through the lists of non-zero entries: one sample, one group. */
+/* Everything that goes through the non-zero entries: one sample, one group. */
 KERNEL void conv2d_listed_gradients(const conv_shape *s, conv_scratch *t, const call *c, int group, int sparse)
 {
     const geometry *pool = c->pool;
     const float *w = c->w + group * s->block, *dy = c->dy.p + group * s->O;
     const int32_t *won = pool ? c->won.p + group * s->O : NULL;
     float *dx = c->dx[0].p ? dx_of(s, t, c, 0) + group * s->C : NULL;
-    const int few = has_few(s, pool);
+    const float *x = (s->padded ? c->keep.p : c->x[0].p) + group * s->C;
+    float *dw = c->dw + group * s->block;
+    const int few = has_few(s, pool), windows = pool && takes_short_rows(s);
     if (!pool)
         conv2d_find(s, t, dy);
     else if (dx && !few)
         conv2d_find_winners(s, t, pool, dy, won);
-    if (sparse && pool)
+    if (pool && (!windows || (dx && few)))
         conv2d_sort_winners(s, t, pool, dy, won);
-    else if (sparse)
+    else if (sparse && !pool)
         conv2d_sort(s, t);
     if (dx && few) /* before the weight gradient, because dw may be the weights themselves */
         conv2d_scatter_data_gradient(s, t, w, dx);
     else if (dx)
         conv2d_data_gradient(s, t, w, dx);
-    if (sparse)
-        conv2d_sparse_weight_gradient(s, t, (s->padded ? c->keep.p : c->x[0].p) + group * s->C, c->first,
-                                      c->dw + group * s->block);
+    if (windows)
+        conv2d_windows_weight_gradient(s, t, pool, dy, won, x, c->first, dw);
+    else if (sparse)
+        conv2d_sparse_weight_gradient(s, t, x, c->first, dw);
 }
 
 KERNEL void conv2d_backward(const geometry *g, const call *c)
@@ -191,7 +204,7 @@ KERNEL const char *conv2d_loop(const geometry *g, const geometry *pool, int n, e
     if (is_depthwise(&s))
         return pass == PASS_UPDATE ? NULL : "channels";
     switch (pass) {
-    case PASS_FORWARD: return takes_dense_strips(&s) ? "strips, several pixels a vector" : takes_strips(&s) ? "strips" : "tiles";
+    case PASS_FORWARD: return s.part ? "several pixels a vector" : takes_strips(&s) ? "strips" : "tiles";
     case PASS_WEIGHT_GRADIENT:
         return !pool ? "tiles, or entries where sparse" : takes_short_rows(&s) ? "winners, short rows" : "winners, rows";
     case PASS_BACKWARD: return !pool ? "entries by pixel" : has_few(&s, pool) ? "winners one by one" : "winners by pixel";

@@ -3,15 +3,21 @@
 KERNEL void conv2d_bias_gradient(const conv_shape *s, const call *c, source from, size_t pixels, float *db)
 {
     for (int o = 0; o < s->O; o += VW) {
-        vec sum = vset(0);
+        vec sum[4] = {vset(0), vset(0), vset(0), vset(0)}; /* so that no sum waits for itself */
         for (int n = 0; n < c->n; n++) {
             const float *dy = from.p + (size_t)n * from.stride + o;
-            for (size_t p = 0; p < pixels; p++, dy += s->y_step)
-                sum += vload(dy);
+            size_t p = 0;
+            for (; p + 4 <= pixels; p += 4)
+#pragma GCC unroll 4
+                for (int k = 0; k < 4; k++, dy += s->y_step)
+                    sum[k] += vload(dy);
+            for (; p < pixels; p++, dy += s->y_step)
+                sum[0] += vload(dy);
         }
+        vec all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
         if (!c->first)
-            sum += vload(db + o);
-        vstore_n(db + o, sum, s->O - o < VW ? s->O - o : VW);
+            all += vload(db + o);
+        vstore_n(db + o, all, s->O - o < VW ? s->O - o : VW);
     }
 }
 
@@ -124,34 +130,60 @@ KERNEL void conv2d_sort_winners(const conv_shape *s, conv_scratch *t, const geom
         }
 }
 
-/* Patch rows shorter than this many floats are kept in narrow vectors, all rows of a kernel at once. */
-enum { SHORT = VW == 16 ? 8 : VW, MAX_SHORT_ROWS = 6 };
-typedef float short_vec __attribute__((vector_size(4 * SHORT), may_alias));
-typedef float short_vec_u __attribute__((vector_size(4 * SHORT), aligned(4), may_alias));
+/* Patch rows of up to SHORT floats are kept in narrow vectors: all rows of a kernel, for some channels at once. */
+enum { SHORT = VW == 16 ? 8 : VW, MAX_SHORT_ROWS = 6, SHORT_SUMS = 12 /* in 16 registers: 512-bit code has no more narrow ones */ };
+typedef float narrow_4 __attribute__((vector_size(16), may_alias));
+typedef float narrow_4_u __attribute__((vector_size(16), aligned(4), may_alias));
+typedef float narrow_8 __attribute__((vector_size(4 * SHORT), may_alias));
+typedef float narrow_8_u __attribute__((vector_size(4 * SHORT), aligned(4), may_alias));
 
 INLINE int takes_short_rows(const conv_shape *s) { return s->R <= SHORT && s->K <= MAX_SHORT_ROWS; }
 
-INLINE void gather_short(const int K, ptrdiff_t n, const float *value, const int32_t *at, const float *x,
-                         const ptrdiff_t *run, float *to, size_t step)
-{
-    short_vec even[MAX_SHORT_ROWS], odd[MAX_SHORT_ROWS]; /* two entries at a time: one alone would wait for itself */
-#pragma GCC unroll 6
-    for (int k = 0; k < K; k++)
-        even[k] = odd[k] = (short_vec){0};
-    for (ptrdiff_t q = 0; q < n; q += 2) {
-        const ptrdiff_t other = q + 1 < n ? q + 1 : q;
-        const float *row = x + at[q], *row2 = x + at[other];
-        const short_vec v = value[q] - (short_vec){0}, v2 = (q + 1 < n ? value[other] : 0.f) - (short_vec){0};
-#pragma GCC unroll 6
-        for (int k = 0; k < K; k++) {
-            even[k] += v * *(const short_vec_u *)(row + run[k]);
-            odd[k] += v2 * *(const short_vec_u *)(row2 + run[k]);
-        }
+/* Sums over all windows of a pooling, for N channels with a kernel of K rows: the winners one after the other, without lists
+ * of them. to[k * step + n * r_pad ...] = row k of channel n. */
+typedef void windows_fn(const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy, const int32_t *won,
+                        const float *x, float *to, size_t step);
+#define WINDOWS(type, K, N)                                                                                               \
+    KERNEL void windows_##type##_##K##_##N(const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy,   \
+                                           const int32_t *won, const float *x, float *to, size_t step)                    \
+    {                                                                                                                     \
+        type sum[N][K];                                                                                                   \
+        ptrdiff_t run[K];                                                                                                 \
+        _Pragma("GCC unroll 6") for (int k = 0; k < K; k++) run[k] = t->run[k];                                           \
+        _Pragma("GCC unroll 6") for (int n = 0; n < N; n++)                                                               \
+            _Pragma("GCC unroll 6") for (int k = 0; k < K; k++) sum[n][k] = (type){0};                                    \
+        for (int i = 0; i < pool->out.h; i++) {                                                                           \
+            const float *row = x + patch_at(s, i * pool->option[2], 0);                                                   \
+            for (int j = 0; j < pool->out.w; j++, row += pool->option[3] * s->sw * s->x_step, dy += s->y_step, won += s->y_step) \
+                _Pragma("GCC unroll 6") for (int n = 0; n < N; n++)                                                       \
+                {                                                                                                         \
+                    const float *from = row + t->window[won[n]];                                                          \
+                    const type v = dy[n] - (type){0};                                                                     \
+                    _Pragma("GCC unroll 6") for (int k = 0; k < K; k++) sum[n][k] += v * *(const type##_u *)(from + run[k]);   \
+                }                                                                                                         \
+        }                                                                                                                 \
+        _Pragma("GCC unroll 6") for (int n = 0; n < N; n++)                                                               \
+            _Pragma("GCC unroll 6") for (int k = 0; k < K; k++)                                                           \
+                *(type##_u *)(to + (size_t)k * step + (size_t)n * s->r_pad) = sum[n][k];                                  \
     }
-#pragma GCC unroll 6
-    for (int k = 0; k < K; k++)
-        *(short_vec_u *)(to + (size_t)k * step) = even[k] + odd[k];
-}
+#define ALL_WINDOWS(type)                                                                                                 \
+    WINDOWS(type, 1, 1) WINDOWS(type, 1, 2) WINDOWS(type, 1, 3) WINDOWS(type, 2, 1) WINDOWS(type, 2, 2) WINDOWS(type, 2, 3)      \
+    WINDOWS(type, 3, 1) WINDOWS(type, 3, 2) WINDOWS(type, 3, 3) WINDOWS(type, 4, 1) WINDOWS(type, 4, 2) WINDOWS(type, 4, 3)      \
+    WINDOWS(type, 5, 1) WINDOWS(type, 5, 2) WINDOWS(type, 6, 1) WINDOWS(type, 6, 2)                                       \
+    static windows_fn *const windows_##type[MAX_SHORT_ROWS + 1][4] = {                                                    \
+        {0},                                                                                                              \
+        {0, windows_##type##_1_1, windows_##type##_1_2, windows_##type##_1_3},                                            \
+        {0, windows_##type##_2_1, windows_##type##_2_2, windows_##type##_2_3},                                            \
+        {0, windows_##type##_3_1, windows_##type##_3_2, windows_##type##_3_3},                                            \
+        {0, windows_##type##_4_1, windows_##type##_4_2, windows_##type##_4_3},                                            \
+        {0, windows_##type##_5_1, windows_##type##_5_2},                                                                  \
+        {0, windows_##type##_6_1, windows_##type##_6_2}};
+ALL_WINDOWS(narrow_4)
+#if VW > 4
+ALL_WINDOWS(narrow_8)
+#else
+#define windows_narrow_8 windows_narrow_4
+#endif
 
 /* dw[r][o] (first ? = : +=) from[o][r] for one run; lanes past the last output channel stay as they are. */
 KERNEL void transpose_back(const conv_shape *s, const float *from, int first, float *dw)
@@ -196,36 +228,34 @@ KERNEL void transpose(const conv_shape *s, const float *w, float *to)
 /* Of one sample, from the lists by channel. Run by run, so that what waits for its transposition stays in the caches. */
 KERNEL void conv2d_sparse_weight_gradient(const conv_shape *s, const conv_scratch *t, const float *x, int first, float *dw)
 {
-    const size_t step = s->o_pad * s->r_pad, run = (size_t)s->R * s->o_pad;
-    if (takes_short_rows(s)) {
-        for (int o = 0; o < s->O; o++) {
-            const int n = t->count[o];
-            const float *value = t->by_channel + (size_t)o * t->room;
-            const int32_t *at = t->patch + (size_t)o * t->room;
-            float *to = t->gradient + (size_t)o * s->r_pad;
-            switch (s->K) {
-            case 1: gather_short(1, n, value, at, x, t->run, to, step); break;
-            case 2: gather_short(2, n, value, at, x, t->run, to, step); break;
-            case 3: gather_short(3, n, value, at, x, t->run, to, step); break;
-            case 4: gather_short(4, n, value, at, x, t->run, to, step); break;
-            case 5: gather_short(5, n, value, at, x, t->run, to, step); break;
-            default: gather_short(6, n, value, at, x, t->run, to, step); break;
+    const size_t run = (size_t)s->R * s->o_pad;
+    for (int k = 0; k < s->K; k++) {
+        for (int o = 0; o < s->O; o++)
+            for (int left = (s->R + VW - 1) / VW, r = 0; left > 0;) {
+                const int block = even_block(left, MAX_G);
+                gather_tile[block](t->count[o], t->by_channel + (size_t)o * t->room, t->patch + (size_t)o * t->room,
+                                   x + t->run[k] + r, 1, t->gradient + (size_t)o * s->r_pad + r, 1);
+                r += block * VW;
+                left -= block;
             }
-        }
-        for (int k = 0; k < s->K; k++)
-            transpose_back(s, t->gradient + k * step, first, dw + k * run);
-    } else
-        for (int k = 0; k < s->K; k++) {
-            for (int o = 0; o < s->O; o++)
-                for (int left = (s->R + VW - 1) / VW, r = 0; left > 0;) {
-                    const int block = even_block(left, MAX_G);
-                    gather_tile[block](t->count[o], t->by_channel + (size_t)o * t->room, t->patch + (size_t)o * t->room,
-                                       x + t->run[k] + r, 1, t->gradient + (size_t)o * s->r_pad + r, 1);
-                    r += block * VW;
-                    left -= block;
-                }
-            transpose_back(s, t->gradient, first, dw + k * run);
-        }
+        transpose_back(s, t->gradient, first, dw + k * run);
+    }
+}
+
+/* The same behind pooling for short rows, which needs no lists. */
+KERNEL void conv2d_windows_weight_gradient(const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy,
+                                           const int32_t *won, const float *x, int first, float *dw)
+{
+    const size_t step = s->o_pad * s->r_pad, run = (size_t)s->R * s->o_pad;
+    const int most = SHORT_SUMS / s->K < 3 ? SHORT_SUMS / s->K : 3;
+    for (int o = 0; o < s->O;) {
+        const int n = even_block(s->O - o, most);
+        windows_fn *const *const rows = s->R <= 4 ? windows_narrow_4[s->K] : windows_narrow_8[s->K];
+        rows[n](s, t, pool, dy + o, won + o, x, t->gradient + (size_t)o * s->r_pad, step);
+        o += n;
+    }
+    for (int k = 0; k < s->K; k++)
+        transpose_back(s, t->gradient + k * step, first, dw + k * run);
 }
 
 /* Of one sample, from the lists by pixel, added to dx; run by run for the same reason. */

@@ -4,7 +4,8 @@
  * kernel is dilated or the channels are grouped. A group is a convolution of its own on some channels of the same pixels;
  * in the rest of these files "channel" is a channel of the group under way. */
 
-enum { KH, KW, STRIDE_H, STRIDE_W, PAD_TOP, PAD_BOTTOM, PAD_LEFT, PAD_RIGHT, HAS_BIAS, DILATION_H, DILATION_W, GROUPS };
+enum { KH, KW, STRIDE_H, STRIDE_W, PAD_TOP, PAD_BOTTOM, PAD_LEFT, PAD_RIGHT, HAS_BIAS, DILATION_H, DILATION_W, GROUPS,
+       PACKED_PART /* set by conv2d_set_up: s.part */ };
 
 typedef struct {
     int kh, kw, sh, sw, dh, dw, groups;
@@ -15,6 +16,7 @@ typedef struct {
     int K, R;               /* runs of a patch, floats of a run */
     size_t o_pad, r_pad;    /* O and R rounded up to LANES */
     size_t block;           /* floats of a group's weights: [K * R][o_pad], then the biases */
+    int part, packed;       /* see pack() in conv2d_forward.h; 0: other loops are faster */
     int padded;
 } conv_shape;
 
@@ -23,7 +25,7 @@ INLINE conv_shape conv_of(const geometry *g)
     const int *o = g->option;
     conv_shape s;
     s.kh = o[KH], s.kw = o[KW], s.sh = o[STRIDE_H], s.sw = o[STRIDE_W], s.dh = o[DILATION_H], s.dw = o[DILATION_W];
-    s.groups = o[GROUPS];
+    s.groups = o[GROUPS], s.part = o[PACKED_PART], s.packed = s.part ? VW / s.part : 0;
     s.H = g->in[0].h + o[PAD_TOP] + o[PAD_BOTTOM], s.W = g->in[0].w + o[PAD_LEFT] + o[PAD_RIGHT];
     s.OH = g->out.h, s.OW = g->out.w;
     s.x_step = g->in[0].c, s.y_step = g->out.c;
@@ -55,6 +57,29 @@ INLINE size_t conv_frame(const conv_shape *s) { return round_up((size_t)s->H * s
 /* Every channel a group of its own, one output each: vectors run over the groups. */
 INLINE int is_depthwise(const conv_shape *s) { return s->groups > 1 && s->C == 1 && s->O == 1; }
 
+enum { PACK = 3 }; /* vectors side by side */
+
+/* Into parts of how many output channels pack() cuts this convolution; 0: other loops are faster. Counted in vectors per
+ * pixel. */
+INLINE int packed_part(const conv_shape *s)
+{
+    int best = 0, rest = s->O % LANES, least = s->O / LANES * 64 + (!rest ? 0 : rest <= LANES / 2 ? 48 : 64);
+    if (VW < LANES || s->groups > 1 || s->sh > 1 || s->sw > 1 || s->dh > 1 || s->dw > 1)
+        return 0;
+    least = least * 9 / 10;
+    for (int parts = 1; parts <= 2; parts++) {
+        const int part = s->O / parts;
+        if (s->O % parts || part > LANES / 2)
+            continue;
+        const int pixels = LANES / part, cost = parts * 64 / pixels;
+        if (pixels * s->C <= LANES && PACK * pixels <= s->OW && cost < least) {
+            best = part;
+            least = cost;
+        }
+    }
+    return best;
+}
+
 /* The scratch memory of one call. */
 typedef struct {
     ptrdiff_t *run;     /* run_at of every run */
@@ -67,6 +92,8 @@ typedef struct {
     float *by_channel;  /* the same entries channel by channel, [o][room]: values */
     int32_t *patch;     /* and where in x their patches start */
     int32_t *count;     /* per o */
+    int32_t *lane;      /* for pack(): see conv2d_spread(), */
+    float *spread;      /* and the weights */
     int32_t *window;    /* per entry of a pooling window: how far its patch is from the first one's */
     int room;
 } conv_scratch;
@@ -88,6 +115,8 @@ INLINE size_t conv_scratch_at(const conv_shape *s, float *memory, conv_scratch *
     PART(float, by_channel, entries);
     PART(int32_t, patch, entries);
     PART(int32_t, count, s->o_pad);
+    PART(int32_t, lane, s->part ? 3 * VW : 0);
+    PART(float, spread, s->part ? ((size_t)s->K * s->R + 1) * (s->O / s->part) * VW : 0);
     PART(int32_t, window, round_up(pixels, LANES)); /* a window has no more entries than the image */
 #undef PART
     c->room = 0;

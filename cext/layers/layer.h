@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MAX_INPUTS = 16, MAX_OPTIONS = 12, SLACK = 64, LANES = 16 /* widest vector: every layout pads to it */ };
+enum { MAX_INPUTS = 16, MAX_OPTIONS = 13, SLACK = 64, LANES = 16 /* widest vector: every layout pads to it */ };
 
 typedef struct {
     int c, h, w;

@@ -18,6 +18,55 @@ KERNEL const char *max_pool2d_set_up(geometry *g)
     return NULL;
 }
 
+/* A NaN wins, and no number wins over it. */
+INLINE void keep_larger(vec v, int number, vec *best, ivec *which)
+{
+#if VW == 16
+    const __mmask16 better = (__mmask16)(_mm512_cmp_ps_mask((__m512)v, (__m512)*best, _CMP_GT_OQ) |
+                                         _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q));
+    *best = (vec)_mm512_mask_mov_ps((__m512)*best, better, (__m512)v);
+    *which = (ivec)_mm512_mask_mov_epi32((__m512i)*which, better, _mm512_set1_epi32(number));
+#else
+    const ivec better = (v > *best) | (v != v);
+    *best = vselect(better, v, *best);
+    *which = (iset(number) & better) | (*which & ~better);
+#endif
+}
+
+#if VW == 16
+/* 2x2 windows of few channels: as many windows side by side as fill a vector. Those past the end of a row are written again
+ * with the next one, or lie in the slack. */
+KERNEL void pool_2x2_packed(const geometry *g, const call *c)
+{
+    const int C = g->in[0].c, G = VW / C;
+    const size_t row = (size_t)g->in[0].w * C;
+    int32_t lane[VW];
+    for (int l = 0; l < VW; l++)
+        lane[l] = l / C < G ? l / C * 2 * C + l % C : 0;
+    const __m512i left = _mm512_loadu_si512(lane), right = _mm512_add_epi32(left, _mm512_set1_epi32(C));
+    for (int n = 0; n < c->n; n++)
+        for (int i = 0; i < g->out.h; i++)
+            for (int j = 0; j < g->out.w; j += G) {
+                const float *x = c->x[0].p + (size_t)n * c->x[0].stride + (size_t)i * g->option[POOL_SH] * row + (size_t)j * 2 * C;
+                const size_t at = ((size_t)i * g->out.w + j) * C;
+                vec best = vset(0);
+                ivec which = iset(0);
+#pragma GCC unroll 2
+                for (int a = 0; a < 2; a++) {
+                    const __m512 low = _mm512_loadu_ps(x + a * row), high = _mm512_loadu_ps(x + a * row + VW);
+                    const vec first = (vec)_mm512_permutex2var_ps(low, left, high);
+                    if (a == 0)
+                        best = first;
+                    else
+                        keep_larger(first, 2 * a, &best, &which);
+                    keep_larger((vec)_mm512_permutex2var_ps(low, right, high), 2 * a + 1, &best, &which);
+                }
+                vstore(c->y.p + (size_t)n * c->y.stride + at, best);
+                istore((int32_t *)(c->keep.p + (size_t)n * c->keep.stride) + at, which);
+            }
+}
+#endif
+
 INLINE void pool_forward(const int kh, const int kw, const geometry *g, const call *c)
 {
     const int sh = g->option[POOL_SH], sw = g->option[POOL_SW];
@@ -34,12 +83,9 @@ INLINE void pool_forward(const int kh, const int kw, const geometry *g, const ca
 #pragma GCC unroll 3
                     for (int a = 0; a < kh; a++)
 #pragma GCC unroll 3
-                        for (int b = 0; b < kw; b++) {
-                            vec v = vload(x + (size_t)a * row + (size_t)b * C + k);
-                            ivec better = (v > best) | (v != v); /* a NaN wins, and no number wins over it */
-                            best = vselect(better, v, best);
-                            which = (iset(a * kw + b) & better) | (which & ~better);
-                        }
+                        for (int b = 0; b < kw; b++)
+                            if (a + b)
+                                keep_larger(vload(x + (size_t)a * row + (size_t)b * C + k), a * kw + b, &best, &which);
                     vstore(y + k, best);
                     istore(won + k, which);
                 }
@@ -50,6 +96,12 @@ INLINE void pool_forward(const int kh, const int kw, const geometry *g, const ca
 KERNEL void max_pool2d_forward(const geometry *g, const call *c)
 {
     const int kh = g->option[POOL_KH], kw = g->option[POOL_KW];
+#if VW == 16
+    if (kh == 2 && kw == 2 && g->option[POOL_SW] == 2 && g->in[0].c <= VW / 2) {
+        pool_2x2_packed(g, c);
+        return;
+    }
+#endif
     if (kh == 2 && kw == 2)
         pool_forward(2, 2, g, c);
     else if (kh == 3 && kw == 3)

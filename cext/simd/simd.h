@@ -48,8 +48,20 @@ INLINE vec vload_n(const float *p, int n)
 
 /* mask lanes are 0 or -1 */
 INLINE vec vselect(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
+/* b where one of the two is NaN, as the instruction has it */
+#if VW == 16
+INLINE vec vmax(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE vec vmin(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
+#elif VW == 8
+INLINE vec vmax(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE vec vmin(vec a, vec b) { return (vec)_mm256_min_ps((__m256)a, (__m256)b); }
+#elif defined(__x86_64__)
+INLINE vec vmax(vec a, vec b) { return (vec)_mm_max_ps((__m128)a, (__m128)b); }
+INLINE vec vmin(vec a, vec b) { return (vec)_mm_min_ps((__m128)a, (__m128)b); }
+#else
 INLINE vec vmax(vec a, vec b) { return vselect(a > b, a, b); }
 INLINE vec vmin(vec a, vec b) { return vselect(a < b, a, b); }
+#endif
 
 INLINE vec vsqrt(vec x)
 {
@@ -177,10 +189,9 @@ INLINE vec vexpm1(vec x)
 INLINE vec vtanh(vec x)
 {
     const ivec sign = (ivec)x & iset(INT32_MIN);
-    const vec size = vmin((vec)((ivec)x ^ sign), vset(9.1f));
+    const vec size = vmin(vset(9.1f), (vec)((ivec)x ^ sign)); /* a NaN stays one */
     const vec e = vexpm1(size + size);
-    const vec t = (vec)((ivec)(e / (e + 2.f)) | sign);
-    return vselect(x == x, t, x);
+    return (vec)((ivec)(e / (e + 2.f)) | sign);
 }
 
 /* 1 / (1 + exp(-x)); off by at most 3 units in the last place for |x| <= 87, below that 1.6e-38. */
