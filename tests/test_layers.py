@@ -125,6 +125,34 @@ def test_convolution_before_pooling(isa, data):
     Oracle(net, pixels, labels).check(pixels)
 
 
+# One of a kind for every instance of the loop: one or two parts, with one input channel each kernel width and the general
+# loop, up to four rows at once with all remainders.
+@pytest.mark.parametrize("channels, outputs, kernel, height, width", [
+    (1, 5, 3, 13, 29), (1, 5, 4, 29, 29), (1, 5, 5, 9, 27), (1, 5, (2, 6), 12, 29), (1, 10, 3, 10, 17), (1, 10, 4, 29, 29),
+    (1, 10, 5, 8, 16), (1, 2, 5, 7, 60), (5, 10, 5, 13, 13), (5, 5, 3, 6, 12), (4, 8, 3, 9, 17), (8, 8, 2, 7, 9),
+    (3, 6, 1, 5, 20), (2, 7, (5, 1), 11, 6), (1, 7, (1, 4), 4, 10)])
+def test_few_channels(isa, channels, outputs, kernel, height, width):
+    shape = channels, height, width
+    net = chaos.Network(shape, [chaos.Conv2d(outputs, kernel), chaos.MaxPool2d(2), chaos.Flatten(), chaos.Linear(4)], seed=1)
+    if isa == "avx512":
+        assert _core.Engine(net.plan, net.weights).loop(1, "forward") == "several pixels a vector"
+    pixels, labels = images(3, shape, classes=4)
+    Oracle(net, pixels, labels).check(pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5, 8, 20])
+def test_pooling_of_equals_and_nan(isa, channels):
+    """The first of equal entries wins, a NaN wins over numbers."""
+    x = np.random.default_rng(0).integers(0, 3, (4, channels, 7, 13)).astype(np.float32)
+    x[2:][np.random.default_rng(1).random(x[2:].shape) < 0.1] = np.nan
+    net = chaos.Network((channels, 7, 13), [chaos.MaxPool2d(2), chaos.Flatten()])
+    with np.errstate(invalid="ignore"):
+        windows = x[:, :, :6, :12].reshape(4, channels, 3, 2, 6, 2).max((3, 5)).reshape(4, -1)
+    out = np.empty_like(windows)
+    _core.Engine(net.plan, net.weights).run("forward", values=x.reshape(-1), out=out)
+    np.testing.assert_array_equal(out, windows)
+
+
 @pytest.mark.parametrize("make", [chaos.models.small, chaos.models.medium, chaos.models.large, graph])
 def test_networks_against_definition(isa, make):
     net = make(seed=3)
