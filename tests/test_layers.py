@@ -149,7 +149,7 @@ def test_pooling_of_equals_and_nan(isa, channels):
     with np.errstate(invalid="ignore"):
         windows = x[:, :, :6, :12].reshape(4, channels, 3, 2, 6, 2).max((3, 5)).reshape(4, -1)
     out = np.empty_like(windows)
-    _core.Engine(net.plan, engine_net.weights).run("forward", values=x.reshape(-1), out=out)
+    _core.Engine(net.plan, net.weights).run("forward", values=x.reshape(-1), out=out)
     np.testing.assert_array_equal(out, windows)
 
 

@@ -3,7 +3,8 @@
  * Weight block, for each group: [ky][kx][input channel][output channel padded to LANES], then one row of biases (depthwise:
  * [ky][kx][channel padded], then the biases). With channels innermost a row of a patch is kw*C contiguous floats of the
  * input, so neither im2col nor col2im is needed.
- *   forward          vectors over output channels, tiles of pixels; one-channel images share what neighbours load, few channels share a vector
+ *   forward          vectors over output channels, tiles of pixels; one-channel images share what neighbours load, pixels
+ *                    with few channels share a vector
  *   weight gradient  dense dy: vectors over output channels, tiles of patch entries, summed over all pixels in registers;
  *                    sparse dy: vectors over patch rows, one output channel at a time, its non-zero pixels only
  *   data gradient    vectors over patch rows with transposed weights, one pixel at a time, its non-zero channels only

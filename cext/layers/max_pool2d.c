@@ -47,7 +47,8 @@ KERNEL void pool_2x2_packed(const geometry *g, const call *c)
     for (int n = 0; n < c->n; n++)
         for (int i = 0; i < g->out.h; i++)
             for (int j = 0; j < g->out.w; j += G) {
-                const float *x = c->x[0].p + (size_t)n * c->x[0].stride + (size_t)i * g->option[POOL_SH] * row + (size_t)j * 2 * C;
+                const float *x = c->x[0].p + (size_t)n * c->x[0].stride + (size_t)i * g->option[POOL_SH] * row +
+                                 (size_t)j * 2 * C;
                 const size_t at = ((size_t)i * g->out.w + j) * C;
                 vec best = vset(0);
                 ivec which = iset(0);
