@@ -93,7 +93,7 @@ static void phase_begin(worker *w)
 static void layer_done(worker *w, int node, int from, int to)
 {
     (void)node;
-    controlled_layer_done(w, from, to, INT_MAX);
+    controlled_layer_done(w, from, to, INT_MAX, NULL);
 }
 
 static void exchange(worker *w, ring *r)

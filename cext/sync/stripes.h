@@ -5,7 +5,8 @@
 
 #include "sync.h"
 
-static inline int try_publish(worker *w, int k)
+/* `then` (unless NULL) is called while the stripe is still held. */
+static inline int try_publish(worker *w, int k, void (*then)(worker *w, int k))
 {
     stripe_state *t = &w->to->state[k];
     if (!stripe_try_lock(t)) {
@@ -13,6 +14,8 @@ static inline int try_publish(worker *w, int k)
         return 0;
     }
     publish_stripe(w, k);
+    if (then)
+        then(w, k);
     stripe_unlock(t);
     return 1;
 }
@@ -20,7 +23,7 @@ static inline int try_publish(worker *w, int k)
 static inline void try_pending(worker *w, int from, int to)
 {
     for (int k = from; w->n_pending && k < to; k++)
-        if (w->pending[k] && try_publish(w, k)) {
+        if (w->pending[k] && try_publish(w, k, NULL)) {
             w->pending[k] = 0;
             w->n_pending--;
         }
@@ -49,7 +52,7 @@ static inline void settle(worker *w, int from, int to)
     wait_ends(w);
 }
 
-/* The hooks. `most`: stripes that may wait at the end of a layer. */
+/* The hooks. `most`: stripes that may wait at the end of a layer; `then` is for those that are published at once. */
 static inline void controlled_layer_begin(worker *w, int node, int from, int to)
 {
     (void)node;
@@ -59,12 +62,13 @@ static inline void controlled_layer_begin(worker *w, int node, int from, int to)
     }
 }
 
-static inline void controlled_layer_done(worker *w, int from, int to, int most)
+static inline void controlled_layer_done(worker *w, int from, int to, int most,
+                                         void (*then)(worker *w, int k))
 {
     const int n = to - from, start = (int)((int64_t)w->id * n / w->e->n_workers);
     for (int i = 0; i < n; i++) {
         const int k = from + (start + i) % n;
-        if (!try_publish(w, k))
+        if (!try_publish(w, k, then))
             postpone_stripe(w, k);
     }
     if (w->n_pending > most)
