@@ -74,7 +74,7 @@ class Allreduce(Mode):
         self._blocks = _blocks([net.plan.block(node) for node in range(self.nodes)])
         # the block of one lane, as long as a row
         self._columns = [_column(MPI.FLOAT, end - first, size) for _, first, end in self._blocks] if self._fixed else []
-        self._verdict, self._complete_at = np.zeros(1, np.int64), None
+        self._verdict = np.zeros(1, np.int64)
         self._usual = 0.0  # seconds from the beginning of a step until its first layer is there
         self._runner = _Steps(self)
 
@@ -104,15 +104,16 @@ class Allreduce(Mode):
         return self._runner
 
     def idle_since(self):
-        # whoever has seen it first: the workers' thread, or the one that talks
-        return min(filter(None, (self._runner.idle_since, self._complete_at)), default=None)
+        return self._runner.idle_since
 
     def exchange(self, epoch):
         steps = self._runner
         while (lanes := (yield from self._step_begins())) is not None:
-            begun, self._complete_at = time.monotonic(), None
-            yield from self.link.rest_until(begun + 0.9 * self._usual)
-            first = yield from self.link.in_parts([*self._parts(lanes), Part(lambda: True, self._agree)])
+            begun = time.monotonic()
+            while (left := begun + 0.9 * self._usual - time.monotonic()) > 0 and not steps.formed.wait(min(left, 0.02)):
+                yield 0
+            parts = [*self._parts(lanes), Part(steps.formed.is_set, self._agree)]
+            first = yield from self.link.in_parts(parts, steps.formed.wait)
             self._usual = first - begun
             steps.go_on(int(self._verdict[0]))
 
@@ -175,7 +176,6 @@ class Allreduce(Mode):
 
     def _agree(self):
         """All lanes of this rank are there, or never will be: the ranks decide how to go on."""
-        self._complete_at = time.monotonic()
         self._verdict[0] = max(self._runner.verdict, _STOP if self.link.stopping() else _GOES_ON)
         return self.link.comm.Iallreduce(self._MPI.IN_PLACE, self._verdict, self._MPI.MAX)
 
@@ -209,7 +209,7 @@ class _Steps:
 
     def __init__(self, mode):
         self.mode, self.begun = mode, None
-        self._decided = threading.Event()
+        self.formed, self._decided = threading.Event(), threading.Event()
         self.position = self.verdict = 0
         self._asked, self.idle_since = False, None
 
@@ -239,6 +239,7 @@ class _Steps:
             end = min(self.position + engine.batch_size, len(order))
             lanes, found = mode.lanes(end - self.position), []
             mode.reached.fill(mode.nodes)
+            self.formed.clear()
             self.begun.put(lanes)
             for wave in range(mode.option["waves"]):
                 first, rows = mode.mine(lanes, wave)
@@ -250,6 +251,7 @@ class _Steps:
                         mode.reached.fill(0)  # nobody need wait for it
                         break
             self.idle_since = time.monotonic()
+            self.formed.set()
             while not self._decided.wait(0.1):
                 if self._asked and time.monotonic() - mode.link.driven > 1:
                     return total | {"status": "stopped"}

@@ -26,6 +26,7 @@ from .compress import Feedback, decode
 
 _STOP, _HALT, _ASK, _STATE = range(4)
 _SHORT, _LONG = 2e-5, 1e-3  # seconds between two looks at a request, first and last
+_NAP = 5e-4  # between two looks at running workers: each takes some 30 us, perhaps from one of them
 
 
 class Part(NamedTuple):
@@ -268,10 +269,12 @@ class Link(Alone):
             pause = min(max(2 * pause, _SHORT), longest)
             next(watchdog)
 
-    def in_parts(self, parts):
+    def in_parts(self, parts, nap):
         """An exchange part by part, in their order, each started as soon as it is ready; when the first was (on the clock of
-        time.monotonic). Counted is the time in which any of them is under way. The delay is that of a slow network: one part
-        after the other, each its share."""
+        time.monotonic).
+
+        `nap(seconds)` waits while parts are not ready, at most until all are. Counted is the time in which any part is under
+        way. The delay is that of a slow network: one part after the other, each its share. """
         ahead, under_way = deque(parts), deque()
         first = busy_since = watchdog = None
         due = pause = share = bytes = 0.0
@@ -295,19 +298,17 @@ class Link(Alone):
                 busy_since = None
             if moved or watchdog is None:
                 watchdog, pause = self._watchdog(), 0.0
-            if ahead or under_way:
+            if ahead:
+                nap(_NAP)
+                yield 0
+            elif under_way:
                 yield pause
-            pause = min(max(2 * pause, _SHORT), 1e-4)
+                pause = min(max(2 * pause, _SHORT), 1e-4)
             if under_way:
                 next(watchdog)
         self.counts["exchanges"] += round(share)
         self.counts["bytes"] += int(bytes)
         return first
-
-    def rest_until(self, when):
-        """Lets the workers alone until then."""
-        while (left := when - time.monotonic()) > 0:
-            yield left
 
     def _watchdog(self):
         """To be asked again and again while waiting for the others: ClusterError where one of them has stalled."""
