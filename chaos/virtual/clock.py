@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -145,11 +146,17 @@ class Order:
             chunk=engine.chunk, lanes=self.lanes, max_pending=options.get("max_pending") or 0, late=engine.late)
 
     def blocks(self, images):
-        """Yields the events of a phase of so many images, in arrays that are overwritten by the next."""
+        """Yields the events of a phase of so many images, in arrays that are overwritten by the one after the next; that one
+        is made while the caller runs this one."""
         self.clock.begin(images)
-        room = np.empty(max(BLOCK, self.clock.room), np.uint64)
-        while n := self.clock.next(room):
-            yield room[:n]
+        room, following = np.empty((2, max(BLOCK, self.clock.room)), np.uint64)
+        with ThreadPoolExecutor(1) as ahead:
+            n = self.clock.next(room)
+            while n:
+                coming = ahead.submit(self.clock.next, following)
+                yield room[:n]
+                n = coming.result()
+                room, following = following, room
 
     def seconds(self, images):
         """How long the phase takes, without running anything but the clock."""
