@@ -924,7 +924,7 @@ cdef class Engine:
 
 # ---- the clock of virtual workers ----
 
-CLOCK_ORDERS = ("chaos", "hogwild", "locked", "delayed", "synchronous")
+CLOCK_ORDERS = ("chaos", "hogwild", "locked", "delayed", "synchronous", "leashed")
 
 
 cdef class Clock:

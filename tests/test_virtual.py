@@ -208,9 +208,8 @@ def test_any_number_of_threads_runs_any_order_to_the_same_bits(workers, steps, s
 def test_any_number_of_threads_runs_what_the_clock_invents_to_the_same_bits(strategy, batch_size):
     net, n = small_net(), 400
     for workers in (1,) if STRATEGIES[strategy].single else (2, 7, 30):
-        def engine():
-            return engine_of(net, workers, strategy, batch_size=batch_size, stripe_bytes=512)
-        order = Order(net, engine(), flat_times(net), Machine(jitter=0.5), strategy, options_of(strategy), [0])
+        engine = engine_of(net, workers, strategy, batch_size=batch_size, stripe_bytes=512)
+        order = Order(net, engine, flat_times(net), Machine(jitter=0.5), strategy, options_of(strategy), [0])
         codes = codes_of(events_of(order, n))
         one, *others = (run_events(small_net, codes, workers=workers, jobs=jobs, n=n, lanes=order.lanes, strategy=strategy,
                                    block=999, batch_size=batch_size, stripe_bytes=512) for jobs in (1, 2, 3, 5))
@@ -341,6 +340,30 @@ def test_continued_run_has_the_same_bits(digits, tmp_path):
     assert (whole.weights == parts.weights).all()
 
 
+def test_runs_of_virtual_workers_and_of_threads_do_not_continue_each_other(digits, tmp_path):
+    """Whether the state tells who ran, as now, or only the history, as once."""
+    runners = {"real threads": lambda: None, "virtual workers": Virtual}
+    arguments = dict(workers=2, lr=0.01, progress=False)
+    for begun, other in (list(runners), list(runners)[::-1]):
+        folder = tmp_path / begun
+        chaos.train(chaos.models.small(), *digits, epochs=1, runner=runners[begun](), run_dir=folder, **arguments)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        for old in (False, True):
+            if old:
+                net, metadata, tensors = chaos.network.load_with_state(folder / "model.safetensors")
+                state = json.loads(metadata["training"])
+                del state["runner"]
+                net.save(folder / "model.safetensors", {"training": json.dumps(state)}, tensors)
+                before["model.safetensors"] = (folder / "model.safetensors").read_bytes()
+            with pytest.raises(chaos.CheckpointError, match=f"of a run of {begun}; it cannot be continued with {other}"):
+                chaos.train(chaos.models.small(), *digits, epochs=2, runner=runners[other](), run_dir=folder, resume=True,
+                            **arguments)
+            assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        run = chaos.train(chaos.models.small(), *digits, epochs=2, runner=runners[begun](), run_dir=folder, resume=True,
+                          **arguments)
+        assert len(run.history) == 2
+
+
 def test_stopping_goes_back_to_the_beginning_of_the_epoch(digits, tmp_path, monkeypatch):
     net = chaos.models.small()
     blocks = Order.blocks
@@ -417,6 +440,20 @@ def test_stragglers_do_not_hold_up_chaos_but_a_strict_turn():
     assert seconds["delayed", 1] > 5 * seconds["delayed", 0]
 
 
+def test_leashed_workers_try_until_nobody_was_faster():
+    net = small_net()
+    found = {}
+    for publish in (1e-9, 1e-4):
+        order = Order(net, engine_of(net, 8, "leashed"), flat_times(net, publish=publish), Machine(line_ns=0), "leashed",
+                      options_of("leashed"), [0])
+        seconds = order.seconds(4000)
+        found[publish] = order.clock.counts["failures"], seconds
+    layers = len({node for node, _ in engine_of(net, 1).stripe_table})
+    assert found[1e-9][0] < 400 < 4000 < found[1e-4][0], "tries fail where updates take long, at most once per other worker"
+    assert found[1e-4][0] < 7 * 4000
+    assert found[1e-4][1] >= 4000 * 2 * layers * 1e-4, "a copy and an update, of which only one at a time can succeed"
+
+
 def test_244_workers_on_many_images_take_seconds():
     net = chaos.models.small()
     order = Order(net, engine_of(net, 244), virtual.nominal(net), Machine(speed=0.01), "chaos", options_of("chaos"), [0])
@@ -445,8 +482,8 @@ def test_what_cannot_be_simulated_is_refused(digits):
     for strategy in STRATEGIES.keys() - virtual.ORDERS.keys():
         with pytest.raises(ValueError, match=f"{strategy!r} cannot be simulated; these can: sequential, chaos"):
             chaos.train(net, *digits, strategy=strategy, workers=2, epochs=1, progress=False, runner=Virtual())
-    for options in (dict(strategy_options={"max_staleness": 3}), dict(update_options={"max_norm": 1.0}),
-                    dict(strategy="hogwild", strategy_options={"grain": "instant"}),
+    for options in (dict(strategy="leashed", strategy_options={"persistence": 1}), dict(strategy_options={"max_staleness": 3}),
+                    dict(update_options={"max_norm": 1.0}), dict(strategy="hogwild", strategy_options={"grain": "instant"}),
                     dict(strategy="synchronous", update_options={"clip_norm": 1.0})):
         with pytest.raises(ValueError, match="cannot be simulated"):
             chaos.train(net, *digits, workers=2, epochs=1, progress=False, runner=Virtual(), **options)
