@@ -216,6 +216,20 @@ def test_any_number_of_threads_runs_what_the_clock_invents_to_the_same_bits(stra
         assert one[1]["status"] == "done" and all(other == one for other in others)
 
 
+def test_a_layer_is_let_go_when_its_lane_has_the_gradient():
+    """Passes read copies and let the layer go before they are through, except where their gradient is read by others."""
+    def make():
+        return chaos.models.small(seed=1)
+
+    net, n = make(), 4000
+    order = Order(net, engine_of(net, 20, "synchronous", batch_size=80), virtual.nominal(net), Machine(), "synchronous",
+                  options_of("synchronous"), [0])
+    codes = codes_of(events_of(order, n))
+    one, *others = (run_events(make, codes, workers=20, jobs=jobs, n=n, lanes=order.lanes, strategy="synchronous",
+                               batch_size=80) for jobs in (1, 2, 2, 3, 3))
+    assert order.lanes == 20 and all(other == one for other in others)
+
+
 def test_any_number_of_threads_finds_the_same_divergence():
     """Images 30 and 33 are no numbers: in the given order 33 may come before 30."""
     net = small_net()
@@ -482,8 +496,10 @@ def test_what_cannot_be_simulated_is_refused(digits):
     for strategy in STRATEGIES.keys() - virtual.ORDERS.keys():
         with pytest.raises(ValueError, match=f"{strategy!r} cannot be simulated; these can: sequential, chaos"):
             chaos.train(net, *digits, strategy=strategy, workers=2, epochs=1, progress=False, runner=Virtual())
-    for options in (dict(strategy="leashed", strategy_options={"persistence": 1}), dict(strategy_options={"max_staleness": 3}),
-                    dict(update_options={"max_norm": 1.0}), dict(strategy="hogwild", strategy_options={"grain": "instant"}),
+    for options in (dict(strategy="leashed", strategy_options={"persistence": 1}),
+                    dict(strategy_options={"max_staleness": 3}),
+                    dict(update_options={"max_norm": 1.0}),
+                    dict(strategy="hogwild", strategy_options={"grain": "instant"}),
                     dict(strategy="synchronous", update_options={"clip_norm": 1.0})):
         with pytest.raises(ValueError, match="cannot be simulated"):
             chaos.train(net, *digits, workers=2, epochs=1, progress=False, runner=Virtual(), **options)
