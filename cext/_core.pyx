@@ -136,7 +136,7 @@ cdef extern from "registry.h" nogil:
     enum: EVENT_KINDS
     ctypedef struct replay_t "replay":
         pass
-    replay_t *replay_new(engine_t *e, int lanes)
+    replay_t *replay_new(engine_t *e, int lanes, int threads)
     void replay_free(replay_t *r)
     int replay_begin(replay_t *r, const images_t *data, int64_t begin, int64_t end, float lr)
     int replay_run(replay_t *r, const uint64_t *events, int64_t n, int64_t *at, const char **reason)
@@ -528,7 +528,7 @@ cdef class Engine:
 
     def run(self, str what, const uint8_t[::1] pixels=None, const float[::1] values=None, const int64_t[::1] labels=None,
             const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, float lr=0.0, float[:, ::1] out=None,
-            const float[::1] step_scale=None, events=None, int lanes=0):
+            const float[::1] step_scale=None, events=None, int lanes=0, int jobs=1):
         """Runs one phase over images `order[begin:end]` and returns its counts as a dict: whole ones, except
         layers {node: {..., pending_seconds}} and time, in seconds summed over workers (its parts are 0 outside training).
 
@@ -536,8 +536,8 @@ cdef class Engine:
         `gradient`). Exactly one of pixels (uint8) and values (float32) holds the images, flat, each (c, h, w). step_scale:
         512 factors of the learning rate, by the staleness of an update.
 
-        events: for "train", an iterable of uint64 arrays: the phase runs in the caller's thread, in this order (see
-        cext/engine/replay.h and `event`); `lanes` is how many lanes its steps have, 0 for none.
+        events: for "train", an iterable of uint64 arrays: the phase runs in this order (see cext/engine/replay.h and
+        `event`), in `jobs` threads, which changes no bit; `lanes` is how many lanes its steps have, 0 for none.
         """
         cdef images_t data
         cdef phase ph
@@ -561,7 +561,7 @@ cdef class Engine:
         try:
             self.e.step_scale = &step_scale[0] if step_scale is not None else NULL
             if events is not None and ph == TRAIN:
-                status = self._replay(&data, begin, last, lr, events, lanes)
+                status = self._replay(&data, begin, last, lr, events, lanes, jobs)
             else:
                 with nogil:
                     status = engine_run(self.e, ph, &data, begin, last, lr, to)
@@ -636,12 +636,15 @@ cdef class Engine:
                      "publish": self.e.time.publish, "wait": self.e.time.wait},
         }
 
-    cdef int _replay(self, const images_t *data, int64_t begin, int64_t end, float lr, events, int lanes) except -2:
+    cdef int _replay(self, const images_t *data, int64_t begin, int64_t end, float lr, events, int lanes,
+                     int jobs) except -2:
         cdef const uint64_t[::1] block
         cdef int64_t at = 0, count
         cdef const char *reason = NULL
         cdef int status = DONE
-        cdef replay_t *r = replay_new(self.e, lanes)
+        if jobs < 1 or jobs > 1 and not OPENMP:
+            raise ValueError(f"jobs must be at least 1{'' if OPENMP else ', and without OpenMP at most 1'}, not {jobs}")
+        cdef replay_t *r = replay_new(self.e, lanes, jobs)
         try:
             if r == NULL or replay_begin(r, data, begin, end, lr):
                 raise MemoryError(f"out of memory for {self.workers} workers of {self.worker_bytes} bytes each")
@@ -651,6 +654,9 @@ cdef class Engine:
                     continue
                 with nogil:
                     status = replay_run(r, &block[0], count, &at, &reason)
+                if status == NO_TEAM:
+                    raise RuntimeError(f"the OpenMP runtime did not start {min(jobs, self.workers)} threads for the events; "
+                                       "OMP_THREAD_LIMIT or a limit on processes may be the reason; fewer jobs need fewer")
                 if status == -1:
                     raise ValueError(f"{event_text(block[at])}, event {at} of its block, is not possible: {reason.decode()}")
                 if status != DONE:
@@ -936,7 +942,7 @@ cdef class Engine:
 
 # ---- the clock of virtual workers ----
 
-CLOCK_ORDERS = ("chaos", "hogwild", "locked", "delayed", "synchronous")
+CLOCK_ORDERS = ("chaos", "hogwild", "locked", "delayed", "synchronous", "leashed")
 
 
 cdef class Clock:

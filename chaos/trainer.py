@@ -46,7 +46,8 @@ class Run:
     history : list of dict
         One dict per finished epoch, as in metrics.jsonl: among others epoch (from 1), lr, train_loss, test_loss and, where
         asked for, validation_loss (mean per image), train_error, test_error, validation_error (fractions in 0..1),
-        seconds and images_per_second (of the training phase), staleness (mean, p50, p99, max, histogram), layers,
+        seconds and images_per_second (of the training phase), staleness (mean, p50, p99, max, histogram, whose last bin
+        counts 511 and everything above, so that p50 and p99 of 511 are "at least 511"; mean and max are exact), layers,
         time_split (shares of the workers' time). train_* are of the images as they were trained on, during the epoch;
         test_* are None without a test set.
     workers : threads.Plan
@@ -292,6 +293,8 @@ class Alone:
 
 class Threads:
     """Runs the training phases of a job: on real threads. chaos.virtual has others."""
+
+    kind = "real threads"  # a run goes on with the same
 
     def workers(self, requested, only_one, pin):
         """The plan of the workers, from what was asked for."""
@@ -751,6 +754,10 @@ class _Store:
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{path}: holds no training state ({type(error).__name__} {error})") from None
         # what an earlier version did not know had its default then
+        kind = "virtual workers" if any("virtual" in record for record in history) else Threads.kind
+        kind = state.get("runner", kind if history else job.runner.kind)
+        if kind != job.runner.kind:
+            raise CheckpointError(f"{path}: is the state of a run of {kind}; it cannot be continued with {job.runner.kind}")
         identity = {"lr_schedule": "exponential", "schedule_options": {"warmup": 0}} | identity
         for key, table in (("strategy", STRATEGIES), ("update", UPDATES)):
             options = f"{key}_options"
@@ -769,7 +776,8 @@ class _Store:
     def save(self, record=None):
         if record:
             self.write_metrics()
-        state = {"identity": self.job.identity, "history": self.job.history, "partial": self.job.partial}
+        state = {"identity": self.job.identity, "history": self.job.history, "partial": self.job.partial,
+                 "runner": self.job.runner.kind}
         self.job.net.save(self.folder / MODEL, {"training": json.dumps(state)}, self.job.state())
 
     def write_metrics(self):

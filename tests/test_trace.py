@@ -37,7 +37,7 @@ def test_replays_are_the_run(digits, tmp_path, workers):
         net = chaos.models.small(seed=i % 3)
         run = traced(tmp_path / "t", digits, net, workers, strategy_options={"stripe_bytes": 256})
         assert run.history[-1]["workers"] == workers
-        again = virtual.replay(tmp_path / "t", digits)
+        again = virtual.replay(tmp_path / "t", digits, jobs=2)
         assert (again.weights == net.weights).all()
         if i % 3 == 0:
             ends.add(net.weights.tobytes())

@@ -136,6 +136,146 @@ def test_executor_is_the_engine_where_the_engine_is_deterministic(digits, strate
         assert all(real[key] == simulated[key] for key in ("train_error", "test_error", "updates", "staleness"))
 
 
+def any_order(net, engine, workers, steps, rng):
+    """Events of workers that take turns at random: each passes its steps, postpones some stripes, and publishes what it has
+    postponed whenever it likes, but before that layer's next gradient."""
+    nodes = [node for node in range(1, len(net.nodes())) if net.plan.block(node)[1]]
+    of = {node: [k for k, (owner, _) in enumerate(engine.stripe_table) if owner == node] for node in nodes}
+    left = iter(range(steps))
+
+    def acts(w):
+        pending = set()
+        for step in left:
+            yield "step", w, step
+            if rng.random() < 0.2:
+                yield "copy", w, 0
+            for node in nodes:
+                yield "forward", w, node
+            for node in reversed(nodes):
+                for k in sorted(pending):
+                    if k in of[node] or rng.random() < 0.3:
+                        pending.remove(k)
+                        yield "publish", w, k
+                yield "backward", w, node
+                for k in of[node]:
+                    late = rng.random() < 0.3
+                    pending |= {k} if late else set()
+                    yield "postpone" if late else "publish", w, k
+        for k in sorted(pending):
+            yield "publish", w, k
+
+    found, busy = [], [acts(w) for w in range(workers)]
+    while busy:
+        one = busy[rng.integers(len(busy))]
+        for _ in range(rng.integers(1, 6)):
+            event = next(one, None)
+            if event is None:
+                busy.remove(one)
+                break
+            found.append(event)
+    return found
+
+
+def run_events(make, codes, *, workers, jobs, n, lanes=0, block=1 << 16, x=None, **options):
+    """(weights, counts) after the events."""
+    net = make()
+    y = images(n, net.input_shape, classes=5)[1]
+    values = (images(n, net.input_shape, classes=5)[0] if x is None else x).astype(np.float32).reshape(-1)
+    result = engine_of(net, workers, **options).run(
+        "train", values=values, labels=y, lr=0.05, events=[codes[i:i + block] for i in range(0, len(codes), block)],
+        lanes=lanes, jobs=jobs)
+    times = ("time", "give_ways")
+    for layer in result["layers"].values():
+        del layer["pending_seconds"]
+    return net.weights.tobytes(), {key: value for key, value in result.items() if key not in times}
+
+
+@settings(max_examples=40, deadline=None)
+@given(workers=st.integers(1, 9), steps=st.integers(1, 40), seed=st.integers(0, 1 << 30),
+       stripe=st.sampled_from([64, 512, 16384]), update=st.sampled_from(["sgd", "momentum"]))
+def test_any_number_of_threads_runs_any_order_to_the_same_bits(workers, steps, seed, stripe, update):
+    net = graph()
+    engine = engine_of(net, workers, stripe_bytes=stripe)
+    codes = codes_of(any_order(net, engine, workers, steps, np.random.default_rng(seed)))
+    one, *others = (run_events(graph, codes, workers=workers, jobs=jobs, n=steps, stripe_bytes=stripe, update=update,
+                               moments=chaos.network.aligned_zeros((int(update == "momentum"), net.plan.weight_size)))
+                    for jobs in (1, 2, 3, 5))
+    assert one[1]["status"] == "done" and all(other == one for other in others)
+
+
+@pytest.mark.parametrize("strategy", SIMULATED)
+@pytest.mark.parametrize("batch_size", [1, 20])
+def test_any_number_of_threads_runs_what_the_clock_invents_to_the_same_bits(strategy, batch_size):
+    net, n = small_net(), 400
+    for workers in (1,) if STRATEGIES[strategy].single else (2, 7, 30):
+        engine = engine_of(net, workers, strategy, batch_size=batch_size, stripe_bytes=512)
+        order = Order(net, engine, flat_times(net), Machine(jitter=0.5), strategy, options_of(strategy), [0])
+        codes = codes_of(events_of(order, n))
+        one, *others = (run_events(small_net, codes, workers=workers, jobs=jobs, n=n, lanes=order.lanes, strategy=strategy,
+                                   block=999, batch_size=batch_size, stripe_bytes=512) for jobs in (1, 2, 3, 5))
+        assert one[1]["status"] == "done" and all(other == one for other in others)
+
+
+def test_a_layer_is_let_go_when_its_lane_has_the_gradient():
+    """Passes read copies and let the layer go before they are through, except where their gradient is read by others."""
+    def make():
+        return chaos.models.small(seed=1)
+
+    net, n = make(), 4000
+    order = Order(net, engine_of(net, 20, "synchronous", batch_size=80), virtual.nominal(net), Machine(), "synchronous",
+                  options_of("synchronous"), [0])
+    codes = codes_of(events_of(order, n))
+    one, *others = (run_events(make, codes, workers=20, jobs=jobs, n=n, lanes=order.lanes, strategy="synchronous",
+                               batch_size=80) for jobs in (1, 2, 2, 3, 3))
+    assert order.lanes == 20 and all(other == one for other in others)
+
+
+def test_any_number_of_threads_finds_the_same_divergence():
+    """Images 30 and 33 are no numbers: in the given order 33 may come before 30."""
+    net = small_net()
+    x = images(40, net.input_shape, classes=5)[0].copy()
+    x[[30, 33]] = np.nan
+    for seed in range(10):
+        codes = codes_of(any_order(net, engine_of(net, 8), 8, 40, np.random.default_rng(seed)))
+        found = [run_events(small_net, codes, workers=8, jobs=jobs, n=40, x=x)[1] for jobs in (1, 2, 5)]
+        assert {(f["status"], f["failed_at"]) for f in found} == {("diverged", found[0]["failed_at"])}
+        assert found[0]["failed_at"] in (30, 33)
+
+
+def test_threads_stop_at_once():
+    """Also those that wait for another's event."""
+    import threading
+    import time
+    net, n = chaos.models.small(seed=0), 20_000
+    x, y = images(n, net.input_shape, classes=5)
+    engine = engine_of(net, 20)
+    order = Order(net, engine, virtual.nominal(net), Machine(), "chaos", options_of("chaos"), [0])
+    codes = np.concatenate([block.copy() for block in order.blocks(n)])
+    asked = []
+
+    def stop():
+        asked.append(time.perf_counter())
+        engine.stop()
+
+    timer = threading.Timer(0.05, stop)
+    timer.start()
+    result = engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.01, events=[codes], jobs=4)
+    ended = time.perf_counter()
+    timer.join()
+    assert result["status"] == "stopped" and result["images"] < n and ended - asked[0] < 0.5
+
+
+def test_numbers_of_threads_that_make_no_sense_are_refused(tmp_path):
+    for jobs in (0, -1, 1.5, 5000):
+        with pytest.raises(ValueError, match="jobs must be"):
+            Virtual(jobs=jobs)
+        with pytest.raises(ValueError, match="jobs must be"):
+            virtual.replay(tmp_path / "none", None, jobs=jobs)
+    net = small_net()
+    with pytest.raises(ValueError, match="jobs must be at least 1, not 0"):
+        engine_of(net, 1).run("train", values=np.zeros(0, np.float32), labels=np.zeros(0, np.int64), events=[], jobs=0)
+
+
 @pytest.mark.parametrize("spoil, message", [
     (lambda e: [("step", 1, 0), *e], "no such worker"),
     (lambda e: [e[0], *e], "has not finished its step"),
@@ -214,6 +354,30 @@ def test_continued_run_has_the_same_bits(digits, tmp_path):
     assert (whole.weights == parts.weights).all()
 
 
+def test_runs_of_virtual_workers_and_of_threads_do_not_continue_each_other(digits, tmp_path):
+    """Whether the state tells who ran, as now, or only the history, as once."""
+    runners = {"real threads": lambda: None, "virtual workers": Virtual}
+    arguments = dict(workers=2, lr=0.01, progress=False)
+    for begun, other in (list(runners), list(runners)[::-1]):
+        folder = tmp_path / begun
+        chaos.train(chaos.models.small(), *digits, epochs=1, runner=runners[begun](), run_dir=folder, **arguments)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        for old in (False, True):
+            if old:
+                net, metadata, tensors = chaos.network.load_with_state(folder / "model.safetensors")
+                state = json.loads(metadata["training"])
+                del state["runner"]
+                net.save(folder / "model.safetensors", {"training": json.dumps(state)}, tensors)
+                before["model.safetensors"] = (folder / "model.safetensors").read_bytes()
+            with pytest.raises(chaos.CheckpointError, match=f"of a run of {begun}; it cannot be continued with {other}"):
+                chaos.train(chaos.models.small(), *digits, epochs=2, runner=runners[other](), run_dir=folder, resume=True,
+                            **arguments)
+            assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        run = chaos.train(chaos.models.small(), *digits, epochs=2, runner=runners[begun](), run_dir=folder, resume=True,
+                          **arguments)
+        assert len(run.history) == 2
+
+
 def test_stopping_goes_back_to_the_beginning_of_the_epoch(digits, tmp_path, monkeypatch):
     net = chaos.models.small()
     blocks = Order.blocks
@@ -290,6 +454,20 @@ def test_stragglers_do_not_hold_up_chaos_but_a_strict_turn():
     assert seconds["delayed", 1] > 5 * seconds["delayed", 0]
 
 
+def test_leashed_workers_try_until_nobody_was_faster():
+    net = small_net()
+    found = {}
+    for publish in (1e-9, 1e-4):
+        order = Order(net, engine_of(net, 8, "leashed"), flat_times(net, publish=publish), Machine(line_ns=0), "leashed",
+                      options_of("leashed"), [0])
+        seconds = order.seconds(4000)
+        found[publish] = order.clock.counts["failures"], seconds
+    layers = len({node for node, _ in engine_of(net, 1).stripe_table})
+    assert found[1e-9][0] < 400 < 4000 < found[1e-4][0], "tries fail where updates take long, at most once per other worker"
+    assert found[1e-4][0] < 7 * 4000
+    assert found[1e-4][1] >= 4000 * 2 * layers * 1e-4, "a copy and an update, of which only one at a time can succeed"
+
+
 def test_244_workers_on_many_images_take_seconds():
     net = chaos.models.small()
     order = Order(net, engine_of(net, 244), virtual.nominal(net), Machine(speed=0.01), "chaos", options_of("chaos"), [0])
@@ -318,7 +496,9 @@ def test_what_cannot_be_simulated_is_refused(digits):
     for strategy in STRATEGIES.keys() - virtual.ORDERS.keys():
         with pytest.raises(ValueError, match=f"{strategy!r} cannot be simulated; these can: sequential, chaos"):
             chaos.train(net, *digits, strategy=strategy, workers=2, epochs=1, progress=False, runner=Virtual())
-    for options in (dict(strategy_options={"max_staleness": 3}), dict(update_options={"max_norm": 1.0}),
+    for options in (dict(strategy="leashed", strategy_options={"persistence": 1}),
+                    dict(strategy_options={"max_staleness": 3}),
+                    dict(update_options={"max_norm": 1.0}),
                     dict(strategy="hogwild", strategy_options={"grain": "instant"}),
                     dict(strategy="synchronous", update_options={"clip_norm": 1.0})):
         with pytest.raises(ValueError, match="cannot be simulated"):
@@ -350,8 +530,8 @@ def test_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["simulate", "small", "--data", "digits", "--subset", "300", "--workers", "50", "--epochs", "2", "--lr",
                  "0.01", "--cores", "10", "--threads-per-core", "4", "--slowdown", "1,1,1.5,2", "--quiet"]
-    for folder in ("a", "b"):
-        assert cli.main([*arguments, "--run-dir", folder]) == 0
+    for folder, jobs in (("a", "1"), ("b", "3")):
+        assert cli.main([*arguments, "--run-dir", folder, "--jobs", jobs]) == 0
     out = capsys.readouterr().out
     assert "50 virtual workers on 10 cores of 4 hardware threads" in out and "speed-up" in out and "this host" in out
     for name in ("model.safetensors", "metrics.jsonl"):

@@ -10,19 +10,24 @@
 enum stage { IDLE, FORTH, BACK };
 enum gradient { NONE, FRESH, POSTPONED };
 
-/* How far a worker has come. */
+/* Where a worker is in its step. */
+typedef struct {
+    int64_t begin, end, at; /* images of the step; of the chunk */
+    int next;               /* place of the next layer in replay.forth or .back */
+    int lane;               /* of the step under way; -1: all of it */
+} place;
+
+/* How far a worker has come in the events that have been checked. */
 typedef struct {
     enum stage stage;
-    int next;     /* place of the next layer in replay.forth or .back */
-    int lane;     /* of the step under way; -1: all of it */
+    place in;
     int copied;
-    int64_t begin, end, at; /* images of the step; of the chunk */
     int n_fresh;  /* stripes of the layer just passed, neither published nor postponed */
     int n_left;   /* gradients that wait for publication */
     uint8_t *gradient; /* per stripe */
 } walk;
 
-/* How far all have come. There are two: events are checked before they are run. */
+/* How far all have. */
 typedef struct {
     walk *of;
     uint8_t *memory;
@@ -35,15 +40,56 @@ typedef struct {
     int n_reduced;
 } course;
 
+/* How an event meets the weights that workers share. */
+enum access { APART, READS, READS_ALL, WRITES };
+
+/* What an event has to wait for when threads run at once: the worker's earlier events; and reads of a layer commute, everything
+ * else about it happens in the given order. */
+typedef struct {
+    uint32_t turn;  /* that many of the worker's events are done */
+    uint32_t after; /* that many earlier accesses are done: READS the layer's writes, READS_ALL all layers' writes, WRITES all
+                       of the layer's */
+    uint32_t step;  /* LANE, REDUCE: its number */
+    int16_t layer;
+    uint8_t access;
+} ticket;
+
+/* Accesses to a layer that are done, or, while events are checked, that have been seen. */
+typedef struct {
+    _Alignas(128) uint32_t all;
+    uint32_t writes;
+} sequence;
+
+typedef struct {
+    _Alignas(64) uint32_t done; /* events of the worker */
+} progress;
+
 struct replay {
     engine *e;
     int n_forth, n_back, *forth, *back; /* layers in the order of the passes */
-    int n_stripes, n_lanes;
-    course checked, done;
+    int n_stripes, n_lanes, n_threads;
+    course checked;
+    place *in;       /* per worker, as far as it has been run */
     call *unwritten; /* per worker: what worker.unwritten points to */
     float **copy;    /* per worker: for EVENT_COPY, made when first needed */
     float **lane;    /* per lane: its gradient */
     int64_t begin, end, n_steps;
+    int *layer;         /* per node with weights: its place among those */
+    sequence *sequence; /* per layer */
+    progress *progress; /* per worker */
+    /* of the events under way */
+    const event *events;
+    ticket *ticket;
+    int64_t n_events, room;
+    struct fate *fate; /* per thread */
+    _Alignas(128) int64_t next;  /* event that no thread has taken */
+    _Alignas(128) int64_t limit; /* events from there on are not run: one has failed, or there are no more */
+};
+
+/* How the events of a thread have ended, the thread's own lines. */
+struct fate {
+    _Alignas(128) int status;
+    int64_t at, image; /* of the event that failed first; where its loss is not finite */
 };
 
 static int course_new(course *c, int n_workers, int n_stripes, int n_lanes)
@@ -66,13 +112,15 @@ static void course_free(course *c)
     free(c->reduced);
 }
 
-replay *replay_new(engine *e, int lanes)
+replay *replay_new(engine *e, int lanes, int threads)
 {
     const plan *p = e->p;
-    replay *r = calloc(1, sizeof *r);
+    replay *r = aligned_alloc(128, round_up(sizeof *r, 128));
     if (!r)
         return NULL;
+    memset(r, 0, sizeof *r);
     r->e = e;
+    r->n_threads = threads < e->n_workers ? threads : e->n_workers;
     r->n_stripes = e->shared.n_stripes;
     r->n_lanes = lanes;
     r->forth = calloc((size_t)p->n_nodes, sizeof *r->forth);
@@ -80,9 +128,13 @@ replay *replay_new(engine *e, int lanes)
     r->unwritten = calloc((size_t)e->n_workers, sizeof *r->unwritten);
     r->copy = calloc((size_t)e->n_workers, sizeof *r->copy);
     r->lane = calloc((size_t)lanes + 1, sizeof *r->lane);
-    int missing = course_new(&r->checked, e->n_workers, r->n_stripes, lanes) |
-                  course_new(&r->done, e->n_workers, r->n_stripes, lanes);
-    missing |= !r->forth | !r->back | !r->unwritten | !r->copy | !r->lane;
+    r->in = calloc((size_t)e->n_workers, sizeof *r->in);
+    r->layer = calloc((size_t)p->n_nodes, sizeof *r->layer);
+    r->sequence = aligned_zeros(((size_t)e->n_layers + 1) * sizeof *r->sequence);
+    r->progress = aligned_zeros((size_t)e->n_workers * sizeof *r->progress);
+    r->fate = aligned_zeros((size_t)r->n_threads * sizeof *r->fate);
+    int missing = course_new(&r->checked, e->n_workers, r->n_stripes, lanes);
+    missing |= !r->forth | !r->back | !r->unwritten | !r->copy | !r->lane | !r->in | !r->layer | !r->sequence | !r->progress | !r->fate;
     for (int i = 0; !missing && i < e->n_workers; i++)
         missing = !e->worker[i] && !(e->worker[i] = worker_new(e, i));
     for (int i = 0; !missing && i < lanes; i++) {
@@ -95,8 +147,10 @@ replay *replay_new(engine *e, int lanes)
         return NULL;
     }
     for (int i = 1; i < p->n_nodes; i++)
-        if (p->node[i].g.weight_size)
+        if (p->node[i].g.weight_size) {
+            r->layer[i] = r->n_forth;
             r->forth[r->n_forth++] = i;
+        }
     for (int i = p->n_nodes - 1; i > 0; i--)
         if (p->node[i].g.weight_size && learns_node(e, i))
             r->back[r->n_back++] = i;
@@ -107,12 +161,20 @@ void replay_free(replay *r)
 {
     if (!r)
         return;
+    for (int i = 0; i < r->e->n_workers; i++)
+        if (r->e->worker[i]) /* what it reads is about to go */
+            r->e->worker[i]->reads = NULL;
     for (int i = 0; r->copy && i < r->e->n_workers; i++)
         free(r->copy[i]);
     for (int i = 0; r->lane && i < r->n_lanes; i++)
         free(r->lane[i]);
     course_free(&r->checked);
-    course_free(&r->done);
+    free(r->in);
+    free(r->layer);
+    free(r->sequence);
+    free(r->progress);
+    free(r->ticket);
+    free(r->fate);
     free(r->forth);
     free(r->back);
     free(r->unwritten);
@@ -150,7 +212,7 @@ int replay_begin(replay *r, const images *data, int64_t begin, int64_t end, floa
         w->reads = NULL;
         w->unwritten = NULL;
     }
-    return course_begin(&r->checked, r) | course_begin(&r->done, r);
+    return course_begin(&r->checked, r);
 }
 
 static int64_t step_end(const replay *r, int64_t step)
@@ -165,7 +227,34 @@ static int lanes_of_step(const replay *r, int64_t step)
     return n < r->n_lanes ? (int)n : r->n_lanes;
 }
 
-static int is_last(const replay *r, const walk *v) { return v->at + r->e->chunk >= v->end; }
+static int is_last(const replay *r, const place *v) { return v->at + r->e->chunk >= v->end; }
+static int images_of(const replay *r, const place *v) { return is_last(r, v) ? (int)(v->end - v->at) : r->e->chunk; }
+
+static place place_in(const replay *r, int64_t step, int lane)
+{
+    const int64_t begin = r->begin + step * r->e->batch, end = step_end(r, step);
+    const int n = lane < 0 ? 1 : lanes_of_step(r, step), j = lane < 0 ? 0 : lane;
+    const int64_t from = lane_begin(begin, end, n, j);
+    return (place){.begin = from, .at = from, .end = lane_begin(begin, end, n, j + 1), .lane = lane};
+}
+
+/* Past the next of n layers: whether it was the last. */
+static int next_layer(place *v, int n)
+{
+    if (++v->next < n)
+        return 0;
+    v->next = 0;
+    return 1;
+}
+
+/* Past the next layer on the way back: whether the chunk is through. */
+static int next_back(const replay *r, place *v)
+{
+    if (!next_layer(v, r->n_back))
+        return 0;
+    v->at += r->e->chunk;
+    return 1;
+}
 
 static const char *begin_step(const replay *r, course *c, walk *v, int lane, uint32_t what)
 {
@@ -182,13 +271,9 @@ static const char *begin_step(const replay *r, course *c, walk *v, int lane, uin
         return "the step has fewer lanes";
     if (lane >= 0 && c->formed[lane])
         return "the lane has been begun before";
-    const int64_t begin = r->begin + step * r->e->batch, end = step_end(r, step);
-    const int n = lane < 0 ? 1 : lanes_of_step(r, step), j = lane < 0 ? 0 : lane;
-    v->begin = v->at = begin + (end - begin) * j / n;
-    v->end = begin + (end - begin) * (j + 1) / n;
+    v->in = place_in(r, step, lane);
     v->stage = FORTH;
-    v->next = v->copied = 0;
-    v->lane = lane;
+    v->copied = 0;
     if (!c->begun[step]) {
         c->begun[step] = 1;
         c->n_begun++;
@@ -200,13 +285,13 @@ static const char *begin_step(const replay *r, course *c, walk *v, int lane, uin
 
 static const char *pass_back(const replay *r, course *c, walk *v, uint32_t node)
 {
-    if (v->stage != BACK || (int)node != r->back[v->next])
+    if (v->stage != BACK || (int)node != r->back[v->in.next])
         return "it is not the worker's turn to back-propagate this layer";
-    const int last = is_last(r, v);
+    const int last = is_last(r, &v->in);
     int from, to;
     stripes_of(r->e, (int)node, &from, &to);
-    for (int k = from; k < to && v->lane < 0; k++) {
-        if (v->at == v->begin && v->gradient[k] != NONE)
+    for (int k = from; k < to && v->in.lane < 0; k++) {
+        if (v->in.at == v->in.begin && v->gradient[k] != NONE)
             return "the layer's gradient of an earlier step has not been published";
         if (last) {
             v->gradient[k] = r->e->how->late ? POSTPONED : FRESH;
@@ -214,13 +299,11 @@ static const char *pass_back(const replay *r, course *c, walk *v, uint32_t node)
             v->n_left++;
         }
     }
-    if (++v->next < r->n_back)
+    if (!next_back(r, &v->in))
         return NULL;
-    v->next = 0;
     v->stage = last ? IDLE : FORTH;
-    v->at += r->e->chunk;
-    if (last && v->lane >= 0) {
-        c->formed[v->lane] = 2;
+    if (last && v->in.lane >= 0) {
+        c->formed[v->in.lane] = 2;
         c->n_formed++;
     }
     return NULL;
@@ -262,17 +345,15 @@ static const char *advance(const replay *r, course *c, event ev)
     case EVENT_LANE:
         return what < (uint32_t)r->n_lanes ? begin_step(r, c, v, (int)what, 0) : "the step has fewer lanes";
     case EVENT_COPY:
-        if (v->stage != FORTH || v->at != v->begin || v->next || v->copied || v->lane >= 0)
+        if (v->stage != FORTH || v->in.at != v->in.begin || v->in.next || v->copied || v->in.lane >= 0)
             return "weights are copied at the beginning of a step";
         v->copied = 1;
         return NULL;
     case EVENT_FORWARD:
-        if (v->stage != FORTH || (int)what != r->forth[v->next])
+        if (v->stage != FORTH || (int)what != r->forth[v->in.next])
             return "it is not the worker's turn to pass this layer";
-        if (++v->next == r->n_forth) {
-            v->next = 0;
+        if (next_layer(&v->in, r->n_forth))
             v->stage = BACK;
-        }
         return NULL;
     case EVENT_BACKWARD:
         return pass_back(r, c, v, what);
@@ -295,25 +376,114 @@ static const char *advance(const replay *r, course *c, event ev)
     return "there is no such event";
 }
 
-/* Nodes [from, to) forward. */
-static void go_forth(replay *r, worker *w, const walk *v, int from, int to)
+static void forget_counts(replay *r)
 {
-    const int n = is_last(r, v) ? (int)(v->end - v->at) : r->e->chunk;
+    memset(r->sequence, 0, (size_t)r->n_forth * sizeof *r->sequence);
+    memset(r->progress, 0, (size_t)r->e->n_workers * sizeof *r->progress);
+}
+
+/* Notes what the event, which is possible next, has to wait for. */
+static void note_access(replay *r, event ev, int64_t round, ticket *t)
+{
+    const int kind = event_kind(ev), what = (int)event_what(ev);
+    const int reads = kind == EVENT_FORWARD || kind == EVENT_BACKWARD;
+    *t = (ticket){.turn = r->progress[event_worker(ev)].done++, .access = APART, .step = (uint32_t)round};
+    if (kind == EVENT_COPY) {
+        t->access = READS_ALL;
+        for (int l = 0; l < r->n_forth; l++) {
+            t->after += r->sequence[l].writes;
+            r->sequence[l].all++;
+        }
+    } else if (reads && r->checked.of[event_worker(ev)].copied) {
+        return;
+    } else if (reads || kind == EVENT_PUBLISH || kind == EVENT_REDUCE) {
+        t->access = reads ? READS : WRITES;
+        t->layer = (int16_t)(reads ? r->layer[what] : r->e->stripe[what].layer);
+        sequence *s = &r->sequence[t->layer];
+        t->after = reads ? s->writes : s->all;
+        s->all++;
+        s->writes += !reads;
+    }
+}
+
+/* Whether everything that the event waits for is done. What comes after it in the order waits for it in turn, so that a count
+ * cannot get past what it waits for. */
+static int may_run(const replay *r, int worker, const ticket *t)
+{
+    uint32_t done = 0;
+    if (__atomic_load_n(&r->progress[worker].done, __ATOMIC_ACQUIRE) != t->turn)
+        return 0;
+    switch (t->access) {
+    case READS:
+        return __atomic_load_n(&r->sequence[t->layer].writes, __ATOMIC_ACQUIRE) == t->after;
+    case WRITES:
+        return __atomic_load_n(&r->sequence[t->layer].all, __ATOMIC_ACQUIRE) == t->after;
+    case READS_ALL:
+        for (int l = 0; l < r->n_forth; l++)
+            done += __atomic_load_n(&r->sequence[l].writes, __ATOMIC_ACQUIRE);
+        return done == t->after;
+    }
+    return 1;
+}
+
+static void has_met_weights(replay *r, const ticket *t)
+{
+    const int all = t->access == READS_ALL, from = all ? 0 : t->layer, to = all ? r->n_forth : from + 1;
+    if (t->access == WRITES) /* nobody else writes now */
+        __atomic_store_n(&r->sequence[t->layer].writes, r->sequence[t->layer].writes + 1, __ATOMIC_RELEASE);
+    for (int l = from; l < to && t->access != APART; l++)
+        __atomic_fetch_add(&r->sequence[l].all, 1, __ATOMIC_ACQ_REL);
+}
+
+/* The worker's room for a copy of the weights, made when first needed. */
+static float *room_for_copy(replay *r, const worker *w)
+{
+    float **copy = &r->copy[w->id];
+    return *copy ? *copy : (*copy = aligned_alloc(64, round_up(r->e->p->weight_size * sizeof(float) + 1, 64)));
+}
+
+/* Whether the pass takes so much longer than a copy of the layer's weights that other threads should not wait for it: each
+ * weight is used at many places. */
+static int worth_a_copy(const replay *r, int node)
+{
+    enum { MANY = 16 };
+    const shape s = r->e->p->node[node].g.out;
+    return s.h * s.w >= MANY;
+}
+
+static int copy_layer(replay *r, worker *w, int node, int note_versions)
+{
+    float *copy = room_for_copy(r, w);
+    int from, to;
+    stripes_of(r->e, node, &from, &to);
+    for (int k = from; copy && k < to; k++) {
+        if (note_versions)
+            w->seen[k] = stripe_version(&w->to->state[k]);
+        shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, copy);
+    }
+    w->reads = copy;
+    return copy ? DONE : NO_MEMORY;
+}
+
+/* Nodes [from, to) forward. */
+static void go_forth(replay *r, worker *w, const place *v, int from, int to)
+{
+    const int n = images_of(r, v);
     for (int i = from; i < to; i++)
         forward_node(w, i, n, w->hooks && !w->reads && v->at == v->begin);
 }
 
-static void load(replay *r, worker *w, const walk *v)
+static void load(replay *r, worker *w, const place *v)
 {
-    load_chunk(w, v->at, is_last(r, v) ? (int)(v->end - v->at) : r->e->chunk);
+    load_chunk(w, v->at, images_of(r, v));
     go_forth(r, w, v, 1, r->forth[0]);
 }
 
-static void go_back(replay *r, worker *w, const walk *v)
+static void go_back(replay *r, worker *w, const place *v)
 {
     const engine *e = r->e;
     const int node = r->back[v->next], above = v->next ? r->back[v->next - 1] : e->p->n_nodes;
-    const int last = is_last(r, v), n = last ? (int)(v->end - v->at) : e->chunk;
+    const int last = is_last(r, v), n = images_of(r, v);
     float *own = w->dw;
     if (v->lane >= 0)
         w->dw = r->lane[v->lane];
@@ -332,70 +502,152 @@ static void go_back(replay *r, worker *w, const walk *v)
         w->count.images += n;
 }
 
-static void reduce_lanes(replay *r, worker *w, int k)
+static void reduce_lanes(replay *r, worker *w, int k, int64_t step)
 {
     const engine *e = r->e;
     const stripe *s = &e->stripe[k];
     memcpy(w->dw + s->at, r->lane[0] + s->at, s->size * sizeof *w->dw);
-    for (int j = 1; j < lanes_of_step(r, r->done.round); j++)
+    for (int j = 1; j < lanes_of_step(r, step); j++)
         e->p->isa->add(s->size, w->dw + s->at, r->lane[j] + s->at);
     w->version[k] = stripe_version(&w->to->state[k]);
     publish_stripe(w, k);
 }
 
-static int perform(replay *r, event ev)
+/* Runs one event; *lost: the image whose loss is not finite, if it returns DIVERGED. */
+static int perform(replay *r, event ev, const ticket *t, int64_t *lost)
 {
     engine *e = r->e;
     worker *w = e->worker[event_worker(ev)];
-    walk *v = &r->done.of[w->id];
+    place *v = &r->in[w->id];
     const int kind = event_kind(ev), what = (int)event_what(ev);
-    const walk before = *v;
     if (kind != EVENT_PUBLISH && kind != EVENT_POSTPONE)
         w->unwritten = NULL;
-    if (kind == EVENT_REDUCE)
-        reduce_lanes(r, w, what);
-    if (kind == EVENT_PUBLISH) {
-        publish_stripe(w, what);
-        w->n_pending -= w->pending[what];
-        w->pending[what] = 0;
-    }
-    advance(r, &r->done, ev);
     switch (kind) {
     case EVENT_STEP:
     case EVENT_LANE: {
-        const int64_t step = kind == EVENT_STEP ? what : r->done.round;
+        const int64_t step = kind == EVENT_STEP ? (int64_t)what : (int64_t)t->step;
+        *v = place_in(r, step, kind == EVENT_STEP ? -1 : what);
         w->hooks = kind == EVENT_STEP;
         w->scale = 1.f / (float)(step_end(r, step) - (r->begin + step * e->batch));
         w->reads = NULL;
-        __atomic_store_n(&e->next, r->begin + r->done.n_begun * e->batch, __ATOMIC_RELAXED);
+        if (kind == EVENT_STEP || what == 0) /* of a step's lanes one counts */
+            __atomic_fetch_add(&e->next, e->batch, __ATOMIC_RELAXED);
         load(r, w, v);
         break;
     }
     case EVENT_COPY:
-        if (!r->copy[w->id] && !(r->copy[w->id] = aligned_alloc(64, round_up(e->p->weight_size * sizeof(float) + 1, 64))))
+        if (!room_for_copy(r, w))
             return NO_MEMORY;
         read_copy(w, r->copy[w->id]);
         break;
     case EVENT_FORWARD: {
-        const int last = before.next == r->n_forth - 1;
-        go_forth(r, w, v, what, last ? e->p->n_nodes : r->forth[before.next + 1]);
-        const int lost = last ? lose(w, is_last(r, v) ? (int)(v->end - v->at) : e->chunk, 1) : 0;
-        if (lost) {
-            e->failed_at = v->at + lost - 1;
+        const int last = v->next == r->n_forth - 1;
+        go_forth(r, w, v, what, last ? e->p->n_nodes : r->forth[v->next + 1]);
+        const int found = last ? lose(w, images_of(r, v), 1) : 0;
+        next_layer(v, r->n_forth);
+        if (found) {
+            *lost = v->at + found - 1;
             return DIVERGED;
         }
         break;
     }
-    case EVENT_BACKWARD:
-        go_back(r, w, &before);
-        if (v->stage == FORTH)
+    case EVENT_BACKWARD: {
+        const int last = is_last(r, v);
+        go_back(r, w, v);
+        if (next_back(r, v) && !last)
             load(r, w, v);
+        break;
+    }
+    case EVENT_PUBLISH:
+        publish_stripe(w, what);
+        w->n_pending -= w->pending[what];
+        w->pending[what] = 0;
         break;
     case EVENT_POSTPONE:
         postpone_stripe(w, what);
         break;
+    case EVENT_REDUCE:
+        reduce_lanes(r, w, what, t->step);
+        break;
     }
     return DONE;
+}
+
+/* Runs an event as one of several threads do; 0 if it fails: then none that comes later in the order is taken any more. */
+static int run_one(replay *r, struct fate *mine, int64_t at)
+{
+    const event ev = r->events[at];
+    const ticket *t = &r->ticket[at];
+    worker *w = r->e->worker[event_worker(ev)];
+    const place *v = &r->in[w->id];
+    /* a lane's gradient, which EVENT_REDUCE reads, must be there when the layer is let go */
+    const int forth = event_kind(ev) == EVENT_FORWARD;
+    const int copies = t->access == READS && (forth || v->lane < 0) && worth_a_copy(r, (int)event_what(ev));
+    int status = DONE;
+    if (copies) {
+        status = copy_layer(r, w, (int)event_what(ev), w->hooks && forth && v->at == v->begin);
+        has_met_weights(r, t);
+    }
+    if (status == DONE)
+        status = perform(r, ev, t, &mine->image);
+    if (copies)
+        w->reads = NULL;
+    if (status == DONE) {
+        if (!copies)
+            has_met_weights(r, t);
+        __atomic_store_n(&r->progress[w->id].done, t->turn + 1, __ATOMIC_RELEASE);
+        return 1;
+    }
+    mine->status = status;
+    mine->at = at;
+    int64_t limit = __atomic_load_n(&r->limit, __ATOMIC_RELAXED);
+    while (at < limit && !__atomic_compare_exchange_n(&r->limit, &limit, at, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
+    return 0;
+}
+
+/* Whoever is free takes the next event. The first of all that have not been run has nothing to wait for, and somebody has taken
+ * it, so somebody always gets on. */
+static void run_share(void *arg, int id)
+{
+    replay *r = arg;
+    int64_t at;
+    while ((at = __atomic_fetch_add(&r->next, 1, __ATOMIC_RELAXED)) < __atomic_load_n(&r->limit, __ATOMIC_RELAXED)) {
+        for (int round = 0; !may_run(r, event_worker(r->events[at]), &r->ticket[at]); round++) {
+            if (!goes_on(r->e) || at >= __atomic_load_n(&r->limit, __ATOMIC_RELAXED))
+                return;
+            wait_round(round);
+        }
+        if (!goes_on(r->e) || !run_one(r, &r->fate[id], at))
+            return;
+    }
+}
+
+static int run_alone(replay *r)
+{
+    int status = DONE;
+    const float_mode old = flush_denormals();
+    for (int64_t i = 0; i < r->n_events && status == DONE; i++)
+        status = goes_on(r->e) ? perform(r, r->events[i], &r->ticket[i], &r->e->failed_at) : STOPPED;
+    restore_denormals(old);
+    return status;
+}
+
+static int run_together(replay *r)
+{
+    forget_counts(r);
+    r->next = 0;
+    r->limit = r->n_events;
+    for (int i = 0; i < r->n_threads; i++)
+        r->fate[i].status = DONE;
+    if (run_team(r->n_threads, run_share, r) < r->n_threads)
+        return NO_TEAM;
+    for (int i = 0; i < r->n_threads; i++)
+        if (r->fate[i].status != DONE && r->fate[i].at == r->limit) {
+            r->e->failed_at = r->fate[i].image;
+            return r->fate[i].status;
+        }
+    return goes_on(r->e) ? DONE : STOPPED;
 }
 
 int replay_run(replay *r, const event *events, int64_t n, int64_t *at, const char **reason)
@@ -405,20 +657,28 @@ int replay_run(replay *r, const event *events, int64_t n, int64_t *at, const cha
         *reason = "the network has no weights to train";
         return n ? -1 : DONE;
     }
-    for (*at = 0; *at < n; ++*at)
+    if (n > r->room) {
+        free(r->ticket);
+        r->ticket = malloc((size_t)n * sizeof *r->ticket);
+        r->room = r->ticket ? n : 0;
+    }
+    if (!r->ticket)
+        return NO_MEMORY;
+    forget_counts(r);
+    for (*at = 0; *at < n; ++*at) {
+        const int64_t round = r->checked.round; /* the last REDUCE of a step moves it on */
         if ((*reason = advance(r, &r->checked, events[*at])))
             return -1;
-    int status = DONE;
-    const float_mode old = flush_denormals();
-    for (*at = 0; *at < n && status == DONE; ++*at)
-        status = goes_on(r->e) ? perform(r, events[*at]) : STOPPED;
-    restore_denormals(old);
-    return status;
+        note_access(r, events[*at], round, &r->ticket[*at]);
+    }
+    r->events = events;
+    r->n_events = n;
+    return r->n_threads > 1 ? run_together(r) : run_alone(r);
 }
 
 const char *replay_end(replay *r)
 {
-    const course *c = &r->done;
+    const course *c = &r->checked;
     engine_merge(r->e, r->e->n_workers);
     if (r->n_lanes ? c->round < r->n_steps : c->n_begun < r->n_steps)
         return "not every image has been passed";

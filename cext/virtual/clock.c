@@ -18,6 +18,7 @@ enum state {
     LAYER_DONE,
     TURN,    /* waits for it */
     ALL,     /* publishes a whole step */
+    TRY, TRIED, /* the same, unless another is first */
     REDUCE, REDUCED,
     MEET,    /* waits for the others */
     GONE
@@ -30,6 +31,7 @@ typedef struct {
     int stripe;             /* being published */
     int64_t step, begin, end, image; /* of the step or lane; image: the chunk */
     int64_t next_turn;
+    int64_t tried;          /* the turn when the try began */
     int first_sweep;
     double since; /* of the publication under way */
     int n_pending;
@@ -45,7 +47,7 @@ struct vclock {
     double *free_at;   /* per stripe: when its holder lets go */
     uint32_t *version; /* per stripe */
     double now, lock_free_at;
-    int64_t n_images, n_steps, next_step, turn;
+    int64_t n_images, n_steps, next_step, turn; /* turn: updates, where they are of whole steps */
     int next_lane, next_stripe, arrived;
     int64_t round;
     uint64_t random[4];
@@ -245,7 +247,7 @@ static void go_forth(vclock *c, int w)
 
 static int publishes_whole_steps(const vclock *c)
 {
-    return c->p.order == CLOCK_LOCKED || c->p.order == CLOCK_DELAYED;
+    return c->p.order == CLOCK_LOCKED || c->p.order == CLOCK_DELAYED || c->p.order == CLOCK_LEASHED;
 }
 
 /* The chunk's next layer, the next chunk, or what comes after the last. */
@@ -264,6 +266,8 @@ static void layer_done(vclock *c, int w)
         a->at = 0;
         if (c->p.order == CLOCK_DELAYED) {
             a->state = TURN;
+        } else if (c->p.order == CLOCK_LEASHED) {
+            a->state = TRY;
         } else {
             double seconds = 0;
             for (int k = 0; k < c->p.n_stripes; k++)
@@ -387,7 +391,7 @@ static void begin(vclock *c, int w)
         a->since = start + seconds;
         a->state = COPY;
         wait_until(c, w, start);
-    } else if (c->p.order == CLOCK_DELAYED) {
+    } else if (publishes_whole_steps(c)) {
         a->since = c->now;
         a->state = COPY;
     } else
@@ -398,7 +402,8 @@ static void copy(vclock *c, int w)
 {
     actor *a = &c->of[w];
     emit(c, w, EVENT_COPY, 0, c->now);
-    memcpy(a->known, c->version, (size_t)c->p.n_stripes * sizeof *a->known);
+    if (c->p.order != CLOCK_LEASHED) /* whose copy is a pointer: lines come when they are read */
+        memcpy(a->known, c->version, (size_t)c->p.n_stripes * sizeof *a->known);
     a->state = FORTH;
     spend(c, w, a->since - c->now + c->p.begin * chunk_of(c, a) * c->p.factor[w], &c->count.forward);
 }
@@ -438,6 +443,36 @@ static void all(vclock *c, int w)
             copy(c, w);
         pass_turn(c);
     }
+}
+
+/* Makes new weights of the current ones: a copy, which takes about as long as an update, and the update. */
+static void try_all(vclock *c, int w)
+{
+    actor *a = &c->of[w];
+    double seconds = 0;
+    for (int k = 0; k < c->p.n_stripes; k++)
+        seconds += 2 * c->p.publish[k] * c->p.factor[w] + fetch(c, w, k);
+    a->tried = c->turn;
+    a->since = c->now;
+    a->state = TRIED;
+    spend(c, w, seconds, &c->count.publishing);
+}
+
+static void tried(vclock *c, int w)
+{
+    actor *a = &c->of[w];
+    if (c->turn != a->tried) {
+        c->count.failures++;
+        a->state = TRY;
+        return;
+    }
+    c->turn++;
+    for (int k = 0; k < c->p.n_stripes; k++) {
+        emit(c, w, EVENT_PUBLISH, k, a->since);
+        a->known[k] = ++c->version[k];
+        c->count.published++;
+    }
+    a->state = BEGIN;
 }
 
 static int lanes_now(const vclock *c)
@@ -556,6 +591,12 @@ static void act(vclock *c, int w)
         break;
     case ALL:
         all(c, w);
+        break;
+    case TRY:
+        try_all(c, w);
+        break;
+    case TRIED:
+        tried(c, w);
         break;
     case REDUCE:
         reduce(c, w);

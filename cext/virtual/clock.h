@@ -16,7 +16,9 @@ enum clock_order {
     CLOCK_HOGWILD,    /* a layer's stripes without any lock, when the layer's gradient is complete */
     CLOCK_LOCKED,     /* one lock for all weights, first come first served: copies them, later publishes a whole step */
     CLOCK_DELAYED,    /* workers in strict turn publish a whole step and copy the weights for their next one */
-    CLOCK_SYNCHRONOUS /* lanes of one step, a meeting, stripes of its sum, a meeting */
+    CLOCK_SYNCHRONOUS, /* lanes of one step, a meeting, stripes of its sum, a meeting */
+    CLOCK_LEASHED     /* a step reads weights that stay as they are; what it makes of those that are current in the end becomes
+                         current unless others have moved on meanwhile: then it tries again */
 };
 
 typedef struct {

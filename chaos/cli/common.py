@@ -75,6 +75,13 @@ def add_command(commands, name, run, *, help, usage, description, examples):
     return parser
 
 
+def declare_jobs(parser):
+    """The option about threads that run events."""
+    parser.add_argument("--jobs", type=int, metavar="N", default=1,
+                        help="threads that run the events: changes no bit, pays for larger networks where cores are free "
+                             "(default: 1)")
+
+
 def say(text):
     """One line for the user, on standard error."""
     if sys.stderr is None:

@@ -8,7 +8,7 @@ from ..errors import TraceError
 from ..formats.trace import TraceReader
 from ..info import info
 from ..network import Network, load
-from .common import DATA, DATA_HELP, add_command, load_data, percent
+from .common import DATA, DATA_HELP, add_command, declare_jobs, load_data, percent
 
 
 def add(commands):
@@ -16,8 +16,8 @@ def add(commands):
     parser = add_command(
         commands, "replay", run, help="repeat a traced run bit for bit",
         usage="FILE [options]",
-        description="Repeats a run that 'chaos train --trace FILE' has recorded, in one thread, in the order in which its "
-                    "workers really met the weights. The weights are compared after every epoch and must be the same to the "
+        description="Repeats a run that 'chaos train --trace FILE' has recorded, in the order in which its workers really "
+                    "met the weights. The weights are compared after every epoch and must be the same to the "
                     "last bit; a file that is damaged, other data or another instruction set are refused.",
         examples=["chaos train small --workers 2 --trace order.trace --run-dir runs/t",
                   "chaos replay order.trace --run-dir runs/t"])
@@ -26,6 +26,7 @@ def add(commands):
                                                                      "(default: auto)")
     parser.add_argument("--run-dir", metavar="DIR", help="also compare with the weights in this run directory")
     parser.add_argument("--save", metavar="FILE.safetensors", help="keep the network")
+    declare_jobs(parser)
     parser.add_argument("--quiet", action="store_true", help="nothing but the result")
 
 
@@ -54,7 +55,7 @@ def run(arguments):
                   f"{found['train_loss']:.4f} error {found['train_error']:.2%}, weights {found['weights'][:16]}: as "
                   "recorded")
 
-    net = virtual.replay(arguments.file, train, progress=progress)
+    net = virtual.replay(arguments.file, train, progress=progress, jobs=arguments.jobs)
     if kept is not None and kept.config() != net.config():
         raise TraceError(f"{arguments.run_dir} holds another network than {arguments.file}")
     if kept is not None and (kept.weights != net.weights).any():

@@ -9,7 +9,7 @@ from .. import trainer, virtual
 from ..errors import CheckpointError
 from ..perfmodel import read_machine
 from ..sync import STRATEGIES
-from .common import add_command, build_model, percent, read_config
+from .common import add_command, build_model, declare_jobs, percent, read_config
 from .train import DEFAULTS, declare, declare_run, execute, prepare, quantile
 
 TIMES = "times.json"
@@ -23,8 +23,8 @@ def add(commands):
         commands, "simulate", run, help="train with many virtual workers on few cores",
         usage="MODEL [options]",
         description="Shows what asynchrony does to a training before the machine is there. A clock invents when each of "
-                    "many workers reads and updates which weights; the arithmetic is real and runs in that order, in one "
-                    "thread. Same settings and seed: the same bits, except with --times measured, whose times are kept "
+                    "many workers reads and updates which weights; the arithmetic is real and runs in that order. "
+                    "Same settings and seed: the same bits, except with --times measured, whose times are kept "
                     "in the "
                     "run directory. Seconds and speed in metrics.jsonl are those of the virtual machine.",
         examples=["chaos simulate small --workers 244 --epochs 4",
@@ -59,7 +59,7 @@ def add(commands):
                             "smaller steps for stale updates and half the learning rate make of it")
     group.add_argument("--against-real", action="store_true",
                        help="instead: one epoch on 1 and on 2 real workers beside their simulation with measured times")
-    declare_run(parser)
+    declare_jobs(declare_run(parser))
     parser.set_defaults(pin=None, virtual_run=True)
 
 
@@ -79,14 +79,14 @@ def run(arguments):
     times = _times(arguments, kept, net)
     workers = settings["workers"] or (1 if STRATEGIES[settings["strategy"]].single else virtual.DEFAULT_WORKERS)
     machine = _machine(arguments, kept, times, workers)
-    runner = virtual.Virtual(machine, times)
+    runner = virtual.Virtual(machine, times, arguments.jobs)
 
     def summary(result, train, test, seconds):
         if result.run_dir:
             times.write(Path(result.run_dir) / TIMES)
         _summary(result, train, test, seconds, net, settings, machine, times, workers)
         if arguments.beside_sequential and result.history:
-            _beside_sequential(result, train, test, settings, machine, times, arguments.model or model)
+            _beside_sequential(result, train, test, settings, machine, times, arguments.model or model, arguments.jobs)
 
     kept = {**dataclasses.asdict(machine), "times": dataclasses.asdict(times)}
     execute(arguments, None, runner, summary, {"virtual": kept}, prepared)
@@ -160,13 +160,13 @@ def _summary(result, train, test, elapsed, net, settings, machine, times, worker
     print(f"run         {result.run_dir}")
 
 
-def _beside_sequential(result, train, test, settings, machine, times, model):
+def _beside_sequential(result, train, test, settings, machine, times, model, jobs):
     """Prints what the workers cost, and what other options make of it."""
     part = "test_error" if test is not None else "train_error"
     same = {key: value for key, value in settings.items() if key not in ("pin", "workers", "strategy", "strategy_options")}
 
     def error(**changed):
-        runner = virtual.Virtual(machine, times)
+        runner = virtual.Virtual(machine, times, jobs)
         net = build_model(model, settings["seed"])
         run = trainer.train(net, train, test, progress=False, runner=runner, **same | changed)
         return run.history[-1][part]

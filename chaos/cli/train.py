@@ -114,13 +114,14 @@ def declare(parser, workers, default_workers, strategies=STRATEGIES):
 
 
 def declare_run(parser):
-    """The options about the run directory."""
+    """The options about the run directory; returns their group."""
     group = parser.add_argument_group("run")
     group.add_argument("--run-dir", metavar="DIR",
                        help="where the run is kept (default: runs/<model>-<time in UTC>)")
     group.add_argument("--resume", action="store_true",
                        help="continue the run in --run-dir; starts it if there is none")
     group.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+    return group
 
 
 def run(arguments):

@@ -1,5 +1,5 @@
-"""Many workers on few cores: runs a given order of events on the real kernels, in one thread, bit for bit. Orders come from
-a discrete-event clock (simulation) or from a real run (trace and replay). Above chaos.trainer."""
+"""Many workers on few cores: runs a given order of events on the real kernels, in any number of threads, bit for bit. Orders
+come from a discrete-event clock (simulation) or from a real run (trace and replay). Above chaos.trainer."""
 
 from .clock import ORDERS, Machine, Order
 from .replay import TRACEABLE, Traced, replay

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from .. import _core
 from ..options import check_number
 
-# strategy: the order of the core's clock. The others keep replicas or private weights, or read what no event describes.
+# strategy: the order of the core's clock. The others keep replicas of the weights, which events know only one of.
 ORDERS = {"sequential": "chaos", "chaos": "chaos", "hogwild": "hogwild", "locked": "locked", "delayed": "delayed",
-          "synchronous": "synchronous"}
+          "synchronous": "synchronous", "leashed": "leashed"}
 BLOCK = 1 << 16  # events that are made and run together
 LINE = 64  # bytes
 
@@ -117,7 +118,7 @@ class Order:
         workers, table = workers or engine.workers, engine.stripe_table
         if not table:
             raise ValueError("the network has no weights to train")
-        order = "chaos" if workers == 1 and strategy in ("delayed", "locked") else ORDERS[strategy]
+        order = "chaos" if workers == 1 and strategy in ("delayed", "locked", "leashed") else ORDERS[strategy]
         self.lanes = engine.lanes(options["lanes"] or 0) if order == "synchronous" else 0
         if self.lanes == 1:  # one worker does it all
             self.lanes, order = 0, "chaos"
@@ -145,11 +146,17 @@ class Order:
             chunk=engine.chunk, lanes=self.lanes, max_pending=options.get("max_pending") or 0, late=engine.late)
 
     def blocks(self, images):
-        """Yields the events of a phase of so many images, in arrays that are overwritten by the next."""
+        """Yields the events of a phase of so many images, in arrays that are overwritten by the one after the next; that one
+        is made while the caller runs this one."""
         self.clock.begin(images)
-        room = np.empty(max(BLOCK, self.clock.room), np.uint64)
-        while n := self.clock.next(room):
-            yield room[:n]
+        room, following = np.empty((2, max(BLOCK, self.clock.room)), np.uint64)
+        with ThreadPoolExecutor(1) as ahead:
+            n = self.clock.next(room)
+            while n:
+                coming = ahead.submit(self.clock.next, following)
+                yield room[:n]
+                n = coming.result()
+                room, following = following, room
 
     def seconds(self, images):
         """How long the phase takes, without running anything but the clock."""
@@ -162,13 +169,17 @@ class Order:
 def check_strategy(strategy, options, update_options=()):
     """ValueError unless the strategy can be simulated with these options, its own and the update rule's."""
     if strategy not in ORDERS:
-        raise ValueError(f"strategy {strategy!r} cannot be simulated; these can: {', '.join(ORDERS)}")
+        raise ValueError(f"strategy {strategy!r} cannot be simulated; these can: {', '.join(ORDERS)}. Events are reads and "
+                         "updates of one weight vector, and this strategy has replicas of it")
     if options.get("grain", "layer") != "layer":
         raise ValueError(f"grain={options['grain']} of {strategy} cannot be simulated: updates inside a layer's loops are "
                          "no events; grain=layer can")
     if options.get("max_staleness") is not None:
         raise ValueError(f"max_staleness={options['max_staleness']} cannot be simulated: workers that wait for a bound on "
                          "staleness are not in the clock's model; none can")
+    if options.get("persistence") is not None:
+        raise ValueError(f"persistence={options['persistence']} cannot be simulated: updates that are given up are no "
+                         "events; none can")
     check_rule(strategy, update_options, "simulated")
 
 

@@ -16,6 +16,7 @@ from ..network import Network
 from ..options import check_number
 from .clock import BLOCK, check_rule
 
+MAX_JOBS = 1024
 TRACEABLE = ("sequential", "chaos")  # they update a stripe only while they hold it, or alone
 _SETTINGS = ("strategy", "strategy_options", "update", "update_options", "lr", "lr_decay", "lr_schedule", "schedule_options",
              "batch_size", "loss", "shuffle", "seed")
@@ -91,10 +92,18 @@ class VirtualPlan(threads.Plan):
 class _Replayed(trainer.Threads):
     def workers(self, requested, only_one, pin):
         return VirtualPlan(requested, "argument", {"argument": requested}, False, (),
-                           text=f"{requested} traced worker{'s' if requested != 1 else ''}, replayed by one thread")
+                           text=f"{requested} traced worker{'s' if requested != 1 else ''}, replayed")
 
 
-def replay(path, data, *, progress=None):
+def check_jobs(jobs):
+    """The number of threads that run events; ValueError where it makes no sense."""
+    check_number("jobs", jobs, 1, MAX_JOBS, whole=True)
+    if jobs > 1 and not _core.OPENMP:
+        raise ValueError(f"jobs must be 1, not {jobs}: this chaos is built without OpenMP")
+    return int(jobs)
+
+
+def replay(path, data, *, progress=None, jobs=1):
     """Repeats a traced run: the same weights to the last bit, which is checked after every epoch.
 
     Parameters
@@ -106,6 +115,8 @@ def replay(path, data, *, progress=None):
     progress : callable, optional
         Is given a dict per phase: epoch, images, train_loss, train_error, events, status of the traced phase ("done",
         "stopped", "diverged") and weights, the SHA-256 that was compared (None after a divergence).
+    jobs : int
+        Threads that run the events, see `Virtual`. They change no bit.
 
     Returns
     -------
@@ -117,6 +128,7 @@ def replay(path, data, *, progress=None):
     TraceError
         If the file is damaged, other data or another instruction set are in force, or the weights differ.
     """
+    check_jobs(jobs)
     with TraceReader(path) as trace:
         net = _network(trace, data)
         about = trace.about
@@ -132,7 +144,7 @@ def replay(path, data, *, progress=None):
             raise TraceError(f"{path}: damaged, or written by another version of chaos ({about['chaos']}): "
                              f"{error}") from None
         for phase, events, end in trace.phases():
-            found = _run(path, job, phase, events)
+            found = _run(path, job, phase, events, int(jobs))
             wanted = end()
             if phase["status"] != "diverged":
                 found["weights"] = wanted
@@ -168,7 +180,7 @@ def _network(trace, data):
     return net
 
 
-def _run(path, job, phase, events):
+def _run(path, job, phase, events, jobs):
     """Runs one traced phase; a dict about it."""
     try:
         epoch, begin, images = (check_number(name, phase[name], 0, whole=True) or phase[name]
@@ -176,7 +188,8 @@ def _run(path, job, phase, events):
         end = None if phase["status"] == "diverged" else begin + images
         blocks = (block[at:at + BLOCK] for block in events for at in range(0, len(block), BLOCK))
         result = job.engine.run("train", **job.train_images, labels=job.train_labels, order=job.order(epoch), begin=begin,
-                                end=end, lr=job.rate(epoch), step_scale=job.step_scale(), events=blocks)
+                                end=end, lr=job.rate(epoch), step_scale=job.step_scale(), events=blocks,
+                                jobs=jobs)
     except TraceError:
         raise
     except (ValueError, KeyError) as error:

@@ -11,7 +11,7 @@ from ..network import Network
 from ..options import check_number
 from ..sync import STRATEGIES
 from .clock import Machine, Order, check_strategy
-from .replay import VirtualPlan
+from .replay import VirtualPlan, check_jobs
 from .times import measured, nominal
 
 MAX_WORKERS = 4096
@@ -20,20 +20,25 @@ ONE_WORKER_IMAGES = 4096  # that the clock of one worker runs over, for the spee
 
 
 class Virtual(trainer.Threads):
-    """Runs a job's training phases with virtual workers, in one thread: for the argument `runner` of chaos.train.
+    """Runs a job's training phases with virtual workers: for the argument `runner` of chaos.train.
 
     The clock (cext/virtual/clock.h says what it models) invents when which worker reads and updates what; the executor runs
     these events on the real kernels with each worker's own state. Same settings, same seed and same times: the same bits.
     In the records `seconds` and what follows from it are those of the virtual machine, and "virtual" tells about it:
     cores, threads_per_core, speedup (over one worker of the same machine), waiting_us_per_image and times. Memory: a
-    worker's times their number, and with `locked` and `delayed` the weights once more each. A run that was stopped goes on
-    at the beginning of its epoch.
+    worker's times their number, and with `locked` and `delayed` the weights once more each, with `leashed` three times. A
+    run that was stopped goes on at the beginning of its epoch.
 
     Parameters
     ----------
     machine : Machine, optional
     times : Times, optional
         By default nominal ones, which depend on nothing but the network.
+    jobs : int
+        Threads that run the events. They change no bit. They wait for each other wherever the order of events asks for it,
+        so more than one pay where cores have nothing else to do and a pass takes long against the transfer of its data to
+        another core (medium, large); therefore one by default. The clock always runs ahead in a thread of its own. With
+        more than one, memory: up to the weights once more per worker.
 
     Raises
     ------
@@ -41,8 +46,10 @@ class Virtual(trainer.Threads):
         Where a strategy or an option cannot be simulated.
     """
 
-    def __init__(self, machine=None, times=None):
-        self.machine, self.times = machine or Machine(), times
+    kind = "virtual workers"
+
+    def __init__(self, machine=None, times=None, jobs=1):
+        self.machine, self.times, self.jobs = machine or Machine(), times, check_jobs(jobs)
         self.record, self.split = {}, {}
 
     def workers(self, requested, only_one, pin):
@@ -73,7 +80,7 @@ class Virtual(trainer.Threads):
         weights, moments, versions = job.net.weights.copy(), job.moments.copy(), job.engine.versions()
         images = len(arguments["order"]) - arguments["begin"]
         result, _ = super().train(job, epoch, pool, caught, display, ahead, events=order.blocks(images), lanes=order.lanes,
-                                  **arguments)
+                                  jobs=self.jobs, **arguments)
         if result["status"] == "stopped":  # in the middle of many images, which no other run could go on from
             job.net.weights[:], job.moments[:] = weights, moments
             job.engine.versions(np.array(versions, np.uint32))

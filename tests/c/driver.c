@@ -980,8 +980,8 @@ static void check_lanes(const instruction_set *isa)
     plan_free(p);
 }
 
-/* A traced run of real threads, replayed by one, has the same bits. */
-static void check_traces(plan *p, const char *net, int workers, int batch)
+/* A traced run of real threads, replayed by so many, has the same bits. */
+static void check_traces(plan *p, const char *net, int workers, int batch, int threads)
 {
     enum { N = 60, PHASES = 2 };
     describe(p, net);
@@ -1001,7 +1001,7 @@ static void check_traces(plan *p, const char *net, int workers, int batch)
     engine_free(e);
     e = engine_for(p, again, workers, batch, 256, CHAOS, CROSS_ENTROPY);
     for (int i = 0; i < PHASES; i++) {
-        replay *r = replay_new(e, 0);
+        replay *r = replay_new(e, 0, threads);
         expect(!replay_begin(r, &d.view, 0, N, 0.01f), "no replay");
         expect(replay_run(r, events[i], n[i], &at, &reason) == DONE, "event %lld", (long long)at);
         expect(!replay_end(r), "something is missing");
@@ -1009,7 +1009,8 @@ static void check_traces(plan *p, const char *net, int workers, int batch)
         replay_free(r);
         free(events[i]);
     }
-    expect(!memcmp(w, again, p->weight_size * sizeof *w), "%d workers, batch %d: replayed to other weights", workers, batch);
+    expect(!memcmp(w, again, p->weight_size * sizeof *w), "%d workers, batch %d: replayed by %d to other weights", workers,
+           batch, threads);
     engine_free(e);
     data_free(d);
     free(again);
@@ -1019,15 +1020,15 @@ static void check_traces(plan *p, const char *net, int workers, int batch)
     plan_free(p);
 }
 
-/* What the clock invents can be run, whatever the order. */
+/* What the clock invents can be run, whatever the order, and by any number of threads to the same weights. */
 static void check_clock(plan *p, enum clock_order order, int workers, int batch)
 {
     enum { N = 60, ROOM = 4096, LANES_HERE = 5 };
     describe(p, "clock");
     int *node_at = block(p->weight_size, sizeof *node_at);
-    float *w = weights_of(p, node_at);
+    float *w0 = weights_of(p, node_at), *first = NULL;
     data d = data_for(p, N, 0);
-    engine *e = engine_for(p, w, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+    engine *e = engine_for(p, w0, workers, batch, 256, CHAOS, CROSS_ENTROPY);
     const int stripes = e->shared.n_stripes;
     int32_t *node = block((size_t)p->n_nodes, sizeof *node), *from = block((size_t)p->n_nodes, sizeof *from);
     int32_t *to = block((size_t)p->n_nodes, sizeof *to), *lines = block((size_t)stripes, sizeof *lines);
@@ -1048,27 +1049,40 @@ static void check_clock(plan *p, enum clock_order order, int workers, int batch)
     for (int i = 0; i < workers; i++)
         factor[i] = 1 + i;
     const int lanes = order == CLOCK_SYNCHRONOUS ? LANES_HERE : 0;
-    vclock *c = vclock_new(&(clock_parts){
+    const clock_parts parts = {
         .order = order, .n_workers = workers, .n_layers = layers, .n_stripes = stripes, .node = node, .from = from, .to = to,
         .forward = seconds, .backward = seconds, .learns = learns, .publish = publish, .lines = lines, .line = 1e-8,
-        .factor = factor, .jitter = 0.5, .seed = 1, .batch = batch, .chunk = e->chunk, .lanes = lanes});
+        .factor = factor, .jitter = 0.5, .seed = 1, .batch = batch, .chunk = e->chunk, .lanes = lanes};
     event *events = block(ROOM, sizeof *events);
-    replay *r = replay_new(e, lanes);
-    int64_t n, at;
-    const char *reason = NULL;
-    vclock_begin(c, N);
-    expect(!replay_begin(r, &d.view, 0, N, 0.01f), "no replay");
-    while ((n = vclock_next(c, ROOM, events, NULL, NULL)))
-        if (!expect(replay_run(r, events, n, &at, &reason) == DONE, "order %d: %s", (int)order, reason ? reason : ""))
-            break;
-    reason = replay_end(r);
-    expect(!reason, "order %d: %s", (int)order, reason ? reason : "");
-    replay_free(r);
-    vclock_free(c);
     engine_free(e);
+    for (int threads = 1; threads < 5; threads++) {
+        float *w = copy(w0, p->weight_size);
+        e = engine_for(p, w, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+        vclock *c = vclock_new(&parts);
+        replay *r = replay_new(e, lanes, threads);
+        int64_t n, at;
+        const char *reason = NULL;
+        vclock_begin(c, N);
+        expect(!replay_begin(r, &d.view, 0, N, 0.01f), "no replay");
+        while ((n = vclock_next(c, ROOM, events, NULL, NULL)))
+            if (!expect(replay_run(r, events, n, &at, &reason) == DONE, "order %d: %s", (int)order, reason ? reason : ""))
+                break;
+        reason = replay_end(r);
+        expect(!reason, "order %d: %s", (int)order, reason ? reason : "");
+        if (first)
+            expect(!memcmp(w, first, p->weight_size * sizeof *w), "order %d, %d workers, batch %d: other weights by %d threads",
+                   (int)order, workers, batch, threads);
+        else
+            first = copy(w, p->weight_size);
+        replay_free(r);
+        vclock_free(c);
+        engine_free(e);
+        free(w);
+    }
     data_free(d);
     free(events), free(factor), free(publish), free(seconds), free(learns), free(lines), free(to), free(from), free(node);
-    free(w);
+    free(first);
+    free(w0);
     free(node_at);
     plan_free(p);
 }
@@ -1157,9 +1171,9 @@ int main(int n, char **argument)
         check_lanes(isa);
         for (int workers = 1; workers <= 8; workers *= 2)
             for (int batch = 1; batch <= 13; batch += 12) {
-                check_traces(digits(isa), "traces, digits", workers, batch);
-                check_traces(branches(isa), "traces, branches", workers, batch);
-                for (int order = CLOCK_CHAOS; order <= CLOCK_SYNCHRONOUS; order++)
+                check_traces(digits(isa), "traces, digits", workers, batch, 1);
+                check_traces(branches(isa), "traces, branches", workers, batch, 3);
+                for (int order = CLOCK_CHAOS; order <= CLOCK_LEASHED; order++)
                     check_clock(branches(isa), (enum clock_order)order, workers, batch);
             }
     }
