@@ -148,6 +148,8 @@ def test_what_cannot_be_traced_is_refused(digits, tmp_path):
     for strategy in STRATEGIES.keys() - set(virtual.TRACEABLE):
         with pytest.raises(ValueError, match=f"{strategy!r} cannot be traced; these can: sequential, chaos"):
             traced(tmp_path / "t", digits, chaos.models.small(), strategy=strategy)
+    with pytest.raises(ValueError, match="read=publication of chaos cannot be traced"):
+        traced(tmp_path / "t", digits, chaos.models.small(), strategy_options={"read": "publication"})
     with pytest.raises(ValueError, match="max_norm=1 cannot be traced"):
         traced(tmp_path / "t", digits, chaos.models.small(), update_options={"max_norm": 1.0})
     run = tmp_path / "run"

@@ -498,6 +498,7 @@ def test_what_cannot_be_simulated_is_refused(digits):
             chaos.train(net, *digits, strategy=strategy, workers=2, epochs=1, progress=False, runner=Virtual())
     for options in (dict(strategy="leashed", strategy_options={"persistence": 1}),
                     dict(strategy_options={"max_staleness": 3}),
+                    dict(strategy_options={"read": "publication"}),
                     dict(update_options={"max_norm": 1.0}),
                     dict(strategy="hogwild", strategy_options={"grain": "instant"}),
                     dict(strategy="synchronous", update_options={"clip_norm": 1.0})):

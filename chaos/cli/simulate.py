@@ -23,10 +23,9 @@ def add(commands):
         commands, "simulate", run, help="train with many virtual workers on few cores",
         usage="MODEL [options]",
         description="Shows what asynchrony does to a training before the machine is there. A clock invents when each of "
-                    "many workers reads and updates which weights; the arithmetic is real and runs in that order. "
-                    "Same settings and seed: the same bits, except with --times measured, whose times are kept "
-                    "in the "
-                    "run directory. Seconds and speed in metrics.jsonl are those of the virtual machine.",
+                    "many workers reads and updates which weights; the arithmetic is real and runs in that order. Same "
+                    "settings and seed: the same bits, except with --times measured, whose times are kept in the run "
+                    "directory. Seconds and speed in metrics.jsonl are those of the virtual machine.",
         examples=["chaos simulate small --workers 244 --epochs 4",
                   "chaos simulate large --workers 244 --machine xeon-phi-7120p --subset 6000",
                   "chaos simulate small --workers 16 --stragglers 2 --straggling 4",
@@ -55,8 +54,7 @@ def add(commands):
                             f"earlier run in {TIMES} (default: nominal)")
     group.add_argument("--beside-sequential", action="store_true",
                        help="then also train sequentially, and where many workers cost more than 0.5 points of error, "
-                            "show what "
-                            "smaller steps for stale updates and half the learning rate make of it")
+                            "show what smaller steps for stale updates and half the learning rate make of it")
     group.add_argument("--against-real", action="store_true",
                        help="instead: one epoch on 1 and on 2 real workers beside their simulation with measured times")
     declare_jobs(declare_run(parser))

@@ -7,10 +7,10 @@ from .base import Asynchronous
 class Chaos(Asynchronous):
     """CHAOS (Viebke, Memeti, Pllana, Abraham 2017): workers share one weight vector and meet it in arbitrary order.
 
-    A worker reads weights on demand, whatever is there (`read="demand"`). It gathers the gradient of a layer privately and publishes it when
-    the layer's back-propagation is complete, stripe by stripe (16 KiB): a stripe that another worker is writing is passed
-    over and visited again before every further layer, at the latest before its gradient buffer is needed again, or when more
-    than `max_pending` stripes wait.
+    A worker reads weights on demand, whatever is there (read="demand"). It gathers the gradient of a layer privately and
+    publishes it when the layer's back-propagation is complete, stripe by stripe (16 KiB): a stripe that another worker is
+    writing is passed over and visited again before every further layer, at the latest before its gradient buffer is needed
+    again, or when more than `max_pending` stripes wait.
 
     read="publication" is ours, not the paper's: a worker copies a stripe for its next step right after writing it, while the
     cache lines are its own (one that it has to pass over: when the next step begins), and reads the copy. Lines then move

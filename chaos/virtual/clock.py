@@ -180,11 +180,14 @@ def check_strategy(strategy, options, update_options=()):
     if options.get("persistence") is not None:
         raise ValueError(f"persistence={options['persistence']} cannot be simulated: updates that are given up are no "
                          "events; none can")
-    check_rule(strategy, update_options, "simulated")
+    check_events(strategy, options, update_options, "simulated")
 
 
-def check_rule(strategy, update_options, what):
-    """ValueError if the update rule changes weights in ways that no event describes."""
+def check_events(strategy, options, update_options, what):
+    """ValueError if weights are read, or changed by the update rule, in ways that no event describes."""
+    if options.get("read", "demand") != "demand":
+        raise ValueError(f"read={options['read']} of {strategy} cannot be {what}: reading is an event of its own there; "
+                         "read=demand can")
     given = {name: value for name, value in dict(update_options).items() if value}
     if "max_norm" in given:
         raise ValueError(f"max_norm={given['max_norm']:g} cannot be {what}: it changes weights between updates")

@@ -14,7 +14,7 @@ from ..errors import TraceError
 from ..formats.trace import TraceReader, TraceWriter, digest
 from ..network import Network
 from ..options import check_number
-from .clock import BLOCK, check_rule
+from .clock import BLOCK, check_events
 
 MAX_JOBS = 1024
 TRACEABLE = ("sequential", "chaos")  # they update a stripe only while they hold it, or alone
@@ -58,7 +58,7 @@ class Traced(trainer.Threads):
             raise ValueError(f"strategy {job.strategy!r} cannot be traced; these can: {', '.join(TRACEABLE)}")
         if job.link.size > 1:
             raise ValueError(f"a job of {job.link.size} processes cannot be traced; only one process can")
-        check_rule(job.strategy, job.identity["update_options"], "traced")
+        check_events(job.strategy, job.how_options, job.identity["update_options"], "traced")
         job.engine.trace()
         return job.engine
 

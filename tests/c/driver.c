@@ -293,6 +293,8 @@ static const variant variants[] = {
     {"sequential", 1, 1, 0, 0, {0}},
     {"chaos", 1, 1, 0, 0, {0}},
     {"chaos", 1, 1, 1, 2, {1}},
+    {"chaos", 1, 1, 0, 0, {0, 1}},
+    {"chaos", 1, 1, 1, 2, {1, 1}},
     {"hogwild", 0, 1, 0, 0, {0}},
     {"hogwild", 0, 0, 0, 0, {1}},
     {"locked", 1, 1, 0, 0, {0}},
