@@ -341,14 +341,18 @@ class Side:
 class ChaosSide(Side):
     """The engine itself, strategy chaos: the training phase and nothing else."""
 
+    read = "demand"
+
     def set_up(self):
         import chaos
 
+        how = chaos.sync.STRATEGIES["chaos"]
         self.net = chaos.Network.from_config(self.job["config"])
         self.reset()
         self.x = self.x.reshape(-1)
         self.engine = chaos._core.Engine(
-            self.net.plan, self.net.weights, workers=self.threads, strategy="chaos", batch_size=self.batch
+            self.net.plan, self.net.weights, workers=self.threads, strategy="chaos", batch_size=self.batch,
+            strategy_options=how.core_options(how.resolve({"read": self.read}))
         )
 
     def reset(self):
@@ -364,6 +368,12 @@ class ChaosSide(Side):
 
     def loss(self):
         return self.engine.run("test", values=self.x, labels=self.y, end=512)["loss"] / 512
+
+
+class CopyingChaosSide(ChaosSide):
+    """Strategy chaos with read=publication, which only several workers do."""
+
+    read = "publication"
 
 
 class TorchSide(Side):
@@ -511,7 +521,8 @@ class JaxSide(Side):
         return float(self.mean(self.state, self.x[:512], self.y[:512]))
 
 
-SIDES = {"chaos": ChaosSide, "PyTorch": TorchSide, "PyTorch Hogwild": HogwildSide, "JAX": JaxSide}
+COPYING = "chaos read=publication"
+SIDES = {"chaos": ChaosSide, COPYING: CopyingChaosSide, "PyTorch": TorchSide, "PyTorch Hogwild": HogwildSide, "JAX": JaxSide}
 
 
 # ---- processes ----
@@ -623,7 +634,7 @@ def _environment(**values):
 
 def label(system, threads, batch):
     """What a row is called."""
-    unit = {"chaos": "worker", "PyTorch": "thread", "PyTorch Hogwild": "process", "JAX": None}[system]
+    unit = {"chaos": "worker", COPYING: "worker", "PyTorch": "thread", "PyTorch Hogwild": "process", "JAX": None}[system]
     plural = "es" if unit == "process" else "s"
     return ", ".join([system, *([f"{threads} {unit}{plural if threads != 1 else ''}"] if unit else []), f"batch {batch}"])
 
@@ -681,14 +692,14 @@ def ratios(rows):
     list of dict
         name, fast, slow (labels) and times (see `speedup`); only those whose rows exist.
     """
-    chaos_rows = find(rows, system="chaos")
+    chaos_rows = find(rows, system="chaos") + find(rows, system=COPYING)
     torch_rows = [row for row in rows if row["system"].startswith("PyTorch")]
     pairs = []
     ones = find(rows, system="chaos", threads=1) + find(rows, system="PyTorch", threads=1, batch=1)
     if len(ones) == 2:
         pairs.append(("chaos 1 worker over PyTorch 1 thread batch 1", *ones))
     if chaos_rows and torch_rows:
-        most = max(chaos_rows, key=lambda row: row["threads"])
+        most = best(find(chaos_rows, threads=max(row["threads"] for row in chaos_rows)))
         workers = f"chaos {most['threads']} worker{'s' * (most['threads'] > 1)}"
         pairs.append((f"{workers} over PyTorch's best setting at any batch size", most, best(torch_rows)))
     return [
@@ -713,7 +724,7 @@ def interval(s):
 
 def table(rows):
     """Aligned lines for summarised rows of one network; times relative to the best chaos row."""
-    reference = find(rows, system="chaos")
+    reference = find(rows, system="chaos") + find(rows, system=COPYING)
     unit = best(reference)["us_per_image"]["median"] if reference else math.nan
     cells = [("setting", "us/image median [min..max]", "images/s", "x chaos best", "CPUs", "variant")]
     for row in rows:
@@ -747,8 +758,8 @@ def roofline(flops, peak_one, peak_all, cores, rows):
         line = (
             f"roofline, {n} core{'s' * (n > 1)}: {flops / 1e6:,.3f} MFLOP / {peak:,.0f} GFLOP/s = {number(limit)} us/image"
         )
-        for row in find(rows, system="chaos", threads=n):
-            line += f"; chaos reaches {limit / row['us_per_image']['median']:.0%} (dense count)"
+        for row in find(rows, system="chaos", threads=n) + find(rows, system=COPYING, threads=n):
+            line += f"; {row['system']} reaches {limit / row['us_per_image']['median']:.0%} (dense count)"
         lines.append(line)
     return lines
 
@@ -762,7 +773,7 @@ def noise(results, cores, idle_seconds, timed_seconds):
         t["cpu_seconds"] / t["seconds"] / min(row["threads"], cores)
         for result in results.values()
         for row in result["rows"]
-        if row["system"] == "chaos" or (row["system"] == "PyTorch" and row["threads"] == 1)
+        if row["system"] in ("chaos", COPYING) or (row["system"] == "PyTorch" and row["threads"] == 1)
         for t in row["turns"]
     ]
     starved = sum(share < 0.95 for share in turns)
@@ -875,6 +886,8 @@ def surroundings(args, chaos):
 def competitors(args):
     """[(system, threads, batch sizes)], one process each, in the order of the turns."""
     sides = [("chaos", n, [1]) for n in args.workers]
+    if max(args.workers) > 1:
+        sides.append((COPYING, max(args.workers), [1]))
     sides += [("PyTorch", n, args.batches) for n in args.workers]
     if max(args.workers) > 1:
         sides.append(("PyTorch Hogwild", max(args.workers), [1]))
@@ -925,7 +938,7 @@ def plot(document, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    colours = {"chaos": "#c0392b", "PyTorch": "#2c6fa6", "PyTorch Hogwild": "#7fb2d9", "JAX": "#8a8a8a"}
+    colours = {"chaos": "#c0392b", COPYING: "#8e2c21", "PyTorch": "#2c6fa6", "PyTorch Hogwild": "#7fb2d9", "JAX": "#8a8a8a"}
     results = document["networks"]
     most = max(len(result["rows"]) for result in results.values())
     figure, axes = pyplot.subplots(

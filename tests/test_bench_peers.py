@@ -101,6 +101,8 @@ def test_ratios_are_taken_round_by_round(rows):
     assert (best["fast"], best["slow"]) == ("chaos, 2 workers, batch 1", "PyTorch, 1 thread, batch 64")
     assert best["times"] == pytest.approx({"median": 6, "min": 3, "max": 6})
     assert peers.ratios(rows[:2]) == []
+    copying = row("chaos read=publication", 2, 1, 4, 5, 5, cpus=2.0)
+    assert peers.ratios([*rows, copying])[1]["fast"] == "chaos read=publication, 2 workers, batch 1"
 
 
 def test_table_is_aligned(rows):
