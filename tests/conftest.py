@@ -1,8 +1,13 @@
 """Fixtures of all tests."""
 
+import signal
+
 import pytest
 
 from chaos import _core
+
+# A shell's background job ignores Ctrl-C, and its children with it; the tests send it to themselves and to theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=_core.instruction_sets())

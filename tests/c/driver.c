@@ -951,7 +951,8 @@ static void check_lanes(const instruction_set *isa)
         for (int j = 0; j < LANES_HERE; j++)
             reached[j] = p->n_nodes;
         pthread_t beside;
-        if (pthread_create(&beside, NULL, adds, &(adding){p, LANES_HERE, reached, rows, sum}))
+        adding of = {p, LANES_HERE, reached, rows, sum};
+        if (pthread_create(&beside, NULL, adds, &of))
             abort();
         expect(engine_lanes(e, &d.view, 0, N, LANES_HERE, 0, LANES_HERE, rows, reached) == DONE, "lanes told about");
         pthread_join(beside, NULL);
