@@ -32,6 +32,7 @@ from chaos import bench
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent))
 MODES = ("local", "easgd", "gossip", "async", "shared", "allreduce")
+IMAGES = {"small": 60_000, "medium": 12_000, "large": 3_000}  # a turn takes some seconds with each
 SIZES = [1, 1 << 10, 1 << 13, 1 << 16, 1 << 18, 1 << 20, 1 << 22]
 
 
@@ -42,8 +43,8 @@ def main():
     parser.add_argument("--option", action="append", default=[], metavar="MODE.KEY=VALUE", help="of a mode; may be repeated")
     parser.add_argument("--ranks", type=int, nargs="+", default=[2], help="ranks (default: 2); one worker each")
     parser.add_argument("--data", default="mnist", help="mnist or digits (default: mnist)")
-    parser.add_argument("--images", type=int, nargs="+", default=[60000, 12000, 3000],
-                        help="training images, for each of the models (default: 60000 12000 3000)")
+    parser.add_argument("--images", type=int, nargs="+", help="training images, for each of the models "
+                        f"(default: {', '.join(f'{name} {count}' for name, count in IMAGES.items())})")
     parser.add_argument("--epochs", type=int, default=3, help="per turn; all but the first are timed (default: 3)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side (default: 3)")
     parser.add_argument("--batch-size", type=int, default=64, help="of allreduce and what it is compared with (default: 64)")
@@ -63,12 +64,17 @@ def main():
         parser.error("at least 2 epochs, of which the first is not timed, and 1 round are needed")
     if args.link and args.ranks != [2]:
         parser.error("--link has two hosts: --ranks 2")
-    images = (args.images * len(args.models))[:len(args.models)] if len(args.images) == 1 else args.images
-    if len(images) < len(args.models):
+    if unknown := [name for name in args.models if name not in IMAGES]:
+        parser.error(f"--models: unknown {', '.join(unknown)}; known: {', '.join(IMAGES)}")
+    args.images = args.images or [IMAGES[name] for name in args.models]
+    if len(args.images) == 1:
+        args.images *= len(args.models)
+    if len(args.images) != len(args.models):
         parser.error("--images: one number, or one for each of the models")
 
     with hosts(args.link) as start:
-        rows = [row for model, count in zip(args.models, images, strict=False) for row in measure(args, start, model, count)]
+        rows = [row for model, count in zip(args.models, args.images, strict=True)
+                for row in measure(args, start, model, count)]
         print_table(rows)
         settings = {name: value for name, value in vars(args).items() if name not in ("json", "plot")}
         found = {"settings": settings, "machine": bench.machine(), "isa": chaos.info()["isa"], "rows": rows}
