@@ -49,7 +49,7 @@ cdef extern from "registry.h" nogil:
         size_t weight_at
     ctypedef struct plan_t "plan":
         const instruction_set *isa
-        int n_nodes, output
+        int winograd, n_nodes, output
         plan_node *node
         size_t weight_size
     ctypedef struct layer_tally:
@@ -112,7 +112,7 @@ cdef extern from "registry.h" nogil:
     const strategy *strategy_at(int i)
     bint stripe_try_lock(stripe_state *t)
     void stripe_unlock(stripe_state *t)
-    plan_t *plan_new(const instruction_set *isa)
+    plan_t *plan_new(const instruction_set *isa, int winograd)
     void plan_free(plan_t *p)
     int plan_add_input(plan_t *p, shape s, const char **reason)
     int plan_add(plan_t *p, const char *kind, int n_inputs, const int *input, int channels, int n_options,
@@ -233,6 +233,27 @@ def set_isa(name):
     _isa = name
 
 
+_winograd = None
+
+
+def get_winograd():
+    """Whether new plans may use Winograd's algorithm for convolutions: yes, unless CHAOS_WINOGRAD is 0 when the process first
+    asks. ValueError if it is neither 0 nor 1."""
+    global _winograd
+    if _winograd is None:
+        value = os.environ.get("CHAOS_WINOGRAD", "").strip() or "1"
+        if value not in ("0", "1"):
+            raise ValueError(f"CHAOS_WINOGRAD={value!r} is neither 0 nor 1")
+        _winograd = value == "1"
+    return _winograd
+
+
+def set_winograd(bint allowed):
+    """Whether new plans may use Winograd's algorithm."""
+    global _winograd
+    _winograd = allowed
+
+
 cdef const instruction_set *_find_isa(name) except NULL:
     cdef int i = 0
     while supported_isa(i) != NULL:
@@ -321,7 +342,7 @@ cdef class Plan:
         cdef shape s
         if min(c, h, w) < 1:
             raise ValueError(f"input shape must be positive, not {(c, h, w)}")
-        self.p = plan_new(_find_isa(isa or get_isa()))
+        self.p = plan_new(_find_isa(isa or get_isa()), get_winograd())
         s.c, s.h, s.w = c, h, w
         if self.p == NULL or plan_add_input(self.p, s, &reason) < 0:
             raise MemoryError("out of memory for the plan")
@@ -396,6 +417,10 @@ cdef class Plan:
     @property
     def isa(self):
         return self.p.isa.name.decode()
+
+    @property
+    def winograd(self):
+        return bool(self.p.winograd)
 
 
 # ---- events ----

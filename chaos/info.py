@@ -23,6 +23,7 @@ def info():
         "isa": _core.get_isa(),
         "isa_supported": _core.instruction_sets(),
         "kernels": {kind: _core.get_isa() for kind in _core.layer_kinds()},
+        "winograd": _core.get_winograd(),
         "strategies": _core.strategies(),
         "openmp": _core.OPENMP,
         "build": _core.BUILD_INFO,

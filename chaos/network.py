@@ -100,8 +100,9 @@ class Network:
 
     @property
     def plan(self):
-        """The core's plan, for the instruction set in force (`CHAOS_ISA`); the layout of the weights is the same for all."""
-        if self._plan is None or self._plan.isa != _core.get_isa():
+        """The core's plan, for the instruction set in force (`CHAOS_ISA`, `CHAOS_WINOGRAD`); the layout of the weights is
+        the same for all."""
+        if self._plan is None or (self._plan.isa, self._plan.winograd) != (_core.get_isa(), _core.get_winograd()):
             try:
                 plan = _core.Plan(*_core_shape(self.input_shape))
             except OverflowError:

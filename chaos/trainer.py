@@ -741,7 +741,8 @@ class _Store:
         job = self.job
         write_atomically(self.folder / CONFIG, json.dumps({
             **self.extra, **job.identity, "epochs": job.epochs, "workers": job.plan.workers, "pin": job.plan.pin,
-            "workers_limit": job.plan.describe(), "chaos": __version__, "isa": job.net.plan.isa, "build": _core.BUILD_INFO,
+            "workers_limit": job.plan.describe(), "chaos": __version__, "isa": job.net.plan.isa,
+            "winograd": _core.get_winograd(), "build": _core.BUILD_INFO,
             "python": platform.python_version(), "machine": platform.node()}, indent=2).encode() + b"\n")
         self.write_metrics()
 

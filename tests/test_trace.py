@@ -123,7 +123,7 @@ def test_bytes_per_image_are_bounded(digits, tmp_path):
             end()
 
 
-def test_other_data_models_and_instruction_sets_are_refused(digits, tmp_path):
+def test_other_data_models_and_instruction_sets_are_refused(digits, tmp_path, monkeypatch):
     net = chaos.models.small()
     traced(tmp_path / "t", digits, net, 2, 1)
     with pytest.raises(TraceError, match="other data: 150 images with fingerprint"):
@@ -142,6 +142,9 @@ def test_other_data_models_and_instruction_sets_are_refused(digits, tmp_path):
             _core.set_isa(before)
     with pytest.raises(TypeError, match="Dataset"):
         virtual.replay(tmp_path / "t", digits.images)
+    monkeypatch.setattr(_core, "get_winograd", lambda: False)
+    with pytest.raises(TraceError, match="recorded with CHAOS_WINOGRAD=1, 0 is in force"):
+        virtual.replay(tmp_path / "t", digits)
 
 
 def test_what_cannot_be_traced_is_refused(digits, tmp_path):

@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-plan *plan_new(const instruction_set *isa)
+plan *plan_new(const instruction_set *isa, int winograd)
 {
     plan *p = calloc(1, sizeof *p);
     if (p)
-        p->isa = isa;
+        p->isa = isa, p->winograd = winograd;
     return p;
 }
 
@@ -67,6 +67,7 @@ int plan_add(plan *p, const char *kind, int n_inputs, const int *input, int chan
         return -1;
     n->kind = *k;
     n->g.n_inputs = n_inputs;
+    n->g.winograd = p->winograd;
     n->g.out.c = channels;
     for (int i = 0; i < n_inputs; i++) {
         if (input[i] < 0 || input[i] >= p->n_nodes) {

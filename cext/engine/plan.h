@@ -28,6 +28,7 @@ typedef struct {
 
 typedef struct {
     const instruction_set *isa;
+    int winograd; /* whether convolutions may use it */
     int n_nodes, node_room, output;
     plan_node *node;
     int n_edges;
@@ -36,7 +37,7 @@ typedef struct {
     size_t scratch_size; /* floats: the largest of any layer */
 } plan;
 
-plan *plan_new(const instruction_set *isa);
+plan *plan_new(const instruction_set *isa, int winograd);
 void plan_free(plan *p);
 /* Both return the node's number, or -1 with a reason. */
 int plan_add_input(plan *p, shape s, const char **reason);

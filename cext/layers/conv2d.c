@@ -4,7 +4,7 @@
  * [ky][kx][channel padded], then the biases). With channels innermost a row of a patch is kw*C contiguous floats of the
  * input, so neither im2col nor col2im is needed.
  *   forward          vectors over output channels, tiles of pixels; one-channel images share what neighbours load, pixels
- *                    with few channels share a vector
+ *                    with few channels share a vector; Winograd's algorithm where it saves more than it costs
  *   weight gradient  dense dy: vectors over output channels, tiles of patch entries, summed over all pixels in registers;
  *                    sparse dy: vectors over patch rows, one output channel at a time, its non-zero pixels only
  *   data gradient    vectors over patch rows with transposed weights, one pixel at a time, its non-zero channels only
@@ -14,6 +14,7 @@
 
 #include "conv2d_shape.h"
 #include "conv2d_forward.h"
+#include "conv2d_winograd.h"
 #include "conv2d_gradients.h"
 
 KERNEL const char *conv2d_set_up(geometry *g)
@@ -31,6 +32,8 @@ KERNEL const char *conv2d_set_up(geometry *g)
     if (H > most || W > most || reach_h > most || reach_w > most || H * W > most / g->in[0].c ||
         (int64_t)o[KH] * o[KW] > most / g->in[0].c / (g->out.c + LANES))
         return "the padded input or the kernel is too large: more than 2^31 - 1 numbers";
+    const int winograd = g->winograd;
+    g->winograd = 0;
     conv_shape s = conv_of(g);
     const int high = (int)reach_h + 1, wide = (int)reach_w + 1;
     if (s.H < high || s.W < wide)
@@ -39,6 +42,7 @@ KERNEL const char *conv2d_set_up(geometry *g)
     g->out.w = (s.W - wide) / s.sw + 1;
     s = conv_of(g);
     g->option[PACKED_PART] = packed_part(&s);
+    g->winograd = winograd && !g->option[PACKED_PART] ? winograd_tile(&s) : 0;
     s = conv_of(g);
     conv_scratch parts;
     g->rows = (size_t)s.K * s.R;
@@ -78,6 +82,8 @@ KERNEL void conv2d_forward(const geometry *g, const call *c)
             frame_in(g, &s, x, frame);
             x = frame;
         }
+        if (s.wino)
+            continue;
         if (is_depthwise(&s))
             depthwise_forward(&s, &t, x, c->w, y);
 #if VW == 16
@@ -92,6 +98,8 @@ KERNEL void conv2d_forward(const geometry *g, const call *c)
                 conv2d_tile_forward(&s, &t, x + group * s.C, w, w + s.block - s.o_pad, y + group * s.O);
             }
     }
+    if (s.wino)
+        conv2d_winograd_forward(&s, &t, c, s.padded ? (source){c->keep.p, c->keep.stride} : c->x[0]);
 }
 
 /* The data gradient of one sample goes here first: dx itself or the frame around it. */
@@ -205,7 +213,8 @@ KERNEL const char *conv2d_loop(const geometry *g, const geometry *pool, int n, e
     if (is_depthwise(&s))
         return pass == PASS_UPDATE ? NULL : "channels";
     switch (pass) {
-    case PASS_FORWARD: return s.part ? "several pixels a vector" : takes_strips(&s) ? "strips" : "tiles";
+    case PASS_FORWARD: return s.part ? "several pixels a vector" : takes_strips(&s) ? "strips" : s.wino == 6 ? "Winograd, 6x6" :
+                              s.wino == 8 ? "Winograd, 8x8" : "tiles";
     case PASS_WEIGHT_GRADIENT:
         return !pool ? "tiles, or entries where sparse" : takes_short_rows(&s) ? "winners, short rows" : "winners, rows";
     case PASS_BACKWARD: return !pool ? "entries by pixel" : has_few(&s, pool) ? "winners one by one" : "winners by pixel";

@@ -25,6 +25,7 @@ typedef struct {
     shape in[MAX_INPUTS];
     shape out;
     int option[MAX_OPTIONS]; /* meaning: the kind's own */
+    int winograd;            /* whether a convolution may use it; set up: the side of its tiles, 0: it does not */
     size_t weight_size;      /* floats of the weight block, a multiple of LANES; 0: no parameters */
     /* The weight block is groups of `rows` rows of `columns` weights, a column being what goes into one output, each with a
      * row of biases behind it; rows = 0: it has another form. */

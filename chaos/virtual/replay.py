@@ -70,7 +70,8 @@ class Traced(trainer.Threads):
             self.writer.head({**{name: job.identity[name] for name in _SETTINGS}, "network": job.identity["network"],
                               "train": job.identity["train"], "images": len(job.train_labels), "workers": job.plan.workers,
                               "epochs": job.epochs,
-                              "isa": job.net.plan.isa, "chaos": __version__, "build": _core.BUILD_INFO}, job.net.weights)
+                              "isa": job.net.plan.isa, "winograd": _core.get_winograd(), "chaos": __version__,
+                              "build": _core.BUILD_INFO}, job.net.weights)
         result, seconds = super().train(job, epoch, pool, caught, display, ahead, **arguments)
         events = np.empty(job.engine.traced(), np.uint64)
         job.engine.events(events)
@@ -160,7 +161,7 @@ def _network(trace, data):
     """The network with its initial weights; TraceError where it cannot be replayed here."""
     about, path = trace.about, trace.path
     wanted = {**dict.fromkeys(_SETTINGS, object), "network": dict, "train": str, "images": int, "workers": int,
-              "epochs": int, "isa": str, "build": str, "chaos": str}
+              "epochs": int, "isa": str, "winograd": bool, "build": str, "chaos": str}
     wrong = [name for name, kind in wanted.items() if name not in about or not isinstance(about[name], kind)]
     if wrong:
         raise TraceError(f"{path}: damaged: its head lacks {', '.join(wrong)}")
@@ -170,6 +171,8 @@ def _network(trace, data):
         can = about["isa"] in _core.instruction_sets()
         raise TraceError(f"{path}: recorded with instruction set {about['isa']}, {_core.get_isa()} is in force" +
                          (f"; set CHAOS_ISA={about['isa']}" if can else ", and this machine does not have it"))
+    if about["winograd"] != _core.get_winograd():
+        raise TraceError(f"{path}: recorded with CHAOS_WINOGRAD={about['winograd']:d}, {_core.get_winograd():d} is in force")
     try:
         net = Network.from_config(about["network"])
     except ValueError as error:
