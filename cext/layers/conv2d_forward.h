@@ -50,11 +50,35 @@ INLINE int takes_strips(const conv_shape *s)
     return s->x_step == 1 && s->sw == 1 && s->dw == 1 && s->kw >= 3 && s->kw <= 5 && s->OW >= 13;
 }
 
+typedef void strip_fn(const conv_shape *s, const float *x, const float *w, const float *bias, float *y, int tail);
+
+/* Strips of one vector for a remainder of half a vector, as multiply_half_tile. */
+#if VW == 8
+#define HALF_STRIP(KW)                                                                                                    \
+    KERNEL void half_strip_##KW(const conv_shape *s, const float *x, const float *w, const float *bias, float *y, int tail) \
+    {                                                                                                                     \
+        strip(9, 1, KW, s, x, w, bias, y, tail);                                                                          \
+    }
+HALF_STRIP(3) HALF_STRIP(4) HALF_STRIP(5)
+strip_fn *const conv2d_half_strip[3] = {half_strip_3, half_strip_4, half_strip_5};
+#elif VW == 16
+extern strip_fn *const conv2d_half_strip[3];
+#endif
+
 KERNEL void conv2d_strip_forward(const conv_shape *s, const float *x, const float *w, const float *bias, float *y)
 {
     enum { P1 = VW == 16 ? 13 : 8, P2 = VW == 16 ? 9 : 5 };
-    for (int o = 0, left = (s->O + VW - 1) / VW; left > 0;) {
-        const int v = even_block(left, 2), tail = v == left ? s->O - o - (v - 1) * VW : VW;
+    int o = 0, left = (s->O + VW - 1) / VW;
+#if VW == 16
+    const int rest = s->O % VW;
+    if (rest && rest <= VW / 2) {
+        const int at = s->O - rest;
+        conv2d_half_strip[s->kw - 3](s, x, w + at, bias + at, y + at, rest);
+        left--;
+    }
+#endif
+    while (left > 0) {
+        const int v = even_block(left, 2), lanes = s->O - o - (v - 1) * VW, tail = lanes < VW ? lanes : VW;
         switch (v * 8 + s->kw) {
         case 11: strip(P1, 1, 3, s, x, w + o, bias + o, y + o, tail); break;
         case 12: strip(P1, 1, 4, s, x, w + o, bias + o, y + o, tail); break;
