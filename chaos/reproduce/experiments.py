@@ -133,7 +133,8 @@ def run_all(folder, experiments, say=print, jobs=None):
     Returns
     -------
     dict
-        {experiment: result}: format, experiment, history (records of metrics.jsonl), seconds (wall clock; of
+        {experiment: result}: format, experiment, history (records of metrics.jsonl, with lists and dicts only in the
+        last), seconds (wall clock; of
         virtual ones CPU time; all phases and sessions), machine.
     """
     folder = Path(folder)
@@ -210,11 +211,18 @@ def _run(folder, one):
         seconds = before + clock() - start
         with contextlib.suppress(OSError):  # there is no folder where nothing could be started
             (where / "seconds.json").write_text(json.dumps(seconds))
-    kept = {"format": FORMAT, "experiment": dataclasses.asdict(one), "history": run.history, "seconds": seconds,
+    kept = {"format": FORMAT, "experiment": dataclasses.asdict(one), "history": _brief(run.history), "seconds": seconds,
             "images": len(train), "test_images": len(test), "machine": machine()}
-    write_atomically(folder / "experiments" / f"{one.name}.json", json.dumps(kept, indent=1).encode() + b"\n")
+    write_atomically(folder / "experiments" / f"{one.name}.json", json.dumps(kept, separators=(",", ":")).encode() + b"\n")
     shutil.rmtree(where, ignore_errors=True)
     return kept
+
+
+def _brief(history):
+    """Of all epochs but the last no more than figures: the histograms of 70 epochs and 244 workers are megabytes."""
+    *earlier, last = history
+    plain = [{key: value for key, value in record.items() if not isinstance(value, (dict, list))} for record in earlier]
+    return [*plain, last]
 
 
 def phi(workers):

@@ -35,8 +35,8 @@ def make_report(found, quick=False, ours=True):
         "quick": quick, "paper": {"machine": paper.MACHINE, "marks": paper.MARKS},
         "experiments": [_brief(kept) for kept in found.values()]})
     report.add(Paragraph(
-        f"Machine: {here.get('cpu', 'unknown')}, {here.get('cores', '?')} cores; chaos {here.get('chaos', '?')} "
-        f"({here.get('commit') or 'no commit'}), {here.get('date', '')[:10]}. Real workers run on its cores; virtual ones "
+        f"Machine: {here.get('cpu', 'unknown')}, {here.get('cores', '?')} cores; chaos {_versions(found)}. "
+        "Real workers run on its cores; virtual ones "
         "are simulated with real arithmetic in the order that a clock invents for the paper's machine, the "
         f"{paper.MACHINE}: one thread takes as long per image as the papers' model (b) says, its cores share their hardware "
         "threads as chaos's description of it says. Networks, epochs, learning rate 0.001 x 0.9 per epoch, batch size 1 "
@@ -57,12 +57,17 @@ def make_report(found, quick=False, ours=True):
     return report
 
 
-def _brief(kept):
-    """A result whose history tells of all epochs but the last no more than figures: the histograms of 70 epochs and 244
-    workers are megabytes, and they are in experiments/."""
-    *earlier, last = kept["history"]
-    plain = [{key: value for key, value in record.items() if not isinstance(value, (dict, list))} for record in earlier]
-    return kept | {"history": [*plain, last]}
+def _versions(found):
+    """What the experiments were run with: one for all, if they are of one day."""
+    return " and ".join(sorted({f"{one.get('chaos', '?')} ({one.get('commit') or 'no commit'}, {one.get('date', '')[:10]})"
+                                for one in (kept["machine"] for kept in found.values())}))
+
+
+def _brief(value):
+    """A result without its histograms, which are in experiments/."""
+    if isinstance(value, dict):
+        return {key: _brief(one) for key, one in value.items() if key != "histogram"}
+    return [_brief(one) for one in value] if isinstance(value, list) else value
 
 
 def _parameters(model):
