@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from nets import close, images, one_layer
+from nets import Oracle, close, images, one_layer
 
 import chaos
 from chaos import _core, reference
@@ -70,6 +70,22 @@ def test_error_bound(isa, tile, kernel, size):
     # Roundings are as good as random, so what they come to is far less: 40 times what direct sums have.
     direct = 2.0 ** -24 * np.sqrt(channels) * kernel * wanted.std()
     assert np.sqrt(((got - wanted) ** 2).mean()) < 40 * direct
+
+
+@pytest.mark.parametrize("shape, outputs, kernel, padding", [
+    ((20, 26, 26), 33, 5, 0), ((16, 16, 16), 24, 3, "same"), ((19, 12, 11), 33, 4, "same"), ((12, 17, 17), 20, 3, 1),
+    ((20, 13, 13), 9, 5, (2, 0)), ((20, 13, 13), 40, 5, 4), ((64, 16, 16), 64, 3, "same"), ((20, 12, 12), 37, 6, 0),
+    ((17, 9, 22), 70, 4, (3, 2)), ((90, 12, 12), 110, 3, "same")])
+def test_gradients(isa, shape, outputs, kernel, padding):
+    """Of a convolution whose dy is dense: all three passes, blocks of channels and of tiles, overlapping tiles,
+    frames."""
+    net = chaos.Network(shape, [chaos.Conv2d(shape[0], 1), chaos.Conv2d(outputs, kernel, padding=padding), chaos.Tanh(),
+                                chaos.Flatten(), chaos.Linear(5)], seed=1)
+    engine = _core.Engine(net.plan, net.weights)
+    loops = [engine.loop(2, what) for what in ("forward", "weight_gradient", "backward")]
+    assert loops[0].startswith("Winograd, ") and loops[1:] == ["Winograd, or entries where sparse"] * 2
+    pixels, labels = images(3, shape, classes=5)
+    Oracle(net, pixels, labels).check(pixels)
 
 
 def test_samples_do_not_depend_on_their_batch(isa):

@@ -14,8 +14,8 @@
 
 #include "conv2d_shape.h"
 #include "conv2d_forward.h"
-#include "conv2d_winograd.h"
 #include "conv2d_gradients.h"
+#include "conv2d_winograd.h"
 
 KERNEL const char *conv2d_set_up(geometry *g)
 {
@@ -33,7 +33,7 @@ KERNEL const char *conv2d_set_up(geometry *g)
         (int64_t)o[KH] * o[KW] > most / g->in[0].c / (g->out.c + LANES))
         return "the padded input or the kernel is too large: more than 2^31 - 1 numbers";
     const int winograd = g->winograd;
-    g->winograd = 0;
+    g->winograd = g->winograd_dx = 0;
     conv_shape s = conv_of(g);
     const int high = (int)reach_h + 1, wide = (int)reach_w + 1;
     if (s.H < high || s.W < wide)
@@ -43,13 +43,18 @@ KERNEL const char *conv2d_set_up(geometry *g)
     s = conv_of(g);
     g->option[PACKED_PART] = packed_part(&s);
     g->winograd = winograd && !g->option[PACKED_PART] ? winograd_tile(&s) : 0;
+    conv_shape adjoint = adjoint_of(g, &s);
+    if (winograd && o[PAD_TOP] < s.kh && o[PAD_BOTTOM] < s.kh && o[PAD_LEFT] < s.kw && o[PAD_RIGHT] < s.kw && s.sh == 1 &&
+        s.sw == 1 && s.dh == 1 && s.dw == 1 && s.groups == 1)
+        g->winograd_dx = winograd_tile(&adjoint);
+    adjoint = adjoint_of(g, &s);
     s = conv_of(g);
     conv_scratch parts;
     g->rows = (size_t)s.K * s.R;
     g->columns = is_depthwise(&s) ? round_up((size_t)s.groups, LANES) : s.o_pad;
     g->weight_size = (g->rows + 1) * g->columns * (is_depthwise(&s) ? 1 : (size_t)s.groups);
     g->keep_size = s.padded ? conv_frame(&s) : 0;
-    g->scratch_size = conv_scratch_at(&s, NULL, &parts);
+    g->scratch_size = conv_scratch_at(&s, &adjoint, NULL, &parts);
     return NULL;
 }
 
@@ -69,7 +74,8 @@ KERNEL void conv2d_forward(const geometry *g, const call *c)
 {
     const conv_shape s = conv_of(g);
     conv_scratch t;
-    conv_scratch_at(&s, c->scratch, &t);
+    const conv_shape adjoint = adjoint_of(g, &s);
+    conv_scratch_at(&s, &adjoint, c->scratch, &t);
 #if VW == 16
     if (s.part)
         conv2d_spread(&s, &t, c->w);
@@ -179,7 +185,8 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
     const geometry *pool = c->pool;
     const int sparse = pool || conv2d_is_sparse(&s, c);
     conv_scratch t;
-    conv_scratch_at(&s, c->scratch, &t);
+    const conv_shape adjoint = adjoint_of(g, &s);
+    conv_scratch_at(&s, &adjoint, c->scratch, &t);
     if (is_depthwise(&s)) {
         depthwise_backward(g, &s, &t, c, x);
         return;
@@ -187,7 +194,10 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
     for (int a = 0, number = 0; pool && a < pool->option[0]; a++)
         for (int b = 0; b < pool->option[1]; b++)
             t.window[number++] = (int32_t)patch_at(&s, a, b);
-    for (int n = 0; n < c->n && (sparse || c->dx[0].p); n++) {
+    const int dx_first = !sparse && c->dx[0].p && adjoint.wino;
+    if (dx_first)
+        conv2d_winograd_data_gradient(g, &s, &adjoint, &t, c);
+    for (int n = 0; n < c->n && (sparse || c->dx[0].p) && !dx_first; n++) {
         const call one = conv2d_one_sample(c, n);
         if (one.dx[0].p)
             clear_dx(&s, dx_of(&s, &t, &one, 0));
@@ -199,7 +209,9 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
     for (int group = 0; group < s.groups; group++) {
         const source dy = {c->dy.p + group * s.O, c->dy.stride};
         float *dw = c->dw + group * s.block;
-        if (!sparse)
+        if (!sparse && multiplies_tiles(&s))
+            conv2d_winograd_weight_gradient(&s, &t, c, x);
+        else if (!sparse)
             conv2d_dense_weight_gradient(&s, &t, c, (source){x.p + group * s.C, x.stride}, dy, dw);
         if (g->option[HAS_BIAS])
             conv2d_bias_gradient(&s, c, dy, pool ? (size_t)pool->out.h * pool->out.w : (size_t)s.OH * s.OW,
@@ -216,8 +228,13 @@ KERNEL const char *conv2d_loop(const geometry *g, const geometry *pool, int n, e
     case PASS_FORWARD: return s.part ? "several pixels a vector" : takes_strips(&s) ? "strips" : s.wino == 6 ? "Winograd, 6x6" :
                               s.wino == 8 ? "Winograd, 8x8" : "tiles";
     case PASS_WEIGHT_GRADIENT:
-        return !pool ? "tiles, or entries where sparse" : takes_short_rows(&s) ? "winners, short rows" : "winners, rows";
-    case PASS_BACKWARD: return !pool ? "entries by pixel" : has_few(&s, pool) ? "winners one by one" : "winners by pixel";
+        if (pool)
+            return takes_short_rows(&s) ? "winners, short rows" : "winners, rows";
+        return multiplies_tiles(&s) ? "Winograd, or entries where sparse" : "tiles, or entries where sparse";
+    case PASS_BACKWARD:
+        if (pool)
+            return has_few(&s, pool) ? "winners one by one" : "winners by pixel";
+        return g->winograd_dx ? "Winograd, or entries where sparse" : "entries by pixel";
     default: return NULL;
     }
 }

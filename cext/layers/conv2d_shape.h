@@ -28,7 +28,24 @@ typedef struct {
 /* Together what fits into a second-level cache: weights of WINOGRAD_WEIGHTS floats, inputs and sums of WINOGRAD_TILES. */
 enum { WINOGRAD_WEIGHTS = 152 * 1024, WINOGRAD_TILES = 64 * 1024 };
 
+INLINE size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 INLINE size_t odd_lines(size_t floats) { return (floats / LANES | 1) * LANES; }
+
+INLINE void winograd_steps(conv_shape *s)
+{
+    if (!s->wino)
+        return;
+    const size_t frequencies = (size_t)s->wino * s->wino, most = WINOGRAD_WEIGHTS / (frequencies * s->C) / LANES;
+    const size_t blocks = most ? (s->o_pad / LANES + most - 1) / most : s->o_pad / LANES;
+    s->wino_lanes = (int)((s->o_pad / LANES + blocks - 1) / blocks * LANES);
+    s->v_pad = round_up((size_t)s->C, LANES);
+    s->wino_tiles = (int)(WINOGRAD_TILES / (s->v_pad + s->wino_lanes) / frequencies);
+    if (s->wino_tiles < MAX_P)
+        s->wino_tiles = MAX_P;
+    s->u_step = odd_lines(s->C * (size_t)s->wino_lanes);
+    s->v_step = odd_lines(s->wino_tiles * s->v_pad);
+    s->m_step = odd_lines(s->wino_tiles * (size_t)s->wino_lanes);
+}
 
 INLINE conv_shape conv_of(const geometry *g)
 {
@@ -47,18 +64,7 @@ INLINE conv_shape conv_of(const geometry *g)
     s.block = ((size_t)s.K * s.R + 1) * s.o_pad;
     s.padded = o[PAD_TOP] || o[PAD_BOTTOM] || o[PAD_LEFT] || o[PAD_RIGHT];
     s.wino = g->winograd;
-    if (s.wino) {
-        const size_t frequencies = (size_t)s.wino * s.wino, most = WINOGRAD_WEIGHTS / (frequencies * s.C) / LANES;
-        const size_t blocks = most ? (s.o_pad / LANES + most - 1) / most : s.o_pad / LANES;
-        s.wino_lanes = (int)((s.o_pad / LANES + blocks - 1) / blocks * LANES);
-        s.v_pad = round_up((size_t)s.C, LANES);
-        s.wino_tiles = (int)(WINOGRAD_TILES / (s.v_pad + s.wino_lanes) / frequencies);
-        if (s.wino_tiles < MAX_P)
-            s.wino_tiles = MAX_P;
-        s.u_step = odd_lines(s.C * (size_t)s.wino_lanes);
-        s.v_step = odd_lines(s.wino_tiles * s.v_pad);
-        s.m_step = odd_lines(s.wino_tiles * (size_t)s.wino_lanes);
-    }
+    winograd_steps(&s);
     return s;
 }
 
@@ -129,6 +135,24 @@ INLINE int winograd_tile(const conv_shape *s)
     return best;
 }
 
+/* Whether the weight gradient of dense dy goes the way of the forward pass: not with few input channels, which leave most of a
+ * vector idle when tiles of the input are transformed. */
+INLINE int multiplies_tiles(const conv_shape *s) { return s->wino && s->C >= LANES / 2; }
+
+/* The convolution that takes dy, in a frame of zeros, to dx: for conv2d_winograd.h. */
+INLINE conv_shape adjoint_of(const geometry *g, const conv_shape *s)
+{
+    conv_shape a = {.kh = s->kh, .kw = s->kw, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .groups = 1};
+    a.OH = g->in[0].h, a.OW = g->in[0].w;
+    a.H = a.OH + s->kh - 1, a.W = a.OW + s->kw - 1;
+    a.C = a.x_step = s->O, a.O = a.y_step = s->C;
+    a.K = a.kh, a.R = a.kw * a.C;
+    a.o_pad = round_up((size_t)a.O, LANES), a.r_pad = round_up((size_t)a.R, LANES);
+    a.wino = g->winograd_dx;
+    winograd_steps(&a);
+    return a;
+}
+
 /* The scratch memory of one call. */
 typedef struct {
     ptrdiff_t *run;     /* run_at of every run */
@@ -144,12 +168,12 @@ typedef struct {
     int32_t *lane;      /* for pack(): see conv2d_spread(), */
     float *spread;      /* and the weights */
     int32_t *window;    /* per entry of a pooling window: how far its patch is from the first one's */
-    float *wino_weights, *wino_input, *wino_sums, *wino_zeros; /* see conv2d_winograd.h */
+    float *wino_weights, *wino_input, *wino_sums, *wino_zeros, *wino_frame; /* see conv2d_winograd.h */
     int room;
 } conv_scratch;
 
 /* Lays the parts out from `memory` (NULL: only counts) and returns the floats they take. */
-INLINE size_t conv_scratch_at(const conv_shape *s, float *memory, conv_scratch *c)
+INLINE size_t conv_scratch_at(const conv_shape *s, const conv_shape *adjoint, float *memory, conv_scratch *c)
 {
     const size_t pixels = (size_t)s->OH * s->OW, block = (size_t)s->K * s->o_pad * s->r_pad;
     const size_t entries = round_up(pixels * s->O, LANES) + SLACK;
@@ -168,11 +192,12 @@ INLINE size_t conv_scratch_at(const conv_shape *s, float *memory, conv_scratch *
     PART(int32_t, lane, s->part ? 3 * VW : 0);
     PART(float, spread, s->part ? ((size_t)s->K * s->R + 1) * (s->O / s->part) * VW : 0);
     PART(int32_t, window, round_up(pixels, LANES)); /* a window has no more entries than the image */
-    const size_t frequencies = (size_t)s->wino * s->wino;
-    PART(float, wino_weights, frequencies * s->u_step);
-    PART(float, wino_input, frequencies * s->v_step);
-    PART(float, wino_sums, frequencies * s->m_step);
-    PART(float, wino_zeros, (size_t)s->wino_lanes);
+    const size_t forth = (size_t)s->wino * s->wino, back = (size_t)adjoint->wino * adjoint->wino;
+    PART(float, wino_weights, larger(forth * s->u_step, back * adjoint->u_step));
+    PART(float, wino_input, larger(forth * s->v_step, back * adjoint->v_step));
+    PART(float, wino_sums, larger(forth * s->m_step, back * adjoint->m_step));
+    PART(float, wino_zeros, larger((size_t)s->wino_lanes, (size_t)adjoint->wino_lanes));
+    PART(float, wino_frame, adjoint->wino ? conv_frame(adjoint) : 0);
 #undef PART
     c->room = 0;
     for (int k = 0; memory && k < s->K; k++)

@@ -1,4 +1,4 @@
-/* Forward pass of a convolution by Winograd's minimal filtering F(m x m, k x k) (Winograd 1980; Lavin and Gray 2016,
+/* Convolutions by Winograd's minimal filtering F(m x m, k x k) (Winograd 1980; Lavin and Gray 2016,
  * arXiv 1509.09308): m x m outputs take (m + k - 1)^2 multiplications per pair of channels instead of (m k)^2. Square kernels
  * at stride 1. Included by conv2d.c only.
  *
@@ -6,6 +6,10 @@
  * the sum over input channels is a matrix product; the sums are taken back to m x m outputs. With V, U, A the matrices below,
  * in one dimension: y = A ((U g) . (V d)). Every step is a linear map with values at the points 0, +-1, +-2, (+-1/2,)
  * infinity, so what is asked of V depends on T alone and U, A are powers of the points.
+ *
+ * The data gradient is the same with kernels turned round and channels exchanged, of dy in a frame of zeros. In the weight
+ * gradient m x m tiles of dy take the place of the kernels, the k x k kernel that of the outputs: for each frequency the sum
+ * over tiles is the product of two matrices, and the sums are taken back once.
  *
  * Costs accuracy: outputs are off by some 2e-6 of their spread (root of the mean square), 4 to 10 times as much as direct sums.
  * See winograd_tile() for where it is used; CHAOS_WINOGRAD=0 never uses it. */
@@ -86,8 +90,10 @@ INLINE void winograd_output(const int T, const int m, const vec *s, vec *y)
     }
 }
 
-/* The weights of `lanes` output channels: u[frequency][input channel][output channel]. */
-INLINE void winograd_all_weights(const int T, const int k, const conv_shape *s, const float *w, size_t lanes, float *u)
+/* The weights of `lanes` output channels: u[frequency][input channel][output channel]. w[y * step[0] + x * step[1] + c *
+ * step[2] ...] are those of row y, column x, input channel c. */
+INLINE void winograd_all_weights(const int T, const int k, const conv_shape *s, const float *w, const ptrdiff_t step[3],
+                                 size_t lanes, float *u)
 {
     for (int c = 0; c < s->C; c++)
         for (size_t o = 0; o < lanes; o += VW) {
@@ -96,7 +102,7 @@ INLINE void winograd_all_weights(const int T, const int k, const conv_shape *s, 
             for (int x = 0; x < k; x++) {
 #pragma GCC unroll 6
                 for (int y = 0; y < k; y++)
-                    g[y] = vload(w + (size_t)(y * s->R + x * s->C + c) * s->o_pad + o);
+                    g[y] = vload(w + y * step[0] + x * step[1] + c * step[2] + (ptrdiff_t)o);
                 winograd_weights(T, k, g, all);
 #pragma GCC unroll 8
                 for (int y = 0; y < T; y++)
@@ -169,23 +175,96 @@ INLINE void winograd_out(const int T, const int m, const conv_shape *s, const fl
     }
 }
 
+/* A tile of dy without its first `top` rows and `left` columns: to[frequency][output channel], zeros past the last one. */
+INLINE void winograd_dy(const int T, const int m, const conv_shape *s, const float *dy, int top, int left, int outputs, float *to)
+{
+    for (int o = 0; o < outputs; o += VW, to += VW) {
+        vec half[8][6], g[8], all[8];
+        const int lanes = outputs - o < VW ? outputs - o : VW;
+#pragma GCC unroll 6
+        for (int x = 0; x < m; x++) {
+#pragma GCC unroll 6
+            for (int y = 0; y < m; y++)
+                if (y < top || x < left)
+                    g[y] = vset(0);
+                else
+                    g[y] = vload_n(dy + (size_t)(y * s->OW + x) * s->O + o, lanes);
+            winograd_weights(T, m, g, all);
+#pragma GCC unroll 8
+            for (int y = 0; y < T; y++)
+                half[y][x] = all[y];
+        }
+#pragma GCC unroll 8
+        for (int y = 0; y < T; y++) {
+            winograd_weights(T, m, half[y], all);
+#pragma GCC unroll 8
+            for (int x = 0; x < T; x++)
+                vstore(to + (size_t)(y * T + x) * s->m_step, all[x]);
+        }
+    }
+}
+
+/* dw (first ? = : +=) what its sums[frequency][input channel][output channel] make. */
+INLINE void winograd_dw(const int T, const int k, const conv_shape *s, const float *sums, size_t lanes, int outputs, int first,
+                        float *dw)
+{
+    for (int c = 0; c < s->C; c++)
+        for (int o = 0; o < outputs; o += VW) {
+            vec half[6][8], d[8], all[6];
+            const float *from = sums + c * lanes + o;
+            const int some = outputs - o < VW ? outputs - o : VW;
+#pragma GCC unroll 8
+            for (int j = 0; j < T; j++) {
+#pragma GCC unroll 8
+                for (int i = 0; i < T; i++)
+                    d[i] = vload(from + (size_t)(i * T + j) * s->u_step);
+                winograd_output(T, k, d, all);
+#pragma GCC unroll 6
+                for (int i = 0; i < k; i++)
+                    half[i][j] = all[i];
+            }
+#pragma GCC unroll 6
+            for (int y = 0; y < k; y++) {
+                winograd_output(T, k, half[y], all);
+#pragma GCC unroll 6
+                for (int x = 0; x < k; x++) {
+                    float *to = dw + (size_t)(y * s->R + x * s->C + c) * s->o_pad + o;
+                    if (!first)
+                        all[x] += vload(to);
+                    vstore_n(to, all[x], some);
+                }
+            }
+        }
+}
+
 typedef struct {
-    void (*weights)(const conv_shape *s, const float *w, size_t lanes, float *u);
+    void (*weights)(const conv_shape *s, const float *w, const ptrdiff_t step[3], size_t lanes, float *u);
     void (*in)(const conv_shape *s, const float *x, float *v);
     void (*out)(const conv_shape *s, const float *sums, int outputs, const float *bias, float *y);
+    void (*dy)(const conv_shape *s, const float *dy, int top, int left, int outputs, float *to);
+    void (*dw)(const conv_shape *s, const float *sums, size_t lanes, int outputs, int first, float *dw);
 } winograd_kind;
 #define WINOGRAD_IN(T)                                                                                                    \
     KERNEL void winograd_in_##T(const conv_shape *s, const float *x, float *v) { winograd_in(T, s, x, v); }
 #define WINOGRAD(T, k)                                                                                                    \
-    KERNEL void winograd_weights_##T##_##k(const conv_shape *s, const float *w, size_t lanes, float *u)                   \
+    KERNEL void winograd_weights_##T##_##k(const conv_shape *s, const float *w, const ptrdiff_t step[3], size_t lanes, float *u) \
     {                                                                                                                     \
-        winograd_all_weights(T, k, s, w, lanes, u);                                                                       \
+        winograd_all_weights(T, k, s, w, step, lanes, u);                                                                 \
     }                                                                                                                     \
     KERNEL void winograd_out_##T##_##k(const conv_shape *s, const float *sums, int outputs, const float *bias, float *y)  \
     {                                                                                                                     \
         winograd_out(T, T + 1 - k, s, sums, outputs, bias, y);                                                            \
     }                                                                                                                     \
-    static const winograd_kind winograd_##T##_##k = {winograd_weights_##T##_##k, winograd_in_##T, winograd_out_##T##_##k};
+    KERNEL void winograd_dy_##T##_##k(const conv_shape *s, const float *dy, int top, int left, int outputs, float *to)    \
+    {                                                                                                                     \
+        winograd_dy(T, T + 1 - k, s, dy, top, left, outputs, to);                                                         \
+    }                                                                                                                     \
+    KERNEL void winograd_dw_##T##_##k(const conv_shape *s, const float *sums, size_t lanes, int outputs, int first, float *dw)  \
+    {                                                                                                                     \
+        winograd_dw(T, k, s, sums, lanes, outputs, first, dw);                                                            \
+    }                                                                                                                     \
+    static const winograd_kind winograd_##T##_##k = {winograd_weights_##T##_##k, winograd_in_##T, winograd_out_##T##_##k, \
+                                                     winograd_dy_##T##_##k, winograd_dw_##T##_##k};
 WINOGRAD_IN(6)
 WINOGRAD(6, 3)
 WINOGRAD(6, 4)
@@ -197,6 +276,26 @@ WINOGRAD(8, 5)
 WINOGRAD(8, 6)
 static const winograd_kind *const winograd_kinds[2][4] = {{&winograd_6_3, &winograd_6_4, &winograd_6_5},
                                                           {&winograd_8_3, &winograd_8_4, &winograd_8_5, &winograd_8_6}};
+
+INLINE const winograd_kind *winograd_kind_of(const conv_shape *s) { return winograd_kinds[s->wino / 2 - 3][s->kh - 3]; }
+
+/* Where tile number k begins: one every m outputs, the last of a row or column moved back so that it ends with them. */
+typedef struct {
+    int i, j, top, left; /* top, left: its first outputs that are in the tile before, too */
+} winograd_place;
+
+INLINE winograd_place winograd_at(const conv_shape *s, int k)
+{
+    const int m = s->wino + 1 - s->kh, wide = (s->OW + m - 1) / m, a = k / wide * m, b = k % wide * m;
+    const int i = a < s->OH - m ? a : s->OH - m, j = b < s->OW - m ? b : s->OW - m;
+    return (winograd_place){i, j, a - i, b - j};
+}
+
+INLINE int winograd_count(const conv_shape *s)
+{
+    const int m = s->wino + 1 - s->kh;
+    return (s->OW + m - 1) / m * ((s->OH + m - 1) / m);
+}
 
 /* sums[frequency][tile][output channel] of n tiles, for `outputs` channels, `lanes` with padding. */
 KERNEL void winograd_multiply(const conv_shape *s, const conv_scratch *t, int n, int outputs, int lanes)
@@ -234,26 +333,21 @@ KERNEL void winograd_multiply(const conv_shape *s, const conv_scratch *t, int n,
     }
 }
 
-/* One sample, `outputs` channels. The last tile of a row or column overlaps the one before where the output is no multiple of
- * m. */
-KERNEL void winograd_sample(const conv_shape *s, const conv_scratch *t, const winograd_kind *kind, const float *x, int outputs,
-                            const float *bias, float *y)
+/* One sample, `outputs` channels. */
+KERNEL void winograd_sample(const conv_shape *s, const conv_scratch *t, const float *x, int outputs, const float *bias, float *y)
 {
-    const int m = s->wino + 1 - s->kh, wide = (s->OW + m - 1) / m, tiles = wide * ((s->OH + m - 1) / m);
-    const int lanes = (int)round_up((size_t)outputs, LANES);
+    const winograd_kind *kind = winograd_kind_of(s);
+    const int tiles = winograd_count(s), lanes = (int)round_up((size_t)outputs, LANES);
     for (int from = 0, n; from < tiles; from += n) {
         n = even_block(tiles - from, s->wino_tiles);
-        for (int pass = 0; pass < 2; pass++) {
-            for (int k = 0; k < n; k++) {
-                const int a = (from + k) / wide * m, b = (from + k) % wide * m;
-                const int i = a < s->OH - m ? a : s->OH - m, j = b < s->OW - m ? b : s->OW - m;
-                if (pass == 0)
-                    kind->in(s, x + patch_at(s, i, j), t->wino_input + k * s->v_pad);
-                else
-                    kind->out(s, t->wino_sums + (size_t)k * lanes, outputs, bias, y + ((size_t)i * s->OW + j) * s->O);
-            }
-            if (pass == 0)
-                winograd_multiply(s, t, n, outputs, lanes);
+        for (int k = 0; k < n; k++) {
+            const winograd_place at = winograd_at(s, from + k);
+            kind->in(s, x + patch_at(s, at.i, at.j), t->wino_input + k * s->v_pad);
+        }
+        winograd_multiply(s, t, n, outputs, lanes);
+        for (int k = 0; k < n; k++) {
+            const winograd_place at = winograd_at(s, from + k);
+            kind->out(s, t->wino_sums + (size_t)k * lanes, outputs, bias, y + ((size_t)at.i * s->OW + at.j) * s->O);
         }
     }
 }
@@ -261,13 +355,78 @@ KERNEL void winograd_sample(const conv_shape *s, const conv_scratch *t, const wi
 /* All samples of a call, for as many output channels at a time as have their weights in the second-level cache. */
 KERNEL void conv2d_winograd_forward(const conv_shape *s, const conv_scratch *t, const call *c, source x)
 {
-    const winograd_kind *kind = winograd_kinds[s->wino / 2 - 3][s->kh - 3];
     const float *bias = c->w + s->block - s->o_pad;
+    const ptrdiff_t column = (ptrdiff_t)(s->C * s->o_pad), step[3] = {s->kw * column, column, (ptrdiff_t)s->o_pad};
     memset(t->wino_zeros, 0, s->wino_lanes * sizeof(float));
     for (int o = 0, outputs; o < s->O; o += outputs) {
         outputs = s->O - o < s->wino_lanes ? s->O - o : s->wino_lanes;
-        kind->weights(s, c->w + o, round_up((size_t)outputs, LANES), t->wino_weights);
+        winograd_kind_of(s)->weights(s, c->w + o, step, round_up((size_t)outputs, LANES), t->wino_weights);
         for (int n = 0; n < c->n; n++)
-            winograd_sample(s, t, kind, x.p + (size_t)n * x.stride, outputs, bias + o, c->y.p + (size_t)n * c->y.stride + o);
+            winograd_sample(s, t, x.p + (size_t)n * x.stride, outputs, bias + o, c->y.p + (size_t)n * c->y.stride + o);
+    }
+}
+
+/* dx of all samples; `a` is the adjoint of s. */
+KERNEL void conv2d_winograd_data_gradient(const geometry *g, const conv_shape *s, const conv_shape *a,
+                                          const conv_scratch *t, const call *c)
+{
+    const size_t run = s->o_pad * s->r_pad;
+    const ptrdiff_t last = s->kh - 1, step[3] = {-(ptrdiff_t)run, -s->C, (ptrdiff_t)s->r_pad};
+    const int top = s->kh - 1 - g->option[PAD_TOP], left = s->kw - 1 - g->option[PAD_LEFT];
+    for (int k = 0; k < s->K; k++)
+        transpose(s, c->w + (size_t)k * s->R * s->o_pad, t->weights + k * run);
+    memset(t->wino_zeros, 0, a->wino_lanes * sizeof(float));
+    memset(t->wino_frame, 0, conv_frame(a) * sizeof(float));
+    for (int o = 0, outputs; o < a->O; o += outputs) {
+        outputs = a->O - o < a->wino_lanes ? a->O - o : a->wino_lanes;
+        winograd_kind_of(a)->weights(a, t->weights + last * (ptrdiff_t)run + last * s->C + o, step,
+                                     round_up((size_t)outputs, LANES), t->wino_weights);
+        for (int n = 0; n < c->n; n++) {
+            const float *dy = c->dy.p + (size_t)n * c->dy.stride;
+            for (int i = 0; i < s->OH; i++)
+                memcpy(t->wino_frame + ((size_t)(i + top) * a->W + left) * a->C, dy + (size_t)i * s->OW * s->O,
+                       (size_t)s->OW * s->O * sizeof(float));
+            winograd_sample(a, t, t->wino_frame, outputs, t->wino_zeros, c->dx[0].p + (size_t)n * c->dx[0].stride + o);
+        }
+    }
+}
+
+/* Adds one block of tiles to the sums of each frequency. */
+KERNEL void winograd_outer(const conv_shape *s, const conv_scratch *t, int n, int lanes, int first)
+{
+    for (int f = 0; f < s->wino * s->wino; f++) {
+        const pixel_walk walk = {1, 1, n, {t->wino_input + f * s->v_step, 0}, {t->wino_sums + f * s->m_step, 0}, 0,
+                                 (ptrdiff_t)s->v_pad, lanes};
+        float *sums = t->wino_weights + f * s->u_step;
+        for (int o = 0, left = lanes / VW, v; left > 0; o += v * VW, left -= v) {
+            v = even_block(left, MAX_V);
+            for (int c = 0, rows; c < s->C; c += rows) {
+                rows = even_block(s->C - c, tile_rows[v]);
+                outer_tile[v][rows](&walk, c, o, sums + (size_t)c * lanes + o, (size_t)lanes, first, VW);
+            }
+        }
+    }
+}
+
+KERNEL void conv2d_winograd_weight_gradient(const conv_shape *s, const conv_scratch *t, const call *c, source x)
+{
+    const winograd_kind *kind = winograd_kind_of(s);
+    const int tiles = winograd_count(s);
+    for (int o = 0, outputs; o < s->O; o += outputs) {
+        outputs = s->O - o < s->wino_lanes ? s->O - o : s->wino_lanes;
+        const size_t lanes = round_up((size_t)outputs, LANES);
+        for (int sample = 0; sample < c->n; sample++) {
+            const float *from = x.p + (size_t)sample * x.stride, *dy = c->dy.p + (size_t)sample * c->dy.stride + o;
+            for (int at = 0, n; at < tiles; at += n) {
+                n = even_block(tiles - at, s->wino_tiles);
+                for (int k = 0; k < n; k++) {
+                    const winograd_place p = winograd_at(s, at + k);
+                    kind->in(s, from + patch_at(s, p.i, p.j), t->wino_input + k * s->v_pad);
+                    kind->dy(s, dy + ((size_t)p.i * s->OW + p.j) * s->O, p.top, p.left, outputs, t->wino_sums + k * lanes);
+                }
+                winograd_outer(s, t, n, (int)lanes, sample == 0 && at == 0);
+            }
+        }
+        kind->dw(s, t->wino_weights, lanes, outputs, c->first, c->dw + o);
     }
 }

@@ -25,7 +25,8 @@ typedef struct {
     shape in[MAX_INPUTS];
     shape out;
     int option[MAX_OPTIONS]; /* meaning: the kind's own */
-    int winograd;            /* whether a convolution may use it; set up: the side of its tiles, 0: it does not */
+    /* Whether a convolution may use it; then the side of the tiles in its forward pass, 0: it does not; in its data gradient. */
+    int winograd, winograd_dx;
     size_t weight_size;      /* floats of the weight block, a multiple of LANES; 0: no parameters */
     /* The weight block is groups of `rows` rows of `columns` weights, a column being what goes into one output, each with a
      * row of biases behind it; rows = 0: it has another form. */
