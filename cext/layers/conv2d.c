@@ -109,21 +109,27 @@ KERNEL void conv2d_forward(const geometry *g, const call *c)
 }
 
 /* The data gradient of one sample goes here first: dx itself or the frame around it. */
-INLINE float *dx_of(const conv_shape *s, const conv_scratch *t, const call *c, int n)
+INLINE int has_frame(const conv_shape *s, const conv_view *v) { return s->padded || v->pixel != s->x_step; }
+
+INLINE float *dx_of(const conv_shape *s, const conv_view *v, const conv_scratch *t, const call *c, int n)
 {
-    return s->padded ? t->frame : c->dx[0].p + (size_t)n * c->dx[0].stride;
+    return has_frame(s, v) ? t->frame : c->dx[0].p + (size_t)n * c->dx[0].stride;
 }
 
-INLINE void clear_dx(const conv_shape *s, float *dx) { memset(dx, 0, (size_t)s->H * s->W * s->x_step * sizeof(float)); }
+INLINE void clear_dx(const conv_shape *s, const conv_view *v, float *dx)
+{
+    memset(dx, 0, (size_t)s->H * s->W * v->pixel * sizeof(float));
+}
 
 KERNEL void depthwise_backward(const geometry *g, const conv_shape *s, const conv_scratch *t, const call *c, source x)
 {
+    const conv_view v = view_of(s, 0);
     for (int n = 0; c->dx[0].p && n < c->n; n++) {
-        float *dx = dx_of(s, t, c, n);
-        clear_dx(s, dx);
+        float *dx = dx_of(s, &v, t, c, n);
+        clear_dx(s, &v, dx);
         depthwise_data_gradient(s, t, c->dy.p + (size_t)n * c->dy.stride, c->w, dx);
         if (s->padded)
-            frame_out(g, s, dx, c->dx[0].p + (size_t)n * c->dx[0].stride);
+            frame_out(g, s, &v, dx, c->dx[0].p + (size_t)n * c->dx[0].stride);
     }
     depthwise_weight_gradient(s, t, c, x, s->K + g->option[HAS_BIAS]);
 }
@@ -144,19 +150,14 @@ INLINE call conv2d_one_sample(const call *c, int n)
     return one;
 }
 
-/* Fewer than two entries per pixel, on average, behind this pooling. */
-INLINE int has_few(const conv_shape *s, const geometry *pool)
-{
-    return pool && (size_t)pool->out.h * pool->out.w * s->O < (size_t)2 * s->OH * s->OW;
-}
-
 /* Everything that goes through the non-zero entries: one sample, one group. */
-KERNEL void conv2d_listed_gradients(const conv_shape *s, conv_scratch *t, const call *c, int group, int sparse)
+KERNEL void conv2d_listed_gradients(const conv_shape *s, const conv_view *v, conv_scratch *t, const call *c, int group,
+                                    int sparse)
 {
     const geometry *pool = c->pool;
     const float *w = c->w + group * s->block, *dy = c->dy.p + group * s->O;
     const int32_t *won = pool ? c->won.p + group * s->O : NULL;
-    float *dx = c->dx[0].p ? dx_of(s, t, c, 0) + group * s->C : NULL;
+    float *dx = c->dx[0].p ? dx_of(s, v, t, c, 0) + group * s->C : NULL;
     const float *x = (s->padded ? c->keep.p : c->x[0].p) + group * s->C;
     float *dw = c->dw + group * s->block;
     const int few = has_few(s, pool), windows = pool && takes_short_rows(s);
@@ -165,17 +166,24 @@ KERNEL void conv2d_listed_gradients(const conv_shape *s, conv_scratch *t, const 
     else if (dx && !few)
         conv2d_find_winners(s, t, pool, dy, won);
     if (pool && (!windows || (dx && few)))
-        conv2d_sort_winners(s, t, pool, dy, won);
+        conv2d_sort_winners(s, v, t, pool, dy, won);
     else if (sparse && !pool)
         conv2d_sort(s, t);
     if (dx && few) /* before the weight gradient, because dw may be the weights themselves */
         conv2d_scatter_data_gradient(s, t, w, dx);
     else if (dx)
-        conv2d_data_gradient(s, t, w, dx);
+        conv2d_data_gradient(s, v, t, w, dx);
     if (windows)
         conv2d_windows_weight_gradient(s, t, pool, dy, won, x, c->first, dw);
     else if (sparse)
-        conv2d_sparse_weight_gradient(s, t, x, c->first, dw);
+        conv2d_sparse_weight_gradient(s, v, t, view_in(s, v, x, t->image),
+                                      pool ? rows_together(s, v, pool) * pool->out.w : t->room, c->first, dw);
+}
+
+/* The view that the loops behind this pooling take; NULL: that of all others. */
+INLINE conv_view conv2d_view(const conv_shape *s, const geometry *pool)
+{
+    return view_of(s, pool && !takes_short_rows(s) && !has_few(s, pool));
 }
 
 KERNEL void conv2d_backward(const geometry *g, const call *c)
@@ -184,6 +192,7 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
     const source x = s.padded ? (source){c->keep.p, c->keep.stride} : c->x[0];
     const geometry *pool = c->pool;
     const int sparse = pool || conv2d_is_sparse(&s, c);
+    const conv_view v = conv2d_view(&s, pool);
     conv_scratch t;
     const conv_shape adjoint = adjoint_of(g, &s);
     conv_scratch_at(&s, &adjoint, c->scratch, &t);
@@ -193,18 +202,18 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
     }
     for (int a = 0, number = 0; pool && a < pool->option[0]; a++)
         for (int b = 0; b < pool->option[1]; b++)
-            t.window[number++] = (int32_t)patch_at(&s, a, b);
+            t.window[number++] = (int32_t)view_patch(&s, &v, a, b);
     const int dx_first = !sparse && c->dx[0].p && adjoint.wino;
     if (dx_first)
         conv2d_winograd_data_gradient(g, &s, &adjoint, &t, c);
     for (int n = 0; n < c->n && (sparse || c->dx[0].p) && !dx_first; n++) {
         const call one = conv2d_one_sample(c, n);
         if (one.dx[0].p)
-            clear_dx(&s, dx_of(&s, &t, &one, 0));
+            clear_dx(&s, &v, dx_of(&s, &v, &t, &one, 0));
         for (int group = 0; group < s.groups; group++)
-            conv2d_listed_gradients(&s, &t, &one, group, sparse);
-        if (one.dx[0].p && s.padded)
-            frame_out(g, &s, t.frame, one.dx[0].p);
+            conv2d_listed_gradients(&s, &v, &t, &one, group, sparse);
+        if (one.dx[0].p && has_frame(&s, &v))
+            frame_out(g, &s, &v, t.frame, one.dx[0].p);
     }
     for (int group = 0; group < s.groups; group++) {
         const source dy = {c->dy.p + group * s.O, c->dy.stride};
@@ -222,6 +231,7 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
 KERNEL const char *conv2d_loop(const geometry *g, const geometry *pool, int n, enum pass pass)
 {
     const conv_shape s = conv_of(g);
+    const conv_view v = conv2d_view(&s, pool);
     if (is_depthwise(&s))
         return pass == PASS_UPDATE ? NULL : "channels";
     switch (pass) {
@@ -229,11 +239,12 @@ KERNEL const char *conv2d_loop(const geometry *g, const geometry *pool, int n, e
                               s.wino == 8 ? "Winograd, 8x8" : "tiles";
     case PASS_WEIGHT_GRADIENT:
         if (pool)
-            return takes_short_rows(&s) ? "winners, short rows" : "winners, rows";
+            return takes_short_rows(&s) ? "winners, short rows" : v.copies == 2 ? "winners, shifted copy" :
+                   v.pieces > 1 ? "winners, whole vectors" : "winners, rows";
         return multiplies_tiles(&s) ? "Winograd, or entries where sparse" : "tiles, or entries where sparse";
     case PASS_BACKWARD:
         if (pool)
-            return has_few(&s, pool) ? "winners one by one" : "winners by pixel";
+            return has_few(&s, pool) ? "winners one by one" : v.pieces > 1 ? "winners by pixel and tap" : "winners by pixel";
         return g->winograd_dx ? "Winograd, or entries where sparse" : "entries by pixel";
     default: return NULL;
     }

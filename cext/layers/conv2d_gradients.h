@@ -112,7 +112,8 @@ KERNEL void conv2d_find_winners(const conv_shape *s, conv_scratch *t, const geom
 }
 
 /* The same by channel. */
-KERNEL void conv2d_sort_winners(const conv_shape *s, conv_scratch *t, const geometry *pool, const float *dy, const int32_t *won)
+KERNEL void conv2d_sort_winners(const conv_shape *s, const conv_view *v, conv_scratch *t, const geometry *pool, const float *dy,
+                                const int32_t *won)
 {
     const int windows = pool->out.h * pool->out.w;
     t->room = windows;
@@ -120,22 +121,21 @@ KERNEL void conv2d_sort_winners(const conv_shape *s, conv_scratch *t, const geom
         t->count[o] = windows;
     for (int i = 0, q = 0; i < pool->out.h; i++)
         for (int j = 0; j < pool->out.w; j++, q++, dy += s->y_step, won += s->y_step) {
-            const int32_t at = (int32_t)patch_at(s, i * pool->option[2], j * pool->option[3]);
+            const int32_t at = (int32_t)view_patch(s, v, i * pool->option[2], j * pool->option[3]), shift = (int32_t)v->shift;
             float *value = t->by_channel + q;
             int32_t *patch = t->patch + q;
             for (ptrdiff_t o = 0; o < s->O; o++, value += windows, patch += windows) {
                 *value = dy[o];
-                *patch = at + t->window[won[o]];
+                const int32_t from = at + t->window[won[o]];
+                *patch = from + (from >> 2 & 1) * shift;
             }
         }
 }
 
 /* Patch rows of up to SHORT floats are kept in narrow vectors: all rows of a kernel, for some channels at once. */
-enum { SHORT = VW == 16 ? 8 : VW, MAX_SHORT_ROWS = 6, SHORT_SUMS = 12 /* in 16 registers: 512-bit code has no more narrow ones */ };
+enum { SHORT = NARROW, MAX_SHORT_ROWS = 6, SHORT_SUMS = 12 /* in 16 registers: 512-bit code has no more narrow ones */ };
 typedef float narrow_4 __attribute__((vector_size(16), may_alias));
 typedef float narrow_4_u __attribute__((vector_size(16), aligned(4), may_alias));
-typedef float narrow_8 __attribute__((vector_size(4 * SHORT), may_alias));
-typedef float narrow_8_u __attribute__((vector_size(4 * SHORT), aligned(4), may_alias));
 
 INLINE int takes_short_rows(const conv_shape *s) { return s->R <= SHORT && s->K <= MAX_SHORT_ROWS; }
 
@@ -185,60 +185,106 @@ ALL_WINDOWS(narrow_8)
 #define windows_narrow_8 windows_narrow_4
 #endif
 
-/* dw[r][o] (first ? = : +=) from[o][r] for one run; lanes past the last output channel stay as they are. */
-KERNEL void transpose_back(const conv_shape *s, const float *from, int first, float *dw)
+/* dw[r][o] (first ? = : +=) from[o][r] for r < rows and up to VW outputs o; other lanes of dw stay as they are. */
+KERNEL void transpose_back(const float *from, size_t step, int rows, int outputs, int first, float *dw, size_t o_pad)
 {
-    for (int o = 0; o < s->O; o += VW) {
-        const int lanes = s->O - o < VW ? s->O - o : VW;
-        for (int r = 0; r < s->R; r += VW) {
-            vec m[VW];
-#pragma GCC unroll 16
-            for (int i = 0; i < VW; i++)
-                m[i] = vload(from + (size_t)(o + i) * s->r_pad + r);
-            vtranspose(m);
-            const int rows = s->R - r < VW ? s->R - r : VW;
-#pragma GCC unroll 16
-            for (int i = 0; i < VW; i++)
-                if (i < rows) {
-                    float *to = dw + (size_t)(r + i) * s->o_pad + o;
-                    if (!first)
-                        m[i] += vload(to);
-                    vstore_n(to, m[i], lanes);
-                }
-        }
+    for (int r = 0; r < rows; r += 4, from += 4) {
+        vec m[4];
+        vcolumns(from, step, VW, m);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++, dw += o_pad)
+            if (r + i < rows) {
+                if (!first)
+                    m[i] += vload(dw);
+                vstore_n(dw, m[i], outputs);
+            }
     }
 }
 
-/* w[r][o] of one run to [o][r padded with zeros] */
-KERNEL void transpose(const conv_shape *s, const float *w, float *to)
+/* w[r][o] for r < rows to `wide` columns of [o][step], padded with zeros. */
+KERNEL void transpose(const float *w, size_t o_pad, int rows, int outputs, float *to, int wide, size_t step)
 {
-    for (int r = 0; r < (int)s->r_pad; r += VW)
-        for (int o = 0; o < s->O; o += VW) {
-            vec m[VW];
-#pragma GCC unroll 16
-            for (int i = 0; i < VW; i++)
-                m[i] = r + i < s->R ? vload(w + (size_t)(r + i) * s->o_pad + o) : vset(0);
-            vtranspose(m);
-#pragma GCC unroll 16
-            for (int i = 0; i < VW; i++)
-                vstore(to + (size_t)(o + i) * s->r_pad + r, m[i]);
+    int r = 0;
+    for (; r + VW <= rows; r += VW, w += VW * o_pad) {
+        float *row = to + r;
+        for (int o = 0; o < outputs; o += 4) {
+            vec m[4];
+            vcolumns(w + o, o_pad, VW, m);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++, row += step)
+                vstore(row, m[i]);
         }
+    }
+    if (r == wide)
+        return;
+    const int lanes = wide - r; /* at most VW */
+    ivec inside = iset(0);
+    for (int i = 0; i < rows - r; i++)
+        inside[i] = -1;
+    float *row = to + r;
+    for (int o = 0; o < outputs; o += 4) {
+        vec m[4];
+        vcolumns(w + o, o_pad, rows - r, m);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++, row += step)
+            vstore_n(row, (vec)((ivec)m[i] & inside), lanes);
+    }
 }
 
-/* Of one sample, from the lists by channel. Run by run, so that what waits for its transposition stays in the caches. */
-KERNEL void conv2d_sparse_weight_gradient(const conv_shape *s, const conv_scratch *t, const float *x, int first, float *dw)
+/* One tile of a gather for a run of the view, or some pieces of one. */
+INLINE gather_fn *const *view_tiles(const conv_view *v, int *most)
 {
-    const size_t run = (size_t)s->R * s->o_pad;
-    for (int k = 0; k < s->K; k++) {
-        for (int o = 0; o < s->O; o++)
-            for (int left = (s->R + VW - 1) / VW, r = 0; left > 0;) {
-                const int block = even_block(left, MAX_G);
-                gather_tile[block](t->count[o], t->by_channel + (size_t)o * t->room, t->patch + (size_t)o * t->room,
-                                   x + t->run[k] + r, 1, t->gradient + (size_t)o * s->r_pad + r, 1);
-                r += block * VW;
-                left -= block;
+#if VW == 16
+    if (v->lanes < VW) {
+        *most = MAX_NARROW;
+        return narrow_gather_tile;
+    }
+#endif
+    *most = MAX_G;
+    return gather_tile;
+}
+
+enum { FIT = 30 * 1024 }; /* bytes that stay in the first cache, of at least 32 KiB */
+
+/* How many rows of windows to take at a time, for the input under them to stay in the first cache. */
+INLINE int rows_together(const conv_shape *s, const conv_view *v, const geometry *pool)
+{
+    const ptrdiff_t row = v->row * s->sh * pool->option[2] * (v->copies == 2 ? 2 : 1) * (ptrdiff_t)sizeof(float);
+    const ptrdiff_t fit = FIT / row;
+    return even_block(pool->out.h, fit < 1 ? 1 : fit < pool->out.h ? (int)fit : pool->out.h);
+}
+
+/* Of one sample, from the lists by channel: `together` entries of each at a time. If these are all, VW channels wait in the
+ * first cache for their transposition; otherwise the input is there for all channels. */
+KERNEL void conv2d_sparse_weight_gradient(const conv_shape *s, const conv_view *v, const conv_scratch *t, const float *x,
+                                          int together, int first, float *dw)
+{
+    const int step = v->pieces * v->step, most_outputs = together < t->room ? s->O : VW;
+    int most;
+    gather_fn *const *const tile = view_tiles(v, &most);
+    for (int k = 0; k < s->K; k++, dw += (size_t)s->R * s->o_pad) {
+        const float *start = x + view_run(s, v, k);
+        for (int o = 0; o < s->O; o += most_outputs) {
+            const int end = s->O - o < most_outputs ? s->O : o + most_outputs;
+            for (int from = 0; from < t->room; from += together) {
+                float *to = t->gradient;
+                for (int a = o; a < end; a++) {
+                    const int rest = t->count[a] - from, n = rest < together ? rest : together;
+                    const size_t list = (size_t)a * t->room + from;
+                    for (int left = step / v->lanes, r = 0; left > 0;) {
+                        const int block = even_block(left, most);
+                        tile[block](n, t->by_channel + list, t->patch + list, start + r, 1, to, !from);
+                        r += block * v->lanes;
+                        to += block * v->lanes;
+                        left -= block;
+                    }
+                }
             }
-        transpose_back(s, t->gradient, first, dw + k * run);
+            for (int i = 0; i < v->pieces; i++)
+                for (int a = o; a < end; a += VW)
+                    transpose_back(t->gradient + (size_t)(a - o) * step + (size_t)i * v->step, (size_t)step, v->floats,
+                                   end - a < VW ? end - a : VW, first, dw + (size_t)i * v->floats * s->o_pad + a, s->o_pad);
+        }
     }
 }
 
@@ -255,36 +301,49 @@ KERNEL void conv2d_windows_weight_gradient(const conv_shape *s, const conv_scrat
         o += n;
     }
     for (int k = 0; k < s->K; k++)
-        transpose_back(s, t->gradient + k * step, first, dw + k * run);
+        for (int o = 0; o < s->O; o += VW)
+            transpose_back(t->gradient + k * step + (size_t)o * s->r_pad, s->r_pad, s->R, s->O - o < VW ? s->O - o : VW, first,
+                           dw + k * run + o, s->o_pad);
 }
 
-/* Of one sample, from the lists by pixel, added to dx; run by run for the same reason. */
-KERNEL void conv2d_data_gradient(const conv_shape *s, const conv_scratch *t, const float *w, float *dx)
+/* Of one sample, from the lists by pixel, added to dx; as many pieces of a run at a time as leave their transposed weights in
+ * the first cache, and pixels inside. */
+KERNEL void conv2d_data_gradient(const conv_shape *s, const conv_view *v, const conv_scratch *t, const float *w, float *dx)
 {
-    for (int k = 0; k < s->K; k++) {
-        transpose(s, w + (size_t)k * s->R * s->o_pad, t->weights);
-        for (int left = (s->R + VW - 1) / VW, r = 0; left > 0;) { /* pixels inside: the weights stay in the first cache */
-            const int block = even_block(left, MAX_G);
-            gather_fn *const tile = gather_tile[block];
-            for (int i = 0, p = 0; i < s->OH; i++) {
-                float *to = dx + patch_at(s, i, 0) + t->run[k] + r;
-                for (int j = 0; j < s->OW; j++, p++, to += s->sw * s->x_step) {
-                    const int q = t->start[p], n = t->start[p + 1] - q;
-                    if (n)
-                        tile(n, t->value + q, t->channel + q, t->weights + r, s->r_pad, to, 0);
+    conv_view d = *v; /* dx is there only once */
+    d.row = (ptrdiff_t)s->W * v->pixel;
+    const int fit = FIT / (int)sizeof(float) / v->step / s->O;
+    int most;
+    gather_fn *const *const tiles = view_tiles(v, &most);
+    for (int k = 0; k < s->K; k++)
+        for (int i = 0; i < v->pieces;) {
+            const int pieces = even_block(v->pieces - i, fit < 1 ? 1 : fit), wide = pieces * v->step;
+            float *start = dx + view_run(s, &d, k) + (ptrdiff_t)i * v->pixel;
+            for (int n = 0; n < pieces; n++, i++, w += (size_t)v->floats * s->o_pad)
+                transpose(w, s->o_pad, v->floats, s->O, t->weights + n * v->step, v->step, (size_t)wide);
+            for (int left = wide / v->lanes, r = 0; left > 0;) {
+                const int block = even_block(left, most);
+                gather_fn *const tile = tiles[block];
+                for (int y = 0, p = 0; y < s->OH; y++) {
+                    float *to = start + view_patch(s, &d, y, 0) + r;
+                    for (int x = 0; x < s->OW; x++, p++, to += s->sw * v->pixel) {
+                        const int q = t->start[p], n = t->start[p + 1] - q;
+                        if (n)
+                            tile(n, t->value + q, t->channel + q, t->weights + r, (size_t)wide, to, 0);
+                    }
                 }
+                r += block * v->lanes;
+                left -= block;
             }
-            r += block * VW;
-            left -= block;
         }
-    }
 }
 
 /* The same from the lists by channel, entry by entry: for so few entries that a pixel has hardly more than one. */
 KERNEL void conv2d_scatter_data_gradient(const conv_shape *s, const conv_scratch *t, const float *w, float *dx)
 {
     for (int k = 0; k < s->K; k++)
-        transpose(s, w + (size_t)k * s->R * s->o_pad, t->weights + (size_t)k * s->o_pad * s->r_pad);
+        transpose(w + (size_t)k * s->R * s->o_pad, s->o_pad, s->R, s->O, t->weights + (size_t)k * s->o_pad * s->r_pad,
+                  (int)s->r_pad, s->r_pad);
     for (int o = 0; o < s->O; o++) {
         const float *value = t->by_channel + (size_t)o * t->room;
         const int32_t *at = t->patch + (size_t)o * t->room;

@@ -86,6 +86,65 @@ INLINE size_t conv_frame(const conv_shape *s) { return round_up((size_t)s->H * s
 /* Every channel a group of its own, one output each: vectors run over the groups. */
 INLINE int is_depthwise(const conv_shape *s) { return s->groups > 1 && s->C == 1 && s->O == 1; }
 
+/* How the loops over winners see the input and its gradient. */
+typedef struct {
+    int copies;      /* 0: as they are */
+    int pixel;       /* floats from pixel to pixel */
+    ptrdiff_t row;   /* from row to row */
+    size_t shift;    /* from the first copy to the second */
+    int pieces;      /* a run is so many pieces */
+    int floats;      /* of so many floats, */
+    int step;        /* which with their padding take this many: */
+    int lanes;       /* whole vectors of this width */
+    size_t size;     /* floats of a copy, or of all */
+} conv_view;
+
+/* Fewer than two entries per pixel, on average, behind this pooling. */
+INLINE int has_few(const conv_shape *s, const geometry *pool)
+{
+    return pool && (size_t)pool->out.h * pool->out.w * s->O < (size_t)2 * s->OH * s->OW;
+}
+
+/* A load that crosses a cache line costs twice, and pixels of C floats begin anywhere. Where that is cheap, channels are padded
+ * to whole vectors. Otherwise narrow vectors cross fewer lines, and none if the input is there twice, the second time 4 floats
+ * later: every pixel begins a narrow vector in one of them. */
+INLINE conv_view view_of(const conv_shape *s, int winners)
+{
+    conv_view v = {0, s->x_step, (ptrdiff_t)s->W * s->x_step, 0, 1, s->R, (int)round_up((size_t)s->R, VW), VW,
+                   (size_t)s->H * s->W * s->x_step};
+    const size_t padded = round_up((size_t)s->C, LANES), most = INT32_MAX / 4;
+    if (VW < LANES || !winners || s->R < 3 * LANES || s->R != s->kw * s->x_step || s->dw > 1 ||
+        (size_t)s->H * s->W * padded > most)
+        return v;
+    if (padded * 8 <= (size_t)s->C * 9) {
+        v.copies = padded != (size_t)s->C;
+        v.pixel = v.step = (int)padded, v.floats = s->C, v.pieces = s->kw;
+        v.row = (ptrdiff_t)s->W * v.pixel;
+        v.size = (size_t)s->H * (size_t)v.row;
+        return v;
+    }
+    v.lanes = LANES / 2;
+    v.step = (int)round_up((size_t)s->R, LANES / 2);
+    if (s->C % 8 == 4) {
+        v.copies = 2;
+        v.row = (ptrdiff_t)round_up((size_t)v.row, LANES / 2);
+        v.shift = round_up((size_t)s->H * (size_t)v.row + SLACK, LANES) + 4;
+        v.size = 2 * v.shift;
+    }
+    return v;
+}
+
+/* Where the first float of a patch lies, and from there the k-th run, in a copy. */
+INLINE ptrdiff_t view_patch(const conv_shape *s, const conv_view *v, int i, int j)
+{
+    return (ptrdiff_t)i * s->sh * v->row + (ptrdiff_t)j * s->sw * v->pixel;
+}
+
+INLINE ptrdiff_t view_run(const conv_shape *s, const conv_view *v, int k)
+{
+    return s->K == s->kh ? (ptrdiff_t)k * s->dh * v->row : run_at(s, k);
+}
+
 enum { PACK = 3 }; /* vectors side by side */
 
 /* Into parts of how many output channels pack() cuts this convolution; 0: other loops are faster. Counted in vectors per
@@ -159,6 +218,7 @@ typedef struct {
     float *weights;     /* of some runs of a group, transposed: [k][o][r padded] */
     float *gradient;    /* of the weights, likewise */
     float *frame;       /* dx with its padding */
+    float *image;       /* the input as conv_view has it */
     float *value;       /* the non-zero entries of one sample's dy, pixel by pixel, */
     int32_t *channel;   /* their output channels, */
     int32_t *start;     /* [pixel + 1] and the first entry of each pixel */
@@ -177,12 +237,15 @@ INLINE size_t conv_scratch_at(const conv_shape *s, const conv_shape *adjoint, fl
 {
     const size_t pixels = (size_t)s->OH * s->OW, block = (size_t)s->K * s->o_pad * s->r_pad;
     const size_t entries = round_up(pixels * s->O, LANES) + SLACK;
+    const conv_view v = view_of(s, 1);
+    const size_t rows = s->o_pad * (size_t)v.pieces * v.step;
     size_t used = 0;
 #define PART(type, name, n) (c->name = memory ? (type *)(memory + used) : NULL, used += (n))
     PART(ptrdiff_t, run, round_up((size_t)s->K * sizeof(ptrdiff_t) / sizeof(float), LANES));
     PART(float, weights, block);
-    PART(float, gradient, block);
-    PART(float, frame, conv_frame(s));
+    PART(float, gradient, block > rows ? block : rows);
+    PART(float, frame, round_up((size_t)s->H * v.row, LANES) + SLACK);
+    PART(float, image, v.copies ? round_up(v.size, LANES) + SLACK : 0);
     PART(float, value, entries);
     PART(int32_t, channel, entries);
     PART(int32_t, start, round_up(pixels + 1, LANES));
@@ -215,10 +278,29 @@ INLINE void frame_in(const geometry *g, const conv_shape *s, const float *x, flo
                row * sizeof(float));
 }
 
-INLINE void frame_out(const geometry *g, const conv_shape *s, const float *from, float *dx)
+INLINE void frame_out(const geometry *g, const conv_shape *s, const conv_view *v, const float *from, float *dx)
 {
-    const size_t row = (size_t)g->in[0].w * s->x_step, wide = (size_t)s->W * s->x_step;
-    for (int i = 0; i < g->in[0].h; i++)
-        memcpy(dx + i * row, from + (size_t)(i + g->option[PAD_TOP]) * wide + (size_t)g->option[PAD_LEFT] * s->x_step,
-               row * sizeof(float));
+    const int whole = v->pixel == s->x_step, pixels = whole ? 1 : g->in[0].w, n = whole ? g->in[0].w * s->x_step : s->x_step;
+    const ptrdiff_t row = (ptrdiff_t)s->W * v->pixel;
+    from += g->option[PAD_TOP] * row + (ptrdiff_t)g->option[PAD_LEFT] * v->pixel;
+    for (int i = 0; i < g->in[0].h; i++, from += row)
+        for (int j = 0; j < pixels; j++, dx += n)
+            for (int c = 0; c < n; c += VW) /* addresses ascend: what spills over is written again */
+                vstore(dx + c, vload(from + (ptrdiff_t)j * v->pixel + c));
+}
+
+/* The input as the view has it. */
+INLINE const float *view_in(const conv_shape *s, const conv_view *v, const float *x, float *to)
+{
+    if (!v->copies)
+        return x;
+    const int row = s->W * s->x_step, n = v->copies == 2 ? row : s->x_step, to_n = v->copies == 2 ? (int)v->row : v->pixel;
+    float *at = to;
+    for (size_t rest = (size_t)s->H * row; rest; rest -= (size_t)n, x += n, at += to_n)
+        for (int c = 0; c < n; c += VW) {
+            vstore(at + c, vload(x + c));
+            if (v->copies == 2)
+                vstore(at + v->shift + c, vload(x + c));
+        }
+    return to;
 }

@@ -374,7 +374,7 @@ KERNEL void conv2d_winograd_data_gradient(const geometry *g, const conv_shape *s
     const ptrdiff_t last = s->kh - 1, step[3] = {-(ptrdiff_t)run, -s->C, (ptrdiff_t)s->r_pad};
     const int top = s->kh - 1 - g->option[PAD_TOP], left = s->kw - 1 - g->option[PAD_LEFT];
     for (int k = 0; k < s->K; k++)
-        transpose(s, c->w + (size_t)k * s->R * s->o_pad, t->weights + k * run);
+        transpose(c->w + (size_t)k * s->R * s->o_pad, s->o_pad, s->R, s->O, t->weights + k * run, (int)s->r_pad, s->r_pad);
     memset(t->wino_zeros, 0, a->wino_lanes * sizeof(float));
     memset(t->wino_frame, 0, conv_frame(a) * sizeof(float));
     for (int o = 0, outputs; o < a->O; o += outputs) {

@@ -6,6 +6,10 @@
 
 typedef float vec __attribute__((vector_size(4 * VW), may_alias));
 typedef float vec_u __attribute__((vector_size(4 * VW), aligned(4), may_alias));
+/* Narrow vectors: up to 8 floats. AVX-512F without its extension VL has 16 registers for them, not 32. */
+enum { NARROW = VW == 16 ? 8 : VW };
+typedef float narrow_8 __attribute__((vector_size(4 * NARROW), may_alias));
+typedef float narrow_8_u __attribute__((vector_size(4 * NARROW), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * VW), may_alias));
 typedef int32_t ivec_u __attribute__((vector_size(4 * VW), aligned(4), may_alias));
 
@@ -137,20 +141,42 @@ INLINE int vpack_equal(const int32_t *which, int wanted, const float *from, int 
 INLINE vec vzip_lo(vec a, vec b) { return __builtin_shufflevector(a, b, ZIP_LO); }
 INLINE vec vzip_hi(vec a, vec b) { return __builtin_shufflevector(a, b, ZIP_HI); }
 
-/* In-place transposition of VW rows of VW lanes: log2(VW) rounds of zipping row i with row i + VW/2. */
-INLINE void vtranspose(vec *m)
+/* m[c] = column c of a matrix of `rows` <= VW rows of 4, `step` floats apart; lanes past the last row repeat it. Each lane of
+ * 128 bits is loaded where it belongs, so that no instruction has to cross lanes. */
+#if VW == 16
+#define IN_LANES(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12
+#elif VW == 8
+#define IN_LANES(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4
+#else
+#define IN_LANES(a, b, c, d) a, b, c, d
+#endif
+INLINE void vcolumns(const float *from, size_t step, int rows, vec m[4])
 {
+    vec q[4], t[4];
+#define ROW(i) (from + (size_t)((i) < rows ? (i) : rows - 1) * step)
 #pragma GCC unroll 4
-    for (int round = 1; round < VW; round *= 2) {
-        vec t[VW];
-#pragma GCC unroll 8
-        for (int i = 0; i < VW / 2; i++) {
-            t[2 * i] = vzip_lo(m[i], m[i + VW / 2]);
-            t[2 * i + 1] = vzip_hi(m[i], m[i + VW / 2]);
-        }
-#pragma GCC unroll 16
-        for (int i = 0; i < VW; i++)
-            m[i] = t[i];
+    for (int i = 0; i < 4; i++) {
+#if VW == 16
+        __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(ROW(i)));
+        v = _mm512_insertf32x4(v, _mm_loadu_ps(ROW(i + 4)), 1);
+        v = _mm512_insertf32x4(v, _mm_loadu_ps(ROW(i + 8)), 2);
+        q[i] = (vec)_mm512_insertf32x4(v, _mm_loadu_ps(ROW(i + 12)), 3);
+#elif VW == 8
+        q[i] = (vec)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(ROW(i))), _mm_loadu_ps(ROW(i + 4)), 1);
+#else
+        q[i] = vload(ROW(i));
+#endif
+    }
+#undef ROW
+#pragma GCC unroll 2
+    for (int i = 0; i < 4; i += 2) {
+        t[i] = __builtin_shufflevector(q[i], q[i + 1], IN_LANES(0, VW, 1, VW + 1));
+        t[i + 1] = __builtin_shufflevector(q[i], q[i + 1], IN_LANES(2, VW + 2, 3, VW + 3));
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        m[2 * i] = __builtin_shufflevector(t[i], t[i + 2], IN_LANES(0, 1, VW, VW + 1));
+        m[2 * i + 1] = __builtin_shufflevector(t[i], t[i + 2], IN_LANES(2, 3, VW + 2, VW + 3));
     }
 }
 

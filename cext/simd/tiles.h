@@ -5,7 +5,7 @@
 #define CHAOS_TILES_H
 
 #if VW == 16
-enum { MAX_V = 4, MAX_P = 8, MAX_G = 12 };
+enum { MAX_V = 4, MAX_P = 8, MAX_G = 12, MAX_NARROW = 13 };
 static const int tile_rows[MAX_V + 1] = {0, 8, 8, 8, 6}; /* 32 registers: rows x V accumulators + V weights */
 #else
 enum { MAX_V = 3, MAX_P = 8, MAX_G = 12 };
@@ -121,27 +121,23 @@ INLINE void outer(const int P, const int V, const pixel_walk *walk, ptrdiff_t x_
 typedef void gather_fn(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,
                        int fresh);
 
-INLINE void gather(const int G, int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,
-                   int fresh)
-{
-    vec acc[MAX_G];
-#pragma GCC unroll 12
-    for (int g = 0; g < G; g++)
-        acc[g] = vset(0);
-    for (int q = 0; q < n; q++) {
-        const float *row = rows + (size_t)at[q] * step;
-        vec a = vset(value[q]);
-#pragma GCC unroll 12
-        for (int g = 0; g < G; g++)
-            acc[g] += a * vload(row + g * VW);
+#define GATHER_LOOP(type, G)                                                                                              \
+    {                                                                                                                     \
+        type acc[G];                                                                                                      \
+        _Pragma("GCC unroll 13") for (int g = 0; g < G; g++) acc[g] = (type){0};                                          \
+        for (int q = 0; q < n; q++) {                                                                                     \
+            const type##_u *row = (const type##_u *)(rows + (size_t)at[q] * step);                                        \
+            const type a = value[q] - (type){0};                                                                          \
+            _Pragma("GCC unroll 13") for (int g = 0; g < G; g++) acc[g] += a * row[g];                                    \
+        }                                                                                                                 \
+        type##_u *sum = (type##_u *)to;                                                                                   \
+        _Pragma("GCC unroll 13") for (int g = 0; g < G; g++)                                                              \
+        {                                                                                                                 \
+            if (!fresh)                                                                                                   \
+                acc[g] += sum[g];                                                                                         \
+            sum[g] = acc[g];                                                                                              \
+        }                                                                                                                 \
     }
-#pragma GCC unroll 12
-    for (int g = 0; g < G; g++) {
-        if (!fresh)
-            acc[g] += vload(to + g * VW);
-        vstore(to + g * VW, acc[g]);
-    }
-}
 
 #define TILE(P, V)                                                                                                        \
     KERNEL void multiply_##P##_##V(const float *x, const ptrdiff_t *at, int K, const ptrdiff_t *run, int R, const float *w,     \
@@ -157,9 +153,11 @@ INLINE void gather(const int G, int n, const float *value, const int32_t *at, co
 #define GATHER(G)                                                                                                         \
     KERNEL void gather_##G(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,       \
                            int fresh)                                                                                     \
-    {                                                                                                                     \
-        gather(G, n, value, at, rows, step, to, fresh);                                                                   \
-    }
+    GATHER_LOOP(vec, G)
+#define NARROW_GATHER(G)                                                                                                  \
+    KERNEL void narrow_gather_##G(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to, \
+                                  int fresh)                                                                              \
+    GATHER_LOOP(narrow_8, G)
 TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1) TILE(7, 1) TILE(8, 1)
 TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)
 TILE(1, 3) TILE(2, 3) TILE(3, 3) TILE(4, 3)
@@ -169,6 +167,10 @@ TILE(5, 3) TILE(6, 3) TILE(7, 3) TILE(8, 3)
 TILE(1, 4) TILE(2, 4) TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4)
 #endif
 GATHER(1) GATHER(2) GATHER(3) GATHER(4) GATHER(5) GATHER(6) GATHER(7) GATHER(8) GATHER(9) GATHER(10) GATHER(11) GATHER(12)
+#if VW == 16
+NARROW_GATHER(1) NARROW_GATHER(2) NARROW_GATHER(3) NARROW_GATHER(4) NARROW_GATHER(5) NARROW_GATHER(6) NARROW_GATHER(7)
+NARROW_GATHER(8) NARROW_GATHER(9) NARROW_GATHER(10) NARROW_GATHER(11) NARROW_GATHER(12) NARROW_GATHER(13)
+#endif
 
 /* clang-format off: [V][P] */
 #if VW == 16
@@ -196,6 +198,11 @@ extern multiply_fn *const multiply_half_tile[MAX_P + 1];
 static outer_fn *const outer_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(outer);
 static gather_fn *const gather_tile[MAX_G + 1] = {0, gather_1, gather_2, gather_3, gather_4, gather_5, gather_6,
     gather_7, gather_8, gather_9, gather_10, gather_11, gather_12};
+#if VW == 16
+static gather_fn *const narrow_gather_tile[MAX_NARROW + 1] = {0, narrow_gather_1, narrow_gather_2, narrow_gather_3,
+    narrow_gather_4, narrow_gather_5, narrow_gather_6, narrow_gather_7, narrow_gather_8, narrow_gather_9, narrow_gather_10,
+    narrow_gather_11, narrow_gather_12, narrow_gather_13};
+#endif
 /* clang-format on */
 
 #endif
