@@ -238,10 +238,11 @@ class Calibration:
                 turns += found["each"]
                 self.saw(count, max(turn["peak_gflops"] for turn in turns))
                 kept.append(_undisturbed(turns, self.peak(count), count > 1))
-            if all(2 * len(turns) > self.repeats for turns in kept):
+            enough = [2 * len(turns) > self.repeats for turns in kept]
+            if all(enough):
                 break
-        return [_summary(turns or all_turns, bool(turns)) | {"load_average": results[0]["machine"]["load_average"]}
-                for turns, all_turns in zip(kept, each, strict=True)]
+        return [_summary(turns or all_turns, quiet) | {"load_average": results[0]["machine"]["load_average"]}
+                for turns, all_turns, quiet in zip(kept, each, enough, strict=True)]
 
     def nearest(self, model, kind, now):
         """What is known of the cost of a line for a distance like this, or the most like it; None if nothing is."""
@@ -274,7 +275,7 @@ class Calibration:
         -------
         list of dict
             workers, us_per_image, us_per_image_min, us_per_image_max, distance of the cores meanwhile, repeats that counted,
-            quiet (whether any did: else all count), load_average, date; workers 1 and, with two cores, 2.
+            quiet (whether these are enough), load_average, date; workers 1 and, with two cores, 2.
         """
         name, digest = _identity(model)
         self.figures(model, batch_size)

@@ -228,5 +228,5 @@ def _doubts(network, batch_size, checks):
                      + ("" if entry["quiet"] else " and the multiply-add rate beside them was low")
                      + ": the machine was busy; --calibrate measures again")
     if not all(found["quiet"] for found in checks):
-        notes.append("the measurement that the prediction is held to was disturbed in all its repeats")
+        notes.append("something disturbed the measurement that the prediction is held to")
     return notes
