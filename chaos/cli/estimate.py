@@ -18,7 +18,7 @@ def add(commands):
         description="Predicts how long training takes with several numbers of workers, on this machine or another one, and "
                     "says what the time consists of: computing, publishing gradients, moving weights from core to core "
                     "(transfer), waiting for stripes of the weights, memory bandwidth, evaluation. What it needs to know "
-                    "of this machine and the network is measured once, for about half a minute, and kept; how far the cores "
+                    "of this machine and the network is measured once, for about a minute, and kept; how far the cores "
                     "are from each other, which a virtual machine may change, is found out each time. Each prediction comes "
                     "with its error on this machine: against one and two workers, measured apart from the calibration.\n\n"
                     f"Machines: host (this one), {', '.join(perfmodel.shipped())}, or a .toml file like theirs, which says "
