@@ -70,8 +70,8 @@ def throughputs(cases, seconds=2.0, repeats=5, beside=None):
     seconds, repeats
         As for `throughput`.
     beside : callable, optional
-        Called before and after each repeat; a result then has each: a dict per repeat, us_per_image, peak_gflops, had (share
-        of the time for which the workers had a core) and beside, the two things that were given.
+        Called before and after each repeat; a result then has each: a dict per repeat, us_per_image, had (share of the time
+        for which the workers had a core), peak_gflops (the lower of those before and after) and beside, the two things given.
 
     Returns
     -------
@@ -137,8 +137,8 @@ class Case:
         self.counts.append(counts)
         self.us.append(seconds / self.count * 1e6)
         if beside:
-            self.each.append({"us_per_image": self.us[-1], "peak_gflops": self.peak[-1], "had": had,
-                              "beside": [before, beside()]})
+            self.each.append({"us_per_image": self.us[-1], "had": had, "beside": [before, beside()],
+                              "peak_gflops": min(self.peak[-1], peak_gflops(self.cores, self.isa))})
 
     def result(self):
         us, peak = statistics.median(self.us), statistics.median(self.peak)
