@@ -71,7 +71,7 @@ def throughputs(cases, seconds=2.0, repeats=5, beside=None):
         As for `throughput`.
     beside : callable, optional
         Called before and after each repeat; a result then has each: a dict per repeat, us_per_image, had (share of the time
-        for which the workers had a core), peak_gflops (the lower of those before and after) and beside, the two things given.
+        for which the workers had a core), peak_gflops (the lower of those before and after), beside (the two things given).
 
     Returns
     -------
