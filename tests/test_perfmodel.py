@@ -3,6 +3,7 @@
 Nothing here depends on how fast the machine is: measurements are either replaced, or only their form is looked at.
 """
 
+import importlib.util
 import json
 import math
 from dataclasses import replace
@@ -721,3 +722,58 @@ def test_the_command_refuses(measured, capsys, arguments, words):
     assert main(["estimate", *arguments]) == 2
     err = capsys.readouterr().err
     assert words in err and err.count("\n") == 1 and not measured
+
+
+# ---- the script ----
+
+@pytest.fixture
+def errors_of(tmp_path, monkeypatch):
+    """Runs scripts/estimate_errors.py: its exit status and what it wrote."""
+    path = MEASURED.parent.parent / "scripts" / "estimate_errors.py"
+    if not path.exists():
+        pytest.skip("the scripts are not beside the tests")
+    spec = importlib.util.spec_from_file_location("estimate_errors", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["estimate_errors.py", "--json", str(tmp_path / "errors.json"), *arguments])
+        return script.main(), json.loads((tmp_path / "errors.json").read_text())
+
+    return run
+
+
+def test_the_table_of_errors(measured, errors_of, capsys):
+    status, found = errors_of("--models", "small", "medium", "--rounds", "2")
+    rows = [(row["model"], row["batch_size"], row["workers"], row["rounds"], row["where"]) for row in found["table"]]
+    near = "cores in one cache domain"
+    assert rows == [(name, size, count, 2, "any" if count == 1 else near)
+                    for name in ("small", "medium") for size in (1, 8) for count in (1, 2)]
+    assert len(found["errors"]) == 16 and all(row["hop_ns"] == 26 for row in found["errors"])
+    assert status == (max(abs(row["error"]) for row in found["table"]) > 0.1)
+    assert "largest error of a median" in capsys.readouterr().out
+
+
+def test_the_table_is_made_in_parts_and_knows_where_the_cores_were(measured, errors_of):
+    only = ("--models", "small", "--batch-sizes", "1")
+    errors_of(*only, "--rounds", "1")
+    measured.there, measured.lost = FAR, 0.8
+    status, found = errors_of(*only, "--rounds", "2")
+    assert not status and len(found["errors"]) == 4
+    assert [(row["where"], row["rounds"]) for row in found["table"]] == [
+        ("any", 2), ("cores in different cache domains", 1), ("cores in one cache domain", 1)]
+    assert max(abs(row["error"]) for row in found["table"]) < 1e-3 and {row["rescaled"] for row in found["table"]} == {1}
+    measured.clear()
+    assert errors_of(*only, "--rounds", "2") == (False, found) and not measured
+    assert len(errors_of(*only, "--rounds", "1", "--calibrate")[1]["errors"]) == 2
+
+
+def test_disturbed_rounds_are_listed_but_do_not_count(measured, errors_of):
+    measured.had = 0.5
+    status, found = errors_of("--models", "small", "--batch-sizes", "1", "--rounds", "1")
+    assert status and len(found["errors"]) == 6 and not found["table"]
+    status, found = errors_of("--models", "small", "--batch-sizes", "1", "--rounds", "1", "--budget", "1e-9")
+    assert status and len(found["errors"]) == 6
+    measured.had = 1.0
+    status, found = errors_of("--models", "small", "--batch-sizes", "1", "--rounds", "1")
+    assert not status and len(found["errors"]) == 8 and len(found["table"]) == 2
