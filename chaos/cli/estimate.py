@@ -86,10 +86,10 @@ def _warn(found):
 
 def _show(found):
     machine = found["machine"]
+    lines = dict.fromkeys(f"{ns:.3g}" for ns in machine["transfer_ns"].values() if ns is not None)
     print(f"{found['model']}, batch size {found['batch_size']}, {found['images']:,} images, {found['test_images']:,} test "
           f"images{', validation' if found['validate'] else ''}; {machine['name']}, {machine['peak_gflops']:,.0f} GFLOP/s, "
-          f"{' or '.join(f'{ns:.3g}' for ns in machine['transfer_ns'].values() if ns is not None) or 'no'} ns per line of "
-          "weights between cores")
+          f"{' or '.join(lines) or 'no'} ns per line of weights between cores")
     for there in found["distance"].values():
         print(f"this machine now: {there['words']}")
     print()

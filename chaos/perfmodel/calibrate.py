@@ -180,9 +180,13 @@ class Calibration:
         return self.found["networks"].setdefault(digest, {"name": name, "batches": {}, "transfer": []})
 
     def quiet(self, model, batch_size):
-        """Whether nothing disturbed what is known of a network."""
-        found = self.network(model)
-        return all(entry["quiet"] for entry in (found["batches"][str(batch_size)], *found["transfer"]))
+        """Whether nothing disturbed what predictions for a network rest on."""
+        return self.network(model)["batches"][str(batch_size)]["quiet"] and self.quiet_transfer(model)
+
+    def quiet_transfer(self, model):
+        """The same of the cost of a line."""
+        known = self.network(model)["transfer"]
+        return {entry["kind"] for entry in known} == {entry["kind"] for entry in known if entry["quiet"]}
 
     def peak(self, count):
         """The multiply-add rate of so many cores when nothing disturbs them."""
@@ -200,12 +204,11 @@ class Calibration:
             for _ in range(TRIES):  # while it is measured the distance may change, even back
                 now = self.distances()[kind]
                 nearest = self.nearest(model, kind, now)
-                if nearest and alike(nearest, now):
+                if nearest and alike(nearest, now) or not self.measure_transfer(model, kind, pair):
                     break
-                self.measure_transfer(model, kind, pair)
 
     def measure_transfer(self, model, kind, pair):
-        """What two workers at batch size 1 lose because weights move between these two cores."""
+        """What two workers at batch size 1 lose because weights move between these two cores; whether nothing disturbed."""
         figures = self.figures(model)
         self.say(f"measuring transfer of weights between cores, {figures.name}, about "
                  f"{2 * self.seconds * self.repeats + 2:.0f} s")
@@ -221,6 +224,7 @@ class Calibration:
         if found["hop_ns"] or not any(entry["kind"] == kind for entry in known):
             known[:] = [entry for entry in known if entry["kind"] != kind or not alike(entry, found)] + [found]
             self.save()
+        return found["quiet"]
 
     def measure(self, cases, pair, tries=TRIES):
         """bench.throughputs of what was not disturbed: for each case the medians, their number, and the cores' distance.
@@ -245,9 +249,10 @@ class Calibration:
                 for turns, all_turns, quiet in zip(kept, each, enough, strict=True)]
 
     def nearest(self, model, kind, now):
-        """What is known of the cost of a line for a distance like this, or the most like it; None if nothing is."""
+        """What is known of the cost of a line for a distance like this, or the most like it; None if nothing is. What was
+        measured on a busy machine is worse than what has to be rescaled."""
         known = [entry for entry in self.network(model)["transfer"] if entry["kind"] == kind]
-        return min(known, key=lambda entry: unlike(entry, now), default=None)
+        return min(known, key=lambda entry: (not entry["quiet"], unlike(entry, now)), default=None)
 
     def costs(self, model, distances):
         """What a line of this network's weights costs where cores are so far from each other.

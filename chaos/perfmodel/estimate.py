@@ -92,7 +92,7 @@ def estimate(model, workers=None, machine="host", images=IMAGES, test_images=TES
             "best_workers": min(points, key=lambda point: point["epoch_seconds"])["workers"],
             "contention": contention(figures, points[-1], images, epochs),
             "calibrated": {"machine": calibration.found["machine"]["date"], "file": str(calibration.path)},
-            "notes": _notes(target, host, points, workers) + _doubts(calibration.network(model), batch_size, wrong)}
+            "notes": _notes(target, host, points, workers) + _doubts(calibration, model, batch_size, wrong)}
 
 
 def errors(calibration, model, batch_size=1, again=False):
@@ -219,14 +219,16 @@ def _notes(target, host, points, workers):
     return notes
 
 
-def _doubts(network, batch_size, checks):
+def _doubts(calibration, model, batch_size, checks):
     """What makes the figures of a network doubtful."""
-    entry = network["batches"][str(batch_size)]
+    entry = calibration.network(model)["batches"][str(batch_size)]
     notes = []
     if not entry["quiet"] or entry["spread"] > SPREAD:
         notes.append(f"{entry['rounds']} rounds of the calibration differed by {entry['spread']:.0%}"
                      + ("" if entry["quiet"] else " and the multiply-add rate beside them was low")
                      + ": the machine was busy; --calibrate measures again")
+    if not calibration.quiet_transfer(model):
+        notes.append("the machine was busy while the cost of a line of weights was measured; it is measured again next time")
     if not all(found["quiet"] for found in checks):
         notes.append("something disturbed the measurement that the prediction is held to")
     return notes
