@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -251,3 +252,48 @@ def test_core_layers_are_what_the_plan_holds(isa):
         for i, (_, layer, shapes) in enumerate(found, 1):
             shape = layer.output_shape(*shapes)
             assert net.plan.shape(i) == (shape if len(shape) == 3 else (*shape, 1, 1))
+
+
+def test_two_threads_hand_lines_over_in_turns():
+    room, out = np.zeros(32 + 16 * 3, np.int32), np.zeros((2, 5), np.float32)
+    with ThreadPoolExecutor(2) as pool:
+        counts = list(pool.map(lambda side: chaos._core.hand_over(room, side, 4, out[side], 20.0), (0, 1)))
+    lines = room[32::16]
+    assert max(counts) == 5 and min(counts) >= 4  # the other ends within the block that it is in
+    assert (lines[0] == lines).all() and 2 * 4 * 6 - 4 <= lines[0] <= 2 * 4 * 6  # nothing is lost; a block warms up
+    assert not np.delete(room, np.r_[0, 32:len(room):16]).any()
+    for side, count in enumerate(counts):
+        assert (out[side, :count] > 0).all() and not out[side, count:].any()
+
+
+def test_a_thread_that_nobody_answers_ends():
+    room, out = np.zeros(32, np.int32), np.zeros(3, np.float32)
+    assert chaos._core.hand_over(room, 1, 1, out, 0.002) == 0 and not out.any()
+    assert chaos._core.hand_over(room, 0, 1, out, 1.0) == 0  # the other is known to have ended
+
+
+@pytest.mark.parametrize("options", [{"room": np.zeros(31, np.int32)}, {"side": 2}, {"turns": 0}, {"seconds": -1.0},
+                                     {"seconds": math.nan}, {"seconds": 61.0}])
+def test_impossible_hand_overs(options):
+    arguments = {"room": np.zeros(32, np.int32), "side": 0, "turns": 1, "out": np.zeros(1, np.float32)} | options
+    with pytest.raises(ValueError, match="room must hold"):
+        chaos._core.hand_over(**arguments)
+
+
+def test_the_distance_of_cores(monkeypatch):
+    found = bench.distance(seconds=0.5)
+    assert found.keys() == {"hop_ns", "stream_ns"}
+    assert None in found.values() or min(found.values()) > 0
+    monkeypatch.setattr(chaos._core, "hand_over", lambda room, side, turns, out, seconds: 0)
+    assert bench.distance() == {"hop_ns": None, "stream_ns": None}
+
+
+def test_what_is_measured_beside_the_repeats():
+    given = iter(range(100))
+    one, two = bench.throughputs([{"model": "small", "workers": n} for n in (1, 2)], 0.002, 2, beside=lambda: next(given))
+    assert [each["beside"] for each in one["each"]] == [[0, 1], [4, 5]]
+    assert [each["beside"] for each in two["each"]] == [[2, 3], [6, 7]]
+    for found in (one, two):
+        assert sorted(each["us_per_image"] for each in found["each"])[0] == found["us_per_image_min"]
+        assert all(each["had"] > 0 and each["peak_gflops"] > 0 for each in found["each"])
+    assert "each" not in bench.throughput("small", seconds=0.002, repeats=1)

@@ -4,8 +4,10 @@ One of the engine-facing rooms beside chaos.network: it times the core without t
 """
 
 from ._common import MOST_TOGETHER, machine, peak_gflops
+from ._distance import distance
 from ._kernels import kernels
 from ._scaling import default_workers, scaling
 from ._throughput import throughput, throughputs
 
-__all__ = ["MOST_TOGETHER", "default_workers", "kernels", "machine", "peak_gflops", "scaling", "throughput", "throughputs"]
+__all__ = ["MOST_TOGETHER", "default_workers", "distance", "kernels", "machine", "peak_gflops", "scaling", "throughput",
+           "throughputs"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 
 from .. import _core, threads
 from ..sync import STRATEGIES
@@ -59,7 +60,7 @@ def throughput(model, workers=1, batch_size=1, strategy="chaos", seconds=2.0, re
     return throughputs([case], seconds=seconds, repeats=repeats)[0]
 
 
-def throughputs(cases, seconds=2.0, repeats=5):
+def throughputs(cases, seconds=2.0, repeats=5, beside=None):
     """As `throughput` for several cases, measured in turns (A B A B): a drift of the machine meets all.
 
     Parameters
@@ -68,6 +69,9 @@ def throughputs(cases, seconds=2.0, repeats=5):
         Arguments of `throughput`; and cpus, a CPU for each worker to be pinned to (Linux).
     seconds, repeats
         As for `throughput`.
+    beside : callable, optional
+        Called before and after each repeat; a result then has each: a dict per repeat, us_per_image, had (share of the time
+        for which the workers had a core), peak_gflops (the lower of those before and after), beside (the two things given).
 
     Returns
     -------
@@ -81,7 +85,7 @@ def throughputs(cases, seconds=2.0, repeats=5):
         case.prepare(seconds)
     for _ in range(repeats):
         for case in cases:
-            case.measure()
+            case.measure(beside)
     return [{**case.result(), "seconds": seconds, "repeats": repeats, "machine": record} for case in cases]
 
 
@@ -110,7 +114,7 @@ class Case:
             self.engine = _core.Engine(self.net.plan, self.net.weights, workers=workers, strategy=strategy,
                                        batch_size=batch_size, cpus=cpus)
         self.flops = 2 * sum(self.net.macs().values())
-        self.count, self.us, self.peak, self.counts = 0, [], [], []
+        self.count, self.us, self.peak, self.counts, self.each = 0, [], [], [], []
 
     def train(self, count):
         """Trains on so many images: (the core's counts, seconds)."""
@@ -123,12 +127,18 @@ class Case:
                            max(64, self.batch_size) * self.threads.workers)
         self.count = max(int(count * seconds / took), self.threads.workers * self.batch_size)
 
-    def measure(self):
+    def measure(self, beside=None):
         """One repeat: peak and time."""
+        before = beside and beside()
         self.peak.append(peak_gflops(self.cores, self.isa))
+        had = time.process_time()
         counts, seconds = self.train(self.count)
+        had = (time.process_time() - had) / seconds / self.threads.workers
         self.counts.append(counts)
         self.us.append(seconds / self.count * 1e6)
+        if beside:
+            self.each.append({"us_per_image": self.us[-1], "had": had, "beside": [before, beside()],
+                              "peak_gflops": min(self.peak[-1], peak_gflops(self.cores, self.isa))})
 
     def result(self):
         us, peak = statistics.median(self.us), statistics.median(self.peak)
@@ -141,4 +151,5 @@ class Case:
             "peak_gflops": peak, "peak_gflops_min": min(self.peak), "peak_gflops_max": max(self.peak),
             "peak_cores": self.cores, "fraction_of_peak": gflops / peak, "images_per_repeat": self.count,
             "data": self.data,
-            "check": {**self.checked, "images_counted": True}}
+            "check": {**self.checked, "images_counted": True},
+            **({"each": self.each} if self.each else {})}

@@ -17,8 +17,9 @@ def add(commands):
         usage="MODEL [options]",
         description="Predicts how long training takes with several numbers of workers, on this machine or another one, and "
                     "says what the time consists of: computing, publishing gradients, moving weights from core to core "
-                    "(transfer), waiting for stripes of the weights, memory bandwidth, evaluation. What it needs to know of "
-                    "this machine and the network is measured once, for about a minute, and kept. Each prediction comes "
+                    "(transfer), waiting for stripes of the weights, memory bandwidth, evaluation. What it needs to know "
+                    "of this machine and the network is measured once, for about a minute, and kept; how far the cores "
+                    "are from each other, which a virtual machine may change, is found out each time. Each prediction comes "
                     "with its error on this machine: against one and two workers, measured apart from the calibration.\n\n"
                     f"Machines: host (this one), {', '.join(perfmodel.shipped())}, or a .toml file like theirs, which says "
                     "of every figure where it comes from. Another machine's cores are assumed to reach the same fraction of "
@@ -85,10 +86,13 @@ def _warn(found):
 
 def _show(found):
     machine = found["machine"]
+    lines = dict.fromkeys(f"{ns:.3g}" for ns in machine["transfer_ns"].values() if ns is not None)
     print(f"{found['model']}, batch size {found['batch_size']}, {found['images']:,} images, {found['test_images']:,} test "
           f"images{', validation' if found['validate'] else ''}; {machine['name']}, {machine['peak_gflops']:,.0f} GFLOP/s, "
-          f"{' or '.join(f'{ns:.3g}' for ns in machine['transfer_ns'].values() if ns is not None) or 'no'} ns per line of "
-          "weights between cores\n")
+          f"{' or '.join(lines) or 'no'} ns per line of weights between cores")
+    for there in found["distance"].values():
+        print(f"this machine now: {there['words']}")
+    print()
     rows = [("workers", "us/image", "compute", "publication", "transfer", "waiting", "bandwidth", "images/s", "speed-up",
              "efficiency", "eval s", "s/epoch")]
     for p in found["points"]:
@@ -106,7 +110,8 @@ def _show(found):
         print(f"  {error['workers']} worker{'s' if error['workers'] > 1 else ' '}  {error['error']:+.1%}  (predicted "
               f"{show_us(error['predicted_us'])} us/image, measured {show_us(error['measured_us'])}"
               + (f" as with {error['transfer_ns']:.3g} ns per line" if error["transfer_ns"] is not None else "")
-              + f", {error['date'][:10]})")
+              + (f", cores {error['hop_ns']:.0f} ns apart" if error["workers"] > 1 and error["hop_ns"] else "")
+              + (", rescaled" if error["workers"] > 1 and error["rescaled"] != 1 else "") + f", {error['date'][:10]})")
     _show_contention(found)
     if found["notes"]:
         print()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +32,17 @@ from .model import Figures, fit_transfer
 
 COPIED = 1 << 26  # bytes, more than a worker's share of any cache
 KINDS = ("within_domain_ns", "across_domains_ns", "across_sockets_ns")
-CHECK = {"workers", "us_per_image", "us_per_image_min", "us_per_image_max", "load_average", "date"}
-FORMAT = 1
+CHECK = {"workers", "us_per_image", "us_per_image_min", "us_per_image_max", "repeats", "quiet", "distance", "load_average",
+         "date"}
+TRANSFER = {"kind", "hop_ns", "stream_ns", "line_ns", "us_one", "us_two", "repeats", "quiet", "date"}
+DISTANCE = ("hop_ns", "stream_ns")
+FORMAT = 2
+
+QUIET = 0.96  # of the multiply-add rate: below, something else had the core, or part of it
+HAD = 0.98  # of the time, likewise
+SPREAD = 0.05  # between rounds, from where on they are repeated, and reported if that does not help
+SAME = 1.3  # ratio of two distances from where on they are different; noise is a tenth, another cache domain a factor of six
+ROUNDS, PEAKS, TRIES = 3, 5, 3
 
 
 class Calibration:
@@ -66,7 +76,7 @@ class Calibration:
         self.found = {"key": self.key, "machine": None, "networks": {}}
 
     def load(self):
-        """Takes what is in the file, if there is one; CheckpointError where it is damaged."""
+        """Takes what is in the file, if there is one, except what was spoiled; CheckpointError where it is damaged."""
         try:
             found = json.loads(self.path.read_bytes())
             if found["key"] != self.key:
@@ -76,9 +86,20 @@ class Calibration:
             for network in found["networks"].values():
                 for entry in network["batches"].values():
                     Figures(**entry["figures"])
+                    if not (isinstance(entry["quiet"], bool) and 0 <= entry["spread"] < math.inf):
+                        raise ValueError(f"rounds that differ by {entry['spread']}")
                     for row in entry["check"] or []:
-                        if row.keys() != CHECK or not 0 < row["us_per_image"] < math.inf:
+                        if row.keys() != CHECK or not 0 < row["us_per_image"] < math.inf \
+                                or row["distance"].keys() != {*DISTANCE}:
                             raise ValueError(f"a measurement is {row}")
+                    if not all(row["quiet"] for row in entry["check"] or []):
+                        entry["check"] = None
+                for entry in network["transfer"]:
+                    if entry.keys() != TRANSFER or not 0 <= entry["line_ns"] < math.inf:
+                        raise ValueError(f"a line is {entry}")
+                    unlike(entry, entry)
+                network["batches"] = {size: entry for size, entry in network["batches"].items() if entry["quiet"]}
+                network["transfer"] = [entry for entry in network["transfer"] if entry["quiet"]]
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -92,68 +113,165 @@ class Calibration:
 
     # ---- the machine ----
 
-    def host(self, measured=None):
-        """The calibrated machine as a Machine; measured first if it has not been."""
+    def host(self, measured=None, costs=None):
+        """The calibrated machine as a Machine; measured first if it has not been. `costs`: of a line, per kind of pair."""
         if measured is None:
             measured = self.found["machine"]
         if measured is None:
             measured = self.measure_machine()
             self.found["machine"] = measured
             self.save()
-        return _host(measured, self.key["cpu"])
+        return _host(measured, self.key["cpu"], costs or {})
 
     def measure_machine(self):
-        """Multiply-add rates, memory bandwidth, and the cost of a line of weights between cores."""
-        pairs = _pairs(self.cores) if self.cores > 1 else {}
-        turns = len(MODELS) * (1 + len(pairs)) if pairs else 0
-        self.say(f"measuring this machine, about {self.seconds * (1 + turns * self.repeats) + 2:.0f} s: multiply-add rate, "
-                 "memory bandwidth" + (", transfer of weights between cores" if pairs else ""))
-        gflops = {count: max(bench.peak_gflops(count, self.isa) for _ in range(3)) for count in {1, self.cores}}
+        """Multiply-add rates and memory bandwidth."""
+        self.say(f"measuring this machine, about {self.seconds + 2:.0f} s: multiply-add rate, memory bandwidth")
+        gflops = {count: max(bench.peak_gflops(count, self.isa) for _ in range(PEAKS)) for count in {1, self.cores}}
         topology = threads.topology()
         whole, domains = topology["cores"] == self.cores, _cache_domains(self.cores)
-        measured = {
+        return {
             "cores": self.cores, "sockets": (topology["sockets"] or 1) if whole else 1,
             "threads_per_core": max(1, topology["logical_cpus"] // topology["cores"]) if topology["cores"] else 1,
             "numa_domains": (topology["numa_nodes"] or 1) if whole else 1, "cache_domains": len(domains),
             "cache_mb": _cache_mb() * len(domains),
             "gflops_one": gflops[1], "gflops_all": gflops[self.cores],
             "bandwidth_one": _bandwidth(1, self.seconds / 4), "bandwidth_all": _bandwidth(self.cores, self.seconds / 4),
-            "transfer_ns": {}, "pairs": [], "date": _now(), "load_average": bench.machine()["load_average"]}
-        if pairs:
-            self.measure_transfer(measured, pairs)
-        return measured
+            "date": _now(), "load_average": bench.machine()["load_average"]}
 
-    def measure_transfer(self, measured, pairs):
-        """What two workers at batch size 1 lose on each net of the paper, for each kind of pair of cores."""
-        figures = {name: self.figures(name, 1) for name in MODELS}
-        cases = [{"model": name, "workers": count, "isa": self.isa, "cpus": cpus}
-                 for name in MODELS for count, cpus in [(1, None), *((2, pair) for pair in pairs.values())]]
-        results = iter(bench.throughputs(cases, self.seconds, self.repeats))
-        found = {kind: [] for kind in pairs}
-        for name in MODELS:
-            alone = next(results)["us_per_image"]
-            # One worker as it was in the same turns.
-            figure = replace(figures[name], elsewhere=alone - figures[name].forward - figures[name].backward
-                             - figures[name].publication)
-            for kind in pairs:
-                two = next(results)["us_per_image"]
-                found[kind].append((figure, two))
-                measured["pairs"].append({"kind": kind, "model": name, "us_one": alone, "us_two": two})
-        for kind, cases in found.items():
-            measured["transfer_ns"][kind] = fit_transfer(cases, _host(measured, self.key["cpu"]))
+    def distances(self):
+        """{kind of pair: how far its cores are from each other now}, see `bench.distance`."""
+        found = {}
+        for kind, pair in self.pairs().items():
+            for _ in range(TRIES):
+                found[kind] = bench.distance(pair)
+                if found[kind]["hop_ns"] is not None:
+                    break
+        return found
+
+    def pairs(self):
+        return _pairs(self.cores) if self.cores > 1 else {}
 
     # ---- networks ----
 
     def figures(self, model, batch_size=1, again=False):
         """Figures of a network; measured first if they have not been, or if `again`."""
-        name, digest = _identity(model)
-        batches = self.found["networks"].setdefault(digest, {"name": name, "batches": {}})["batches"]
+        name, _ = _identity(model)
+        batches = self.network(model)["batches"]
+        self.host()
         if again or str(batch_size) not in batches:
-            self.say(f"measuring {name} at batch size {batch_size}, about {4 * self.seconds * self.repeats:.0f} s")
-            found = bench.kernels(model, self.isa, batch_size, self.seconds / 12, self.repeats)
-            batches[str(batch_size)] = {"figures": _figures(found, name, model).as_dict(), "check": None, "date": _now()}
+            self.say(f"measuring {name} at batch size {batch_size}, about {4 * ROUNDS * self.seconds * self.repeats:.0f} s")
+            parts, rounds = [], []
+            while len(rounds) < 2 * ROUNDS:
+                parts.append(bench.kernels(model, self.isa, batch_size, self.seconds / 24, 1))
+                rounds += self.measure([{"model": model, "batch_size": batch_size, "isa": self.isa}], None, tries=1)
+                us, spread, quiet = _typical(rounds)
+                if len(rounds) >= ROUNDS and quiet and spread < SPREAD:
+                    break
+            figures = _figures(_together(parts, us), name, model)
+            batches[str(batch_size)] = {"figures": figures.as_dict(), "rounds": len(rounds), "spread": spread,
+                                        "quiet": quiet, "check": None, "date": _now()}
             self.save()
-        return Figures(**{**batches[str(batch_size)]["figures"], "name": name})
+        entry = batches[str(batch_size)]
+        return Figures(**{**entry["figures"], "name": name, **({"gflops": self.peak(1)} if entry["quiet"] else {})})
+
+    def network(self, model):
+        """What is known of a network."""
+        name, digest = _identity(model)
+        return self.found["networks"].setdefault(digest, {"name": name, "batches": {}, "transfer": []})
+
+    def quiet(self, model, batch_size):
+        """Whether nothing disturbed what predictions for a network rest on."""
+        return self.network(model)["batches"][str(batch_size)]["quiet"] and self.quiet_transfer(model)
+
+    def quiet_transfer(self, model):
+        """The same of the cost of a line."""
+        known = self.network(model)["transfer"]
+        return {entry["kind"] for entry in known} == {entry["kind"] for entry in known if entry["quiet"]}
+
+    def peak(self, count):
+        """The multiply-add rate of so many cores when nothing disturbs them."""
+        return self.host().peak_gflops(count)
+
+    def saw(self, count, gflops):
+        """Corrects a multiply-add rate that was measured while something disturbed it."""
+        key = "gflops_one" if count == 1 else "gflops_all"
+        if count in (1, self.cores):
+            self.found["machine"][key] = max(self.found["machine"][key], gflops)
+
+    def transfer(self, model):
+        """Measures what a line of the network's weights costs, where cores are at a distance that is new."""
+        for kind, pair in self.pairs().items():
+            for _ in range(TRIES):  # while it is measured the distance may change, even back
+                now = self.distances()[kind]
+                nearest = self.nearest(model, kind, now)
+                if nearest and alike(nearest, now) or not self.measure_transfer(model, kind, pair):
+                    break
+
+    def measure_transfer(self, model, kind, pair):
+        """What two workers at batch size 1 lose because weights move between these two cores; whether nothing disturbed."""
+        figures = self.figures(model)
+        self.say(f"measuring transfer of weights between cores, {figures.name}, about "
+                 f"{2 * self.seconds * self.repeats + 2:.0f} s")
+        cases = [{"model": model, "workers": 1, "isa": self.isa, "cpus": pair and pair[:1]},
+                 {"model": model, "workers": 2, "isa": self.isa, "cpus": pair}]
+        one, two = self.measure(cases, pair)
+        # One worker as it was in the same turns.
+        alone = replace(figures, elsewhere=one["us_per_image"] - figures.forward - figures.backward - figures.publication)
+        found = {"kind": kind, **two["distance"], "line_ns": fit_transfer([(alone, two["us_per_image"])], self.host()),
+                 "us_one": one["us_per_image"], "us_two": two["us_per_image"], "repeats": two["repeats"],
+                 "quiet": one["quiet"] and two["quiet"], "date": _now()}
+        known = self.network(model)["transfer"]
+        if found["hop_ns"] or not any(entry["kind"] == kind for entry in known):
+            known[:] = [entry for entry in known if entry["kind"] != kind or not alike(entry, found)] + [found]
+            self.save()
+        return found["quiet"]
+
+    def measure(self, cases, pair, tries=TRIES):
+        """bench.throughputs of what was not disturbed: for each case the medians, their number, and the cores' distance.
+
+        A repeat counts if the workers had their cores all the time, the multiply-add rate beside it was that of a quiet
+        machine and, of two workers, the cores were as far from each other before and after it as in most others.
+        """
+        counts = [case.get("workers", 1) for case in cases]
+        each = [[] for _ in cases]
+        for _ in range(tries):
+            results = bench.throughputs(cases, self.seconds, self.repeats,
+                                        beside=lambda: bench.distance(pair) if self.cores > 1 else dict.fromkeys(DISTANCE))
+            kept = []
+            for count, turns, found in zip(counts, each, results, strict=True):
+                turns += found["each"]
+                self.saw(count, max(turn["peak_gflops"] for turn in turns))
+                kept.append(_undisturbed(turns, self.peak(count), count > 1))
+            enough = [2 * len(turns) > self.repeats for turns in kept]
+            if all(enough):
+                break
+        return [_summary(turns or all_turns, quiet) | {"load_average": results[0]["machine"]["load_average"]}
+                for turns, all_turns, quiet in zip(kept, each, enough, strict=True)]
+
+    def nearest(self, model, kind, now):
+        """What is known of the cost of a line for a distance like this, or the most like it; None if nothing is. What was
+        measured on a busy machine is worse than what has to be rescaled."""
+        known = [entry for entry in self.network(model)["transfer"] if entry["kind"] == kind]
+        return min(known, key=lambda entry: (not entry["quiet"], unlike(entry, now)), default=None)
+
+    def costs(self, model, distances):
+        """What a line of this network's weights costs where cores are so far from each other.
+
+        Returns
+        -------
+        dict
+            For each kind of pair a dict: line_ns; hop_ns and stream_ns, the distance (None: could not be measured);
+            hop_ns_then, that of the calibration; rescaled, by which factor the calibrated cost was multiplied, 1.0 where the
+            distance is the same.
+        """
+        found = {}
+        for kind, now in distances.items():
+            then = self.nearest(model, kind, now)
+            if then:
+                factor = 1.0 if now["hop_ns"] is None or alike(then, now) else now["stream_ns"] / then["stream_ns"]
+                found[kind] = {"line_ns": then["line_ns"] * factor, "hop_ns": now["hop_ns"], "stream_ns": now["stream_ns"],
+                               "hop_ns_then": then["hop_ns"], "rescaled": factor}
+        return found
 
     def check(self, model, batch_size=1, again=False):
         """Throughput with one and two workers, measured apart from the calibration: what predictions are held to.
@@ -161,23 +279,77 @@ class Calibration:
         Returns
         -------
         list of dict
-            workers, us_per_image, us_per_image_min, us_per_image_max, load_average, date; workers 1 and, with two cores, 2.
+            workers, us_per_image, us_per_image_min, us_per_image_max, distance of the cores meanwhile, repeats that counted,
+            quiet (whether these are enough), load_average, date; workers 1 and, with two cores, 2.
         """
         name, digest = _identity(model)
         self.figures(model, batch_size)
-        entry = self.found["networks"][digest]["batches"][str(batch_size)]
+        entry = self.network(model)["batches"][str(batch_size)]
         if again or entry["check"] is None:
             counts = [1, 2][:self.cores]
             self.say(f"checking the prediction for {name} against {' and '.join(map(str, counts))} "
                      f"worker{'s' if len(counts) > 1 else ''}, about {len(counts) * self.repeats * self.seconds + 2:.0f} s")
-            pair = next(iter(_pairs(self.cores).values())) if self.cores > 1 else None
+            pair = next(iter(self.pairs().values()), None)
             cases = [{"model": model, "workers": count, "batch_size": batch_size, "isa": self.isa,
                       "cpus": pair if count == 2 else None} for count in counts]
-            entry["check"] = [{"load_average": found["machine"]["load_average"], "date": _now()}
-                              | {key: found[key] for key in CHECK & found.keys()}
-                              for found in bench.throughputs(cases, self.seconds, self.repeats)]
+            entry["check"] = [{"workers": count, **found, "date": _now()}
+                              for count, found in zip(counts, self.measure(cases, pair), strict=True)]
             self.save()
         return entry["check"]
+
+
+# ---- which measurements count ----
+
+def unlike(one, other):
+    """By how much the distances of two pairs of cores differ: logarithm of the ratio, 0 where one is not known."""
+    return abs(math.log(one["hop_ns"] / other["hop_ns"])) if one["hop_ns"] and other["hop_ns"] else 0.0
+
+
+def alike(one, other):
+    """Whether the distances of two pairs of cores are the same, apart from noise."""
+    return unlike(one, other) < math.log(SAME)
+
+
+def _undisturbed(turns, peak, moves):
+    """The repeats that count, see Calibration.measure; `moves`: whether weights move between cores."""
+    turns = [turn for turn in turns if turn["peak_gflops"] > QUIET * peak and turn["had"] > HAD]
+    if moves:
+        turns = [turn for turn in turns if all(there["hop_ns"] for there in turn["beside"])]
+        hops = [there["hop_ns"] for turn in turns for there in turn["beside"]]
+        typical = {"hop_ns": statistics.median_low(hops) if hops else None}
+        turns = [turn for turn in turns if all(alike(there, typical) for there in turn["beside"])]
+    return turns
+
+
+def _summary(turns, quiet):
+    """Of repeats: medians, extremes, number, distance."""
+    us = [turn["us_per_image"] for turn in turns]
+    there = [there for turn in turns for there in turn["beside"] if there["hop_ns"]]
+    return {"us_per_image": statistics.median(us), "us_per_image_min": min(us), "us_per_image_max": max(us),
+            "repeats": len(us), "quiet": quiet,
+            "distance": {key: statistics.median_low([found[key] for found in there]) if there else None for key in DISTANCE}}
+
+
+def _typical(rounds):
+    """Of rounds with one worker: the median time of the fastest ROUNDS, by how much these differ, and whether none of them
+    was disturbed; disturbed ones are only taken if there are not enough others."""
+    good = [found["us_per_image"] for found in rounds if found["quiet"]]
+    quiet = len(good) >= min(ROUNDS, len(rounds))
+    us = sorted(good if quiet else [found["us_per_image"] for found in rounds])[:ROUNDS]
+    return statistics.median(us), us[-1] / us[0] - 1, quiet
+
+
+def _together(parts, us):
+    """What _figures needs, of several results of bench.kernels and the time of a whole image: of a pass the shortest time,
+    because what disturbs only adds."""
+    totals = {key: min(found["totals"][key] for found in parts)
+              for key in ("forward", "weight_gradient", "data_gradient", "update")}
+    return {"batch_size": parts[0]["batch_size"], "totals": totals,
+            "peak_gflops": statistics.median(found["peak_gflops"] for found in parts),
+            "training": {"us_per_image_elsewhere": us - sum(totals.values())},
+            "evaluation": [{"images_together": entry["images_together"],
+                            "us_per_image": min(found["evaluation"][i]["us_per_image"] for found in parts)}
+                           for i, entry in enumerate(parts[0]["evaluation"])]}
 
 
 def _identity(model):
@@ -205,19 +377,18 @@ def _figures(found, name, model):
         worker_bytes=engine.worker_bytes, image_bytes=int(np.prod(net.input_shape)))
 
 
-def _host(measured, cpu):
+def _host(measured, cpu, costs):
     """A Machine out of what was measured."""
     count = measured["threads_per_core"]
-    known = [cost for cost in measured["transfer_ns"].values() if cost is not None]
-    costs = {kind: measured["transfer_ns"].get(kind, max(known, default=None)) for kind in KINDS}
+    every = {kind: costs.get(kind, max(costs.values(), default=None)) for kind in KINDS}
     return Machine(
         name=f"this machine ({cpu or 'unknown processor'}, {measured['cores']} cores)", sockets=measured["sockets"],
         cores=measured["cores"], threads_per_core=count, clock_ghz=None, flop_per_cycle=None,
         threads_throughput=(1.0,) * count, bandwidth_gb_s=measured["bandwidth_all"],
         core_bandwidth_gb_s=measured["bandwidth_one"], numa_domains=measured["numa_domains"], cache_mb=measured["cache_mb"],
-        cache_domains=measured["cache_domains"], **costs, gflops_one=measured["gflops_one"],
+        cache_domains=measured["cache_domains"], **every, gflops_one=measured["gflops_one"],
         gflops_all=measured["gflops_all"],
-        sources={"gflops": "measured", "bandwidth_gb_s": "measured", **dict.fromkeys(measured["transfer_ns"], "measured"),
+        sources={"gflops": "measured", "bandwidth_gb_s": "measured", **dict.fromkeys(costs, "measured"),
                  "threads_throughput": "assumed: the kernels fill the multiply-add units with one thread"})
 
 

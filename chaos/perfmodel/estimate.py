@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .calibrate import Calibration
+from .calibrate import SPREAD, Calibration
 from .machine import read_machine
 from .model import fit_transfer, predict, training
 from .papers import EPOCHS, IMAGES, TEST_IMAGES, contention_per_image, floor_seconds, model_a, model_b
 
 MOST_WORKERS = 4096
 MOST = 1 << 40  # images, epochs
+NEAR_NS = 60.0  # a hand-over within a cache domain takes 24 to 29 ns on an EPYC 9004, one between two domains 145 to 160
 PAPER_THREADS = (1, 15, 30, 60, 120, 180, 240, 480, 960, 1920, 3840)
 
 
@@ -42,10 +43,12 @@ def estimate(model, workers=None, machine="host", images=IMAGES, test_images=TES
     -------
     dict
         model, batch_size, isa, images, test_images, epochs, validate; machine: name, cores, threads, peak_gflops (all
-        cores), bandwidth_gb_s, transfer_ns, sources; points: one dict of `predict` per number of workers; errors: one dict
+        cores), bandwidth_gb_s, transfer_ns, sources; distance: for this machine's kinds of pairs of cores a dict of
+        `Calibration.costs` and words, what it means; points: one dict of `predict` per number of workers; errors: one dict
         per number of workers that was measured on this machine, apart from the calibration: workers, measured_us,
         measured_us_min, measured_us_max, predicted_us, error (predicted over measured, minus 1), transfer_ns (the cost of a
-        line that would explain the measurement, None for one worker), load_average, date; figures, what was measured of the
+        line that would explain the measurement, None for one worker), line_ns (the one that was predicted with), hop_ns
+        (the cores' distance meanwhile), rescaled, quiet, repeats, load_average, date; figures, what was measured of the
         network (see `Figures`; of the stripes only their number, and weight_bytes);
         best_workers, the fastest of these;
         contention: ours and the papers' per image at the most workers of `points`, see `contention`; calibrated: dates;
@@ -69,14 +72,13 @@ def estimate(model, workers=None, machine="host", images=IMAGES, test_images=TES
         calibration.forget()
     else:
         calibration.load()
-    # The network first: calibrating the machine measures the paper's three, one of which it may be.
+    wrong = errors(calibration, model, batch_size)
     figures = calibration.figures(model, batch_size)
-    host = calibration.host()
-    checks = calibration.check(model, batch_size)
+    costs = calibration.costs(model, calibration.distances())
+    host = calibration.host(costs={kind: cost["line_ns"] for kind, cost in costs.items()})
     target = target or host
     workers = list(dict.fromkeys(workers or default_workers(target)))
     points = [predict(figures, target, count, images, test_images, epochs, validate) for count in workers]
-    errors = [_error(figures, host, found) for found in checks]
     return {"model": figures.name, "batch_size": batch_size, "isa": calibration.isa, "images": images,
             "test_images": test_images, "epochs": epochs, "validate": validate,
             "machine": {"name": target.name, "cores": target.cores, "threads": target.threads,
@@ -84,21 +86,65 @@ def estimate(model, workers=None, machine="host", images=IMAGES, test_images=TES
                         "transfer_ns": {key: getattr(target, key) for key in
                                         ("within_domain_ns", "across_domains_ns", "across_sockets_ns")},
                         "sources": target.sources},
+            "distance": {kind: {**cost, "words": distance_words(kind, cost)} for kind, cost in costs.items()},
             "figures": {**figures.as_dict(), "stripes": len(figures.stripes), "weight_bytes": figures.weight_bytes},
-            "points": points, "errors": errors,
+            "points": points, "errors": wrong,
             "best_workers": min(points, key=lambda point: point["epoch_seconds"])["workers"],
             "contention": contention(figures, points[-1], images, epochs),
             "calibrated": {"machine": calibration.found["machine"]["date"], "file": str(calibration.path)},
-            "notes": _notes(target, host, points, workers)}
+            "notes": _notes(target, host, points, workers) + _doubts(calibration, model, batch_size, wrong)}
 
 
-def _error(figures, host, found):
-    """The prediction for this machine beside what was measured."""
+def errors(calibration, model, batch_size=1, again=False):
+    """Predictions for this machine beside what is measured; what is missing is measured first, and this `again` if wanted.
+
+    Returns
+    -------
+    list of dict
+        See `estimate`.
+    """
+    calibration.figures(model, batch_size)
+    calibration.transfer(model)
+    checks = calibration.check(model, batch_size, again)
+    figures = calibration.figures(model, batch_size)  # the host's multiply-add rate may have been corrected meanwhile
+    return [_error(figures, calibration, model, found) for found in checks]
+
+
+def _error(figures, calibration, model, found):
+    """The prediction for this machine, with its cores as far apart as they were meanwhile, beside what was measured."""
+    costs = calibration.costs(model, dict.fromkeys(list(calibration.pairs())[:1], found["distance"]))
+    host = calibration.host(costs={kind: cost["line_ns"] for kind, cost in costs.items()})
     us = training(figures, host, found["workers"])["us_per_image"]
+    cost = next(iter(costs.values()), {"line_ns": None, "rescaled": 1.0})
     return {"workers": found["workers"], "measured_us": found["us_per_image"], "measured_us_min": found["us_per_image_min"],
             "measured_us_max": found["us_per_image_max"], "predicted_us": us, "error": us / found["us_per_image"] - 1,
             "transfer_ns": None if found["workers"] == 1 else fit_transfer([(figures, found["us_per_image"])], host),
-            "load_average": found["load_average"], "date": found["date"]}
+            "line_ns": cost["line_ns"], "hop_ns": found["distance"]["hop_ns"], "rescaled": cost["rescaled"],
+            **{key: found[key] for key in ("repeats", "quiet", "load_average", "date")}}
+
+
+def where(kind, hop):
+    """In words how far cores are from each other."""
+    if hop is None:
+        return "cores at an unknown distance, because they were busy"
+    if kind == "across_sockets_ns":
+        return "cores in different sockets"
+    return f"cores in {'one cache domain' if hop < NEAR_NS else 'different cache domains'}"
+
+
+def distance_words(kind, cost):
+    """What a prediction assumed of the distance of cores."""
+    hop, then = cost["hop_ns"], cost["hop_ns_then"]
+    if hop is None:
+        return f"{where(kind, hop)}: taken to be {_ns(then)} as calibrated, {cost['line_ns']:.3g} ns per line of weights"
+    found = f"{where(kind, hop)}, {_ns(hop)} to hand over a line: {cost['line_ns']:.3g} ns per line of weights"
+    if cost["rescaled"] != 1:
+        found += f", rescaled by {cost['rescaled']:.3g} from the calibration at {_ns(then)}"
+    return found
+
+
+def _ns(hop):
+    return f"{hop:.0f} ns"
 
 
 def contention(figures, point, images, epochs):
@@ -170,4 +216,19 @@ def _notes(target, host, points, workers):
     if max(workers) > 2:
         notes.append("more than two workers are extrapolated: waiting for stripes is an upper bound, and how often a line "
                      "of weights moves is derived")
+    return notes
+
+
+def _doubts(calibration, model, batch_size, checks):
+    """What makes the figures of a network doubtful."""
+    entry = calibration.network(model)["batches"][str(batch_size)]
+    notes = []
+    if not entry["quiet"] or entry["spread"] > SPREAD:
+        notes.append(f"{entry['rounds']} rounds of the calibration differed by {entry['spread']:.0%}"
+                     + ("" if entry["quiet"] else " and the multiply-add rate beside them was low")
+                     + ": the machine was busy; --calibrate measures again")
+    if not calibration.quiet_transfer(model):
+        notes.append("the machine was busy while the cost of a line of weights was measured; it is measured again next time")
+    if not all(found["quiet"] for found in checks):
+        notes.append("something disturbed the measurement that the prediction is held to")
     return notes

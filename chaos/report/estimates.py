@@ -25,6 +25,7 @@ def estimate_blocks(found):
         Paragraph(f"{found['model']}, batch size {found['batch_size']}, {found['images']:,} training and "
                   f"{found['test_images']:,} test images per epoch; {machine['name']}, "
                   f"{machine['peak_gflops']:,.0f} GFLOP/s."),
+        *(Paragraph(f"This machine: {there['words']}.") for there in found["distance"].values()),
         Table(["workers", "us per image", *terms, "images/s", "speed-up", "efficiency, %", "evaluation, s", "epoch, s"],
               [[point["workers"], point["us_per_image"], *point["terms"].values(), point["images_per_second"],
                 point["speedup"], 100 * point["efficiency"], point["evaluation_seconds"], point["epoch_seconds"]]

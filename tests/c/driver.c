@@ -6,6 +6,7 @@
  *
  * Every array handed to the core is an allocation of exactly its size. Random networks are the same on every machine. */
 #define _GNU_SOURCE /* sched_getcpu */
+#include "engine/distance.h"
 #include "engine/exchange.h"
 #include "registry.h"
 
@@ -668,6 +669,39 @@ static void check_exchange(const instruction_set *isa, int workers)
     free(labels);
 }
 
+typedef struct {
+    int32_t *room;
+    int side, n;
+    float ns[20];
+} handed;
+
+static void *hand_over(void *arg)
+{
+    handed *h = arg;
+    h->n = distance_measure(h->room, 3, h->side, 7, 30, h->ns, 20);
+    return NULL;
+}
+
+/* Two threads that hand three lines to and fro: all of them are written equally often. */
+static void check_distance(void)
+{
+    enum { LINE = 16, AHEAD = 32 };
+    int32_t *room = block(AHEAD + 3 * LINE, sizeof *room);
+    memset(room, 0, (AHEAD + 3 * LINE) * sizeof *room);
+    handed one = {room, 0, 0, {0}}, other = {room, 1, 0, {0}};
+    pthread_t thread;
+    snprintf(where, sizeof where, "distance");
+    if (pthread_create(&thread, NULL, hand_over, &other))
+        abort();
+    hand_over(&one);
+    pthread_join(thread, NULL);
+    const int32_t *line = room + AHEAD;
+    expect(one.n == 20 || other.n == 20, "%d and %d blocks", one.n, other.n);
+    expect(line[0] == line[LINE] && line[0] == line[2 * LINE] && line[0] >= 2 * 7 * 20, "written %d, %d, %d times", line[0],
+           line[LINE], line[2 * LINE]);
+    free(room);
+}
+
 /* Every rule with every option: state and weights stay finite, the padding zero. */
 static void check_rules(const instruction_set *isa, const strategy *how, int workers, int batch)
 {
@@ -1131,6 +1165,7 @@ int main(int n, char **argument)
         return 0;
     }
     const int networks = n > 1 ? atoi(argument[1]) : 20;
+    check_distance();
     check_everywhere(digits, "digits", 1, 23);
     check_everywhere(branches, "branches", 2, 23);
     check_everywhere(separable, "separable", 3, 23);
