@@ -243,19 +243,20 @@ KERNEL void transpose(const float *w, size_t o_pad, int rows, int outputs, float
                 vstore(row, m[i]);
         }
     }
-    if (r == wide)
-        return;
-    const int lanes = wide - r; /* at most VW */
-    ivec inside = iset(0);
-    for (int i = 0; i < rows - r; i++)
-        inside[i] = -1;
-    float *row = to + r;
-    for (int o = 0; o < outputs; o += 4) {
-        vec m[4];
-        vcolumns(w + o, o_pad, rows - r, m);
+    for (; r < wide; r += VW, w += VW * o_pad) {
+        const int some = rows - r, lanes = wide - r < VW ? wide - r : VW;
+        ivec inside = iset(0);
+        for (int i = 0; i < VW && i < some; i++)
+            inside[i] = -1;
+        float *row = to + r;
+        for (int o = 0; o < outputs; o += 4) {
+            vec m[4] = {vset(0), vset(0), vset(0), vset(0)};
+            if (some > 0)
+                vcolumns(w + o, o_pad, some, m);
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++, row += step)
-            vstore_n(row, (vec)((ivec)m[i] & inside), lanes);
+            for (int i = 0; i < 4; i++, row += step)
+                vstore_n(row, (vec)((ivec)m[i] & inside), lanes);
+        }
     }
 }
 
