@@ -125,6 +125,20 @@ def test_convolution_before_pooling(isa, data):
     Oracle(net, pixels, labels).check(pixels)
 
 
+# Channels that are padded (60, 15) or whole vectors already (32), and others in narrow vectors: two copies (20, 36, 12; rows
+# of 15 * 12 floats are rounded up), aligned anyway (24), never aligned (17). Windows for several blocks of them, or one.
+@pytest.mark.parametrize("channels, outputs, kernel, height, width, padding, pool", [
+    (60, 20, 3, 11, 11, 0, 2), (60, 17, (1, 6), 7, 13, 0, 2), (15, 17, 4, 12, 9, (0, 2), 2), (32, 5, 3, 10, 10, 1, 3),
+    (20, 40, 5, 13, 13, 0, 3), (20, 33, 5, 27, 27, 0, 2), (36, 10, 5, 24, 20, 1, 2), (12, 70, (2, 5), 14, 15, 0, 2),
+    (24, 18, 3, 12, 11, 0, 2), (17, 33, 3, 14, 14, 0, 2)])
+def test_inputs_of_convolution_before_pooling(isa, channels, outputs, kernel, height, width, padding, pool):
+    shape = 2, height, width
+    net = chaos.Network(shape, [chaos.Conv2d(channels, 1), chaos.Conv2d(outputs, kernel, padding=padding), chaos.Tanh(),
+                                chaos.MaxPool2d(pool), chaos.Flatten(), chaos.Linear(4)], seed=1)
+    pixels, labels = images(3, shape, 5, classes=4)
+    Oracle(net, pixels, labels).check(pixels)
+
+
 # One of a kind for every instance of the loop: one or two parts, with one input channel each kernel width and the general
 # loop, up to four rows at once with all remainders.
 @pytest.mark.parametrize("channels, outputs, kernel, height, width", [

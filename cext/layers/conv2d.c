@@ -6,7 +6,8 @@
  *   forward          vectors over output channels, tiles of pixels; one-channel images share what neighbours load, pixels
  *                    with few channels share a vector; Winograd's algorithm where it saves more than it costs
  *   weight gradient  dense dy: vectors over output channels, tiles of patch entries, summed over all pixels in registers;
- *                    sparse dy: vectors over patch rows, one output channel at a time, its non-zero pixels only
+ *                    sparse dy: vectors over patch rows, one output channel at a time, its non-zero pixels only (copies of
+ *                    the input that no load crosses a line of: see conv_view)
  *   data gradient    vectors over patch rows with transposed weights, one pixel at a time, its non-zero channels only
  * dy is sparse behind max-pooling, which leaves one entry per window, and often behind ReLU. A max-pooling that only this
  * layer feeds hands its winners through (call.pool), so that nothing has to be searched for.

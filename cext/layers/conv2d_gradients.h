@@ -111,25 +111,53 @@ KERNEL void conv2d_find_winners(const conv_shape *s, conv_scratch *t, const geom
     t->start[p] = found;
 }
 
+/* Where the patch of a window's first entry lies in the view. */
+INLINE int32_t window_at(const conv_shape *s, const conv_view *v, const geometry *pool, int number)
+{
+    const int w = pool->out.w;
+    return (int32_t)view_patch(s, v, number / w * pool->option[2], number % w * pool->option[3]);
+}
+
 /* The same by channel. */
 KERNEL void conv2d_sort_winners(const conv_shape *s, const conv_view *v, conv_scratch *t, const geometry *pool, const float *dy,
                                 const int32_t *won)
 {
     const int windows = pool->out.h * pool->out.w;
+    const int32_t shift = (int32_t)v->shift;
+    int q = 0;
     t->room = windows;
     for (int o = 0; o < s->O; o++)
         t->count[o] = windows;
-    for (int i = 0, q = 0; i < pool->out.h; i++)
-        for (int j = 0; j < pool->out.w; j++, q++, dy += s->y_step, won += s->y_step) {
-            const int32_t at = (int32_t)view_patch(s, v, i * pool->option[2], j * pool->option[3]), shift = (int32_t)v->shift;
-            float *value = t->by_channel + q;
-            int32_t *patch = t->patch + q;
-            for (ptrdiff_t o = 0; o < s->O; o++, value += windows, patch += windows) {
-                *value = dy[o];
-                const int32_t from = at + t->window[won[o]];
-                *patch = from + (from >> 2 & 1) * shift;
-            }
+#if VW == 16
+    const __m512i offset = _mm512_loadu_si512(t->window);
+    for (; q + VW <= windows && pool->option[0] * pool->option[1] <= VW; q += VW, dy += VW * s->y_step, won += VW * s->y_step) {
+        ivec at;
+        for (int i = 0; i < VW; i++)
+            at[i] = window_at(s, v, pool, q + i);
+        for (int o = 0; o < s->O; o += 4) {
+            vec values[4], winners[4];
+            vcolumns(dy + o, (size_t)s->y_step, VW, values);
+            vcolumns((const float *)(won + o), (size_t)s->y_step, VW, winners);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                if (o + i < s->O) {
+                    const ivec from = at + (ivec)_mm512_permutexvar_epi32((__m512i)winners[i], offset);
+                    vstore(t->by_channel + (size_t)(o + i) * windows + q, values[i]);
+                    istore(t->patch + (size_t)(o + i) * windows + q, from + (from >> 2 & 1) * shift);
+                }
         }
+    }
+#endif
+    for (; q < windows; q++, dy += s->y_step, won += s->y_step) {
+        const int32_t at = window_at(s, v, pool, q);
+        float *value = t->by_channel + q;
+        int32_t *patch = t->patch + q;
+        for (ptrdiff_t o = 0; o < s->O; o++, value += windows, patch += windows) {
+            const int32_t from = at + t->window[won[o]];
+            *value = dy[o];
+            *patch = from + (from >> 2 & 1) * shift;
+        }
+    }
 }
 
 /* Patch rows of up to SHORT floats are kept in narrow vectors: all rows of a kernel, for some channels at once. */
@@ -215,23 +243,24 @@ KERNEL void transpose(const float *w, size_t o_pad, int rows, int outputs, float
                 vstore(row, m[i]);
         }
     }
-    if (r == wide)
-        return;
-    const int lanes = wide - r; /* at most VW */
-    ivec inside = iset(0);
-    for (int i = 0; i < rows - r; i++)
-        inside[i] = -1;
-    float *row = to + r;
-    for (int o = 0; o < outputs; o += 4) {
-        vec m[4];
-        vcolumns(w + o, o_pad, rows - r, m);
+    for (; r < wide; r += VW, w += VW * o_pad) {
+        const int some = rows - r, lanes = wide - r < VW ? wide - r : VW;
+        ivec inside = iset(0);
+        for (int i = 0; i < VW && i < some; i++)
+            inside[i] = -1;
+        float *row = to + r;
+        for (int o = 0; o < outputs; o += 4) {
+            vec m[4] = {vset(0), vset(0), vset(0), vset(0)};
+            if (some > 0)
+                vcolumns(w + o, o_pad, some, m);
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++, row += step)
-            vstore_n(row, (vec)((ivec)m[i] & inside), lanes);
+            for (int i = 0; i < 4; i++, row += step)
+                vstore_n(row, (vec)((ivec)m[i] & inside), lanes);
+        }
     }
 }
 
-/* One tile of a gather for a run of the view, or some pieces of one. */
+/* The tiles for vectors of this width; *most, what the caller wants at most, becomes what there is. */
 INLINE gather_fn *const *view_tiles(const conv_view *v, int *most)
 {
 #if VW == 16
@@ -240,7 +269,6 @@ INLINE gather_fn *const *view_tiles(const conv_view *v, int *most)
         return narrow_gather_tile;
     }
 #endif
-    *most = MAX_G;
     return gather_tile;
 }
 
@@ -254,13 +282,13 @@ INLINE int rows_together(const conv_shape *s, const conv_view *v, const geometry
     return even_block(pool->out.h, fit < 1 ? 1 : fit < pool->out.h ? (int)fit : pool->out.h);
 }
 
-/* Of one sample, from the lists by channel: `together` entries of each at a time. If these are all, VW channels wait in the
- * first cache for their transposition; otherwise the input is there for all channels. */
+/* Of one sample, from the lists by channel: `together` entries of each at a time. If these are all, a few channels wait in the
+ * first cache for their transposition; otherwise the input stays there for all channels. */
 KERNEL void conv2d_sparse_weight_gradient(const conv_shape *s, const conv_view *v, const conv_scratch *t, const float *x,
                                           int together, int first, float *dw)
 {
-    const int step = v->pieces * v->step, most_outputs = together < t->room ? s->O : VW;
-    int most;
+    const int step = v->pieces * v->step, most_outputs = together < t->room || VW < LANES ? s->O : LANES;
+    int most = MAX_LONG;
     gather_fn *const *const tile = view_tiles(v, &most);
     for (int k = 0; k < s->K; k++, dw += (size_t)s->R * s->o_pad) {
         const float *start = x + view_run(s, v, k);
@@ -313,7 +341,7 @@ KERNEL void conv2d_data_gradient(const conv_shape *s, const conv_view *v, const 
     conv_view d = *v; /* dx is there only once */
     d.row = (ptrdiff_t)s->W * v->pixel;
     const int fit = FIT / (int)sizeof(float) / v->step / s->O;
-    int most;
+    int most = MAX_G;
     gather_fn *const *const tiles = view_tiles(v, &most);
     for (int k = 0; k < s->K; k++)
         for (int i = 0; i < v->pieces;) {

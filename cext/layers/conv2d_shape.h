@@ -86,17 +86,17 @@ INLINE size_t conv_frame(const conv_shape *s) { return round_up((size_t)s->H * s
 /* Every channel a group of its own, one output each: vectors run over the groups. */
 INLINE int is_depthwise(const conv_shape *s) { return s->groups > 1 && s->C == 1 && s->O == 1; }
 
-/* How the loops over winners see the input and its gradient. */
+/* How the loops over non-zero entries read the input and form its gradient. */
 typedef struct {
-    int copies;      /* 0: as they are */
-    int pixel;       /* floats from pixel to pixel */
-    ptrdiff_t row;   /* from row to row */
-    size_t shift;    /* from the first copy to the second */
-    int pieces;      /* a run is so many pieces */
-    int floats;      /* of so many floats, */
-    int step;        /* which with their padding take this many: */
-    int lanes;       /* whole vectors of this width */
-    size_t size;     /* floats of a copy, or of all */
+    int copies;    /* of the input; 0: it is read where it is */
+    int pixel;     /* floats from pixel to pixel */
+    ptrdiff_t row; /* from row to row */
+    size_t shift;  /* from the first copy to the second */
+    int pieces;    /* of a run, */
+    int floats;    /* floats of a piece, */
+    int step;      /* the same with padding: whole vectors */
+    int lanes;     /* of this width */
+    size_t size;   /* floats of the copies */
 } conv_view;
 
 /* Fewer than two entries per pixel, on average, behind this pooling. */
@@ -105,15 +105,14 @@ INLINE int has_few(const conv_shape *s, const geometry *pool)
     return pool && (size_t)pool->out.h * pool->out.w * s->O < (size_t)2 * s->OH * s->OW;
 }
 
-/* A load that crosses a cache line costs twice, and pixels of C floats begin anywhere. Where that is cheap, channels are padded
- * to whole vectors. Otherwise narrow vectors cross fewer lines, and none if the input is there twice, the second time 4 floats
- * later: every pixel begins a narrow vector in one of them. */
+/* A load that crosses a cache line costs two, and pixels of C floats begin anywhere. Behind pooling, where loads are most of
+ * the work, channels are padded to whole vectors if that adds little. Otherwise narrow vectors cross fewer lines, and none with a
+ * second copy that begins 4 floats later: every pixel is aligned in one of the two. */
 INLINE conv_view view_of(const conv_shape *s, int winners)
 {
-    conv_view v = {0, s->x_step, (ptrdiff_t)s->W * s->x_step, 0, 1, s->R, (int)round_up((size_t)s->R, VW), VW,
-                   (size_t)s->H * s->W * s->x_step};
+    conv_view v = {0, s->x_step, (ptrdiff_t)s->W * s->x_step, 0, 1, s->R, (int)round_up((size_t)s->R, VW), VW, 0};
     const size_t padded = round_up((size_t)s->C, LANES), most = INT32_MAX / 4;
-    if (VW < LANES || !winners || s->R < 3 * LANES || s->R != s->kw * s->x_step || s->dw > 1 ||
+    if (VW < LANES / 2 || !winners || s->R < 3 * LANES || s->R != s->kw * s->x_step || s->dw > 1 ||
         (size_t)s->H * s->W * padded > most)
         return v;
     if (padded * 8 <= (size_t)s->C * 9) {
@@ -134,7 +133,7 @@ INLINE conv_view view_of(const conv_shape *s, int winners)
     return v;
 }
 
-/* Where the first float of a patch lies, and from there the k-th run, in a copy. */
+/* As patch_at and run_at. */
 INLINE ptrdiff_t view_patch(const conv_shape *s, const conv_view *v, int i, int j)
 {
     return (ptrdiff_t)i * s->sh * v->row + (ptrdiff_t)j * s->sw * v->pixel;
@@ -218,7 +217,7 @@ typedef struct {
     float *weights;     /* of some runs of a group, transposed: [k][o][r padded] */
     float *gradient;    /* of the weights, likewise */
     float *frame;       /* dx with its padding */
-    float *image;       /* the input as conv_view has it */
+    float *image;       /* the copies of a conv_view */
     float *value;       /* the non-zero entries of one sample's dy, pixel by pixel, */
     int32_t *channel;   /* their output channels, */
     int32_t *start;     /* [pixel + 1] and the first entry of each pixel */
@@ -242,7 +241,7 @@ INLINE size_t conv_scratch_at(const conv_shape *s, const conv_shape *adjoint, fl
     size_t used = 0;
 #define PART(type, name, n) (c->name = memory ? (type *)(memory + used) : NULL, used += (n))
     PART(ptrdiff_t, run, round_up((size_t)s->K * sizeof(ptrdiff_t) / sizeof(float), LANES));
-    PART(float, weights, block);
+    PART(float, weights, block > rows ? block : rows);
     PART(float, gradient, block > rows ? block : rows);
     PART(float, frame, round_up((size_t)s->H * v.row, LANES) + SLACK);
     PART(float, image, v.copies ? round_up(v.size, LANES) + SLACK : 0);

@@ -89,9 +89,17 @@ INLINE int vpack(__mmask16 keep, const float *from, int n, int first, float *val
 {
     const __mmask16 mask = keep & (__mmask16)(0xffffu >> (16 - n));
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    _mm512_storeu_ps(value, _mm512_maskz_compress_ps(mask, (__m512)vload(from)));
-    _mm512_storeu_si512(number, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(lanes, _mm512_set1_epi32(first))));
-    return __builtin_popcount(mask);
+    const __m512 kept = _mm512_maskz_compress_ps(mask, (__m512)vload(from));
+    const __m512i numbers = _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(lanes, _mm512_set1_epi32(first)));
+    const int found = __builtin_popcount(mask);
+    if (found > 8) {
+        _mm512_storeu_ps(value, kept);
+        _mm512_storeu_si512(number, numbers);
+    } else { /* half a vector seldom crosses a cache line */
+        _mm256_storeu_ps(value, _mm512_castps512_ps256(kept));
+        _mm256_storeu_si256((__m256i *)number, _mm512_castsi512_si256(numbers));
+    }
+    return found;
 }
 #else
 INLINE int vpack(ivec keep, const float *from, int n, int first, float *value, int32_t *number)
@@ -157,10 +165,9 @@ INLINE void vcolumns(const float *from, size_t step, int rows, vec m[4])
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
 #if VW == 16
-        __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(ROW(i)));
-        v = _mm512_insertf32x4(v, _mm_loadu_ps(ROW(i + 4)), 1);
-        v = _mm512_insertf32x4(v, _mm_loadu_ps(ROW(i + 8)), 2);
-        q[i] = (vec)_mm512_insertf32x4(v, _mm_loadu_ps(ROW(i + 12)), 3);
+        const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(ROW(i))), _mm_loadu_ps(ROW(i + 4)), 1);
+        const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(ROW(i + 8))), _mm_loadu_ps(ROW(i + 12)), 1);
+        q[i] = (vec)_mm512_insertf64x4(_mm512_castps_pd(_mm512_castps256_ps512(low)), _mm256_castps_pd(high), 1);
 #elif VW == 8
         q[i] = (vec)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(ROW(i))), _mm_loadu_ps(ROW(i + 4)), 1);
 #else

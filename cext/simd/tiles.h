@@ -5,10 +5,10 @@
 #define CHAOS_TILES_H
 
 #if VW == 16
-enum { MAX_V = 4, MAX_P = 8, MAX_G = 12, MAX_NARROW = 13 };
+enum { MAX_V = 4, MAX_P = 8, MAX_G = 12, MAX_LONG = 24, MAX_NARROW = 13 };
 static const int tile_rows[MAX_V + 1] = {0, 8, 8, 8, 6}; /* 32 registers: rows x V accumulators + V weights */
 #else
-enum { MAX_V = 3, MAX_P = 8, MAX_G = 12 };
+enum { MAX_V = 3, MAX_P = 8, MAX_G = 12, MAX_LONG = 12 };
 static const int tile_rows[MAX_V + 1] = {0, 8, 6, 4}; /* 16 registers */
 #endif
 
@@ -121,21 +121,34 @@ INLINE void outer(const int P, const int V, const pixel_walk *walk, ptrdiff_t x_
 typedef void gather_fn(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,
                        int fresh);
 
+/* With few vectors two entries at a time, so that no sum waits for itself. */
 #define GATHER_LOOP(type, G)                                                                                              \
     {                                                                                                                     \
-        type acc[G];                                                                                                      \
-        _Pragma("GCC unroll 13") for (int g = 0; g < G; g++) acc[g] = (type){0};                                          \
-        for (int q = 0; q < n; q++) {                                                                                     \
+        enum { SETS = G <= 4 ? 2 : 1 };                                                                                   \
+        type acc[SETS][G];                                                                                                \
+        _Pragma("GCC unroll 2") for (int e = 0; e < SETS; e++)                                                            \
+            _Pragma("GCC unroll 24") for (int g = 0; g < G; g++) acc[e][g] = (type){0};                                   \
+        int q = 0;                                                                                                        \
+        for (; q + SETS <= n; q += SETS)                                                                                  \
+            _Pragma("GCC unroll 2") for (int e = 0; e < SETS; e++)                                                        \
+            {                                                                                                             \
+                const type##_u *row = (const type##_u *)(rows + (size_t)at[q + e] * step);                                \
+                const type a = value[q + e] - (type){0};                                                                  \
+                _Pragma("GCC unroll 24") for (int g = 0; g < G; g++) acc[e][g] += a * row[g];                             \
+            }                                                                                                             \
+        if (SETS == 2 && q < n) {                                                                                         \
             const type##_u *row = (const type##_u *)(rows + (size_t)at[q] * step);                                        \
             const type a = value[q] - (type){0};                                                                          \
-            _Pragma("GCC unroll 13") for (int g = 0; g < G; g++) acc[g] += a * row[g];                                    \
+            _Pragma("GCC unroll 24") for (int g = 0; g < G; g++) acc[0][g] += a * row[g];                                 \
         }                                                                                                                 \
         type##_u *sum = (type##_u *)to;                                                                                   \
-        _Pragma("GCC unroll 13") for (int g = 0; g < G; g++)                                                              \
+        _Pragma("GCC unroll 24") for (int g = 0; g < G; g++)                                                              \
         {                                                                                                                 \
+            if (SETS == 2)                                                                                                \
+                acc[0][g] += acc[1][g];                                                                                   \
             if (!fresh)                                                                                                   \
-                acc[g] += sum[g];                                                                                         \
-            sum[g] = acc[g];                                                                                              \
+                acc[0][g] += sum[g];                                                                                      \
+            sum[g] = acc[0][g];                                                                                           \
         }                                                                                                                 \
     }
 
@@ -168,6 +181,8 @@ TILE(1, 4) TILE(2, 4) TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4)
 #endif
 GATHER(1) GATHER(2) GATHER(3) GATHER(4) GATHER(5) GATHER(6) GATHER(7) GATHER(8) GATHER(9) GATHER(10) GATHER(11) GATHER(12)
 #if VW == 16
+GATHER(13) GATHER(14) GATHER(15) GATHER(16) GATHER(17) GATHER(18) GATHER(19) GATHER(20) GATHER(21) GATHER(22) GATHER(23)
+GATHER(24)
 NARROW_GATHER(1) NARROW_GATHER(2) NARROW_GATHER(3) NARROW_GATHER(4) NARROW_GATHER(5) NARROW_GATHER(6) NARROW_GATHER(7)
 NARROW_GATHER(8) NARROW_GATHER(9) NARROW_GATHER(10) NARROW_GATHER(11) NARROW_GATHER(12) NARROW_GATHER(13)
 #endif
@@ -196,8 +211,13 @@ multiply_fn *const multiply_half_tile[MAX_P + 1] = {0, multiply_1_1, multiply_2_
 extern multiply_fn *const multiply_half_tile[MAX_P + 1];
 #endif
 static outer_fn *const outer_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(outer);
-static gather_fn *const gather_tile[MAX_G + 1] = {0, gather_1, gather_2, gather_3, gather_4, gather_5, gather_6,
-    gather_7, gather_8, gather_9, gather_10, gather_11, gather_12};
+static gather_fn *const gather_tile[MAX_LONG + 1] = {0, gather_1, gather_2, gather_3, gather_4, gather_5, gather_6,
+    gather_7, gather_8, gather_9, gather_10, gather_11, gather_12,
+#if VW == 16
+    gather_13, gather_14, gather_15, gather_16, gather_17, gather_18, gather_19, gather_20, gather_21, gather_22, gather_23,
+    gather_24
+#endif
+};
 #if VW == 16
 static gather_fn *const narrow_gather_tile[MAX_NARROW + 1] = {0, narrow_gather_1, narrow_gather_2, narrow_gather_3,
     narrow_gather_4, narrow_gather_5, narrow_gather_6, narrow_gather_7, narrow_gather_8, narrow_gather_9, narrow_gather_10,
