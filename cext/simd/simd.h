@@ -137,9 +137,38 @@ INLINE int vpack_equal(const int32_t *which, int wanted, const float *from, int 
 INLINE vec vzip_lo(vec a, vec b) { return __builtin_shufflevector(a, b, ZIP_LO); }
 INLINE vec vzip_hi(vec a, vec b) { return __builtin_shufflevector(a, b, ZIP_HI); }
 
-/* In-place transposition of VW rows of VW lanes: log2(VW) rounds of zipping row i with row i + VW/2. */
+#if VW == 16
+/* a, b, c, d: four rows; afterwards m[i] has in each of its four parts what was element i of that part of the rows. */
+INLINE void vtranspose_parts(__m512 a, __m512 b, __m512 c, __m512 d, vec *m)
+{
+    const __m512 ac = _mm512_unpacklo_ps(a, c), ac2 = _mm512_unpackhi_ps(a, c);
+    const __m512 bd = _mm512_unpacklo_ps(b, d), bd2 = _mm512_unpackhi_ps(b, d);
+    m[0] = (vec)_mm512_unpacklo_ps(ac, bd);
+    m[1] = (vec)_mm512_unpackhi_ps(ac, bd);
+    m[2] = (vec)_mm512_unpacklo_ps(ac2, bd2);
+    m[3] = (vec)_mm512_unpackhi_ps(ac2, bd2);
+}
+#endif
+
+/* In-place transposition of VW rows of VW lanes. */
 INLINE void vtranspose(vec *m)
 {
+#if VW == 16 /* shuffles of 128 bits and within them: those of single lanes take longer */
+    vec t[VW];
+#pragma GCC unroll 4
+    for (int q = 0; q < VW; q += 4)
+        vtranspose_parts((__m512)m[q], (__m512)m[q + 1], (__m512)m[q + 2], (__m512)m[q + 3], t + q);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const __m512 a = (__m512)t[i], b = (__m512)t[4 + i], c = (__m512)t[8 + i], d = (__m512)t[12 + i];
+        const __m512 ab = _mm512_shuffle_f32x4(a, b, 0x44), ab2 = _mm512_shuffle_f32x4(a, b, 0xee);
+        const __m512 cd = _mm512_shuffle_f32x4(c, d, 0x44), cd2 = _mm512_shuffle_f32x4(c, d, 0xee);
+        m[i] = (vec)_mm512_shuffle_f32x4(ab, cd, 0x88);
+        m[4 + i] = (vec)_mm512_shuffle_f32x4(ab, cd, 0xdd);
+        m[8 + i] = (vec)_mm512_shuffle_f32x4(ab2, cd2, 0x88);
+        m[12 + i] = (vec)_mm512_shuffle_f32x4(ab2, cd2, 0xdd);
+    }
+#else /* log2(VW) rounds of zipping row i with row i + VW/2 */
 #pragma GCC unroll 4
     for (int round = 1; round < VW; round *= 2) {
         vec t[VW];
@@ -152,17 +181,60 @@ INLINE void vtranspose(vec *m)
         for (int i = 0; i < VW; i++)
             m[i] = t[i];
     }
+#endif
+}
+
+/* m[i] = float i of all VW rows, for i < n at least. Loading their parts where they belong leaves half of the shuffles of
+ * vtranspose. */
+INLINE void vtranspose_from(const float *const *row, int n, vec *m)
+{
+#if VW == 16
+#pragma GCC unroll 4
+    for (int q = 0; q < 16; q += 4)
+        if (q < n) {
+            __m512 a[4];
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                a[i] = _mm512_castps128_ps512(_mm_loadu_ps(row[i] + q));
+                a[i] = _mm512_mask_broadcast_f32x4(a[i], 0x00f0, _mm_loadu_ps(row[i + 4] + q));
+                a[i] = _mm512_mask_broadcast_f32x4(a[i], 0x0f00, _mm_loadu_ps(row[i + 8] + q));
+                a[i] = _mm512_mask_broadcast_f32x4(a[i], 0xf000, _mm_loadu_ps(row[i + 12] + q));
+            }
+            vtranspose_parts(a[0], a[1], a[2], a[3], m + q);
+        } else
+            m[q] = m[q + 1] = m[q + 2] = m[q + 3] = vset(0);
+#else
+    (void)n;
+#pragma GCC unroll 8
+    for (int i = 0; i < VW; i++)
+        m[i] = vload(row[i]);
+    vtranspose(m);
+#endif
 }
 
 /* Lane i of the result = sum of the lanes of m[i]; m is destroyed. */
 INLINE vec vsum_rows(vec *m)
 {
+#if VW == 16
+    __m512 quad[4]; /* shuffles within 128 bits as long as they do: the others take longer */
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; q++) {
+        const __m512 a = (__m512)m[4 * q], b = (__m512)m[4 * q + 1], c = (__m512)m[4 * q + 2], d = (__m512)m[4 * q + 3];
+        const __m512d ab = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+        const __m512d cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
+        quad[q] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+    }
+    const __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(quad[0], quad[1], 0x44), _mm512_shuffle_f32x4(quad[0], quad[1], 0xee));
+    const __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(quad[2], quad[3], 0x44), _mm512_shuffle_f32x4(quad[2], quad[3], 0xee));
+    return (vec)_mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+#else
 #pragma GCC unroll 4
     for (int n = VW / 2; n >= 1; n /= 2)
 #pragma GCC unroll 8
         for (int i = 0; i < n; i++)
             m[i] = vzip_lo(m[i], m[i + n]) + vzip_hi(m[i], m[i + n]);
     return m[0];
+#endif
 }
 
 /* exp(x) - 1 for |x| <= 87: x = k ln2 + f with |f| <= ln2/2, exp(x) - 1 = 2^k (exp(f) - 1) + (2^k - 1), and the
