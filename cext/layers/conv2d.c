@@ -15,6 +15,7 @@
 #include "conv2d_shape.h"
 #include "conv2d_forward.h"
 #include "conv2d_gradients.h"
+#include "conv2d_windows.h"
 
 KERNEL const char *conv2d_set_up(geometry *g)
 {
@@ -130,14 +131,14 @@ INLINE call conv2d_one_sample(const call *c, int n)
     return one;
 }
 
-/* Fewer than two entries per pixel, on average, behind this pooling. */
+/* Fewer than two entries per pixel, on average, behind this pooling, and a kernel of whole rows. */
 INLINE int has_few(const conv_shape *s, const geometry *pool)
 {
-    return pool && (size_t)pool->out.h * pool->out.w * s->O < (size_t)2 * s->OH * s->OW;
+    return pool && has_whole_rows(s) && (size_t)pool->out.h * pool->out.w * s->O < (size_t)2 * s->OH * s->OW;
 }
 
 /* Everything that goes through the non-zero entries: one sample, one group. */
-KERNEL void conv2d_listed_gradients(const conv_shape *s, conv_scratch *t, const call *c, int group, int sparse)
+KERNEL void conv2d_listed_gradients(const geometry *g, const conv_shape *s, conv_scratch *t, const call *c, int group, int sparse)
 {
     const geometry *pool = c->pool;
     const float *w = c->w + group * s->block, *dy = c->dy.p + group * s->O;
@@ -145,21 +146,28 @@ KERNEL void conv2d_listed_gradients(const conv_shape *s, conv_scratch *t, const 
     float *dx = c->dx[0].p ? dx_of(s, t, c, 0) + group * s->C : NULL;
     const float *x = (s->padded ? c->keep.p : c->x[0].p) + group * s->C;
     float *dw = c->dw + group * s->block;
-    const int few = has_few(s, pool), windows = pool && takes_short_rows(s);
+    const int few = has_few(s, pool), windows = pool && takes_short_rows(s), whole = pool && takes_whole_kernels(s);
     if (!pool)
         conv2d_find(s, t, dy);
     else if (dx && !few)
         conv2d_find_winners(s, t, pool, dy, won);
-    if (pool && (!windows || (dx && few)))
+    if (pool && !windows && !whole)
         conv2d_sort_winners(s, t, pool, dy, won);
     else if (sparse && !pool)
         conv2d_sort(s, t);
     if (dx && few) /* before the weight gradient, because dw may be the weights themselves */
-        conv2d_scatter_data_gradient(s, t, w, dx);
+        conv2d_scatter_data_gradient(g, s, t, pool, dy, won, w, c->dx[0].p);
     else if (dx)
         conv2d_data_gradient(s, t, w, dx);
+#if VW == 16
+    if (pool && takes_woven_rows(s))
+        conv2d_woven_weight_gradient(s, t, pool, dy, won, x, c->first, dw);
+    else
+#endif
     if (windows)
         conv2d_windows_weight_gradient(s, t, pool, dy, won, x, c->first, dw);
+    else if (whole)
+        conv2d_whole_weight_gradient(s, t, pool, dy, won, x, c->first, dw);
     else if (sparse)
         conv2d_sparse_weight_gradient(s, t, x, c->first, dw);
 }
@@ -169,7 +177,7 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
     const conv_shape s = conv_of(g);
     const source x = s.padded ? (source){c->keep.p, c->keep.stride} : c->x[0];
     const geometry *pool = c->pool;
-    const int sparse = pool || conv2d_is_sparse(&s, c);
+    const int sparse = pool || conv2d_is_sparse(&s, c), few = has_few(&s, pool);
     conv_scratch t;
     conv_scratch_at(&s, c->scratch, &t);
     if (is_depthwise(&s)) {
@@ -181,11 +189,12 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
             t.window[number++] = (int32_t)patch_at(&s, a, b);
     for (int n = 0; n < c->n && (sparse || c->dx[0].p); n++) {
         const call one = conv2d_one_sample(c, n);
-        if (one.dx[0].p)
+        const int framed = one.dx[0].p && !few;
+        if (framed)
             clear_dx(&s, dx_of(&s, &t, &one, 0));
         for (int group = 0; group < s.groups; group++)
-            conv2d_listed_gradients(&s, &t, &one, group, sparse);
-        if (one.dx[0].p && s.padded)
+            conv2d_listed_gradients(g, &s, &t, &one, group, sparse);
+        if (framed && s.padded)
             frame_out(g, &s, t.frame, one.dx[0].p);
     }
     for (int group = 0; group < s.groups; group++) {
@@ -207,7 +216,8 @@ KERNEL const char *conv2d_loop(const geometry *g, const geometry *pool, int n, e
     switch (pass) {
     case PASS_FORWARD: return s.part ? "several pixels a vector" : takes_strips(&s) ? "strips" : "tiles";
     case PASS_WEIGHT_GRADIENT:
-        return !pool ? "tiles, or entries where sparse" : takes_short_rows(&s) ? "winners, short rows" : "winners, rows";
+        return !pool ? "tiles, or entries where sparse" : takes_short_rows(&s) ? "winners, short rows" :
+               takes_whole_kernels(&s) ? "winners, kernels" : "winners, rows";
     case PASS_BACKWARD: return !pool ? "entries by pixel" : has_few(&s, pool) ? "winners one by one" : "winners by pixel";
     default: return NULL;
     }

@@ -20,6 +20,9 @@ typedef struct {
     int padded;
 } conv_shape;
 
+/* Whether a run is a row of the kernel. */
+INLINE int has_whole_rows(const conv_shape *s) { return s->dw == 1 && s->groups == 1; }
+
 INLINE conv_shape conv_of(const geometry *g)
 {
     const int *o = g->option;
@@ -30,7 +33,7 @@ INLINE conv_shape conv_of(const geometry *g)
     s.OH = g->out.h, s.OW = g->out.w;
     s.x_step = g->in[0].c, s.y_step = g->out.c;
     s.C = s.x_step / s.groups, s.O = s.y_step / s.groups;
-    const int whole_rows = s.dw == 1 && s.groups == 1;
+    const int whole_rows = has_whole_rows(&s);
     s.K = whole_rows ? s.kh : s.kh * s.kw;
     s.R = whole_rows ? s.kw * s.C : s.C;
     s.o_pad = round_up((size_t)s.O, LANES), s.r_pad = round_up((size_t)s.R, LANES);
@@ -56,6 +59,17 @@ INLINE size_t conv_frame(const conv_shape *s) { return round_up((size_t)s->H * s
 
 /* Every channel a group of its own, one output each: vectors run over the groups. */
 INLINE int is_depthwise(const conv_shape *s) { return s->groups > 1 && s->C == 1 && s->O == 1; }
+
+/* Channels of a pixel padded to vectors of SHORT floats: see conv2d_windows.h. */
+enum { SHORT = VW == 16 ? 8 : VW };
+INLINE size_t wide_pixel(const conv_shape *s) { return round_up((size_t)s->C, SHORT); }
+INLINE size_t wide_kernel(const conv_shape *s) { return round_up((size_t)s->kh * s->kw * wide_pixel(s), VW); }
+
+/* Whether a kernel is one vector of the image woven in conv2d_windows.h. */
+INLINE int takes_woven_rows(const conv_shape *s)
+{
+    return VW == LANES && s->x_step == 1 && s->dh == 1 && s->dw == 1 && s->kh <= 4 && s->kw <= 4;
+}
 
 enum { PACK = 3 }; /* vectors side by side */
 
@@ -85,7 +99,8 @@ typedef struct {
     ptrdiff_t *run;     /* run_at of every run */
     float *weights;     /* of some runs of a group, transposed: [k][o][r padded] */
     float *gradient;    /* of the weights, likewise */
-    float *frame;       /* dx with its padding */
+    float *frame;       /* dx with its padding; or the same with wide pixels */
+    float *woven;       /* see weave() */
     float *value;       /* the non-zero entries of one sample's dy, pixel by pixel, */
     int32_t *channel;   /* their output channels, */
     int32_t *start;     /* [pixel + 1] and the first entry of each pixel */
@@ -95,6 +110,7 @@ typedef struct {
     int32_t *lane;      /* for pack(): see conv2d_spread(), */
     float *spread;      /* and the weights */
     int32_t *window;    /* per entry of a pooling window: how far its patch is from the first one's */
+    int32_t *place;     /* the same in another form of the image */
     int room;
 } conv_scratch;
 
@@ -103,12 +119,15 @@ INLINE size_t conv_scratch_at(const conv_shape *s, float *memory, conv_scratch *
 {
     const size_t pixels = (size_t)s->OH * s->OW, block = (size_t)s->K * s->o_pad * s->r_pad;
     const size_t entries = round_up(pixels * s->O, LANES) + SLACK;
+    const size_t wide = has_whole_rows(s) ? wide_pixel(s) : 0, wide_frame = (size_t)s->H * s->W * wide + SLACK;
+    const size_t wide_block = wide ? wide_kernel(s) * s->O : 0;
     size_t used = 0;
 #define PART(type, name, n) (c->name = memory ? (type *)(memory + used) : NULL, used += (n))
     PART(ptrdiff_t, run, round_up((size_t)s->K * sizeof(ptrdiff_t) / sizeof(float), LANES));
-    PART(float, weights, block);
+    PART(float, weights, block > wide_block ? block : wide_block);
     PART(float, gradient, block);
-    PART(float, frame, conv_frame(s));
+    PART(float, frame, round_up(conv_frame(s) > wide_frame ? conv_frame(s) : wide_frame, LANES));
+    PART(float, woven, takes_woven_rows(s) ? 4 * (round_up((size_t)s->H * s->W, VW) + VW) : 0);
     PART(float, value, entries);
     PART(int32_t, channel, entries);
     PART(int32_t, start, round_up(pixels + 1, LANES));
@@ -118,6 +137,7 @@ INLINE size_t conv_scratch_at(const conv_shape *s, float *memory, conv_scratch *
     PART(int32_t, lane, s->part ? 3 * VW : 0);
     PART(float, spread, s->part ? ((size_t)s->K * s->R + 1) * (s->O / s->part) * VW : 0);
     PART(int32_t, window, round_up(pixels, LANES)); /* a window has no more entries than the image */
+    PART(int32_t, place, round_up(pixels, LANES));
 #undef PART
     c->room = 0;
     for (int k = 0; memory && k < s->K; k++)
