@@ -6,7 +6,8 @@
  *   forward          vectors over output channels, tiles of pixels; one-channel images share what neighbours load, pixels
  *                    with few channels share a vector
  *   weight gradient  dense dy: vectors over output channels, tiles of patch entries, summed over all pixels in registers;
- *                    sparse dy: vectors over patch rows, one output channel at a time, its non-zero pixels only
+ *                    sparse dy: vectors over patch rows, one output channel at a time, its non-zero pixels only; small
+ *                    kernels and one-channel images have loops of their own
  *   data gradient    vectors over patch rows with transposed weights, one pixel at a time, its non-zero channels only
  * dy is sparse behind max-pooling, which leaves one entry per window, and often behind ReLU. A max-pooling that only this
  * layer feeds hands its winners through (call.pool), so that nothing has to be searched for.
@@ -131,14 +132,15 @@ INLINE call conv2d_one_sample(const call *c, int n)
     return one;
 }
 
-/* Fewer than two entries per pixel, on average, behind this pooling, and a kernel of whole rows. */
+/* Fewer than two entries per pixel, on average, behind this pooling, and room for a frame of wide pixels. */
 INLINE int has_few(const conv_shape *s, const geometry *pool)
 {
-    return pool && has_whole_rows(s) && (size_t)pool->out.h * pool->out.w * s->O < (size_t)2 * s->OH * s->OW;
+    return pool && takes_wide_pixels(s) && (size_t)pool->out.h * pool->out.w * s->O < (size_t)2 * s->OH * s->OW;
 }
 
 /* Everything that goes through the non-zero entries: one sample, one group. */
-KERNEL void conv2d_listed_gradients(const geometry *g, const conv_shape *s, conv_scratch *t, const call *c, int group, int sparse)
+KERNEL void conv2d_listed_gradients(const geometry *g, const conv_shape *s, conv_scratch *t, const call *c, int group,
+                                    int sparse)
 {
     const geometry *pool = c->pool;
     const float *w = c->w + group * s->block, *dy = c->dy.p + group * s->O;
@@ -216,7 +218,8 @@ KERNEL const char *conv2d_loop(const geometry *g, const geometry *pool, int n, e
     switch (pass) {
     case PASS_FORWARD: return s.part ? "several pixels a vector" : takes_strips(&s) ? "strips" : "tiles";
     case PASS_WEIGHT_GRADIENT:
-        return !pool ? "tiles, or entries where sparse" : takes_short_rows(&s) ? "winners, short rows" :
+        return !pool ? "tiles, or entries where sparse" :
+               takes_woven_rows(&s) ? "winners, woven rows" : takes_short_rows(&s) ? "winners, short rows" :
                takes_whole_kernels(&s) ? "winners, kernels" : "winners, rows";
     case PASS_BACKWARD: return !pool ? "entries by pixel" : has_few(&s, pool) ? "winners one by one" : "winners by pixel";
     default: return NULL;

@@ -63,12 +63,17 @@ INLINE int is_depthwise(const conv_shape *s) { return s->groups > 1 && s->C == 1
 /* Channels of a pixel padded to vectors of SHORT floats: see conv2d_windows.h. */
 enum { SHORT = VW == 16 ? 8 : VW };
 INLINE size_t wide_pixel(const conv_shape *s) { return round_up((size_t)s->C, SHORT); }
+INLINE int takes_wide_pixels(const conv_shape *s)
+{
+    return has_whole_rows(s) && (size_t)s->H * s->W * wide_pixel(s) <= INT32_MAX;
+}
 INLINE size_t wide_kernel(const conv_shape *s) { return round_up((size_t)s->kh * s->kw * wide_pixel(s), VW); }
 
 /* Whether a kernel is one vector of the image woven in conv2d_windows.h. */
 INLINE int takes_woven_rows(const conv_shape *s)
 {
-    return VW == LANES && s->x_step == 1 && s->dh == 1 && s->dw == 1 && s->kh <= 4 && s->kw <= 4;
+    return VW == LANES && s->x_step == 1 && s->dh == 1 && s->dw == 1 && s->kh <= 4 && s->kw <= 4 &&
+           (size_t)s->H * s->W <= INT32_MAX / 4;
 }
 
 enum { PACK = 3 }; /* vectors side by side */
@@ -119,7 +124,7 @@ INLINE size_t conv_scratch_at(const conv_shape *s, float *memory, conv_scratch *
 {
     const size_t pixels = (size_t)s->OH * s->OW, block = (size_t)s->K * s->o_pad * s->r_pad;
     const size_t entries = round_up(pixels * s->O, LANES) + SLACK;
-    const size_t wide = has_whole_rows(s) ? wide_pixel(s) : 0, wide_frame = (size_t)s->H * s->W * wide + SLACK;
+    const size_t wide = takes_wide_pixels(s) ? wide_pixel(s) : 0, wide_frame = (size_t)s->H * s->W * wide + SLACK;
     const size_t wide_block = wide ? wide_kernel(s) * s->O : 0;
     size_t used = 0;
 #define PART(type, name, n) (c->name = memory ? (type *)(memory + used) : NULL, used += (n))

@@ -29,8 +29,9 @@ KERNEL void block_back(const conv_shape *s, const float *rows, size_t step, int 
 #if VW == 16
 /* ---- weight gradient of one-channel images: a kernel is 16 neighbours of a woven image ---- */
 
-/* Pixel p of the woven image is pixels p, p + W, p + 2W and p + 3W of the image (less where the kernel has fewer rows), so that
- * a patch is 16 neighbours: lane 4 * kx + ky. */
+/* Pixel p of the woven image is pixels p, p + W, p + 2W and p + 3W of the image (fewer where the kernel has fewer rows), so
+ * that a patch is 16 neighbours: number 4 * kx + ky. Two vectors per winner instead of one per row, and one transposition in
+ * all. */
 KERNEL void weave(const conv_shape *s, const float *x, float *to)
 {
     const int W = s->W, pixels = (s->H - s->kh + 1) * W;
@@ -81,7 +82,12 @@ INLINE void woven(const int N, const conv_shape *s, const geometry *pool, const 
     }
 }
 
-#define WOVEN_SUM(N)                                                                                                          KERNEL void woven_##N(const conv_shape *s, const geometry *pool, const float *dy, const int32_t *won, const float *x,                                 const int32_t *window, float *to)                                                                   {                                                                                                                             woven(N, s, pool, dy, won, x, window, to);                                                                            }
+#define WOVEN_SUM(N)                                                                                                      \
+    KERNEL void woven_##N(const conv_shape *s, const geometry *pool, const float *dy, const int32_t *won, const float *x, \
+                          const int32_t *window, float *to)                                                               \
+    {                                                                                                                     \
+        woven(N, s, pool, dy, won, x, window, to);                                                                        \
+    }
 WOVEN_SUM(1) WOVEN_SUM(2) WOVEN_SUM(3) WOVEN_SUM(4) WOVEN_SUM(5) WOVEN_SUM(6)
 static woven_fn *const woven_sum[WOVEN + 1] = {0, woven_1, woven_2, woven_3, woven_4, woven_5, woven_6};
 
@@ -184,8 +190,6 @@ KERNEL void conv2d_whole_weight_gradient(const conv_shape *s, const conv_scratch
 
 /* ---- data gradient of few winners, each added where it belongs ---- */
 
-/* In a frame whose pixels are padded to `wide` channels: then a load always finds a whole vector as it was stored, and need
- * not wait until several stores have reached the cache. SHORT lanes are enough for few channels. */
 /* w as [o][tap][channel padded with zeros], `step` floats per output channel */
 KERNEL void widen_weights(const conv_shape *s, const float *w, size_t step, float *to)
 {
@@ -213,7 +217,7 @@ KERNEL void widen_weights(const conv_shape *s, const float *w, size_t step, floa
     }
 }
 
-/* One winner: n blocks of each run. */
+/* One winner: n vectors in each of K rows. */
 INLINE void add_winner(const int n, int K, size_t row, float value, const float *w, float *to)
 {
     const narrow_8 v = value - (narrow_8){0};
@@ -223,6 +227,8 @@ INLINE void add_winner(const int n, int K, size_t row, float value, const float 
             *(narrow_8_u *)(to + i * SHORT) += v * *(const narrow_8_u *)(w + i * SHORT);
 }
 
+/* In a frame whose pixels are padded to whole vectors: then a load finds what an earlier store has left in one piece, and need
+ * not wait until several stores have reached the cache. */
 KERNEL void conv2d_scatter_data_gradient(const geometry *g, const conv_shape *s, const conv_scratch *t, const geometry *pool,
                                          const float *dy, const int32_t *won, const float *w, float *dx)
 {

@@ -124,10 +124,8 @@ INLINE int vpack_equal(const int32_t *which, int wanted, const float *from, int 
 #endif
 }
 
-#if VW == 16
-#define ZIP_LO 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
-#define ZIP_HI 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
-#elif VW == 8
+#if VW < 16
+#if VW == 8
 #define ZIP_LO 0, 8, 1, 9, 2, 10, 3, 11
 #define ZIP_HI 4, 12, 5, 13, 6, 14, 7, 15
 #else
@@ -136,6 +134,7 @@ INLINE int vpack_equal(const int32_t *which, int wanted, const float *from, int 
 #endif
 INLINE vec vzip_lo(vec a, vec b) { return __builtin_shufflevector(a, b, ZIP_LO); }
 INLINE vec vzip_hi(vec a, vec b) { return __builtin_shufflevector(a, b, ZIP_HI); }
+#endif
 
 #if VW == 16
 /* a, b, c, d: four rows; afterwards m[i] has in each of its four parts what was element i of that part of the rows. */
@@ -224,8 +223,10 @@ INLINE vec vsum_rows(vec *m)
         const __m512d cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
         quad[q] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
     }
-    const __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(quad[0], quad[1], 0x44), _mm512_shuffle_f32x4(quad[0], quad[1], 0xee));
-    const __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(quad[2], quad[3], 0x44), _mm512_shuffle_f32x4(quad[2], quad[3], 0xee));
+    const __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(quad[0], quad[1], 0x44),
+                                     _mm512_shuffle_f32x4(quad[0], quad[1], 0xee));
+    const __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(quad[2], quad[3], 0x44),
+                                      _mm512_shuffle_f32x4(quad[2], quad[3], 0xee));
     return (vec)_mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
 #else
 #pragma GCC unroll 4
