@@ -299,6 +299,7 @@ void engine_free(engine *e)
     free(e->cpu);
     free(e->flight);
     free(e->stripe);
+    free(e->first_stripe);
     free(e->layer);
     free(e->shared.state);
     free(e);

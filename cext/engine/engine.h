@@ -125,6 +125,7 @@ typedef struct engine {
     const loss_kind *loss;
     shared_weights shared;
     stripe *stripe;
+    int *first_stripe; /* per node, and one past the last; see stripes_of */
     void *sync; /* the strategy's own */
     double option[MAX_STRATEGY_OPTIONS]; /* meaning: the strategy's own, in the order of chaos/sync/ */
     int instant; /* set by `open`: backward passes add to the shared weights as they go; only for plain rules */

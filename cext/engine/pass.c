@@ -27,13 +27,17 @@ static void load_sample(const engine *e, worker *w, int sample, int64_t image)
                 x[i * C + c] = b ? pixel_value(b[c * P + i]) : f[c * P + i];
 }
 
-/* Asks for the images of the chunk at `at`, which will be needed when this one is done: they lie anywhere in memory. */
+/* Asks for the images and labels of the chunk at `at`, which will be needed when this one is done: they lie anywhere in
+ * memory. */
 static void expect_chunk(const engine *e, int64_t at, int n)
 {
     const size_t size = shape_size(e->p->node[0].g.out) * (e->data.bytes ? 1 : sizeof(float)), line = 64;
     const char *images = e->data.bytes ? (const char *)e->data.bytes : (const char *)e->data.floats;
     for (int64_t i = at; i < at + n && i < e->end; i++) {
-        const char *image = images + (size_t)(e->data.order ? e->data.order[i] : i) * size;
+        const int64_t number = e->data.order ? e->data.order[i] : i;
+        const char *image = images + (size_t)number * size;
+        if (e->data.labels)
+            __builtin_prefetch(e->data.labels + number);
         for (size_t k = 0; k < size + line - 1; k += line) /* the last line too, wherever the first one begins */
             __builtin_prefetch(image + (k < size ? k : size - 1));
     }

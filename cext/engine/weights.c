@@ -15,8 +15,9 @@ int cut_stripes(engine *e, float *weights, float *const *moment, size_t stripe_f
     for (int i = 0; i < p->n_nodes; i++)
         s->n_stripes += (int)((p->node[i].g.weight_size + stripe_floats - 1) / stripe_floats);
     s->stripe = e->stripe = calloc((size_t)s->n_stripes + 1, sizeof *e->stripe);
+    e->first_stripe = calloc((size_t)p->n_nodes + 1, sizeof *e->first_stripe);
     s->state = aligned_zeros(((size_t)s->n_stripes + 1) * sizeof *s->state);
-    if (!e->stripe || !s->state)
+    if (!e->stripe || !e->first_stripe || !s->state)
         return -1;
     int k = 0;
     for (int i = 0; i < p->n_nodes; i++) {
@@ -28,6 +29,7 @@ int cut_stripes(engine *e, float *weights, float *const *moment, size_t stripe_f
             e->stripe[k].node = i;
             e->stripe[k].layer = e->n_layers - 1;
         }
+        e->first_stripe[i + 1] = k;
     }
     e->layer = calloc((size_t)e->n_layers + 1, sizeof *e->layer);
     return e->layer ? 0 : -1;
@@ -35,19 +37,8 @@ int cut_stripes(engine *e, float *weights, float *const *moment, size_t stripe_f
 
 void stripes_of(const engine *e, int node, int *from, int *to)
 {
-    const shared_weights *s = &e->shared;
-    int a = 0, b = s->n_stripes; /* stripes are sorted by node */
-    while (a < b) {
-        int m = (a + b) / 2;
-        if (s->stripe[m].node < node)
-            a = m + 1;
-        else
-            b = m;
-    }
-    for (b = a; b < s->n_stripes && s->stripe[b].node == node;)
-        b++;
-    *from = a;
-    *to = b;
+    *from = e->first_stripe[node];
+    *to = e->first_stripe[node + 1];
 }
 
 shared_weights *replica_new(const engine *e, const shared_weights *of)

@@ -7,7 +7,8 @@
  *                    with few channels share a vector; Winograd's algorithm where it saves more than it costs
  *   weight gradient  dense dy: vectors over output channels, tiles of patch entries, summed over all pixels in registers;
  *                    sparse dy: vectors over patch rows, one output channel at a time, its non-zero pixels only (copies of
- *                    the input that no load crosses a line of: see conv_view)
+ *                    the input that no load crosses a line of: see conv_view); small kernels and one-channel images have
+ *                    loops of their own
  *   data gradient    vectors over patch rows with transposed weights, one pixel at a time, its non-zero channels only
  * dy is sparse behind max-pooling, which leaves one entry per window, and often behind ReLU. A max-pooling that only this
  * layer feeds hands its winners through (call.pool), so that nothing has to be searched for.
@@ -17,6 +18,7 @@
 #include "conv2d_forward.h"
 #include "conv2d_gradients.h"
 #include "conv2d_winograd.h"
+#include "conv2d_windows.h"
 
 KERNEL const char *conv2d_set_up(geometry *g)
 {
@@ -152,8 +154,8 @@ INLINE call conv2d_one_sample(const call *c, int n)
 }
 
 /* Everything that goes through the non-zero entries: one sample, one group. */
-KERNEL void conv2d_listed_gradients(const conv_shape *s, const conv_view *v, conv_scratch *t, const call *c, int group,
-                                    int sparse)
+KERNEL void conv2d_listed_gradients(const geometry *g, const conv_shape *s, const conv_view *v, conv_scratch *t, const call *c,
+                                    int group, int sparse)
 {
     const geometry *pool = c->pool;
     const float *w = c->w + group * s->block, *dy = c->dy.p + group * s->O;
@@ -161,21 +163,28 @@ KERNEL void conv2d_listed_gradients(const conv_shape *s, const conv_view *v, con
     float *dx = c->dx[0].p ? dx_of(s, v, t, c, 0) + group * s->C : NULL;
     const float *x = (s->padded ? c->keep.p : c->x[0].p) + group * s->C;
     float *dw = c->dw + group * s->block;
-    const int few = has_few(s, pool), windows = pool && takes_short_rows(s);
+    const int few = has_few(s, pool), windows = pool && takes_short_rows(s), whole = pool && takes_whole_kernels(s);
     if (!pool)
         conv2d_find(s, t, dy);
     else if (dx && !few)
         conv2d_find_winners(s, t, pool, dy, won);
-    if (pool && (!windows || (dx && few)))
+    if (pool && !windows && !whole)
         conv2d_sort_winners(s, v, t, pool, dy, won);
     else if (sparse && !pool)
         conv2d_sort(s, t);
     if (dx && few) /* before the weight gradient, because dw may be the weights themselves */
-        conv2d_scatter_data_gradient(s, t, w, dx);
+        conv2d_scatter_data_gradient(g, s, t, pool, dy, won, w, c->dx[0].p);
     else if (dx)
         conv2d_data_gradient(s, v, t, w, dx);
+#if VW == 16
+    if (pool && takes_woven_rows(s))
+        conv2d_woven_weight_gradient(s, t, pool, dy, won, x, c->first, dw);
+    else
+#endif
     if (windows)
         conv2d_windows_weight_gradient(s, t, pool, dy, won, x, c->first, dw);
+    else if (whole)
+        conv2d_whole_weight_gradient(s, t, pool, dy, won, x, c->first, dw);
     else if (sparse)
         conv2d_sparse_weight_gradient(s, v, t, view_in(s, v, x, t->image),
                                       pool ? rows_together(s, v, pool) * pool->out.w : t->room, c->first, dw);
@@ -192,7 +201,7 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
     const conv_shape s = conv_of(g);
     const source x = s.padded ? (source){c->keep.p, c->keep.stride} : c->x[0];
     const geometry *pool = c->pool;
-    const int sparse = pool || conv2d_is_sparse(&s, c);
+    const int sparse = pool || conv2d_is_sparse(&s, c), few = has_few(&s, pool);
     const conv_view v = conv2d_view(&s, pool);
     conv_scratch t;
     const conv_shape adjoint = adjoint_of(g, &s);
@@ -209,11 +218,12 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
         conv2d_winograd_data_gradient(g, &s, &adjoint, &t, c);
     for (int n = 0; n < c->n && (sparse || c->dx[0].p) && !dx_first; n++) {
         const call one = conv2d_one_sample(c, n);
-        if (one.dx[0].p)
+        const int framed = one.dx[0].p && !few;
+        if (framed)
             clear_dx(&s, &v, dx_of(&s, &v, &t, &one, 0));
         for (int group = 0; group < s.groups; group++)
-            conv2d_listed_gradients(&s, &v, &t, &one, group, sparse);
-        if (one.dx[0].p && has_frame(&s, &v))
+            conv2d_listed_gradients(g, &s, &v, &t, &one, group, sparse);
+        if (framed && has_frame(&s, &v))
             frame_out(g, &s, &v, t.frame, one.dx[0].p);
     }
     for (int group = 0; group < s.groups; group++) {
@@ -240,7 +250,8 @@ KERNEL const char *conv2d_loop(const geometry *g, const geometry *pool, int n, e
                               s.wino == 8 ? "Winograd, 8x8" : "tiles";
     case PASS_WEIGHT_GRADIENT:
         if (pool)
-            return takes_short_rows(&s) ? "winners, short rows" : v.copies == 2 ? "winners, shifted copy" :
+            return takes_woven_rows(&s) ? "winners, woven rows" : takes_short_rows(&s) ? "winners, short rows" :
+                   takes_whole_kernels(&s) ? "winners, kernels" : v.copies == 2 ? "winners, shifted copy" :
                    v.pieces > 1 ? "winners, whole vectors" : "winners, rows";
         return multiplies_tiles(&s) ? "Winograd, or entries where sparse" : "tiles, or entries where sparse";
     case PASS_BACKWARD:

@@ -225,22 +225,30 @@ static pack_fn *const pack_tile[4][3][PACK_ROWS + 1] = {PACK_TABLE(0), PACK_TABL
  * lanes: lane[l] is where the input of pixel l / part lies, lane[VW + f] in which lane of the parts the f-th output. */
 KERNEL void conv2d_spread(const conv_shape *s, const conv_scratch *t, const float *w)
 {
-    int32_t channel[VW];
-    const int parts = s->O / s->part;
-    for (int l = 0; l < VW; l++) {
-        channel[l] = l % s->part;
-        t->lane[l] = l / s->part < s->packed ? l / s->part * s->C : 0;
+    const int parts = s->O / s->part, end = s->packed * s->part;
+    for (int l = 0, pixel = 0, first = 0; l < VW; l++) { /* counted: divisions would take longer than the rest */
+        if (l == first + s->part)
+            pixel++, first = l;
+        t->channel[l] = l - first;
+        t->lane[l] = l < end ? pixel * s->C : 0;
     }
-    for (int f = 0; f < 2 * VW; f++) {
-        const int pixel = f / s->O, o = f % s->O;
-        t->lane[VW + f] = pixel < s->packed ? o / s->part * VW + pixel * s->part + o % s->part : 0;
-    }
-    const __m512i which = _mm512_loadu_si512(channel);
-    const __mmask16 some = (__mmask16)(0xffffu >> (16 - s->part));
+    for (int f = 0; f < 2 * VW; f++)
+        t->lane[VW + f] = 0;
+    for (int pixel = 0, f = VW; pixel < s->packed; pixel++)
+        for (int b = 0; b < parts; b++)
+            for (int o = 0; o < s->part; o++)
+                t->lane[f++] = b * VW + pixel * s->part + o;
+    const __m512i first = _mm512_loadu_si512(t->channel), second = _mm512_add_epi32(first, _mm512_set1_epi32(s->part));
     float *to = t->spread;
-    for (int k = 0; k <= s->K * s->R; k++, w += s->o_pad)
-        for (int b = 0; b < parts; b++, to += VW)
-            _mm512_storeu_ps(to, _mm512_permutexvar_ps(which, _mm512_maskz_loadu_ps(some, w + b * s->part)));
+    for (int k = 0; k <= s->K * s->R; k++, w += s->o_pad) {
+        const __m512 all = _mm512_loadu_ps(w);
+        _mm512_storeu_ps(to, _mm512_permutexvar_ps(first, all));
+        to += VW;
+        if (parts == 2) {
+            _mm512_storeu_ps(to, _mm512_permutexvar_ps(second, all));
+            to += VW;
+        }
+    }
 }
 
 KERNEL void conv2d_packed_forward(const conv_shape *s, const conv_scratch *t, const float *x, float *y)

@@ -161,7 +161,7 @@ KERNEL void conv2d_sort_winners(const conv_shape *s, const conv_view *v, conv_sc
 }
 
 /* Patch rows of up to SHORT floats are kept in narrow vectors: all rows of a kernel, for some channels at once. */
-enum { SHORT = NARROW, MAX_SHORT_ROWS = 6, SHORT_SUMS = 12 /* in 16 registers: 512-bit code has no more narrow ones */ };
+enum { MAX_SHORT_ROWS = 6, SHORT_SUMS = 12 /* in 16 registers: 512-bit code has no more narrow ones */ };
 typedef float narrow_4 __attribute__((vector_size(16), may_alias));
 typedef float narrow_4_u __attribute__((vector_size(16), aligned(4), may_alias));
 
@@ -364,29 +364,6 @@ KERNEL void conv2d_data_gradient(const conv_shape *s, const conv_view *v, const 
                 left -= block;
             }
         }
-}
-
-/* The same from the lists by channel, entry by entry: for so few entries that a pixel has hardly more than one. */
-KERNEL void conv2d_scatter_data_gradient(const conv_shape *s, const conv_scratch *t, const float *w, float *dx)
-{
-    for (int k = 0; k < s->K; k++)
-        transpose(w + (size_t)k * s->R * s->o_pad, s->o_pad, s->R, s->O, t->weights + (size_t)k * s->o_pad * s->r_pad,
-                  (int)s->r_pad, s->r_pad);
-    for (int o = 0; o < s->O; o++) {
-        const float *value = t->by_channel + (size_t)o * t->room;
-        const int32_t *at = t->patch + (size_t)o * t->room;
-        const float *row = t->weights + (size_t)o * s->r_pad;
-        for (int q = 0; q < t->count[o]; q++) {
-            const vec v = vset(value[q]);
-            for (int r = 0; r < s->R; r += VW) {
-                float *from = dx + at[q] + r;
-                for (int k = 0; k < s->K; k++) { /* one run after the other: no load waits for a store */
-                    float *to = from + t->run[k];
-                    vstore(to, vload(to) + v * vload(row + (size_t)k * s->o_pad * s->r_pad + r));
-                }
-            }
-        }
-    }
 }
 
 KERNEL void depthwise_weight_gradient(const conv_shape *s, const conv_scratch *t, const call *c, source x, int rows)

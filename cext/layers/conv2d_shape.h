@@ -46,6 +46,8 @@ INLINE void winograd_steps(conv_shape *s)
     s->v_step = odd_lines(s->wino_tiles * s->v_pad);
     s->m_step = odd_lines(s->wino_tiles * (size_t)s->wino_lanes);
 }
+/* Whether a run is a row of the kernel. */
+INLINE int has_whole_rows(const conv_shape *s) { return s->dw == 1 && s->groups == 1; }
 
 INLINE conv_shape conv_of(const geometry *g)
 {
@@ -57,7 +59,7 @@ INLINE conv_shape conv_of(const geometry *g)
     s.OH = g->out.h, s.OW = g->out.w;
     s.x_step = g->in[0].c, s.y_step = g->out.c;
     s.C = s.x_step / s.groups, s.O = s.y_step / s.groups;
-    const int whole_rows = s.dw == 1 && s.groups == 1;
+    const int whole_rows = has_whole_rows(&s);
     s.K = whole_rows ? s.kh : s.kh * s.kw;
     s.R = whole_rows ? s.kw * s.C : s.C;
     s.o_pad = round_up((size_t)s.O, LANES), s.r_pad = round_up((size_t)s.R, LANES);
@@ -86,6 +88,22 @@ INLINE size_t conv_frame(const conv_shape *s) { return round_up((size_t)s->H * s
 /* Every channel a group of its own, one output each: vectors run over the groups. */
 INLINE int is_depthwise(const conv_shape *s) { return s->groups > 1 && s->C == 1 && s->O == 1; }
 
+/* Channels of a pixel padded to vectors of SHORT floats: see conv2d_windows.h. */
+enum { SHORT = NARROW };
+INLINE size_t wide_pixel(const conv_shape *s) { return round_up((size_t)s->C, SHORT); }
+INLINE int takes_wide_pixels(const conv_shape *s)
+{
+    return has_whole_rows(s) && (size_t)s->H * s->W * wide_pixel(s) <= INT32_MAX;
+}
+INLINE size_t wide_kernel(const conv_shape *s) { return round_up((size_t)s->kh * s->kw * wide_pixel(s), VW); }
+
+/* Whether a kernel is one vector of the image woven in conv2d_windows.h. */
+INLINE int takes_woven_rows(const conv_shape *s)
+{
+    return VW == LANES && s->x_step == 1 && s->dh == 1 && s->dw == 1 && s->kh <= 4 && s->kw <= 4 &&
+           (size_t)s->H * s->W <= INT32_MAX / 4;
+}
+
 /* How the loops over non-zero entries read the input and form its gradient. */
 typedef struct {
     int copies;    /* of the input; 0: it is read where it is */
@@ -99,10 +117,10 @@ typedef struct {
     size_t size;   /* floats of the copies */
 } conv_view;
 
-/* Fewer than two entries per pixel, on average, behind this pooling. */
+/* Fewer than two entries per pixel, on average, behind this pooling, and room for a frame of wide pixels. */
 INLINE int has_few(const conv_shape *s, const geometry *pool)
 {
-    return pool && (size_t)pool->out.h * pool->out.w * s->O < (size_t)2 * s->OH * s->OW;
+    return pool && takes_wide_pixels(s) && (size_t)pool->out.h * pool->out.w * s->O < (size_t)2 * s->OH * s->OW;
 }
 
 /* A load that crosses a cache line costs two, and pixels of C floats begin anywhere. Behind pooling, where loads are most of
@@ -216,8 +234,9 @@ typedef struct {
     ptrdiff_t *run;     /* run_at of every run */
     float *weights;     /* of some runs of a group, transposed: [k][o][r padded] */
     float *gradient;    /* of the weights, likewise */
-    float *frame;       /* dx with its padding */
+    float *frame;       /* dx with its padding; or the same with wide pixels */
     float *image;       /* the copies of a conv_view */
+    float *woven;       /* see weave() */
     float *value;       /* the non-zero entries of one sample's dy, pixel by pixel, */
     int32_t *channel;   /* their output channels, */
     int32_t *start;     /* [pixel + 1] and the first entry of each pixel */
@@ -227,6 +246,7 @@ typedef struct {
     int32_t *lane;      /* for pack(): see conv2d_spread(), */
     float *spread;      /* and the weights */
     int32_t *window;    /* per entry of a pooling window: how far its patch is from the first one's */
+    int32_t *place;     /* the same in another form of the image */
     float *wino_weights, *wino_input, *wino_sums, *wino_zeros, *wino_frame; /* see conv2d_winograd.h */
     int room;
 } conv_scratch;
@@ -237,14 +257,15 @@ INLINE size_t conv_scratch_at(const conv_shape *s, const conv_shape *adjoint, fl
     const size_t pixels = (size_t)s->OH * s->OW, block = (size_t)s->K * s->o_pad * s->r_pad;
     const size_t entries = round_up(pixels * s->O, LANES) + SLACK;
     const conv_view v = view_of(s, 1);
-    const size_t rows = s->o_pad * (size_t)v.pieces * v.step;
+    const size_t rows = s->o_pad * (size_t)v.pieces * v.step, wide = takes_wide_pixels(s) ? wide_pixel(s) : 0;
     size_t used = 0;
 #define PART(type, name, n) (c->name = memory ? (type *)(memory + used) : NULL, used += (n))
     PART(ptrdiff_t, run, round_up((size_t)s->K * sizeof(ptrdiff_t) / sizeof(float), LANES));
-    PART(float, weights, block > rows ? block : rows);
-    PART(float, gradient, block > rows ? block : rows);
-    PART(float, frame, round_up((size_t)s->H * v.row, LANES) + SLACK);
+    PART(float, weights, larger(larger(block, rows), wide ? wide_kernel(s) * s->O : 0));
+    PART(float, gradient, larger(block, rows));
+    PART(float, frame, round_up(larger((size_t)s->H * v.row, (size_t)s->H * s->W * wide), LANES) + SLACK);
     PART(float, image, v.copies ? round_up(v.size, LANES) + SLACK : 0);
+    PART(float, woven, takes_woven_rows(s) ? 4 * (round_up((size_t)s->H * s->W, VW) + VW) : 0);
     PART(float, value, entries);
     PART(int32_t, channel, entries);
     PART(int32_t, start, round_up(pixels + 1, LANES));
@@ -254,6 +275,7 @@ INLINE size_t conv_scratch_at(const conv_shape *s, const conv_shape *adjoint, fl
     PART(int32_t, lane, s->part ? 3 * VW : 0);
     PART(float, spread, s->part ? ((size_t)s->K * s->R + 1) * (s->O / s->part) * VW : 0);
     PART(int32_t, window, round_up(pixels, LANES)); /* a window has no more entries than the image */
+    PART(int32_t, place, round_up(pixels, LANES));
     const size_t forth = (size_t)s->wino * s->wino, back = (size_t)adjoint->wino * adjoint->wino;
     PART(float, wino_weights, larger(forth * s->u_step, back * adjoint->u_step));
     PART(float, wino_input, larger(forth * s->v_step, back * adjoint->v_step));

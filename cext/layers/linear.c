@@ -3,7 +3,7 @@
  * Weight block: [input][output padded to LANES], then one row of biases. One sample streams the block once per pass, so
  * the loops keep many outputs in registers; several samples share each weight they load. */
 
-enum { LINEAR_WIDE = 12 };
+enum { LINEAR_WIDE = 12, LINEAR_NARROW = 4 };
 
 INLINE size_t linear_inputs(const geometry *g) { return shape_size(g->in[0]); }
 INLINE size_t linear_pad(const geometry *g) { return round_up((size_t)g->out.c, LANES); }
@@ -94,18 +94,51 @@ KERNEL void linear_forward(const geometry *g, const call *c)
 /* dy of a sample with zeros behind it up to the padded length. */
 INLINE const float *linear_dy(const geometry *g, const call *c, int n)
 {
-    memset(c->scratch, 0, linear_pad(g) * sizeof(float));
-    return memcpy(c->scratch, c->dy.p + (size_t)n * c->dy.stride, (size_t)g->out.c * sizeof(float));
+    const float *dy = c->dy.p + (size_t)n * c->dy.stride;
+    const size_t out = (size_t)g->out.c, whole = out / VW * VW;
+    for (size_t o = 0; o < whole; o += VW)
+        vstore(c->scratch + o, vload(dy + o));
+    for (size_t o = whole, pad = linear_pad(g); o < pad; o += VW)
+        vstore(c->scratch + o, o < out ? vload_n(dy + o, (int)(out - o)) : vset(0));
+    return c->scratch;
+}
+
+/* w[i][o] += step * (x[i] * dy[o]) for whole rows of V vectors. */
+INLINE void linear_rank_one(const int V, size_t rows, const float *x, const float *dy, vec step, float *w)
+{
+    vec d[LINEAR_NARROW];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++)
+        d[v] = vload(dy + v * VW);
+    for (size_t i = 0; i < rows; i++, w += V * VW) {
+        const vec a = vset(x[i]);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++)
+            vstore(w + v * VW, vload(w + v * VW) + step * (a * d[v]));
+    }
 }
 
 /* The gradient of one sample has rank one, its rows are multiples of dy: applying it saves writing and reading a matrix.
  * Rounded as if it were written: an update has the same bits whether or not it waited. */
 KERNEL void linear_apply(const geometry *g, const call *c, size_t from, size_t n, float *w, float lr)
 {
-    const size_t in = linear_inputs(g), pad = linear_pad(g);
+    const size_t in = linear_inputs(g), pad = linear_pad(g), end = from + n;
     const float *dy = linear_dy(g, c, 0);
-    for (size_t i = from / pad, o = from % pad, end = from + n; from < end; i++, o = 0) {
-        const vec x = vset(i < in ? c->x[0].p[i] : (float)g->option[LINEAR_BIAS]), step = vset(-lr);
+    const vec step = vset(-lr);
+    size_t i = from / pad, o = from % pad;
+    if (!o && i < in && pad <= LINEAR_NARROW * VW) {
+        const size_t rows = n / pad < in - i ? n / pad : in - i;
+        switch (pad / VW) {
+        case 4: linear_rank_one(4, rows, c->x[0].p + i, dy, step, w + from); break;
+        case 3: linear_rank_one(3, rows, c->x[0].p + i, dy, step, w + from); break;
+        case 2: linear_rank_one(2, rows, c->x[0].p + i, dy, step, w + from); break;
+        default: linear_rank_one(1, rows, c->x[0].p + i, dy, step, w + from); break;
+        }
+        i += rows;
+        from += rows * pad;
+    }
+    for (; from < end; i++, o = 0) {
+        const vec x = vset(i < in ? c->x[0].p[i] : (float)g->option[LINEAR_BIAS]);
         for (; o < pad && from < end; o += VW, from += VW)
             vstore(w + from, vload(w + from) + step * (x * vload(dy + o)));
     }

@@ -136,10 +136,8 @@ INLINE int vpack_equal(const int32_t *which, int wanted, const float *from, int 
 #endif
 }
 
-#if VW == 16
-#define ZIP_LO 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
-#define ZIP_HI 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
-#elif VW == 8
+#if VW < 16
+#if VW == 8
 #define ZIP_LO 0, 8, 1, 9, 2, 10, 3, 11
 #define ZIP_HI 4, 12, 5, 13, 6, 14, 7, 15
 #else
@@ -148,9 +146,10 @@ INLINE int vpack_equal(const int32_t *which, int wanted, const float *from, int 
 #endif
 INLINE vec vzip_lo(vec a, vec b) { return __builtin_shufflevector(a, b, ZIP_LO); }
 INLINE vec vzip_hi(vec a, vec b) { return __builtin_shufflevector(a, b, ZIP_HI); }
+#endif
 
-/* m[c] = column c of a matrix of `rows` <= VW rows of 4, `step` floats apart; lanes past the last row repeat it. Each lane of
- * 128 bits is loaded where it belongs, so that no instruction has to cross lanes. */
+/* m[c] = float c of all rows, for c < 4. Each lane of 128 bits is loaded where it belongs, so that no instruction has to cross
+ * lanes. */
 #if VW == 16
 #define IN_LANES(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12
 #elif VW == 8
@@ -158,23 +157,21 @@ INLINE vec vzip_hi(vec a, vec b) { return __builtin_shufflevector(a, b, ZIP_HI);
 #else
 #define IN_LANES(a, b, c, d) a, b, c, d
 #endif
-INLINE void vcolumns(const float *from, size_t step, int rows, vec m[4])
+INLINE void vcolumns_of(const float *const row[VW], vec m[4])
 {
     vec q[4], t[4];
-#define ROW(i) (from + (size_t)((i) < rows ? (i) : rows - 1) * step)
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
 #if VW == 16
-        const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(ROW(i))), _mm_loadu_ps(ROW(i + 4)), 1);
-        const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(ROW(i + 8))), _mm_loadu_ps(ROW(i + 12)), 1);
+        const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[i])), _mm_loadu_ps(row[i + 4]), 1);
+        const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[i + 8])), _mm_loadu_ps(row[i + 12]), 1);
         q[i] = (vec)_mm512_insertf64x4(_mm512_castps_pd(_mm512_castps256_ps512(low)), _mm256_castps_pd(high), 1);
 #elif VW == 8
-        q[i] = (vec)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(ROW(i))), _mm_loadu_ps(ROW(i + 4)), 1);
+        q[i] = (vec)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[i])), _mm_loadu_ps(row[i + 4]), 1);
 #else
-        q[i] = vload(ROW(i));
+        q[i] = vload(row[i]);
 #endif
     }
-#undef ROW
 #pragma GCC unroll 2
     for (int i = 0; i < 4; i += 2) {
         t[i] = __builtin_shufflevector(q[i], q[i + 1], IN_LANES(0, VW, 1, VW + 1));
@@ -187,15 +184,41 @@ INLINE void vcolumns(const float *from, size_t step, int rows, vec m[4])
     }
 }
 
+/* Of `rows` <= VW rows, `step` floats apart; lanes past the last row repeat it. */
+INLINE void vcolumns(const float *from, size_t step, int rows, vec m[4])
+{
+    const float *row[VW];
+#pragma GCC unroll 16
+    for (int i = 0; i < VW; i++)
+        row[i] = from + (size_t)(i < rows ? i : rows - 1) * step;
+    vcolumns_of(row, m);
+}
+
 /* Lane i of the result = sum of the lanes of m[i]; m is destroyed. */
 INLINE vec vsum_rows(vec *m)
 {
+#if VW == 16
+    __m512 quad[4]; /* shuffles within 128 bits as long as they do: the others take longer */
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; q++) {
+        const __m512 a = (__m512)m[4 * q], b = (__m512)m[4 * q + 1], c = (__m512)m[4 * q + 2], d = (__m512)m[4 * q + 3];
+        const __m512d ab = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+        const __m512d cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
+        quad[q] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+    }
+    const __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(quad[0], quad[1], 0x44),
+                                     _mm512_shuffle_f32x4(quad[0], quad[1], 0xee));
+    const __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(quad[2], quad[3], 0x44),
+                                      _mm512_shuffle_f32x4(quad[2], quad[3], 0xee));
+    return (vec)_mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+#else
 #pragma GCC unroll 4
     for (int n = VW / 2; n >= 1; n /= 2)
 #pragma GCC unroll 8
         for (int i = 0; i < n; i++)
             m[i] = vzip_lo(m[i], m[i + n]) + vzip_hi(m[i], m[i + n]);
     return m[0];
+#endif
 }
 
 /* exp(x) - 1 for |x| <= 87: x = k ln2 + f with |f| <= ln2/2, exp(x) - 1 = 2^k (exp(f) - 1) + (2^k - 1), and the
