@@ -162,6 +162,7 @@ cdef extern from "registry.h" nogil:
         double jitter
         uint64_t seed
         int batch, chunk, lanes, max_pending, late
+        int64_t period
     ctypedef struct clock_counts:
         double forward, backward, publishing, waiting
         int64_t published, failures
@@ -400,7 +401,8 @@ cdef class Plan:
 
 # ---- events ----
 
-EVENTS = ("", "step", "copy", "forward", "backward", "publish", "postpone", "lane", "reduce")
+EVENTS = ("", "step", "copy", "forward", "backward", "publish", "postpone", "lane", "reduce", "arrive",
+          "exchange", "leave")
 
 
 def event(kind, worker, what):
@@ -942,7 +944,7 @@ cdef class Engine:
 
 # ---- the clock of virtual workers ----
 
-CLOCK_ORDERS = ("chaos", "hogwild", "locked", "delayed", "synchronous", "leashed")
+CLOCK_ORDERS = ("chaos", "hogwild", "locked", "delayed", "synchronous", "leashed", "averaging", "elastic")
 
 
 cdef class Clock:
@@ -955,7 +957,7 @@ cdef class Clock:
                   const int32_t[::1] to not None, const double[::1] forward not None, const double[::1] backward not None,
                   const uint8_t[::1] learns not None, const double[::1] publish not None, const int32_t[::1] lines not None,
                   const double[::1] factor not None, *, double begin, double line, double jitter, uint64_t seed, int batch,
-                  int chunk, int lanes=0, int max_pending=0, bint late=False):
+                  int chunk, int lanes=0, int max_pending=0, bint late=False, int64_t period=0):
         cdef clock_parts parts
         cdef int l
         parts.order = <clock_order><int>CLOCK_ORDERS.index(order)
@@ -977,6 +979,7 @@ cdef class Clock:
         parts.publish, parts.lines, parts.factor = &publish[0], &lines[0], &factor[0]
         parts.begin, parts.line, parts.jitter, parts.seed = begin, line, jitter, seed
         parts.batch, parts.chunk, parts.lanes, parts.max_pending, parts.late = batch, chunk, lanes, max_pending, late
+        parts.period = period
         self.c = vclock_new(&parts)
         if self.c == NULL:
             raise MemoryError("out of memory for the clock")

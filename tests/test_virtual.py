@@ -11,9 +11,11 @@ from nets import graph, images
 import chaos
 from chaos import _core, cli, virtual
 from chaos.sync import STRATEGIES
+from chaos.updates import UPDATES
 from chaos.virtual import Machine, Order, Times, Virtual
 
 SIMULATED = [name for name in virtual.ORDERS if name in STRATEGIES]
+PRIVATE = ("averaging", "elastic")  # every worker trains a replica of its own
 SEVERAL = [name for name in SIMULATED if not STRATEGIES[name].single]
 
 
@@ -78,11 +80,14 @@ def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, 
     else:
         assert sorted(begun) == list(range(-(-n // batch)))
     for stripe_number in range(engine.stripes):
-        spans = sorted((since, when) for kind, _, what, since, when in found
-                       if kind in ("publish", "reduce") and what == stripe_number)
-        assert len(spans) == -(-n // batch)
+        updates = [(worker if strategy in PRIVATE else 0, since, when) for kind, worker, what, since, when in found
+                   if kind in ("publish", "reduce") and what == stripe_number]
+        assert len(updates) == -(-n // batch)
+        exchanges = [(-1, since, when) for kind, _, what, since, when in found
+                     if kind == "exchange" and what == stripe_number]
+        spans = sorted(updates + exchanges)
         if strategy != "hogwild":
-            assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+            assert all(a[0] != b[0] or a[2] <= b[1] for a, b in zip(spans, spans[1:], strict=False))
     x, y = images(max(n, 1), net.input_shape, classes=5)
     codes = np.array([_core.event(*event[:3]) for event in found], np.uint64)
     result = engine.run("train", values=net.take_images(x)["values"], labels=y, end=n, lr=0.01, events=[codes],
@@ -125,7 +130,8 @@ def test_executor_is_sequential_for_one_worker(isa, make):
 
 @pytest.mark.parametrize("batch_size", [1, 20])
 @pytest.mark.parametrize("strategy, workers", [("sequential", 1), *((s, 1) for s in SEVERAL), ("synchronous", 3),
-                                               ("synchronous", 8), ("delayed", 2), ("delayed", 5)])
+                                               ("synchronous", 8), ("delayed", 2), ("delayed", 5), ("averaging", 2),
+                                               ("averaging", 4)])
 def test_executor_is_the_engine_where_the_engine_is_deterministic(digits, strategy, workers, batch_size):
     nets = chaos.models.small(seed=4), chaos.models.small(seed=4)
     histories = [chaos.train(net, *digits, strategy=strategy, workers=workers, epochs=2, lr=0.01, batch_size=batch_size,
@@ -134,6 +140,70 @@ def test_executor_is_the_engine_where_the_engine_is_deterministic(digits, strate
     assert (nets[0].weights == nets[1].weights).all()
     for real, simulated in zip(*histories, strict=True):
         assert all(real[key] == simulated[key] for key in ("train_error", "test_error", "updates", "staleness"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(workers=st.integers(1, 6), n=st.integers(0, 60), batch=st.sampled_from([1, 3, 20]),
+       period=st.one_of(st.none(), st.integers(1, 12)), seed=st.integers(0, 99), jobs=st.sampled_from([1, 2]),
+       update=st.sampled_from(["sgd", "adam"]), isa=st.sampled_from(_core.instruction_sets()))
+def test_averaging_is_that_of_real_workers(workers, n, batch, period, seed, jobs, update, isa):
+    """To the last bit, in weights, moments and numbers of updates, in each of two epochs."""
+    before = _core.get_isa()
+    _core.set_isa(isa)
+    try:
+        nets, found = (graph(seed=2), graph(seed=2)), []
+        x, y = images(n, nets[0].input_shape, classes=5)
+        options, rule = options_of("averaging", period=period), UPDATES[update]
+        for net, virtually in zip(nets, (False, True), strict=True):
+            moments = chaos.network.aligned_zeros((rule.moments, net.plan.weight_size))
+            engine = engine_of(net, workers, "averaging", batch_size=batch, stripe_bytes=512, update=update,
+                               moments=moments, update_options=rule.core_options(rule.resolve({})),
+                               strategy_options=STRATEGIES["averaging"].core_options(options))
+            order = Order(net, engine, flat_times(net), Machine(jitter=0.5, stragglers=1, straggling=3.0), "averaging",
+                          options, [seed])
+            for _ in range(2):
+                asked = dict(events=order.blocks(n), jobs=jobs) if virtually else {}
+                result = engine.run("train", values=x.reshape(-1), labels=y, lr=0.05, **asked)
+                found.append((result["status"], result["images"], result["errors"], result["loss"], result["updates"],
+                              result["staleness"], result["worker_images"], net.weights.tobytes(), moments.tobytes(),
+                              engine.versions()))
+        assert found[:2] == found[2:]
+    finally:
+        _core.set_isa(before)
+
+
+@settings(max_examples=30, deadline=None)
+@given(workers=st.integers(1, 6), n=st.integers(0, 60), batch=st.sampled_from([1, 3]), period=st.integers(1, 12),
+       alpha=st.one_of(st.none(), st.floats(0.01, 1)), seed=st.integers(0, 99), jobs=st.sampled_from([1, 2]))
+def test_elastic_is_its_definition_in_the_given_order(workers, n, batch, period, alpha, seed, jobs):
+    net, replicas = graph(seed=2), [graph(seed=2) for _ in range(workers)]
+    x, y = images(n, net.input_shape, classes=5)
+    options = options_of("elastic", period=period, alpha=alpha)
+    engine = engine_of(net, workers, "elastic", batch_size=batch, stripe_bytes=512,
+                       strategy_options=STRATEGIES["elastic"].core_options(options))
+    order = Order(net, engine, flat_times(net), Machine(jitter=0.5), "elastic", options, [seed])
+    found = events_of(order, n)
+    result = engine.run("train", values=x.reshape(-1), labels=y, lr=0.05, events=[codes_of(found)], jobs=jobs)
+    assert result["status"] == "done" and result["images"] == n and result["staleness_max"] == 0
+
+    centre, rate = replicas[0].weights.copy(), np.float32(alpha or 0.9 / workers)
+    engines = [engine_of(replica, 1, "sequential", batch_size=batch) for replica in replicas]
+    steps, exchanges = [0] * workers, [0] * workers
+    for kind, w, what in found:
+        if kind == "step":  # nobody else sees the replica: all of the step may happen at once
+            assert exchanges[w] == steps[w] // period * engine.stripes
+            engines[w].run("train", values=x.reshape(-1), labels=y, lr=0.05, begin=what * batch,
+                           end=min(n, (what + 1) * batch))
+            steps[w] += 1
+        elif kind == "exchange":
+            at, size = engine.stripe(what)
+            part = slice(at, at + size)
+            d = rate * (replicas[w].weights[part] - centre[part])
+            replicas[w].weights[part] -= d
+            centre[part] += d
+            exchanges[w] += 1
+    assert exchanges == [(count // period + 1) * engine.stripes for count in steps]
+    np.testing.assert_allclose(net.weights, centre, rtol=0, atol=1e-6)
 
 
 def any_order(net, engine, workers, steps, rng):
@@ -274,6 +344,46 @@ def test_numbers_of_threads_that_make_no_sense_are_refused(tmp_path):
     net = small_net()
     with pytest.raises(ValueError, match="jobs must be at least 1, not 0"):
         engine_of(net, 1).run("train", values=np.zeros(0, np.float32), labels=np.zeros(0, np.int64), events=[], jobs=0)
+
+
+def test_impossible_exchanges_are_refused():
+    net = small_net()
+    x, y = images(4, net.input_shape, classes=5)
+
+    def refused(strategy, spoil, message):
+        engine = engine_of(net, 2, strategy)
+        found = events_of(Order(net, engine, flat_times(net), Machine(), strategy, options_of(strategy), [0]), 4)
+        for events, why in ((found, None), (spoil(found), message)):
+            if why:
+                with pytest.raises(ValueError, match=why):
+                    engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(events)])
+            else:
+                engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(events)])
+
+    def where(found, kind, n=0):
+        return [i for i, event in enumerate(found) if event[0] == kind][n]
+
+    def without(found, at):
+        return found[:at] + found[at + 1:]
+
+    refused("chaos", lambda e: [*e, ("exchange", 0, 0)], "makes no exchanges")
+    refused("chaos", lambda e: [*e, ("arrive", 0, 0)], "do not meet")
+    refused("chaos", lambda e: [*e, ("leave", 0, 0)], "the meeting is not over")
+    refused("elastic", lambda e: [*e, ("arrive", 0, 0)], "do not meet")
+    refused("elastic", lambda e: [*e, ("exchange", 0, 99)], "no such stripe")
+    refused("elastic", lambda e: [*e, *[("exchange", 0, 0)] * 2], "the stripe has been exchanged before")
+    refused("elastic", lambda e: [*e, ("exchange", 0, 0)], "has not finished its exchange")
+    refused("elastic", lambda e: [("exchange", 0, 0), *e], "has not exchanged all its stripes")
+    refused("elastic", lambda e: [e[0], ("exchange", e[0][1], 0), *e[1:]], "has not finished its step")
+    refused("averaging", lambda e: without(e, where(e, "arrive")), "a worker has not come to the meeting")
+    refused("averaging", lambda e: without(e, where(e, "exchange")), "the meeting is not over")
+    refused("averaging", lambda e: without(e, where(e, "leave")), "has not finished its exchange")
+    refused("averaging", lambda e: [x for x in e if x[0] not in ("arrive", "exchange", "leave")],
+            "have not met after their last steps")
+    refused("averaging", lambda e: [("arrive", 0, 0), *e], "has not left the meeting|the meeting has begun")
+    refused("averaging", lambda e: [*e[:where(e, "leave")], *[x for x in e if x[0] == "exchange"]], "at this meeting before")
+    refused("averaging", lambda e: [*e, ("arrive", 0, 0), ("arrive", 1, 0), ("exchange", 0, 0)], "nothing has happened")
+    refused("averaging", lambda e: [*e[:where(e, "leave") + 1], ("arrive", e[where(e, "leave")][1], 0)], "meeting has begun")
 
 
 @pytest.mark.parametrize("spoil, message", [
@@ -556,7 +666,7 @@ def test_command(tmp_path, capsys, monkeypatch):
     assert "1 virtual worker on 1 core, sequential" in capsys.readouterr().out
     assert cli.main(["simulate", "--help"]) == 0
     assert "hybrid" not in capsys.readouterr().out
-    for bad, message in ((["--strategy", "averaging"], "cannot be simulated"), (["--slowdown", "1,2"], "slowdown"),
+    for bad, message in ((["--strategy", "hybrid"], "cannot be simulated"), (["--slowdown", "1,2"], "slowdown"),
                          (["--slowdown", "1,a"], "numbers with commas between, such as 1,1.2, not '1,a'"),
                          (["--times", "nothing.json"], "nothing.json"), (["--cores", "0"], "cores")):
         assert cli.main([*arguments, "--run-dir", "e", *bad]) == 2

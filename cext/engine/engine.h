@@ -79,6 +79,22 @@ typedef struct worker {
 
 enum { MAX_STRATEGY_OPTIONS = 8 };
 
+/* What workers who train replicas of the process's weights do beside their steps, in single pieces: for whoever runs them in an
+ * order of its own (replay.h). */
+typedef struct {
+    /* Makes worker.to what it trains in this phase, equal to the process's weights; called for all workers in turn, before
+     * anything else. -1 when out of memory. */
+    int (*begin)(worker *w);
+    /* NULL, or exchanges are made at meetings: the worker has come to one; it goes on from what was made there. */
+    void (*arrive)(worker *w);
+    void (*leave)(worker *w);
+    /* Exchanges a stripe: at a meeting that of all replicas, else that of worker.to with that of `other`. The caller sees to it
+     * that nobody else is there. */
+    void (*exchange)(worker *w, int stripe);
+    /* What the worker's weights are exchanged with; NULL: the worker makes no exchanges. */
+    shared_weights *(*other)(const worker *w);
+} replica_hooks;
+
 /* A synchronisation strategy decides when a gradient meets the shared weights. Any function may be NULL. Hooks that are
  * given a worker run in its thread, only in training phases; [from, to) are the stripes of the layer at `node`. */
 typedef struct {
@@ -107,6 +123,7 @@ typedef struct {
     void (*phase_done)(worker *w);
     /* In the caller's thread when all workers have left: afterwards engine.shared holds the result. */
     void (*phase_end)(struct engine *e);
+    const replica_hooks *replicas; /* NULL: workers train the process's weights */
 } strategy;
 
 typedef struct {

@@ -8,6 +8,7 @@
 static const double RETRY = 1e-7; /* seconds between two looks at a busy stripe */
 
 enum state {
+    ENTER,   /* makes the replica */
     BEGIN,   /* of a step or lane */
     COPY,    /* the lock is there: reads all weights */
     FORTH, BACK_ENTER, BACK,
@@ -20,6 +21,9 @@ enum state {
     ALL,     /* publishes a whole step */
     TRY, TRIED, /* the same, unless another is first */
     REDUCE, REDUCED,
+    AVERAGE, AVERAGED,
+    LEAVE,   /* copies the average */
+    EXCHANGE, EXCHANGED,
     MEET,    /* waits for the others */
     GONE
 };
@@ -33,10 +37,13 @@ typedef struct {
     int64_t next_turn;
     int64_t tried;          /* the turn when the try began */
     int first_sweep;
+    int vector, other;      /* the weights that it trains; that it exchanges them with; 0: the process's */
+    int64_t since_exchange; /* steps */
+    int exchanged;          /* has made the phase's last exchange */
     double since; /* of the publication under way */
     int n_pending;
     uint8_t *pending; /* per stripe */
-    uint32_t *known;  /* per stripe: its version when the worker last touched it */
+    uint32_t *known;  /* per stripe: its version when the worker last touched it; then the same of `other` */
 } actor;
 
 struct vclock {
@@ -44,12 +51,13 @@ struct vclock {
     actor *of;
     double *time; /* per worker: of its next action */
     int *heap, *place, n_heap;
-    double *free_at;   /* per stripe: when its holder lets go */
-    uint32_t *version; /* per stripe */
+    double *free_at;   /* per vector and stripe: when its holder lets go */
+    uint32_t *version; /* per vector and stripe */
     double now, lock_free_at;
     int64_t n_images, n_steps, next_step, turn; /* turn: updates, where they are of whole steps */
     int next_lane, next_stripe, arrived;
     int64_t round;
+    int64_t round_begin, round_end; /* steps between two averages */
     uint64_t random[4];
     double spare;
     int has_spare;
@@ -154,13 +162,23 @@ static void emit(vclock *c, int w, enum event_kind kind, int64_t what, double si
     c->out[c->n_out++] = event_of(kind, w, (uint32_t)what);
 }
 
-/* Seconds until the worker has the stripe's lines, which it then has. */
-static double fetch(vclock *c, int w, int k)
+/* The place of a stripe among those of all vectors. */
+static int in_vector(const vclock *c, int vector, int k) { return vector * c->p.n_stripes + k; }
+static int own(const vclock *c, int w, int k) { return in_vector(c, c->of[w].vector, k); }
+static int other(const vclock *c, int w, int k) { return in_vector(c, c->of[w].other, k); }
+
+static double fetch_lines(vclock *c, uint32_t *known, int k, uint32_t version)
 {
-    uint32_t *known = &c->of[w].known[k];
-    const double seconds = *known == c->version[k] ? 0 : c->p.lines[k] * c->p.line;
-    *known = c->version[k];
+    const double seconds = *known == version ? 0 : c->p.lines[k] * c->p.line;
+    *known = version;
     return seconds;
+}
+
+/* Seconds until the worker has the stripe's lines, which it then has. */
+static double fetch(vclock *c, int w, int k) { return fetch_lines(c, &c->of[w].known[k], k, c->version[own(c, w, k)]); }
+static double fetch_other(vclock *c, int w, int k)
+{
+    return fetch_lines(c, &c->of[w].known[c->p.n_stripes + k], k, c->version[other(c, w, k)]);
 }
 
 static double fetch_layer(vclock *c, int w, int layer)
@@ -196,7 +214,7 @@ static void publish(vclock *c, int w, int k, enum state then)
     a->stripe = k;
     a->then = then;
     a->state = PUBLISHED;
-    c->free_at[k] = c->now + seconds;
+    c->free_at[own(c, w, k)] = c->now + seconds;
     c->count.publishing += seconds;
     schedule(c, w, c->now + seconds);
 }
@@ -206,7 +224,7 @@ static void published(vclock *c, int w)
     actor *a = &c->of[w];
     const int k = a->stripe;
     emit(c, w, EVENT_PUBLISH, k, a->since);
-    a->known[k] = ++c->version[k];
+    a->known[k] = ++c->version[own(c, w, k)];
     a->n_pending -= a->pending[k];
     a->pending[k] = 0;
     c->count.published++;
@@ -250,6 +268,14 @@ static int publishes_whole_steps(const vclock *c)
     return c->p.order == CLOCK_LOCKED || c->p.order == CLOCK_DELAYED || c->p.order == CLOCK_LEASHED;
 }
 
+static void begin_exchange(actor *a)
+{
+    a->since_exchange = 0;
+    a->at = 0;
+    a->stripe = -1;
+    a->state = EXCHANGE;
+}
+
 /* The chunk's next layer, the next chunk, or what comes after the last. */
 static void layer_done(vclock *c, int w)
 {
@@ -279,6 +305,8 @@ static void layer_done(vclock *c, int w)
         }
     } else {
         a->state = BEGIN;
+        if (c->p.order == CLOCK_ELASTIC && ++a->since_exchange >= c->p.period)
+            begin_exchange(a);
     }
 }
 
@@ -365,10 +393,27 @@ static void settle(vclock *c, int w)
         a->state = after_settling(c, a);
 }
 
+static int takes_turns(const vclock *c) { return c->p.order == CLOCK_DELAYED || c->p.order == CLOCK_AVERAGING; }
+
+static void gather(vclock *c, int w, enum state then);
+
 static void begin(vclock *c, int w)
 {
     actor *a = &c->of[w];
-    a->step = c->p.order == CLOCK_DELAYED ? a->next_turn : c->next_step;
+    a->step = takes_turns(c) ? a->next_turn : c->next_step;
+    if (c->p.order == CLOCK_AVERAGING && a->step >= c->round_end) {
+        if (c->round_begin < c->n_steps) {
+            emit(c, w, EVENT_ARRIVE, 0, c->now);
+            gather(c, w, AVERAGE);
+        } else
+            a->state = GONE;
+        return;
+    }
+    if (a->step >= c->n_steps && c->p.order == CLOCK_ELASTIC && !a->exchanged) {
+        a->exchanged = 1;
+        begin_exchange(a);
+        return;
+    }
     if (a->step >= c->n_steps) {
         a->from = 0;
         a->to = c->p.n_stripes;
@@ -406,6 +451,81 @@ static void copy(vclock *c, int w)
         memcpy(a->known, c->version, (size_t)c->p.n_stripes * sizeof *a->known);
     a->state = FORTH;
     spend(c, w, a->since - c->now + c->p.begin * chunk_of(c, a) * c->p.factor[w], &c->count.forward);
+}
+
+/* ---- replicas ---- */
+
+/* The replica becomes what the process's weights are: a copy. */
+static void copy_other(vclock *c, int w, double *on)
+{
+    double seconds = 0;
+    for (int k = 0; k < c->p.n_stripes; k++)
+        seconds += c->p.publish[k] * c->p.factor[w] + fetch_other(c, w, k);
+    c->of[w].state = BEGIN;
+    spend(c, w, seconds, on);
+}
+
+static int has_replicas(const vclock *c) { return c->p.order == CLOCK_AVERAGING || c->p.order == CLOCK_ELASTIC; }
+
+/* The worker's share of the stripes. */
+static int share(const vclock *c, int w) { return (int)((int64_t)w * c->p.n_stripes / c->p.n_workers); }
+
+static void average(vclock *c, int w)
+{
+    actor *a = &c->of[w];
+    const int k = share(c, w) + a->at;
+    if (k == share(c, w + 1)) {
+        gather(c, w, LEAVE);
+        return;
+    }
+    a->at++;
+    a->stripe = k;
+    a->since = c->now;
+    a->state = AVERAGED;
+    /* every replica's lines are in its worker's cache */
+    spend(c, w, c->p.n_workers * c->p.publish[k] * c->p.factor[w] + (c->p.n_workers - 1) * c->p.lines[k] * c->p.line,
+          &c->count.publishing);
+}
+
+static void averaged(vclock *c, int w)
+{
+    actor *a = &c->of[w];
+    emit(c, w, EVENT_EXCHANGE, a->stripe, a->since);
+    a->known[c->p.n_stripes + a->stripe] = ++c->version[other(c, w, a->stripe)];
+    a->state = AVERAGE;
+}
+
+static void exchange(vclock *c, int w)
+{
+    actor *a = &c->of[w];
+    if (a->at == c->p.n_stripes) {
+        a->state = BEGIN;
+        return;
+    }
+    const int k = (share(c, w) + a->at) % c->p.n_stripes;
+    double *free_at = &c->free_at[other(c, w, k)];
+    if (*free_at > c->now) {
+        c->count.failures += a->stripe != k;
+        a->stripe = k;
+        wait_until(c, w, *free_at + RETRY * (double)(random_bits(c) >> 11) * 0x1p-53);
+        return;
+    }
+    const double seconds = 2 * c->p.publish[k] * c->p.factor[w] + fetch_other(c, w, k);
+    a->stripe = k;
+    a->at++;
+    a->since = c->now;
+    a->state = EXCHANGED;
+    *free_at = c->now + seconds;
+    spend(c, w, seconds, &c->count.publishing);
+}
+
+static void exchanged(vclock *c, int w)
+{
+    actor *a = &c->of[w];
+    emit(c, w, EVENT_EXCHANGE, a->stripe, a->since);
+    a->known[c->p.n_stripes + a->stripe] = ++c->version[other(c, w, a->stripe)];
+    a->stripe = -1;
+    a->state = EXCHANGE;
 }
 
 static void turn(vclock *c, int w)
@@ -481,6 +601,13 @@ static int lanes_now(const vclock *c)
     return n < c->p.lanes ? (int)n : c->p.lanes;
 }
 
+static void begin_round(vclock *c, int64_t step)
+{
+    const int64_t steps = c->p.period * c->p.n_workers;
+    c->round_begin = step;
+    c->round_end = steps && steps < c->n_steps - step ? step + steps : c->n_steps;
+}
+
 static void gather(vclock *c, int w, enum state then)
 {
     c->of[w].state = MEET;
@@ -497,8 +624,13 @@ static void gather(vclock *c, int w, enum state then)
     for (int v = 0; v < c->p.n_workers; v++) {
         c->count.waiting += c->now - c->of[v].since;
         c->of[v].state = c->of[v].then;
+        c->of[v].at = 0;
+        if (then == LEAVE) /* here, so that nobody comes to the next meeting before all have left this one */
+            emit(c, v, EVENT_LEAVE, 0, c->now);
         schedule(c, v, c->now);
     }
+    if (then == LEAVE)
+        begin_round(c, c->round_end);
 }
 
 static void begin_lane(vclock *c, int w)
@@ -550,6 +682,22 @@ static void act(vclock *c, int w)
 {
     actor *a = &c->of[w];
     switch (a->state) {
+    case ENTER:
+    case LEAVE:
+        copy_other(c, w, &c->count.publishing);
+        break;
+    case AVERAGE:
+        average(c, w);
+        break;
+    case AVERAGED:
+        averaged(c, w);
+        break;
+    case EXCHANGE:
+        exchange(c, w);
+        break;
+    case EXCHANGED:
+        exchanged(c, w);
+        break;
     case BEGIN:
         if (c->p.order == CLOCK_SYNCHRONOUS)
             begin_lane(c, w);
@@ -619,9 +767,11 @@ void vclock_begin(vclock *c, int64_t n_images)
     c->next_step = c->turn = c->round = 0;
     c->next_lane = c->next_stripe = c->arrived = 0;
     c->lock_free_at = c->now;
+    begin_round(c, 0);
     for (int w = 0; w < c->p.n_workers; w++) {
-        c->of[w].state = BEGIN;
-        c->of[w].first_sweep = 0;
+        c->of[w].state = has_replicas(c) && n_images ? ENTER : BEGIN;
+        c->of[w].first_sweep = c->of[w].exchanged = 0;
+        c->of[w].since_exchange = 0;
         c->of[w].next_turn = w;
         c->time[w] = c->now;
         put(c, w, w);
@@ -650,7 +800,11 @@ int64_t vclock_next(vclock *c, int64_t room, event *events, double *since, doubl
     return c->n_out;
 }
 
-int64_t vclock_room(const vclock *c) { return c->p.n_stripes + 1; }
+int64_t vclock_room(const vclock *c)
+{
+    const int most = c->p.order == CLOCK_AVERAGING && c->p.n_workers > c->p.n_stripes ? c->p.n_workers : c->p.n_stripes;
+    return most + 1;
+}
 double vclock_now(const vclock *c) { return c->now; }
 const clock_counts *vclock_counted(const vclock *c) { return &c->count; }
 
@@ -685,10 +839,11 @@ vclock *vclock_new(const clock_parts *q)
     c->time = calloc(n, sizeof *c->time);
     c->heap = calloc(n, sizeof *c->heap);
     c->place = calloc(n, sizeof *c->place);
-    c->free_at = calloc(stripes + 1, sizeof *c->free_at);
-    c->version = calloc(stripes + 1, sizeof *c->version);
+    const size_t vectors = has_replicas(c) ? n + 1 : 1;
+    c->free_at = calloc(vectors * stripes + 1, sizeof *c->free_at);
+    c->version = calloc(vectors * stripes + 1, sizeof *c->version);
     c->bytes = calloc(n * stripes + 1, 1);
-    c->words = calloc(n * stripes + 1, sizeof *c->words);
+    c->words = calloc(2 * n * stripes + 1, sizeof *c->words);
     if (missing || !c->of || !c->time || !c->heap || !c->place || !c->free_at || !c->version || !c->bytes ||
         !c->words) {
         vclock_free(c);
@@ -696,7 +851,8 @@ vclock *vclock_new(const clock_parts *q)
     }
     for (size_t w = 0; w < n; w++) {
         c->of[w].pending = c->bytes + w * stripes;
-        c->of[w].known = c->words + w * stripes;
+        c->of[w].known = c->words + 2 * w * stripes;
+        c->of[w].vector = has_replicas(c) ? (int)w + 1 : 0;
     }
     seed_random(c, q->seed);
     return c;

@@ -5,7 +5,9 @@
  * or waiting. A pass takes the layer's time per image x images x the worker's factor (hardware threads of a core share it,
  * stragglers) x a lognormal factor of mean 1. It reads the layer's weights when it begins; an update is there when its
  * publication ends. Cache lines of a stripe that others have updated since the worker last touched it cost `line` seconds
- * each before they are read or updated. What is not modelled: memory bandwidth, page faults, the rest of the system. */
+ * each before they are read or updated. A copy of a stripe takes as long as an update of it, an exchange with another replica
+ * twice as long, the average of n replicas n times. What is not modelled: memory bandwidth, page faults, the rest of the
+ * system. */
 #ifndef CHAOS_CLOCK_H
 #define CHAOS_CLOCK_H
 
@@ -17,8 +19,12 @@ enum clock_order {
     CLOCK_LOCKED,     /* one lock for all weights, first come first served: copies them, later publishes a whole step */
     CLOCK_DELAYED,    /* workers in strict turn publish a whole step and copy the weights for their next one */
     CLOCK_SYNCHRONOUS, /* lanes of one step, a meeting, stripes of its sum, a meeting */
-    CLOCK_LEASHED     /* a step reads weights that stay as they are; what it makes of those that are current in the end becomes
+    CLOCK_LEASHED,    /* a step reads weights that stay as they are; what it makes of those that are current in the end becomes
                          current unless others have moved on meanwhile: then it tries again */
+    CLOCK_AVERAGING,  /* replicas; after `period` steps of each worker a meeting, where each averages its share of the stripes,
+                         another meeting, and a copy of the result */
+    CLOCK_ELASTIC     /* replicas; after `period` steps, and in the end, a worker's is exchanged with the process's weights,
+                         stripe by stripe under the stripe's lock */
 };
 
 typedef struct {
@@ -35,6 +41,7 @@ typedef struct {
     double jitter;                    /* standard deviation of the factor's logarithm */
     uint64_t seed;
     int batch, chunk, lanes, max_pending, late; /* late: no EVENT_POSTPONE is needed */
+    int64_t period;                   /* steps; 0: all there are */
 } clock_parts;
 
 typedef struct {

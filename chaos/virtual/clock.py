@@ -10,9 +10,9 @@ import numpy as np
 from .. import _core
 from ..options import check_number
 
-# strategy: the order of the core's clock. The others keep replicas of the weights, which events know only one of.
+# strategy: the order of the core's clock
 ORDERS = {"sequential": "chaos", "chaos": "chaos", "hogwild": "hogwild", "locked": "locked", "delayed": "delayed",
-          "synchronous": "synchronous", "leashed": "leashed"}
+          "synchronous": "synchronous", "leashed": "leashed", "averaging": "averaging", "elastic": "elastic"}
 BLOCK = 1 << 16  # events that are made and run together
 LINE = 64  # bytes
 
@@ -143,7 +143,8 @@ class Order:
             np.ceil(sizes * 4 / LINE).astype(np.int32), factors, begin=times.begin + sum(times.forward[:nodes[0] - 1]),
             line=machine.line_ns * 1e-9, jitter=machine.jitter,
             seed=int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]), batch=engine.batch_size,
-            chunk=engine.chunk, lanes=self.lanes, max_pending=options.get("max_pending") or 0, late=engine.late)
+            chunk=engine.chunk, lanes=self.lanes, max_pending=options.get("max_pending") or 0, late=engine.late,
+            period=options.get("period") or 0)
 
     def blocks(self, images):
         """Yields the events of a phase of so many images, in arrays that are overwritten by the one after the next; that one
@@ -169,8 +170,8 @@ class Order:
 def check_strategy(strategy, options, update_options=()):
     """ValueError unless the strategy can be simulated with these options, its own and the update rule's."""
     if strategy not in ORDERS:
-        raise ValueError(f"strategy {strategy!r} cannot be simulated; these can: {', '.join(ORDERS)}. Events are reads and "
-                         "updates of one weight vector, and this strategy has replicas of it")
+        raise ValueError(f"strategy {strategy!r} cannot be simulated; these can: {', '.join(ORDERS)}. The executor "
+                         "has no events for what this one does")
     if options.get("grain", "layer") != "layer":
         raise ValueError(f"grain={options['grain']} of {strategy} cannot be simulated: updates inside a layer's loops are "
                          "no events; grain=layer can")

@@ -26,8 +26,9 @@ class Virtual(trainer.Threads):
     these events on the real kernels with each worker's own state. Same settings, same seed and same times: the same bits.
     In the records `seconds` and what follows from it are those of the virtual machine, and "virtual" tells about it:
     cores, threads_per_core, speedup (over one worker of the same machine), waiting_us_per_image and times. Memory: a
-    worker's times their number, and with `locked` and `delayed` the weights once more each, with `leashed` three times. A
-    run that was stopped goes on at the beginning of its epoch.
+    worker's times their number, and with `locked` and `delayed` the weights once more each, with `leashed` three times, and
+    with `averaging` and `elastic` a replica of weights and moments each. A run that was stopped goes on at the beginning of
+    its epoch.
 
     Parameters
     ----------

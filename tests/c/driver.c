@@ -1026,12 +1026,16 @@ static void check_traces(plan *p, const char *net, int workers, int batch, int t
 /* What the clock invents can be run, whatever the order, and by any number of threads to the same weights. */
 static void check_clock(plan *p, enum clock_order order, int workers, int batch)
 {
-    enum { N = 60, ROOM = 4096, LANES_HERE = 5 };
+    enum { N = 60, ROOM = 4096, LANES_HERE = 5, PERIOD = 3 };
+    const char *name = order == CLOCK_AVERAGING ? "averaging" : order == CLOCK_ELASTIC ? "elastic" : "chaos";
+    int v = 0;
+    while (strcmp(variants[v].name, name))
+        v++;
     describe(p, "clock");
     int *node_at = block(p->weight_size, sizeof *node_at);
     float *w0 = weights_of(p, node_at), *first = NULL;
     data d = data_for(p, N, 0);
-    engine *e = engine_for(p, w0, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+    engine *e = engine_for(p, w0, workers, batch, 256, v, CROSS_ENTROPY);
     const int stripes = e->shared.n_stripes;
     int32_t *node = block((size_t)p->n_nodes, sizeof *node), *from = block((size_t)p->n_nodes, sizeof *from);
     int32_t *to = block((size_t)p->n_nodes, sizeof *to), *lines = block((size_t)stripes, sizeof *lines);
@@ -1055,12 +1059,12 @@ static void check_clock(plan *p, enum clock_order order, int workers, int batch)
     const clock_parts parts = {
         .order = order, .n_workers = workers, .n_layers = layers, .n_stripes = stripes, .node = node, .from = from, .to = to,
         .forward = seconds, .backward = seconds, .learns = learns, .publish = publish, .lines = lines, .line = 1e-8,
-        .factor = factor, .jitter = 0.5, .seed = 1, .batch = batch, .chunk = e->chunk, .lanes = lanes};
+        .factor = factor, .jitter = 0.5, .seed = 1, .batch = batch, .chunk = e->chunk, .lanes = lanes, .period = PERIOD};
     event *events = block(ROOM, sizeof *events);
     engine_free(e);
     for (int threads = 1; threads < 5; threads++) {
         float *w = copy(w0, p->weight_size);
-        e = engine_for(p, w, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+        e = engine_for(p, w, workers, batch, 256, v, CROSS_ENTROPY);
         vclock *c = vclock_new(&parts);
         replay *r = replay_new(e, lanes, threads);
         int64_t n, at;
@@ -1176,7 +1180,7 @@ int main(int n, char **argument)
             for (int batch = 1; batch <= 13; batch += 12) {
                 check_traces(digits(isa), "traces, digits", workers, batch, 1);
                 check_traces(branches(isa), "traces, branches", workers, batch, 3);
-                for (int order = CLOCK_CHAOS; order <= CLOCK_LEASHED; order++)
+                for (int order = CLOCK_CHAOS; order <= CLOCK_ELASTIC; order++)
                     check_clock(branches(isa), (enum clock_order)order, workers, batch);
             }
     }
