@@ -161,7 +161,7 @@ cdef extern from "registry.h" nogil:
         const double *factor
         double jitter
         uint64_t seed
-        int batch, chunk, lanes, max_pending, late
+        int batch, chunk, lanes, max_pending, late, keeps
         int64_t period
     ctypedef struct clock_counts:
         double forward, backward, publishing, waiting
@@ -402,7 +402,7 @@ cdef class Plan:
 # ---- events ----
 
 EVENTS = ("", "step", "copy", "forward", "backward", "publish", "postpone", "lane", "reduce", "arrive",
-          "exchange", "leave")
+          "exchange", "leave", "read")
 
 
 def event(kind, worker, what):
@@ -672,7 +672,7 @@ cdef class Engine:
 
     def trace(self):
         """From now on training phases are recorded, see `events`. For strategies that update a stripe only while they hold
-        it, and do not set what workers read."""
+        it, and set what workers read, if at all, to copies that are read stripe by stripe, each while it is held."""
         if trace_start(self.e):
             raise MemoryError(f"out of memory for the trace of {self.workers} workers")
 
@@ -957,7 +957,8 @@ cdef class Clock:
                   const int32_t[::1] to not None, const double[::1] forward not None, const double[::1] backward not None,
                   const uint8_t[::1] learns not None, const double[::1] publish not None, const int32_t[::1] lines not None,
                   const double[::1] factor not None, *, double begin, double line, double jitter, uint64_t seed, int batch,
-                  int chunk, int lanes=0, int max_pending=0, bint late=False, int64_t period=0):
+                  int chunk, int lanes=0, int max_pending=0, bint late=False, int64_t period=0,
+                  bint keeps=False):
         cdef clock_parts parts
         cdef int l
         parts.order = <clock_order><int>CLOCK_ORDERS.index(order)
@@ -979,7 +980,7 @@ cdef class Clock:
         parts.publish, parts.lines, parts.factor = &publish[0], &lines[0], &factor[0]
         parts.begin, parts.line, parts.jitter, parts.seed = begin, line, jitter, seed
         parts.batch, parts.chunk, parts.lanes, parts.max_pending, parts.late = batch, chunk, lanes, max_pending, late
-        parts.period = period
+        parts.period, parts.keeps = period, keeps
         self.c = vclock_new(&parts)
         if self.c == NULL:
             raise MemoryError("out of memory for the clock")

@@ -206,6 +206,56 @@ def test_elastic_is_its_definition_in_the_given_order(workers, n, batch, period,
     np.testing.assert_allclose(net.weights, centre, rtol=0, atol=1e-6)
 
 
+def test_reading_at_publication_with_one_worker_is_sequential(digits):
+    nets = chaos.models.small(seed=4), chaos.models.small(seed=4)
+    chaos.train(nets[0], *digits, strategy="sequential", epochs=2, lr=0.01, progress=False)
+    chaos.train(nets[1], *digits, workers=1, epochs=2, lr=0.01, progress=False, runner=Virtual(),
+                strategy_options={"read": "publication"})
+    assert (nets[0].weights == nets[1].weights).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(workers=st.integers(2, 9), n=st.integers(0, 60), batch=st.sampled_from([1, 3]), stripe=st.sampled_from([64, 512]),
+       pending=st.sampled_from([None, 1, 3]), seed=st.integers(0, 99), publish=st.sampled_from([1e-8, 1e-5]))
+def test_reading_at_publication(workers, n, batch, stripe, pending, seed, publish):
+    """A stripe is read when it has just been published, or when the next step begins; passes read nothing else."""
+    net, options = small_net(), options_of("chaos", read="publication", max_pending=pending)
+    asked = dict(stripe_bytes=stripe, batch_size=batch, strategy_options=STRATEGIES["chaos"].core_options(options))
+    engine = engine_of(net, workers, **asked)
+    order = Order(net, engine, flat_times(net, publish=publish), Machine(jitter=0.5), "chaos", options, [seed])
+    found = events_of(order, n)
+    last, kept = {}, {}
+    for kind, w, what in found:
+        if kind == "read":
+            before = last.get(w, ("step", 0))
+            assert before == ("publish", what) or before[0] in ("step", "read")
+            kept.setdefault(w, set()).add(what)
+        elif kind == "backward":  # its stripes have to be read again before the next step's forward passes
+            kept[w] -= {k for k, (node, _) in enumerate(engine.stripe_table) if node == what}
+        elif kind == "forward":
+            assert kept[w] == set(range(engine.stripes))
+        last[w] = (kind, what)
+    codes = codes_of(found)
+    one, *others = (run_events(small_net, codes, workers=workers, jobs=jobs, n=n, **asked) for jobs in (1, 2, 3))
+    assert one[1]["status"] == "done" and one[1]["images"] == n and all(other == one for other in others)
+
+
+def test_reads_that_are_missing_are_refused():
+    net = small_net()
+    x, y = images(4, net.input_shape, classes=5)
+    options = options_of("chaos", read="publication")
+    engine = engine_of(net, 2, strategy_options=STRATEGIES["chaos"].core_options(options))
+    found = events_of(Order(net, engine, flat_times(net), Machine(), "chaos", options, [0]), 4)
+    with pytest.raises(ValueError, match="has not read all stripes"):
+        engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(found[1:])])
+    step = [event[0] for event in found].index("step")
+    with pytest.raises(ValueError, match="copied at the beginning"):
+        engine.run("train", values=x.reshape(-1), labels=y, lr=0.01,
+                   events=[codes_of([*found[:step + 1], ("copy", *found[step][1:])])])
+    with pytest.raises(ValueError, match="keep no copies"):
+        engine_of(net, 2).run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(found)])
+
+
 def any_order(net, engine, workers, steps, rng):
     """Events of workers that take turns at random: each passes its steps, postpones some stripes, and publishes what it has
     postponed whenever it likes, but before that layer's next gradient."""
@@ -608,7 +658,6 @@ def test_what_cannot_be_simulated_is_refused(digits):
             chaos.train(net, *digits, strategy=strategy, workers=2, epochs=1, progress=False, runner=Virtual())
     for options in (dict(strategy="leashed", strategy_options={"persistence": 1}),
                     dict(strategy_options={"max_staleness": 3}),
-                    dict(strategy_options={"read": "publication"}),
                     dict(update_options={"max_norm": 1.0}),
                     dict(strategy="hogwild", strategy_options={"grain": "instant"}),
                     dict(strategy="synchronous", update_options={"clip_norm": 1.0})):

@@ -124,6 +124,8 @@ typedef struct {
     /* In the caller's thread when all workers have left: afterwards engine.shared holds the result. */
     void (*phase_end)(struct engine *e);
     const replica_hooks *replicas; /* NULL: workers train the process's weights */
+    /* NULL, or whether a worker reads the copy in worker.room, of which it renews a stripe by read_stripe; from phase_begin on. */
+    int (*keeps)(const struct engine *e);
 } strategy;
 
 typedef struct {
@@ -267,6 +269,8 @@ int gradient_of(worker *w, int64_t begin, int64_t end, float scale, float *dw);
 int goes_on(const engine *e);
 /* Waits until all workers have come here; -1 if one of them never will, because something has failed. */
 int meet(worker *w);
+/* Copies a stripe of w->to into `copy` and notes its version as seen. */
+void read_stripe(worker *w, int stripe, float *copy);
 /* Copies w->to into `copy`, notes the stripes' versions as seen, and makes the worker read the copy. */
 void read_copy(worker *w, float *copy);
 /* Another weight vector with state and locks of its own, a copy of `of`; NULL when out of memory. */

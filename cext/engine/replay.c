@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum stage { IDLE, FORTH, BACK };
-enum gradient { NONE, FRESH, POSTPONED, EXCHANGED = 4 };
+enum gradient { NONE, FRESH = 1, POSTPONED = 2, ANY = FRESH | POSTPONED, EXCHANGED = 4, KEPT = 8 };
 
 /* Where a worker is in its step. */
 typedef struct {
@@ -24,9 +24,10 @@ typedef struct {
     int copied;
     int met;      /* has arrived at a meeting and not left it */
     int n_exchanged; /* stripes, of the exchange under way */
+    int n_kept;      /* stripes that it has read in this phase */
     int n_fresh;   /* stripes of the layer just passed, neither published nor postponed */
     int n_left;   /* gradients that wait for publication */
-    uint8_t *gradient; /* per stripe; EXCHANGED is added where it is */
+    uint8_t *gradient; /* per stripe; EXCHANGED and KEPT are added where it is */
 } walk;
 
 /* How far all have. */
@@ -72,7 +73,7 @@ typedef struct {
 struct replay {
     engine *e;
     int n_forth, n_back, *forth, *back; /* layers in the order of the passes */
-    int n_stripes, n_lanes, n_threads;
+    int n_stripes, n_lanes, n_threads, keeps;
     course checked;
     place *in;       /* per worker, as far as it has been run */
     call *unwritten; /* per worker: what worker.unwritten points to */
@@ -134,6 +135,7 @@ replay *replay_new(engine *e, int lanes, int threads)
     r->n_threads = threads < e->n_workers ? threads : e->n_workers;
     r->n_stripes = e->shared.n_stripes;
     r->n_lanes = lanes;
+    r->keeps = e->how->keeps && e->how->keeps(e);
     r->forth = calloc((size_t)p->n_nodes, sizeof *r->forth);
     r->back = calloc((size_t)p->n_nodes, sizeof *r->back);
     r->unwritten = calloc((size_t)e->n_workers, sizeof *r->unwritten);
@@ -353,7 +355,7 @@ static const char *pass_back(const replay *r, course *c, walk *v, uint32_t node)
     int from, to;
     stripes_of(r->e, (int)node, &from, &to);
     for (int k = from; k < to && v->in.lane < 0; k++) {
-        if (v->in.at == v->in.begin && (v->gradient[k] & ~EXCHANGED) != NONE)
+        if (v->in.at == v->in.begin && v->gradient[k] & ANY)
             return "the layer's gradient of an earlier step has not been published";
         if (last) {
             v->gradient[k] |= r->e->how->late ? POSTPONED : FRESH;
@@ -453,10 +455,10 @@ static const char *advance(const replay *r, course *c, event ev)
     if (event_worker(ev) >= r->e->n_workers)
         return "there is no such worker";
     walk *v = &c->of[event_worker(ev)];
-    if ((kind == EVENT_PUBLISH || kind == EVENT_POSTPONE || kind == EVENT_REDUCE || kind == EVENT_EXCHANGE) &&
-        what >= (uint32_t)r->n_stripes)
+    if ((kind == EVENT_PUBLISH || kind == EVENT_POSTPONE || kind == EVENT_REDUCE || kind == EVENT_EXCHANGE ||
+         kind == EVENT_READ) && what >= (uint32_t)r->n_stripes)
         return "there is no such stripe";
-    if (v->n_fresh && kind != EVENT_PUBLISH && kind != EVENT_POSTPONE)
+    if (v->n_fresh && kind != EVENT_PUBLISH && kind != EVENT_POSTPONE && kind != EVENT_READ)
         return "the worker has neither published nor postponed a stripe of its last layer";
     switch (kind) {
     case EVENT_STEP:
@@ -464,29 +466,31 @@ static const char *advance(const replay *r, course *c, event ev)
     case EVENT_LANE:
         return what < (uint32_t)r->n_lanes ? begin_step(r, c, v, (int)what, 0) : "the step has fewer lanes";
     case EVENT_COPY:
-        if (v->stage != FORTH || v->in.at != v->in.begin || v->in.next || v->copied || v->in.lane >= 0)
+        if (v->stage != FORTH || v->in.at != v->in.begin || v->in.next || v->copied || v->in.lane >= 0 || r->keeps)
             return "weights are copied at the beginning of a step";
         v->copied = 1;
         return NULL;
     case EVENT_FORWARD:
         if (v->stage != FORTH || (int)what != r->forth[v->in.next])
             return "it is not the worker's turn to pass this layer";
+        if (r->keeps && v->n_kept < r->n_stripes)
+            return "the worker has not read all stripes";
         if (next_layer(&v->in, r->n_forth))
             v->stage = BACK;
         return NULL;
     case EVENT_BACKWARD:
         return pass_back(r, c, v, what);
     case EVENT_PUBLISH:
-        if (!(v->gradient[what] & ~EXCHANGED))
+        if (!(v->gradient[what] & ANY))
             return "the worker has no gradient for this stripe";
-        v->n_fresh -= v->gradient[what] == FRESH;
+        v->n_fresh -= (v->gradient[what] & ANY) == FRESH;
         v->n_left--;
-        v->gradient[what] &= EXCHANGED;
+        v->gradient[what] &= (uint8_t)~ANY;
         return NULL;
     case EVENT_POSTPONE:
-        if (v->gradient[what] != FRESH)
+        if ((v->gradient[what] & ANY) != FRESH)
             return "the worker has no fresh gradient for this stripe";
-        v->gradient[what] = POSTPONED;
+        v->gradient[what] ^= FRESH ^ POSTPONED;
         v->n_fresh--;
         return NULL;
     case EVENT_REDUCE:
@@ -497,6 +501,12 @@ static const char *advance(const replay *r, course *c, event ev)
         return exchange(r, c, v, event_worker(ev), what);
     case EVENT_LEAVE:
         return leave(r, c, v);
+    case EVENT_READ:
+        if (!r->keeps)
+            return "this strategy's workers keep no copies";
+        v->n_kept += !(v->gradient[what] & KEPT);
+        v->gradient[what] |= KEPT;
+        return NULL;
     }
     return "there is no such event";
 }
@@ -541,11 +551,11 @@ static void note_access(replay *r, event ev, int64_t round, ticket *t)
         }
     } else if (kind == EVENT_ARRIVE) {
         r->n_arrivals++;
-    } else if (r->users[own] < 2 || (reads && r->checked.of[id].copied)) {
+    } else if (r->users[own] < 2 || (reads && (r->keeps || r->checked.of[id].copied))) {
         return;
-    } else if (reads) {
+    } else if (reads || kind == EVENT_READ) {
         t->access = READS;
-        t->at = own * r->n_forth + r->layer[what];
+        t->at = own * r->n_forth + (reads ? r->layer[what] : r->e->stripe[what].layer);
         t->after = r->sequence[t->at].writes;
         r->sequence[t->at].all++;
     } else if (kind == EVENT_PUBLISH || kind == EVENT_REDUCE) {
@@ -687,7 +697,7 @@ static int perform(replay *r, event ev, const ticket *t, int64_t *lost)
     worker *w = e->worker[event_worker(ev)];
     place *v = &r->in[w->id];
     const int kind = event_kind(ev), what = (int)event_what(ev);
-    if (kind != EVENT_PUBLISH && kind != EVENT_POSTPONE)
+    if (kind != EVENT_PUBLISH && kind != EVENT_POSTPONE && kind != EVENT_READ)
         w->unwritten = NULL;
     switch (kind) {
     case EVENT_STEP:
@@ -696,7 +706,7 @@ static int perform(replay *r, event ev, const ticket *t, int64_t *lost)
         *v = place_in(r, step, kind == EVENT_STEP ? -1 : what);
         w->hooks = kind == EVENT_STEP;
         w->scale = 1.f / (float)(step_end(r, step) - (r->begin + step * e->batch));
-        w->reads = NULL;
+        w->reads = r->keeps ? w->room : NULL;
         if (kind == EVENT_STEP || what == 0) /* of a step's lanes one counts */
             __atomic_fetch_add(&e->next, e->batch, __ATOMIC_RELAXED);
         load(r, w, v);
@@ -745,6 +755,9 @@ static int perform(replay *r, event ev, const ticket *t, int64_t *lost)
     case EVENT_LEAVE:
         e->how->replicas->leave(w);
         break;
+    case EVENT_READ:
+        read_stripe(w, what, w->room);
+        break;
     }
     return DONE;
 }
@@ -757,8 +770,8 @@ static int run_one(replay *r, struct fate *mine, int64_t at)
     worker *w = r->e->worker[event_worker(ev)];
     const place *v = &r->in[w->id];
     /* a lane's gradient, which EVENT_REDUCE reads, must be there when the layer is let go */
-    const int forth = event_kind(ev) == EVENT_FORWARD;
-    const int copies = t->access == READS && (forth || v->lane < 0) && worth_a_copy(r, (int)event_what(ev));
+    const int forth = event_kind(ev) == EVENT_FORWARD, back = event_kind(ev) == EVENT_BACKWARD;
+    const int copies = t->access == READS && (forth || (back && v->lane < 0)) && worth_a_copy(r, (int)event_what(ev));
     int status = DONE;
     if (copies) {
         status = copy_layer(r, w, (int)event_what(ev), w->hooks && forth && v->at == v->begin);

@@ -19,6 +19,8 @@ enum event_kind {
     EVENT_ARRIVE,   /* has come to a meeting and takes no step before it leaves it */
     EVENT_EXCHANGE, /* replicas: makes the exchange of stripe `what`; when all have arrived, where exchanges have meetings */
     EVENT_LEAVE,    /* goes on from what all stripes' exchanges have made of the process's weights */
+    EVENT_READ,     /* copies stripe `what` into what its passes read, where workers keep such copies (strategy.keeps); before
+                       its first step of the phase all */
     EVENT_KINDS
 };
 
@@ -35,9 +37,10 @@ static inline uint32_t event_what(event v) { return (uint32_t)(v >> 32); }
 
 typedef struct replay replay;
 
-/* An executor on the engine's workers, weights, rule and loss. Its strategy says whether gradients are written down (`late`)
- * and what is done with replicas of the weights (`replicas`, `phase_end`); lanes, if not 0, into how many lanes its steps are
- * cut (synchronous). Nothing else may run on the engine meanwhile.
+/* An executor on the engine's workers, weights, rule and loss. Its strategy says whether gradients are written down (`late`),
+ * whether workers read copies that they keep (`keeps`), and what is done with replicas of the weights (`replicas`,
+ * `phase_end`); lanes, if not 0, into how many lanes its steps are cut (synchronous). Nothing else may run on the engine
+ * meanwhile.
  *
  * `threads` threads share the work. The order that counts is partial: a worker's own events; for each layer of each replica
  * its updates after all earlier reads and updates of it; and exchanges at a meeting after all arrivals. What this does not

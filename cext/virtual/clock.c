@@ -8,7 +8,7 @@
 static const double RETRY = 1e-7; /* seconds between two looks at a busy stripe */
 
 enum state {
-    ENTER,   /* makes the replica */
+    ENTER,   /* makes the replica, or its copy */
     BEGIN,   /* of a step or lane */
     COPY,    /* the lock is there: reads all weights */
     FORTH, BACK_ENTER, BACK,
@@ -43,6 +43,7 @@ typedef struct {
     double since; /* of the publication under way */
     int n_pending;
     uint8_t *pending; /* per stripe */
+    uint8_t *outdated; /* per stripe: its copy is older than the last update */
     uint32_t *known;  /* per stripe: its version when the worker last touched it; then the same of `other` */
 } actor;
 
@@ -174,6 +175,8 @@ static double fetch_lines(vclock *c, uint32_t *known, int k, uint32_t version)
     return seconds;
 }
 
+static int has_replicas(const vclock *c) { return c->p.order == CLOCK_AVERAGING || c->p.order == CLOCK_ELASTIC; }
+
 /* Seconds until the worker has the stripe's lines, which it then has. */
 static double fetch(vclock *c, int w, int k) { return fetch_lines(c, &c->of[w].known[k], k, c->version[own(c, w, k)]); }
 static double fetch_other(vclock *c, int w, int k)
@@ -184,6 +187,8 @@ static double fetch_other(vclock *c, int w, int k)
 static double fetch_layer(vclock *c, int w, int layer)
 {
     double seconds = 0;
+    if (c->p.keeps)
+        return 0;
     for (int k = c->p.from[layer]; k < c->p.to[layer]; k++)
         seconds += fetch(c, w, k);
     return seconds;
@@ -209,7 +214,8 @@ static int busy(const vclock *c, int k)
 static void publish(vclock *c, int w, int k, enum state then)
 {
     actor *a = &c->of[w];
-    const double seconds = c->p.publish[k] * c->p.factor[w] + fetch(c, w, k);
+    const int copies = c->p.keeps && then == WALK;
+    const double seconds = (1 + copies) * c->p.publish[k] * c->p.factor[w] + fetch(c, w, k);
     a->since = c->now;
     a->stripe = k;
     a->then = then;
@@ -228,7 +234,25 @@ static void published(vclock *c, int w)
     a->n_pending -= a->pending[k];
     a->pending[k] = 0;
     c->count.published++;
+    if (c->p.keeps && a->then == WALK) {
+        emit(c, w, EVENT_READ, k, c->now);
+        a->outdated[k] = 0;
+    }
     a->state = a->then;
+}
+
+/* Copies what is outdated; seconds. */
+static double keep(vclock *c, int w)
+{
+    actor *a = &c->of[w];
+    double seconds = 0;
+    for (int k = 0; k < c->p.n_stripes; k++)
+        if (a->outdated[k]) {
+            emit(c, w, EVENT_READ, k, c->now);
+            seconds += c->p.publish[k] * c->p.factor[w] + fetch(c, w, k);
+            a->outdated[k] = 0;
+        }
+    return seconds;
 }
 
 static void postpone(vclock *c, int w, int k)
@@ -318,6 +342,8 @@ static void go_back(vclock *c, int w)
     spend(c, w, c->p.backward[l] * n * c->p.factor[w] * factor(c) + fetch_layer(c, w, l), &c->count.backward);
     a->at = 0;
     a->state = last && c->p.order != CLOCK_SYNCHRONOUS ? WALK : LAYER_DONE;
+    for (int k = c->p.from[l]; last && k < c->p.to[l]; k++)
+        a->outdated[k] = 1;
 }
 
 static void walk(vclock *c, int w)
@@ -439,8 +465,12 @@ static void begin(vclock *c, int w)
     } else if (publishes_whole_steps(c)) {
         a->since = c->now;
         a->state = COPY;
-    } else
-        spend(c, w, c->p.begin * chunk_of(c, a) * c->p.factor[w], &c->count.forward);
+    } else {
+        const double copying = c->p.keeps ? keep(c, w) : 0;
+        c->count.publishing += copying;
+        spend(c, w, copying + c->p.begin * chunk_of(c, a) * c->p.factor[w], &c->count.forward);
+        c->count.forward -= copying;
+    }
 }
 
 static void copy(vclock *c, int w)
@@ -456,16 +486,25 @@ static void copy(vclock *c, int w)
 /* ---- replicas ---- */
 
 /* The replica becomes what the process's weights are: a copy. */
-static void copy_other(vclock *c, int w, double *on)
+static void copy_other(vclock *c, int w)
 {
     double seconds = 0;
     for (int k = 0; k < c->p.n_stripes; k++)
         seconds += c->p.publish[k] * c->p.factor[w] + fetch_other(c, w, k);
     c->of[w].state = BEGIN;
-    spend(c, w, seconds, on);
+    spend(c, w, seconds, &c->count.publishing);
 }
 
-static int has_replicas(const vclock *c) { return c->p.order == CLOCK_AVERAGING || c->p.order == CLOCK_ELASTIC; }
+static void enter(vclock *c, int w)
+{
+    if (has_replicas(c)) {
+        copy_other(c, w);
+        return;
+    }
+    memset(c->of[w].outdated, 1, (size_t)c->p.n_stripes);
+    c->of[w].state = BEGIN;
+    spend(c, w, keep(c, w), &c->count.publishing);
+}
 
 /* The worker's share of the stripes. */
 static int share(const vclock *c, int w) { return (int)((int64_t)w * c->p.n_stripes / c->p.n_workers); }
@@ -683,8 +722,10 @@ static void act(vclock *c, int w)
     actor *a = &c->of[w];
     switch (a->state) {
     case ENTER:
+        enter(c, w);
+        break;
     case LEAVE:
-        copy_other(c, w, &c->count.publishing);
+        copy_other(c, w);
         break;
     case AVERAGE:
         average(c, w);
@@ -769,7 +810,7 @@ void vclock_begin(vclock *c, int64_t n_images)
     c->lock_free_at = c->now;
     begin_round(c, 0);
     for (int w = 0; w < c->p.n_workers; w++) {
-        c->of[w].state = has_replicas(c) && n_images ? ENTER : BEGIN;
+        c->of[w].state = (has_replicas(c) || c->p.keeps) && n_images ? ENTER : BEGIN;
         c->of[w].first_sweep = c->of[w].exchanged = 0;
         c->of[w].since_exchange = 0;
         c->of[w].next_turn = w;
@@ -842,7 +883,7 @@ vclock *vclock_new(const clock_parts *q)
     const size_t vectors = has_replicas(c) ? n + 1 : 1;
     c->free_at = calloc(vectors * stripes + 1, sizeof *c->free_at);
     c->version = calloc(vectors * stripes + 1, sizeof *c->version);
-    c->bytes = calloc(n * stripes + 1, 1);
+    c->bytes = calloc(2 * n * stripes + 1, 1);
     c->words = calloc(2 * n * stripes + 1, sizeof *c->words);
     if (missing || !c->of || !c->time || !c->heap || !c->place || !c->free_at || !c->version || !c->bytes ||
         !c->words) {
@@ -850,7 +891,8 @@ vclock *vclock_new(const clock_parts *q)
         return NULL;
     }
     for (size_t w = 0; w < n; w++) {
-        c->of[w].pending = c->bytes + w * stripes;
+        c->of[w].pending = c->bytes + 2 * w * stripes;
+        c->of[w].outdated = c->of[w].pending + stripes;
         c->of[w].known = c->words + 2 * w * stripes;
         c->of[w].vector = has_replicas(c) ? (int)w + 1 : 0;
     }

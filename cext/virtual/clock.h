@@ -41,6 +41,7 @@ typedef struct {
     double jitter;                    /* standard deviation of the factor's logarithm */
     uint64_t seed;
     int batch, chunk, lanes, max_pending, late; /* late: no EVENT_POSTPONE is needed */
+    int keeps; /* CHAOS: a worker copies each stripe right after its publication and reads the copies; cext/sync/chaos.c */
     int64_t period;                   /* steps; 0: all there are */
 } clock_parts;
 

@@ -144,7 +144,8 @@ class Order:
             line=machine.line_ns * 1e-9, jitter=machine.jitter,
             seed=int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]), batch=engine.batch_size,
             chunk=engine.chunk, lanes=self.lanes, max_pending=options.get("max_pending") or 0, late=engine.late,
-            period=options.get("period") or 0)
+            period=options.get("period") or 0,
+            keeps=options.get("read") == "publication" and workers > 1)
 
     def blocks(self, images):
         """Yields the events of a phase of so many images, in arrays that are overwritten by the one after the next; that one
@@ -181,14 +182,11 @@ def check_strategy(strategy, options, update_options=()):
     if options.get("persistence") is not None:
         raise ValueError(f"persistence={options['persistence']} cannot be simulated: updates that are given up are no "
                          "events; none can")
-    check_events(strategy, options, update_options, "simulated")
+    check_events(strategy, update_options, "simulated")
 
 
-def check_events(strategy, options, update_options, what):
-    """ValueError if weights are read, or changed by the update rule, in ways that no event describes."""
-    if options.get("read", "demand") != "demand":
-        raise ValueError(f"read={options['read']} of {strategy} cannot be {what}: reading is an event of its own there; "
-                         "read=demand can")
+def check_events(strategy, update_options, what):
+    """ValueError if the update rule changes weights in ways that no event describes."""
     given = {name: value for name, value in dict(update_options).items() if value}
     if "max_norm" in given:
         raise ValueError(f"max_norm={given['max_norm']:g} cannot be {what}: it changes weights between updates")

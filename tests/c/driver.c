@@ -288,7 +288,7 @@ typedef struct {
     double option[MAX_STRATEGY_OPTIONS];
 } variant;
 
-enum { SEQUENTIAL, CHAOS };
+enum { SEQUENTIAL, CHAOS, AT_PUBLICATION = 3 };
 static const variant variants[] = {
     {"sequential", 1, 1, 0, 0, {0}},
     {"chaos", 1, 1, 0, 0, {0}},
@@ -315,6 +315,15 @@ static const variant variants[] = {
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
 enum { CROSS_ENTROPY, MSE, SCORE };
+
+/* The first of that name. */
+static int variant_of(const char *name)
+{
+    int v = 0;
+    while (strcmp(variants[v].name, name))
+        v++;
+    return v;
+}
 
 static engine *engine_for(const plan *p, float *w, int workers, int batch, size_t stripe_bytes, int v, int loss)
 {
@@ -984,14 +993,14 @@ static void check_lanes(const instruction_set *isa)
 }
 
 /* A traced run of real threads, replayed by so many, has the same bits. */
-static void check_traces(plan *p, const char *net, int workers, int batch, int threads)
+static void check_traces(plan *p, const char *net, int v, int workers, int batch, int threads)
 {
     enum { N = 60, PHASES = 2 };
     describe(p, net);
     int *node_at = block(p->weight_size, sizeof *node_at);
     float *w0 = weights_of(p, node_at), *w = copy(w0, p->weight_size), *again = copy(w0, p->weight_size);
     data d = data_for(p, N, 0);
-    engine *e = engine_for(p, w, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+    engine *e = engine_for(p, w, workers, batch, 256, v, CROSS_ENTROPY);
     event *events[PHASES];
     int64_t n[PHASES], at;
     const char *reason;
@@ -1002,7 +1011,7 @@ static void check_traces(plan *p, const char *net, int workers, int batch, int t
         trace_take(e, events[i] = block((size_t)n[i], sizeof *events[i]));
     }
     engine_free(e);
-    e = engine_for(p, again, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+    e = engine_for(p, again, workers, batch, 256, v, CROSS_ENTROPY);
     for (int i = 0; i < PHASES; i++) {
         replay *r = replay_new(e, 0, threads);
         expect(!replay_begin(r, &d.view, 0, N, 0.01f), "no replay");
@@ -1024,13 +1033,9 @@ static void check_traces(plan *p, const char *net, int workers, int batch, int t
 }
 
 /* What the clock invents can be run, whatever the order, and by any number of threads to the same weights. */
-static void check_clock(plan *p, enum clock_order order, int workers, int batch)
+static void check_clock(plan *p, enum clock_order order, int v, int workers, int batch)
 {
     enum { N = 60, ROOM = 4096, LANES_HERE = 5, PERIOD = 3 };
-    const char *name = order == CLOCK_AVERAGING ? "averaging" : order == CLOCK_ELASTIC ? "elastic" : "chaos";
-    int v = 0;
-    while (strcmp(variants[v].name, name))
-        v++;
     describe(p, "clock");
     int *node_at = block(p->weight_size, sizeof *node_at);
     float *w0 = weights_of(p, node_at), *first = NULL;
@@ -1059,7 +1064,8 @@ static void check_clock(plan *p, enum clock_order order, int workers, int batch)
     const clock_parts parts = {
         .order = order, .n_workers = workers, .n_layers = layers, .n_stripes = stripes, .node = node, .from = from, .to = to,
         .forward = seconds, .backward = seconds, .learns = learns, .publish = publish, .lines = lines, .line = 1e-8,
-        .factor = factor, .jitter = 0.5, .seed = 1, .batch = batch, .chunk = e->chunk, .lanes = lanes, .period = PERIOD};
+        .factor = factor, .jitter = 0.5, .seed = 1, .batch = batch, .chunk = e->chunk, .lanes = lanes, .period = PERIOD,
+        .keeps = v == AT_PUBLICATION && workers > 1};
     event *events = block(ROOM, sizeof *events);
     engine_free(e);
     for (int threads = 1; threads < 5; threads++) {
@@ -1178,10 +1184,15 @@ int main(int n, char **argument)
         check_lanes(isa);
         for (int workers = 1; workers <= 8; workers *= 2)
             for (int batch = 1; batch <= 13; batch += 12) {
-                check_traces(digits(isa), "traces, digits", workers, batch, 1);
-                check_traces(branches(isa), "traces, branches", workers, batch, 3);
+                for (int v = CHAOS; v <= AT_PUBLICATION; v++) {
+                    check_traces(digits(isa), "traces, digits", v, workers, batch, 1);
+                    check_traces(branches(isa), "traces, branches", v, workers, batch, 3);
+                }
+                check_clock(branches(isa), CLOCK_CHAOS, AT_PUBLICATION, workers, batch);
                 for (int order = CLOCK_CHAOS; order <= CLOCK_ELASTIC; order++)
-                    check_clock(branches(isa), (enum clock_order)order, workers, batch);
+                    check_clock(branches(isa), (enum clock_order)order,
+                                order == CLOCK_AVERAGING ? variant_of("averaging") : order == CLOCK_ELASTIC ? variant_of("elastic") : CHAOS,
+                                workers, batch);
             }
     }
     for (int i = 0; (isa = supported_isa(i)); i++)
