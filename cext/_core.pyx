@@ -163,6 +163,7 @@ cdef extern from "registry.h" nogil:
         uint64_t seed
         int batch, chunk, lanes, max_pending, late, keeps
         int64_t period
+        int group, mix
     ctypedef struct clock_counts:
         double forward, backward, publishing, waiting
         int64_t published, failures
@@ -944,7 +945,8 @@ cdef class Engine:
 
 # ---- the clock of virtual workers ----
 
-CLOCK_ORDERS = ("chaos", "hogwild", "locked", "delayed", "synchronous", "leashed", "averaging", "elastic")
+CLOCK_ORDERS = ("chaos", "hogwild", "locked", "delayed", "synchronous", "leashed", "averaging", "elastic",
+                "replicated")
 
 
 cdef class Clock:
@@ -958,7 +960,7 @@ cdef class Clock:
                   const uint8_t[::1] learns not None, const double[::1] publish not None, const int32_t[::1] lines not None,
                   const double[::1] factor not None, *, double begin, double line, double jitter, uint64_t seed, int batch,
                   int chunk, int lanes=0, int max_pending=0, bint late=False, int64_t period=0,
-                  bint keeps=False):
+                  bint keeps=False, int group=1, bint mix=False):
         cdef clock_parts parts
         cdef int l
         parts.order = <clock_order><int>CLOCK_ORDERS.index(order)
@@ -980,7 +982,7 @@ cdef class Clock:
         parts.publish, parts.lines, parts.factor = &publish[0], &lines[0], &factor[0]
         parts.begin, parts.line, parts.jitter, parts.seed = begin, line, jitter, seed
         parts.batch, parts.chunk, parts.lanes, parts.max_pending, parts.late = batch, chunk, lanes, max_pending, late
-        parts.period, parts.keeps = period, keeps
+        parts.period, parts.keeps, parts.group, parts.mix = period, keeps, group, mix
         self.c = vclock_new(&parts)
         if self.c == NULL:
             raise MemoryError("out of memory for the clock")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import graph, images
+from nets import graph, images, one_layer
 
 import chaos
 from chaos import _core, cli, virtual
@@ -15,7 +15,7 @@ from chaos.updates import UPDATES
 from chaos.virtual import Machine, Order, Times, Virtual
 
 SIMULATED = [name for name in virtual.ORDERS if name in STRATEGIES]
-PRIVATE = ("averaging", "elastic")  # every worker trains a replica of its own
+PRIVATE = ("averaging", "elastic", "replicated")  # every worker, here, trains a replica of its own
 SEVERAL = [name for name in SIMULATED if not STRATEGIES[name].single]
 
 
@@ -83,9 +83,13 @@ def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, 
         updates = [(worker if strategy in PRIVATE else 0, since, when) for kind, worker, what, since, when in found
                    if kind in ("publish", "reduce") and what == stripe_number]
         assert len(updates) == -(-n // batch)
-        exchanges = [(-1, since, when) for kind, _, what, since, when in found
+        exchanges = [(worker, since, when) for kind, worker, what, since, when in found
                      if kind == "exchange" and what == stripe_number]
-        spans = sorted(updates + exchanges)
+        if strategy == "replicated":  # by mixing: with the next group's replica
+            updates += exchanges + [((worker + 1) % workers, *span) for worker, *span in exchanges]
+        else:
+            updates += [(-1, *span) for _, *span in exchanges]
+        spans = sorted(updates)
         if strategy != "hogwild":
             assert all(a[0] != b[0] or a[2] <= b[1] for a, b in zip(spans, spans[1:], strict=False))
     x, y = images(max(n, 1), net.input_shape, classes=5)
@@ -204,6 +208,77 @@ def test_elastic_is_its_definition_in_the_given_order(workers, n, batch, period,
             exchanges[w] += 1
     assert exchanges == [(count // period + 1) * engine.stripes for count in steps]
     np.testing.assert_allclose(net.weights, centre, rtol=0, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(workers=st.integers(1, 9), group=st.integers(1, 4), period=st.integers(1, 9), rule=st.sampled_from(["mix", "sum"]),
+       n=st.integers(0, 80), batch=st.sampled_from([1, 3]), seed=st.integers(0, 99), publish=st.sampled_from([1e-8, 1e-5]))
+def test_replicated_is_its_definition_in_the_given_order(workers, group, period, rule, n, batch, seed, publish):
+    """Gradients that do not depend on the weights: image i changes column i of a linear layer by 1 / batch. So the weights
+    are the sum of the updates, as far as exchanges have carried them."""
+    def make():
+        net = one_layer((max(n, 1),), chaos.Linear(2, bias=False))
+        net.load_state_dict({"0.weight": np.zeros((2, max(n, 1)), np.float32)})
+        return net
+
+    net, options = make(), options_of("replicated", group=group, period=period, rule=rule)
+    asked = dict(batch_size=batch, stripe_bytes=256, strategy_options=STRATEGIES["replicated"].core_options(options))
+    engine = engine_of(net, workers, "replicated", **asked, loss="score")
+    order = Order(net, engine, flat_times(net, publish=publish), Machine(jitter=0.5, line_ns=100), "replicated", options,
+                  [seed])
+    found = events_of(order, n)
+    codes, x = codes_of(found), np.eye(n, dtype=np.float32)
+    y, ends = np.arange(n) % 2, []
+    for jobs in (1, 2, 3):
+        net = make()
+        result = engine_of(net, workers, "replicated", **asked, loss="score").run(
+            "train", values=x.reshape(-1), labels=y, lr=1.0, events=[codes], jobs=jobs)
+        assert result["status"] == "done" and result["images"] == n
+        ends.append(net.weights.tobytes())
+    assert ends[0] == ends[1] == ends[2]
+
+    groups, position = -(-workers // group), np.empty(2 * max(n, 1), np.int64)
+    net.plan.positions(1, 0, position)
+    beta = next(b.real for b in np.roots([1, *[0] * (groups - 2), 1, -1]) if abs(b.imag) < 1e-9 and 0 < b.real < 1) \
+        if groups > 1 else 1.0
+    keep = 1 - beta ** (groups - 1)
+    process = np.zeros(len(net.weights))
+    replica, base, under_way = np.zeros((groups, len(net.weights))), np.zeros((groups, len(net.weights))), {}
+    gradients, exchanges = np.zeros((-(-n // batch), len(net.weights))), [0] * groups
+    for i in range(n):
+        gradients[i // batch, position[y[i] * n + i]] = 1 / (min(n, (i // batch + 1) * batch) - i // batch * batch)
+    waiting = {}  # of a worker: stripe to the step whose gradient it is
+    for kind, w, what in found:
+        g = w // group
+        if kind == "step":
+            under_way[w] = what
+        elif kind == "backward":
+            waiting |= {(w, k): under_way[w] for k in range(engine.stripes)}
+        elif kind in ("publish", "exchange"):
+            at, size = engine.stripe(what)
+            part = slice(at, at + size)
+        if kind == "publish":
+            (process if groups == 1 else replica[g])[part] += gradients[waiting[w, what], part]
+        elif kind == "exchange":
+            assert w % group == 0 and groups > 1
+            exchanges[g] += 1
+            own, new, following = replica[g, part], replica[g, part] - base[g, part], replica[(g + 1) % groups, part]
+            if rule == "sum":
+                process[part] += new
+                mixed = process[part].copy()
+            else:
+                mixed = keep * following + (1 - keep) * own + (beta + keep - 1) * new
+                following += beta * new
+            replica[g, part] = base[g, part] = mixed
+    if groups > 1 and rule == "mix":
+        process = replica.mean(axis=0)
+    elif groups > 1:
+        process += (replica - base).sum(axis=0)
+        np.testing.assert_allclose(process, gradients.sum(axis=0), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(net.weights, process, rtol=0, atol=1e-5)
+    if groups > 1:  # the token goes round: nobody is a round ahead, and who has it has made one exchange with it
+        assert all(count % engine.stripes == 0 for count in exchanges) and exchanges == sorted(exchanges, reverse=True)
+        assert exchanges[0] - exchanges[-1] <= engine.stripes
 
 
 def test_reading_at_publication_with_one_worker_is_sequential(digits):

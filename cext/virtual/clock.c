@@ -9,6 +9,7 @@ static const double RETRY = 1e-7; /* seconds between two looks at a busy stripe 
 
 enum state {
     ENTER,   /* makes the replica, or its copy */
+    ENTERED,
     BEGIN,   /* of a step or lane */
     COPY,    /* the lock is there: reads all weights */
     FORTH, BACK_ENTER, BACK,
@@ -38,7 +39,7 @@ typedef struct {
     int64_t tried;          /* the turn when the try began */
     int first_sweep;
     int vector, other;      /* the weights that it trains; that it exchanges them with; 0: the process's */
-    int64_t since_exchange; /* steps */
+    int64_t since_exchange; /* steps; REPLICATED: 0, or 1 + steps since the one that the token allowed */
     int exchanged;          /* has made the phase's last exchange */
     double since; /* of the publication under way */
     int n_pending;
@@ -58,6 +59,7 @@ struct vclock {
     int64_t n_images, n_steps, next_step, turn; /* turn: updates, where they are of whole steps */
     int next_lane, next_stripe, arrived;
     int64_t round;
+    int token;
     int64_t round_begin, round_end; /* steps between two averages */
     uint64_t random[4];
     double spare;
@@ -175,7 +177,13 @@ static double fetch_lines(vclock *c, uint32_t *known, int k, uint32_t version)
     return seconds;
 }
 
-static int has_replicas(const vclock *c) { return c->p.order == CLOCK_AVERAGING || c->p.order == CLOCK_ELASTIC; }
+static int has_replicas(const vclock *c)
+{
+    return c->p.order == CLOCK_AVERAGING || c->p.order == CLOCK_ELASTIC || c->p.order == CLOCK_REPLICATED;
+}
+
+static int leads(const vclock *c, int w) { return c->p.order == CLOCK_REPLICATED && w % c->p.group == 0; }
+static int n_groups(const vclock *c) { return (c->p.n_workers + c->p.group - 1) / c->p.group; }
 
 /* Seconds until the worker has the stripe's lines, which it then has. */
 static double fetch(vclock *c, int w, int k) { return fetch_lines(c, &c->of[w].known[k], k, c->version[own(c, w, k)]); }
@@ -206,9 +214,9 @@ static void wait_until(vclock *c, int w, double time)
     schedule(c, w, time);
 }
 
-static int busy(const vclock *c, int k)
+static int busy(const vclock *c, int w, int k)
 {
-    return (c->p.order == CLOCK_CHAOS) && c->free_at[k] > c->now;
+    return (c->p.order == CLOCK_CHAOS || c->p.order == CLOCK_REPLICATED) && c->free_at[own(c, w, k)] > c->now;
 }
 
 static void publish(vclock *c, int w, int k, enum state then)
@@ -300,6 +308,29 @@ static void begin_exchange(actor *a)
     a->state = EXCHANGE;
 }
 
+static int has_token(const vclock *c, int w) { return leads(c, w) && c->token == w / c->p.group; }
+
+static void hand_on(vclock *c, int w)
+{
+    if (has_token(c, w))
+        c->token = (c->token + 1) % n_groups(c);
+}
+
+/* What a group's first worker does after a step. */
+static void use_token(vclock *c, int w)
+{
+    actor *a = &c->of[w];
+    if (!has_token(c, w))
+        return;
+    if (!a->since_exchange) {
+        begin_exchange(a);
+        a->since_exchange = 1;
+    } else if (a->since_exchange++ >= c->p.period) {
+        a->since_exchange = 0;
+        hand_on(c, w);
+    }
+}
+
 /* The chunk's next layer, the next chunk, or what comes after the last. */
 static void layer_done(vclock *c, int w)
 {
@@ -331,6 +362,7 @@ static void layer_done(vclock *c, int w)
         a->state = BEGIN;
         if (c->p.order == CLOCK_ELASTIC && ++a->since_exchange >= c->p.period)
             begin_exchange(a);
+        use_token(c, w);
     }
 }
 
@@ -356,7 +388,7 @@ static void walk(vclock *c, int w)
         if (publishes_whole_steps(c)) {
             if (!c->p.late)
                 emit(c, w, EVENT_POSTPONE, k, c->now);
-        } else if (busy(c, k)) {
+        } else if (busy(c, w, k)) {
             c->count.failures++;
             postpone(c, w, k);
         } else {
@@ -380,7 +412,7 @@ static void sweep(vclock *c, int w)
     for (; a->n_pending && a->at < c->p.n_stripes; a->at++) {
         if (!a->pending[a->at])
             continue;
-        if (!busy(c, a->at)) {
+        if (!busy(c, w, a->at)) {
             publish(c, w, a->at, SWEEP);
             return;
         }
@@ -406,17 +438,19 @@ static void settle(vclock *c, int w)
     for (int k = a->from; a->n_pending && k < a->to; k++) {
         if (!a->pending[k])
             continue;
-        if (!busy(c, k)) {
+        if (!busy(c, w, k)) {
             publish(c, w, k, SETTLE);
             return;
         }
-        if (c->free_at[k] < soonest)
-            soonest = c->free_at[k];
+        if (c->free_at[own(c, w, k)] < soonest)
+            soonest = c->free_at[own(c, w, k)];
     }
     if (soonest < INFINITY) /* who of the waiting sees it first is chance */
         wait_until(c, w, soonest + RETRY * (double)(random_bits(c) >> 11) * 0x1p-53);
     else
         a->state = after_settling(c, a);
+    if (a->state == GONE)
+        hand_on(c, w);
 }
 
 static int takes_turns(const vclock *c) { return c->p.order == CLOCK_DELAYED || c->p.order == CLOCK_AVERAGING; }
@@ -485,20 +519,24 @@ static void copy(vclock *c, int w)
 
 /* ---- replicas ---- */
 
-/* The replica becomes what the process's weights are: a copy. */
-static void copy_other(vclock *c, int w)
+/* The replica, or two, become what the process's weights are. */
+static void copy_weights(vclock *c, int w, int copies, enum state then)
 {
     double seconds = 0;
     for (int k = 0; k < c->p.n_stripes; k++)
-        seconds += c->p.publish[k] * c->p.factor[w] + fetch_other(c, w, k);
-    c->of[w].state = BEGIN;
+        seconds += copies * c->p.publish[k] * c->p.factor[w] + c->p.lines[k] * c->p.line;
+    c->of[w].state = then;
     spend(c, w, seconds, &c->count.publishing);
 }
 
 static void enter(vclock *c, int w)
 {
+    if (c->p.order == CLOCK_REPLICATED && !leads(c, w)) {
+        gather(c, w, BEGIN);
+        return;
+    }
     if (has_replicas(c)) {
-        copy_other(c, w);
+        copy_weights(c, w, leads(c, w) ? 2 : 1, ENTERED);
         return;
     }
     memset(c->of[w].outdated, 1, (size_t)c->p.n_stripes);
@@ -541,20 +579,23 @@ static void exchange(vclock *c, int w)
         a->state = BEGIN;
         return;
     }
-    const int k = (share(c, w) + a->at) % c->p.n_stripes;
-    double *free_at = &c->free_at[other(c, w, k)];
-    if (*free_at > c->now) {
+    const int k = (leads(c, w) ? a->at : share(c, w) + a->at) % c->p.n_stripes, own_too = leads(c, w);
+    double *of_own = &c->free_at[own(c, w, k)], *of_other = &c->free_at[other(c, w, k)];
+    const double free_at = own_too && *of_own > *of_other ? *of_own : *of_other;
+    if (free_at > c->now) {
         c->count.failures += a->stripe != k;
         a->stripe = k;
-        wait_until(c, w, *free_at + RETRY * (double)(random_bits(c) >> 11) * 0x1p-53);
+        wait_until(c, w, free_at + RETRY * (double)(random_bits(c) >> 11) * 0x1p-53);
         return;
     }
-    const double seconds = 2 * c->p.publish[k] * c->p.factor[w] + fetch_other(c, w, k);
+    const double seconds = (2 + own_too) * c->p.publish[k] * c->p.factor[w] + fetch(c, w, k) + fetch_other(c, w, k);
     a->stripe = k;
     a->at++;
     a->since = c->now;
     a->state = EXCHANGED;
-    *free_at = c->now + seconds;
+    *of_other = c->now + seconds;
+    if (own_too)
+        *of_own = *of_other;
     spend(c, w, seconds, &c->count.publishing);
 }
 
@@ -563,6 +604,7 @@ static void exchanged(vclock *c, int w)
     actor *a = &c->of[w];
     emit(c, w, EVENT_EXCHANGE, a->stripe, a->since);
     a->known[c->p.n_stripes + a->stripe] = ++c->version[other(c, w, a->stripe)];
+    a->known[a->stripe] = ++c->version[own(c, w, a->stripe)];
     a->stripe = -1;
     a->state = EXCHANGE;
 }
@@ -724,8 +766,11 @@ static void act(vclock *c, int w)
     case ENTER:
         enter(c, w);
         break;
+    case ENTERED:
+        gather(c, w, BEGIN);
+        break;
     case LEAVE:
-        copy_other(c, w);
+        copy_weights(c, w, 1, BEGIN);
         break;
     case AVERAGE:
         average(c, w);
@@ -806,6 +851,7 @@ void vclock_begin(vclock *c, int64_t n_images)
     c->n_images = n_images;
     c->n_steps = (n_images + c->p.batch - 1) / c->p.batch;
     c->next_step = c->turn = c->round = 0;
+    c->token = 0;
     c->next_lane = c->next_stripe = c->arrived = 0;
     c->lock_free_at = c->now;
     begin_round(c, 0);
@@ -894,7 +940,12 @@ vclock *vclock_new(const clock_parts *q)
         c->of[w].pending = c->bytes + 2 * w * stripes;
         c->of[w].outdated = c->of[w].pending + stripes;
         c->of[w].known = c->words + 2 * w * stripes;
-        c->of[w].vector = has_replicas(c) ? (int)w + 1 : 0;
+        if (q->order == CLOCK_REPLICATED) {
+            const int group = (int)w / q->group;
+            c->of[w].vector = 1 + group;
+            c->of[w].other = q->mix ? 1 + (group + 1) % n_groups(c) : 0;
+        } else if (has_replicas(c))
+            c->of[w].vector = 1 + (int)w;
     }
     seed_random(c, q->seed);
     return c;

@@ -5,8 +5,8 @@
  * or waiting. A pass takes the layer's time per image x images x the worker's factor (hardware threads of a core share it,
  * stragglers) x a lognormal factor of mean 1. It reads the layer's weights when it begins; an update is there when its
  * publication ends. Cache lines of a stripe that others have updated since the worker last touched it cost `line` seconds
- * each before they are read or updated. A copy of a stripe takes as long as an update of it, an exchange with another replica
- * twice as long, the average of n replicas n times. What is not modelled: memory bandwidth, page faults, the rest of the
+ * each before they are read or updated. A copy of a stripe takes as long as an update of it, an exchange of two vectors
+ * twice as long (with a third, REPLICATED's, three times), the average of n replicas n times. What is not modelled: memory bandwidth, page faults, the rest of the
  * system. */
 #ifndef CHAOS_CLOCK_H
 #define CHAOS_CLOCK_H
@@ -23,8 +23,10 @@ enum clock_order {
                          current unless others have moved on meanwhile: then it tries again */
     CLOCK_AVERAGING,  /* replicas; after `period` steps of each worker a meeting, where each averages its share of the stripes,
                          another meeting, and a copy of the result */
-    CLOCK_ELASTIC     /* replicas; after `period` steps, and in the end, a worker's is exchanged with the process's weights,
+    CLOCK_ELASTIC,    /* replicas; after `period` steps, and in the end, a worker's is exchanged with the process's weights,
                          stripe by stripe under the stripe's lock */
+    CLOCK_REPLICATED  /* replicas of groups, updated as by CHAOS; a token goes round, and with it an exchange with the next
+                         group's replica (mix) or the process's weights; cext/sync/replicated.c */
 };
 
 typedef struct {
@@ -43,6 +45,7 @@ typedef struct {
     int batch, chunk, lanes, max_pending, late; /* late: no EVENT_POSTPONE is needed */
     int keeps; /* CHAOS: a worker copies each stripe right after its publication and reads the copies; cext/sync/chaos.c */
     int64_t period;                   /* steps; 0: all there are */
+    int group, mix;                   /* REPLICATED: workers in a group; the rule */
 } clock_parts;
 
 typedef struct {

@@ -12,7 +12,8 @@ from ..options import check_number
 
 # strategy: the order of the core's clock
 ORDERS = {"sequential": "chaos", "chaos": "chaos", "hogwild": "hogwild", "locked": "locked", "delayed": "delayed",
-          "synchronous": "synchronous", "leashed": "leashed", "averaging": "averaging", "elastic": "elastic"}
+          "synchronous": "synchronous", "leashed": "leashed", "averaging": "averaging", "elastic": "elastic",
+          "replicated": "replicated"}
 BLOCK = 1 << 16  # events that are made and run together
 LINE = 64  # bytes
 
@@ -118,7 +119,8 @@ class Order:
         workers, table = workers or engine.workers, engine.stripe_table
         if not table:
             raise ValueError("the network has no weights to train")
-        order = "chaos" if workers == 1 and strategy in ("delayed", "locked", "leashed") else ORDERS[strategy]
+        alone = workers == 1 and strategy in ("delayed", "locked", "leashed")
+        order = "chaos" if alone or workers <= options.get("group", 0) else ORDERS[strategy]
         self.lanes = engine.lanes(options["lanes"] or 0) if order == "synchronous" else 0
         if self.lanes == 1:  # one worker does it all
             self.lanes, order = 0, "chaos"
@@ -145,7 +147,8 @@ class Order:
             seed=int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]), batch=engine.batch_size,
             chunk=engine.chunk, lanes=self.lanes, max_pending=options.get("max_pending") or 0, late=engine.late,
             period=options.get("period") or 0,
-            keeps=options.get("read") == "publication" and workers > 1)
+            keeps=options.get("read") == "publication" and workers > 1, group=options.get("group", 1),
+            mix=options.get("rule") == "mix")
 
     def blocks(self, images):
         """Yields the events of a phase of so many images, in arrays that are overwritten by the one after the next; that one

@@ -325,6 +325,12 @@ static int variant_of(const char *name)
     return v;
 }
 
+static int variant_for(enum clock_order order)
+{
+    return order == CLOCK_AVERAGING ? variant_of("averaging") : order == CLOCK_ELASTIC ? variant_of("elastic") :
+           order == CLOCK_REPLICATED ? variant_of("replicated") : CHAOS;
+}
+
 static engine *engine_for(const plan *p, float *w, int workers, int batch, size_t stripe_bytes, int v, int loss)
 {
     int s = 0;
@@ -1065,7 +1071,8 @@ static void check_clock(plan *p, enum clock_order order, int v, int workers, int
         .order = order, .n_workers = workers, .n_layers = layers, .n_stripes = stripes, .node = node, .from = from, .to = to,
         .forward = seconds, .backward = seconds, .learns = learns, .publish = publish, .lines = lines, .line = 1e-8,
         .factor = factor, .jitter = 0.5, .seed = 1, .batch = batch, .chunk = e->chunk, .lanes = lanes, .period = PERIOD,
-        .keeps = v == AT_PUBLICATION && workers > 1};
+        .keeps = v == AT_PUBLICATION && workers > 1, .group = variants[v].option[0] > 1 ? (int)variants[v].option[0] : 1,
+        .mix = variants[v].option[2] == 0};
     event *events = block(ROOM, sizeof *events);
     engine_free(e);
     for (int threads = 1; threads < 5; threads++) {
@@ -1189,10 +1196,11 @@ int main(int n, char **argument)
                     check_traces(branches(isa), "traces, branches", v, workers, batch, 3);
                 }
                 check_clock(branches(isa), CLOCK_CHAOS, AT_PUBLICATION, workers, batch);
-                for (int order = CLOCK_CHAOS; order <= CLOCK_ELASTIC; order++)
-                    check_clock(branches(isa), (enum clock_order)order,
-                                order == CLOCK_AVERAGING ? variant_of("averaging") : order == CLOCK_ELASTIC ? variant_of("elastic") : CHAOS,
-                                workers, batch);
+                for (int order = CLOCK_CHAOS; order <= CLOCK_REPLICATED; order++)
+                    if (order != CLOCK_REPLICATED || workers > 1)
+                        check_clock(branches(isa), (enum clock_order)order, variant_for((enum clock_order)order), workers, batch);
+                for (int v = variant_of("replicated"); workers > 2 && !strcmp(variants[v].name, "replicated"); v++)
+                    check_clock(branches(isa), CLOCK_REPLICATED, v, workers, batch);
             }
     }
     for (int i = 0; (isa = supported_isa(i)); i++)
