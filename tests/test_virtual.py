@@ -14,7 +14,7 @@ from chaos.sync import STRATEGIES
 from chaos.updates import UPDATES
 from chaos.virtual import Machine, Order, Times, Virtual
 
-SIMULATED = [name for name in virtual.ORDERS if name in STRATEGIES]
+ORDERS, SIMULATED = virtual.ORDERS, list(STRATEGIES)
 PRIVATE = ("averaging", "elastic", "replicated")  # every worker, here, trains a replica of its own
 SEVERAL = [name for name in SIMULATED if not STRATEGIES[name].single]
 
@@ -53,7 +53,7 @@ times = st.floats(1e-7, 1e-4)
 
 
 @settings(max_examples=60, deadline=None)
-@given(strategy=st.sampled_from(sorted(virtual.ORDERS)), workers=st.integers(1, 9), n=st.integers(0, 60),
+@given(strategy=st.sampled_from(sorted(ORDERS)), workers=st.integers(1, 9), n=st.integers(0, 60),
        batch=st.sampled_from([1, 3, 20]), stripe=st.sampled_from([64, 512, 16384]), seed=st.integers(0, 99),
        jitter=st.sampled_from([0.0, 0.3, 2.0]), cores=st.integers(1, 5), pending=st.sampled_from([None, 1, 3]),
        stragglers=st.integers(0, 1), scale=st.tuples(times, times, times, times))
@@ -77,12 +77,17 @@ def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, 
     begun = [what for kind, _, what, *_ in found if kind == "step"]
     if order.lanes:
         assert not begun
+    elif ORDERS[strategy] == "stages":
+        stages = [engine.stages(min(batch, n - at)) for at in range(0, n, batch)]
+        wanted = [list(range(sum(count for *_, count in step))) for step in stages]
+        assert [what for kind, _, what, *_ in found if kind == "piece"] == sum(wanted, [])
+        begun = None  # updates are pieces
     else:
         assert sorted(begun) == list(range(-(-n // batch)))
     for stripe_number in range(engine.stripes):
         updates = [(worker if strategy in PRIVATE else 0, since, when) for kind, worker, what, since, when in found
                    if kind in ("publish", "reduce") and what == stripe_number]
-        assert len(updates) == -(-n // batch)
+        assert len(updates) == (0 if begun is None else -(-n // batch))
         exchanges = [(worker, since, when) for kind, worker, what, since, when in found
                      if kind == "exchange" and what == stripe_number]
         if strategy == "replicated":  # by mixing: with the next group's replica
@@ -135,7 +140,7 @@ def test_executor_is_sequential_for_one_worker(isa, make):
 @pytest.mark.parametrize("batch_size", [1, 20])
 @pytest.mark.parametrize("strategy, workers", [("sequential", 1), *((s, 1) for s in SEVERAL), ("synchronous", 3),
                                                ("synchronous", 8), ("delayed", 2), ("delayed", 5), ("averaging", 2),
-                                               ("averaging", 4)])
+                                               ("averaging", 4), ("hybrid", 2), ("hybrid", 4)])
 def test_executor_is_the_engine_where_the_engine_is_deterministic(digits, strategy, workers, batch_size):
     nets = chaos.models.small(seed=4), chaos.models.small(seed=4)
     histories = [chaos.train(net, *digits, strategy=strategy, workers=workers, epochs=2, lr=0.01, batch_size=batch_size,
@@ -174,6 +179,67 @@ def test_averaging_is_that_of_real_workers(workers, n, batch, period, seed, jobs
         assert found[:2] == found[2:]
     finally:
         _core.set_isa(before)
+
+
+def without_tail():
+    """Its last layer with weights is a convolution."""
+    return chaos.Network((2, 9, 8), [chaos.Conv2d(6, 3), chaos.Tanh(), chaos.MaxPool2d(2), chaos.Conv2d(5, 3),
+                                     chaos.Flatten()], seed=2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(make=st.sampled_from([graph, without_tail, lambda: chaos.models.small(seed=3)]), workers=st.integers(1, 9),
+       real=st.integers(1, 3), n=st.integers(0, 60), batch=st.integers(1, 40),
+       lanes=st.one_of(st.none(), st.integers(1, 12)), slices=st.one_of(st.none(), st.integers(1, 9)),
+       seed=st.integers(0, 99), jobs=st.sampled_from([1, 2, 3]), update=st.sampled_from(["sgd", "adam"]),
+       clip=st.sampled_from([0.0, 0.1]))
+def test_hybrid_is_that_of_real_workers(make, workers, real, n, batch, lanes, slices, seed, jobs, update, clip):
+    """To the last bit, for any numbers of them."""
+    found, rule = [], UPDATES[update]
+    options = options_of("hybrid", lanes=lanes, slices=slices)
+    rule_options = rule.core_options(rule.resolve({"clip_norm": clip} if clip and make is not without_tail else {}))
+    for virtually in (False, True):
+        net = make()
+        x, y = images(n, net.input_shape, classes=5)
+        moments = chaos.network.aligned_zeros((rule.moments, net.plan.weight_size))
+        engine = engine_of(net, workers if virtually else real, "hybrid", batch_size=batch, stripe_bytes=512, update=update,
+                           moments=moments, update_options=rule_options,
+                           strategy_options=STRATEGIES["hybrid"].core_options(options))
+        order = Order(net, engine, flat_times(net), Machine(jitter=0.5), "hybrid", options, [seed])
+        for _ in range(2):
+            asked = dict(events=order.blocks(n), jobs=jobs, lanes=order.lanes) if virtually else {}
+            result = engine.run("train", values=x.reshape(-1), labels=y, lr=0.05, **asked)
+            found.append((result["status"], result["images"], result["errors"], result["loss"], result["updates"],
+                          result["staleness"], result["position"], net.weights.tobytes(), moments.tobytes(),
+                          engine.versions()))
+        assert engine.run("test", values=x.reshape(-1), labels=y)["images"] == n
+    assert found[:2] == found[2:]
+
+
+def test_any_number_of_threads_finds_the_same_divergence_in_stages():
+    x = images(40, small_net().input_shape, classes=5)[0].copy()
+    x[[30, 33]] = np.nan
+    net = small_net()
+    engine = engine_of(net, 8, "hybrid", batch_size=40)
+    codes = codes_of(events_of(Order(net, engine, flat_times(net), Machine(), "hybrid", options_of("hybrid"), [0]), 40))
+    for jobs in (1, 2, 5):
+        result = run_events(small_net, codes, workers=8, jobs=jobs, n=40, x=x, strategy="hybrid", batch_size=40)[1]
+        assert (result["status"], result["failed_at"]) == ("diverged", 30)
+
+
+def test_impossible_pieces_are_refused():
+    net = small_net()
+    x, y = images(40, net.input_shape, classes=5)
+    engine = engine_of(net, 2, "hybrid", batch_size=20)
+    found = events_of(Order(net, engine, flat_times(net), Machine(), "hybrid", options_of("hybrid"), [0]), 40)
+    for events, message in (([*found[:2], found[0]], "done before"), (found[-1:], "not one of the stage under way"),
+                            ([*found, found[0]], "fewer steps"), ([("step", 0, 0)], "made of pieces"),
+                            ([("lane", 0, 0)], "fewer lanes"), (found[:-1], "not every image")):
+        with pytest.raises(ValueError, match=message):
+            engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(events)])
+    with pytest.raises(ValueError, match="have no pieces"):
+        engine_of(net, 2).run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(found)])
+    assert engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(found)])["images"] == 40
 
 
 @settings(max_examples=30, deadline=None)
@@ -728,9 +794,11 @@ def test_times_are_kept_and_checked(tmp_path):
 
 def test_what_cannot_be_simulated_is_refused(digits):
     net = chaos.models.small()
-    for strategy in STRATEGIES.keys() - virtual.ORDERS.keys():
-        with pytest.raises(ValueError, match=f"{strategy!r} cannot be simulated; these can: sequential, chaos"):
-            chaos.train(net, *digits, strategy=strategy, workers=2, epochs=1, progress=False, runner=Virtual())
+    with pytest.raises(ValueError, match="'other' cannot be simulated; these can: sequential, chaos"):
+        virtual.clock.check_strategy("other", {})
+    with pytest.raises(ValueError, match="clipping with strategy 'hybrid' cannot be simulated"):
+        chaos.train(without_tail(), chaos.data.Dataset(*images(20, (2, 9, 8), classes=5)), strategy="hybrid", batch_size=20,
+                    workers=2, epochs=1, progress=False, runner=Virtual(), update_options={"clip_norm": 1.0})
     for options in (dict(strategy="leashed", strategy_options={"persistence": 1}),
                     dict(strategy_options={"max_staleness": 3}),
                     dict(update_options={"max_norm": 1.0}),
@@ -789,8 +857,10 @@ def test_command(tmp_path, capsys, monkeypatch):
                      "--run-dir", "one", "--quiet"]) == 0
     assert "1 virtual worker on 1 core, sequential" in capsys.readouterr().out
     assert cli.main(["simulate", "--help"]) == 0
-    assert "hybrid" not in capsys.readouterr().out
-    for bad, message in ((["--strategy", "hybrid"], "cannot be simulated"), (["--slowdown", "1,2"], "slowdown"),
+    out = capsys.readouterr().out
+    assert all(strategy in out for strategy in STRATEGIES)
+    for bad, message in ((["--strategy-option", "max_staleness=2"], "cannot be simulated"),
+                         (["--slowdown", "1,2"], "slowdown"),
                          (["--slowdown", "1,a"], "numbers with commas between, such as 1,1.2, not '1,a'"),
                          (["--times", "nothing.json"], "nothing.json"), (["--cores", "0"], "cores")):
         assert cli.main([*arguments, "--run-dir", "e", *bad]) == 2

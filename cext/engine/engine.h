@@ -95,6 +95,21 @@ typedef struct {
     shared_weights *(*other)(const worker *w);
 } replica_hooks;
 
+/* A synchronous step that is done in stages, in single pieces: for whoever runs workers in an order of its own (replay.h). Any
+ * worker may do any piece of a stage when all pieces of the stage before it are done. */
+typedef struct {
+    int (*count)(const struct engine *e); /* stages; 0: this network's steps have none but lanes */
+    int (*lanes)(const struct engine *e); /* into how many a step is cut, if it has so many images */
+    /* Pieces of a stage in a step of n images; what it is and for which node, for people and clocks. */
+    int (*pieces)(const struct engine *e, int stage, int64_t n, const char **name, int *node);
+    /* Before the first piece of a phase and after the last. */
+    void (*begin)(worker *w);
+    void (*end)(worker *w);
+    /* Does a piece of the step over images [begin, end): 0, or which of them (1, 2, ...) is the first of the piece whose loss
+     * is not finite. */
+    int64_t (*run)(worker *w, int stage, int piece, int64_t begin, int64_t end);
+} stage_hooks;
+
 /* A synchronisation strategy decides when a gradient meets the shared weights. Any function may be NULL. Hooks that are
  * given a worker run in its thread, only in training phases; [from, to) are the stripes of the layer at `node`. */
 typedef struct {
@@ -126,6 +141,7 @@ typedef struct {
     const replica_hooks *replicas; /* NULL: workers train the process's weights */
     /* NULL, or whether a worker reads the copy in worker.room, of which it renews a stripe by read_stripe; from phase_begin on. */
     int (*keeps)(const struct engine *e);
+    const stage_hooks *stages; /* NULL: steps have no stages */
 } strategy;
 
 typedef struct {

@@ -41,6 +41,8 @@ typedef struct {
     int n_formed;
     uint8_t *reduced;  /* per stripe: in this step, or exchanged at this meeting */
     int n_reduced;
+    int stage, n_before, n_done; /* of the step under way; pieces of its earlier stages; of this stage, done */
+    uint8_t *done;     /* per piece of the stage */
     int n_met;         /* workers that have arrived at the meeting and not left it */
     int64_t n_apart;   /* steps begun since the last one */
 } course;
@@ -55,8 +57,8 @@ typedef struct {
     uint32_t after; /* that many earlier accesses are done: READS the layer's writes, READS_ALL all layers' writes, WRITES all
                        of the layer's */
     uint32_t also;  /* WRITES_TWO: the same of layer `second` */
-    uint32_t step;  /* LANE, REDUCE: its number; EXCHANGE: so many workers have arrived at meetings */
-    int32_t at, second; /* places in replay.sequence; READS_ALL: of the first layer */
+    uint32_t step;  /* LANE, REDUCE, PIECE: its number; EXCHANGE: so many workers have arrived at meetings */
+    int32_t at, second; /* places in replay.sequence; READS_ALL: of the first layer; PIECE: its stage, its place there */
     uint8_t access;
 } ticket;
 
@@ -74,6 +76,9 @@ struct replay {
     engine *e;
     int n_forth, n_back, *forth, *back; /* layers in the order of the passes */
     int n_stripes, n_lanes, n_threads, keeps;
+    int n_stages;                       /* of a step; 0: it has none */
+    int *n_pieces[2];                   /* per stage: of a step; of the last one, which may be shorter */
+    int begun;                          /* stage_hooks.begin has been called */
     course checked;
     place *in;       /* per worker, as far as it has been run */
     call *unwritten; /* per worker: what worker.unwritten points to */
@@ -93,7 +98,9 @@ struct replay {
     int64_t n_events, room;
     struct fate *fate; /* per thread */
     uint32_t n_arrivals; /* among the events that have been checked */
+    uint32_t n_checked, stage_at; /* pieces among them; of those, before the stage under way */
     _Alignas(128) uint32_t arrived;
+    _Alignas(128) uint32_t n_run; /* pieces */
     _Alignas(128) int64_t next;  /* event that no thread has taken */
     _Alignas(128) int64_t limit; /* events from there on are not run: one has failed, or there are no more */
 };
@@ -104,15 +111,16 @@ struct fate {
     int64_t at, image; /* of the event that failed first; where its loss is not finite */
 };
 
-static int course_new(course *c, int n_workers, int n_stripes, int n_lanes)
+static int course_new(course *c, int n_workers, int n_stripes, int n_lanes, int n_pieces)
 {
+    c->done = calloc((size_t)n_pieces + 1, 1);
     c->of = calloc((size_t)n_workers, sizeof *c->of);
     c->memory = calloc((size_t)n_workers * (size_t)n_stripes + 1, 1);
     c->formed = calloc((size_t)n_lanes + 1, 1);
     c->reduced = calloc((size_t)n_stripes + 1, 1);
     for (int i = 0; c->of && i < n_workers; i++)
         c->of[i].gradient = c->memory + (size_t)i * (size_t)n_stripes;
-    return c->of && c->memory && c->formed && c->reduced ? 0 : -1;
+    return c->of && c->memory && c->formed && c->reduced && c->done ? 0 : -1;
 }
 
 static void course_free(course *c)
@@ -122,6 +130,22 @@ static void course_free(course *c)
     free(c->begun);
     free(c->formed);
     free(c->reduced);
+    free(c->done);
+}
+
+/* How many pieces the stages of a step of n images have; `most` becomes at least the most. -1 when out of memory. */
+static int count_pieces(replay *r, int which, int64_t n, int *most)
+{
+    const char *name;
+    int node;
+    r->n_stages = r->e->how->stages && !r->n_lanes ? r->e->how->stages->count(r->e) : 0;
+    if (!r->n_pieces[which] && !(r->n_pieces[which] = calloc((size_t)r->n_stages + 1, sizeof(int))))
+        return -1;
+    for (int i = 0; i < r->n_stages; i++) {
+        r->n_pieces[which][i] = r->e->how->stages->pieces(r->e, i, n, &name, &node);
+        *most = r->n_pieces[which][i] > *most ? r->n_pieces[which][i] : *most;
+    }
+    return 0;
 }
 
 replay *replay_new(engine *e, int lanes, int threads)
@@ -149,7 +173,8 @@ replay *replay_new(engine *e, int lanes, int threads)
     r->sequence = aligned_zeros(((size_t)e->n_layers * (e->how->replicas ? (size_t)e->n_workers + 1 : 1) + 1) * sizeof *r->sequence);
     r->progress = aligned_zeros((size_t)e->n_workers * sizeof *r->progress);
     r->fate = aligned_zeros((size_t)r->n_threads * sizeof *r->fate);
-    int missing = course_new(&r->checked, e->n_workers, r->n_stripes, lanes);
+    int most = 0, missing = count_pieces(r, 0, e->batch, &most);
+    missing |= course_new(&r->checked, e->n_workers, r->n_stripes, lanes, most);
     missing |= !r->forth | !r->back | !r->unwritten | !r->copy | !r->lane | !r->in | !r->layer | !r->sequence | !r->progress | !r->fate |
                !r->vector | !r->other | !r->users;
     for (int i = 0; !missing && i < e->n_workers; i++)
@@ -180,6 +205,8 @@ void replay_free(replay *r)
         return;
     for (int i = 0; i < r->e->n_workers; i++)
         if (r->e->worker[i]) { /* what it reads is about to go */
+            if (r->begun)
+                r->e->how->stages->end(r->e->worker[i]);
             r->e->worker[i]->reads = NULL;
             r->e->worker[i]->to = &r->e->shared;
         }
@@ -190,6 +217,8 @@ void replay_free(replay *r)
     course_free(&r->checked);
     free(r->in);
     free(r->layer);
+    free(r->n_pieces[0]);
+    free(r->n_pieces[1]);
     free(r->vector);
     free(r->other);
     free(r->users);
@@ -215,6 +244,7 @@ static int course_begin(course *c, const replay *r)
     memset(c->reduced, 0, (size_t)r->n_stripes);
     c->n_begun = c->round = c->n_apart = 0;
     c->n_formed = c->n_reduced = c->n_met = 0;
+    c->stage = c->n_before = c->n_done = 0;
     free(c->begun);
     return (c->begun = calloc((size_t)r->n_steps + 1, 1)) ? 0 : -1;
 }
@@ -271,7 +301,14 @@ int replay_begin(replay *r, const images *data, int64_t begin, int64_t end, floa
         w->reads = NULL;
         w->unwritten = NULL;
     }
-    return take_weights(r) || course_begin(&r->checked, r) ? -1 : 0;
+    int most = 0; /* the last step has no more than the others */
+    if (take_weights(r) || course_begin(&r->checked, r) ||
+        count_pieces(r, 1, r->n_steps ? end - begin - (r->n_steps - 1) * e->batch : 0, &most))
+        return -1;
+    for (int i = 0; r->n_stages && !r->begun && i < e->n_workers; i++)
+        e->how->stages->begin(e->worker[i]);
+    r->begun = r->n_stages > 0;
+    return 0;
 }
 
 static int64_t step_end(const replay *r, int64_t step)
@@ -324,6 +361,8 @@ static const char *begin_step(const replay *r, course *c, walk *v, int lane, uin
         return "the worker has not left the meeting";
     if (v->n_exchanged)
         return "the worker has not exchanged all its stripes";
+    if (r->n_stages)
+        return "this strategy's steps are made of pieces";
     if ((lane < 0) != (r->n_lanes == 0))
         return r->n_lanes ? "this strategy's steps are made of lanes" : "this strategy's steps have no lanes";
     if (step >= r->n_steps)
@@ -447,6 +486,31 @@ static const char *exchange(const replay *r, course *c, walk *v, int worker, uin
     return NULL;
 }
 
+static const char *do_piece(const replay *r, course *c, uint32_t what)
+{
+    if (!r->n_stages)
+        return "this strategy's steps have no pieces";
+    if (c->round >= r->n_steps)
+        return "the phase has fewer steps";
+    const int n = r->n_pieces[c->round == r->n_steps - 1][c->stage];
+    if (what < (uint32_t)c->n_before || what - (uint32_t)c->n_before >= (uint32_t)n)
+        return "the piece is not one of the stage under way";
+    uint8_t *done = &c->done[what - (uint32_t)c->n_before];
+    if (*done)
+        return "the piece has been done before";
+    *done = 1;
+    if (++c->n_done == n) {
+        memset(c->done, 0, (size_t)n);
+        c->n_done = 0;
+        c->n_before += n;
+        if (++c->stage == r->n_stages) {
+            c->stage = c->n_before = 0;
+            c->round++;
+        }
+    }
+    return NULL;
+}
+
 /* Moves on by one event, or says why it is not possible. */
 static const char *advance(const replay *r, course *c, event ev)
 {
@@ -501,6 +565,8 @@ static const char *advance(const replay *r, course *c, event ev)
         return exchange(r, c, v, event_worker(ev), what);
     case EVENT_LEAVE:
         return leave(r, c, v);
+    case EVENT_PIECE:
+        return do_piece(r, c, what);
     case EVENT_READ:
         if (!r->keeps)
             return "this strategy's workers keep no copies";
@@ -515,6 +581,7 @@ static void forget_counts(replay *r)
 {
     memset(r->sequence, 0, (size_t)r->n_vectors * (size_t)r->n_forth * sizeof *r->sequence);
     r->arrived = r->n_arrivals = 0;
+    r->n_run = r->n_checked = r->stage_at = 0;
     memset(r->progress, 0, (size_t)r->e->n_workers * sizeof *r->progress);
 }
 
@@ -525,13 +592,28 @@ static uint32_t note_write(replay *r, int at)
     return r->sequence[at].all++;
 }
 
-/* Notes what the event, which is possible next, has to wait for. */
-static void note_access(replay *r, event ev, int64_t round, ticket *t)
+/* Where in the steps the executor is. */
+typedef struct {
+    int64_t round;
+    int stage, n_before;
+} position;
+
+static position where(const course *c) { return (position){c->round, c->stage, c->n_before}; }
+
+/* Notes what the event has to wait for; it has been checked, and been possible at `from`. */
+static void note_access(replay *r, event ev, position from, ticket *t)
 {
     const int kind = event_kind(ev), what = (int)event_what(ev), id = event_worker(ev), own = r->vector[id];
     const int reads = kind == EVENT_FORWARD || kind == EVENT_BACKWARD;
-    *t = (ticket){.turn = r->progress[id].done++, .access = APART, .step = (uint32_t)round};
-    if (kind == EVENT_COPY || kind == EVENT_LEAVE) {
+    *t = (ticket){.turn = r->progress[id].done++, .access = APART, .step = (uint32_t)from.round};
+    if (kind == EVENT_PIECE) {
+        t->at = from.stage;
+        t->second = what - from.n_before;
+        t->after = r->stage_at;
+        r->n_checked++;
+        if (r->checked.n_done == 0)
+            r->stage_at = r->n_checked;
+    } else if (kind == EVENT_COPY || kind == EVENT_LEAVE) {
         t->access = READS_ALL;
         t->at = (kind == EVENT_COPY ? own : 0) * r->n_forth;
         for (int l = t->at; l < t->at + r->n_forth; l++) {
@@ -579,6 +661,8 @@ static int may_run(const replay *r, event ev, const ticket *t)
         return 0;
     if (event_kind(ev) == EVENT_EXCHANGE && has_meetings(r) && __atomic_load_n(&r->arrived, __ATOMIC_ACQUIRE) != t->step)
         return 0;
+    if (event_kind(ev) == EVENT_PIECE) /* this stage's others count too, but they wait for the same */
+        return __atomic_load_n(&r->n_run, __ATOMIC_ACQUIRE) >= t->after;
     switch (t->access) {
     case READS:
         return __atomic_load_n(&r->sequence[t->at].writes, __ATOMIC_ACQUIRE) == t->after;
@@ -604,6 +688,8 @@ static void has_met_weights(replay *r, event ev, const ticket *t)
 {
     if (event_kind(ev) == EVENT_ARRIVE)
         __atomic_fetch_add(&r->arrived, 1, __ATOMIC_ACQ_REL);
+    if (event_kind(ev) == EVENT_PIECE)
+        __atomic_fetch_add(&r->n_run, 1, __ATOMIC_ACQ_REL);
     if (t->access == WRITES || t->access == WRITES_TWO)
         has_written(r, t->at);
     if (t->access == WRITES_TWO)
@@ -755,6 +841,18 @@ static int perform(replay *r, event ev, const ticket *t, int64_t *lost)
     case EVENT_LEAVE:
         e->how->replicas->leave(w);
         break;
+    case EVENT_PIECE: {
+        const int64_t begin = r->begin + (int64_t)t->step * e->batch;
+        w->hooks = 0;
+        if (what == 0) /* of a step's pieces one counts */
+            __atomic_fetch_add(&e->next, e->batch, __ATOMIC_RELAXED);
+        const int64_t found = e->how->stages->run(w, t->at, t->second, begin, step_end(r, t->step));
+        if (found) {
+            *lost = begin + found - 1;
+            return DIVERGED;
+        }
+        break;
+    }
     case EVENT_READ:
         read_stripe(w, what, w->room);
         break;
@@ -855,10 +953,10 @@ int replay_run(replay *r, const event *events, int64_t n, int64_t *at, const cha
         return NO_MEMORY;
     forget_counts(r);
     for (*at = 0; *at < n; ++*at) {
-        const int64_t round = r->checked.round; /* the last REDUCE of a step moves it on */
+        const position from = where(&r->checked); /* the last REDUCE or PIECE of a step moves it on */
         if ((*reason = advance(r, &r->checked, events[*at])))
             return -1;
-        note_access(r, events[*at], round, &r->ticket[*at]);
+        note_access(r, events[*at], from, &r->ticket[*at]);
     }
     r->events = events;
     r->n_events = n;
@@ -871,7 +969,7 @@ const char *replay_end(replay *r)
     engine_merge(r->e, r->e->n_workers);
     if (r->e->how->replicas && r->e->how->phase_end)
         r->e->how->phase_end(r->e);
-    if (r->n_lanes ? c->round < r->n_steps : c->n_begun < r->n_steps)
+    if (r->n_lanes || r->n_stages ? c->round < r->n_steps : c->n_begun < r->n_steps)
         return "not every image has been passed";
     for (int i = 0; i < r->e->n_workers; i++)
         if (c->of[i].stage != IDLE)

@@ -25,6 +25,7 @@ enum state {
     AVERAGE, AVERAGED,
     LEAVE,   /* copies the average */
     EXCHANGE, EXCHANGED,
+    STAGE,   /* takes a piece of it */
     MEET,    /* waits for the others */
     GONE
 };
@@ -60,6 +61,7 @@ struct vclock {
     int next_lane, next_stripe, arrived;
     int64_t round;
     int token;
+    int stage, next_piece, piece_at; /* of the step under way; of the stage; pieces of its earlier stages */
     int64_t round_begin, round_end; /* steps between two averages */
     uint64_t random[4];
     double spare;
@@ -689,6 +691,18 @@ static void begin_round(vclock *c, int64_t step)
     c->round_end = steps && steps < c->n_steps - step ? step + steps : c->n_steps;
 }
 
+static int n_pieces(const vclock *c) { return c->p.pieces[c->stage] ? c->p.pieces[c->stage] : lanes_now(c); }
+
+static void begin_stage(vclock *c)
+{
+    c->piece_at += n_pieces(c);
+    c->next_piece = 0;
+    if (++c->stage == c->p.n_stages) {
+        c->stage = c->piece_at = 0;
+        c->round++;
+    }
+}
+
 static void gather(vclock *c, int w, enum state then)
 {
     c->of[w].state = MEET;
@@ -702,6 +716,8 @@ static void gather(vclock *c, int w, enum state then)
         c->round++;
         c->next_lane = c->next_stripe = 0;
     }
+    if (then == STAGE)
+        begin_stage(c);
     for (int v = 0; v < c->p.n_workers; v++) {
         c->count.waiting += c->now - c->of[v].since;
         c->of[v].state = c->of[v].then;
@@ -759,6 +775,23 @@ static void reduced(vclock *c, int w)
     a->state = REDUCE;
 }
 
+static void take_piece(vclock *c, int w)
+{
+    if (c->round >= c->n_steps) {
+        c->of[w].state = GONE;
+    } else if (c->next_piece < n_pieces(c)) {
+        const int s = c->stage, counted = c->p.counted[s];
+        const int64_t left = c->n_images - c->round * c->p.batch;
+        const double images = (double)(left < c->p.batch ? left : c->p.batch) / n_pieces(c);
+        const double seconds = c->p.piece_seconds[s] + images * c->p.image_seconds[s];
+        const double lines = (c->p.piece_lines[s] + images * c->p.image_lines[s]) * (c->p.n_workers - 1) / c->p.n_workers;
+        emit(c, w, EVENT_PIECE, c->piece_at + c->next_piece++, c->now);
+        spend(c, w, seconds * c->p.factor[w] * factor(c) + lines * c->p.line,
+              counted == 0 ? &c->count.forward : counted == 1 ? &c->count.backward : &c->count.publishing);
+    } else
+        gather(c, w, STAGE);
+}
+
 static void act(vclock *c, int w)
 {
     actor *a = &c->of[w];
@@ -783,6 +816,9 @@ static void act(vclock *c, int w)
         break;
     case EXCHANGED:
         exchanged(c, w);
+        break;
+    case STAGE:
+        take_piece(c, w);
         break;
     case BEGIN:
         if (c->p.order == CLOCK_SYNCHRONOUS)
@@ -851,12 +887,14 @@ void vclock_begin(vclock *c, int64_t n_images)
     c->n_images = n_images;
     c->n_steps = (n_images + c->p.batch - 1) / c->p.batch;
     c->next_step = c->turn = c->round = 0;
-    c->token = 0;
+    c->token = c->stage = c->next_piece = c->piece_at = 0;
     c->next_lane = c->next_stripe = c->arrived = 0;
     c->lock_free_at = c->now;
     begin_round(c, 0);
     for (int w = 0; w < c->p.n_workers; w++) {
         c->of[w].state = (has_replicas(c) || c->p.keeps) && n_images ? ENTER : BEGIN;
+        if (c->p.order == CLOCK_STAGES)
+            c->of[w].state = STAGE;
         c->of[w].first_sweep = c->of[w].exchanged = 0;
         c->of[w].since_exchange = 0;
         c->of[w].next_turn = w;
@@ -898,10 +936,10 @@ const clock_counts *vclock_counted(const vclock *c) { return &c->count; }
 static void *copied(const void *from, size_t n, size_t size, int *missing)
 {
     void *to = malloc(n * size + 1);
-    if (to)
-        memcpy(to, from, n * size);
-    else
+    if (!to)
         *missing = 1;
+    else if (n)
+        memcpy(to, from, n * size);
     return to;
 }
 
@@ -921,6 +959,13 @@ vclock *vclock_new(const clock_parts *q)
     c->p.learns = copied(q->learns, layers, sizeof *q->learns, &missing);
     c->p.publish = copied(q->publish, stripes, sizeof *q->publish, &missing);
     c->p.lines = copied(q->lines, stripes, sizeof *q->lines, &missing);
+    const size_t stages = (size_t)q->n_stages;
+    c->p.pieces = copied(q->pieces, stages, sizeof *q->pieces, &missing);
+    c->p.piece_seconds = copied(q->piece_seconds, stages, sizeof *q->piece_seconds, &missing);
+    c->p.image_seconds = copied(q->image_seconds, stages, sizeof *q->image_seconds, &missing);
+    c->p.piece_lines = copied(q->piece_lines, stages, sizeof *q->piece_lines, &missing);
+    c->p.image_lines = copied(q->image_lines, stages, sizeof *q->image_lines, &missing);
+    c->p.counted = copied(q->counted, stages, sizeof *q->counted, &missing);
     c->p.factor = copied(q->factor, n, sizeof *q->factor, &missing);
     c->of = calloc(n, sizeof *c->of);
     c->time = calloc(n, sizeof *c->time);
@@ -964,6 +1009,12 @@ void vclock_free(vclock *c)
     free((void *)c->p.publish);
     free((void *)c->p.lines);
     free((void *)c->p.factor);
+    free((void *)c->p.pieces);
+    free((void *)c->p.piece_seconds);
+    free((void *)c->p.image_seconds);
+    free((void *)c->p.piece_lines);
+    free((void *)c->p.image_lines);
+    free((void *)c->p.counted);
     free(c->of);
     free(c->time);
     free(c->heap);

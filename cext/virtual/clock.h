@@ -25,8 +25,10 @@ enum clock_order {
                          another meeting, and a copy of the result */
     CLOCK_ELASTIC,    /* replicas; after `period` steps, and in the end, a worker's is exchanged with the process's weights,
                          stripe by stripe under the stripe's lock */
-    CLOCK_REPLICATED  /* replicas of groups, updated as by CHAOS; a token goes round, and with it an exchange with the next
+    CLOCK_REPLICATED, /* replicas of groups, updated as by CHAOS; a token goes round, and with it an exchange with the next
                          group's replica (mix) or the process's weights; cext/sync/replicated.c */
+    CLOCK_STAGES      /* a step is a row of stages, of each of which workers take pieces until none is left, and meet;
+                         cext/sync/hybrid.c */
 };
 
 typedef struct {
@@ -46,6 +48,12 @@ typedef struct {
     int keeps; /* CHAOS: a worker copies each stripe right after its publication and reads the copies; cext/sync/chaos.c */
     int64_t period;                   /* steps; 0: all there are */
     int group, mix;                   /* REPLICATED: workers in a group; the rule */
+    /* STAGES, per stage: its pieces, 0: one per lane; seconds of a piece, and in each as many for every image that falls to it;
+     * the same of cache lines that somebody has written; where the seconds are counted, 0 forward, 1 backward, 2 publishing */
+    int n_stages;
+    const int32_t *pieces;
+    const double *piece_seconds, *image_seconds, *piece_lines, *image_lines;
+    const uint8_t *counted;
 } clock_parts;
 
 typedef struct {

@@ -10,7 +10,7 @@ from .. import _core, trainer
 from ..network import Network
 from ..options import check_number
 from ..sync import STRATEGIES
-from .clock import Machine, Order, check_strategy
+from .clock import Machine, Order, check_events, check_strategy
 from .replay import VirtualPlan, check_jobs
 from .times import measured, nominal
 
@@ -66,7 +66,8 @@ class Virtual(trainer.Threads):
             raise ValueError(f"a job of {job.link.size} processes cannot be simulated; only one process can")
         check_strategy(job.strategy, job.identity["strategy_options"], job.identity["update_options"])
         self.times = self.times or nominal(job.net)
-        self._order(job, 0)  # which checks everything
+        order = self._order(job, 0)  # which checks the rest
+        check_events(job.strategy, job.identity["update_options"], "simulated", lanes=order.lanes > 0)
         # one thread: whatever is added up over images is added up in the same order every time
         return _core.Engine(job.net.plan, job.net.weights, loss=job.identity["loss"], batch_size=8)
 

@@ -328,7 +328,7 @@ static int variant_of(const char *name)
 static int variant_for(enum clock_order order)
 {
     return order == CLOCK_AVERAGING ? variant_of("averaging") : order == CLOCK_ELASTIC ? variant_of("elastic") :
-           order == CLOCK_REPLICATED ? variant_of("replicated") : CHAOS;
+           order == CLOCK_REPLICATED ? variant_of("replicated") : order == CLOCK_STAGES ? variant_of("hybrid") : CHAOS;
 }
 
 static engine *engine_for(const plan *p, float *w, int workers, int batch, size_t stripe_bytes, int v, int loss)
@@ -1067,10 +1067,24 @@ static void check_clock(plan *p, enum clock_order order, int v, int workers, int
     for (int i = 0; i < workers; i++)
         factor[i] = 1 + i;
     const int lanes = order == CLOCK_SYNCHRONOUS ? LANES_HERE : 0;
+    const stage_hooks *in_stages = e->how->stages;
+    const int stages = in_stages ? in_stages->count(e) : 0;
+    int32_t *pieces = block((size_t)stages + 1, sizeof *pieces);
+    double *costs = block((size_t)stages + 1, sizeof *costs);
+    uint8_t *counted = block((size_t)stages + 1, 1);
+    for (int i = 0; i < stages; i++) {
+        const char *name;
+        int of;
+        pieces[i] = in_stages->pieces(e, i, batch, &name, &of);
+        pieces[i] = strcmp(name, "update") && strncmp(name, "slice", 5) ? 0 : pieces[i];
+        costs[i] = 1e-6;
+        counted[i] = (uint8_t)(i % 3);
+    }
     const clock_parts parts = {
         .order = order, .n_workers = workers, .n_layers = layers, .n_stripes = stripes, .node = node, .from = from, .to = to,
         .forward = seconds, .backward = seconds, .learns = learns, .publish = publish, .lines = lines, .line = 1e-8,
-        .factor = factor, .jitter = 0.5, .seed = 1, .batch = batch, .chunk = e->chunk, .lanes = lanes, .period = PERIOD,
+        .factor = factor, .jitter = 0.5, .seed = 1, .batch = batch, .chunk = e->chunk, .lanes = stages ? in_stages->lanes(e) : lanes, .n_stages = stages, .pieces = pieces, .piece_seconds = costs,
+        .image_seconds = costs, .piece_lines = costs, .image_lines = costs, .counted = counted, .period = PERIOD,
         .keeps = v == AT_PUBLICATION && workers > 1, .group = variants[v].option[0] > 1 ? (int)variants[v].option[0] : 1,
         .mix = variants[v].option[2] == 0};
     event *events = block(ROOM, sizeof *events);
@@ -1100,6 +1114,7 @@ static void check_clock(plan *p, enum clock_order order, int v, int workers, int
         free(w);
     }
     data_free(d);
+    free(pieces), free(costs), free(counted);
     free(events), free(factor), free(publish), free(seconds), free(learns), free(lines), free(to), free(from), free(node);
     free(first);
     free(w0);
@@ -1196,7 +1211,7 @@ int main(int n, char **argument)
                     check_traces(branches(isa), "traces, branches", v, workers, batch, 3);
                 }
                 check_clock(branches(isa), CLOCK_CHAOS, AT_PUBLICATION, workers, batch);
-                for (int order = CLOCK_CHAOS; order <= CLOCK_REPLICATED; order++)
+                for (int order = CLOCK_CHAOS; order <= CLOCK_STAGES; order++)
                     if (order != CLOCK_REPLICATED || workers > 1)
                         check_clock(branches(isa), (enum clock_order)order, variant_for((enum clock_order)order), workers, batch);
                 for (int v = variant_of("replicated"); workers > 2 && !strcmp(variants[v].name, "replicated"); v++)
