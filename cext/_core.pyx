@@ -936,7 +936,7 @@ cdef class Engine:
         return self.e.chunk
 
     def lanes(self, int wanted=0):
-        """Into how many lanes a synchronous step is cut, 0: the usual number."""
+        """Into how many lanes a synchronous step is cut, 0: the usual number; a strategy with stages knows it itself."""
         if self.e.how.stages != NULL:
             return self.e.how.stages.lanes(self.e)
         return lanes_of(self.batch_size, wanted)

@@ -15,7 +15,7 @@ from chaos.updates import UPDATES
 from chaos.virtual import Machine, Order, Times, Virtual
 
 ORDERS, SIMULATED = virtual.ORDERS, list(STRATEGIES)
-PRIVATE = ("averaging", "elastic", "replicated")  # every worker, here, trains a replica of its own
+PRIVATE = ("averaging", "elastic", "replicated")  # every worker, or group of them, trains a replica of its own
 SEVERAL = [name for name in SIMULATED if not STRATEGIES[name].single]
 
 
@@ -56,16 +56,21 @@ times = st.floats(1e-7, 1e-4)
 @given(strategy=st.sampled_from(sorted(ORDERS)), workers=st.integers(1, 9), n=st.integers(0, 60),
        batch=st.sampled_from([1, 3, 20]), stripe=st.sampled_from([64, 512, 16384]), seed=st.integers(0, 99),
        jitter=st.sampled_from([0.0, 0.3, 2.0]), cores=st.integers(1, 5), pending=st.sampled_from([None, 1, 3]),
-       stragglers=st.integers(0, 1), scale=st.tuples(times, times, times, times))
-def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, cores, pending, stragglers, scale):
+       stragglers=st.integers(0, 1), scale=st.tuples(times, times, times, times), period=st.integers(1, 9),
+       group=st.integers(1, 3))
+def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, cores, pending, stragglers, scale, period,
+                             group):
     """Every image begins and ends once, each worker's events are in its own order, and where locks are promised no two
     publications of a stripe overlap in time. The executor refuses anything else (test_impossible_orders_are_refused)."""
     net, workers = small_net(), 1 if strategy == "sequential" else workers
     nodes = len(net.nodes()) - 1
     clock_times = Times("test", 1.0, scale[0], *((s,) * nodes for s in scale[1:]))
     known = strategy if strategy in STRATEGIES else "chaos"
-    options = options_of(known, **({"max_pending": pending} if strategy == "chaos" else {}))
-    engine = engine_of(net, workers, known, batch_size=batch, stripe_bytes=stripe)
+    asked = {"max_pending": pending, "period": period, "group": group}
+    options = options_of(known, **{name: value for name, value in asked.items() if name in STRATEGIES[known].options})
+    engine = engine_of(net, workers, known, batch_size=batch, stripe_bytes=stripe,
+                       strategy_options=STRATEGIES[known].core_options(options))
+    group = options.get("group", 1)
     machine = Machine(cores=cores, threads_per_core=2, slowdown=(1.0, 1.5), jitter=jitter, stragglers=stragglers,
                       straggling=5.0)
     order = Order(net, engine, clock_times, machine, strategy, options, [seed])
@@ -85,13 +90,14 @@ def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, 
     else:
         assert sorted(begun) == list(range(-(-n // batch)))
     for stripe_number in range(engine.stripes):
-        updates = [(worker if strategy in PRIVATE else 0, since, when) for kind, worker, what, since, when in found
+        updates = [(worker // group if strategy in PRIVATE else 0, since, when) for kind, worker, what, since, when in found
                    if kind in ("publish", "reduce") and what == stripe_number]
         assert len(updates) == (0 if begun is None else -(-n // batch))
         exchanges = [(worker, since, when) for kind, worker, what, since, when in found
                      if kind == "exchange" and what == stripe_number]
         if strategy == "replicated":  # by mixing: with the next group's replica
-            updates += exchanges + [((worker + 1) % workers, *span) for worker, *span in exchanges]
+            groups = -(-workers // group)
+            updates += [(g % groups, *span) for worker, *span in exchanges for g in (worker // group, worker // group + 1)]
         else:
             updates += [(-1, *span) for _, *span in exchanges]
         spans = sorted(updates)
@@ -143,8 +149,9 @@ def test_executor_is_sequential_for_one_worker(isa, make):
                                                ("averaging", 4), ("hybrid", 2), ("hybrid", 4)])
 def test_executor_is_the_engine_where_the_engine_is_deterministic(digits, strategy, workers, batch_size):
     nets = chaos.models.small(seed=4), chaos.models.small(seed=4)
+    update = "sgd" if batch_size == 1 else "adam"
     histories = [chaos.train(net, *digits, strategy=strategy, workers=workers, epochs=2, lr=0.01, batch_size=batch_size,
-                             progress=False, runner=runner).history
+                             update=update, progress=False, runner=runner).history
                  for net, runner in zip(nets, (None, Virtual()), strict=True)]
     assert (nets[0].weights == nets[1].weights).all()
     for real, simulated in zip(*histories, strict=True):
@@ -468,12 +475,17 @@ def test_any_number_of_threads_runs_any_order_to_the_same_bits(workers, steps, s
 @pytest.mark.parametrize("batch_size", [1, 20])
 def test_any_number_of_threads_runs_what_the_clock_invents_to_the_same_bits(strategy, batch_size):
     net, n = small_net(), 400
+    asked = {"period": 2, "group": 3} if batch_size == 20 else {}
+    options = options_of(strategy, **{name: asked[name] for name in asked.keys() & STRATEGIES[strategy].options.keys()})
+    numbers = STRATEGIES[strategy].core_options(options)
     for workers in (1,) if STRATEGIES[strategy].single else (2, 7, 30):
-        engine = engine_of(net, workers, strategy, batch_size=batch_size, stripe_bytes=512)
-        order = Order(net, engine, flat_times(net), Machine(jitter=0.5), strategy, options_of(strategy), [0])
+        engine = engine_of(net, workers, strategy, batch_size=batch_size, stripe_bytes=512, strategy_options=numbers)
+        order = Order(net, engine, flat_times(net), Machine(jitter=0.5), strategy, options, [0])
         codes = codes_of(events_of(order, n))
         one, *others = (run_events(small_net, codes, workers=workers, jobs=jobs, n=n, lanes=order.lanes, strategy=strategy,
-                                   block=999, batch_size=batch_size, stripe_bytes=512) for jobs in (1, 2, 3, 5))
+                                   block=999, batch_size=batch_size, stripe_bytes=512, strategy_options=numbers,
+                                   update="momentum", moments=chaos.network.aligned_zeros((1, net.plan.weight_size)))
+                        for jobs in (1, 2, 3, 5))
         assert one[1]["status"] == "done" and all(other == one for other in others)
 
 
@@ -646,9 +658,10 @@ def test_same_seed_same_bits(digits, strategy):
     assert results[0] == results[1] and results[0][0] != results[2][0]
 
 
-def test_continued_run_has_the_same_bits(digits, tmp_path):
+@pytest.mark.parametrize("strategy", ["chaos", *PRIVATE, "hybrid"])
+def test_continued_run_has_the_same_bits(digits, tmp_path, strategy):
     whole, parts = chaos.models.small(), chaos.models.small()
-    arguments = dict(workers=20, lr=0.01, progress=False)
+    arguments = dict(workers=20, lr=0.01, progress=False, strategy=strategy, update="adam")
     chaos.train(whole, *digits, epochs=3, runner=Virtual(), **arguments)
     chaos.train(parts, *digits, epochs=1, runner=Virtual(), run_dir=tmp_path, **arguments)
     chaos.train(parts, *digits, epochs=3, runner=Virtual(), run_dir=tmp_path, resume=True, **arguments)
@@ -679,7 +692,9 @@ def test_runs_of_virtual_workers_and_of_threads_do_not_continue_each_other(digit
         assert len(run.history) == 2
 
 
-def test_stopping_goes_back_to_the_beginning_of_the_epoch(digits, tmp_path, monkeypatch):
+@pytest.mark.parametrize("strategy", ["chaos", *PRIVATE, "hybrid"])
+def test_stopping_goes_back_to_the_beginning_of_the_epoch(digits, tmp_path, monkeypatch, strategy):
+    arguments = dict(workers=5, epochs=1, lr=0.01, progress=False, strategy=strategy, update="momentum")
     net = chaos.models.small()
     blocks = Order.blocks
 
@@ -697,12 +712,12 @@ def test_stopping_goes_back_to_the_beginning_of_the_epoch(digits, tmp_path, monk
     monkeypatch.setattr("chaos.virtual.clock.BLOCK", 500)
     monkeypatch.setattr(Order, "blocks", stop)
     with pytest.raises(KeyboardInterrupt):
-        chaos.train(net, *digits, workers=5, epochs=1, lr=0.01, progress=False, runner=Virtual(), run_dir=tmp_path)
+        chaos.train(net, *digits, runner=Virtual(), run_dir=tmp_path, **arguments)
     assert (net.weights == before).all()
     monkeypatch.undo()
-    chaos.train(net, *digits, workers=5, epochs=1, lr=0.01, progress=False, runner=Virtual(), run_dir=tmp_path, resume=True)
+    chaos.train(net, *digits, runner=Virtual(), run_dir=tmp_path, resume=True, **arguments)
     other = chaos.models.small()
-    chaos.train(other, *digits, workers=5, epochs=1, lr=0.01, progress=False, runner=Virtual())
+    chaos.train(other, *digits, runner=Virtual(), **arguments)
     assert (net.weights == other.weights).all()
 
 
@@ -743,16 +758,42 @@ def test_hardware_threads_stragglers_and_speed():
             Machine(**bad)
 
 
-def test_stragglers_do_not_hold_up_chaos_but_a_strict_turn():
+def test_stragglers_do_not_hold_up_chaos_but_turns_and_meetings():
     net = small_net()
     seconds = {}
-    for strategy in ("chaos", "delayed"):
+    for strategy in ("chaos", "delayed", "averaging", "elastic", "replicated"):
         for stragglers in (0, 1):
             machine = Machine(stragglers=stragglers, straggling=10, jitter=0)
             order = Order(net, engine_of(net, 8, strategy), flat_times(net), machine, strategy, options_of(strategy), [0])
             seconds[strategy, stragglers] = order.seconds(4000)
-    assert seconds["chaos", 1] < 1.3 * seconds["chaos", 0]
-    assert seconds["delayed", 1] > 5 * seconds["delayed", 0]
+    for strategy in ("chaos", "elastic", "replicated"):
+        assert seconds[strategy, 1] < 1.3 * seconds[strategy, 0]
+    for strategy in ("delayed", "averaging"):
+        assert seconds[strategy, 1] > 5 * seconds[strategy, 0]
+
+
+def test_clock_of_exchanges_adds_up():
+    """Seconds of phases of one worker and of two that do the same at the same time, beside what chaos takes for as much."""
+    net, step = small_net(), 1e-6  # of an update of all weights, per layer
+    times, machine = flat_times(net, publish=step), Machine(jitter=0, line_ns=0)
+    layers = len({node for node, _ in engine_of(net, 1).stripe_table})
+
+    def seconds(strategy, workers, n, **given):
+        options = options_of(strategy, **given)
+        return Order(net, engine_of(net, workers, strategy, strategy_options=STRATEGIES[strategy].core_options(options)),
+                     times, machine, strategy, options, [0]).seconds(n)
+
+    alone, copy = seconds("chaos", 1, 50), layers * step
+    # a copy; per round an average of one replica and a copy
+    assert seconds("averaging", 1, 50, period=5) == pytest.approx(alone + copy + 10 * 2 * copy)
+    assert seconds("averaging", 1, 50) == pytest.approx(alone + copy + 2 * copy)
+    # two workers; each averages the other's half too, where stripes can be halved: at most as long as all of them by one
+    assert alone + 3 * copy <= seconds("averaging", 2, 100) <= alone + 4 * copy
+    # a copy; an exchange after each period and in the end
+    assert seconds("elastic", 1, 50, period=5) == pytest.approx(alone + copy + 11 * 2 * copy)
+    # two copies for each group; an exchange after the first step, none before the token has gone round
+    assert seconds("replicated", 2, 100, period=1000) == pytest.approx(alone + 2 * copy + 3 * copy, rel=0.02)
+    assert seconds("replicated", 1, 50) == pytest.approx(alone)
 
 
 def test_leashed_workers_try_until_nobody_was_faster():

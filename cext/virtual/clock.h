@@ -1,8 +1,8 @@
 /* A discrete-event clock: invents the order in which virtual workers would meet the weights on a machine of given speed, as
  * events for engine/replay.h, and how long it would take. It computes no network. For the door.
  *
- * The model. A worker is always doing one thing: beginning a step, passing a layer forward or backward, publishing a stripe,
- * or waiting. A pass takes the layer's time per image x images x the worker's factor (hardware threads of a core share it,
+ * The model. A worker is always doing one thing: beginning a step, passing a layer forward or backward, publishing, copying or
+ * exchanging a stripe, or waiting. A pass takes the layer's time per image x images x the worker's factor (hardware threads of a core share it,
  * stragglers) x a lognormal factor of mean 1. It reads the layer's weights when it begins; an update is there when its
  * publication ends. Cache lines of a stripe that others have updated since the worker last touched it cost `line` seconds
  * each before they are read or updated. A copy of a stripe takes as long as an update of it, an exchange of two vectors
