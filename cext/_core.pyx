@@ -39,9 +39,15 @@ cdef extern from "registry.h" nogil:
         const update_kind *const *updates
         double (*fma_seconds)(long rounds) noexcept nogil
         long fma_flops
+    ctypedef struct engine_t "engine"
+    ctypedef struct stage_hooks:
+        int (*count)(const engine_t *e) noexcept nogil
+        int (*lanes)(const engine_t *e) noexcept nogil
+        int (*pieces)(const engine_t *e, int stage, int64_t n, const char **name, int *node) noexcept nogil
     ctypedef struct strategy:
         const char *name
         int single, late
+        const stage_hooks *stages
     ctypedef struct plan_node:
         const layer_kind *kind
         int needs_gradient, n_deltas, skipped
@@ -161,7 +167,15 @@ cdef extern from "registry.h" nogil:
         const double *factor
         double jitter
         uint64_t seed
-        int batch, chunk, lanes, max_pending, late
+        int batch, chunk, lanes, max_pending, late, keeps
+        int64_t period
+        int group, mix, n_stages
+        const int32_t *pieces
+        const double *piece_seconds
+        const double *image_seconds
+        const double *piece_lines
+        const double *image_lines
+        const uint8_t *counted
     ctypedef struct clock_counts:
         double forward, backward, publishing, waiting
         int64_t published, failures
@@ -442,7 +456,8 @@ cdef class Plan:
 
 # ---- events ----
 
-EVENTS = ("", "step", "copy", "forward", "backward", "publish", "postpone", "lane", "reduce")
+EVENTS = ("", "step", "copy", "forward", "backward", "publish", "postpone", "lane", "reduce", "arrive",
+          "exchange", "leave", "read", "piece")
 
 
 def event(kind, worker, what):
@@ -712,7 +727,7 @@ cdef class Engine:
 
     def trace(self):
         """From now on training phases are recorded, see `events`. For strategies that update a stripe only while they hold
-        it, and do not set what workers read."""
+        it, and set what workers read, if at all, to copies that are read stripe by stripe, each while it is held."""
         if trace_start(self.e):
             raise MemoryError(f"out of memory for the trace of {self.workers} workers")
 
@@ -963,8 +978,23 @@ cdef class Engine:
         return self.e.chunk
 
     def lanes(self, int wanted=0):
-        """Into how many lanes a synchronous step is cut, 0: the usual number."""
+        """Into how many lanes a synchronous step is cut, 0: the usual number; a strategy with stages knows it itself."""
+        if self.e.how.stages != NULL:
+            return self.e.how.stages.lanes(self.e)
         return lanes_of(self.batch_size, wanted)
+
+    def stages(self, int64_t images):
+        """The stages of a step of so many images, [(name, node, pieces), ...]; empty if its strategy, or the network, has
+        none."""
+        cdef const char *name = NULL
+        cdef int node = 0, n, i
+        cdef const stage_hooks *h = self.e.how.stages
+        found = []
+        if h != NULL:
+            for i in range(h.count(self.e)):
+                n = h.pieces(self.e, i, images, &name, &node)
+                found.append((name.decode(), node, n))
+        return found
 
     @property
     def late(self):
@@ -984,7 +1014,8 @@ cdef class Engine:
 
 # ---- the clock of virtual workers ----
 
-CLOCK_ORDERS = ("chaos", "hogwild", "locked", "delayed", "synchronous", "leashed")
+CLOCK_ORDERS = ("chaos", "hogwild", "locked", "delayed", "synchronous", "leashed", "averaging", "elastic",
+                "replicated", "stages")
 
 
 cdef class Clock:
@@ -997,7 +1028,9 @@ cdef class Clock:
                   const int32_t[::1] to not None, const double[::1] forward not None, const double[::1] backward not None,
                   const uint8_t[::1] learns not None, const double[::1] publish not None, const int32_t[::1] lines not None,
                   const double[::1] factor not None, *, double begin, double line, double jitter, uint64_t seed, int batch,
-                  int chunk, int lanes=0, int max_pending=0, bint late=False):
+                  int chunk, int lanes=0, int max_pending=0, bint late=False, int64_t period=0,
+                  bint keeps=False, int group=1, bint mix=False, const int32_t[::1] pieces=None,
+                  const double[:, ::1] costs=None, const uint8_t[::1] counted=None):
         cdef clock_parts parts
         cdef int l
         parts.order = <clock_order><int>CLOCK_ORDERS.index(order)
@@ -1014,11 +1047,23 @@ cdef class Clock:
                 raise ValueError(f"stripes {first[l]}..{to[l]} of layer {l} are not among the {parts.n_stripes}")
         if order == "synchronous" and lanes < 1:
             raise ValueError("synchronous steps need lanes")
+        parts.n_stages = 0
+        parts.pieces = NULL
+        parts.piece_seconds = parts.image_seconds = parts.piece_lines = parts.image_lines = NULL
+        parts.counted = NULL
+        if order == "stages":
+            parts.n_stages = <int>pieces.shape[0]
+            if not (parts.n_stages and lanes >= 1 and costs.shape[0] == 4 and costs.shape[1] == counted.shape[0] == parts.n_stages):
+                raise ValueError("a clock of stages needs lanes and, for each of at least one stage, pieces and four costs")
+            parts.pieces, parts.counted = &pieces[0], &counted[0]
+            parts.piece_seconds, parts.image_seconds = &costs[0, 0], &costs[1, 0]
+            parts.piece_lines, parts.image_lines = &costs[2, 0], &costs[3, 0]
         parts.node, parts.first, parts.to = &node[0], &first[0], &to[0]
         parts.forward, parts.backward, parts.learns = &forward[0], &backward[0], &learns[0]
         parts.publish, parts.lines, parts.factor = &publish[0], &lines[0], &factor[0]
         parts.begin, parts.line, parts.jitter, parts.seed = begin, line, jitter, seed
         parts.batch, parts.chunk, parts.lanes, parts.max_pending, parts.late = batch, chunk, lanes, max_pending, late
+        parts.period, parts.keeps, parts.group, parts.mix = period, keeps, group, mix
         self.c = vclock_new(&parts)
         if self.c == NULL:
             raise MemoryError("out of memory for the clock")

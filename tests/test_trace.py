@@ -4,8 +4,10 @@ import os
 import re
 import signal
 import struct
+import tempfile
 import threading
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,6 +60,32 @@ def test_graphs_batches_and_single_workers(isa, tmp_path, strategy, workers, bat
         plain = graph(seed=2)
         chaos.train(plain, data, strategy=strategy, workers=1, batch_size=batch_size, epochs=2, lr=0.02, progress=False)
         assert (plain.weights == net.weights).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(workers=st.integers(1, 8), batch=st.sampled_from([1, 3, 20]), stripe=st.sampled_from([64, 512, 16384]),
+       pending=st.sampled_from([None, 1, 3]), late=st.sampled_from([None, 0, 2]), update=st.sampled_from(["sgd", "adam"]),
+       jobs=st.integers(1, 3))
+def test_reading_at_publication(workers, batch, stripe, pending, late, update, jobs):
+    """What a worker reads is an event of its own; with one worker it is what its passes read."""
+    net = graph(seed=2)
+    x, y = images(90, net.input_shape, classes=5)
+    data = chaos.data.Dataset(x, y)
+    options = {"read": "publication", "stripe_bytes": stripe, "max_pending": pending, "max_staleness": late}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "t")
+        with virtual.Traced(path) as runner:
+            run = chaos.train(net, data, workers=workers, batch_size=batch, epochs=2, lr=0.02, update=update, progress=False,
+                              runner=runner, strategy_options=options)
+        found = []
+        assert (virtual.replay(path, data, jobs=jobs, progress=found.append).weights == net.weights).all()
+        assert [phase["images"] for phase in found] == [90, 90]
+        with TraceReader(path) as trace:
+            for _, blocks, end in trace.phases():
+                kinds = np.unique(np.concatenate(list(blocks)) >> np.uint64(16) & np.uint64(0xffff))
+                assert (_core.EVENTS.index("read") in kinds) == (workers > 1)
+                end()
+    assert late is None or run.history[-1]["staleness"]["max"] <= late
 
 
 @pytest.mark.parametrize("update", ["momentum", "adam"])
@@ -151,8 +179,6 @@ def test_what_cannot_be_traced_is_refused(digits, tmp_path):
     for strategy in STRATEGIES.keys() - set(virtual.TRACEABLE):
         with pytest.raises(ValueError, match=f"{strategy!r} cannot be traced; these can: sequential, chaos"):
             traced(tmp_path / "t", digits, chaos.models.small(), strategy=strategy)
-    with pytest.raises(ValueError, match="read=publication of chaos cannot be traced"):
-        traced(tmp_path / "t", digits, chaos.models.small(), strategy_options={"read": "publication"})
     with pytest.raises(ValueError, match="max_norm=1 cannot be traced"):
         traced(tmp_path / "t", digits, chaos.models.small(), update_options={"max_norm": 1.0})
     run = tmp_path / "run"

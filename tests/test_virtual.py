@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import graph, images
+from nets import graph, images, one_layer
 
 import chaos
 from chaos import _core, cli, virtual
 from chaos.sync import STRATEGIES
+from chaos.updates import UPDATES
 from chaos.virtual import Machine, Order, Times, Virtual
 
-SIMULATED = [name for name in virtual.ORDERS if name in STRATEGIES]
+ORDERS, SIMULATED = virtual.ORDERS, list(STRATEGIES)
+PRIVATE = ("averaging", "elastic", "replicated")  # every worker, or group of them, trains a replica of its own
 SEVERAL = [name for name in SIMULATED if not STRATEGIES[name].single]
 
 
@@ -51,19 +53,24 @@ times = st.floats(1e-7, 1e-4)
 
 
 @settings(max_examples=60, deadline=None)
-@given(strategy=st.sampled_from(sorted(virtual.ORDERS)), workers=st.integers(1, 9), n=st.integers(0, 60),
+@given(strategy=st.sampled_from(sorted(ORDERS)), workers=st.integers(1, 9), n=st.integers(0, 60),
        batch=st.sampled_from([1, 3, 20]), stripe=st.sampled_from([64, 512, 16384]), seed=st.integers(0, 99),
        jitter=st.sampled_from([0.0, 0.3, 2.0]), cores=st.integers(1, 5), pending=st.sampled_from([None, 1, 3]),
-       stragglers=st.integers(0, 1), scale=st.tuples(times, times, times, times))
-def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, cores, pending, stragglers, scale):
+       stragglers=st.integers(0, 1), scale=st.tuples(times, times, times, times), period=st.integers(1, 9),
+       group=st.integers(1, 3))
+def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, cores, pending, stragglers, scale, period,
+                             group):
     """Every image begins and ends once, each worker's events are in its own order, and where locks are promised no two
     publications of a stripe overlap in time. The executor refuses anything else (test_impossible_orders_are_refused)."""
     net, workers = small_net(), 1 if strategy == "sequential" else workers
     nodes = len(net.nodes()) - 1
     clock_times = Times("test", 1.0, scale[0], *((s,) * nodes for s in scale[1:]))
     known = strategy if strategy in STRATEGIES else "chaos"
-    options = options_of(known, **({"max_pending": pending} if strategy == "chaos" else {}))
-    engine = engine_of(net, workers, known, batch_size=batch, stripe_bytes=stripe)
+    asked = {"max_pending": pending, "period": period, "group": group}
+    options = options_of(known, **{name: value for name, value in asked.items() if name in STRATEGIES[known].options})
+    engine = engine_of(net, workers, known, batch_size=batch, stripe_bytes=stripe,
+                       strategy_options=STRATEGIES[known].core_options(options))
+    group = options.get("group", 1)
     machine = Machine(cores=cores, threads_per_core=2, slowdown=(1.0, 1.5), jitter=jitter, stragglers=stragglers,
                       straggling=5.0)
     order = Order(net, engine, clock_times, machine, strategy, options, [seed])
@@ -75,14 +82,27 @@ def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, 
     begun = [what for kind, _, what, *_ in found if kind == "step"]
     if order.lanes:
         assert not begun
+    elif ORDERS[strategy] == "stages":
+        stages = [engine.stages(min(batch, n - at)) for at in range(0, n, batch)]
+        wanted = [list(range(sum(count for *_, count in step))) for step in stages]
+        assert [what for kind, _, what, *_ in found if kind == "piece"] == sum(wanted, [])
+        begun = None  # updates are pieces
     else:
         assert sorted(begun) == list(range(-(-n // batch)))
     for stripe_number in range(engine.stripes):
-        spans = sorted((since, when) for kind, _, what, since, when in found
-                       if kind in ("publish", "reduce") and what == stripe_number)
-        assert len(spans) == -(-n // batch)
+        updates = [(worker // group if strategy in PRIVATE else 0, since, when) for kind, worker, what, since, when in found
+                   if kind in ("publish", "reduce") and what == stripe_number]
+        assert len(updates) == (0 if begun is None else -(-n // batch))
+        exchanges = [(worker, since, when) for kind, worker, what, since, when in found
+                     if kind == "exchange" and what == stripe_number]
+        if strategy == "replicated":  # by mixing: with the next group's replica
+            groups = -(-workers // group)
+            updates += [(g % groups, *span) for worker, *span in exchanges for g in (worker // group, worker // group + 1)]
+        else:
+            updates += [(-1, *span) for _, *span in exchanges]
+        spans = sorted(updates)
         if strategy != "hogwild":
-            assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+            assert all(a[0] != b[0] or a[2] <= b[1] for a, b in zip(spans, spans[1:], strict=False))
     x, y = images(max(n, 1), net.input_shape, classes=5)
     codes = np.array([_core.event(*event[:3]) for event in found], np.uint64)
     result = engine.run("train", values=net.take_images(x)["values"], labels=y, end=n, lr=0.01, events=[codes],
@@ -125,15 +145,263 @@ def test_executor_is_sequential_for_one_worker(isa, make):
 
 @pytest.mark.parametrize("batch_size", [1, 20])
 @pytest.mark.parametrize("strategy, workers", [("sequential", 1), *((s, 1) for s in SEVERAL), ("synchronous", 3),
-                                               ("synchronous", 8), ("delayed", 2), ("delayed", 5)])
+                                               ("synchronous", 8), ("delayed", 2), ("delayed", 5), ("averaging", 2),
+                                               ("averaging", 4), ("hybrid", 2), ("hybrid", 4)])
 def test_executor_is_the_engine_where_the_engine_is_deterministic(digits, strategy, workers, batch_size):
     nets = chaos.models.small(seed=4), chaos.models.small(seed=4)
+    update = "sgd" if batch_size == 1 else "adam"
     histories = [chaos.train(net, *digits, strategy=strategy, workers=workers, epochs=2, lr=0.01, batch_size=batch_size,
-                             progress=False, runner=runner).history
+                             update=update, progress=False, runner=runner).history
                  for net, runner in zip(nets, (None, Virtual()), strict=True)]
     assert (nets[0].weights == nets[1].weights).all()
     for real, simulated in zip(*histories, strict=True):
         assert all(real[key] == simulated[key] for key in ("train_error", "test_error", "updates", "staleness"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(workers=st.integers(1, 6), n=st.integers(0, 60), batch=st.sampled_from([1, 3, 20]),
+       period=st.one_of(st.none(), st.integers(1, 12)), seed=st.integers(0, 99), jobs=st.sampled_from([1, 2]),
+       update=st.sampled_from(["sgd", "adam"]), isa=st.sampled_from(_core.instruction_sets()))
+def test_averaging_is_that_of_real_workers(workers, n, batch, period, seed, jobs, update, isa):
+    """To the last bit, in weights, moments and numbers of updates, in each of two epochs."""
+    before = _core.get_isa()
+    _core.set_isa(isa)
+    try:
+        nets, found = (graph(seed=2), graph(seed=2)), []
+        x, y = images(n, nets[0].input_shape, classes=5)
+        options, rule = options_of("averaging", period=period), UPDATES[update]
+        for net, virtually in zip(nets, (False, True), strict=True):
+            moments = chaos.network.aligned_zeros((rule.moments, net.plan.weight_size))
+            engine = engine_of(net, workers, "averaging", batch_size=batch, stripe_bytes=512, update=update,
+                               moments=moments, update_options=rule.core_options(rule.resolve({})),
+                               strategy_options=STRATEGIES["averaging"].core_options(options))
+            order = Order(net, engine, flat_times(net), Machine(jitter=0.5, stragglers=1, straggling=3.0), "averaging",
+                          options, [seed])
+            for _ in range(2):
+                asked = dict(events=order.blocks(n), jobs=jobs) if virtually else {}
+                result = engine.run("train", values=x.reshape(-1), labels=y, lr=0.05, **asked)
+                found.append((result["status"], result["images"], result["errors"], result["loss"], result["updates"],
+                              result["staleness"], result["worker_images"], net.weights.tobytes(), moments.tobytes(),
+                              engine.versions()))
+        assert found[:2] == found[2:]
+    finally:
+        _core.set_isa(before)
+
+
+def without_tail():
+    """Its last layer with weights is a convolution."""
+    return chaos.Network((2, 9, 8), [chaos.Conv2d(6, 3), chaos.Tanh(), chaos.MaxPool2d(2), chaos.Conv2d(5, 3),
+                                     chaos.Flatten()], seed=2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(make=st.sampled_from([graph, without_tail, lambda: chaos.models.small(seed=3)]), workers=st.integers(1, 9),
+       real=st.integers(1, 3), n=st.integers(0, 60), batch=st.integers(1, 40),
+       lanes=st.one_of(st.none(), st.integers(1, 12)), slices=st.one_of(st.none(), st.integers(1, 9)),
+       seed=st.integers(0, 99), jobs=st.sampled_from([1, 2, 3]), update=st.sampled_from(["sgd", "adam"]),
+       clip=st.sampled_from([0.0, 0.1]))
+def test_hybrid_is_that_of_real_workers(make, workers, real, n, batch, lanes, slices, seed, jobs, update, clip):
+    """To the last bit, for any numbers of them."""
+    found, rule = [], UPDATES[update]
+    options = options_of("hybrid", lanes=lanes, slices=slices)
+    rule_options = rule.core_options(rule.resolve({"clip_norm": clip} if clip and make is not without_tail else {}))
+    for virtually in (False, True):
+        net = make()
+        x, y = images(n, net.input_shape, classes=5)
+        moments = chaos.network.aligned_zeros((rule.moments, net.plan.weight_size))
+        engine = engine_of(net, workers if virtually else real, "hybrid", batch_size=batch, stripe_bytes=512, update=update,
+                           moments=moments, update_options=rule_options,
+                           strategy_options=STRATEGIES["hybrid"].core_options(options))
+        order = Order(net, engine, flat_times(net), Machine(jitter=0.5), "hybrid", options, [seed])
+        for _ in range(2):
+            asked = dict(events=order.blocks(n), jobs=jobs, lanes=order.lanes) if virtually else {}
+            result = engine.run("train", values=x.reshape(-1), labels=y, lr=0.05, **asked)
+            found.append((result["status"], result["images"], result["errors"], result["loss"], result["updates"],
+                          result["staleness"], result["position"], net.weights.tobytes(), moments.tobytes(),
+                          engine.versions()))
+        assert engine.run("test", values=x.reshape(-1), labels=y)["images"] == n
+    assert found[:2] == found[2:]
+
+
+def test_any_number_of_threads_finds_the_same_divergence_in_stages():
+    x = images(40, small_net().input_shape, classes=5)[0].copy()
+    x[[30, 33]] = np.nan
+    net = small_net()
+    engine = engine_of(net, 8, "hybrid", batch_size=40)
+    codes = codes_of(events_of(Order(net, engine, flat_times(net), Machine(), "hybrid", options_of("hybrid"), [0]), 40))
+    for jobs in (1, 2, 5):
+        result = run_events(small_net, codes, workers=8, jobs=jobs, n=40, x=x, strategy="hybrid", batch_size=40)[1]
+        assert (result["status"], result["failed_at"]) == ("diverged", 30)
+
+
+def test_impossible_pieces_are_refused():
+    net = small_net()
+    x, y = images(40, net.input_shape, classes=5)
+    engine = engine_of(net, 2, "hybrid", batch_size=20)
+    found = events_of(Order(net, engine, flat_times(net), Machine(), "hybrid", options_of("hybrid"), [0]), 40)
+    for events, message in (([*found[:2], found[0]], "done before"), (found[-1:], "not one of the stage under way"),
+                            ([*found, found[0]], "fewer steps"), ([("step", 0, 0)], "made of pieces"),
+                            ([("lane", 0, 0)], "fewer lanes"), (found[:-1], "not every image")):
+        with pytest.raises(ValueError, match=message):
+            engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(events)])
+    with pytest.raises(ValueError, match="have no pieces"):
+        engine_of(net, 2).run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(found)])
+    assert engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(found)])["images"] == 40
+
+
+@settings(max_examples=30, deadline=None)
+@given(workers=st.integers(1, 6), n=st.integers(0, 60), batch=st.sampled_from([1, 3]), period=st.integers(1, 12),
+       alpha=st.one_of(st.none(), st.floats(0.01, 1)), seed=st.integers(0, 99), jobs=st.sampled_from([1, 2]))
+def test_elastic_is_its_definition_in_the_given_order(workers, n, batch, period, alpha, seed, jobs):
+    net, replicas = graph(seed=2), [graph(seed=2) for _ in range(workers)]
+    x, y = images(n, net.input_shape, classes=5)
+    options = options_of("elastic", period=period, alpha=alpha)
+    engine = engine_of(net, workers, "elastic", batch_size=batch, stripe_bytes=512,
+                       strategy_options=STRATEGIES["elastic"].core_options(options))
+    order = Order(net, engine, flat_times(net), Machine(jitter=0.5), "elastic", options, [seed])
+    found = events_of(order, n)
+    result = engine.run("train", values=x.reshape(-1), labels=y, lr=0.05, events=[codes_of(found)], jobs=jobs)
+    assert result["status"] == "done" and result["images"] == n and result["staleness_max"] == 0
+
+    centre, rate = replicas[0].weights.copy(), np.float32(alpha or 0.9 / workers)
+    engines = [engine_of(replica, 1, "sequential", batch_size=batch) for replica in replicas]
+    steps, exchanges = [0] * workers, [0] * workers
+    for kind, w, what in found:
+        if kind == "step":  # nobody else sees the replica: all of the step may happen at once
+            assert exchanges[w] == steps[w] // period * engine.stripes
+            engines[w].run("train", values=x.reshape(-1), labels=y, lr=0.05, begin=what * batch,
+                           end=min(n, (what + 1) * batch))
+            steps[w] += 1
+        elif kind == "exchange":
+            at, size = engine.stripe(what)
+            part = slice(at, at + size)
+            d = rate * (replicas[w].weights[part] - centre[part])
+            replicas[w].weights[part] -= d
+            centre[part] += d
+            exchanges[w] += 1
+    assert exchanges == [(count // period + 1) * engine.stripes for count in steps]
+    np.testing.assert_allclose(net.weights, centre, rtol=0, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(workers=st.integers(1, 9), group=st.integers(1, 4), period=st.integers(1, 9), rule=st.sampled_from(["mix", "sum"]),
+       n=st.integers(0, 80), batch=st.sampled_from([1, 3]), seed=st.integers(0, 99), publish=st.sampled_from([1e-8, 1e-5]))
+def test_replicated_is_its_definition_in_the_given_order(workers, group, period, rule, n, batch, seed, publish):
+    """Gradients that do not depend on the weights: image i changes column i of a linear layer by 1 / batch. So the weights
+    are the sum of the updates, as far as exchanges have carried them."""
+    def make():
+        net = one_layer((max(n, 1),), chaos.Linear(2, bias=False))
+        net.load_state_dict({"0.weight": np.zeros((2, max(n, 1)), np.float32)})
+        return net
+
+    net, options = make(), options_of("replicated", group=group, period=period, rule=rule)
+    asked = dict(batch_size=batch, stripe_bytes=256, strategy_options=STRATEGIES["replicated"].core_options(options))
+    engine = engine_of(net, workers, "replicated", **asked, loss="score")
+    order = Order(net, engine, flat_times(net, publish=publish), Machine(jitter=0.5, line_ns=100), "replicated", options,
+                  [seed])
+    found = events_of(order, n)
+    codes, x = codes_of(found), np.eye(n, dtype=np.float32)
+    y, ends = np.arange(n) % 2, []
+    for jobs in (1, 2, 3):
+        net = make()
+        result = engine_of(net, workers, "replicated", **asked, loss="score").run(
+            "train", values=x.reshape(-1), labels=y, lr=1.0, events=[codes], jobs=jobs)
+        assert result["status"] == "done" and result["images"] == n
+        ends.append(net.weights.tobytes())
+    assert ends[0] == ends[1] == ends[2]
+
+    groups, position = -(-workers // group), np.empty(2 * max(n, 1), np.int64)
+    net.plan.positions(1, 0, position)
+    beta = next(b.real for b in np.roots([1, *[0] * (groups - 2), 1, -1]) if abs(b.imag) < 1e-9 and 0 < b.real < 1) \
+        if groups > 1 else 1.0
+    keep = 1 - beta ** (groups - 1)
+    process = np.zeros(len(net.weights))
+    replica, base, under_way = np.zeros((groups, len(net.weights))), np.zeros((groups, len(net.weights))), {}
+    gradients, exchanges = np.zeros((-(-n // batch), len(net.weights))), [0] * groups
+    for i in range(n):
+        gradients[i // batch, position[y[i] * n + i]] = 1 / (min(n, (i // batch + 1) * batch) - i // batch * batch)
+    waiting = {}  # of a worker: stripe to the step whose gradient it is
+    for kind, w, what in found:
+        g = w // group
+        if kind == "step":
+            under_way[w] = what
+        elif kind == "backward":
+            waiting |= {(w, k): under_way[w] for k in range(engine.stripes)}
+        elif kind in ("publish", "exchange"):
+            at, size = engine.stripe(what)
+            part = slice(at, at + size)
+        if kind == "publish":
+            (process if groups == 1 else replica[g])[part] += gradients[waiting[w, what], part]
+        elif kind == "exchange":
+            assert w % group == 0 and groups > 1
+            exchanges[g] += 1
+            own, new, following = replica[g, part], replica[g, part] - base[g, part], replica[(g + 1) % groups, part]
+            if rule == "sum":
+                process[part] += new
+                mixed = process[part].copy()
+            else:
+                mixed = keep * following + (1 - keep) * own + (beta + keep - 1) * new
+                following += beta * new
+            replica[g, part] = base[g, part] = mixed
+    if groups > 1 and rule == "mix":
+        process = replica.mean(axis=0)
+    elif groups > 1:
+        process += (replica - base).sum(axis=0)
+        np.testing.assert_allclose(process, gradients.sum(axis=0), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(net.weights, process, rtol=0, atol=1e-5)
+    if groups > 1:  # the token goes round: nobody is a round ahead, and who has it has made one exchange with it
+        assert all(count % engine.stripes == 0 for count in exchanges) and exchanges == sorted(exchanges, reverse=True)
+        assert exchanges[0] - exchanges[-1] <= engine.stripes
+
+
+def test_reading_at_publication_with_one_worker_is_sequential(digits):
+    nets = chaos.models.small(seed=4), chaos.models.small(seed=4)
+    chaos.train(nets[0], *digits, strategy="sequential", epochs=2, lr=0.01, progress=False)
+    chaos.train(nets[1], *digits, workers=1, epochs=2, lr=0.01, progress=False, runner=Virtual(),
+                strategy_options={"read": "publication"})
+    assert (nets[0].weights == nets[1].weights).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(workers=st.integers(2, 9), n=st.integers(0, 60), batch=st.sampled_from([1, 3]), stripe=st.sampled_from([64, 512]),
+       pending=st.sampled_from([None, 1, 3]), seed=st.integers(0, 99), publish=st.sampled_from([1e-8, 1e-5]))
+def test_reading_at_publication(workers, n, batch, stripe, pending, seed, publish):
+    """A stripe is read when it has just been published, or when the next step begins; passes read nothing else."""
+    net, options = small_net(), options_of("chaos", read="publication", max_pending=pending)
+    asked = dict(stripe_bytes=stripe, batch_size=batch, strategy_options=STRATEGIES["chaos"].core_options(options))
+    engine = engine_of(net, workers, **asked)
+    order = Order(net, engine, flat_times(net, publish=publish), Machine(jitter=0.5), "chaos", options, [seed])
+    found = events_of(order, n)
+    last, kept = {}, {}
+    for kind, w, what in found:
+        if kind == "read":
+            before = last.get(w, ("step", 0))
+            assert before == ("publish", what) or before[0] in ("step", "read")
+            kept.setdefault(w, set()).add(what)
+        elif kind == "backward":  # its stripes have to be read again before the next step's forward passes
+            kept[w] -= {k for k, (node, _) in enumerate(engine.stripe_table) if node == what}
+        elif kind == "forward":
+            assert kept[w] == set(range(engine.stripes))
+        last[w] = (kind, what)
+    codes = codes_of(found)
+    one, *others = (run_events(small_net, codes, workers=workers, jobs=jobs, n=n, **asked) for jobs in (1, 2, 3))
+    assert one[1]["status"] == "done" and one[1]["images"] == n and all(other == one for other in others)
+
+
+def test_reads_that_are_missing_are_refused():
+    net = small_net()
+    x, y = images(4, net.input_shape, classes=5)
+    options = options_of("chaos", read="publication")
+    engine = engine_of(net, 2, strategy_options=STRATEGIES["chaos"].core_options(options))
+    found = events_of(Order(net, engine, flat_times(net), Machine(), "chaos", options, [0]), 4)
+    with pytest.raises(ValueError, match="has not read all stripes"):
+        engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(found[1:])])
+    step = [event[0] for event in found].index("step")
+    with pytest.raises(ValueError, match="copied at the beginning"):
+        engine.run("train", values=x.reshape(-1), labels=y, lr=0.01,
+                   events=[codes_of([*found[:step + 1], ("copy", *found[step][1:])])])
+    with pytest.raises(ValueError, match="keep no copies"):
+        engine_of(net, 2).run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(found)])
 
 
 def any_order(net, engine, workers, steps, rng):
@@ -207,12 +475,17 @@ def test_any_number_of_threads_runs_any_order_to_the_same_bits(workers, steps, s
 @pytest.mark.parametrize("batch_size", [1, 20])
 def test_any_number_of_threads_runs_what_the_clock_invents_to_the_same_bits(strategy, batch_size):
     net, n = small_net(), 400
+    asked = {"period": 2, "group": 3} if batch_size == 20 else {}
+    options = options_of(strategy, **{name: asked[name] for name in asked.keys() & STRATEGIES[strategy].options.keys()})
+    numbers = STRATEGIES[strategy].core_options(options)
     for workers in (1,) if STRATEGIES[strategy].single else (2, 7, 30):
-        engine = engine_of(net, workers, strategy, batch_size=batch_size, stripe_bytes=512)
-        order = Order(net, engine, flat_times(net), Machine(jitter=0.5), strategy, options_of(strategy), [0])
+        engine = engine_of(net, workers, strategy, batch_size=batch_size, stripe_bytes=512, strategy_options=numbers)
+        order = Order(net, engine, flat_times(net), Machine(jitter=0.5), strategy, options, [0])
         codes = codes_of(events_of(order, n))
         one, *others = (run_events(small_net, codes, workers=workers, jobs=jobs, n=n, lanes=order.lanes, strategy=strategy,
-                                   block=999, batch_size=batch_size, stripe_bytes=512) for jobs in (1, 2, 3, 5))
+                                   block=999, batch_size=batch_size, stripe_bytes=512, strategy_options=numbers,
+                                   update="momentum", moments=chaos.network.aligned_zeros((1, net.plan.weight_size)))
+                        for jobs in (1, 2, 3, 5))
         assert one[1]["status"] == "done" and all(other == one for other in others)
 
 
@@ -274,6 +547,46 @@ def test_numbers_of_threads_that_make_no_sense_are_refused(tmp_path):
     net = small_net()
     with pytest.raises(ValueError, match="jobs must be at least 1, not 0"):
         engine_of(net, 1).run("train", values=np.zeros(0, np.float32), labels=np.zeros(0, np.int64), events=[], jobs=0)
+
+
+def test_impossible_exchanges_are_refused():
+    net = small_net()
+    x, y = images(4, net.input_shape, classes=5)
+
+    def refused(strategy, spoil, message):
+        engine = engine_of(net, 2, strategy)
+        found = events_of(Order(net, engine, flat_times(net), Machine(), strategy, options_of(strategy), [0]), 4)
+        for events, why in ((found, None), (spoil(found), message)):
+            if why:
+                with pytest.raises(ValueError, match=why):
+                    engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(events)])
+            else:
+                engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(events)])
+
+    def where(found, kind, n=0):
+        return [i for i, event in enumerate(found) if event[0] == kind][n]
+
+    def without(found, at):
+        return found[:at] + found[at + 1:]
+
+    refused("chaos", lambda e: [*e, ("exchange", 0, 0)], "makes no exchanges")
+    refused("chaos", lambda e: [*e, ("arrive", 0, 0)], "do not meet")
+    refused("chaos", lambda e: [*e, ("leave", 0, 0)], "the meeting is not over")
+    refused("elastic", lambda e: [*e, ("arrive", 0, 0)], "do not meet")
+    refused("elastic", lambda e: [*e, ("exchange", 0, 99)], "no such stripe")
+    refused("elastic", lambda e: [*e, *[("exchange", 0, 0)] * 2], "the stripe has been exchanged before")
+    refused("elastic", lambda e: [*e, ("exchange", 0, 0)], "has not finished its exchange")
+    refused("elastic", lambda e: [("exchange", 0, 0), *e], "has not exchanged all its stripes")
+    refused("elastic", lambda e: [e[0], ("exchange", e[0][1], 0), *e[1:]], "has not finished its step")
+    refused("averaging", lambda e: without(e, where(e, "arrive")), "a worker has not come to the meeting")
+    refused("averaging", lambda e: without(e, where(e, "exchange")), "the meeting is not over")
+    refused("averaging", lambda e: without(e, where(e, "leave")), "has not finished its exchange")
+    refused("averaging", lambda e: [x for x in e if x[0] not in ("arrive", "exchange", "leave")],
+            "have not met after their last steps")
+    refused("averaging", lambda e: [("arrive", 0, 0), *e], "has not left the meeting|the meeting has begun")
+    refused("averaging", lambda e: [*e[:where(e, "leave")], *[x for x in e if x[0] == "exchange"]], "at this meeting before")
+    refused("averaging", lambda e: [*e, ("arrive", 0, 0), ("arrive", 1, 0), ("exchange", 0, 0)], "nothing has happened")
+    refused("averaging", lambda e: [*e[:where(e, "leave") + 1], ("arrive", e[where(e, "leave")][1], 0)], "meeting has begun")
 
 
 @pytest.mark.parametrize("spoil, message", [
@@ -345,9 +658,10 @@ def test_same_seed_same_bits(digits, strategy):
     assert results[0] == results[1] and results[0][0] != results[2][0]
 
 
-def test_continued_run_has_the_same_bits(digits, tmp_path):
+@pytest.mark.parametrize("strategy", ["chaos", *PRIVATE, "hybrid"])
+def test_continued_run_has_the_same_bits(digits, tmp_path, strategy):
     whole, parts = chaos.models.small(), chaos.models.small()
-    arguments = dict(workers=20, lr=0.01, progress=False)
+    arguments = dict(workers=20, lr=0.01, progress=False, strategy=strategy, update="adam")
     chaos.train(whole, *digits, epochs=3, runner=Virtual(), **arguments)
     chaos.train(parts, *digits, epochs=1, runner=Virtual(), run_dir=tmp_path, **arguments)
     chaos.train(parts, *digits, epochs=3, runner=Virtual(), run_dir=tmp_path, resume=True, **arguments)
@@ -378,7 +692,9 @@ def test_runs_of_virtual_workers_and_of_threads_do_not_continue_each_other(digit
         assert len(run.history) == 2
 
 
-def test_stopping_goes_back_to_the_beginning_of_the_epoch(digits, tmp_path, monkeypatch):
+@pytest.mark.parametrize("strategy", ["chaos", *PRIVATE, "hybrid"])
+def test_stopping_goes_back_to_the_beginning_of_the_epoch(digits, tmp_path, monkeypatch, strategy):
+    arguments = dict(workers=5, epochs=1, lr=0.01, progress=False, strategy=strategy, update="momentum")
     net = chaos.models.small()
     blocks = Order.blocks
 
@@ -396,12 +712,12 @@ def test_stopping_goes_back_to_the_beginning_of_the_epoch(digits, tmp_path, monk
     monkeypatch.setattr("chaos.virtual.clock.BLOCK", 500)
     monkeypatch.setattr(Order, "blocks", stop)
     with pytest.raises(KeyboardInterrupt):
-        chaos.train(net, *digits, workers=5, epochs=1, lr=0.01, progress=False, runner=Virtual(), run_dir=tmp_path)
+        chaos.train(net, *digits, runner=Virtual(), run_dir=tmp_path, **arguments)
     assert (net.weights == before).all()
     monkeypatch.undo()
-    chaos.train(net, *digits, workers=5, epochs=1, lr=0.01, progress=False, runner=Virtual(), run_dir=tmp_path, resume=True)
+    chaos.train(net, *digits, runner=Virtual(), run_dir=tmp_path, resume=True, **arguments)
     other = chaos.models.small()
-    chaos.train(other, *digits, workers=5, epochs=1, lr=0.01, progress=False, runner=Virtual())
+    chaos.train(other, *digits, runner=Virtual(), **arguments)
     assert (net.weights == other.weights).all()
 
 
@@ -442,16 +758,42 @@ def test_hardware_threads_stragglers_and_speed():
             Machine(**bad)
 
 
-def test_stragglers_do_not_hold_up_chaos_but_a_strict_turn():
+def test_stragglers_do_not_hold_up_chaos_but_turns_and_meetings():
     net = small_net()
     seconds = {}
-    for strategy in ("chaos", "delayed"):
+    for strategy in ("chaos", "delayed", "averaging", "elastic", "replicated"):
         for stragglers in (0, 1):
             machine = Machine(stragglers=stragglers, straggling=10, jitter=0)
             order = Order(net, engine_of(net, 8, strategy), flat_times(net), machine, strategy, options_of(strategy), [0])
             seconds[strategy, stragglers] = order.seconds(4000)
-    assert seconds["chaos", 1] < 1.3 * seconds["chaos", 0]
-    assert seconds["delayed", 1] > 5 * seconds["delayed", 0]
+    for strategy in ("chaos", "elastic", "replicated"):
+        assert seconds[strategy, 1] < 1.3 * seconds[strategy, 0]
+    for strategy in ("delayed", "averaging"):
+        assert seconds[strategy, 1] > 5 * seconds[strategy, 0]
+
+
+def test_clock_of_exchanges_adds_up():
+    """Seconds of phases of one worker and of two that do the same at the same time, beside what chaos takes for as much."""
+    net, step = small_net(), 1e-6  # of an update of all weights, per layer
+    times, machine = flat_times(net, publish=step), Machine(jitter=0, line_ns=0)
+    layers = len({node for node, _ in engine_of(net, 1).stripe_table})
+
+    def seconds(strategy, workers, n, **given):
+        options = options_of(strategy, **given)
+        return Order(net, engine_of(net, workers, strategy, strategy_options=STRATEGIES[strategy].core_options(options)),
+                     times, machine, strategy, options, [0]).seconds(n)
+
+    alone, copy = seconds("chaos", 1, 50), layers * step
+    # a copy; per round an average of one replica and a copy
+    assert seconds("averaging", 1, 50, period=5) == pytest.approx(alone + copy + 10 * 2 * copy)
+    assert seconds("averaging", 1, 50) == pytest.approx(alone + copy + 2 * copy)
+    # two workers; each averages the other's half too, where stripes can be halved: at most as long as all of them by one
+    assert alone + 3 * copy <= seconds("averaging", 2, 100) <= alone + 4 * copy
+    # a copy; an exchange after each period and in the end
+    assert seconds("elastic", 1, 50, period=5) == pytest.approx(alone + copy + 11 * 2 * copy)
+    # two copies for each group; an exchange after the first step, none before the token has gone round
+    assert seconds("replicated", 2, 100, period=1000) == pytest.approx(alone + 2 * copy + 3 * copy, rel=0.02)
+    assert seconds("replicated", 1, 50) == pytest.approx(alone)
 
 
 def test_leashed_workers_try_until_nobody_was_faster():
@@ -493,12 +835,13 @@ def test_times_are_kept_and_checked(tmp_path):
 
 def test_what_cannot_be_simulated_is_refused(digits):
     net = chaos.models.small()
-    for strategy in STRATEGIES.keys() - virtual.ORDERS.keys():
-        with pytest.raises(ValueError, match=f"{strategy!r} cannot be simulated; these can: sequential, chaos"):
-            chaos.train(net, *digits, strategy=strategy, workers=2, epochs=1, progress=False, runner=Virtual())
+    with pytest.raises(ValueError, match="'other' cannot be simulated; these can: sequential, chaos"):
+        virtual.clock.check_strategy("other", {})
+    with pytest.raises(ValueError, match="clipping with strategy 'hybrid' cannot be simulated"):
+        chaos.train(without_tail(), chaos.data.Dataset(*images(20, (2, 9, 8), classes=5)), strategy="hybrid", batch_size=20,
+                    workers=2, epochs=1, progress=False, runner=Virtual(), update_options={"clip_norm": 1.0})
     for options in (dict(strategy="leashed", strategy_options={"persistence": 1}),
                     dict(strategy_options={"max_staleness": 3}),
-                    dict(strategy_options={"read": "publication"}),
                     dict(update_options={"max_norm": 1.0}),
                     dict(strategy="hogwild", strategy_options={"grain": "instant"}),
                     dict(strategy="synchronous", update_options={"clip_norm": 1.0})):
@@ -555,8 +898,10 @@ def test_command(tmp_path, capsys, monkeypatch):
                      "--run-dir", "one", "--quiet"]) == 0
     assert "1 virtual worker on 1 core, sequential" in capsys.readouterr().out
     assert cli.main(["simulate", "--help"]) == 0
-    assert "hybrid" not in capsys.readouterr().out
-    for bad, message in ((["--strategy", "averaging"], "cannot be simulated"), (["--slowdown", "1,2"], "slowdown"),
+    out = capsys.readouterr().out
+    assert all(strategy in out for strategy in STRATEGIES)
+    for bad, message in ((["--strategy-option", "max_staleness=2"], "cannot be simulated"),
+                         (["--slowdown", "1,2"], "slowdown"),
                          (["--slowdown", "1,a"], "numbers with commas between, such as 1,1.2, not '1,a'"),
                          (["--times", "nothing.json"], "nothing.json"), (["--cores", "0"], "cores")):
         assert cli.main([*arguments, "--run-dir", "e", *bad]) == 2

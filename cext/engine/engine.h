@@ -79,6 +79,37 @@ typedef struct worker {
 
 enum { MAX_STRATEGY_OPTIONS = 8 };
 
+/* What workers who train replicas of the process's weights do beside their steps, in single pieces: for whoever runs them in an
+ * order of its own (replay.h). */
+typedef struct {
+    /* Makes worker.to what it trains in this phase, equal to the process's weights; called for all workers in turn, before
+     * anything else. -1 when out of memory. */
+    int (*begin)(worker *w);
+    /* NULL, or exchanges are made at meetings: the worker has come to one; it goes on from what was made there. */
+    void (*arrive)(worker *w);
+    void (*leave)(worker *w);
+    /* Exchanges a stripe: at a meeting that of all replicas, else that of worker.to with that of `other`. The caller sees to it
+     * that nobody else is there. */
+    void (*exchange)(worker *w, int stripe);
+    /* What the worker's weights are exchanged with; NULL: the worker makes no exchanges. */
+    shared_weights *(*other)(const worker *w);
+} replica_hooks;
+
+/* A synchronous step that is done in stages, in single pieces: for whoever runs workers in an order of its own (replay.h). Any
+ * worker may do any piece of a stage when all pieces of the stage before it are done. */
+typedef struct {
+    int (*count)(const struct engine *e); /* stages; 0: this network's steps have none but lanes */
+    int (*lanes)(const struct engine *e); /* into how many a step is cut, if it has so many images */
+    /* Pieces of a stage in a step of n images; what it is and for which node, for people and clocks. */
+    int (*pieces)(const struct engine *e, int stage, int64_t n, const char **name, int *node);
+    /* Before the first piece of a phase and after the last. */
+    void (*begin)(worker *w);
+    void (*end)(worker *w);
+    /* Does a piece of the step over images [begin, end): 0, or which of them (1, 2, ...) is the first of the piece whose loss
+     * is not finite. */
+    int64_t (*run)(worker *w, int stage, int piece, int64_t begin, int64_t end);
+} stage_hooks;
+
 /* A synchronisation strategy decides when a gradient meets the shared weights. Any function may be NULL. Hooks that are
  * given a worker run in its thread, only in training phases; [from, to) are the stripes of the layer at `node`. */
 typedef struct {
@@ -107,6 +138,10 @@ typedef struct {
     void (*phase_done)(worker *w);
     /* In the caller's thread when all workers have left: afterwards engine.shared holds the result. */
     void (*phase_end)(struct engine *e);
+    const replica_hooks *replicas; /* NULL: workers train the process's weights */
+    /* NULL, or whether a worker reads the copy in worker.room, of which it renews a stripe by read_stripe; from phase_begin on. */
+    int (*keeps)(const struct engine *e);
+    const stage_hooks *stages; /* NULL: steps have no stages */
 } strategy;
 
 typedef struct {
@@ -251,6 +286,8 @@ int gradient_of(worker *w, int64_t begin, int64_t end, float scale, float *dw);
 int goes_on(const engine *e);
 /* Waits until all workers have come here; -1 if one of them never will, because something has failed. */
 int meet(worker *w);
+/* Copies a stripe of w->to into `copy` and notes its version as seen. */
+void read_stripe(worker *w, int stripe, float *copy);
 /* Copies w->to into `copy`, notes the stripes' versions as seen, and makes the worker read the copy. */
 void read_copy(worker *w, float *copy);
 /* Another weight vector with state and locks of its own, a copy of `of`; NULL when out of memory. */

@@ -284,7 +284,7 @@ int pass_images(worker *w, int64_t begin, int64_t end)
         load_chunk(w, at, n);
         /* the step's next images; after its last the other workers most likely take a step each */
         expect_chunk(e, at + n < end ? at + n : end + (e->n_workers - 1) * (end - begin), n);
-        forward(e, w, n, w->hooks && (!w->reads || w->trace) && at == begin);
+        forward(e, w, n, w->hooks && (!w->reads || (w->trace && w->reads == w->trace->copy)) && at == begin);
         if (e->phase == FORWARD) {
             for (int s = 0; s < n; s++)
                 memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
@@ -315,7 +315,7 @@ int train_step(worker *w, int64_t begin, int64_t end)
     w->scale = (e->instant ? -e->step.lr : 1.f) / (float)(end - begin);
     if (w->trace) {
         trace_event(w, EVENT_STEP, (uint32_t)((begin - e->trace->begin) / e->batch));
-        w->reads = w->trace->copy;
+        w->reads = w->reads ? w->reads : w->trace->copy;
     }
     if (how->step_begin)
         how->step_begin(w);

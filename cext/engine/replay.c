@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum stage { IDLE, FORTH, BACK };
-enum gradient { NONE, FRESH, POSTPONED };
+enum gradient { NONE, FRESH = 1, POSTPONED = 2, ANY = FRESH | POSTPONED, EXCHANGED = 4, KEPT = 8 };
 
 /* Where a worker is in its step. */
 typedef struct {
@@ -22,9 +22,12 @@ typedef struct {
     enum stage stage;
     place in;
     int copied;
-    int n_fresh;  /* stripes of the layer just passed, neither published nor postponed */
+    int met;      /* has arrived at a meeting and not left it */
+    int n_exchanged; /* stripes, of the exchange under way */
+    int n_kept;      /* stripes that it has read in this phase */
+    int n_fresh;   /* stripes of the layer just passed, neither published nor postponed */
     int n_left;   /* gradients that wait for publication */
-    uint8_t *gradient; /* per stripe */
+    uint8_t *gradient; /* per stripe; EXCHANGED and KEPT are added where it is */
 } walk;
 
 /* How far all have. */
@@ -36,12 +39,16 @@ typedef struct {
     int64_t round;     /* the synchronous step under way */
     uint8_t *formed;   /* per lane: 1 begun, 2 complete */
     int n_formed;
-    uint8_t *reduced;  /* per stripe */
+    uint8_t *reduced;  /* per stripe: in this step, or exchanged at this meeting */
     int n_reduced;
+    int stage, n_before, n_done; /* of the step under way; pieces of its earlier stages; of this stage, done */
+    uint8_t *done;     /* per piece of the stage */
+    int n_met;         /* workers that have arrived at the meeting and not left it */
+    int64_t n_apart;   /* steps begun since the last one */
 } course;
 
 /* How an event meets the weights that workers share. */
-enum access { APART, READS, READS_ALL, WRITES };
+enum access { APART, READS, READS_ALL, WRITES, WRITES_TWO };
 
 /* What an event has to wait for when threads run at once: the worker's earlier events; and reads of a layer commute, everything
  * else about it happens in the given order. */
@@ -49,8 +56,9 @@ typedef struct {
     uint32_t turn;  /* that many of the worker's events are done */
     uint32_t after; /* that many earlier accesses are done: READS the layer's writes, READS_ALL all layers' writes, WRITES all
                        of the layer's */
-    uint32_t step;  /* LANE, REDUCE: its number */
-    int16_t layer;
+    uint32_t also;  /* WRITES_TWO: the same of layer `second` */
+    uint32_t step;  /* LANE, REDUCE, PIECE: its number; EXCHANGE: so many workers have arrived at meetings */
+    int32_t at, second; /* places in replay.sequence; READS_ALL: of the first layer; PIECE: its stage, its place there */
     uint8_t access;
 } ticket;
 
@@ -67,7 +75,10 @@ typedef struct {
 struct replay {
     engine *e;
     int n_forth, n_back, *forth, *back; /* layers in the order of the passes */
-    int n_stripes, n_lanes, n_threads;
+    int n_stripes, n_lanes, n_threads, keeps;
+    int n_stages;                       /* of a step; 0: it has none */
+    int *n_pieces[2];                   /* per stage: of a step; of the last one, which may be shorter */
+    int begun;                          /* stage_hooks.begin has been called */
     course checked;
     place *in;       /* per worker, as far as it has been run */
     call *unwritten; /* per worker: what worker.unwritten points to */
@@ -75,13 +86,21 @@ struct replay {
     float **lane;    /* per lane: its gradient */
     int64_t begin, end, n_steps;
     int *layer;         /* per node with weights: its place among those */
-    sequence *sequence; /* per layer */
+    int *vector;        /* per worker: which weights it trains, 0: the process's */
+    int *other;         /* per worker: with which it exchanges them; -1: with none */
+    uint8_t *users;     /* per vector: workers that touch it outside of meetings; 2: or more */
+    int n_vectors;
+    sequence *sequence; /* per vector and layer */
     progress *progress; /* per worker */
     /* of the events under way */
     const event *events;
     ticket *ticket;
     int64_t n_events, room;
     struct fate *fate; /* per thread */
+    uint32_t n_arrivals; /* among the events that have been checked */
+    uint32_t n_checked, stage_at; /* pieces among them; of those, before the stage under way */
+    _Alignas(128) uint32_t arrived;
+    _Alignas(128) uint32_t n_run; /* pieces */
     _Alignas(128) int64_t next;  /* event that no thread has taken */
     _Alignas(128) int64_t limit; /* events from there on are not run: one has failed, or there are no more */
 };
@@ -92,15 +111,16 @@ struct fate {
     int64_t at, image; /* of the event that failed first; where its loss is not finite */
 };
 
-static int course_new(course *c, int n_workers, int n_stripes, int n_lanes)
+static int course_new(course *c, int n_workers, int n_stripes, int n_lanes, int n_pieces)
 {
+    c->done = calloc((size_t)n_pieces + 1, 1);
     c->of = calloc((size_t)n_workers, sizeof *c->of);
     c->memory = calloc((size_t)n_workers * (size_t)n_stripes + 1, 1);
     c->formed = calloc((size_t)n_lanes + 1, 1);
     c->reduced = calloc((size_t)n_stripes + 1, 1);
     for (int i = 0; c->of && i < n_workers; i++)
         c->of[i].gradient = c->memory + (size_t)i * (size_t)n_stripes;
-    return c->of && c->memory && c->formed && c->reduced ? 0 : -1;
+    return c->of && c->memory && c->formed && c->reduced && c->done ? 0 : -1;
 }
 
 static void course_free(course *c)
@@ -110,6 +130,22 @@ static void course_free(course *c)
     free(c->begun);
     free(c->formed);
     free(c->reduced);
+    free(c->done);
+}
+
+/* How many pieces the stages of a step of n images have; `most` becomes at least the most. -1 when out of memory. */
+static int count_pieces(replay *r, int which, int64_t n, int *most)
+{
+    const char *name;
+    int node;
+    r->n_stages = r->e->how->stages && !r->n_lanes ? r->e->how->stages->count(r->e) : 0;
+    if (!r->n_pieces[which] && !(r->n_pieces[which] = calloc((size_t)r->n_stages + 1, sizeof(int))))
+        return -1;
+    for (int i = 0; i < r->n_stages; i++) {
+        r->n_pieces[which][i] = r->e->how->stages->pieces(r->e, i, n, &name, &node);
+        *most = r->n_pieces[which][i] > *most ? r->n_pieces[which][i] : *most;
+    }
+    return 0;
 }
 
 replay *replay_new(engine *e, int lanes, int threads)
@@ -123,6 +159,7 @@ replay *replay_new(engine *e, int lanes, int threads)
     r->n_threads = threads < e->n_workers ? threads : e->n_workers;
     r->n_stripes = e->shared.n_stripes;
     r->n_lanes = lanes;
+    r->keeps = e->how->keeps && e->how->keeps(e);
     r->forth = calloc((size_t)p->n_nodes, sizeof *r->forth);
     r->back = calloc((size_t)p->n_nodes, sizeof *r->back);
     r->unwritten = calloc((size_t)e->n_workers, sizeof *r->unwritten);
@@ -130,11 +167,16 @@ replay *replay_new(engine *e, int lanes, int threads)
     r->lane = calloc((size_t)lanes + 1, sizeof *r->lane);
     r->in = calloc((size_t)e->n_workers, sizeof *r->in);
     r->layer = calloc((size_t)p->n_nodes, sizeof *r->layer);
-    r->sequence = aligned_zeros(((size_t)e->n_layers + 1) * sizeof *r->sequence);
+    r->vector = calloc((size_t)e->n_workers, sizeof *r->vector);
+    r->other = calloc((size_t)e->n_workers, sizeof *r->other);
+    r->users = calloc((size_t)e->n_workers + 1, 1);
+    r->sequence = aligned_zeros(((size_t)e->n_layers * (e->how->replicas ? (size_t)e->n_workers + 1 : 1) + 1) * sizeof *r->sequence);
     r->progress = aligned_zeros((size_t)e->n_workers * sizeof *r->progress);
     r->fate = aligned_zeros((size_t)r->n_threads * sizeof *r->fate);
-    int missing = course_new(&r->checked, e->n_workers, r->n_stripes, lanes);
-    missing |= !r->forth | !r->back | !r->unwritten | !r->copy | !r->lane | !r->in | !r->layer | !r->sequence | !r->progress | !r->fate;
+    int most = 0, missing = count_pieces(r, 0, e->batch, &most);
+    missing |= course_new(&r->checked, e->n_workers, r->n_stripes, lanes, most);
+    missing |= !r->forth | !r->back | !r->unwritten | !r->copy | !r->lane | !r->in | !r->layer | !r->sequence | !r->progress | !r->fate |
+               !r->vector | !r->other | !r->users;
     for (int i = 0; !missing && i < e->n_workers; i++)
         missing = !e->worker[i] && !(e->worker[i] = worker_new(e, i));
     for (int i = 0; !missing && i < lanes; i++) {
@@ -162,8 +204,12 @@ void replay_free(replay *r)
     if (!r)
         return;
     for (int i = 0; i < r->e->n_workers; i++)
-        if (r->e->worker[i]) /* what it reads is about to go */
+        if (r->e->worker[i]) { /* what it reads is about to go */
+            if (r->begun)
+                r->e->how->stages->end(r->e->worker[i]);
             r->e->worker[i]->reads = NULL;
+            r->e->worker[i]->to = &r->e->shared;
+        }
     for (int i = 0; r->copy && i < r->e->n_workers; i++)
         free(r->copy[i]);
     for (int i = 0; r->lane && i < r->n_lanes; i++)
@@ -171,6 +217,11 @@ void replay_free(replay *r)
     course_free(&r->checked);
     free(r->in);
     free(r->layer);
+    free(r->n_pieces[0]);
+    free(r->n_pieces[1]);
+    free(r->vector);
+    free(r->other);
+    free(r->users);
     free(r->sequence);
     free(r->progress);
     free(r->ticket);
@@ -191,9 +242,47 @@ static int course_begin(course *c, const replay *r)
         c->of[i] = (walk){.gradient = gradients + (size_t)i * (size_t)r->n_stripes};
     memset(c->formed, 0, (size_t)r->n_lanes);
     memset(c->reduced, 0, (size_t)r->n_stripes);
-    c->n_begun = c->round = c->n_formed = c->n_reduced = 0;
+    c->n_begun = c->round = c->n_apart = 0;
+    c->n_formed = c->n_reduced = c->n_met = 0;
+    c->stage = c->n_before = c->n_done = 0;
     free(c->begun);
     return (c->begun = calloc((size_t)r->n_steps + 1, 1)) ? 0 : -1;
+}
+
+/* The number of a weight vector that the first n workers train or the process has; -1: another one. */
+static int vector_of(const replay *r, const shared_weights *s, int n)
+{
+    int found = s == &r->e->shared ? 0 : -1;
+    for (int i = 0; i < n && found < 0; i++)
+        if (r->e->worker[i]->to == s)
+            found = r->vector[i];
+    return found;
+}
+
+static void add_user(replay *r, int vector) { r->users[vector] += r->users[vector] < 2; }
+
+/* Gives every worker its weights, and finds out who shares which. */
+static int take_weights(replay *r)
+{
+    engine *e = r->e;
+    const replica_hooks *how = e->how->replicas;
+    r->n_vectors = 1;
+    memset(r->users, 0, (size_t)e->n_workers + 1);
+    r->users[0] = 2;
+    for (int i = 0; i < e->n_workers; i++) {
+        if (how && how->begin(e->worker[i]))
+            return -1;
+        const int known = vector_of(r, e->worker[i]->to, i);
+        r->vector[i] = known < 0 ? r->n_vectors++ : known;
+    }
+    for (int i = 0; i < e->n_workers; i++) {
+        shared_weights *other = how ? how->other(e->worker[i]) : NULL;
+        r->other[i] = other ? vector_of(r, other, e->n_workers) : -1;
+        add_user(r, r->vector[i]);
+        if (other && !how->arrive)
+            add_user(r, r->other[i]);
+    }
+    return 0;
 }
 
 int replay_begin(replay *r, const images *data, int64_t begin, int64_t end, float lr)
@@ -212,7 +301,14 @@ int replay_begin(replay *r, const images *data, int64_t begin, int64_t end, floa
         w->reads = NULL;
         w->unwritten = NULL;
     }
-    return course_begin(&r->checked, r);
+    int most = 0; /* the last step has no more than the others */
+    if (take_weights(r) || course_begin(&r->checked, r) ||
+        count_pieces(r, 1, r->n_steps ? end - begin - (r->n_steps - 1) * e->batch : 0, &most))
+        return -1;
+    for (int i = 0; r->n_stages && !r->begun && i < e->n_workers; i++)
+        e->how->stages->begin(e->worker[i]);
+    r->begun = r->n_stages > 0;
+    return 0;
 }
 
 static int64_t step_end(const replay *r, int64_t step)
@@ -261,6 +357,12 @@ static const char *begin_step(const replay *r, course *c, walk *v, int lane, uin
     const int64_t step = lane < 0 ? what : c->round;
     if (v->stage != IDLE)
         return "the worker has not finished its step";
+    if (v->met)
+        return "the worker has not left the meeting";
+    if (v->n_exchanged)
+        return "the worker has not exchanged all its stripes";
+    if (r->n_stages)
+        return "this strategy's steps are made of pieces";
     if ((lane < 0) != (r->n_lanes == 0))
         return r->n_lanes ? "this strategy's steps are made of lanes" : "this strategy's steps have no lanes";
     if (step >= r->n_steps)
@@ -280,6 +382,7 @@ static const char *begin_step(const replay *r, course *c, walk *v, int lane, uin
     }
     if (lane >= 0)
         c->formed[lane] = 1;
+    c->n_apart++;
     return NULL;
 }
 
@@ -291,10 +394,10 @@ static const char *pass_back(const replay *r, course *c, walk *v, uint32_t node)
     int from, to;
     stripes_of(r->e, (int)node, &from, &to);
     for (int k = from; k < to && v->in.lane < 0; k++) {
-        if (v->in.at == v->in.begin && v->gradient[k] != NONE)
+        if (v->in.at == v->in.begin && v->gradient[k] & ANY)
             return "the layer's gradient of an earlier step has not been published";
         if (last) {
-            v->gradient[k] = r->e->how->late ? POSTPONED : FRESH;
+            v->gradient[k] |= r->e->how->late ? POSTPONED : FRESH;
             v->n_fresh += !r->e->how->late;
             v->n_left++;
         }
@@ -327,6 +430,87 @@ static const char *reduce(const replay *r, course *c, uint32_t stripe)
     return NULL;
 }
 
+static int has_meetings(const replay *r) { return r->e->how->replicas && r->e->how->replicas->arrive; }
+
+static const char *arrive(const replay *r, course *c, walk *v)
+{
+    if (!has_meetings(r))
+        return "this strategy's workers do not meet";
+    if (v->stage != IDLE || v->n_left)
+        return "the worker has not finished its step";
+    if (v->met || c->n_reduced)
+        return "the meeting has begun";
+    v->met = 1;
+    c->n_met++;
+    return NULL;
+}
+
+static const char *leave(const replay *r, course *c, walk *v)
+{
+    if (!v->met || c->n_reduced < r->n_stripes)
+        return "the meeting is not over";
+    v->met = 0;
+    if (--c->n_met == 0) {
+        memset(c->reduced, 0, (size_t)r->n_stripes);
+        c->n_reduced = 0;
+        c->n_apart = 0;
+    }
+    return NULL;
+}
+
+static const char *exchange(const replay *r, course *c, walk *v, int worker, uint32_t stripe)
+{
+    if (r->other[worker] < 0)
+        return "the worker makes no exchanges";
+    if (has_meetings(r)) {
+        if (c->n_met < r->e->n_workers)
+            return "a worker has not come to the meeting";
+        if (!c->n_apart)
+            return "nothing has happened since the last meeting";
+        if (c->reduced[stripe])
+            return "the stripe has been exchanged at this meeting before";
+        c->reduced[stripe] = 1;
+        c->n_reduced++;
+        return NULL;
+    }
+    if (v->stage != IDLE)
+        return "the worker has not finished its step";
+    if (v->gradient[stripe] & EXCHANGED)
+        return "the stripe has been exchanged before";
+    v->gradient[stripe] |= EXCHANGED;
+    if (++v->n_exchanged == r->n_stripes) {
+        for (int k = 0; k < r->n_stripes; k++)
+            v->gradient[k] &= (uint8_t)~EXCHANGED;
+        v->n_exchanged = 0;
+    }
+    return NULL;
+}
+
+static const char *do_piece(const replay *r, course *c, uint32_t what)
+{
+    if (!r->n_stages)
+        return "this strategy's steps have no pieces";
+    if (c->round >= r->n_steps)
+        return "the phase has fewer steps";
+    const int n = r->n_pieces[c->round == r->n_steps - 1][c->stage];
+    if (what < (uint32_t)c->n_before || what - (uint32_t)c->n_before >= (uint32_t)n)
+        return "the piece is not one of the stage under way";
+    uint8_t *done = &c->done[what - (uint32_t)c->n_before];
+    if (*done)
+        return "the piece has been done before";
+    *done = 1;
+    if (++c->n_done == n) {
+        memset(c->done, 0, (size_t)n);
+        c->n_done = 0;
+        c->n_before += n;
+        if (++c->stage == r->n_stages) {
+            c->stage = c->n_before = 0;
+            c->round++;
+        }
+    }
+    return NULL;
+}
+
 /* Moves on by one event, or says why it is not possible. */
 static const char *advance(const replay *r, course *c, event ev)
 {
@@ -335,9 +519,10 @@ static const char *advance(const replay *r, course *c, event ev)
     if (event_worker(ev) >= r->e->n_workers)
         return "there is no such worker";
     walk *v = &c->of[event_worker(ev)];
-    if ((kind == EVENT_PUBLISH || kind == EVENT_POSTPONE || kind == EVENT_REDUCE) && what >= (uint32_t)r->n_stripes)
+    if ((kind == EVENT_PUBLISH || kind == EVENT_POSTPONE || kind == EVENT_REDUCE || kind == EVENT_EXCHANGE ||
+         kind == EVENT_READ) && what >= (uint32_t)r->n_stripes)
         return "there is no such stripe";
-    if (v->n_fresh && kind != EVENT_PUBLISH && kind != EVENT_POSTPONE)
+    if (v->n_fresh && kind != EVENT_PUBLISH && kind != EVENT_POSTPONE && kind != EVENT_READ)
         return "the worker has neither published nor postponed a stripe of its last layer";
     switch (kind) {
     case EVENT_STEP:
@@ -345,93 +530,171 @@ static const char *advance(const replay *r, course *c, event ev)
     case EVENT_LANE:
         return what < (uint32_t)r->n_lanes ? begin_step(r, c, v, (int)what, 0) : "the step has fewer lanes";
     case EVENT_COPY:
-        if (v->stage != FORTH || v->in.at != v->in.begin || v->in.next || v->copied || v->in.lane >= 0)
+        if (v->stage != FORTH || v->in.at != v->in.begin || v->in.next || v->copied || v->in.lane >= 0 || r->keeps)
             return "weights are copied at the beginning of a step";
         v->copied = 1;
         return NULL;
     case EVENT_FORWARD:
         if (v->stage != FORTH || (int)what != r->forth[v->in.next])
             return "it is not the worker's turn to pass this layer";
+        if (r->keeps && v->n_kept < r->n_stripes)
+            return "the worker has not read all stripes";
         if (next_layer(&v->in, r->n_forth))
             v->stage = BACK;
         return NULL;
     case EVENT_BACKWARD:
         return pass_back(r, c, v, what);
     case EVENT_PUBLISH:
-        if (v->gradient[what] == NONE)
+        if (!(v->gradient[what] & ANY))
             return "the worker has no gradient for this stripe";
-        v->n_fresh -= v->gradient[what] == FRESH;
+        v->n_fresh -= (v->gradient[what] & ANY) == FRESH;
         v->n_left--;
-        v->gradient[what] = NONE;
+        v->gradient[what] &= (uint8_t)~ANY;
         return NULL;
     case EVENT_POSTPONE:
-        if (v->gradient[what] != FRESH)
+        if ((v->gradient[what] & ANY) != FRESH)
             return "the worker has no fresh gradient for this stripe";
-        v->gradient[what] = POSTPONED;
+        v->gradient[what] ^= FRESH ^ POSTPONED;
         v->n_fresh--;
         return NULL;
     case EVENT_REDUCE:
         return reduce(r, c, what);
+    case EVENT_ARRIVE:
+        return arrive(r, c, v);
+    case EVENT_EXCHANGE:
+        return exchange(r, c, v, event_worker(ev), what);
+    case EVENT_LEAVE:
+        return leave(r, c, v);
+    case EVENT_PIECE:
+        return do_piece(r, c, what);
+    case EVENT_READ:
+        if (!r->keeps)
+            return "this strategy's workers keep no copies";
+        v->n_kept += !(v->gradient[what] & KEPT);
+        v->gradient[what] |= KEPT;
+        return NULL;
     }
     return "there is no such event";
 }
 
 static void forget_counts(replay *r)
 {
-    memset(r->sequence, 0, (size_t)r->n_forth * sizeof *r->sequence);
+    memset(r->sequence, 0, (size_t)r->n_vectors * (size_t)r->n_forth * sizeof *r->sequence);
+    r->arrived = r->n_arrivals = 0;
+    r->n_run = r->n_checked = r->stage_at = 0;
     memset(r->progress, 0, (size_t)r->e->n_workers * sizeof *r->progress);
 }
 
-/* Notes what the event, which is possible next, has to wait for. */
-static void note_access(replay *r, event ev, int64_t round, ticket *t)
+/* One more write of a layer; how many accesses come before it. */
+static uint32_t note_write(replay *r, int at)
 {
-    const int kind = event_kind(ev), what = (int)event_what(ev);
+    r->sequence[at].writes++;
+    return r->sequence[at].all++;
+}
+
+/* Where in the steps the executor is. */
+typedef struct {
+    int64_t round;
+    int stage, n_before;
+} position;
+
+static position where(const course *c) { return (position){c->round, c->stage, c->n_before}; }
+
+/* Notes what the event has to wait for; it has been checked, and been possible at `from`. */
+static void note_access(replay *r, event ev, position from, ticket *t)
+{
+    const int kind = event_kind(ev), what = (int)event_what(ev), id = event_worker(ev), own = r->vector[id];
     const int reads = kind == EVENT_FORWARD || kind == EVENT_BACKWARD;
-    *t = (ticket){.turn = r->progress[event_worker(ev)].done++, .access = APART, .step = (uint32_t)round};
-    if (kind == EVENT_COPY) {
+    *t = (ticket){.turn = r->progress[id].done++, .access = APART, .step = (uint32_t)from.round};
+    if (kind == EVENT_PIECE) {
+        t->at = from.stage;
+        t->second = what - from.n_before;
+        t->after = r->stage_at;
+        r->n_checked++;
+        if (r->checked.n_done == 0)
+            r->stage_at = r->n_checked;
+    } else if (kind == EVENT_COPY || kind == EVENT_LEAVE) {
         t->access = READS_ALL;
-        for (int l = 0; l < r->n_forth; l++) {
+        t->at = (kind == EVENT_COPY ? own : 0) * r->n_forth;
+        for (int l = t->at; l < t->at + r->n_forth; l++) {
             t->after += r->sequence[l].writes;
             r->sequence[l].all++;
         }
-    } else if (reads && r->checked.of[event_worker(ev)].copied) {
+    } else if (kind == EVENT_EXCHANGE) {
+        const int layer = r->e->stripe[what].layer;
+        t->step = r->n_arrivals;
+        t->access = WRITES;
+        t->at = r->other[id] * r->n_forth + layer;
+        t->after = note_write(r, t->at);
+        if (r->users[own] > 1 && own != r->other[id]) {
+            t->access = WRITES_TWO;
+            t->second = own * r->n_forth + layer;
+            t->also = note_write(r, t->second);
+        }
+    } else if (kind == EVENT_ARRIVE) {
+        r->n_arrivals++;
+    } else if (r->users[own] < 2 || (reads && (r->keeps || r->checked.of[id].copied))) {
         return;
-    } else if (reads || kind == EVENT_PUBLISH || kind == EVENT_REDUCE) {
-        t->access = reads ? READS : WRITES;
-        t->layer = (int16_t)(reads ? r->layer[what] : r->e->stripe[what].layer);
-        sequence *s = &r->sequence[t->layer];
-        t->after = reads ? s->writes : s->all;
-        s->all++;
-        s->writes += !reads;
+    } else if (reads || kind == EVENT_READ) {
+        t->access = READS;
+        t->at = own * r->n_forth + (reads ? r->layer[what] : r->e->stripe[what].layer);
+        t->after = r->sequence[t->at].writes;
+        r->sequence[t->at].all++;
+    } else if (kind == EVENT_PUBLISH || kind == EVENT_REDUCE) {
+        t->access = WRITES;
+        t->at = own * r->n_forth + r->e->stripe[what].layer;
+        t->after = note_write(r, t->at);
     }
+}
+
+static int all_done(const replay *r, int at, uint32_t after)
+{
+    return __atomic_load_n(&r->sequence[at].all, __ATOMIC_ACQUIRE) == after;
 }
 
 /* Whether everything that the event waits for is done. What comes after it in the order waits for it in turn, so that a count
  * cannot get past what it waits for. */
-static int may_run(const replay *r, int worker, const ticket *t)
+static int may_run(const replay *r, event ev, const ticket *t)
 {
     uint32_t done = 0;
-    if (__atomic_load_n(&r->progress[worker].done, __ATOMIC_ACQUIRE) != t->turn)
+    if (__atomic_load_n(&r->progress[event_worker(ev)].done, __ATOMIC_ACQUIRE) != t->turn)
         return 0;
+    if (event_kind(ev) == EVENT_EXCHANGE && has_meetings(r) && __atomic_load_n(&r->arrived, __ATOMIC_ACQUIRE) != t->step)
+        return 0;
+    if (event_kind(ev) == EVENT_PIECE) /* this stage's others count too, but they wait for the same */
+        return __atomic_load_n(&r->n_run, __ATOMIC_ACQUIRE) >= t->after;
     switch (t->access) {
     case READS:
-        return __atomic_load_n(&r->sequence[t->layer].writes, __ATOMIC_ACQUIRE) == t->after;
+        return __atomic_load_n(&r->sequence[t->at].writes, __ATOMIC_ACQUIRE) == t->after;
+    case WRITES_TWO:
+        return all_done(r, t->at, t->after) && all_done(r, t->second, t->also);
     case WRITES:
-        return __atomic_load_n(&r->sequence[t->layer].all, __ATOMIC_ACQUIRE) == t->after;
+        return all_done(r, t->at, t->after);
     case READS_ALL:
-        for (int l = 0; l < r->n_forth; l++)
+        for (int l = t->at; l < t->at + r->n_forth; l++)
             done += __atomic_load_n(&r->sequence[l].writes, __ATOMIC_ACQUIRE);
         return done == t->after;
     }
     return 1;
 }
 
-static void has_met_weights(replay *r, const ticket *t)
+static void has_written(replay *r, int at)
 {
-    const int all = t->access == READS_ALL, from = all ? 0 : t->layer, to = all ? r->n_forth : from + 1;
-    if (t->access == WRITES) /* nobody else writes now */
-        __atomic_store_n(&r->sequence[t->layer].writes, r->sequence[t->layer].writes + 1, __ATOMIC_RELEASE);
-    for (int l = from; l < to && t->access != APART; l++)
+    __atomic_store_n(&r->sequence[at].writes, r->sequence[at].writes + 1, __ATOMIC_RELEASE); /* nobody else writes now */
+    __atomic_fetch_add(&r->sequence[at].all, 1, __ATOMIC_ACQ_REL);
+}
+
+static void has_met_weights(replay *r, event ev, const ticket *t)
+{
+    if (event_kind(ev) == EVENT_ARRIVE)
+        __atomic_fetch_add(&r->arrived, 1, __ATOMIC_ACQ_REL);
+    if (event_kind(ev) == EVENT_PIECE)
+        __atomic_fetch_add(&r->n_run, 1, __ATOMIC_ACQ_REL);
+    if (t->access == WRITES || t->access == WRITES_TWO)
+        has_written(r, t->at);
+    if (t->access == WRITES_TWO)
+        has_written(r, t->second);
+    for (int l = t->at; l < t->at + (t->access == READS_ALL ? r->n_forth : t->access == READS); l++)
         __atomic_fetch_add(&r->sequence[l].all, 1, __ATOMIC_ACQ_REL);
 }
 
@@ -520,7 +783,7 @@ static int perform(replay *r, event ev, const ticket *t, int64_t *lost)
     worker *w = e->worker[event_worker(ev)];
     place *v = &r->in[w->id];
     const int kind = event_kind(ev), what = (int)event_what(ev);
-    if (kind != EVENT_PUBLISH && kind != EVENT_POSTPONE)
+    if (kind != EVENT_PUBLISH && kind != EVENT_POSTPONE && kind != EVENT_READ)
         w->unwritten = NULL;
     switch (kind) {
     case EVENT_STEP:
@@ -529,7 +792,7 @@ static int perform(replay *r, event ev, const ticket *t, int64_t *lost)
         *v = place_in(r, step, kind == EVENT_STEP ? -1 : what);
         w->hooks = kind == EVENT_STEP;
         w->scale = 1.f / (float)(step_end(r, step) - (r->begin + step * e->batch));
-        w->reads = NULL;
+        w->reads = r->keeps ? w->room : NULL;
         if (kind == EVENT_STEP || what == 0) /* of a step's lanes one counts */
             __atomic_fetch_add(&e->next, e->batch, __ATOMIC_RELAXED);
         load(r, w, v);
@@ -569,6 +832,30 @@ static int perform(replay *r, event ev, const ticket *t, int64_t *lost)
     case EVENT_REDUCE:
         reduce_lanes(r, w, what, t->step);
         break;
+    case EVENT_ARRIVE:
+        e->how->replicas->arrive(w);
+        break;
+    case EVENT_EXCHANGE:
+        e->how->replicas->exchange(w, what);
+        break;
+    case EVENT_LEAVE:
+        e->how->replicas->leave(w);
+        break;
+    case EVENT_PIECE: {
+        const int64_t begin = r->begin + (int64_t)t->step * e->batch;
+        w->hooks = 0;
+        if (what == 0) /* of a step's pieces one counts */
+            __atomic_fetch_add(&e->next, e->batch, __ATOMIC_RELAXED);
+        const int64_t found = e->how->stages->run(w, t->at, t->second, begin, step_end(r, t->step));
+        if (found) {
+            *lost = begin + found - 1;
+            return DIVERGED;
+        }
+        break;
+    }
+    case EVENT_READ:
+        read_stripe(w, what, w->room);
+        break;
     }
     return DONE;
 }
@@ -581,12 +868,12 @@ static int run_one(replay *r, struct fate *mine, int64_t at)
     worker *w = r->e->worker[event_worker(ev)];
     const place *v = &r->in[w->id];
     /* a lane's gradient, which EVENT_REDUCE reads, must be there when the layer is let go */
-    const int forth = event_kind(ev) == EVENT_FORWARD;
-    const int copies = t->access == READS && (forth || v->lane < 0) && worth_a_copy(r, (int)event_what(ev));
+    const int forth = event_kind(ev) == EVENT_FORWARD, back = event_kind(ev) == EVENT_BACKWARD;
+    const int copies = t->access == READS && (forth || (back && v->lane < 0)) && worth_a_copy(r, (int)event_what(ev));
     int status = DONE;
     if (copies) {
         status = copy_layer(r, w, (int)event_what(ev), w->hooks && forth && v->at == v->begin);
-        has_met_weights(r, t);
+        has_met_weights(r, ev, t);
     }
     if (status == DONE)
         status = perform(r, ev, t, &mine->image);
@@ -594,7 +881,7 @@ static int run_one(replay *r, struct fate *mine, int64_t at)
         w->reads = NULL;
     if (status == DONE) {
         if (!copies)
-            has_met_weights(r, t);
+            has_met_weights(r, ev, t);
         __atomic_store_n(&r->progress[w->id].done, t->turn + 1, __ATOMIC_RELEASE);
         return 1;
     }
@@ -613,7 +900,7 @@ static void run_share(void *arg, int id)
     replay *r = arg;
     int64_t at;
     while ((at = __atomic_fetch_add(&r->next, 1, __ATOMIC_RELAXED)) < __atomic_load_n(&r->limit, __ATOMIC_RELAXED)) {
-        for (int round = 0; !may_run(r, event_worker(r->events[at]), &r->ticket[at]); round++) {
+        for (int round = 0; !may_run(r, r->events[at], &r->ticket[at]); round++) {
             if (!goes_on(r->e) || at >= __atomic_load_n(&r->limit, __ATOMIC_RELAXED))
                 return;
             wait_round(round);
@@ -666,10 +953,10 @@ int replay_run(replay *r, const event *events, int64_t n, int64_t *at, const cha
         return NO_MEMORY;
     forget_counts(r);
     for (*at = 0; *at < n; ++*at) {
-        const int64_t round = r->checked.round; /* the last REDUCE of a step moves it on */
+        const position from = where(&r->checked); /* the last REDUCE or PIECE of a step moves it on */
         if ((*reason = advance(r, &r->checked, events[*at])))
             return -1;
-        note_access(r, events[*at], round, &r->ticket[*at]);
+        note_access(r, events[*at], from, &r->ticket[*at]);
     }
     r->events = events;
     r->n_events = n;
@@ -680,12 +967,18 @@ const char *replay_end(replay *r)
 {
     const course *c = &r->checked;
     engine_merge(r->e, r->e->n_workers);
-    if (r->n_lanes ? c->round < r->n_steps : c->n_begun < r->n_steps)
+    if (r->e->how->replicas && r->e->how->phase_end)
+        r->e->how->phase_end(r->e);
+    if (r->n_lanes || r->n_stages ? c->round < r->n_steps : c->n_begun < r->n_steps)
         return "not every image has been passed";
     for (int i = 0; i < r->e->n_workers; i++)
         if (c->of[i].stage != IDLE)
             return "a worker has not finished its step";
         else if (c->of[i].n_left)
             return "a worker has not published all its gradients";
+        else if (c->of[i].met || c->of[i].n_exchanged)
+            return "a worker has not finished its exchange";
+    if (has_meetings(r) && c->n_apart)
+        return "workers have not met after their last steps";
     return NULL;
 }

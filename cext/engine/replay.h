@@ -16,6 +16,12 @@ enum event_kind {
     EVENT_POSTPONE, /* it goes on and publishes stripe `what` later */
     EVENT_LANE,     /* begins lane `what` of the synchronous step under way */
     EVENT_REDUCE,   /* adds up the lanes' gradients and updates stripe `what` with the sum */
+    EVENT_ARRIVE,   /* has come to a meeting and takes no step before it leaves it */
+    EVENT_EXCHANGE, /* replicas: makes the exchange of stripe `what`; when all have arrived, where exchanges have meetings */
+    EVENT_LEAVE,    /* goes on from what all stripes' exchanges have made of the process's weights */
+    EVENT_READ,     /* copies stripe `what` into what its passes read, where workers keep such copies (strategy.keeps); before
+                       its first step of the phase all */
+    EVENT_PIECE,    /* does piece `what` of the step under way, counted through its stages (strategy.stages) */
     EVENT_KINDS
 };
 
@@ -32,12 +38,14 @@ static inline uint32_t event_what(event v) { return (uint32_t)(v >> 32); }
 
 typedef struct replay replay;
 
-/* An executor on the engine's workers, weights, rule and loss; its strategy only says whether gradients are written down
- * (`late`), and lanes, if not 0, into how many lanes its steps are cut (synchronous). Nothing else may run on the engine
- * meanwhile.
+/* An executor on the engine's workers, weights, rule and loss. Its strategy says whether gradients are written down (`late`),
+ * whether workers read copies that they keep (`keeps`), what is done with replicas of the weights (`replicas`, `phase_end`)
+ * and in the stages of a step (`stages`); lanes, if not 0, into how many lanes its steps are cut (synchronous). Nothing else
+ * may run on the engine meanwhile.
  *
- * `threads` threads share the work. The order that counts is partial: a worker's own events, and for each layer its updates
- * after all earlier reads and updates of it; what this does not order may run at the same time. NULL when out of memory. */
+ * `threads` threads share the work. The order that counts is partial: a worker's own events; for each layer of each replica
+ * its updates after all earlier reads and updates of it; exchanges at a meeting after all arrivals; the pieces of a stage
+ * after those of the stage before. What this does not order may run at the same time. NULL when out of memory. */
 replay *replay_new(engine *e, int lanes, int threads);
 void replay_free(replay *r);
 /* Begins a phase over images [begin, end) of data; -1 when out of memory. */

@@ -1,6 +1,6 @@
 /* Records the order in which workers met the weights, as events that replay.h runs again. A traced worker reads a layer
- * through a private copy that it takes while it holds all stripes of the layer, and numbers that moment; an update is numbered
- * while its stripe is held. So the numbers order every read and update of a stripe as they really happened. For strategies
+ * through a private copy that it takes while it holds all stripes of the layer, and numbers that moment; an update, and the
+ * copy of a stripe by read_stripe, is numbered while the stripe is held. So the numbers order every read and update of a stripe as they really happened. For strategies
  * that update only stripes they hold (or have one worker). Used by engine.c and the door. */
 #ifndef CHAOS_TRACE_H
 #define CHAOS_TRACE_H
@@ -35,6 +35,7 @@ void trace_take(engine *e, event *out);
 
 /* For the engine, in the worker's thread. */
 void trace_event(worker *w, enum event_kind kind, uint32_t what);
+/* A worker that reads a copy of its strategy's only says that it passes the layer. */
 void trace_read(worker *w, int node, enum event_kind kind, int note_versions);
 
 #endif

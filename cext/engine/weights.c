@@ -75,12 +75,18 @@ void replica_free(shared_weights *s)
     free(s);
 }
 
+void read_stripe(worker *w, int k, float *copy)
+{
+    w->seen[k] = stripe_version(&w->to->state[k]);
+    shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, copy);
+    if (w->trace)
+        trace_event(w, EVENT_READ, (uint32_t)k);
+}
+
 void read_copy(worker *w, float *copy)
 {
-    for (int k = 0; k < w->to->n_stripes; k++) {
-        w->seen[k] = stripe_version(&w->to->state[k]);
-        shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, copy);
-    }
+    for (int k = 0; k < w->to->n_stripes; k++)
+        read_stripe(w, k, copy);
     w->reads = copy;
 }
 

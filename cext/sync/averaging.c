@@ -17,6 +17,7 @@ typedef struct {
     int64_t period; /* steps of one worker in a round; 0: all there are */
     struct {
         shared_weights *weights;
+        int64_t before; /* images that its worker had passed when the round began */
         int64_t images; /* that it was trained on in this round */
     } *replica;
     _Alignas(128) int64_t front; /* 2 x the steps of a worker begun in this phase, + FINAL */
@@ -106,23 +107,49 @@ static void copy_back(const engine *e, shared_weights *to)
     copy_versions(to, &e->shared);
 }
 
+/* A round begins from the average. */
+static void leave(worker *w)
+{
+    averaging *s = w->e->sync;
+    s->replica[w->id].before = w->count.images;
+    copy_back(w->e, w->to);
+}
+
+static void arrive(worker *w)
+{
+    averaging *s = w->e->sync;
+    s->replica[w->id].images = w->count.images - s->replica[w->id].before;
+}
+
+static int begin(worker *w)
+{
+    averaging *s = w->e->sync;
+    shared_weights **replica = &s->replica[w->id].weights;
+    if (!*replica && !(*replica = replica_new(w->e, &w->e->shared)))
+        return -1;
+    w->to = *replica;
+    leave(w);
+    return 0;
+}
+
+static void exchange(worker *w, int k) { average_stripe(w->e, k); }
+
+static shared_weights *other(const worker *w) { return &w->e->shared; }
+
 static void train(worker *w)
 {
     engine *e = w->e;
     averaging *s = e->sync;
     const int64_t p = e->n_workers, n_stripes = e->shared.n_stripes;
     int64_t at = __atomic_load_n(&e->next, __ATOMIC_RELAXED), front = 0;
-    if (s->replica[w->id].weights)
-        copy_back(e, s->replica[w->id].weights);
-    else if (!(s->replica[w->id].weights = replica_new(e, &e->shared))) {
+    if (begin(w)) {
         fail(e, NO_MEMORY, 0);
         return;
     }
-    w->to = s->replica[w->id].weights;
     if (meet(w)) /* all know where the phase begins */
         return;
     for (int64_t base = 0; at < e->end && !(front & FINAL); base += s->period) {
-        const int64_t left = (e->end - at + e->batch - 1) / e->batch, before = w->count.images;
+        const int64_t left = (e->end - at + e->batch - 1) / e->batch;
         const int64_t steps = s->period && s->period * p < left ? s->period * p : left;
         for (int64_t i = w->id; i < steps && begins(w, base + i / p); i += p) {
             const int64_t begin = at + i * e->batch, end = begin + e->batch;
@@ -131,7 +158,7 @@ static void train(worker *w)
             if (w->id == 0) /* the front is at least there */
                 __atomic_store_n(&e->next, end < e->end ? end : e->end, __ATOMIC_RELAXED);
         }
-        s->replica[w->id].images = w->count.images - before;
+        arrive(w);
         if (meet(w))
             return;
         front = __atomic_load_n(&s->front, __ATOMIC_RELAXED);
@@ -144,7 +171,7 @@ static void train(worker *w)
             __atomic_store_n(&e->next, at, __ATOMIC_RELAXED);
         if (meet(w))
             return;
-        copy_back(e, w->to);
+        leave(w);
     }
 }
 
@@ -157,6 +184,8 @@ static void layer_done(worker *w, int node, int from, int to)
 
 static void phase_end(engine *e) { ((averaging *)e->sync)->front = 0; }
 
+static const replica_hooks replicas = {.begin = begin, .arrive = arrive, .leave = leave, .exchange = exchange, .other = other};
+
 const strategy sync_averaging = {
     .name = "averaging",
     .open = open,
@@ -164,4 +193,5 @@ const strategy sync_averaging = {
     .train = train,
     .layer_done = layer_done,
     .phase_end = phase_end,
+    .replicas = &replicas,
 };

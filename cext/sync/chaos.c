@@ -22,37 +22,42 @@ static uint8_t *outdated(const worker *w) { return (uint8_t *)(w->room + w->e->p
 
 static void copy_stripe(worker *w, int k)
 {
-    w->seen[k] = stripe_version(&w->to->state[k]);
-    shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, w->room);
+    read_stripe(w, k, w->room);
     outdated(w)[k] = 0;
+}
+
+/* Not at its publication. A traced worker holds the stripe, so that what it reads is of one moment. */
+static void copy_later(worker *w, int k)
+{
+    stripe_state *t = &w->to->state[k];
+    if (w->trace)
+        hold_stripe(w, t);
+    copy_stripe(w, k);
+    if (w->trace)
+        stripe_unlock(t);
 }
 
 static void phase_begin(worker *w)
 {
-    if (!copies(w->e) || w->trace)
-        return;
-    read_copy(w, w->room);
-    memset(outdated(w), 0, (size_t)w->to->n_stripes);
+    for (int k = 0; copies(w->e) && k < w->to->n_stripes; k++)
+        copy_later(w, k);
+    w->reads = copies(w->e) ? w->room : NULL;
 }
 
 static void step_begin(worker *w)
 {
-    if (!copies(w->e) || w->trace)
-        return;
     /* A bound on staleness counts from the step's beginning; max-norm changes weights after their publication. */
-    if (w->e->bounded || bounds_weights(w->e))
-        read_copy(w, w->room);
-    else
-        for (int k = 0; k < w->to->n_stripes; k++)
-            if (outdated(w)[k])
-                copy_stripe(w, k);
+    const int all = w->e->bounded || bounds_weights(w->e);
+    for (int k = 0; copies(w->e) && k < w->to->n_stripes; k++)
+        if (all || outdated(w)[k])
+            copy_later(w, k);
 }
 
 static void layer_done(worker *w, int node, int from, int to)
 {
     const int most = (int)w->e->option[MAX_PENDING];
     (void)node;
-    if (!copies(w->e) || w->trace) {
+    if (!copies(w->e)) {
         controlled_layer_done(w, from, to, most ? most : INT_MAX, NULL);
         return;
     }
@@ -69,4 +74,5 @@ const strategy sync_chaos = {
     .layer_done = layer_done,
     .step_done = controlled_step_done,
     .phase_done = controlled_phase_done,
+    .keeps = copies,
 };

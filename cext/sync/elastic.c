@@ -31,14 +31,21 @@ static void close(engine *e)
     free(s);
 }
 
-static void phase_begin(worker *w)
+static int begin(worker *w)
 {
     seat *s = (seat *)w->e->sync + w->id;
-    if (replica_refresh(w->e, &s->replica) || meet(w)) /* they meet because an exchange may begin only when all have copied */
-        return;
+    if (replica_refresh(w->e, &s->replica))
+        return -1;
     w->to = s->replica;
     s->live = 1;
     s->since = 0;
+    return 0;
+}
+
+static void phase_begin(worker *w)
+{
+    if (!begin(w))
+        meet(w); /* an exchange may begin only when all have copied */
 }
 
 static void layer_done(worker *w, int node, int from, int to)
@@ -57,19 +64,24 @@ static void draw_near(size_t n, float *restrict x, float *restrict c, float a)
     }
 }
 
-static void exchange(worker *w)
+static void exchange_stripe(worker *w, int k)
 {
     engine *e = w->e;
     const float a = e->option[1] > 0 ? (float)e->option[1] : 0.9f / (float)e->n_workers;
-    const int n = e->shared.n_stripes, start = (int)((int64_t)w->id * n / e->n_workers);
-    for (int i = 0; i < n; i++) {
-        const stripe *t = &e->stripe[(start + i) % n];
-        stripe_state *state = &e->shared.state[(start + i) % n];
-        hold_stripe(w, state);
-        draw_near(t->size, w->to->w + t->at, e->shared.w + t->at, a);
-        stripe_unlock(state);
-    }
+    const stripe *t = &e->stripe[k];
+    hold_stripe(w, &e->shared.state[k]);
+    draw_near(t->size, w->to->w + t->at, e->shared.w + t->at, a);
+    stripe_unlock(&e->shared.state[k]);
 }
+
+static void exchange(worker *w)
+{
+    const int n = w->e->shared.n_stripes, start = (int)((int64_t)w->id * n / w->e->n_workers);
+    for (int i = 0; i < n; i++)
+        exchange_stripe(w, (start + i) % n);
+}
+
+static shared_weights *other(const worker *w) { return &w->e->shared; }
 
 static void step_done(worker *w)
 {
@@ -106,6 +118,8 @@ static void phase_end(engine *e)
         bound_result(e);
 }
 
+static const replica_hooks replicas = {.begin = begin, .exchange = exchange_stripe, .other = other};
+
 const strategy sync_elastic = {
     .name = "elastic",
     .open = open,
@@ -115,4 +129,5 @@ const strategy sync_elastic = {
     .step_done = step_done,
     .phase_done = phase_done,
     .phase_end = phase_end,
+    .replicas = &replicas,
 };

@@ -19,8 +19,11 @@
 enum { SLICE_ROWS = 64, MAX_SLICES = 32 };
 
 typedef struct {
-    float **value, **keep, **delta; /* what a worker's own point to while it trains */
+    float **value, **keep, **delta; /* as in worker */
 } view;
+
+/* What is done with one lane, slice or part of the weights. */
+enum stage { BEFORE, SLICE_FORWARD, BETWEEN, SLICE_BACKWARD, BACK_BETWEEN, UPDATE };
 
 typedef struct {
     int lanes;
@@ -32,7 +35,11 @@ typedef struct {
     float **value, **keep, **delta; /* per node and edge of the tail, and `cut`: of all images of the step; NULL: others */
     float *partial;        /* per slice: its part of the outputs */
     float *gradient_there; /* of the tail, laid out as the weights */
-    view *view;            /* per worker */
+    view *view;            /* per worker: the one it trains with, then its own */
+    struct {
+        int what, k; /* enum stage; the place in the tail */
+    } *stage;
+    int n_stages;
     int goes_on;           /* worker 0's decision, for all after the next meeting */
     _Alignas(128) int64_t tickets; /* see synchronous.c */
     char apart[120];
@@ -69,6 +76,7 @@ static void close(engine *e)
         free(s->view[i].delta);
     }
     free(s->view);
+    free(s->stage);
     free(s->tail);
     free(s->touched);
     free(s->value_at);
@@ -116,6 +124,26 @@ static int n_slices(const engine *e, int node)
     return (n->g.in[0].c + slice_rows(e, n) - 1) / slice_rows(e, n);
 }
 
+/* The stages of a step. */
+static int list_stages(const engine *e, hybrid *s)
+{
+    int n = 0;
+    if (!(s->stage = calloc(4 * (size_t)s->n_tail + 2, sizeof *s->stage)))
+        return -1;
+    s->stage[n++].what = BEFORE;
+    for (int back = 0; back < 2; back++)
+        for (int i = 0; i < s->n_tail; i++) {
+            const int k = back ? s->n_tail - 1 - i : i;
+            for (int j = 0; j < 2 && is_linear(&e->p->node[s->tail[k]]); j++, n++) {
+                s->stage[n].what = (back ? SLICE_BACKWARD : SLICE_FORWARD) + j;
+                s->stage[n].k = k;
+            }
+        }
+    s->stage[n++].what = UPDATE;
+    s->n_stages = n;
+    return 0;
+}
+
 /* The arrays of a node that is in the tail or just before it. */
 static int common_arrays(const engine *e, int node)
 {
@@ -150,12 +178,12 @@ static int open(engine *e)
     s->touched = calloc((size_t)s->lanes, 1);
     s->gradient = calloc((size_t)s->lanes, sizeof *s->gradient);
     s->kept = calloc((size_t)s->lanes, sizeof *s->kept);
-    s->view = calloc((size_t)e->n_workers, sizeof *s->view);
+    s->view = calloc(2 * (size_t)e->n_workers, sizeof *s->view);
     if (!s->tail || !s->value || !s->keep || !s->delta || !s->value_at || !s->keep_at || !s->touched || !s->gradient ||
         !s->kept || !s->view || !(s->gradient_there = zeros(p->weight_size)))
         return -1;
     find_tail(p, s);
-    int missing = s->n_tail && common_arrays(e, s->cut);
+    int missing = list_stages(e, s) || (s->n_tail && common_arrays(e, s->cut));
     size_t partial = 0;
     for (int k = 0; k < s->n_tail && !missing; k++) {
         const plan_node *n = &p->node[s->tail[k]];
@@ -281,9 +309,7 @@ static void add_parts(worker *w, const step *t, int node, int lane, int n_images
     }
 }
 
-/* ---- stages: what is done with one lane, slice or part of the weights; -1 after a failure ---- */
-
-enum stage { BEFORE, SLICE_FORWARD, BETWEEN, SLICE_BACKWARD, BACK_BETWEEN, UPDATE };
+/* ---- stages ---- */
 
 /* Back through the nodes top, ..., bottom, for some images; their gradients to dw. */
 static void back_through(worker *w, int n, int bottom, int top, float *dw)
@@ -297,7 +323,7 @@ static void back_through(worker *w, int n, int bottom, int top, float *dw)
     w->dw = own;
 }
 
-/* Up to the tail, or there and back where there is none. */
+/* Up to the tail, or there and back where there is none; -1 after a failure. */
 static int before(worker *w, const step *t, int j)
 {
     const hybrid *s = w->e->sync;
@@ -313,8 +339,9 @@ static int before(worker *w, const step *t, int j)
 
 static int label_of(const engine *e, int64_t i) { return (int)e->data.labels[e->data.order ? e->data.order[i] : i]; }
 
-/* From the k-th of the tail, a linear layer, to the next one, or to the loss and back to it. */
-static int between(worker *w, const step *t, int k, int j)
+/* From the k-th of the tail, a linear layer, to the next one, or to the loss and back to it. Which image of the step (1, 2,
+ * ...) is the first whose loss is not finite; 0: none. */
+static int64_t between(worker *w, const step *t, int k, int j)
 {
     const hybrid *s = w->e->sync;
     const int n = look_at(w, t, j);
@@ -328,10 +355,8 @@ static int between(worker *w, const step *t, int k, int j)
     for (int i = 0; i < n; i++)
         w->label[i] = label_of(w->e, lane_at(t, j) + i);
     const int lost = lose(w, n, 1);
-    if (lost) {
-        fail(w->e, DIVERGED, lane_at(t, j) + lost - 1);
-        return -1;
-    }
+    if (lost)
+        return lane_at(t, j) - t->begin + lost;
     w->count.images += n;
     while (--next > k)
         back_through(w, n, s->tail[next], s->tail[next], w->dw);
@@ -366,46 +391,57 @@ static void update(worker *w, const step *t, int part)
     publish_part(w, part);
 }
 
-/* All workers together do a stage, of which there are n pieces, and meet; `first` as in synchronous.c. */
-static int stage_of(worker *w, enum stage what, const step *t, int k, int n, int64_t *first)
+static int pieces_of(const engine *e, int stage, int n_lanes)
+{
+    const hybrid *s = e->sync;
+    switch (s->stage[stage].what) {
+    case SLICE_FORWARD:
+    case SLICE_BACKWARD: return n_slices(e, s->tail[s->stage[stage].k]);
+    case UPDATE: return n_parts(e);
+    default: return n_lanes;
+    }
+}
+
+/* One piece of a stage; what `between` says. Where there is no tail, `before` makes the phase fail itself. */
+static int64_t piece(worker *w, int stage, const step *t, int j)
+{
+    const hybrid *s = w->e->sync;
+    const int k = s->stage[stage].k;
+    switch (s->stage[stage].what) {
+    case BEFORE: return before(w, t, j);
+    case SLICE_FORWARD: slice_forward(w, t, s->tail[k], j); break;
+    case BETWEEN: return between(w, t, k, j);
+    case SLICE_BACKWARD: slice_backward(w, t, s->tail[k], j); break;
+    case BACK_BETWEEN: back_between(w, t, k, j); break;
+    case UPDATE: update(w, t, j); break;
+    }
+    return 0;
+}
+
+/* All workers together do a stage, and meet; `first` as in synchronous.c. */
+static int do_stage(worker *w, int stage, const step *t, int64_t *first)
 {
     hybrid *s = w->e->sync;
+    const int n = pieces_of(w->e, stage, t->n_lanes), what = s->stage[stage].what;
     const int64_t since = ticks();
-    int failed = 0;
-    for (int64_t i; !failed && (i = __atomic_fetch_add(&s->tickets, 1, __ATOMIC_RELAXED) - *first) < n;) {
-        const int j = (int)i;
-        switch (what) {
-        case BEFORE: failed = before(w, t, j); break;
-        case SLICE_FORWARD: slice_forward(w, t, s->tail[k], j); break;
-        case BETWEEN: failed = between(w, t, k, j); break;
-        case SLICE_BACKWARD: slice_backward(w, t, s->tail[k], j); break;
-        case BACK_BETWEEN: back_between(w, t, k, j); break;
-        case UPDATE: update(w, t, j); break;
-        }
-    }
+    int64_t lost = 0;
+    for (int64_t i; !lost && (i = __atomic_fetch_add(&s->tickets, 1, __ATOMIC_RELAXED) - *first) < n;)
+        lost = piece(w, stage, t, (int)i);
+    if (lost > 0)
+        fail(w->e, DIVERGED, t->begin + lost - 1);
     if (s->n_tail && what != UPDATE) { /* gradient_of looks at the clock itself */
         const int64_t spent = ticks() - since;
         w->count.passing += spent;
         *(what <= BETWEEN ? &w->count.forward : &w->count.backward) += spent;
     }
     *first += n + w->e->n_workers;
-    return failed || (what != UPDATE && meet(w));
+    return lost || (what != UPDATE && meet(w));
 }
 
-static int train_once(worker *w, const step *t, int64_t *first)
+static step step_over(const engine *e, int64_t begin, int64_t end)
 {
-    const engine *e = w->e;
     const hybrid *s = e->sync;
-    int failed = stage_of(w, BEFORE, t, 0, t->n_lanes, first);
-    for (int k = 0; k < s->n_tail && !failed; k++)
-        if (is_linear(&e->p->node[s->tail[k]]))
-            failed = stage_of(w, SLICE_FORWARD, t, k, n_slices(e, s->tail[k]), first) ||
-                     stage_of(w, BETWEEN, t, k, t->n_lanes, first);
-    for (int k = s->n_tail - 1; k >= 0 && !failed; k--)
-        if (is_linear(&e->p->node[s->tail[k]]))
-            failed = stage_of(w, SLICE_BACKWARD, t, k, n_slices(e, s->tail[k]), first) ||
-                     stage_of(w, BACK_BETWEEN, t, k, t->n_lanes, first);
-    return failed || stage_of(w, UPDATE, t, 0, n_parts(e), first);
+    return (step){begin, end, s->lanes < end - begin ? s->lanes : (int)(end - begin)};
 }
 
 static void train_steps(worker *w)
@@ -417,11 +453,10 @@ static void train_steps(worker *w)
     if (w->id == 0)
         s->goes_on = goes_on(e);
     while (!meet(w) && s->goes_on && t.end < e->end) {
-        t.begin = t.end;
-        t.end = t.begin + e->batch < e->end ? t.begin + e->batch : e->end;
-        t.n_lanes = s->lanes < t.end - t.begin ? s->lanes : (int)(t.end - t.begin);
-        if (train_once(w, &t, &first))
-            return;
+        t = step_over(e, t.end, t.end + e->batch < e->end ? t.end + e->batch : e->end);
+        for (int i = 0; i < s->n_stages; i++)
+            if (do_stage(w, i, &t, &first))
+                return;
         if (w->id == 0) {
             __atomic_store_n(&e->next, t.end, __ATOMIC_RELAXED);
             s->goes_on = goes_on(e);
@@ -429,21 +464,59 @@ static void train_steps(worker *w)
     }
 }
 
-static void train(worker *w)
+/* The worker's arrays become those that look_at points elsewhere, and its own again. */
+static void begin(worker *w)
 {
     const plan *p = w->e->p;
-    const view own = {w->value, w->keep, w->delta}, *v = &((hybrid *)w->e->sync)->view[w->id];
-    memcpy(v->value, own.value, (size_t)p->n_nodes * sizeof *v->value);
-    memcpy(v->keep, own.keep, (size_t)p->n_nodes * sizeof *v->keep);
-    memcpy(v->delta, own.delta, (size_t)p->n_edges * sizeof *v->delta);
+    view *v = &((hybrid *)w->e->sync)->view[w->id], *own = v + w->e->n_workers;
+    *own = (view){w->value, w->keep, w->delta};
+    memcpy(v->value, own->value, (size_t)p->n_nodes * sizeof *v->value);
+    memcpy(v->keep, own->keep, (size_t)p->n_nodes * sizeof *v->keep);
+    memcpy(v->delta, own->delta, (size_t)p->n_edges * sizeof *v->delta);
     w->value = v->value;
     w->keep = v->keep;
     w->delta = v->delta;
-    train_steps(w);
-    w->value = own.value;
-    w->keep = own.keep;
-    w->delta = own.delta;
 }
+
+static void end(worker *w)
+{
+    const view *own = &((hybrid *)w->e->sync)->view[w->e->n_workers + w->id];
+    w->value = own->value;
+    w->keep = own->keep;
+    w->delta = own->delta;
+}
+
+static void train(worker *w)
+{
+    begin(w);
+    train_steps(w);
+    end(w);
+}
+
+static int count(const engine *e)
+{
+    const hybrid *s = e->sync;
+    return s->n_tail ? s->n_stages : 0;
+}
+
+static int lanes(const engine *e) { return ((const hybrid *)e->sync)->lanes; }
+
+static int pieces(const engine *e, int stage, int64_t n, const char **name, int *node)
+{
+    static const char *const names[] = {"before", "slice forward", "between", "slice backward", "back between", "update"};
+    const hybrid *s = e->sync;
+    *name = names[s->stage[stage].what];
+    *node = s->n_tail ? s->tail[s->stage[stage].k] : 0;
+    return pieces_of(e, stage, step_over(e, 0, n).n_lanes);
+}
+
+static int64_t run(worker *w, int stage, int j, int64_t from, int64_t to)
+{
+    const step t = step_over(w->e, from, to);
+    return piece(w, stage, &t, j);
+}
+
+static const stage_hooks stages = {.count = count, .lanes = lanes, .pieces = pieces, .begin = begin, .end = end, .run = run};
 
 static void phase_end(engine *e) { ((hybrid *)e->sync)->tickets = 0; }
 
@@ -453,4 +526,5 @@ const strategy sync_hybrid = {
     .close = close,
     .train = train,
     .phase_end = phase_end,
+    .stages = &stages,
 };

@@ -67,27 +67,42 @@ static void close(engine *e)
 
 static int leads(const worker *w, const ring *r) { return r->n > 1 && w->id % r->size == 0; }
 
-static void phase_begin(worker *w)
+/* What the first worker of a group does for it; -1 after a failure. */
+static int make_replica(const worker *w, ring *r)
 {
     engine *e = w->e;
-    ring *r = e->sync;
     group *g = &r->at[w->id / r->size];
-    if (r->n == 1)
+    const size_t bytes = e->p->weight_size * sizeof(float);
+    if (!g->base && !(g->base = aligned_alloc(64, bytes ? bytes : 64)))
+        fail(e, NO_MEMORY, 0);
+    if (!g->base || replica_refresh(e, &g->replica))
+        return -1;
+    memcpy(g->base, g->replica->w, bytes);
+    g->live = 1;
+    g->since = 0;
+    if (w->id == 0)
+        __atomic_store_n(&r->token, 0, __ATOMIC_RELAXED);
+    return 0;
+}
+
+static void phase_begin(worker *w)
+{
+    ring *r = w->e->sync;
+    if (r->n == 1 || (leads(w, r) && make_replica(w, r)))
         return;
-    if (leads(w, r)) {
-        const size_t bytes = e->p->weight_size * sizeof(float);
-        if (!g->base && !(g->base = aligned_alloc(64, bytes ? bytes : 64)))
-            fail(e, NO_MEMORY, 0);
-        if (!g->base || replica_refresh(e, &g->replica))
-            return;
-        memcpy(g->base, g->replica->w, bytes);
-        g->live = 1;
-        g->since = 0;
-        if (w->id == 0)
-            __atomic_store_n(&r->token, 0, __ATOMIC_RELAXED);
-    }
     if (!meet(w))
-        w->to = g->replica;
+        w->to = r->at[w->id / r->size].replica;
+}
+
+static int begin(worker *w)
+{
+    ring *r = w->e->sync;
+    if (r->n == 1)
+        return 0;
+    if (leads(w, r) && make_replica(w, r))
+        return -1;
+    w->to = r->at[w->id / r->size].replica;
+    return 0;
 }
 
 static void layer_done(worker *w, int node, int from, int to)
@@ -96,23 +111,28 @@ static void layer_done(worker *w, int node, int from, int to)
     controlled_layer_done(w, from, to, INT_MAX, NULL);
 }
 
-static void exchange(worker *w, ring *r)
+/* With what a group exchanges its replica; for its first worker. */
+static shared_weights *other(const worker *w)
+{
+    const ring *r = w->e->sync;
+    return !leads(w, r) ? NULL : r->mix ? r->at[(w->id / r->size + 1) % r->n].replica : &w->e->shared;
+}
+
+static void exchange_stripe(worker *w, int k)
 {
     engine *e = w->e;
-    const int i = w->id / r->size;
-    group *g = &r->at[i];
-    shared_weights *next = r->at[(i + 1) % r->n].replica;
-    for (int k = 0; k < e->shared.n_stripes; k++) {
-        const stripe *t = &e->stripe[k];
-        hold_stripe(w, &g->replica->state[k]);
-        if (r->mix) { /* only the token's holder holds two, so nobody waits in a circle */
-            hold_stripe(w, &next->state[k]);
-            shared_mix(g->replica, next, g->base, t->at, t->size, r->beta, r->lambda);
-            stripe_unlock(&next->state[k]);
-        } else
-            shared_sum(g->replica, e->shared.w, g->base, t->at, t->size);
-        stripe_unlock(&g->replica->state[k]);
-    }
+    const ring *r = e->sync;
+    const group *g = &r->at[w->id / r->size];
+    const stripe *t = &e->stripe[k];
+    hold_stripe(w, &g->replica->state[k]);
+    if (r->mix) { /* only the token's holder holds two, so nobody waits in a circle */
+        shared_weights *next = other(w);
+        hold_stripe(w, &next->state[k]);
+        shared_mix(g->replica, next, g->base, t->at, t->size, r->beta, r->lambda);
+        stripe_unlock(&next->state[k]);
+    } else
+        shared_sum(g->replica, e->shared.w, g->base, t->at, t->size);
+    stripe_unlock(&g->replica->state[k]);
 }
 
 static int has_token(const worker *w, const ring *r)
@@ -133,7 +153,8 @@ static void step_done(worker *w)
     if (!leads(w, r) || !has_token(w, r))
         return;
     if (!g->since) {
-        exchange(w, r);
+        for (int k = 0; k < w->e->shared.n_stripes; k++)
+            exchange_stripe(w, k);
         g->since = 1;
     } else if (g->since++ >= r->period) {
         g->since = 0;
@@ -178,6 +199,8 @@ static void phase_end(engine *e)
         bound_result(e);
 }
 
+static const replica_hooks replicas = {.begin = begin, .exchange = exchange_stripe, .other = other};
+
 const strategy sync_replicated = {
     .name = "replicated",
     .open = open,
@@ -188,4 +211,5 @@ const strategy sync_replicated = {
     .step_done = step_done,
     .phase_done = phase_done,
     .phase_end = phase_end,
+    .replicas = &replicas,
 };

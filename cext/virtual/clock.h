@@ -1,11 +1,13 @@
 /* A discrete-event clock: invents the order in which virtual workers would meet the weights on a machine of given speed, as
  * events for engine/replay.h, and how long it would take. It computes no network. For the door.
  *
- * The model. A worker is always doing one thing: beginning a step, passing a layer forward or backward, publishing a stripe,
- * or waiting. A pass takes the layer's time per image x images x the worker's factor (hardware threads of a core share it,
+ * The model. A worker is always doing one thing: beginning a step, passing a layer forward or backward, publishing, copying or
+ * exchanging a stripe, or waiting. A pass takes the layer's time per image x images x the worker's factor (hardware threads of a core share it,
  * stragglers) x a lognormal factor of mean 1. It reads the layer's weights when it begins; an update is there when its
  * publication ends. Cache lines of a stripe that others have updated since the worker last touched it cost `line` seconds
- * each before they are read or updated. What is not modelled: memory bandwidth, page faults, the rest of the system. */
+ * each before they are read or updated. A copy of a stripe takes as long as an update of it, an exchange of two vectors
+ * twice as long (with a third, REPLICATED's, three times), the average of n replicas n times. What is not modelled: memory bandwidth, page faults, the rest of the
+ * system. */
 #ifndef CHAOS_CLOCK_H
 #define CHAOS_CLOCK_H
 
@@ -17,8 +19,16 @@ enum clock_order {
     CLOCK_LOCKED,     /* one lock for all weights, first come first served: copies them, later publishes a whole step */
     CLOCK_DELAYED,    /* workers in strict turn publish a whole step and copy the weights for their next one */
     CLOCK_SYNCHRONOUS, /* lanes of one step, a meeting, stripes of its sum, a meeting */
-    CLOCK_LEASHED     /* a step reads weights that stay as they are; what it makes of those that are current in the end becomes
+    CLOCK_LEASHED,    /* a step reads weights that stay as they are; what it makes of those that are current in the end becomes
                          current unless others have moved on meanwhile: then it tries again */
+    CLOCK_AVERAGING,  /* replicas; after `period` steps of each worker a meeting, where each averages its share of the stripes,
+                         another meeting, and a copy of the result */
+    CLOCK_ELASTIC,    /* replicas; after `period` steps, and in the end, a worker's is exchanged with the process's weights,
+                         stripe by stripe under the stripe's lock */
+    CLOCK_REPLICATED, /* replicas of groups, updated as by CHAOS; a token goes round, and with it an exchange with the next
+                         group's replica (mix) or the process's weights; cext/sync/replicated.c */
+    CLOCK_STAGES      /* a step is a row of stages, of each of which workers take pieces until none is left, and meet;
+                         cext/sync/hybrid.c */
 };
 
 typedef struct {
@@ -35,6 +45,15 @@ typedef struct {
     double jitter;                    /* standard deviation of the factor's logarithm */
     uint64_t seed;
     int batch, chunk, lanes, max_pending, late; /* late: no EVENT_POSTPONE is needed */
+    int keeps; /* CHAOS: a worker copies each stripe right after its publication and reads the copies; cext/sync/chaos.c */
+    int64_t period;                   /* steps; 0: all there are */
+    int group, mix;                   /* REPLICATED: workers in a group; the rule */
+    /* STAGES, per stage: its pieces, 0: one per lane; seconds of a piece, and in each as many for every image that falls to it;
+     * the same of cache lines that somebody has written; where the seconds are counted, 0 forward, 1 backward, 2 publishing */
+    int n_stages;
+    const int32_t *pieces;
+    const double *piece_seconds, *image_seconds, *piece_lines, *image_lines;
+    const uint8_t *counted;
 } clock_parts;
 
 typedef struct {

@@ -29,6 +29,7 @@ def add(commands):
         examples=["chaos simulate small --workers 244 --epochs 4",
                   "chaos simulate large --workers 244 --machine xeon-phi-7120p --subset 6000",
                   "chaos simulate small --workers 16 --stragglers 2 --straggling 4",
+                  "chaos simulate small --workers 64 --strategy averaging --strategy-option period=8",
                   "chaos simulate medium --against-real --subset 20000"])
     declare(parser, "virtual workers", virtual.DEFAULT_WORKERS, virtual.ORDERS)
     group = parser.add_argument_group("virtual machine")

@@ -10,9 +10,10 @@ import numpy as np
 from .. import _core
 from ..options import check_number
 
-# strategy: the order of the core's clock. The others keep replicas of the weights, which events know only one of.
+# strategy: the order of the core's clock
 ORDERS = {"sequential": "chaos", "chaos": "chaos", "hogwild": "hogwild", "locked": "locked", "delayed": "delayed",
-          "synchronous": "synchronous", "leashed": "leashed"}
+          "synchronous": "synchronous", "leashed": "leashed", "averaging": "averaging", "elastic": "elastic",
+          "replicated": "replicated", "hybrid": "stages"}
 BLOCK = 1 << 16  # events that are made and run together
 LINE = 64  # bytes
 
@@ -118,9 +119,14 @@ class Order:
         workers, table = workers or engine.workers, engine.stripe_table
         if not table:
             raise ValueError("the network has no weights to train")
-        order = "chaos" if workers == 1 and strategy in ("delayed", "locked", "leashed") else ORDERS[strategy]
+        alone = workers == 1 and strategy in ("delayed", "locked", "leashed")
+        order = "chaos" if alone or workers <= options.get("group", 0) else ORDERS[strategy]
+        stages = {}
+        if order == "stages":
+            stages = _stages(net, engine, times)
+            order = "stages" if stages else "synchronous"  # there is no tail of fully connected layers
         self.lanes = engine.lanes(options["lanes"] or 0) if order == "synchronous" else 0
-        if self.lanes == 1:  # one worker does it all
+        if self.lanes == 1 and strategy == "synchronous":  # one worker does it all
             self.lanes, order = 0, "chaos"
         nodes = sorted({node for node, _ in table})
         of = np.array([node for node, _ in table])
@@ -143,7 +149,10 @@ class Order:
             np.ceil(sizes * 4 / LINE).astype(np.int32), factors, begin=times.begin + sum(times.forward[:nodes[0] - 1]),
             line=machine.line_ns * 1e-9, jitter=machine.jitter,
             seed=int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]), batch=engine.batch_size,
-            chunk=engine.chunk, lanes=self.lanes, max_pending=options.get("max_pending") or 0, late=engine.late)
+            chunk=engine.chunk, lanes=engine.lanes() if stages else self.lanes, late=engine.late,
+            max_pending=options.get("max_pending") or 0, keeps=options.get("read") == "publication" and workers > 1,
+            period=options.get("period") or 0, group=options.get("group", 1), mix=options.get("rule") == "mix", **stages)
+
 
     def blocks(self, images):
         """Yields the events of a phase of so many images, in arrays that are overwritten by the one after the next; that one
@@ -166,11 +175,54 @@ class Order:
         return self.clock.now - start
 
 
+def _stages(net, engine, times):
+    """What the clock is told about the stages of a step; {} if it has none. The pieces of a stage take the same time. Lines
+    are those of weights, which have been updated since, and of what other workers have left there in the stage before."""
+    stages = engine.stages(engine.batch_size)
+    if not stages:
+        return {}
+    size = [int(np.prod(net.plan.shape(node))) for node in range(len(net.nodes()))]
+    reads = [0, *(int(np.prod(seen[0])) for *_, seen in net.core_layers())]
+    weights = [net.plan.block(node)[1] for node in range(len(size))]
+    linear = [node for name, node, _ in stages if name == "slice forward"]
+    first = linear[0]
+    slices = {node: pieces for name, node, pieces in stages if name == "slice forward"}
+    above = dict(zip(linear, [*linear[1:], len(size)], strict=True))
+    below = dict(zip(linear, [0, *linear[:-1]], strict=True))
+    lanes = engine.lanes()
+
+    def between(seconds, a, b):
+        return sum(seconds[a:b - 1])
+
+    # of each stage: where it is counted; seconds and floats of others per piece; the same per image of a piece
+    def cost(name, node, pieces):
+        if name == "before":
+            return 0, 0.0, sum(weights[:first]), times.begin + between(times.forward, 0, first), 0
+        if name == "slice forward":
+            return 0, 0.0, weights[node] / pieces, times.forward[node - 1], reads[node]
+        if name == "between":
+            back = between(times.backward, node, above[node]) if above[node] == len(size) else 0.0
+            return 0, 0.0, 0, between(times.forward, node, above[node]) + back, slices[node] * size[node]
+        if name == "slice backward":
+            return 1, 0.0, 0, times.backward[node - 1], pieces * size[node]
+        if name == "back between":
+            return 1, 0.0, 0, between(times.backward, below[node], node), reads[node]
+        publish = lanes * sum(times.publish[:first - 1]) + sum(times.publish[first - 1:])
+        return 2, publish / pieces, sum(weights) / pieces, 0.0, 0
+
+    counted, seconds, floats, image_seconds, image_floats = (np.array(column, float) for column in zip(
+        *(cost(*stage) for stage in stages), strict=True))
+    by_lane = "before", "between", "back between"
+    return {"pieces": np.array([0 if name in by_lane else pieces for name, _, pieces in stages], np.int32),
+            "costs": np.array([np.maximum(seconds, 1e-12), image_seconds, floats * 4 / LINE, image_floats * 4 / LINE]),
+            "counted": counted.astype(np.uint8)}
+
+
 def check_strategy(strategy, options, update_options=()):
     """ValueError unless the strategy can be simulated with these options, its own and the update rule's."""
     if strategy not in ORDERS:
-        raise ValueError(f"strategy {strategy!r} cannot be simulated; these can: {', '.join(ORDERS)}. Events are reads and "
-                         "updates of one weight vector, and this strategy has replicas of it")
+        raise ValueError(f"strategy {strategy!r} cannot be simulated; these can: {', '.join(ORDERS)}. The executor "
+                         "has no events for what this one does")
     if options.get("grain", "layer") != "layer":
         raise ValueError(f"grain={options['grain']} of {strategy} cannot be simulated: updates inside a layer's loops are "
                          "no events; grain=layer can")
@@ -180,17 +232,14 @@ def check_strategy(strategy, options, update_options=()):
     if options.get("persistence") is not None:
         raise ValueError(f"persistence={options['persistence']} cannot be simulated: updates that are given up are no "
                          "events; none can")
-    check_events(strategy, options, update_options, "simulated")
+    check_events(strategy, update_options, "simulated")
 
 
-def check_events(strategy, options, update_options, what):
-    """ValueError if weights are read, or changed by the update rule, in ways that no event describes."""
-    if options.get("read", "demand") != "demand":
-        raise ValueError(f"read={options['read']} of {strategy} cannot be {what}: reading is an event of its own there; "
-                         "read=demand can")
+def check_events(strategy, update_options, what, lanes=False):
+    """ValueError if the update rule changes weights in ways that no event describes; lanes: it updates stripes with sums."""
     given = {name: value for name, value in dict(update_options).items() if value}
     if "max_norm" in given:
         raise ValueError(f"max_norm={given['max_norm']:g} cannot be {what}: it changes weights between updates")
-    if strategy == "synchronous" and {"clip_value", "clip_norm"} & given.keys():
+    if (lanes or strategy == "synchronous") and {"clip_value", "clip_norm"} & given.keys():
         raise ValueError(f"clipping with strategy {strategy!r} cannot be {what}: it needs the sum of a whole layer's "
                          "gradient")

@@ -29,8 +29,8 @@ class Traced(trainer.Threads):
     A traced worker copies a layer's weights while it holds all their stripes, so that every read is of one moment; this
     costs time (a copy of the weights twice per image, and waiting) and makes try-locks fail more often. Memory: the weights
     per worker, and 24 bytes per event of an epoch. An image has 1 event for each step, 2 for each layer with weights and at
-    most 2 for each stripe (16 KiB of weights): small 14 to 19, medium 32 to 55, large 117 to 223; in the file an event takes
-    at most 7 bytes, and with two workers usually less than one.
+    most 2 for each stripe (16 KiB of weights): small 14 to 19, medium 32 to 55, large 117 to 223; with read=publication 1
+    or 2 more for each stripe. In the file an event takes at most 7 bytes, and with two workers usually less than one.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Traced(trainer.Threads):
             raise ValueError(f"strategy {job.strategy!r} cannot be traced; these can: {', '.join(TRACEABLE)}")
         if job.link.size > 1:
             raise ValueError(f"a job of {job.link.size} processes cannot be traced; only one process can")
-        check_events(job.strategy, job.how_options, job.identity["update_options"], "traced")
+        check_events(job.strategy, job.identity["update_options"], "traced")
         job.engine.trace()
         return job.engine
 

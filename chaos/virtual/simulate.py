@@ -10,7 +10,7 @@ from .. import _core, trainer
 from ..network import Network
 from ..options import check_number
 from ..sync import STRATEGIES
-from .clock import Machine, Order, check_strategy
+from .clock import Machine, Order, check_events, check_strategy
 from .replay import VirtualPlan, check_jobs
 from .times import measured, nominal
 
@@ -22,12 +22,14 @@ ONE_WORKER_IMAGES = 4096  # that the clock of one worker runs over, for the spee
 class Virtual(trainer.Threads):
     """Runs a job's training phases with virtual workers: for the argument `runner` of chaos.train.
 
-    The clock (cext/virtual/clock.h says what it models) invents when which worker reads and updates what; the executor runs
-    these events on the real kernels with each worker's own state. Same settings, same seed and same times: the same bits.
-    In the records `seconds` and what follows from it are those of the virtual machine, and "virtual" tells about it:
-    cores, threads_per_core, speedup (over one worker of the same machine), waiting_us_per_image and times. Memory: a
-    worker's times their number, and with `locked` and `delayed` the weights once more each, with `leashed` three times. A
-    run that was stopped goes on at the beginning of its epoch.
+    The clock (cext/virtual/clock.h says what it models) invents when which worker reads and updates what; the executor
+    runs these events on the real kernels with each worker's own state. Same settings, same seed and same times: the same
+    bits, and where real workers give the same bits again (`deterministic`), theirs. In the records `seconds` and what
+    follows from it are those of the virtual machine, and "virtual" tells about it: cores, threads_per_core, speedup (over
+    one worker of the same machine), waiting_us_per_image and times. Memory: a worker's times their number, and with
+    `locked` and `delayed` the weights once more each, with `leashed` three times, and with `averaging` and `elastic` a
+    replica of weights and moments each, with `replicated` the same for each group. A run that was stopped goes on at the
+    beginning of its epoch.
 
     Parameters
     ----------
@@ -65,7 +67,8 @@ class Virtual(trainer.Threads):
             raise ValueError(f"a job of {job.link.size} processes cannot be simulated; only one process can")
         check_strategy(job.strategy, job.identity["strategy_options"], job.identity["update_options"])
         self.times = self.times or nominal(job.net)
-        self._order(job, 0)  # which checks everything
+        order = self._order(job, 0)  # which checks the rest
+        check_events(job.strategy, job.identity["update_options"], "simulated", lanes=order.lanes > 0)
         # one thread: whatever is added up over images is added up in the same order every time
         return _core.Engine(job.net.plan, job.net.weights, loss=job.identity["loss"], batch_size=8)
 

@@ -289,7 +289,7 @@ typedef struct {
     double option[MAX_STRATEGY_OPTIONS];
 } variant;
 
-enum { SEQUENTIAL, CHAOS };
+enum { SEQUENTIAL, CHAOS, AT_PUBLICATION = 3 };
 static const variant variants[] = {
     {"sequential", 1, 1, 0, 0, {0}},
     {"chaos", 1, 1, 0, 0, {0}},
@@ -316,6 +316,21 @@ static const variant variants[] = {
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
 enum { CROSS_ENTROPY, MSE, SCORE };
+
+/* The first of that name. */
+static int variant_of(const char *name)
+{
+    int v = 0;
+    while (strcmp(variants[v].name, name))
+        v++;
+    return v;
+}
+
+static int variant_for(enum clock_order order)
+{
+    return order == CLOCK_AVERAGING ? variant_of("averaging") : order == CLOCK_ELASTIC ? variant_of("elastic") :
+           order == CLOCK_REPLICATED ? variant_of("replicated") : order == CLOCK_STAGES ? variant_of("hybrid") : CHAOS;
+}
 
 static engine *engine_for(const plan *p, float *w, int workers, int batch, size_t stripe_bytes, int v, int loss)
 {
@@ -1018,14 +1033,14 @@ static void check_lanes(const instruction_set *isa)
 }
 
 /* A traced run of real threads, replayed by so many, has the same bits. */
-static void check_traces(plan *p, const char *net, int workers, int batch, int threads)
+static void check_traces(plan *p, const char *net, int v, int workers, int batch, int threads)
 {
     enum { N = 60, PHASES = 2 };
     describe(p, net);
     int *node_at = block(p->weight_size, sizeof *node_at);
     float *w0 = weights_of(p, node_at), *w = copy(w0, p->weight_size), *again = copy(w0, p->weight_size);
     data d = data_for(p, N, 0);
-    engine *e = engine_for(p, w, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+    engine *e = engine_for(p, w, workers, batch, 256, v, CROSS_ENTROPY);
     event *events[PHASES];
     int64_t n[PHASES], at;
     const char *reason;
@@ -1036,7 +1051,7 @@ static void check_traces(plan *p, const char *net, int workers, int batch, int t
         trace_take(e, events[i] = block((size_t)n[i], sizeof *events[i]));
     }
     engine_free(e);
-    e = engine_for(p, again, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+    e = engine_for(p, again, workers, batch, 256, v, CROSS_ENTROPY);
     for (int i = 0; i < PHASES; i++) {
         replay *r = replay_new(e, 0, threads);
         expect(!replay_begin(r, &d.view, 0, N, 0.01f), "no replay");
@@ -1058,14 +1073,14 @@ static void check_traces(plan *p, const char *net, int workers, int batch, int t
 }
 
 /* What the clock invents can be run, whatever the order, and by any number of threads to the same weights. */
-static void check_clock(plan *p, enum clock_order order, int workers, int batch)
+static void check_clock(plan *p, enum clock_order order, int v, int workers, int batch)
 {
-    enum { N = 60, ROOM = 4096, LANES_HERE = 5 };
+    enum { N = 60, ROOM = 4096, LANES_HERE = 5, PERIOD = 3 };
     describe(p, "clock");
     int *node_at = block(p->weight_size, sizeof *node_at);
     float *w0 = weights_of(p, node_at), *first = NULL;
     data d = data_for(p, N, 0);
-    engine *e = engine_for(p, w0, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+    engine *e = engine_for(p, w0, workers, batch, 256, v, CROSS_ENTROPY);
     const int stripes = e->shared.n_stripes;
     int32_t *node = block((size_t)p->n_nodes, sizeof *node), *from = block((size_t)p->n_nodes, sizeof *from);
     int32_t *to = block((size_t)p->n_nodes, sizeof *to), *lines = block((size_t)stripes, sizeof *lines);
@@ -1086,15 +1101,31 @@ static void check_clock(plan *p, enum clock_order order, int workers, int batch)
     for (int i = 0; i < workers; i++)
         factor[i] = 1 + i;
     const int lanes = order == CLOCK_SYNCHRONOUS ? LANES_HERE : 0;
+    const stage_hooks *in_stages = e->how->stages;
+    const int stages = in_stages ? in_stages->count(e) : 0;
+    int32_t *pieces = block((size_t)stages + 1, sizeof *pieces);
+    double *costs = block((size_t)stages + 1, sizeof *costs);
+    uint8_t *counted = block((size_t)stages + 1, 1);
+    for (int i = 0; i < stages; i++) {
+        const char *name;
+        int of;
+        pieces[i] = in_stages->pieces(e, i, batch, &name, &of);
+        pieces[i] = strcmp(name, "update") && strncmp(name, "slice", 5) ? 0 : pieces[i];
+        costs[i] = 1e-6;
+        counted[i] = (uint8_t)(i % 3);
+    }
     const clock_parts parts = {
         .order = order, .n_workers = workers, .n_layers = layers, .n_stripes = stripes, .node = node, .from = from, .to = to,
         .forward = seconds, .backward = seconds, .learns = learns, .publish = publish, .lines = lines, .line = 1e-8,
-        .factor = factor, .jitter = 0.5, .seed = 1, .batch = batch, .chunk = e->chunk, .lanes = lanes};
+        .factor = factor, .jitter = 0.5, .seed = 1, .batch = batch, .chunk = e->chunk, .lanes = stages ? in_stages->lanes(e) : lanes, .n_stages = stages, .pieces = pieces, .piece_seconds = costs,
+        .image_seconds = costs, .piece_lines = costs, .image_lines = costs, .counted = counted, .period = PERIOD,
+        .keeps = v == AT_PUBLICATION && workers > 1, .group = variants[v].option[0] > 1 ? (int)variants[v].option[0] : 1,
+        .mix = variants[v].option[2] == 0};
     event *events = block(ROOM, sizeof *events);
     engine_free(e);
     for (int threads = 1; threads < 5; threads++) {
         float *w = copy(w0, p->weight_size);
-        e = engine_for(p, w, workers, batch, 256, CHAOS, CROSS_ENTROPY);
+        e = engine_for(p, w, workers, batch, 256, v, CROSS_ENTROPY);
         vclock *c = vclock_new(&parts);
         replay *r = replay_new(e, lanes, threads);
         int64_t n, at;
@@ -1117,6 +1148,7 @@ static void check_clock(plan *p, enum clock_order order, int workers, int batch)
         free(w);
     }
     data_free(d);
+    free(pieces), free(costs), free(counted);
     free(events), free(factor), free(publish), free(seconds), free(learns), free(lines), free(to), free(from), free(node);
     free(first);
     free(w0);
@@ -1209,10 +1241,16 @@ int main(int n, char **argument)
         check_lanes(isa);
         for (int workers = 1; workers <= 8; workers *= 2)
             for (int batch = 1; batch <= 13; batch += 12) {
-                check_traces(digits(isa), "traces, digits", workers, batch, 1);
-                check_traces(branches(isa), "traces, branches", workers, batch, 3);
-                for (int order = CLOCK_CHAOS; order <= CLOCK_LEASHED; order++)
-                    check_clock(branches(isa), (enum clock_order)order, workers, batch);
+                for (int v = CHAOS; v <= AT_PUBLICATION; v++) {
+                    check_traces(digits(isa), "traces, digits", v, workers, batch, 1);
+                    check_traces(branches(isa), "traces, branches", v, workers, batch, 3);
+                }
+                check_clock(branches(isa), CLOCK_CHAOS, AT_PUBLICATION, workers, batch);
+                for (int order = CLOCK_CHAOS; order <= CLOCK_STAGES; order++)
+                    if (order != CLOCK_REPLICATED || workers > 1)
+                        check_clock(branches(isa), (enum clock_order)order, variant_for((enum clock_order)order), workers, batch);
+                for (int v = variant_of("replicated"); workers > 2 && !strcmp(variants[v].name, "replicated"); v++)
+                    check_clock(branches(isa), CLOCK_REPLICATED, v, workers, batch);
             }
     }
     for (int i = 0; (isa = supported_isa(i)); i++)
