@@ -229,7 +229,7 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
     for (int group = 0; group < s.groups; group++) {
         const source dy = {c->dy.p + group * s.O, c->dy.stride};
         float *dw = c->dw + group * s.block;
-        if (!sparse && multiplies_tiles(&s))
+        if (!sparse && s.wino)
             conv2d_winograd_weight_gradient(&s, &t, c, x);
         else if (!sparse)
             conv2d_dense_weight_gradient(&s, &t, c, (source){x.p + group * s.C, x.stride}, dy, dw);
@@ -253,7 +253,7 @@ KERNEL const char *conv2d_loop(const geometry *g, const geometry *pool, int n, e
             return takes_woven_rows(&s) ? "winners, woven rows" : takes_short_rows(&s) ? "winners, short rows" :
                    takes_whole_kernels(&s) ? "winners, kernels" : v.copies == 2 ? "winners, shifted copy" :
                    v.pieces > 1 ? "winners, whole vectors" : "winners, rows";
-        return multiplies_tiles(&s) ? "Winograd, or entries where sparse" : "tiles, or entries where sparse";
+        return s.wino ? "Winograd, or entries where sparse" : "tiles, or entries where sparse";
     case PASS_BACKWARD:
         if (pool)
             return has_few(&s, pool) ? "winners one by one" : v.pieces > 1 ? "winners by pixel and tap" : "winners by pixel";

@@ -187,7 +187,7 @@ INLINE int packed_part(const conv_shape *s)
 }
 
 /* The side of the tiles of conv2d_winograd.h that are fastest here, 0 if direct sums are (or nearly, as they are more
- * accurate). Counted in vector operations of one image, those on weights included; within 15 % of what was measured for kernels
+ * accurate): with few input channels transforming their tiles takes longest, in vectors most of which is idle. Counted in vector operations of one image, those on weights included; within 15 % of what was measured for kernels
  * of 3 and 5, 20 to 64 channels, outputs of 9 x 9 to 22 x 22. */
 INLINE int winograd_tile(const conv_shape *s)
 {
@@ -196,7 +196,7 @@ INLINE int winograd_tile(const conv_shape *s)
     const double multiplied = rest && rest <= LANES / 2 ? out - 0.5 : out; /* see multiply_half_tile */
     double least = 0.85 * (1.1 * s->OH * s->OW * s->K * s->R * multiplied);
     int best = 0;
-    if (k != s->kw || k < 3 || k > 6 || s->sh > 1 || s->sw > 1 || s->dh > 1 || s->dw > 1 || s->groups > 1)
+    if (s->C < LANES / 2 || k != s->kw || k < 3 || k > 6 || s->sh > 1 || s->sw > 1 || s->dh > 1 || s->dw > 1 || s->groups > 1)
         return 0;
     for (int T = 6; T <= 8; T += 2) {
         const int m = T + 1 - k, pairs = T / 2 - 1;
@@ -211,10 +211,6 @@ INLINE int winograd_tile(const conv_shape *s)
     }
     return best;
 }
-
-/* Whether the weight gradient of dense dy goes the way of the forward pass: not with few input channels, which leave most of a
- * vector idle when tiles of the input are transformed. */
-INLINE int multiplies_tiles(const conv_shape *s) { return s->wino && s->C >= LANES / 2; }
 
 /* The convolution that takes dy, in a frame of zeros, to dx: for conv2d_winograd.h. */
 INLINE conv_shape adjoint_of(const geometry *g, const conv_shape *s)
