@@ -154,6 +154,18 @@ def test_few_channels(isa, channels, outputs, kernel, height, width):
     Oracle(net, pixels, labels).check(pixels)
 
 
+@pytest.mark.parametrize("shape, conv, pool", [
+    ((1, 24, 12), chaos.Conv2d(6, (2, 1), dilation=(9, 954437177)), chaos.MaxPool2d((2, 2))),
+    ((16, 4, 16), chaos.Conv2d(6, (1, 5), stride=(2 ** 30, 1)), chaos.MaxPool2d((1, 3), stride=(2 ** 30, 3))),
+    ((1, 9, 40), chaos.Conv2d(6, 3, stride=(1, 2 ** 30)), chaos.MaxPool2d((3, 1), stride=(3, 2 ** 30))),
+    ((2, 9, 20), chaos.Conv2d(6, (1, 3), dilation=(2 ** 31 - 1, 1)), chaos.MaxPool2d(2))])
+def test_huge_numbers_without_effect(isa, shape, conv, pool):
+    """A stride of one output, a dilation of one tap."""
+    net = chaos.Network(shape, [conv, pool, chaos.Flatten(), chaos.Linear(4)], seed=1)
+    pixels, labels = images(3, shape, classes=4)
+    Oracle(net, pixels, labels).check(pixels)
+
+
 @pytest.mark.parametrize("channels", [1, 3, 5, 8, 20])
 def test_pooling_of_equals_and_nan(isa, channels):
     """The first of equal entries wins, a NaN wins over numbers."""

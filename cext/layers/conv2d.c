@@ -43,6 +43,15 @@ KERNEL const char *conv2d_set_up(geometry *g)
         return "the kernel is larger than the padded input";
     g->out.h = (s.H - high) / s.sh + 1;
     g->out.w = (s.W - wide) / s.sw + 1;
+    /* strides and dilations of a single step have no effect, however large: products of them need not be feared below */
+    if (g->out.h == 1)
+        g->option[STRIDE_H] = 1;
+    if (g->out.w == 1)
+        g->option[STRIDE_W] = 1;
+    if (o[KH] == 1)
+        g->option[DILATION_H] = 1;
+    if (o[KW] == 1)
+        g->option[DILATION_W] = 1;
     s = conv_of(g);
     g->option[PACKED_PART] = packed_part(&s);
     g->winograd = winograd && !g->option[PACKED_PART] ? winograd_tile(&s) : 0;

@@ -97,11 +97,11 @@ INLINE int takes_wide_pixels(const conv_shape *s)
 }
 INLINE size_t wide_kernel(const conv_shape *s) { return round_up((size_t)s->kh * s->kw * wide_pixel(s), VW); }
 
-/* Whether a kernel is 16 neighbours of the image woven in conv2d_windows.h. (The product because GCC 12 joins two comparisons
- * with 1 in an instruction of AVX-512VL.) */
+/* Whether a kernel is 16 neighbours of the image woven in conv2d_windows.h. (Joined because GCC 12 makes an
+ * instruction of AVX-512VL of two comparisons with 1.) */
 INLINE int takes_woven_rows(const conv_shape *s)
 {
-    return VW == LANES && s->x_step == 1 && s->dh * s->dw == 1 && s->kh <= 4 && s->kw <= 4 &&
+    return VW == LANES && s->x_step == 1 && (s->dh | s->dw) == 1 && s->kh <= 4 && s->kw <= 4 &&
            (size_t)s->H * s->W <= INT32_MAX / 4;
 }
 

@@ -14,6 +14,10 @@ KERNEL const char *max_pool2d_set_up(geometry *g)
     g->out.c = g->in[0].c;
     g->out.h = (g->in[0].h - o[POOL_KH]) / o[POOL_SH] + 1;
     g->out.w = (g->in[0].w - o[POOL_KW]) / o[POOL_SW] + 1;
+    if (g->out.h == 1) /* a stride of no effect, which may be large */
+        g->option[POOL_SH] = o[POOL_KH];
+    if (g->out.w == 1)
+        g->option[POOL_SW] = o[POOL_KW];
     g->keep_size = round_up(shape_size(g->out), LANES) + SLACK;
     return NULL;
 }
