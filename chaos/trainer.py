@@ -32,6 +32,7 @@ from .updates import SCHEDULES, UPDATES
 
 MODEL, METRICS, CONFIG = "model.safetensors", "metrics.jsonl", "config.json"
 EXCHANGE = f"{STATE}cluster."  # begins the names of tensors that belong to the exchange between ranks
+TOGETHER = 8  # images that pass through the layers together in evaluations: as many as there are at the most
 POLL = 0.05  # seconds between looks at signals and progress
 
 
@@ -193,7 +194,7 @@ def evaluate(net, data, *, workers=None, loss="cross_entropy"):
     plan = _workers(workers)
     images, labels = _take(net, data, "data")
     _known("loss", loss, LOSSES)
-    engine = _core.Engine(net.plan, net.weights, workers=plan.workers, strategy="chaos", loss=loss, batch_size=8)
+    engine = _evaluator(net, plan, loss)
     with threadpool_limits(1, user_api="blas"), _signals() as caught, ThreadPoolExecutor(1) as pool:
         result, seconds = _phase(pool, engine, caught, None, "test", Alone(), **images, labels=labels)
     if caught.signal:  # also one that came when the phase was over
@@ -202,6 +203,12 @@ def evaluate(net, data, *, workers=None, loss="cross_entropy"):
         raise DivergedError(f"the loss of image {result['failed_at']} is not finite")
     return {"loss": result["loss"] / len(data), "error": result["errors"] / len(data), "wrong": result["errors"],
             "images": len(data), "seconds": seconds, "images_per_second": len(data) / seconds, "workers": plan.workers}
+
+
+def _evaluator(net, plan, loss):
+    cpus = None if plan.pin == "none" else plan.cpus
+    return _core.Engine(net.plan, net.weights, workers=plan.workers, strategy="chaos", loss=loss, batch_size=TOGETHER,
+                        cpus=cpus)
 
 
 # ---- checks ----
@@ -302,7 +309,7 @@ class Threads:
 
     def start(self, job):
         """The job's engine is there, its weights may still be replaced; returns the engine for evaluations."""
-        return job.engine
+        return job.engine if job.identity["batch_size"] >= TOGETHER else _evaluator(job.net, job.plan, job.identity["loss"])
 
     def train(self, job, epoch, pool, caught, display, ahead, **arguments):
         """A training phase: (result, seconds)."""

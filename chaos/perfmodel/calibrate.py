@@ -36,7 +36,7 @@ CHECK = {"workers", "us_per_image", "us_per_image_min", "us_per_image_max", "rep
          "date"}
 TRANSFER = {"kind", "hop_ns", "stream_ns", "line_ns", "us_one", "us_two", "repeats", "quiet", "date"}
 DISTANCE = ("hop_ns", "stream_ns")
-FORMAT = 2
+FORMAT = 3
 
 QUIET = 0.96  # of the multiply-add rate: below, something else had the core, or part of it
 HAD = 0.98  # of the time, likewise
@@ -365,14 +365,13 @@ def _figures(found, name, model):
     """What the model needs of a result of bench.kernels."""
     net = MODELS[model](seed=0) if isinstance(model, str) else model
     totals, size = found["totals"], found["batch_size"]
-    evaluation = [e for e in found["evaluation"] if e["images_together"] <= size][-1]
     engine = _core.Engine(net.plan, net.weights, strategy="chaos", batch_size=size)
     stripe = STRATEGIES["chaos"].resolve({})["stripe_bytes"]
     blocks = [4 * net.plan.block(i)[1] for i in range(1, len(net.nodes()))]
     return Figures(
         name=name, batch_size=size, forward=totals["forward"], publication=totals["update"],
         backward=totals["weight_gradient"] + totals["data_gradient"], elsewhere=found["training"]["us_per_image_elsewhere"],
-        evaluation=evaluation["us_per_image"], gflops=found["peak_gflops"],
+        evaluation=found["evaluation"][-1]["us_per_image"], gflops=found["peak_gflops"],
         stripes=tuple(min(stripe, block - at) for block in blocks for at in range(0, block, stripe)),
         worker_bytes=engine.worker_bytes, image_bytes=int(np.prod(net.input_shape)))
 

@@ -49,7 +49,7 @@ class Figures:
     forward, backward, publication, elsewhere : float
         Time of the passes, of adding the gradient to the weights with warm caches, and what a training phase takes beyond.
     evaluation : float
-        Forward pass alone, with as many images together as in training.
+        Forward pass alone, of several images together.
     gflops : float
         Multiply-add rate of that core.
     stripes : tuple of int

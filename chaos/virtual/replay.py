@@ -60,7 +60,7 @@ class Traced(trainer.Threads):
             raise ValueError(f"a job of {job.link.size} processes cannot be traced; only one process can")
         check_events(job.strategy, job.identity["update_options"], "traced")
         job.engine.trace()
-        return job.engine
+        return super().start(job)
 
     def train(self, job, epoch, pool, caught, display, ahead, **arguments):
         if self.writer is None:
