@@ -91,7 +91,7 @@ def to_json(report):
         if isinstance(source, Plot):
             block["series"] = [{"kind": type(one).__name__.lower(), **asdict(one)} for one in source.series]
     found = _finite({"title": report.title, "data": report.data, "blocks": blocks})
-    return json.dumps(found, indent=1, allow_nan=False) + "\n"
+    return json.dumps(found, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def to_svg(plot, salt="plot"):
