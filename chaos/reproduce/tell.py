@@ -212,7 +212,9 @@ def _models(model, ones, found, ours, quick):
             us = seconds / experiment.epochs / one["images"] * 1e6
             rows.append([experiment.workers, point["us_per_image"], us, 100 * (point["us_per_image"] / us - 1)])
         blocks.append(Table(["real workers", "predicted, us per image", "measured in the experiment", "off by, %"], rows,
-                            "Our own model, calibrated on this machine, against the training phases above"))
+                            "Our own model, calibrated on this machine, against the training phases above; several workers' "
+                            "weights travel between cores, predicted for cores as far apart as they were when this report "
+                            "was made, which a virtual machine may change in the course of an experiment"))
     virtuals = [one for one in ones if one.virtual]
     if virtuals:
         rows = [[one.workers, found[one]["history"][-1]["seconds"] / found[one]["images"] * 1e6,
