@@ -11,6 +11,7 @@ from itertools import zip_longest
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 
 cdef extern from "registry.h" nogil:
+    enum: MAX_CHUNK
     enum: MAX_INPUTS
     enum: MAX_OPTIONS
     enum: MAX_MOMENTS
@@ -213,6 +214,7 @@ cdef extern from *:
     const int has_openmp
 
 OPENMP = bool(has_openmp)
+TOGETHER = MAX_CHUNK
 BUILD_INFO = CHAOS_BUILD_INFO.decode()
 
 

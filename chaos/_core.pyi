@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 OPENMP: bool
+TOGETHER: int  # images that pass through the layers together at the most, whatever the batch size
 BUILD_INFO: str
 
 def instruction_sets() -> list[str]: ...

@@ -284,7 +284,7 @@ class Network:
             with self._forwarding:
                 plan = self.plan
                 if self._engine is None:
-                    self._engine = _core.Engine(plan, self.weights, batch_size=8)
+                    self._engine = _core.Engine(plan, self.weights, batch_size=_core.TOGETHER)
                 self._engine.run("forward", data["pixels"], data["values"], out=out)
         return out
 

@@ -32,7 +32,6 @@ from .updates import SCHEDULES, UPDATES
 
 MODEL, METRICS, CONFIG = "model.safetensors", "metrics.jsonl", "config.json"
 EXCHANGE = f"{STATE}cluster."  # begins the names of tensors that belong to the exchange between ranks
-TOGETHER = 8  # images that pass through the layers together in evaluations: as many as there are at the most
 POLL = 0.05  # seconds between looks at signals and progress
 
 
@@ -206,8 +205,9 @@ def evaluate(net, data, *, workers=None, loss="cross_entropy"):
 
 
 def _evaluator(net, plan, loss):
+    """An engine that takes as many images through the layers together as it can, whatever the training's batch size."""
     cpus = None if plan.pin == "none" else plan.cpus
-    return _core.Engine(net.plan, net.weights, workers=plan.workers, strategy="chaos", loss=loss, batch_size=TOGETHER,
+    return _core.Engine(net.plan, net.weights, workers=plan.workers, strategy="chaos", loss=loss, batch_size=_core.TOGETHER,
                         cpus=cpus)
 
 
@@ -309,7 +309,9 @@ class Threads:
 
     def start(self, job):
         """The job's engine is there, its weights may still be replaced; returns the engine for evaluations."""
-        return job.engine if job.identity["batch_size"] >= TOGETHER else _evaluator(job.net, job.plan, job.identity["loss"])
+        if job.identity["batch_size"] >= _core.TOGETHER:
+            return job.engine
+        return _evaluator(job.net, job.plan, job.identity["loss"])
 
     def train(self, job, epoch, pool, caught, display, ahead, **arguments):
         """A training phase: (result, seconds)."""

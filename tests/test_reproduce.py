@@ -97,9 +97,8 @@ def test_report(short, tmp_path):
     kept = json.loads(to_json(report))["data"]["experiments"][0]
     whole = found[next(iter(found))]["history"]
     assert kept["format"] == experiments.FORMAT
-    assert [one["test_error"] for one in kept["history"]] == [one["test_error"] for one in whole]
     assert whole[-1]["layers"]["0"]["staleness"]["histogram"], "one epoch's histograms are kept"
-    assert "layers" not in whole[0] and '"histogram"' not in json.dumps(kept) and kept["history"][-1]["layers"]["0"]
+    assert "layers" not in whole[0] and "history" not in kept, "it is in experiments/"
 
 
 def test_report_about_the_large_experiment_names_both_machines(short, tmp_path):

@@ -50,7 +50,21 @@ def test_learns_and_records(digits, tmp_path):
     result = chaos.evaluate(net, digits[1], workers=2)
     assert result["error"] == last["test_error"] == result["wrong"] / 360
     assert result["error"] == (net.predict(digits[1].images) != digits[1].labels).mean()
-    assert abs(result["loss"] - last["test_loss"]) < 1e-9 * (1 + last["test_loss"])
+    assert result["loss"] == last["test_loss"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 8, 9])
+def test_evaluations_take_images_through_the_layers_together(digits, batch_size):
+    class Seen(trainer.Threads):
+        def start(self, job):
+            self.job, self.evaluator = job, super().start(job)
+            return self.evaluator
+
+    seen, net = Seen(), chaos.models.small(seed=1)
+    run = chaos.train(net, *digits, workers=1, epochs=1, batch_size=batch_size, lr=0.01, progress=False, runner=seen)
+    together = trainer._core.Engine(net.plan, net.weights, batch_size=max(batch_size, 8))
+    assert seen.evaluator.worker_bytes == together.worker_bytes and (seen.evaluator is seen.job.engine) == (batch_size >= 8)
+    assert run.history[-1]["test_loss"] == chaos.evaluate(net, digits[1], workers=1)["loss"]
 
 
 def test_vectors(digits, tmp_path):

@@ -3,11 +3,10 @@
 One of the engine-facing rooms beside chaos.network: it times the core without the trainer around it.
 """
 
-from ._common import MOST_TOGETHER, machine, peak_gflops
+from ._common import machine, peak_gflops
 from ._distance import distance
 from ._kernels import kernels
 from ._scaling import default_workers, scaling
 from ._throughput import throughput, throughputs
 
-__all__ = ["MOST_TOGETHER", "default_workers", "distance", "kernels", "machine", "peak_gflops", "scaling", "throughput",
-           "throughputs"]
+__all__ = ["default_workers", "distance", "kernels", "machine", "peak_gflops", "scaling", "throughput", "throughputs"]

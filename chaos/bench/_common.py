@@ -22,7 +22,6 @@ from ..network import Network
 CHECKED_IMAGES = 4
 ATTEMPTS = 3
 TOLERANCE = 2e-5  # of float32 gradients, relative to the largest of their parameter
-MOST_TOGETHER = 8  # images that pass through the layers together, whatever the batch size (MAX_CHUNK of the core)
 MOST_IMAGES = 1 << 24  # per update
 RATE = 1e-4  # small: the time does not depend on it, and random labels must not make the training diverge
 PEAK_SECONDS = 0.05
@@ -124,7 +123,7 @@ def check(net, what, images, labels, batch_size=1):
 
     As many images at a time as later pass through the layers together, because the loops depend on that.
     """
-    together = min(batch_size, MOST_TOGETHER)
+    together = min(batch_size, _core.TOGETHER)
     count = -(-CHECKED_IMAGES // together) * together
     for attempt in range(ATTEMPTS):
         worst, where = -1.0, None

@@ -9,7 +9,6 @@ import numpy as np
 from .. import _core
 from ..errors import ChaosError
 from ._common import (
-    MOST_TOGETHER,
     PEAK_SECONDS,
     RATE,
     build,
@@ -96,12 +95,12 @@ class _Kernels:
     def __init__(self, name, net, isa, batch_size, trains):
         self.name, self.net, self.isa, self.batch_size = name, net, isa, batch_size
         self.what = f"{name} ({isa})"
-        self.together = min(batch_size, MOST_TOGETHER)
+        self.together = min(batch_size, _core.TOGETHER)
         self.data, self.images, self.labels = take_images(net)
         self.trained = self.train_beforehand() if trains else 0
         self.checked = check(net, self.what, self.images, self.labels, batch_size)
         self.engine = _core.Engine(net.plan, net.weights, strategy="chaos", batch_size=batch_size)
-        self.forward = {n: _core.Engine(net.plan, net.weights, batch_size=n) for n in (1, MOST_TOGETHER)}
+        self.forward = {n: _core.Engine(net.plan, net.weights, batch_size=n) for n in (1, _core.TOGETHER)}
         self.layers = self.describe()
         self.rounds, self.counts = {}, {}
         self.us, self.peak = {}, []  # us: {(node, pass), "train", number of images: [microseconds per image]}

@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from ..bench import MOST_TOGETHER as TOGETHER
+from .._core import TOGETHER
 
 LINE = 64  # bytes
 

@@ -31,9 +31,9 @@ def make_report(found, quick=False, ours=True):
     by_model = {model: sorted((one for one in found if one.model == model), key=lambda one: (one.virtual, one.workers))
                 for model in dict.fromkeys(one.model for one in found)}
     here = next((kept["machine"] for kept in found.values()), {})
-    report = Report("The CHAOS paper's experiments, run again", data={
+    report = Report("The CHAOS paper's experiments, run again", data={  # the epochs are in experiments/
         "quick": quick, "paper": {"machine": paper.MACHINE, "marks": paper.MARKS},
-        "experiments": [_brief(kept) for kept in found.values()]})
+        "experiments": [{key: one for key, one in kept.items() if key != "history"} for kept in found.values()]})
     report.add(Paragraph(
         f"Machine: {here.get('cpu', 'unknown')}, {here.get('cores', '?')} cores; chaos {_versions(found)}. "
         "Real workers run on its cores; virtual ones "
@@ -61,13 +61,6 @@ def _versions(found):
     """What the experiments were run with: one for all, if they are of one day."""
     return " and ".join(sorted({f"{one.get('chaos', '?')} ({one.get('commit') or 'no commit'}, {one.get('date', '')[:10]})"
                                 for one in (kept["machine"] for kept in found.values())}))
-
-
-def _brief(value):
-    """A result without its histograms, which are in experiments/."""
-    if isinstance(value, dict):
-        return {key: _brief(one) for key, one in value.items() if key != "histogram"}
-    return [_brief(one) for one in value] if isinstance(value, list) else value
 
 
 def _parameters(model):

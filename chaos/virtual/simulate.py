@@ -70,7 +70,7 @@ class Virtual(trainer.Threads):
         order = self._order(job, 0)  # which checks the rest
         check_events(job.strategy, job.identity["update_options"], "simulated", lanes=order.lanes > 0)
         # one thread: whatever is added up over images is added up in the same order every time
-        return _core.Engine(job.net.plan, job.net.weights, loss=job.identity["loss"], batch_size=8)
+        return _core.Engine(job.net.plan, job.net.weights, loss=job.identity["loss"], batch_size=_core.TOGETHER)
 
     def _order(self, job, epoch, workers=None):
         machine = self.machine if workers is None else dataclasses.replace(self.machine, stragglers=0)
