@@ -323,7 +323,7 @@ train, _ = chaos.data.load("digits", size=29)
 found = []
 for options in json.loads(sys.argv[2]):
     net = chaos.models.large(seed=0)
-    run = chaos.train(net, train[:160], cluster="allreduce", cluster_options=options, strategy="synchronous", batch_size=32,
+    run = chaos.train(net, train[:640], cluster="allreduce", cluster_options=options, strategy="synchronous", batch_size=128,
                       epochs=2, workers=1, progress=False, stall_timeout=20)
     found.append([run.history[-1]["cluster"], net.weights.nbytes])
 tell(found)
@@ -336,7 +336,7 @@ def test_layers_travel_while_back_propagation_goes_on(library, tmp_path):
     several, steps, delay = [{}, {"waves": 2}, {"deterministic": "yes"}], 5, 0.01
     told, _ = run(library, 2, OVERLAPPED, tmp_path, json.dumps(several), env={"CHAOS_CLUSTER_DELAY": delay})
     assert told[0] == told[1]
-    for (cluster, size), waves, sent in zip(told[0], (1, 2, 1), (1, 2, 4), strict=True):  # 8 lanes, 4 of each rank
+    for (cluster, size), waves, sent in zip(told[0], (1, 2, 1), (1, 2, 16), strict=True):  # 32 lanes, 16 of each rank
         assert cluster["exchanges"] == 2 * steps * waves and cluster["bytes"] == 2 * steps * sent * size
         assert cluster["exchange_seconds"] >= 0.999 * delay * cluster["exchanges"] and 0 < cluster["overlap"] < 1
 
