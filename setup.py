@@ -19,8 +19,17 @@ from setuptools.modified import newer_group
 
 # The result must run on every machine of its kind and must not change the floating-point mode of the process:
 # no -march and no -ffast-math here. The instruction-set files raise their target themselves, by pragma.
-BASELINE = ["-O3", "-g0", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden",
-            "-Wall", "-Wextra", "-Wno-unused-parameter"]
+BASELINE = [
+    "-O3",
+    "-g0",
+    "-std=gnu11",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+]
 OPENMP = ["-fopenmp"]
 GENERATED = "build/cython"
 
@@ -49,8 +58,9 @@ int main(void) {
 
 def sources():
     """The files that are compiled; the bodies in simd, layers, losses, updates are #included by cext/isa."""
-    return ["cext/_core.pyx"] + [f for room in (".", "isa", "engine", "sync", "virtual")
-                                 for f in sorted(glob(os.path.normpath(f"cext/{room}/*.c")))]
+    return ["cext/_core.pyx"] + [
+        f for room in (".", "isa", "engine", "sync", "virtual") for f in sorted(glob(os.path.normpath(f"cext/{room}/*.c")))
+    ]
 
 
 def depends():
@@ -83,8 +93,7 @@ def try_program(command, text, *flags, run=False):
         steps = [[*command, source, "-o", program, *flags]] + ([[program]] if run else [])
         for step in steps:
             try:
-                done = subprocess.run(step, capture_output=True, text=True, errors="replace", env=calm,
-                                      timeout=60)
+                done = subprocess.run(step, capture_output=True, text=True, errors="replace", env=calm, timeout=60)
             except FileNotFoundError:
                 return f"{step[0]} not found"
             except (OSError, subprocess.TimeoutExpired) as error:
@@ -98,13 +107,14 @@ def try_program(command, text, *flags, run=False):
 
 def ask(compiler, environ=os.environ):
     """Ask the compiler and the environment; (compile flags, link flags, macros), with one line printed."""
+
     def switch(name, default=""):
         return environ.get(name, default) not in ("", "0")
 
     if compiler.compiler_type != "unix":
         refuse("only GCC and Clang can build the C core")
     command = list(compiler.compiler)
-    why = try_program(command, "#include <stdio.h>\nint main(void) { return puts(\"\") < 0; }\n")
+    why = try_program(command, '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n')
     if why:
         refuse(f"no working C compiler ({why})")
     include = [f"-I{folder}" for folder in compiler.include_dirs]
@@ -124,24 +134,29 @@ def ask(compiler, environ=os.environ):
         flags += [*link, "-fno-omit-frame-pointer", "-g"]
     if switch("CHAOS_NATIVE"):
         flags.append("-march=native")
-        box("CHAOS_NATIVE=1: compiled with -march=native. The result is NOT PORTABLE:",
-            "on another processor it may stop with 'illegal instruction'. Do not distribute it.")
+        box(
+            "CHAOS_NATIVE=1: compiled with -march=native. The result is NOT PORTABLE:",
+            "on another processor it may stop with 'illegal instruction'. Do not distribute it.",
+        )
 
     if switch("CHAOS_OPENMP", "1"):
         missing = try_program(command, OPENMP_PROBE, *OPENMP, run=True)
     else:
         missing = "switched off by CHAOS_OPENMP=0"
     if missing:
-        box(f"OpenMP is NOT used: {missing}",
+        box(
+            f"OpenMP is NOT used: {missing}",
             "chaos will train with ONE worker, however many cores there are.",
-            "To have it: build with GCC (apt-get install build-essential), CHAOS_OPENMP unset.")
+            "To have it: build with GCC (apt-get install build-essential), CHAOS_OPENMP unset.",
+        )
     else:
         flags += OPENMP
         link += OPENMP
 
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, errors="replace").stdout
-    info = "; ".join([(version.splitlines() or command)[0], f"flags {shlex.join(flags)}",
-                      "OpenMP no" if missing else "OpenMP yes"])
+    info = "; ".join(
+        [(version.splitlines() or command)[0], f"flags {shlex.join(flags)}", "OpenMP no" if missing else "OpenMP yes"]
+    )
     say(info)
     quoted = info.replace("\\", "\\\\").replace('"', '\\"')
     return flags, link, [("CHAOS_OPENMP", "0" if missing else "1"), ("CHAOS_BUILD_INFO", f'"{quoted}"')]
@@ -161,8 +176,9 @@ def generated_c(pyx):
     if "freethreading_compatible" in get_directive_defaults():
         directives["freethreading_compatible"] = True
     # Not cythonize(): it copies headers beside the C file, where an old copy hides the real one.
-    result = cython(pyx, full_module_name="chaos._core", output_file=made, include_path=["cext"],
-                    compiler_directives=directives)
+    result = cython(
+        pyx, full_module_name="chaos._core", output_file=made, include_path=["cext"], compiler_directives=directives
+    )
     if result.num_errors:
         Path(made).unlink(missing_ok=True)
         sys.exit(f"Cython refused {pyx}; its messages are above")

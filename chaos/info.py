@@ -12,6 +12,7 @@ from ._version import __version__
 
 def info():
     """Versions, instruction set, cores, OpenMP and MPI as a dict of JSON-able values; starts no MPI."""
+
     def version(package):
         try:
             return importlib.metadata.version(package)
@@ -29,7 +30,8 @@ def info():
         "build": _core.BUILD_INFO,
         "workers": threads.resolve().describe(),
         "pin": {how: threads.ranges(threads.placement(how)) for how in threads.PINNINGS if how != "none"}
-        if sys.platform.startswith("linux") else None,
+        if sys.platform.startswith("linux")
+        else None,
         "topology": threads.topology(),
         "python": platform.python_version(),
         "platform": platform.platform(),

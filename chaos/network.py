@@ -115,8 +115,10 @@ class Network:
                     raise ValueError(f"{layer} on input of shape {seen}: {error}") from None
                 shape = layer.output_shape(*seen)
                 if plan.shape(i) != _core_shape(shape):
-                    raise RuntimeError(f"{layer} has output {plan.shape(i)} in the core and {shape} here: the two "
-                                       "halves of this layer disagree")
+                    raise RuntimeError(
+                        f"{layer} has output {plan.shape(i)} in the core and {shape} here: the two "
+                        "halves of this layer disagree"
+                    )
             plan.finish(len(self._order) - 1)
             self._plan, self._engine = plan, None
         return self._plan
@@ -168,8 +170,10 @@ class Network:
 
     def config(self):
         """The architecture as JSON-able data; `Network.from_config` builds it again."""
-        layers = [{"kind": node.layer.kind, "inputs": [self._number[s] for s in node.inputs], **node.layer.config()}
-                  for node in self._order[1:]]
+        layers = [
+            {"kind": node.layer.kind, "inputs": [self._number[s] for s in node.inputs], **node.layer.config()}
+            for node in self._order[1:]
+        ]
         return {"input": list(self.input_shape), "layers": layers}
 
     @classmethod
@@ -178,8 +182,9 @@ class Network:
         try:
             nodes = [Input(config["input"])]
             for entry in config["layers"]:
-                options = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()
-                           if k not in ("kind", "inputs")}
+                options = {
+                    k: tuple(v) if isinstance(v, list) else v for k, v in entry.items() if k not in ("kind", "inputs")
+                }
                 if entry["kind"] not in LAYERS:
                     raise ValueError(f"unknown layer kind {entry['kind']!r}; known: {', '.join(LAYERS)}")
                 nodes.append(LAYERS[entry["kind"]](**options)(*(nodes[i] for i in entry["inputs"])))
@@ -231,8 +236,9 @@ class Network:
         missing, unknown = self._positions.keys() - state.keys(), state.keys() - self._positions.keys()
         unknown = {name for name in unknown if not name.startswith(STATE)}
         if missing or unknown:
-            raise CheckpointError(f"the parameters do not fit the network: missing {sorted(missing)}, "
-                                  f"unknown {sorted(unknown)}")
+            raise CheckpointError(
+                f"the parameters do not fit the network: missing {sorted(missing)}, unknown {sorted(unknown)}"
+            )
         arrays = {}
         for name, (_, shape) in self._positions.items():
             array = np.asarray(state[name], dtype=np.float32)
@@ -254,8 +260,11 @@ class Network:
         state : dict of str to array, optional
             Further tensors, under names that begin with "optimizer.".
         """
-        write_tensors(path, {**self.state_dict(), **(state or {})},
-                      {**(metadata or {}), "format": FORMAT, "network": json.dumps(self.config())})
+        write_tensors(
+            path,
+            {**self.state_dict(), **(state or {})},
+            {**(metadata or {}), "format": FORMAT, "network": json.dumps(self.config())},
+        )
 
     # ---- use ----
 
@@ -382,8 +391,9 @@ def load_with_state(path):
     """As `load`, with the file's metadata {str: str} and the tensors {name: array} that are not parameters."""
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: holds tensors but no chaos network (format {metadata.get('format')!r}, "
-                              f"expected {FORMAT!r})")
+        raise CheckpointError(
+            f"{path}: holds tensors but no chaos network (format {metadata.get('format')!r}, expected {FORMAT!r})"
+        )
     try:
         net = Network.from_config(json.loads(metadata["network"]))
         net.load_state_dict(tensors)
@@ -410,8 +420,11 @@ def _topological_order(start, output):
             order.append(node)
     inputs = [node for node in order if node.layer is None]
     if inputs != [start]:
-        raise ValueError("the output does not depend on the given chaos.Input" if start not in inputs
-                         else "the output depends on another chaos.Input than the one given")
+        raise ValueError(
+            "the output does not depend on the given chaos.Input"
+            if start not in inputs
+            else "the output depends on another chaos.Input than the one given"
+        )
     if output is start:
         raise ValueError("a network needs at least one layer")
     used = [node.layer for node in order[1:]]
@@ -430,4 +443,4 @@ def aligned_zeros(shape):
     size = int(np.prod(shape))
     room = np.zeros(size + 16, np.float32)
     start = -room.ctypes.data % 64 // 4
-    return room[start:start + size].reshape(shape)
+    return room[start : start + size].reshape(shape)

@@ -10,8 +10,14 @@ def check_number(what, value, least=-math.inf, most=math.inf, *, whole=False, ab
     """ValueError naming `what`, unless `value` is a finite number of least..most (with `above`: more than least)."""
     kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
     # NaN fails every comparison
-    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most or abs(value) == math.inf \
-            or (above and value == least) or (not whole and isinstance(value, int) and abs(value) > sys.float_info.max):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, kinds)
+        or not least <= value <= most
+        or abs(value) == math.inf
+        or (above and value == least)
+        or (not whole and isinstance(value, int) and abs(value) > sys.float_info.max)
+    ):
         bound = f" of {'more than' if above else 'at least'} {least}" if least > -math.inf else ""
         bound += "" if most == math.inf else f"{' and' if bound else ' of'} at most {most}"
         raise ValueError(f"{what} must be a {'whole ' if whole else ''}number{bound}, not {value!r}")
@@ -106,8 +112,10 @@ class WithOptions:
             raise ValueError(f"the options of {self._called()} must be a dict, not {given!r}")
         for name in given:
             self._option(name)
-        return {name: option.check(f"option {name} of {self._called()}", given[name]) if name in given else option.default
-                for name, option in known.items()}
+        return {
+            name: option.check(f"option {name} of {self._called()}", given[name]) if name in given else option.default
+            for name, option in known.items()
+        }
 
     def parse(self, pairs):
         """The options that a command line means by ["name=value", ...]."""
@@ -124,8 +132,15 @@ class WithOptions:
         """A line for each option: name, default, text, and what it may be."""
         lines = [f"options of {self._called()}:"]
         for name, option in (self.options | self.common).items():
-            default = "none" if option.default is None else "yes" if option.default is True else \
-                "no" if option.default is False else option.default
+            default = (
+                "none"
+                if option.default is None
+                else "yes"
+                if option.default is True
+                else "no"
+                if option.default is False
+                else option.default
+            )
             words = f" ({', '.join(option.choices)})" if option.choices else ""
             lines.append(f"  {name}={default}  {option.text}{words}")
         return lines if len(lines) > 1 else [f"{self._called()} has no options"]
@@ -133,8 +148,10 @@ class WithOptions:
     def _option(self, name):
         known = self.options | self.common
         if name not in known:
-            raise ValueError(f"{self._called()} has no option {name!r}; " +
-                             (f"its options: {', '.join(known)}" if known else "it has none"))
+            raise ValueError(
+                f"{self._called()} has no option {name!r}; "
+                + (f"its options: {', '.join(known)}" if known else "it has none")
+            )
         return known[name]
 
     def core_options(self, resolved):

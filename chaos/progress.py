@@ -44,8 +44,14 @@ class Progress:
         """A phase of `total` images begins."""
         self._close()
         if self.tqdm:
-            self.bar = self.tqdm(desc=f"epoch {epoch}/{self.epochs} {phase}", total=total, initial=done, unit="img",
-                                 leave=False, dynamic_ncols=True)
+            self.bar = self.tqdm(
+                desc=f"epoch {epoch}/{self.epochs} {phase}",
+                total=total,
+                initial=done,
+                unit="img",
+                leave=False,
+                dynamic_ncols=True,
+            )
 
     def at(self, position):
         """The phase has picked this many images."""
@@ -54,8 +60,9 @@ class Progress:
 
     def epoch(self, record):
         """An epoch is finished."""
-        text = f"epoch {record['epoch']}/{self.epochs}  train loss {record['train_loss']:.4f} " \
-               f"error {record['train_error']:.2%}"
+        text = (
+            f"epoch {record['epoch']}/{self.epochs}  train loss {record['train_loss']:.4f} error {record['train_error']:.2%}"
+        )
         for phase in ("validation", "test"):
             if record.get(f"{phase}_error") is not None:
                 text += f"  {phase} loss {record[f'{phase}_loss']:.4f} error {record[f'{phase}_error']:.2%}"

@@ -57,8 +57,9 @@ class Plan:
         return f"{self.workers} worker{'s' if self.workers != 1 else ''} ({'; '.join(parts)})"
 
 
-def resolve(requested: int | None = None, *, pin: str = "none", root: str | os.PathLike = "/",
-            mask: set[int] | None = None) -> Plan:
+def resolve(
+    requested: int | None = None, *, pin: str = "none", root: str | os.PathLike = "/", mask: set[int] | None = None
+) -> Plan:
     """Decide the number of workers, and on which CPUs they run if they are pinned.
 
     Parameters

@@ -64,10 +64,34 @@ class Run:
     is_root: bool = True
 
 
-def train(net, train, test=None, *, strategy="chaos", strategy_options=None, workers=None, epochs=10, lr=1e-3,
-          lr_decay=0.9, lr_schedule="exponential", schedule_options=None, batch_size=1, update="sgd", update_options=None,
-          loss="cross_entropy", shuffle=True, validate=False, seed=0, pin="none", run_dir=None, resume=False, progress=True,
-          config=None, link=None, runner=None):
+def train(
+    net,
+    train,
+    test=None,
+    *,
+    strategy="chaos",
+    strategy_options=None,
+    workers=None,
+    epochs=10,
+    lr=1e-3,
+    lr_decay=0.9,
+    lr_schedule="exponential",
+    schedule_options=None,
+    batch_size=1,
+    update="sgd",
+    update_options=None,
+    loss="cross_entropy",
+    shuffle=True,
+    validate=False,
+    seed=0,
+    pin="none",
+    run_dir=None,
+    resume=False,
+    progress=True,
+    config=None,
+    link=None,
+    runner=None,
+):
     """Trains a network in place.
 
     Each epoch runs a training phase, in which every image is visited exactly once by some worker, then, if asked, a
@@ -149,18 +173,41 @@ def train(net, train, test=None, *, strategy="chaos", strategy_options=None, wor
     def prepare():
         if resume and run_dir is None and link.rank == 0:
             raise ValueError("resume=True needs run_dir, the directory of the run that is to be continued")
-        job = Job(net, train, test, strategy=strategy, strategy_options=strategy_options or {}, workers=workers,
-                   epochs=epochs, lr=lr, lr_decay=lr_decay, lr_schedule=lr_schedule, schedule_options=schedule_options or {},
-                   batch_size=batch_size, update=update, update_options=update_options or {}, loss=loss, shuffle=shuffle,
-                   validate=validate, seed=seed, pin=pin, link=link, runner=runner)
+        job = Job(
+            net,
+            train,
+            test,
+            strategy=strategy,
+            strategy_options=strategy_options or {},
+            workers=workers,
+            epochs=epochs,
+            lr=lr,
+            lr_decay=lr_decay,
+            lr_schedule=lr_schedule,
+            schedule_options=schedule_options or {},
+            batch_size=batch_size,
+            update=update,
+            update_options=update_options or {},
+            loss=loss,
+            shuffle=shuffle,
+            validate=validate,
+            seed=seed,
+            pin=pin,
+            link=link,
+            runner=runner,
+        )
         store = _Store(run_dir, job, resume, config or {}) if run_dir is not None and link.rank == 0 else None
         if store:
             store.open()
         return job, store
 
     job, store = link.checked(prepare)
-    with Progress(bool(progress) and link.rank == 0, epochs) as display, threadpool_limits(1, user_api="blas"), \
-            _signals() as caught, link.joined(job, caught):
+    with (
+        Progress(bool(progress) and link.rank == 0, epochs) as display,
+        threadpool_limits(1, user_api="blas"),
+        _signals() as caught,
+        link.joined(job, caught),
+    ):
         job.run(store, display, caught)
     if caught.signal:  # it came after the last look
         caught.leave()
@@ -200,18 +247,27 @@ def evaluate(net, data, *, workers=None, loss="cross_entropy"):
         caught.leave()
     if result["status"] == "diverged":
         raise DivergedError(f"the loss of image {result['failed_at']} is not finite")
-    return {"loss": result["loss"] / len(data), "error": result["errors"] / len(data), "wrong": result["errors"],
-            "images": len(data), "seconds": seconds, "images_per_second": len(data) / seconds, "workers": plan.workers}
+    return {
+        "loss": result["loss"] / len(data),
+        "error": result["errors"] / len(data),
+        "wrong": result["errors"],
+        "images": len(data),
+        "seconds": seconds,
+        "images_per_second": len(data) / seconds,
+        "workers": plan.workers,
+    }
 
 
 def _evaluator(net, plan, loss):
     """An engine that takes as many images through the layers together as it can, whatever the training's batch size."""
     cpus = None if plan.pin == "none" else plan.cpus
-    return _core.Engine(net.plan, net.weights, workers=plan.workers, strategy="chaos", loss=loss, batch_size=_core.TOGETHER,
-                        cpus=cpus)
+    return _core.Engine(
+        net.plan, net.weights, workers=plan.workers, strategy="chaos", loss=loss, batch_size=_core.TOGETHER, cpus=cpus
+    )
 
 
 # ---- checks ----
+
 
 def _known(what, name, table):
     if not isinstance(name, str) or name not in table:
@@ -220,8 +276,10 @@ def _known(what, name, table):
 
 def _take(net, data, what):
     if not isinstance(data, Dataset):
-        raise DataError(f"{what} must be a chaos.data.Dataset, not {type(data).__name__}; "
-                        "chaos.data.Dataset(images, labels) makes one from arrays")
+        raise DataError(
+            f"{what} must be a chaos.data.Dataset, not {type(data).__name__}; "
+            "chaos.data.Dataset(images, labels) makes one from arrays"
+        )
     images = net.take_images(data.images)
     count = images.pop("count")
     return images, take_labels(data.labels, count, int(np.prod(net.output_shape)))
@@ -238,6 +296,7 @@ def _workers(requested, only_one=None, pin="none"):
 
 
 # ---- the other processes of the job ----
+
 
 class Alone:
     """What a training asks of the other processes ("ranks") of its job, where there are none; chaos.cluster has the one that
@@ -324,11 +383,35 @@ class Threads:
 
 # ---- one job ----
 
+
 class Job:
     """A training under way: what `train` was asked for, and how far it has come."""
 
-    def __init__(self, net, train, test, *, strategy, strategy_options, workers, epochs, lr, lr_decay, lr_schedule,
-                 schedule_options, batch_size, update, update_options, loss, shuffle, validate, seed, pin, link, runner):
+    def __init__(
+        self,
+        net,
+        train,
+        test,
+        *,
+        strategy,
+        strategy_options,
+        workers,
+        epochs,
+        lr,
+        lr_decay,
+        lr_schedule,
+        schedule_options,
+        batch_size,
+        update,
+        update_options,
+        loss,
+        shuffle,
+        validate,
+        seed,
+        pin,
+        link,
+        runner,
+    ):
         if not isinstance(net, Network):
             raise TypeError(f"net must be a chaos.Network, not {type(net).__name__}")
         _known("strategy", strategy, STRATEGIES)
@@ -353,11 +436,12 @@ class Job:
         largest, when = schedule.largest(float(lr), float(lr_decay), max(int(epochs), 1), **schedule_options)
         largest *= self.rate_scale
         if not largest <= float(np.finfo(np.float32).max):
-            raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} "
-                             f"in epoch {when}")
+            raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to a learning rate of {largest:g} in epoch {when}")
         if largest < float(np.finfo(np.float32).tiny):
-            raise ValueError(f"lr={lr!r} and lr_decay={lr_decay!r} lead to learning rates of at most {largest:g}, which the "
-                             "workers, who calculate in single precision, take for 0")
+            raise ValueError(
+                f"lr={lr!r} and lr_decay={lr_decay!r} lead to learning rates of at most {largest:g}, which the "
+                "workers, who calculate in single precision, take for 0"
+            )
         self.net, self.seed, self.shuffle, self.validate, self.link = net, int(seed), bool(shuffle), bool(validate), link
         self.strategy, self.epochs, self.lr, self.lr_decay = strategy, int(epochs), float(lr), float(lr_decay)
         self.rule, self.schedule, self.schedule_options = rule, schedule, schedule_options
@@ -365,21 +449,40 @@ class Job:
         self.test_images, self.test_labels = (None, None) if test is None else _take(net, test, "test")
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
         rule.start(self.moments, update_options)
-        self.engine = _core.Engine(net.plan, net.weights, workers=self.plan.workers, strategy=strategy, loss=loss,
-                                   update=update, batch_size=int(batch_size),
-                                   cpus=None if pin == "none" else self.plan.cpus,
-                                   stripe_bytes=strategy_options["stripe_bytes"], moments=self.moments,
-                                   strategy_options=how.core_options(strategy_options),
-                                   max_staleness=strategy_options.get("max_staleness"),
-                                   update_options=rule.core_options(rule.for_workers(update_options, self.plan.workers)))
+        self.engine = _core.Engine(
+            net.plan,
+            net.weights,
+            workers=self.plan.workers,
+            strategy=strategy,
+            loss=loss,
+            update=update,
+            batch_size=int(batch_size),
+            cpus=None if pin == "none" else self.plan.cpus,
+            stripe_bytes=strategy_options["stripe_bytes"],
+            moments=self.moments,
+            strategy_options=how.core_options(strategy_options),
+            max_staleness=strategy_options.get("max_staleness"),
+            update_options=rule.core_options(rule.for_workers(update_options, self.plan.workers)),
+        )
         # What has to agree for a run to be continued; the rest (epochs, workers, pin) may change.
-        self.identity = {"strategy": strategy, "strategy_options": strategy_options, "update": update,
-                         "update_options": update_options, "lr": self.lr, "lr_decay": self.lr_decay,
-                         "lr_schedule": lr_schedule, "schedule_options": schedule_options,
-                         "batch_size": int(batch_size), "loss": loss, "shuffle": self.shuffle, "validate": self.validate,
-                         "seed": self.seed,
-                         "network": net.config(), "train": train.fingerprint(),
-                         "test": None if test is None else test.fingerprint()}
+        self.identity = {
+            "strategy": strategy,
+            "strategy_options": strategy_options,
+            "update": update,
+            "update_options": update_options,
+            "lr": self.lr,
+            "lr_decay": self.lr_decay,
+            "lr_schedule": lr_schedule,
+            "schedule_options": schedule_options,
+            "batch_size": int(batch_size),
+            "loss": loss,
+            "shuffle": self.shuffle,
+            "validate": self.validate,
+            "seed": self.seed,
+            "network": net.config(),
+            "train": train.fingerprint(),
+            "test": None if test is None else test.fingerprint(),
+        }
         self.names = [name for _, name in net.nodes()]
         self.runner, self.evaluator = runner, runner.start(self)
         self.history = []
@@ -398,7 +501,7 @@ class Job:
         if "visited" in done:
             return order[~_unpack(done["visited"], len(order))[order]], 0
         if self.link.size > 1:
-            return order[done["position"]:], 0
+            return order[done["position"] :], 0
         return order, done["position"]
 
     def run(self, store, display, caught):
@@ -406,8 +509,9 @@ class Job:
         with ThreadPoolExecutor(1, "chaos") as pool:  # the team belongs to this thread and goes with it
             if self.history and len(self.history) >= self.epochs:
                 n = len(self.history)
-                display.note(f"nothing to train: the run has {n} epoch{'s' if n != 1 else ''} already, epochs is "
-                             f"{self.epochs}")
+                display.note(
+                    f"nothing to train: the run has {n} epoch{'s' if n != 1 else ''} already, epochs is {self.epochs}"
+                )
             good, kept = self.net.weights.copy(), "the network has its initial weights"
             if self.partial or self.history:
                 kept = "the network has the weights that the run was continued from"
@@ -419,16 +523,21 @@ class Job:
                     self.net.weights[:] = good
                     if store and (store.folder / MODEL).exists():
                         kept += f", the last good checkpoint is {store.folder / MODEL}"
-                    raise DivergedError(f"diverged in epoch {len(self.history) + 1}{broken} "
-                                        f"(learning rate {self.rate(len(self.history) + 1):g}; try a smaller one); {kept}")
+                    raise DivergedError(
+                        f"diverged in epoch {len(self.history) + 1}{broken} "
+                        f"(learning rate {self.rate(len(self.history) + 1):g}; try a smaller one); {kept}"
+                    )
                 if record is None:
                     if store:
                         store.save()
                     self._agree(caught)
                     self.link.leave()
                     where = self.partial["position"] if self.partial else 0
-                    caught.leave(f"stopped in epoch {len(self.history) + 1} after {where} of {len(self.train_labels)} "
-                                 f"images" + (f"; the state is in {store.folder}" if store else ""), display)
+                    caught.leave(
+                        f"stopped in epoch {len(self.history) + 1} after {where} of {len(self.train_labels)} "
+                        f"images" + (f"; the state is in {store.folder}" if store else ""),
+                        display,
+                    )
                 self.history.append(record)
                 self.partial = None
                 good, kept = self.net.weights.copy(), f"the network has the weights of epoch {len(self.history)}"
@@ -437,8 +546,10 @@ class Job:
                 display.epoch(record)
                 if self._agree(caught):  # it came when the last phase was over
                     self.link.leave()
-                    caught.leave(f"stopped after epoch {len(self.history)}"
-                                 + (f"; the state is in {store.folder}" if store else ""), display)
+                    caught.leave(
+                        f"stopped after epoch {len(self.history)}" + (f"; the state is in {store.folder}" if store else ""),
+                        display,
+                    )
 
     def _agree(self, caught):
         """The signal that any rank has caught, on all ranks."""
@@ -447,8 +558,14 @@ class Job:
 
     def _broken(self):
         """What is not finite on any rank, in words, the same on all; None: nothing."""
-        mine = next((f": {what} is not finite" for what, numbers in (("a weight", self.net.weights),
-                     ("a number of the update rule's state", self.moments)) if not np.isfinite(numbers).all()), None)
+        mine = next(
+            (
+                f": {what} is not finite"
+                for what, numbers in (("a weight", self.net.weights), ("a number of the update rule's state", self.moments))
+                if not np.isfinite(numbers).all()
+            ),
+            None,
+        )
         return next(filter(None, self.link.gather(mine)), None)
 
     def rate(self, epoch):
@@ -463,15 +580,20 @@ class Job:
         """What is kept beside the weights, as tensors in the shapes of their parameters: the update rule's state, and what
         the exchange between ranks goes on with."""
         return self._rule_state() | {
-            f"{EXCHANGE}{name}.{parameter}": value for name, vector in self.link.state().items()
-            for parameter, value in self.net.unpack(vector).items()}
+            f"{EXCHANGE}{name}.{parameter}": value
+            for name, vector in self.link.state().items()
+            for parameter, value in self.net.unpack(vector).items()
+        }
 
     def _rule_state(self):
         """The update rule's: moments, and how often each stripe of the weights has been updated; nothing if it has none."""
         if not self.rule.moments:
             return {}
-        found = {f"{STATE}{name}.{parameter}": value for name, moment in zip(self.rule.state, self.moments, strict=True)
-                 for parameter, value in self.net.unpack(moment).items()}
+        found = {
+            f"{STATE}{name}.{parameter}": value
+            for name, moment in zip(self.rule.state, self.moments, strict=True)
+            for parameter, value in self.net.unpack(moment).items()
+        }
         return found | {f"{STATE}versions": np.array(self.engine.versions(), np.int64)}
 
     def load_state(self, tensors):
@@ -480,11 +602,16 @@ class Job:
         tensors = {name: value for name, value in tensors.items() if not name.startswith(EXCHANGE)}
         wanted = self._rule_state()
         if tensors.keys() != wanted.keys():
-            raise ValueError(f"the update rule's state does not fit: missing {sorted(wanted.keys() - tensors.keys())}, "
-                             f"unknown {sorted(tensors.keys() - wanted.keys())}")
+            raise ValueError(
+                f"the update rule's state does not fit: missing {sorted(wanted.keys() - tensors.keys())}, "
+                f"unknown {sorted(tensors.keys() - wanted.keys())}"
+            )
         for name, value in wanted.items():
-            if tensors[name].shape != value.shape or tensors[name].dtype != value.dtype \
-                    or not np.isfinite(tensors[name]).all():
+            if (
+                tensors[name].shape != value.shape
+                or tensors[name].dtype != value.dtype
+                or not np.isfinite(tensors[name]).all()
+            ):
                 raise ValueError(f"{name} must be {value.dtype} of shape {value.shape}, and finite")
         if wanted:
             for name, moment in zip(self.rule.state, self.moments, strict=True):
@@ -521,9 +648,20 @@ class Job:
             mine = link.shard(images, link.rank)
             display.begin(number, "train", n, done["position"])
             link.train_begins(number, len(images) - begin)
-            result, seconds = self.runner.train(self, number, pool, caught, display, done["position"] - begin,
-                                                **self.train_images, labels=self.train_labels, order=mine, begin=begin,
-                                                lr=self.rate(number), step_scale=self.step_scale())
+            result, seconds = self.runner.train(
+                self,
+                number,
+                pool,
+                caught,
+                display,
+                done["position"] - begin,
+                **self.train_images,
+                labels=self.train_labels,
+                order=mine,
+                begin=begin,
+                lr=self.rate(number),
+                step_scale=self.step_scale(),
+            )
             results = link.gather(result | {"seconds": seconds, "workers": self.plan.workers})
             result = _merged(results)
             if result["status"] == "diverged":
@@ -535,20 +673,25 @@ class Job:
                     visited = np.ones(n, bool)
                     visited[images] = False
                     for rank, one in enumerate(results):
-                        visited[link.shard(images, rank)[:one["position"]]] = True
+                        visited[link.shard(images, rank)[: one["position"]]] = True
                     done |= {"visited": _pack(visited), "position": int(visited.sum())}
                 return None
             done["position"] = n
-        record = {"epoch": number, "lr": self.rate(number), "train_loss": done["loss"] / n,
-                  "train_error": done["errors"] / n}
+        record = {
+            "epoch": number,
+            "lr": self.rate(number),
+            "train_loss": done["loss"] / n,
+            "train_error": done["errors"] / n,
+        }
         phases = [("validation", self.train_images, self.train_labels)] if self.validate else []
         phases += [("test", self.test_images, self.test_labels)] if self.test_images else []
         evaluating = 0.0
         for name, images, labels in phases:
             display.begin(number, name, len(labels))
             begin, end = link.part(len(labels))
-            result, _ = _phase(pool, self.evaluator, caught, display, "test", link, -begin, **images, labels=labels,
-                               begin=begin, end=end)
+            result, _ = _phase(
+                pool, self.evaluator, caught, display, "test", link, -begin, **images, labels=labels, begin=begin, end=end
+            )
             result = _merged(link.gather(result))
             if result["status"] == "diverged":
                 return f" in the {name} phase: the loss is not finite"
@@ -558,14 +701,24 @@ class Job:
             evaluating += result["time"]["total"]
         if not self.test_images:
             record |= {"test_loss": None, "test_error": None}
-        return record | {
-            "seconds": done["seconds"], "images_per_second": n / done["seconds"],
-            "workers": sum(one["workers"] for one in results) if results else self.plan.workers,
-            "strategy": self.strategy, "updates": done["updates"], "lock_failures": done["lock_failures"],
-            "dropped": done["dropped"], "staleness": _staleness(done),
-            "layers": {name: _layer(counts) for name, counts in done["layers"].items()},
-            "worker_images": done["worker_images"], "time_split": _split(done["time"], evaluating),
-        } | link.report(results) | self.runner.report()
+        return (
+            record
+            | {
+                "seconds": done["seconds"],
+                "images_per_second": n / done["seconds"],
+                "workers": sum(one["workers"] for one in results) if results else self.plan.workers,
+                "strategy": self.strategy,
+                "updates": done["updates"],
+                "lock_failures": done["lock_failures"],
+                "dropped": done["dropped"],
+                "staleness": _staleness(done),
+                "layers": {name: _layer(counts) for name, counts in done["layers"].items()},
+                "worker_images": done["worker_images"],
+                "time_split": _split(done["time"], evaluating),
+            }
+            | link.report(results)
+            | self.runner.report()
+        )
 
 
 def _merged(results):
@@ -598,11 +751,25 @@ def _unpack(text, n):
 def _counts(before=None, result=None, seconds=0.0):
     """The counts of a training phase, which may have been run in several pieces."""
     if before is None:
-        return {"position": 0, "images": 0, "errors": 0, "loss": 0.0, "seconds": 0.0, "updates": 0, "lock_failures": 0,
-                "dropped": 0,
-                "staleness_sum": 0, "staleness_max": 0, "staleness": [], "layers": {}, "worker_images": [], "time": {}}
-    counted = {key: together(key, before[key], result[key]) for key in before
-               if key not in ("position", "seconds", "visited")}
+        return {
+            "position": 0,
+            "images": 0,
+            "errors": 0,
+            "loss": 0.0,
+            "seconds": 0.0,
+            "updates": 0,
+            "lock_failures": 0,
+            "dropped": 0,
+            "staleness_sum": 0,
+            "staleness_max": 0,
+            "staleness": [],
+            "layers": {},
+            "worker_images": [],
+            "time": {},
+        }
+    counted = {
+        key: together(key, before[key], result[key]) for key in before if key not in ("position", "seconds", "visited")
+    }
     return counted | {"position": result["position"], "seconds": before["seconds"] + seconds}
 
 
@@ -617,22 +784,33 @@ def together(key, a, b):
 
 # ---- telemetry ----
 
+
 def _staleness(counts):
     """Of updates: how many others have updated the same weights between reading and writing them. histogram[i] updates had
     staleness i, the last of 512 counts all from there on; p50 and p99 are read off it, so 511 may mean more."""
     updates, histogram = sum(counts["staleness"]), counts["staleness"]
     below = np.cumsum(histogram)
     p50, p99 = (int(np.searchsorted(below, q * updates)) if updates else 0 for q in (0.5, 0.99))
-    return {"mean": counts["staleness_sum"] / max(updates, 1), "p50": p50, "p99": p99, "max": counts["staleness_max"],
-            "histogram": histogram}
+    return {
+        "mean": counts["staleness_sum"] / max(updates, 1),
+        "p50": p50,
+        "p99": p99,
+        "max": counts["staleness_max"],
+        "histogram": histogram,
+    }
 
 
 def _layer(counts):
     """The record of one layer. pending_seconds: between postponing a stripe and publishing it, summed. lost_estimate: pairs
     of updates that were under way in one stripe at the same time; of each pair, each weight keeps at least one, so it bounds
     from above how many stripe updates' worth is lost. 0 where writers exclude each other."""
-    return {"staleness": _staleness(counts), "updates": counts["updates"], "lock_failures": counts["lock_failures"],
-            "pending_seconds": counts["pending_seconds"], "lost_estimate": counts["overlaps"]}
+    return {
+        "staleness": _staleness(counts),
+        "updates": counts["updates"],
+        "lock_failures": counts["lock_failures"],
+        "pending_seconds": counts["pending_seconds"],
+        "lost_estimate": counts["overlaps"],
+    }
 
 
 def _split(train, evaluating):
@@ -718,8 +896,11 @@ def _differences(there, now):
         if key.endswith("_options") and isinstance(before, dict):
             owner = {"schedule_options": "lr_schedule"}.get(key, key.removesuffix("_options"))
             if there.get(owner) == now[owner]:  # else they are another's, which is said already
-                found += [f"{key} {name} ({before.get(name)!r} there, {value.get(name)!r} now)"
-                          for name in dict.fromkeys([*before, *value]) if before.get(name) != value.get(name)]
+                found += [
+                    f"{key} {name} ({before.get(name)!r} there, {value.get(name)!r} now)"
+                    for name in dict.fromkeys([*before, *value])
+                    if before.get(name) != value.get(name)
+                ]
         else:
             found.append(_LARGE[key] if key in _LARGE else f"{key} ({before!r} there, {value!r} now)")
     return found
@@ -739,8 +920,10 @@ class _Store:
             raise CheckpointError(f"run directory {self.folder} is a file")
         held = [name for name in (MODEL, METRICS) if (self.folder / name).exists() and (self.folder / name).stat().st_size]
         if held and not self.resume:
-            raise CheckpointError(f"run directory {self.folder} already holds a run ({', '.join(held)}); "
-                                  "continue it with resume, or name another directory")
+            raise CheckpointError(
+                f"run directory {self.folder} already holds a run ({', '.join(held)}); "
+                "continue it with resume, or name another directory"
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -748,11 +931,27 @@ class _Store:
         if self.resume and (self.folder / MODEL).exists():
             self.restore()
         job = self.job
-        write_atomically(self.folder / CONFIG, json.dumps({
-            **self.extra, **job.identity, "epochs": job.epochs, "workers": job.plan.workers, "pin": job.plan.pin,
-            "workers_limit": job.plan.describe(), "chaos": __version__, "isa": job.net.plan.isa,
-            "winograd": _core.get_winograd(), "build": _core.BUILD_INFO,
-            "python": platform.python_version(), "machine": platform.node()}, indent=2).encode() + b"\n")
+        write_atomically(
+            self.folder / CONFIG,
+            json.dumps(
+                {
+                    **self.extra,
+                    **job.identity,
+                    "epochs": job.epochs,
+                    "workers": job.plan.workers,
+                    "pin": job.plan.pin,
+                    "workers_limit": job.plan.describe(),
+                    "chaos": __version__,
+                    "isa": job.net.plan.isa,
+                    "winograd": _core.get_winograd(),
+                    "build": _core.BUILD_INFO,
+                    "python": platform.python_version(),
+                    "machine": platform.node(),
+                },
+                indent=2,
+            ).encode()
+            + b"\n",
+        )
         self.write_metrics()
 
     def restore(self):
@@ -786,8 +985,12 @@ class _Store:
     def save(self, record=None):
         if record:
             self.write_metrics()
-        state = {"identity": self.job.identity, "history": self.job.history, "partial": self.job.partial,
-                 "runner": self.job.runner.kind}
+        state = {
+            "identity": self.job.identity,
+            "history": self.job.history,
+            "partial": self.job.partial,
+            "runner": self.job.runner.kind,
+        }
         self.job.net.save(self.folder / MODEL, {"training": json.dumps(state)}, self.job.state())
 
     def write_metrics(self):

@@ -30,8 +30,17 @@ def main():
     for seed in range(args.seeds):
         for side in sides:
             net = chaos.models.MODELS[args.model](seed=seed)
-            run = chaos.train(net, train, test, strategy=side[0], workers=side[1], epochs=args.epochs, lr=args.lr,
-                              seed=seed, progress=False)
+            run = chaos.train(
+                net,
+                train,
+                test,
+                strategy=side[0],
+                workers=side[1],
+                epochs=args.epochs,
+                lr=args.lr,
+                seed=seed,
+                progress=False,
+            )
             errors[side].append(run.history[-1]["test_error"])
             print(f"seed {seed}  {side[0]:10} {side[1]:3} workers  {errors[side][-1]:.2%}", file=sys.stderr, flush=True)
     base = np.mean(errors[sides[0]])
@@ -41,14 +50,27 @@ def main():
     for side in sides:
         found = np.array(errors[side])
         spread = found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else float("nan")
-        print(f"{side[0]:12}{side[1]:8}{found.mean():9.2%}{spread:9.2%}{found.mean() - base:+12.2%}  "
-              + " ".join(f"{e:.2%}" for e in found))
-        rows.append({"strategy": side[0], "workers": side[1], "errors": list(found), "mean": found.mean(),
-                     "standard_error": spread, "difference": found.mean() - base})
+        print(
+            f"{side[0]:12}{side[1]:8}{found.mean():9.2%}{spread:9.2%}{found.mean() - base:+12.2%}  "
+            + " ".join(f"{e:.2%}" for e in found)
+        )
+        rows.append(
+            {
+                "strategy": side[0],
+                "workers": side[1],
+                "errors": list(found),
+                "mean": found.mean(),
+                "standard_error": spread,
+                "difference": found.mean() - base,
+            }
+        )
     if args.json:
         with open(args.json, "w") as file:
-            json.dump({"settings": vars(args), "chaos": chaos.__version__, "isa": chaos.info()["isa"], "rows": rows}, file,
-                      indent=2)
+            json.dump(
+                {"settings": vars(args), "chaos": chaos.__version__, "isa": chaos.info()["isa"], "rows": rows},
+                file,
+                indent=2,
+            )
 
 
 if __name__ == "__main__":

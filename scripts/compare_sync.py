@@ -55,9 +55,17 @@ class Entry:
         self.resolved = self.strategy.resolve(self.options)
 
     def engine(self, net, workers, **others):
-        return _core.Engine(net.plan, net.weights, workers=workers, strategy=self.name, batch_size=self.batch_size,
-                            stripe_bytes=self.resolved["stripe_bytes"], max_staleness=self.resolved.get("max_staleness"),
-                            strategy_options=self.strategy.core_options(self.resolved), **others)
+        return _core.Engine(
+            net.plan,
+            net.weights,
+            workers=workers,
+            strategy=self.name,
+            batch_size=self.batch_size,
+            stripe_bytes=self.resolved["stripe_bytes"],
+            max_staleness=self.resolved.get("max_staleness"),
+            strategy_options=self.strategy.core_options(self.resolved),
+            **others,
+        )
 
     def fits(self, workers):
         return workers == 1 or not self.strategy.single
@@ -99,13 +107,19 @@ class Speed(Case):
     def figures(self):
         found = self.result()
         updates = max(1, sum(counts["updates"] for counts in self.counts))
-        return {"images_per_second": found["images_per_second"], "us_per_image": found["us_per_image"],
-                "us_per_image_min": found["us_per_image_min"], "us_per_image_max": found["us_per_image_max"],
-                "fraction_of_peak": found["fraction_of_peak"], "oversubscribed": found["oversubscribed"],
-                "images_per_round": found["images_per_repeat"],
-                "staleness_mean": sum(counts["staleness_sum"] for counts in self.counts) / updates,
-                "lock_failures_per_image": sum(c["lock_failures"] for c in self.counts) / (self.count * len(self.counts)),
-                "wait": _share(self.counts, "wait"), "publish": _share(self.counts, "publish")}
+        return {
+            "images_per_second": found["images_per_second"],
+            "us_per_image": found["us_per_image"],
+            "us_per_image_min": found["us_per_image_min"],
+            "us_per_image_max": found["us_per_image_max"],
+            "fraction_of_peak": found["fraction_of_peak"],
+            "oversubscribed": found["oversubscribed"],
+            "images_per_round": found["images_per_repeat"],
+            "staleness_mean": sum(counts["staleness_sum"] for counts in self.counts) / updates,
+            "lock_failures_per_image": sum(c["lock_failures"] for c in self.counts) / (self.count * len(self.counts)),
+            "wait": _share(self.counts, "wait"),
+            "publish": _share(self.counts, "publish"),
+        }
 
 
 def _share(counts, part):
@@ -138,13 +152,20 @@ def accuracy(histories, base, target, rng):
     there = [reached(history, target) for history in histories]
     epochs, seconds = ([value for value in column if value is not None] for column in zip(*there, strict=True))
     last = [history[-1]["staleness"] for history in histories]
-    found = {"final_errors": final, "reached": len(epochs), "seeds": len(final),
-             "epochs_to_target": statistics.median(epochs) if epochs else None,
-             "seconds_to_target": statistics.median(seconds) if seconds else None,
-             "staleness": {"mean": float(np.mean([s["mean"] for s in last])), "p99": max(s["p99"] for s in last),
-                           "max": max(s["max"] for s in last)},
-             "errors_per_epoch": [[record["test_error"] for record in history] for history in histories],
-             "seconds_per_epoch": [[record["seconds"] for record in history] for history in histories]}
+    found = {
+        "final_errors": final,
+        "reached": len(epochs),
+        "seeds": len(final),
+        "epochs_to_target": statistics.median(epochs) if epochs else None,
+        "seconds_to_target": statistics.median(seconds) if seconds else None,
+        "staleness": {
+            "mean": float(np.mean([s["mean"] for s in last])),
+            "p99": max(s["p99"] for s in last),
+            "max": max(s["max"] for s in last),
+        },
+        "errors_per_epoch": [[record["test_error"] for record in history] for history in histories],
+        "seconds_per_epoch": [[record["seconds"] for record in history] for history in histories],
+    }
     found["final_error"] = dict(zip(("mean", "low", "high"), interval(final, rng), strict=True))
     differences = np.array(final) - [history[-1]["test_error"] for history in base]
     found["difference"] = dict(zip(("mean", "low", "high"), interval(differences, rng), strict=True))
@@ -178,17 +199,29 @@ def measure_accuracy(cases, args, say):
             net = MODELS[model](seed=seed)
             if net.input_shape not in data:
                 train, test = chaos.data.load(args.data, size=net.input_shape[1:])
-                data[net.input_shape] = train[:args.images], test
+                data[net.input_shape] = train[: args.images], test
             try:
-                history = chaos.train(net, *data[net.input_shape], strategy=entry.name, strategy_options=entry.options,
-                                      workers=workers, epochs=args.epochs, lr=entry.lr, lr_decay=args.lr_decay,
-                                      batch_size=entry.batch_size, seed=seed, progress=False).history
+                history = chaos.train(
+                    net,
+                    *data[net.input_shape],
+                    strategy=entry.name,
+                    strategy_options=entry.options,
+                    workers=workers,
+                    epochs=args.epochs,
+                    lr=entry.lr,
+                    lr_decay=args.lr_decay,
+                    batch_size=entry.batch_size,
+                    seed=seed,
+                    progress=False,
+                ).history
             except chaos.DivergedError as error:
                 say(f"seed {seed}  {model}  {entry.text}  {workers} workers: {error}")
                 history = None
             else:
-                say(f"seed {seed}  {model}  {entry.text}  {workers} workers: {history[-1]['test_error']:.2%}, "
-                    f"{sum(record['seconds'] for record in history):.1f} s")
+                say(
+                    f"seed {seed}  {model}  {entry.text}  {workers} workers: {history[-1]['test_error']:.2%}, "
+                    f"{sum(record['seconds'] for record in history):.1f} s"
+                )
             histories[key].append(history)
     rng, rows = np.random.default_rng(0), {}
     bases = {model: histories[model, entry, workers] for model, entry, workers in cases if entry.text == "sequential"}
@@ -202,30 +235,39 @@ def measure_accuracy(cases, args, say):
 
 def table(rows, target):
     """The rows as text."""
+
     def number(value, form):
         return "-" if value is None else format(value, form)
 
     lines = []
     for model in dict.fromkeys(row["model"] for row in rows):
-        lines += ["", model, f"{'strategy':34}{'workers':>8}{'images/s':>11}{'us/image':>17}{'of chaos':>10}{'wait':>7}"
-                  f"{'stale':>8}{'p99':>5}{'final error':>23}{'difference':>25}"
-                  f"{f'to {target:.1%}: epochs':>17}{'s':>8}{'seeds':>7}"]
+        lines += [
+            "",
+            model,
+            f"{'strategy':34}{'workers':>8}{'images/s':>11}{'us/image':>17}{'of chaos':>10}{'wait':>7}"
+            f"{'stale':>8}{'p99':>5}{'final error':>23}{'difference':>25}"
+            f"{f'to {target:.1%}: epochs':>17}{'s':>8}{'seeds':>7}",
+        ]
         for row in (row for row in rows if row["model"] == model):
             s, a = row.get("speed") or {}, row.get("accuracy") or {}
             stale = a["staleness"]["mean"] if "staleness" in a else s.get("staleness_mean")
             span = "-" if not s else f"{s['us_per_image_min']:.1f}..{s['us_per_image_max']:.1f}"
-            line = (f"{row['strategy']:34}{row['workers']:8}{number(s.get('images_per_second'), ',.0f'):>11}{span:>17}"
-                    f"{number(s.get('of_chaos'), '.1%'):>10}"
-                    f"{number(s.get('wait'), '.1%'):>7}{number(stale, '.2f'):>8}"
-                    f"{number(a['staleness']['p99'] if 'staleness' in a else None, 'd'):>5}")
+            line = (
+                f"{row['strategy']:34}{row['workers']:8}{number(s.get('images_per_second'), ',.0f'):>11}{span:>17}"
+                f"{number(s.get('of_chaos'), '.1%'):>10}"
+                f"{number(s.get('wait'), '.1%'):>7}{number(stale, '.2f'):>8}"
+                f"{number(a['staleness']['p99'] if 'staleness' in a else None, 'd'):>5}"
+            )
             if "diverged" in a:
                 line += f"{'diverged':>23}" if a["diverged"] else f"{'sequential diverged':>23}"
             elif a:
                 for name, form in (("final_error", ".2%"), ("difference", "+.2%")):
                     low, high = (number(a[name][end], form) for end in ("low", "high"))
                     line += f"{format(a[name]['mean'], form) + f' [{low}, {high}]':>{23 if name == 'final_error' else 25}}"
-                line += (f"{number(a['epochs_to_target'], '.3g'):>17}{number(a['seconds_to_target'], '.1f'):>8}"
-                         f"{a['reached']:>4}/{a['seeds']}")
+                line += (
+                    f"{number(a['epochs_to_target'], '.3g'):>17}{number(a['seconds_to_target'], '.1f'):>8}"
+                    f"{a['reached']:>4}/{a['seeds']}"
+                )
             lines.append(line + ("  (more workers than cores)" if row["oversubscribed"] else ""))
     return "\n".join(lines[1:])
 
@@ -256,10 +298,21 @@ def plot(rows, path):
 
 def arguments(given=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--strategies", nargs="+", metavar="NAME[:OPTION=VALUE,...]", default=list(STRATEGIES),
-                        help="default: all, as they are by default; `sequential` is always there")
-    parser.add_argument("--models", nargs="+", default=["small", "medium", "large"], choices=MODELS, metavar="MODEL",
-                        help="networks (default: small medium large)")
+    parser.add_argument(
+        "--strategies",
+        nargs="+",
+        metavar="NAME[:OPTION=VALUE,...]",
+        default=list(STRATEGIES),
+        help="default: all, as they are by default; `sequential` is always there",
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=["small", "medium", "large"],
+        choices=MODELS,
+        metavar="MODEL",
+        help="networks (default: small medium large)",
+    )
     parser.add_argument("--workers", type=int, nargs="+", help="worker counts (default: 1, as many as there are cores, 4)")
     parser.add_argument("--data", default="mnist", help="data set of the trainings (default: mnist)")
     parser.add_argument("--images", type=int, metavar="N", help="train on the first N images only")
@@ -271,8 +324,11 @@ def arguments(given=None):
     parser.add_argument("--target", type=float, default=0.03, help="test error to reach (default: 0.03)")
     parser.add_argument("--rounds", type=int, default=7, help="repeats of each timing; 0: no speed part (default: 7)")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a repeat (default: 1)")
-    parser.add_argument("--quick", action="store_true",
-                        help="a few minutes: small, 2 seeds of 10000 images, 3 short rounds; what is given explicitly stays")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a few minutes: small, 2 seeds of 10000 images, 3 short rounds; what is given explicitly stays",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--plot", metavar="FILE", help="draw speed and error over time (.svg, .png, ...; needs matplotlib)")
     if "--quick" in (sys.argv[1:] if given is None else given):
@@ -299,18 +355,37 @@ def main(given=None):
         print(line, file=sys.stderr, flush=True)
 
     record = bench.machine()
-    cases = [(model, entry, workers) for model in args.models for entry in args.entries
-             for workers in ([1] if entry.strategy.single else args.workers)]
+    cases = [
+        (model, entry, workers)
+        for model in args.models
+        for entry in args.entries
+        for workers in ([1] if entry.strategy.single else args.workers)
+    ]
     speed = measure_speed(cases, args, say) if args.rounds else {}
     found = measure_accuracy(cases, args, say) if args.seeds else {}
-    rows = [{"model": key[0], "strategy": key[1].text, "workers": key[2], "batch_size": key[1].batch_size, "lr": key[1].lr,
-             "options": key[1].resolved, "oversubscribed": key[2] > record["cores"], "speed": speed.get(key),
-             "accuracy": found.get(key)} for key in cases]
+    rows = [
+        {
+            "model": key[0],
+            "strategy": key[1].text,
+            "workers": key[2],
+            "batch_size": key[1].batch_size,
+            "lr": key[1].lr,
+            "options": key[1].resolved,
+            "oversubscribed": key[2] > record["cores"],
+            "speed": speed.get(key),
+            "accuracy": found.get(key),
+        }
+        for key in cases
+    ]
     settings = {name: value for name, value in vars(args).items() if name not in ("entries", "json", "plot")}
-    print(f"{record['cpu']}, {record['cores']} cores, {chaos.info()['isa']}, chaos {record['chaos']} ({record['commit']}), "
-          f"load {record['load_average']}")
-    print(f"final error: {args.epochs} epochs, mean over {args.seeds} seeds [95 % bootstrap interval]; difference from "
-          f"sequential, seed by seed")
+    print(
+        f"{record['cpu']}, {record['cores']} cores, {chaos.info()['isa']}, chaos {record['chaos']} ({record['commit']}), "
+        f"load {record['load_average']}"
+    )
+    print(
+        f"final error: {args.epochs} epochs, mean over {args.seeds} seeds [95 % bootstrap interval]; difference from "
+        f"sequential, seed by seed"
+    )
     print(table(rows, args.target))
     if args.json:
         with open(args.json, "w") as file:

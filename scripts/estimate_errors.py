@@ -36,8 +36,12 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.4, help="length of one repeat of a measurement (default: 0.4)")
     parser.add_argument("--limit", type=float, default=0.10, help="largest error (default: 0.10)")
     parser.add_argument("--calibrate", action="store_true", help="measure everything again, whatever is known")
-    parser.add_argument("--budget", type=float, metavar="SECONDS",
-                        help="begin no measurement later than this; a part of 25 takes a minute at most on a quiet machine")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="begin no measurement later than this; a part of 25 takes a minute at most on a quiet machine",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the figures to FILE, and continue those that are there")
     args = parser.parse_args()
     end = time.monotonic() + (args.budget or float("inf"))
@@ -60,8 +64,15 @@ def main():
             found = errors(calibration, model, size, again=True)
             quiet = calibration.quiet(model, size) and all(error["quiet"] for error in found)
             for error in found:
-                rows.append({"model": model, "batch_size": size, **error, "quiet": quiet,
-                             "where": where("within_domain_ns", error["hop_ns"])})
+                rows.append(
+                    {
+                        "model": model,
+                        "batch_size": size,
+                        **error,
+                        "quiet": quiet,
+                        "where": where("within_domain_ns", error["hop_ns"]),
+                    }
+                )
                 show(rows[-1])
             if path:
                 save(path, calibration, record, rows, args.limit)
@@ -72,15 +83,20 @@ def main():
         show(row)
         worst = max(worst, abs(row["error"]))
     left = sum(missing(rows, *case, args.rounds) for case in cases)
-    print(f"largest error of a median: {worst:.1%}"
-          + (f"; {left} rounds are missing: once more, without --calibrate" if left else ""))
+    print(
+        f"largest error of a median: {worst:.1%}"
+        + (f"; {left} rounds are missing: once more, without --calibrate" if left else "")
+    )
     return worst > args.limit or left > 0
 
 
 def prepare(calibration, model, size, end):
     """Measures what the prediction needs; whether that, and time to hold it to something, was possible before the end."""
-    for measure in (lambda: calibration.figures(model, size), lambda: calibration.figures(model),
-                    lambda: calibration.transfer(model)):
+    for measure in (
+        lambda: calibration.figures(model, size),
+        lambda: calibration.figures(model),
+        lambda: calibration.transfer(model),
+    ):
         if time.monotonic() > end:
             return False
         measure()
@@ -89,8 +105,11 @@ def prepare(calibration, model, size, end):
 
 def missing(rows, model, size, wanted):
     """How many rounds are still wanted."""
-    return max(0, wanted - sum(row["quiet"] for row in rows if (row["model"], row["batch_size"]) == (model, size)
-                               and row["workers"] == 1))
+    return max(
+        0,
+        wanted
+        - sum(row["quiet"] for row in rows if (row["model"], row["batch_size"]) == (model, size) and row["workers"] == 1),
+    )
 
 
 def show(row):
@@ -104,8 +123,11 @@ def show(row):
         notes.append("disturbed")
     if "rounds" in row:
         notes.append(f"{row['rounds']} rounds, {row['error_min']:+.1%} to {row['error_max']:+.1%}")
-    print(f"{row['model']:8}{row['batch_size']:6}{row['workers']:8}{row['measured_us']:10.2f}{row['predicted_us']:11.2f}"
-          f"{row['error']:+8.1%}   {'; '.join(notes)}", flush=True)
+    print(
+        f"{row['model']:8}{row['batch_size']:6}{row['workers']:8}{row['measured_us']:10.2f}{row['predicted_us']:11.2f}"
+        f"{row['error']:+8.1%}   {'; '.join(notes)}",
+        flush=True,
+    )
 
 
 def summary(rows):
@@ -118,9 +140,16 @@ def summary(rows):
     found = []
     for key, group in sorted(groups.items(), key=lambda item: (list(MODELS).index(item[0][0]), item[0][1:])):
         middle = sorted(group, key=lambda row: row["error"])[(len(group) - 1) // 2]
-        found.append({**middle, "where": key[-1], "rounds": len(group), "error_min": min(row["error"] for row in group),
-                      "error_max": max(row["error"] for row in group),
-                      "measured_us": statistics.median(row["measured_us"] for row in group)})
+        found.append(
+            {
+                **middle,
+                "where": key[-1],
+                "rounds": len(group),
+                "error_min": min(row["error"] for row in group),
+                "error_max": max(row["error"] for row in group),
+                "measured_us": statistics.median(row["measured_us"] for row in group),
+            }
+        )
         found[-1]["error"] = found[-1]["predicted_us"] / found[-1]["measured_us"] - 1
     return found
 

@@ -1,8 +1,8 @@
 """Writes chaos/data/digits.npz from scikit-learn's digits, or checks it. For developers; needs scikit-learn.
 
-    python scripts/make_digits.py            write the file
-    python scripts/make_digits.py --check    say whether the file holds what scikit-learn has (exit status 0
-    or 1)
+python scripts/make_digits.py            write the file
+python scripts/make_digits.py --check    say whether the file holds what scikit-learn has (exit status 0
+or 1)
 """
 
 import argparse
@@ -45,8 +45,7 @@ def check(path: Path, arrays: dict[str, np.ndarray]) -> bool:
     """Whether the file holds these arrays: by value, as deflate differs between versions of zlib."""
     with np.load(path, allow_pickle=False) as stored:
         return sorted(stored.files) == sorted(arrays) and all(
-            stored[name].dtype == array.dtype and np.array_equal(stored[name], array)
-            for name, array in arrays.items()
+            stored[name].dtype == array.dtype and np.array_equal(stored[name], array) for name, array in arrays.items()
         )
 
 

@@ -45,8 +45,13 @@ def build(on):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
-    done = subprocess.run([sys.executable, "setup.py", "build_ext", "--inplace"], cwd=folder, capture_output=True, text=True,
-                          env={**os.environ, "CFLAGS": f"{os.environ.get('CFLAGS', '')} -DCHAOS_TELEMETRY={int(on)}"})
+    done = subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--inplace"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CFLAGS": f"{os.environ.get('CFLAGS', '')} -DCHAOS_TELEMETRY={int(on)}"},
+    )
     if done.returncode:
         sys.exit(f"the core does not build:\n{done.stderr[-2000:]}")
     return folder
@@ -56,9 +61,14 @@ class Side:
     """A process that trains when it is told to."""
 
     def __init__(self, folder, *arguments):
-        self.process = subprocess.Popen([sys.executable, "-c", WORKER, *map(str, arguments)], cwd=folder, text=True,
-                                        env={**os.environ, "PYTHONPATH": str(folder)}, stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, *map(str, arguments)],
+            cwd=folder,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(folder)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         if not self.process.stdout.readline().startswith(str(folder)):
             sys.exit(f"{folder}: another chaos was imported, or none")
 
@@ -108,13 +118,25 @@ def main():
                 side.end()
             middle, low, high = cost(pairs, rng)
             us = float(np.median([b for _, b in pairs]))
-            rows.append({"model": model, "workers": workers, "us_per_image": us, "cost": middle, "low": low, "high": high,
-                         "pairs": pairs})
+            rows.append(
+                {
+                    "model": model,
+                    "workers": workers,
+                    "us_per_image": us,
+                    "cost": middle,
+                    "low": low,
+                    "high": high,
+                    "pairs": pairs,
+                }
+            )
             print(f"{model:10}{workers:8}{us:10.2f}{middle:+9.2%}   {low:+.2%} .. {high:+.2%}", flush=True)
     if args.json:
         with open(args.json, "w") as file:
-            json.dump({"machine": machine(), "settings": {k: v for k, v in vars(args).items() if k != "json"}, "rows": rows},
-                      file, indent=1)
+            json.dump(
+                {"machine": machine(), "settings": {k: v for k, v in vars(args).items() if k != "json"}, "rows": rows},
+                file,
+                indent=1,
+            )
             file.write("\n")
     return max(row["low"] for row in rows) > args.limit
 

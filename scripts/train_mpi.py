@@ -4,7 +4,7 @@
 A template for scripts of one's own: everything is as in a script for one process, except that every rank runs it and
 `chaos.train` is told how the ranks keep their weights together. All ranks get the same result; rank 0 writes the run
 directory and the progress. `python -m mpi4py scripts/train_mpi.py` also ends the job where the script fails outside
-`chaos.train`. """
+`chaos.train`."""
 
 import argparse
 
@@ -27,13 +27,25 @@ def main():
 
     net = chaos.models.MODELS[args.model](seed=args.seed)
     train, test = chaos.data.load(args.data, size=net.input_shape[1])
-    run = chaos.train(net, train, test, cluster=args.cluster, cluster_options=MODES[args.cluster]({}).parse(args.option),
-                      workers=args.workers, epochs=args.epochs, lr=args.lr, seed=args.seed, run_dir=args.run_dir,
-                      resume=args.run_dir is not None)
+    run = chaos.train(
+        net,
+        train,
+        test,
+        cluster=args.cluster,
+        cluster_options=MODES[args.cluster]({}).parse(args.option),
+        workers=args.workers,
+        epochs=args.epochs,
+        lr=args.lr,
+        seed=args.seed,
+        run_dir=args.run_dir,
+        resume=args.run_dir is not None,
+    )
     if run.is_root:
         last = run.history[-1]
-        print(f"test error {last['test_error']:.2%}, {last['images_per_second']:,.0f} images/s, {last['workers']} workers, "
-              f"{last.get('cluster', {}).get('ranks', 1)} ranks")
+        print(
+            f"test error {last['test_error']:.2%}, {last['images_per_second']:,.0f} images/s, {last['workers']} workers, "
+            f"{last.get('cluster', {}).get('ranks', 1)} ranks"
+        )
 
 
 if __name__ == "__main__":

@@ -80,8 +80,25 @@ class TwoHosts:
                 for device in ("lo", self.DEVICE):
                     self._ip("-n", space, "link", "set", device, "up")
                 if self.rate:
-                    self._run("ip", "netns", "exec", space, "tc", "qdisc", "add", "dev", self.DEVICE, "root", "tbf", "rate",
-                              self.rate, "burst", "64kb", "latency", "50ms")
+                    self._run(
+                        "ip",
+                        "netns",
+                        "exec",
+                        space,
+                        "tc",
+                        "qdisc",
+                        "add",
+                        "dev",
+                        self.DEVICE,
+                        "root",
+                        "tbf",
+                        "rate",
+                        self.rate,
+                        "burst",
+                        "64kb",
+                        "latency",
+                        "50ms",
+                    )
             self._wait_for_carrier()
             self.folder = tempfile.TemporaryDirectory(prefix="two-hosts-")
             self.agent = Path(self.folder.name, "agent.sh")
@@ -120,15 +137,36 @@ class TwoHosts:
 
     def command(self, program, per_host=1):
         """The words that start `program` on both hosts."""
-        return ["ip", "netns", "exec", self.spaces[0], self.launcher(), "-launcher", "rsh", "-launcher-exec",
-                str(self.agent), "-hosts", ",".join(self.addresses), "-ppn", str(per_host), "-n", str(2 * per_host),
-                "-iface", self.DEVICE, *program]
+        return [
+            "ip",
+            "netns",
+            "exec",
+            self.spaces[0],
+            self.launcher(),
+            "-launcher",
+            "rsh",
+            "-launcher-exec",
+            str(self.agent),
+            "-hosts",
+            ",".join(self.addresses),
+            "-ppn",
+            str(per_host),
+            "-n",
+            str(2 * per_host),
+            "-iface",
+            self.DEVICE,
+            *program,
+        ]
 
     def environment(self, environ=os.environ):
         """For `command`: MPICH's library, and nothing but TCP over the link."""
         library = Path(sys.prefix, "lib", "libmpi.so.12")
-        return {**environ, "UCX_TLS": "tcp,self", "UCX_NET_DEVICES": self.DEVICE,
-                **({"MPI4PY_LIBMPI": str(library)} if library.exists() else {})}
+        return {
+            **environ,
+            "UCX_TLS": "tcp,self",
+            "UCX_NET_DEVICES": self.DEVICE,
+            **({"MPI4PY_LIBMPI": str(library)} if library.exists() else {}),
+        }
 
 
 def main():

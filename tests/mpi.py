@@ -58,10 +58,15 @@ def launcher(library):
 
 def start(library, ranks, *argv, env=None, **options):
     """A job under way."""
-    options = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                   start_new_session=True) | options
-    return subprocess.Popen([*launcher(library), "-n", str(ranks), sys.executable, *map(str, argv)],
-                            env=environment(library, **(env or {})), **options)
+    options = (
+        dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        | options
+    )
+    return subprocess.Popen(
+        [*launcher(library), "-n", str(ranks), sys.executable, *map(str, argv)],
+        env=environment(library, **(env or {})),
+        **options,
+    )
 
 
 def finish(process, timeout=60):

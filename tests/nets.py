@@ -56,18 +56,21 @@ class Oracle:
         rng = np.random.default_rng(0)
 
         def move(a):
-            return a * (1 + 2.0 ** -24 * rng.uniform(-1, 1, a.shape)) + 2.0 ** -24 / len(x) * rng.uniform(-1, 1, a.shape)
+            return a * (1 + 2.0**-24 * rng.uniform(-1, 1, a.shape)) + 2.0**-24 / len(x) * rng.uniform(-1, 1, a.shape)
 
         moved = [self._run(move(self.x), {k: move(v) for k, v in state.items()}, move) for _ in range(5)]
-        self.tolerance = {k: self.FACTOR * max(np.abs(m[k] - v).max() for m in moved) + 2.0 ** -23 * np.abs(v).max()
-                          for k, v in self.exact.items()}
+        self.tolerance = {
+            k: self.FACTOR * max(np.abs(m[k] - v).max() for m in moved) + 2.0**-23 * np.abs(v).max()
+            for k, v in self.exact.items()
+        }
 
     def _run(self, x, state, touch):
         values = reference.forward(self.net, x, state=state, touch=touch)
         found = {"output": values[self.net.nodes()[-1][0]]}
         if self.labels is not None:
-            found["loss"], gradients = reference.loss_and_gradients(self.net, x, self.labels, self.loss, state=state,
-                                                                    touch=touch)
+            found["loss"], gradients = reference.loss_and_gradients(
+                self.net, x, self.labels, self.loss, state=state, touch=touch
+            )
             found |= gradients
         return found
 

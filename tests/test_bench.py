@@ -26,9 +26,20 @@ def settings(tmp_path, monkeypatch):
 
 def pooled(seed=0):
     """Pooling behind an activation, and one that no learning layer comes before."""
-    return chaos.Network((1, 12, 12), [
-        chaos.MaxPool2d((1, 2)), chaos.Conv2d(6, 3, name="first"), chaos.Tanh(), chaos.MaxPool2d(2), chaos.Conv2d(9, (3, 2)),
-        chaos.ReLU(), chaos.Flatten(), chaos.Linear(10)], seed=seed)
+    return chaos.Network(
+        (1, 12, 12),
+        [
+            chaos.MaxPool2d((1, 2)),
+            chaos.Conv2d(6, 3, name="first"),
+            chaos.Tanh(),
+            chaos.MaxPool2d(2),
+            chaos.Conv2d(9, (3, 2)),
+            chaos.ReLU(),
+            chaos.Flatten(),
+            chaos.Linear(10),
+        ],
+        seed=seed,
+    )
 
 
 def agree(found):
@@ -42,8 +53,23 @@ def agree(found):
 
 
 def check_kernels(result, net):
-    assert result.keys() >= {"model", "isa", "batch_size", "images_together", "data", "trained_images", "layers", "totals",
-                             "training", "evaluation", "peak_gflops", "seconds", "repeats", "check", "machine"}
+    assert result.keys() >= {
+        "model",
+        "isa",
+        "batch_size",
+        "images_together",
+        "data",
+        "trained_images",
+        "layers",
+        "totals",
+        "training",
+        "evaluation",
+        "peak_gflops",
+        "seconds",
+        "repeats",
+        "check",
+        "machine",
+    }
     assert 0 < result["peak_gflops_min"] <= result["peak_gflops"] <= result["peak_gflops_max"]
     assert result["check"]["gradient_error"] <= result["check"]["tolerance"] and result["check"]["images"] >= 4
     layers, sums = result["layers"], dict.fromkeys(PASSES, 0)
@@ -78,8 +104,20 @@ def check_kernels(result, net):
 
 
 def check_scaling(result, workers):
-    assert result.keys() >= {"model", "strategy", "batch_size", "isa", "data", "seconds", "repeats", "stripes",
-                             "weight_bytes", "paper_contention_us", "check", "machine"}
+    assert result.keys() >= {
+        "model",
+        "strategy",
+        "batch_size",
+        "isa",
+        "data",
+        "seconds",
+        "repeats",
+        "stripes",
+        "weight_bytes",
+        "paper_contention_us",
+        "check",
+        "machine",
+    }
     assert result["check"]["gradient_error"] <= result["check"]["tolerance"]
     points = result["points"]
     assert [p["workers"] for p in points] == workers
@@ -100,6 +138,7 @@ def check_scaling(result, workers):
 
 
 # ---- kernels ----
+
 
 def test_kernels_of_a_model(isa):
     result = bench.kernels("small", seconds=0.002, repeats=2)
@@ -144,8 +183,18 @@ def test_kernels_in_the_command_line(capsys, tmp_path):
     check_kernels(json.loads(capsys.readouterr().out), pooled())
     assert main(["bench", "kernels", "--model", "small", "--model", str(path), *TINY]) == 0
     out = capsys.readouterr().out
-    for words in ("3 conv2d 5x13x13 > 10x9x9", "weight gradient", "data gradient", "training", "evaluation", "8 together",
-                  "peak", "100 %", "trained on 500 images", "data: digits"):
+    for words in (
+        "3 conv2d 5x13x13 > 10x9x9",
+        "weight gradient",
+        "data gradient",
+        "training",
+        "evaluation",
+        "8 together",
+        "peak",
+        "100 %",
+        "trained on 500 images",
+        "data: digits",
+    ):
         assert words in out
     small, network = out.split("network: ")
     assert small.startswith("small: ") and "first conv2d 1x12x6 > 6x10x4" in network
@@ -154,6 +203,7 @@ def test_kernels_in_the_command_line(capsys, tmp_path):
 
 
 # ---- scaling ----
+
 
 def test_scaling_of_a_model():
     result = bench.scaling("small", workers=[2], seconds=0.01, repeats=2)
@@ -200,8 +250,10 @@ def test_scaling_takes_all_cores_by_default(capsys, tmp_path):
     check_scaling(only, [1])
 
 
-@pytest.mark.parametrize("cores, wanted", [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (4, [1, 2, 4]), (12, [1, 2, 4, 8, 12]),
-                                           (64, [1, 2, 4, 8, 16, 32, 64])])
+@pytest.mark.parametrize(
+    "cores, wanted",
+    [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (4, [1, 2, 4]), (12, [1, 2, 4, 8, 12]), (64, [1, 2, 4, 8, 16, 32, 64])],
+)
 def test_default_workers(cores, wanted, monkeypatch):
     limits = {"argument": 1, "physical cores": cores, "affinity mask": 2 * cores}
     plan = chaos.threads.Plan(1, "argument", limits, False, (0,))
@@ -210,6 +262,7 @@ def test_default_workers(cores, wanted, monkeypatch):
 
 
 # ---- both ----
+
 
 @pytest.mark.parametrize("damage", [lambda g: g * 1.001, lambda g: g + np.nan, lambda g: np.roll(g, 1)])
 @pytest.mark.parametrize("kind", ["kernels", "scaling", "throughput"])
@@ -233,8 +286,14 @@ def test_wrong_gradients_are_not_timed(kind, damage, capsys, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["kernels", "scaling"])
 def test_impossible_arguments(kind, capsys):
-    for options in (["--seconds", "0"], ["--seconds", "nan"], ["--repeats", "0"], ["--batch-size", "0"],
-                    ["--model", "tiny"], ["--isa", "mmx"]):
+    for options in (
+        ["--seconds", "0"],
+        ["--seconds", "nan"],
+        ["--repeats", "0"],
+        ["--batch-size", "0"],
+        ["--model", "tiny"],
+        ["--isa", "mmx"],
+    ):
         assert main(["bench", kind, "--model", "small", *options]) == 2
         out, err = capsys.readouterr()
         assert out == "" and err.startswith("chaos: error: ") and err.count("\n") == 1
@@ -261,7 +320,7 @@ def test_two_threads_hand_lines_over_in_turns():
     lines = room[32::16]
     assert max(counts) == 5 and min(counts) >= 4  # the other ends within the block that it is in
     assert (lines[0] == lines).all() and 2 * 4 * 6 - 4 <= lines[0] <= 2 * 4 * 6  # nothing is lost; a block warms up
-    assert not np.delete(room, np.r_[0, 32:len(room):16]).any()
+    assert not np.delete(room, np.r_[0, 32 : len(room) : 16]).any()
     for side, count in enumerate(counts):
         assert (out[side, :count] > 0).all() and not out[side, count:].any()
 
@@ -272,8 +331,17 @@ def test_a_thread_that_nobody_answers_ends():
     assert chaos._core.hand_over(room, 0, 1, out, 1.0) == 0  # the other is known to have ended
 
 
-@pytest.mark.parametrize("options", [{"room": np.zeros(31, np.int32)}, {"side": 2}, {"turns": 0}, {"seconds": -1.0},
-                                     {"seconds": math.nan}, {"seconds": 61.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"room": np.zeros(31, np.int32)},
+        {"side": 2},
+        {"turns": 0},
+        {"seconds": -1.0},
+        {"seconds": math.nan},
+        {"seconds": 61.0},
+    ],
+)
 def test_impossible_hand_overs(options):
     arguments = {"room": np.zeros(32, np.int32), "side": 0, "turns": 1, "out": np.zeros(1, np.float32)} | options
     with pytest.raises(ValueError, match="room must hold"):

@@ -41,25 +41,14 @@ def rows():
 
 def run(*words, **environ):
     return subprocess.run(
-        [sys.executable, SCRIPT, *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, **environ},
+        [sys.executable, SCRIPT, *words], capture_output=True, text=True, timeout=120, env={**os.environ, **environ}
     )
 
 
 def test_help_says_what_is_timed():
     done = run("--help")
     assert done.returncode == 0 and not done.stderr
-    for words in (
-        "--models",
-        "--json",
-        "--plot",
-        "--quick",
-        "forward, backward and update",
-        "In favour of PyTorch",
-    ):
+    for words in ("--models", "--json", "--plot", "--quick", "forward, backward and update", "In favour of PyTorch"):
         assert words in done.stdout
 
 

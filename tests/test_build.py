@@ -90,12 +90,17 @@ def test_no_openmp_is_loud(ask):
     assert "OpenMP is NOT used" in said and "*" * 40 in said
 
 
-@pytest.mark.parametrize(("script", "reason"), [
-    ('case "$*" in *-fopenmp*) echo "error: no -fopenmp here" >&2; exit 1;; esac; exec gcc "$@"',
-     "error: no -fopenmp here"),
-    # Compiles and links, yet starts no second thread: only running the program shows it.
-    ('exec gcc "$@" "-Dnum_threads(x)=num_threads(1)"', "exit status 1"),
-])
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (
+            'case "$*" in *-fopenmp*) echo "error: no -fopenmp here" >&2; exit 1;; esac; exec gcc "$@"',
+            "error: no -fopenmp here",
+        ),
+        # Compiles and links, yet starts no second thread: only running the program shows it.
+        ('exec gcc "$@" "-Dnum_threads(x)=num_threads(1)"', "exit status 1"),
+    ],
+)
 def test_openmp_is_probed_by_running(ask, script, reason):
     flags, _, macros, said = ask(script)
     assert "-fopenmp" not in flags and macros["CHAOS_OPENMP"] == "0"
@@ -129,8 +134,7 @@ def test_installed_wheel_trains_without_the_source(tmp_path):
     source = tmp_path / "source"
     skipped = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info", "*.so", "__pycache__")
     shutil.copytree(TREE, source, ignore=skipped)
-    environ = {k: v for k, v in os.environ.items()
-               if not k.startswith("CHAOS_") and k not in ("PYTHONPATH", "CC", "CFLAGS")}
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("CHAOS_") and k not in ("PYTHONPATH", "CC", "CFLAGS")}
 
     def run(*command, **options):
         done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=600, **options)
@@ -139,8 +143,19 @@ def test_installed_wheel_trains_without_the_source(tmp_path):
 
     # With the tools of this environment no network is needed.
     tools = all(importlib.util.find_spec(name) for name in ("setuptools", "Cython"))
-    run(sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--quiet", "--wheel-dir", str(tmp_path),
-        *(["--no-build-isolation"] if tools else []), cwd=source)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        ".",
+        "--no-deps",
+        "--quiet",
+        "--wheel-dir",
+        str(tmp_path),
+        *(["--no-build-isolation"] if tools else []),
+        cwd=source,
+    )
     (wheel,) = tmp_path.glob("chaos-*.whl")
     shutil.rmtree(source)
 
@@ -155,8 +170,7 @@ def test_installed_wheel_trains_without_the_source(tmp_path):
     # A fresh environment that borrows numpy and its like from this one; its own packages come first.
     run(sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv"))
     python = tmp_path / "venv/bin/python"
-    run(sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "--quiet",
-        str(wheel))
+    run(sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "--quiet", str(wheel))
     (site,) = (tmp_path / "venv/lib").glob("python*/site-packages")
     (site / "borrowed.pth").write_text("\n".join({sysconfig.get_path(k) for k in ("purelib", "platlib")}))
 

@@ -22,8 +22,24 @@ from chaos.cli import main
 from chaos.cli.train import quantile
 from chaos.trainer import CONFIG, METRICS, MODEL
 
-COMMANDS = ["", "train", "evaluate", "predict", "bench", "bench throughput", "bench kernels",
-            "bench scaling", "info", "doctor", "launch", "plot", "simulate", "replay", "reproduce", "estimate"]
+COMMANDS = [
+    "",
+    "train",
+    "evaluate",
+    "predict",
+    "bench",
+    "bench throughput",
+    "bench kernels",
+    "bench scaling",
+    "info",
+    "doctor",
+    "launch",
+    "plot",
+    "simulate",
+    "replay",
+    "reproduce",
+    "estimate",
+]
 TRAIN = ["train", "small", "--data", "digits", "--subset", "200", "--lr", "0.01", "--strategy", "sequential"]
 
 
@@ -64,8 +80,9 @@ def child(*argv, **options):
     """`python -m chaos` as a process; its Ctrl-C works also where this process ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        process = subprocess.Popen([sys.executable, "-m", "chaos", *argv], stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, text=True, **options)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "chaos", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        )
     finally:
         signal.signal(signal.SIGINT, before)
     with process:
@@ -78,13 +95,14 @@ def child(*argv, **options):
 
 # ---- help and usage ----
 
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help(command, width, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
     assert main([*command.split(), "--help"]) == 0
     out = capsys.readouterr().out
-    assert out.split()[:2 + len(command.split())] == ["usage:", "chaos", *command.split()]
+    assert out.split()[: 2 + len(command.split())] == ["usage:", "chaos", *command.split()]
     assert "examples:" in out and max(map(len, out.splitlines())) <= width
 
 
@@ -122,6 +140,7 @@ def test_entry_point_is_the_same_program():
 
 # ---- errors ----
 
+
 def test_unknown_names_list_the_known_ones(capsys):
     err = refused(capsys, "train", "lage", "--data", "digits")
     assert "did you mean large?" in err and all(name in err for name in chaos.models.MODELS)
@@ -131,22 +150,42 @@ def test_unknown_names_list_the_known_ones(capsys):
     assert "mse" in refused(capsys, "train", "small", "--loss", "hinge")
     err = refused(capsys, "bench", "throughput", "--model", "tiny")
     assert "small" in err
-    assert "avx2" in refused(capsys, "bench", "throughput", "--model", "small", "--isa", "mmx") or \
-        "avx2" not in chaos.info()["isa_supported"]
+    assert (
+        "avx2" in refused(capsys, "bench", "throughput", "--model", "small", "--isa", "mmx")
+        or "avx2" not in chaos.info()["isa_supported"]
+    )
 
 
-@pytest.mark.parametrize("options", [["--workers", "0"], ["--epochs", "-1"], ["--lr", "0"], ["--lr", "nan"],
-                                     ["--batch-size", "0"], ["--seed", "-1"], ["--subset", "0"],
-                                     ["--strategy", "sequential", "--workers", "2"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--workers", "0"],
+        ["--epochs", "-1"],
+        ["--lr", "0"],
+        ["--lr", "nan"],
+        ["--batch-size", "0"],
+        ["--seed", "-1"],
+        ["--subset", "0"],
+        ["--strategy", "sequential", "--workers", "2"],
+    ],
+)
 def test_impossible_numbers_leave_nothing_behind(options, capsys, tmp_path):
-    assert options[0].strip("-").replace("-", "_") in refused(capsys, "train", "small", "--data", "digits",
-                                                              *options).replace("-", "_")
+    assert options[0].strip("-").replace("-", "_") in refused(
+        capsys, "train", "small", "--data", "digits", *options
+    ).replace("-", "_")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_bench_refuses_impossible_numbers(capsys):
-    for options in (["--seconds", "0"], ["--seconds", "nan"], ["--repeats", "0"], ["--batch-size", "0"],
-                    ["--batch-size", "99999999999"], ["--workers", "0"], ["--workers", "99999"]):
+    for options in (
+        ["--seconds", "0"],
+        ["--seconds", "nan"],
+        ["--repeats", "0"],
+        ["--batch-size", "0"],
+        ["--batch-size", "99999999999"],
+        ["--workers", "0"],
+        ["--workers", "99999"],
+    ):
         refused(capsys, "bench", "throughput", "--model", "small", *options)
 
 
@@ -154,10 +193,19 @@ def test_missing_and_damaged_files(capsys, tmp_path, trained):
     (tmp_path / "bad.safetensors").write_bytes((trained / MODEL).read_bytes()[:500])
     (tmp_path / "bad.npz").write_bytes(b"PK\3\4 nothing")
     (tmp_path / "empty").mkdir()
-    for command in ("train none.safetensors", "train bad.safetensors", "train small --data none.npz",
-                    "train small --data bad.npz", "evaluate none", "evaluate none.safetensors",
-                    "evaluate bad.safetensors", "evaluate empty", "predict RUN none.npy", "predict RUN none",
-                    "predict RUN bad.npz"):
+    for command in (
+        "train none.safetensors",
+        "train bad.safetensors",
+        "train small --data none.npz",
+        "train small --data bad.npz",
+        "evaluate none",
+        "evaluate none.safetensors",
+        "evaluate bad.safetensors",
+        "evaluate empty",
+        "predict RUN none.npy",
+        "predict RUN none",
+        "predict RUN bad.npz",
+    ):
         (name,) = re.findall(r"none\S*|bad\S*|empty", command)
         assert name in refused(capsys, *(str(trained) if word == "RUN" else word for word in command.split()))
     assert "no test images" in refused(capsys, "evaluate", str(trained), "--data", only_training(tmp_path))
@@ -183,9 +231,15 @@ def test_run_directories(capsys, tmp_path, trained):
     refused(capsys, "train", "small", "--data", "digits", "--run-dir", "file")
 
 
-@pytest.mark.parametrize("argv", [["--debug", "train", "smal"], ["train", "smal", "--debug"],
-                                  ["--debug", "bench", "throughput", "--model", "smal"],
-                                  ["bench", "throughput", "--debug", "--model", "smal"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--debug", "train", "smal"],
+        ["train", "smal", "--debug"],
+        ["--debug", "bench", "throughput", "--model", "smal"],
+        ["bench", "throughput", "--debug", "--model", "smal"],
+    ],
+)
 def test_debug_shows_the_traceback(argv, capsys):
     assert main(argv) == 2
     err = capsys.readouterr().err
@@ -209,6 +263,7 @@ def test_bad_environment(capsys, monkeypatch):
 
 # ---- train ----
 
+
 def test_train_writes_a_run(capsys, tmp_path):
     argv = ["train", "small", "--data", "digits", "--epochs", "1", "--subset", "200", "--workers", "2"]
     assert main(argv) == 0
@@ -217,8 +272,19 @@ def test_train_writes_a_run(capsys, tmp_path):
     assert re.fullmatch(r"small-\d{8}-\d{6}", folder.name)
     assert {p.name for p in folder.iterdir()} == {CONFIG, METRICS, MODEL}
     (record,) = map(json.loads, (folder / METRICS).read_text().splitlines())
-    assert {"epoch", "lr", "train_loss", "train_error", "test_loss", "test_error", "seconds",
-            "images_per_second", "workers", "strategy", "staleness"} <= record.keys()
+    assert {
+        "epoch",
+        "lr",
+        "train_loss",
+        "train_error",
+        "test_loss",
+        "test_error",
+        "seconds",
+        "images_per_second",
+        "workers",
+        "strategy",
+        "staleness",
+    } <= record.keys()
     assert {"mean", "max", "histogram"} <= record["staleness"].keys()
     config = json.loads((folder / CONFIG).read_text())
     assert config["model"] == "small" and config["data"] == "digits" and config["subset"] == 200
@@ -240,7 +306,10 @@ def test_run_names_do_not_collide(tmp_path, monkeypatch):
     for _ in range(3):
         assert main([*TRAIN, "--epochs", "0"]) == 0
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [
-        "small-20250131-120000", "small-20250131-120000-2", "small-20250131-120000-3"]
+        "small-20250131-120000",
+        "small-20250131-120000-2",
+        "small-20250131-120000-3",
+    ]
 
 
 def test_quiet_prints_only_the_summary(capsys):
@@ -269,8 +338,9 @@ def test_resume_continues_exactly(tmp_path, trained, capsys):
     a, b = (chaos.load(tmp_path / name / MODEL).weights for name in "ab")
     assert (a == b).all()
     lines = [(tmp_path / name / METRICS).read_text().splitlines() for name in "ab"]
-    assert [json.loads(line)["validation_loss"] for line in lines[0]] == \
-        [json.loads(line)["validation_loss"] for line in lines[1]]
+    assert [json.loads(line)["validation_loss"] for line in lines[0]] == [
+        json.loads(line)["validation_loss"] for line in lines[1]
+    ]
     config = json.loads((tmp_path / "a" / CONFIG).read_text())
     assert [config[key] for key in ("model", "subset", "epochs", "validate")] == ["small", 200, 2, True]
     # Nothing is left to do now, with or without the model's name.
@@ -298,8 +368,7 @@ def test_workers_are_kept_only_if_asked_for(tmp_path):
 
 def test_train_from_weights_and_npz(tmp_path, trained):
     train, test = chaos.data.load("digits")
-    np.savez("mine.npz", x_train=train.images[:60], y_train=train.labels[:60], x_test=test.images,
-             y_test=test.labels)
+    np.savez("mine.npz", x_train=train.images[:60], y_train=train.labels[:60], x_test=test.images, y_test=test.labels)
     model = str(trained / MODEL)
     assert main(["train", model, "--data", "mine.npz", "--epochs", "0", "--run-dir", "a"]) == 0
     assert main(["train", model, "--data", "mine.npz", "--epochs", "1", "--run-dir", "b"]) == 0
@@ -331,15 +400,22 @@ def test_auto_takes_mnist_where_it_is(capsys, offline, tmp_path, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("staleness, q, wanted", [
-    ({"histogram": [5, 3, 2], "max": 2}, 0.5, "0"), ({"histogram": [5, 3, 2], "max": 2}, 0.8, "1"),
-    ({"histogram": [5, 3, 2], "max": 2}, 0.99, "2"), ({"histogram": [5, 3, 2], "max": 9}, 0.99, "2 or more"),
-    ({"histogram": [], "max": 0}, 0.5, "0")])
+@pytest.mark.parametrize(
+    "staleness, q, wanted",
+    [
+        ({"histogram": [5, 3, 2], "max": 2}, 0.5, "0"),
+        ({"histogram": [5, 3, 2], "max": 2}, 0.8, "1"),
+        ({"histogram": [5, 3, 2], "max": 2}, 0.99, "2"),
+        ({"histogram": [5, 3, 2], "max": 9}, 0.99, "2 or more"),
+        ({"histogram": [], "max": 0}, 0.5, "0"),
+    ],
+)
 def test_quantile(staleness, q, wanted):
     assert quantile(staleness, q) == wanted
 
 
 # ---- evaluate, predict, info ----
+
 
 def test_evaluate(trained, capsys):
     last = json.loads((trained / METRICS).read_text().splitlines()[-1])
@@ -406,8 +482,20 @@ def test_info(capsys, monkeypatch):
 
 # ---- bench ----
 
-KEYS = {"model", "us_per_image", "images_per_second", "gflops", "peak_gflops", "fraction_of_peak", "isa",
-        "workers", "batch_size", "oversubscribed", "check", "machine"}
+KEYS = {
+    "model",
+    "us_per_image",
+    "images_per_second",
+    "gflops",
+    "peak_gflops",
+    "fraction_of_peak",
+    "isa",
+    "workers",
+    "batch_size",
+    "oversubscribed",
+    "check",
+    "machine",
+}
 
 
 def test_bench_throughput(capsys):
@@ -461,6 +549,7 @@ def test_bench_refuses_to_time_wrong_results(capsys, monkeypatch):
 
 # ---- processes: signals, pipes, files ----
 
+
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_stop_and_resume_completes(number, code, tmp_path):
     with child(*TRAIN, "--epochs", "1000000", "--run-dir", "run with space") as process:
@@ -501,8 +590,7 @@ def test_a_full_disk_is_told_in_one_line():
     if not os.path.exists("/dev/full"):
         pytest.skip("there is no /dev/full")
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-m", "chaos", "info"], stdout=full, stderr=subprocess.PIPE,
-                              text=True)
+        done = subprocess.run([sys.executable, "-m", "chaos", "info"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2 and done.stderr.startswith("chaos: error: ") and done.stderr.count("\n") == 1
 
 
@@ -519,10 +607,12 @@ def test_a_log_that_cannot_be_written_costs_no_training(where, tmp_path):
 
 
 def test_options_are_listed(capsys):
-    for argv, words in ((["--strategy", "replicated", "--strategy-option", "help"], ["group=1", "period=64", "(mix, sum)"]),
-                        (["--update", "adam", "--update-option", "help"], ["beta2=0.999", "clip_norm=none"]),
-                        (["--lr-schedule", "cosine", "--schedule-option", "help"], ["t_max=none", "warmup=0"]),
-                        (["--cluster", "easgd", "--cluster-option", "help"], ["timing=sync", "(sync, async)"])):
+    for argv, words in (
+        (["--strategy", "replicated", "--strategy-option", "help"], ["group=1", "period=64", "(mix, sum)"]),
+        (["--update", "adam", "--update-option", "help"], ["beta2=0.999", "clip_norm=none"]),
+        (["--lr-schedule", "cosine", "--schedule-option", "help"], ["t_max=none", "warmup=0"]),
+        (["--cluster", "easgd", "--cluster-option", "help"], ["timing=sync", "(sync, async)"]),
+    ):
         assert main(["train", *argv]) == 0
         out = capsys.readouterr().out
         assert all(word in out for word in words), out
@@ -537,9 +627,15 @@ def test_a_finished_run_says_that_nothing_is_left(trained, tmp_path, capsys):
     assert (tmp_path / "run" / MODEL).read_bytes() == before
 
 
-@pytest.mark.parametrize("config, words", [
-    ('{"strategy": {}}', "strategy must be a name, not {}"), ('{"update_options": [1]}', "update_options must be an object"),
-    ('{"virtual": 3}', "virtual must be an object, not 3"), ('{"data": 3}', "data must be a name, not 3")])
+@pytest.mark.parametrize(
+    "config, words",
+    [
+        ('{"strategy": {}}', "strategy must be a name, not {}"),
+        ('{"update_options": [1]}', "update_options must be an object"),
+        ('{"virtual": 3}', "virtual must be an object, not 3"),
+        ('{"data": 3}', "data must be a name, not 3"),
+    ],
+)
 def test_settings_of_another_kind_are_damage(trained, capsys, config, words):
     shutil.copytree(trained, "run")
     Path("run", CONFIG).write_text(config)
@@ -568,8 +664,10 @@ def test_what_cannot_be_written_is_named(trained, capsys, monkeypatch):
 
 def test_another_run_is_told_apart_without_noise(trained, capsys):
     shutil.copytree(trained, "run")
-    found = [refused(capsys, "train", "--resume", "--run-dir", "run", "--epochs", "3", *more, "--quiet")
-             for more in (["--update", "adam", "--lr", "0.5"], ["--subset", "100"], ["--update-option", "weight-decay=1"])]
+    found = [
+        refused(capsys, "train", "--resume", "--run-dir", "run", "--epochs", "3", *more, "--quiet")
+        for more in (["--update", "adam", "--lr", "0.5"], ["--subset", "100"], ["--update-option", "weight-decay=1"])
+    ]
     assert found[0].endswith("different: update ('sgd' there, 'adam' now), lr (0.01 there, 0.5 now)\n")
     assert found[1].endswith("different: train (other training images)\n")
     assert found[2].endswith("different: update_options weight_decay (0.0 there, 1.0 now)\n")
@@ -584,11 +682,18 @@ def test_train_script_adds_its_defaults_unless_a_run_is_resumed(tmp_path):
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "chaos").write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / ".venv" / "bin" / "chaos").chmod(0o755)
-    for given, wanted in {"": "small --epochs 8 --lr 0.01",
-                          "large --lr 1": "large --epochs 8 --lr 0.01 --lr 1",
-                          "--lr 1": "small --epochs 8 --lr 0.01 --lr 1",
-                          "--resume --run-dir a": "--resume --run-dir a",
-                          "large --run-dir a --resume": "large --run-dir a --resume"}.items():
-        done = subprocess.run(["bash", "train.sh", *given.split()], stdout=subprocess.PIPE, text=True,
-                              check=True, env={"PATH": os.environ["PATH"]})
+    for given, wanted in {
+        "": "small --epochs 8 --lr 0.01",
+        "large --lr 1": "large --epochs 8 --lr 0.01 --lr 1",
+        "--lr 1": "small --epochs 8 --lr 0.01 --lr 1",
+        "--resume --run-dir a": "--resume --run-dir a",
+        "large --run-dir a --resume": "large --run-dir a --resume",
+    }.items():
+        done = subprocess.run(
+            ["bash", "train.sh", *given.split()],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            env={"PATH": os.environ["PATH"]},
+        )
         assert done.stdout.strip() == f"train {wanted}"

@@ -15,12 +15,22 @@ from chaos.trainer import METRICS, MODEL, Alone
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="jobs are started with POSIX launchers")
 
-CASES = [("local", {"every": 100}), ("local", {"epochs": 1}), ("local", {"epochs": 2}),
-         ("local", {"every": 100, "outer_lr": 0.7, "outer_momentum": 0.9, "warmup": 1}),
-         ("local", {"every": 100, "compress": "bf16"}), ("local", {"every": 100, "compress": "fp16"}),
-         ("easgd", {"every": 50}), ("easgd", {"every": 50, "timing": "async"}), ("easgd", {"every": 50, "compress": "fp16"}),
-         ("gossip", {"every": 50}), ("gossip", {"every": 50, "graph": "ring"}), ("gossip", {"every": 50, "graph": "pairs"}),
-         ("async", {"every": 50}), ("shared", {})]
+CASES = [
+    ("local", {"every": 100}),
+    ("local", {"epochs": 1}),
+    ("local", {"epochs": 2}),
+    ("local", {"every": 100, "outer_lr": 0.7, "outer_momentum": 0.9, "warmup": 1}),
+    ("local", {"every": 100, "compress": "bf16"}),
+    ("local", {"every": 100, "compress": "fp16"}),
+    ("easgd", {"every": 50}),
+    ("easgd", {"every": 50, "timing": "async"}),
+    ("easgd", {"every": 50, "compress": "fp16"}),
+    ("gossip", {"every": 50}),
+    ("gossip", {"every": 50, "graph": "ring"}),
+    ("gossip", {"every": 50, "graph": "pairs"}),
+    ("async", {"every": 50}),
+    ("shared", {}),
+]
 
 
 @pytest.fixture(params=mpi.LIBRARIES)
@@ -129,6 +139,7 @@ def test_every_mode_gives_the_same_everywhere(library, ranks, tmp_path):
         assert last["train_error"] < first["history"][0]["train_error"] and last["test_error"] < 0.7, case
         if ranks == 1:
             import hashlib
+
             assert first["digest"] == hashlib.md5(alone.weights.tobytes()).hexdigest(), case
             assert "cluster" not in last
         else:
@@ -151,10 +162,19 @@ except ValueError:
 """
 
 
-@pytest.mark.parametrize("ranks, mode, options, n", [
-    (2, "async", {"every": 7}, 1203), (3, "async", {"every": 50}, 1001), (4, "async", {"every": 1}, 402),
-    (3, "async", {}, 2), (2, "shared", {}, 1203), (4, "shared", {}, 1001), (2, "local", {"every": 20, "outer_lr": 2}, 1203),
-    (4, "local", {"epochs": 1, "outer_lr": 4}, 1001)])
+@pytest.mark.parametrize(
+    "ranks, mode, options, n",
+    [
+        (2, "async", {"every": 7}, 1203),
+        (3, "async", {"every": 50}, 1001),
+        (4, "async", {"every": 1}, 402),
+        (3, "async", {}, 2),
+        (2, "shared", {}, 1203),
+        (4, "shared", {}, 1001),
+        (2, "local", {"every": 20, "outer_lr": 2}, 1203),
+        (4, "local", {"epochs": 1, "outer_lr": 4}, 1001),
+    ],
+)
 def test_every_image_counts_once(library, ranks, mode, options, n, tmp_path):
     """Also with more ranks than images, and with shards of different lengths."""
     told, _ = run(library, ranks, CONSERVED, tmp_path, json.dumps([mode, options, n]))
@@ -193,7 +213,7 @@ def test_stopped_by_a_signal_and_resumed_with_other_ranks(library, stop, tmp_pat
     again = json.loads(chaos.network.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
     assert again["partial"]["position"] > kept["partial"]["position"] and again["partial"]["images"] < 3001
     told, _ = run(library, 1, STOPPED, tmp_path, json.dumps([4, None, "async", {"every": 20}]))
-    (times, updates), = told
+    ((times, updates),) = told
     assert times == 4 and len(updates) == 4 and len(set(updates)) == 1
     assert len((tmp_path / "run" / METRICS).read_text().splitlines()) == 4
 
@@ -227,10 +247,14 @@ tell(digest(net))
 """
 
 
-@pytest.mark.parametrize("mode, options, how", [
-    ("local", {"epochs": 1, "outer_lr": 0.7, "outer_momentum": 0.9}, {}),
-    ("local", {"epochs": 2, "outer_momentum": 0.9}, {}),
-    ("allreduce", {"waves": 2}, {"strategy": "synchronous", "batch_size": 32, "update": "adam"})])
+@pytest.mark.parametrize(
+    "mode, options, how",
+    [
+        ("local", {"epochs": 1, "outer_lr": 0.7, "outer_momentum": 0.9}, {}),
+        ("local", {"epochs": 2, "outer_momentum": 0.9}, {}),
+        ("allreduce", {"waves": 2}, {"strategy": "synchronous", "batch_size": 32, "update": "adam"}),
+    ],
+)
 def test_resumed_with_as_many_ranks_has_the_same_bits(library, mode, options, how, tmp_path):
     """Where nothing is a matter of time."""
     straight, _ = run(library, 2, RESUMED, tmp_path, json.dumps([mode, options, how, [4]]))
@@ -263,10 +287,12 @@ tell(found)
 def synchronous(**options):
     """One process: digest, history, outputs."""
     import hashlib
+
     train, test = chaos.data.load("digits", size=29)
     net = chaos.models.small(seed=3)
-    history = chaos.train(net, train[:601], test, strategy="synchronous", batch_size=64, lr=0.1, progress=False,
-                          **options).history
+    history = chaos.train(
+        net, train[:601], test, strategy="synchronous", batch_size=64, lr=0.1, progress=False, **options
+    ).history
     counts = [[r[k] for k in ("train_error", "test_error", "updates")] for r in history]
     return [hashlib.md5(net.weights.tobytes()).hexdigest(), counts, net.forward(test.images[:20]).tolist()]
 
@@ -376,6 +402,7 @@ def test_what_fails_on_one_rank_is_raised_on_all(library, tmp_path):
 
 # ---- without MPI ----
 
+
 def test_cluster_is_asked_for_by_name():
     train, _ = chaos.data.load("digits", size=29)
     with pytest.raises(ValueError, match="unknown cluster mode 'telepathy'; known: local, easgd"):
@@ -400,9 +427,19 @@ def test_modes_say_what_they_promise():
 
 def test_alone_has_the_whole_face_of_a_link():
     from chaos.cluster.link import Link
+
     for name in vars(Alone):
-        assert callable(getattr(Link, name)) or name in ("rank", "size", "halted", "__module__", "__doc__", "__dict__",
-                                                         "__weakref__", "__static_attributes__", "__firstlineno__"), name
+        assert callable(getattr(Link, name)) or name in (
+            "rank",
+            "size",
+            "halted",
+            "__module__",
+            "__doc__",
+            "__dict__",
+            "__weakref__",
+            "__static_attributes__",
+            "__firstlineno__",
+        ), name
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 8, 9])
@@ -433,19 +470,20 @@ def test_half_precision_rounds_to_nearest_and_feeds_errors_back(kind, digits):
     rng = np.random.default_rng(0)
     values = (rng.standard_normal(10000) * 0.01).astype(np.float32)
     sent = decode(encode(values, kind, np.empty(10000, np.uint16)), kind, np.empty_like(values))
-    assert (abs(sent - values) <= 2.0 ** -digits * abs(values) + 2.0 ** -25).all() and (sent != values).any()
+    assert (abs(sent - values) <= 2.0**-digits * abs(values) + 2.0**-25).all() and (sent != values).any()
     exact = np.array([0, 1, -2, 0.5, 96], np.float32)
     assert (decode(encode(exact, kind, np.empty(5, np.uint16)), kind, np.empty(5, np.float32)) == exact).all()
     back, total = Feedback(10000, kind), np.zeros(10000)
     for _ in range(50):
         total += decode(back.encode(values), kind, np.empty_like(values))
     assert abs(total + back.error - 50 * values.astype(np.float64)).max() < 1e-5
-    assert abs(total - 50 * values.astype(np.float64)).max() <= 2.0 ** -digits * abs(values).max() + 1e-6
+    assert abs(total - 50 * values.astype(np.float64)).max() <= 2.0**-digits * abs(values).max() + 1e-6
     most = decode(encode(np.array([1e9], np.float32), "fp16", np.empty(1, np.uint16)), "fp16", np.empty(1, np.float32))
     assert most == np.finfo(np.float16).max
 
 
 # ---- the command line and scripts ----
+
 
 def lines(folder):
     return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
@@ -454,8 +492,28 @@ def lines(folder):
 def test_the_command_trains_and_resumes_with_other_ranks(library, tmp_path):
     """One progress, one summary, one line per epoch; 2 ranks, then 3, then this process alone; the mode is remembered."""
     common = ["--run-dir", tmp_path / "run"]
-    done = mpi.job(library, 2, "-m", "chaos", "train", "small", "--data", "digits", "--subset", 301, "--epochs", 1, "--lr",
-                   0.01, "--cluster", "easgd", "--cluster-option", "every=50", "--rank-details", *common)
+    done = mpi.job(
+        library,
+        2,
+        "-m",
+        "chaos",
+        "train",
+        "small",
+        "--data",
+        "digits",
+        "--subset",
+        301,
+        "--epochs",
+        1,
+        "--lr",
+        0.01,
+        "--cluster",
+        "easgd",
+        "--cluster-option",
+        "every=50",
+        "--rank-details",
+        *common,
+    )
     assert done.code == 0 and done.out.count("test error") == 1 and done.err.count("epoch 1/1") == 1, done
     (first,) = lines(tmp_path / "run")
     assert first["cluster"]["mode"] == "easgd" and first["cluster"]["options"]["every"] == 50
@@ -473,21 +531,45 @@ def test_the_command_complains_once(library, tmp_path):
     done = mpi.job(library, 3, "-m", "chaos", "train", "small", "--data", tmp_path / "no.npz")
     assert done.code == 2 and done.err.count("chaos: error: ") == 1 and "no.npz" in done.err, done
     assert not (tmp_path / "runs").exists()
-    done = mpi.job(library, 2, "-m", "chaos", "train", "small", "--data", "digits", "--cluster", "allreduce", "--run-dir",
-                   tmp_path / "run")
+    done = mpi.job(
+        library,
+        2,
+        "-m",
+        "chaos",
+        "train",
+        "small",
+        "--data",
+        "digits",
+        "--cluster",
+        "allreduce",
+        "--run-dir",
+        tmp_path / "run",
+    )
     assert done.code == 2 and done.err.count("chaos: error: ") == 1 and "choose strategy 'synchronous'" in done.err, done
     assert not (tmp_path / "run" / METRICS).exists()
 
 
 def test_the_script(library):
-    done = mpi.job(library, 2, mpi.TREE / "scripts/train_mpi.py", "--data", "digits", "--epochs", 1, "--option", "every=100",
-                   "--workers", 1)
+    done = mpi.job(
+        library,
+        2,
+        mpi.TREE / "scripts/train_mpi.py",
+        "--data",
+        "digits",
+        "--epochs",
+        1,
+        "--option",
+        "every=100",
+        "--workers",
+        1,
+    )
     assert done.code == 0 and done.out.count("test error") == 1 and "2 workers, 2 ranks" in done.out, done
 
 
 def test_importing_starts_no_mpi():
     import subprocess
     import sys
+
     code = "import sys, chaos, chaos.cluster, chaos.cli; assert not any(name.startswith('mpi4py') for name in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
@@ -510,8 +592,13 @@ tell(found)
 def test_two_ranks_learn_as_well_as_one(library, tmp_path):
     """Mean error over 3 seeds, on 360 test images (of which one is 0.28 points): within 4 points of one rank. Averaging
     halves the progress of an epoch, and 12 epochs of 1,437 images are few; the figures on MNIST are in the README."""
-    cases = [("local", {"every": 50}), ("easgd", {"every": 50}), ("gossip", {"every": 50}), ("async", {"every": 20}),
-             ("shared", {})]
+    cases = [
+        ("local", {"every": 50}),
+        ("easgd", {"every": 50}),
+        ("gossip", {"every": 50}),
+        ("async", {"every": 20}),
+        ("shared", {}),
+    ]
     (alone,), _ = run(library, 1, CONVERGES, tmp_path, json.dumps([("local", {})]), timeout=120)
     (two, _), _ = run(library, 2, CONVERGES, tmp_path, json.dumps(cases), timeout=300)
     for mode, error in two.items():

@@ -82,15 +82,17 @@ def test_states_can_live_elsewhere(isa):
     engines = [engine_of(net, loss="score", stripe_bytes=64) for _ in range(2)]
     room = np.zeros(engines[0].state_bytes + 128, np.uint8)
     start = -room.ctypes.data % 128
-    place = room[start:start + engines[0].state_bytes]
+    place = room[start : start + engines[0].state_bytes]
     for engine in engines:
         engine.share_states(place)
     with pytest.raises(ValueError, match="already"):
         engines[0].share_states(place)
     with pytest.raises(ValueError, match="aligned"):
         engine_of(net).share_states(np.zeros(64, np.uint8))
-    threads = [threading.Thread(target=e.run, args=("train", data["pixels"], data["values"], y, None, 0, None, 1.0))
-               for e in engines]
+    threads = [
+        threading.Thread(target=e.run, args=("train", data["pixels"], data["values"], y, None, 0, None, 1.0))
+        for e in engines
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

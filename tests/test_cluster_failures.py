@@ -24,7 +24,9 @@ def library(request):
     return request.param
 
 
-FAILING = HEAD + """
+FAILING = (
+    HEAD
+    + """
 train, test = chaos.data.load("digits", size=29)
 at, what, mode, timeout, epochs = json.loads(sys.argv[2])
 def go():
@@ -38,6 +40,7 @@ chaos.train(chaos.models.small(seed=0), train, test, cluster=mode,
             cluster_options={"every": 50} if mode not in ("shared", "allreduce") else None, epochs=epochs, lr=0.01,
             workers=1, progress=False, stall_timeout=timeout, run_dir=folder / "run", **how)
 """
+)
 
 
 def failed(library, ranks, folder, at, what, mode="local", timeout=30, epochs=1000):
@@ -59,7 +62,7 @@ def valid(folder):
     state = json.loads(metadata["training"])
     lines = (folder / "run" / METRICS).read_text().splitlines()
     assert len(state["history"]) <= len(lines) <= len(state["history"]) + 1  # the line is written first
-    assert [json.loads(line) for line in lines][:len(state["history"])] == state["history"]
+    assert [json.loads(line) for line in lines][: len(state["history"])] == state["history"]
     return state
 
 
@@ -93,12 +96,15 @@ def test_a_rank_that_stands_still_is_named(library, tmp_path):
     assert len(valid(tmp_path)["history"]) == 1
 
 
-KILLED = HEAD + """
+KILLED = (
+    HEAD
+    + """
 (folder / f"pid-{rank()}").write_text(str(os.getpid()))
 train, test = chaos.data.load("digits", size=29)
 chaos.train(chaos.models.small(seed=0), train[:300], test, cluster="local", cluster_options={"every": 20}, epochs=1000000,
             lr=0.0001, workers=1, progress=False, run_dir=folder / "run", resume=True)
 """
+)
 
 
 @pytest.mark.slow
@@ -127,7 +133,9 @@ def test_sigkill_at_any_time_leaves_a_valid_checkpoint(library, tmp_path):
     assert epochs > 20
 
 
-DIVERGED = HEAD + """
+DIVERGED = (
+    HEAD
+    + """
 train, test = chaos.data.load("digits", size=29)
 net = chaos.models.small(seed=0)
 before = net.weights.copy()
@@ -137,6 +145,7 @@ try:
 except chaos.DivergedError as error:
     tell([str(error), bool((net.weights == before).all())])
 """
+)
 
 
 @pytest.mark.parametrize("mode", ["local", "gossip", "async", "shared", "allreduce"])
@@ -193,8 +202,10 @@ else:
 """
 
 
-@pytest.mark.parametrize("level, where, granted", [("single", "main", False), ("funneled", "main", True),
-                                                   ("funneled", "thread", False), ("serialized", "thread", True)])
+@pytest.mark.parametrize(
+    "level, where, granted",
+    [("single", "main", False), ("funneled", "main", True), ("funneled", "thread", False), ("serialized", "thread", True)],
+)
 def test_thread_levels(library, level, where, granted, tmp_path):
     path = tmp_path / "job.py"
     path.write_text(THREADS)

@@ -36,9 +36,15 @@ def hosts():
 
 
 def on_both(hosts, words, timeout=120, **more):
-    process = subprocess.Popen(hosts.command([sys.executable, *map(str, words)]),
-                               env=hosts.environment(mpi.environment("mpich", **more)), stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        hosts.command([sys.executable, *map(str, words)]),
+        env=hosts.environment(mpi.environment("mpich", **more)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     return mpi.finish(process, timeout)
 
 
@@ -66,16 +72,55 @@ def test_the_link_is_as_slow_as_it_says(hosts):
 @pytest.mark.parametrize("mode", ["local", "easgd", "gossip", "async", "allreduce"])
 def test_trains_over_tcp(hosts, mode, tmp_path):
     more = ["--strategy", "synchronous", "--batch-size", 32] if mode == "allreduce" else []
-    done = on_both(hosts, ["-m", "chaos", "train", "small", "--data", "digits", "--subset", 600, "--epochs", 2, "--lr", 0.02,
-                           "--workers", 1, "--cluster", mode, "--run-dir", tmp_path / "run", "--stall-timeout", 60, *more])
+    done = on_both(
+        hosts,
+        [
+            "-m",
+            "chaos",
+            "train",
+            "small",
+            "--data",
+            "digits",
+            "--subset",
+            600,
+            "--epochs",
+            2,
+            "--lr",
+            0.02,
+            "--workers",
+            1,
+            "--cluster",
+            mode,
+            "--run-dir",
+            tmp_path / "run",
+            "--stall-timeout",
+            60,
+            *more,
+        ],
+    )
     assert done.code == 0, done
     history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert history[-1]["train_error"] < history[0]["train_error"] and history[-1]["cluster"]["ranks"] == 2
 
 
 def test_shared_memory_is_refused_across_hosts(hosts, tmp_path):
-    done = on_both(hosts, ["-m", "chaos", "train", "small", "--data", "digits", "--subset", 100, "--cluster", "shared",
-                           "--run-dir", tmp_path / "run"])
+    done = on_both(
+        hosts,
+        [
+            "-m",
+            "chaos",
+            "train",
+            "small",
+            "--data",
+            "digits",
+            "--subset",
+            100,
+            "--cluster",
+            "shared",
+            "--run-dir",
+            tmp_path / "run",
+        ],
+    )
     assert done.code != 0 and "needs all 2 ranks on one machine" in done.err
 
 
@@ -83,9 +128,28 @@ def test_a_delay_is_added_to_every_exchange(tmp_path):
     mpi.need("mpich")
     seconds = []
     for delay in (0, 0.2):
-        done = mpi.job("mpich", 2, "-m", "chaos", "train", "small", "--data", "digits", "--subset", 100, "--epochs", 2,
-                       "--cluster", "local", "--cluster-option", "epochs=1", "--run-dir", tmp_path / str(delay), "--quiet",
-                       env={"CHAOS_CLUSTER_DELAY": delay})
+        done = mpi.job(
+            "mpich",
+            2,
+            "-m",
+            "chaos",
+            "train",
+            "small",
+            "--data",
+            "digits",
+            "--subset",
+            100,
+            "--epochs",
+            2,
+            "--cluster",
+            "local",
+            "--cluster-option",
+            "epochs=1",
+            "--run-dir",
+            tmp_path / str(delay),
+            "--quiet",
+            env={"CHAOS_CLUSTER_DELAY": delay},
+        )
         assert done.code == 0, done
         last = json.loads((tmp_path / str(delay) / "metrics.jsonl").read_text().splitlines()[-1])
         assert last["cluster"]["exchanges"] == 2
@@ -120,9 +184,14 @@ def test_the_benchmark_takes_its_job_along(library, tmp_path):
                     found.append(int(file.parent.name))
         return found
 
-    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, SCRIPTS / "bench_cluster.py", library],
-                               env=mpi.environment(library, TMPDIR=tmp_path), stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, SCRIPTS / "bench_cluster.py", library],
+        env=mpi.environment(library, TMPDIR=tmp_path),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         began = time.monotonic()
         while len(left()) < 3:  # the launcher and two ranks
@@ -141,10 +210,28 @@ def test_the_benchmark_takes_its_job_along(library, tmp_path):
 @pytest.mark.slow
 def test_the_benchmark_measures_and_predicts(tmp_path):
     mpi.need("openmpi")
-    words = ["--models", "small", "--images", "1000", "--data", "digits", "--epochs", "2", "--rounds", "1", "--predict",
-             "--json", tmp_path / "found.json"]
-    done = subprocess.run([sys.executable, SCRIPTS / "bench_cluster.py", *words], capture_output=True, text=True,
-                          env=mpi.environment("openmpi"), timeout=300)
+    words = [
+        "--models",
+        "small",
+        "--images",
+        "1000",
+        "--data",
+        "digits",
+        "--epochs",
+        "2",
+        "--rounds",
+        "1",
+        "--predict",
+        "--json",
+        tmp_path / "found.json",
+    ]
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "bench_cluster.py", *words],
+        capture_output=True,
+        text=True,
+        env=mpi.environment("openmpi"),
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert [row["mode"] for row in found["rows"]] == [None, None, "local", "easgd", "gossip", "async", "shared", "allreduce"]

@@ -40,7 +40,7 @@ def test_one_rank_and_a_perfect_network(mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_what_grows_and_what_falls(mode):
     rows = table(mode, GIGABIT, **HOW)
-    assert [row["ranks"] for row in rows] == [2 ** i for i in range(11)]
+    assert [row["ranks"] for row in rows] == [2**i for i in range(11)]
     assert all(a["efficiency"] >= b["efficiency"] for a, b in zip(rows, rows[1:], strict=False))
     assert all(0 < row["speedup"] <= row["ranks"] for row in rows)
     for worse in (Link(50e-5, 8e-9), Link(50e-6, 8e-8)):

@@ -14,8 +14,25 @@ from chaos.sync import STRATEGIES
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts/compare_sync.py"
 if not SCRIPT.is_file():
     pytest.skip("the source tree is not beside the tests", allow_module_level=True)
-SMALLEST = ["--models", "small", "--data", "digits", "--images", "60", "--epochs", "2", "--workers", "1", "2",
-            "--seeds", "2", "--rounds", "2", "--seconds", "0.005"]
+SMALLEST = [
+    "--models",
+    "small",
+    "--data",
+    "digits",
+    "--images",
+    "60",
+    "--epochs",
+    "2",
+    "--workers",
+    "1",
+    "2",
+    "--seeds",
+    "2",
+    "--rounds",
+    "2",
+    "--seconds",
+    "0.005",
+]
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +76,10 @@ def test_plot(script, tmp_path):
 
 
 def history(*errors):
-    return [{"epoch": i, "seconds": 2.0, "test_error": e, "staleness": {"mean": i, "p99": i, "max": i}}
-            for i, e in enumerate(errors, 1)]
+    return [
+        {"epoch": i, "seconds": 2.0, "test_error": e, "staleness": {"mean": i, "p99": i, "max": i}}
+        for i, e in enumerate(errors, 1)
+    ]
 
 
 def test_figures(script):
@@ -91,8 +110,17 @@ def test_broken_promises_are_found(script, monkeypatch):
             script.Speed(entry, "small", 1, {})
 
 
-@pytest.mark.parametrize("bad", [["--strategies", "wild"], ["--strategies", "chaos:lr=fast"], ["--seeds", "-1"],
-                                 ["--strategies", "chaos:colour=red"], ["--workers", "0"], ["--models", "huge"]])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ["--strategies", "wild"],
+        ["--strategies", "chaos:lr=fast"],
+        ["--seeds", "-1"],
+        ["--strategies", "chaos:colour=red"],
+        ["--workers", "0"],
+        ["--models", "huge"],
+    ],
+)
 def test_bad_arguments(script, bad, capsys):
     with pytest.raises(SystemExit) as caught:
         script.main(bad)

@@ -13,8 +13,13 @@ if not (TREE / "setup.py").is_file() or not (TREE / "cext").is_dir():
 
 COMPILER = "aarch64-linux-gnu-gcc"
 SETUP = runpy.run_path(str(TREE / "setup.py"), run_name="setup_of_chaos")
-FILES = [str(p.relative_to(TREE)) for p in (TREE / "cext/registry.c", *(
-    p for room in ("isa", "engine", "sync") for p in sorted((TREE / "cext" / room).glob("*.c"))))]
+FILES = [
+    str(p.relative_to(TREE))
+    for p in (
+        TREE / "cext/registry.c",
+        *(p for room in ("isa", "engine", "sync") for p in sorted((TREE / "cext" / room).glob("*.c"))),
+    )
+]
 
 
 @pytest.mark.skipif(not shutil.which(COMPILER), reason=f"{COMPILER} is not installed (gcc-aarch64-linux-gnu)")
@@ -22,16 +27,21 @@ FILES = [str(p.relative_to(TREE)) for p in (TREE / "cext/registry.c", *(
 @pytest.mark.parametrize("file", FILES)
 def test_aarch64(tmp_path, file, openmp):
     flags = [*SETUP["BASELINE"], "-Werror", "-fPIC", f"-DCHAOS_OPENMP={openmp}", *(SETUP["OPENMP"] if openmp else [])]
-    done = subprocess.run([COMPILER, *flags, f"-I{TREE / 'cext'}", "-c", TREE / file, "-o", tmp_path / "object.o"],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [COMPILER, *flags, f"-I{TREE / 'cext'}", "-c", TREE / file, "-o", tmp_path / "object.o"],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and not done.stderr, done.stderr
 
 
 @pytest.mark.skipif(not shutil.which(COMPILER), reason=f"{COMPILER} is not installed (gcc-aarch64-linux-gnu)")
 def test_aarch64_links(tmp_path):
     """Nothing of what the portable files refer to exists on x86-64 only."""
-    (tmp_path / "main.c").write_text('#include "registry.h"\n'
-                                     "int main(void) { return supported_isa(0) == 0 || supported_isa(1) != 0; }\n")
+    (tmp_path / "main.c").write_text(
+        '#include "registry.h"\nint main(void) { return supported_isa(0) == 0 || supported_isa(1) != 0; }\n'
+    )
     flags = [*SETUP["BASELINE"], *SETUP["OPENMP"], "-DCHAOS_OPENMP=1", f"-I{TREE / 'cext'}"]
-    subprocess.run([COMPILER, *flags, tmp_path / "main.c", *(TREE / f for f in FILES), "-lm", "-o", tmp_path / "program"],
-                   check=True)
+    subprocess.run(
+        [COMPILER, *flags, tmp_path / "main.c", *(TREE / f for f in FILES), "-lm", "-o", tmp_path / "program"], check=True
+    )

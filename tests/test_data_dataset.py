@@ -150,8 +150,13 @@ def test_slices_share_memory_and_keep_classes():
 
 @pytest.mark.parametrize(
     "index",
-    [slice(None, None, -1), slice(None, None, 2), [4, 0, 4], np.array([5, -1], np.int32),
-     np.array([True, False, True, False, False, True])],
+    [
+        slice(None, None, -1),
+        slice(None, None, 2),
+        [4, 0, 4],
+        np.array([5, -1], np.int32),
+        np.array([True, False, True, False, False, True]),
+    ],
 )
 def test_other_parts_are_contiguous_copies(index):
     data = Dataset(images(), LABELS)
@@ -197,8 +202,12 @@ def test_fingerprint_depends_on_content_shape_and_dtype():
     changed = images()
     changed[5, 0, 3, 4] ^= 1
     others = [
-        Dataset(changed, LABELS), Dataset(images(), LABELS[::-1]), Dataset(images(6, 1, 5, 4), LABELS),
-        Dataset(images(dtype=np.float32), LABELS), data[:5], data[::-1],
+        Dataset(changed, LABELS),
+        Dataset(images(), LABELS[::-1]),
+        Dataset(images(6, 1, 5, 4), LABELS),
+        Dataset(images(dtype=np.float32), LABELS),
+        data[:5],
+        data[::-1],
     ]
     prints = {other.fingerprint() for other in others} | {data.fingerprint()}
     assert len(prints) == len(others) + 1
@@ -284,8 +293,7 @@ def test_fit_pads_up_to_four_pixels_and_resizes_otherwise():
 
 
 @pytest.mark.parametrize(
-    "size",
-    [0, -1, 1.5, "29", True, (29,), (29, 29, 29), (29, 0), (29, None), 10**9, [3, 2.0], {}, np.zeros((2, 2))],
+    "size", [0, -1, 1.5, "29", True, (29,), (29, 29, 29), (29, 0), (29, None), 10**9, [3, 2.0], {}, np.zeros((2, 2))]
 )
 def test_bad_sizes(size):
     with pytest.raises(ValueError, match="size is"):

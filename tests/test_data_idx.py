@@ -161,9 +161,15 @@ def zipped_defects():
     method = bytearray(good)
     method[2] = 7
     return {
-        "half": good[: len(good) // 2], "no trailer": good[:-8], "half trailer": good[:-3], "crc": bytes(crc),
-        "method": bytes(method), "only magic": b"\x1f\x8b", "garbage after": good + b"garbage",
-        "zeros after": good + bytes(4), "second member": good + gzip.compress(b"x"),
+        "half": good[: len(good) // 2],
+        "no trailer": good[:-8],
+        "half trailer": good[:-3],
+        "crc": bytes(crc),
+        "method": bytes(method),
+        "only magic": b"\x1f\x8b",
+        "garbage after": good + b"garbage",
+        "zeros after": good + bytes(4),
+        "second member": good + gzip.compress(b"x"),
         "deflate": good[:12] + b"\xff" * 40,
     }
 
@@ -228,14 +234,14 @@ def mutate(data, rng):
         elif kind == 2:
             data[at:at] = rng.randbytes(rng.randint(1, 8))
         elif kind == 3:
-            del data[at:at + rng.randint(1, 8)]
+            del data[at : at + rng.randint(1, 8)]
         elif kind == 4:
             field = rng.choice([0, 2, 3])
-            data[field:field + 1] = bytes([rng.choice([0, 1, 2, 3, 8, 9, 11, 12, 13, 14, 32, 255])])
+            data[field : field + 1] = bytes([rng.choice([0, 1, 2, 3, 8, 9, 11, 12, 13, 14, 32, 255])])
         elif kind == 5:
             field = 4 + 4 * rng.randrange(3)
             length = rng.choice([0, 1, 2, 3, 4, 5, 6, 10, 20, 60, 2**16, 2**31 - 1, 2**31, 2**32 - 1])
-            data[field:field + 4] = struct.pack(">I", length)
+            data[field : field + 4] = struct.pack(">I", length)
         elif data:
             data[at % len(data)] = rng.randrange(256)
     return bytes(data)

@@ -387,8 +387,14 @@ def test_npz_without_test_arrays(tmp_path):
 
 @pytest.mark.parametrize(
     ("shape", "wanted"),
-    [((6, 4, 5, 3), (3, 4, 5)), ((6, 4, 5, 1), (1, 4, 5)), ((6, 3, 4, 5), (3, 4, 5)),
-     ((6, 1, 4, 3), (1, 4, 3)), ((6, 3, 4, 3), (3, 4, 3)), ((6, 4, 5, 2), (4, 5, 2))],
+    [
+        ((6, 4, 5, 3), (3, 4, 5)),
+        ((6, 4, 5, 1), (1, 4, 5)),
+        ((6, 3, 4, 5), (3, 4, 5)),
+        ((6, 1, 4, 3), (1, 4, 3)),
+        ((6, 3, 4, 3), (3, 4, 3)),
+        ((6, 4, 5, 2), (4, 5, 2)),
+    ],
 )
 def test_npz_layout(tmp_path, shape, wanted):
     x = np.random.default_rng(0).random(shape)
@@ -457,7 +463,7 @@ def test_fuzzed_npz(tmp_path, compressed):
         for _ in range(rng.randint(1, 4)):
             data[rng.randrange(len(data))] = rng.randrange(256)
         if rng.random() < 0.2:
-            del data[rng.randrange(len(data)):]
+            del data[rng.randrange(len(data)) :]
         path.write_bytes(data)
         try:
             images, labels, test_images, test_labels = read_npz(path)

@@ -65,11 +65,20 @@ def test_the_environment_decides(tmp_path, monkeypatch, value, words):
     assert words in note and "unset OMP_NUM_THREADS" in note
 
 
-@pytest.mark.parametrize("maps, environ, level, words", [
-    (["/usr/lib/libgomp.so.1.0.0"], {}, look.OK, "one run-time library"), ([], {}, look.NOTE, "without OpenMP"),
-    (["/usr/lib/libgomp.so.1", "/venv/sklearn.libs/libgomp-a34b3233.so.1.0.0", "/x/libiomp5.so"], {}, look.NOTE,
-     "3 run-time libraries"),
-    (["/usr/lib/libgomp.so.1"], {"OMP_WAIT_POLICY": "ACTIVE"}, look.NOTE, "keep their cores busy")])
+@pytest.mark.parametrize(
+    "maps, environ, level, words",
+    [
+        (["/usr/lib/libgomp.so.1.0.0"], {}, look.OK, "one run-time library"),
+        ([], {}, look.NOTE, "without OpenMP"),
+        (
+            ["/usr/lib/libgomp.so.1", "/venv/sklearn.libs/libgomp-a34b3233.so.1.0.0", "/x/libiomp5.so"],
+            {},
+            look.NOTE,
+            "3 run-time libraries",
+        ),
+        (["/usr/lib/libgomp.so.1"], {"OMP_WAIT_POLICY": "ACTIVE"}, look.NOTE, "keep their cores busy"),
+    ],
+)
 def test_openmp_libraries(tmp_path, maps, environ, level, words):
     assert any(words in text for text in said(look.openmp(tree(tmp_path, maps=maps), environ), level))
 
@@ -131,13 +140,28 @@ def test_singletons_in_a_job():
 
 
 def row(rank, cpus, host="h"):
-    return {"rank": rank, "host": host, "process": 1, "ranks": 4, "launcher": "x", "announced": 4, "launcher_rank": rank,
-            "cpus": cpus, "library": "y"}
+    return {
+        "rank": rank,
+        "host": host,
+        "process": 1,
+        "ranks": 4,
+        "launcher": "x",
+        "announced": 4,
+        "launcher_rank": rank,
+        "cpus": cpus,
+        "library": "y",
+    }
 
 
-@pytest.mark.parametrize("masks, words", [
-    ([[0, 1]] * 4, "4 ranks on 2 CPUs take turns"), ([list(range(8))] * 4, "may all use the same 8 CPUs"),
-    ([[0], [1], [2], [3, 4, 5]], "bound to one CPU each"), ([[0, 1], [2, 3], [4, 5], [6, 7]], None)])
+@pytest.mark.parametrize(
+    "masks, words",
+    [
+        ([[0, 1]] * 4, "4 ranks on 2 CPUs take turns"),
+        ([list(range(8))] * 4, "may all use the same 8 CPUs"),
+        ([[0], [1], [2], [3, 4, 5]], "bound to one CPU each"),
+        ([[0, 1], [2, 3], [4, 5], [6, 7]], None),
+    ],
+)
 def test_bindings(masks, words):
     notes = said(look.of_ranks([row(i, mask) for i, mask in enumerate(masks)]), look.NOTE)
     assert (words is None and not notes) or (len(notes) == 1 and words in notes[0])

@@ -23,7 +23,8 @@ def engine_of(net, workers=1, strategy="sequential", **options):
 def run(net, x, y, what="train", lr=0.05, workers=1, strategy="sequential", order=None, **options):
     data = net.take_images(x)
     return engine_of(net, workers, strategy, **options).run(
-        what, data["pixels"], data["values"], labels=np.asarray(y, np.int64), order=order, lr=lr)
+        what, data["pixels"], data["values"], labels=np.asarray(y, np.int64), order=order, lr=lr
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 20])
@@ -34,12 +35,12 @@ def test_training_is_sgd(isa, batch_size):
     order = np.random.default_rng(0).permutation(40)
     run(net, x, y, order=order, batch_size=batch_size)
     for at in range(0, 40, batch_size):
-        batch = order[at:at + batch_size]
+        batch = order[at : at + batch_size]
         _, gradients = other.loss_and_gradients(x[batch], y[batch])
         other.load_state_dict({k: v - np.float32(0.05) * gradients[k] for k, v in other.state_dict().items()})
     for name, value in net.state_dict().items():
         # the same additions in the same order; a fused multiply-add saves one rounding per update
-        np.testing.assert_allclose(value, other.state_dict()[name], rtol=0, atol=40 * 2.0 ** -24 * np.abs(value).max() * 4)
+        np.testing.assert_allclose(value, other.state_dict()[name], rtol=0, atol=40 * 2.0**-24 * np.abs(value).max() * 4)
 
 
 def test_staleness_and_updates_are_counted():
@@ -94,14 +95,30 @@ def test_bad_calls():
     x, y = images(10, net.input_shape)
     values = net.take_images(x)["values"]
     engine = engine_of(net)
-    for bad in (dict(values=values[:-1], labels=y), dict(values=values), dict(values=values, labels=y[:5]),
-                dict(values=values, labels=np.full(10, 10)), dict(values=values, labels=np.full(10, -1)),
-                dict(values=values, labels=y, order=np.array([0, 10])), dict(values=values, labels=y, order=np.array([-1])),
-                dict(values=values, labels=y, begin=11), dict(values=values, labels=y, end=11), dict(labels=y)):
+    for bad in (
+        dict(values=values[:-1], labels=y),
+        dict(values=values),
+        dict(values=values, labels=y[:5]),
+        dict(values=values, labels=np.full(10, 10)),
+        dict(values=values, labels=np.full(10, -1)),
+        dict(values=values, labels=y, order=np.array([0, 10])),
+        dict(values=values, labels=y, order=np.array([-1])),
+        dict(values=values, labels=y, begin=11),
+        dict(values=values, labels=y, end=11),
+        dict(labels=y),
+    ):
         with pytest.raises(ValueError):
             engine.run("train", **bad)
-    for bad in (dict(workers=0), dict(workers=5000), dict(batch_size=0), dict(strategy="wild"), dict(loss="x"),
-                dict(update="x"), dict(workers=2, strategy="sequential"), dict(stripe_bytes=1)):
+    for bad in (
+        dict(workers=0),
+        dict(workers=5000),
+        dict(batch_size=0),
+        dict(strategy="wild"),
+        dict(loss="x"),
+        dict(update="x"),
+        dict(workers=2, strategy="sequential"),
+        dict(stripe_bytes=1),
+    ):
         with pytest.raises(ValueError):
             _core.Engine(net.plan, net.weights, **bad)
     with pytest.raises(ValueError):
@@ -138,21 +155,25 @@ def test_predicting_from_several_threads():
 
 
 def test_too_few_threads_are_told_before_anything_is_trained():
-    code = ("import chaos\ntrain, _ = chaos.data.load('digits', size=29)\n"
-            "net = chaos.models.small()\nw = net.weights.copy()\n"
-            "try: chaos.train(net, train, workers=2, epochs=1, progress=False)\n"
-            "except RuntimeError as error: assert 'OMP_THREAD_LIMIT' in str(error) and (net.weights == w).all()\n"
-            "else: raise SystemExit('no error')")
+    code = (
+        "import chaos\ntrain, _ = chaos.data.load('digits', size=29)\n"
+        "net = chaos.models.small()\nw = net.weights.copy()\n"
+        "try: chaos.train(net, train, workers=2, epochs=1, progress=False)\n"
+        "except RuntimeError as error: assert 'OMP_THREAD_LIMIT' in str(error) and (net.weights == w).all()\n"
+        "else: raise SystemExit('no error')"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={**os.environ, "OMP_THREAD_LIMIT": "1"})
 
 
 def test_huge_geometry_is_refused():
-    for make in (lambda: chaos.Network((1, 50000, 50000), [chaos.Conv2d(1, 3)]),
-                 lambda: chaos.Network((1, 9, 9), [chaos.Conv2d(1, 3, padding=2**30 - 1, dilation=2**30)]),
-                 lambda: chaos.Network((1, 9, 9), [chaos.Conv2d(1, 3, padding=2**31)]),
-                 lambda: chaos.Network((65536, 256, 256), [chaos.Flatten()]),
-                 lambda: chaos.Network((1, 9, 9), [chaos.Flatten(), chaos.Linear(2**31)]),
-                 lambda: chaos.Network((2**31, 1, 1), [chaos.Tanh()])):
+    for make in (
+        lambda: chaos.Network((1, 50000, 50000), [chaos.Conv2d(1, 3)]),
+        lambda: chaos.Network((1, 9, 9), [chaos.Conv2d(1, 3, padding=2**30 - 1, dilation=2**30)]),
+        lambda: chaos.Network((1, 9, 9), [chaos.Conv2d(1, 3, padding=2**31)]),
+        lambda: chaos.Network((65536, 256, 256), [chaos.Flatten()]),
+        lambda: chaos.Network((1, 9, 9), [chaos.Flatten(), chaos.Linear(2**31)]),
+        lambda: chaos.Network((2**31, 1, 1), [chaos.Tanh()]),
+    ):
         with pytest.raises(ValueError):
             make()
 
@@ -230,21 +251,34 @@ def test_training_works_in_a_forked_child():
 
 
 def test_import_is_light():
-    code = ("import sys, chaos; heavy = {'mpi4py', 'sklearn', 'torch', 'matplotlib', 'onnx', 'tqdm', 'safetensors'}; "
-            "assert not heavy & set(sys.modules), heavy & set(sys.modules)")
+    code = (
+        "import sys, chaos; heavy = {'mpi4py', 'sklearn', 'torch', 'matplotlib', 'onnx', 'tqdm', 'safetensors'}; "
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("value, wanted", [("generic", "generic"), ("avx512", _core.instruction_sets()[-1]), ("", None)])
 def test_chaos_isa_lowers_the_choice(value, wanted):
-    out = subprocess.run([sys.executable, "-c", "from chaos import _core; print(_core.get_isa())"], check=True, timeout=60,
-                         env={**os.environ, "CHAOS_ISA": value}, capture_output=True, text=True).stdout.strip()
+    out = subprocess.run(
+        [sys.executable, "-c", "from chaos import _core; print(_core.get_isa())"],
+        check=True,
+        timeout=60,
+        env={**os.environ, "CHAOS_ISA": value},
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
     assert out == (wanted or _core.instruction_sets()[-1])
 
 
 def test_unknown_chaos_isa():
-    done = subprocess.run([sys.executable, "-m", "chaos", "info"], timeout=60, env={**os.environ, "CHAOS_ISA": "mmx"},
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "chaos", "info"],
+        timeout=60,
+        env={**os.environ, "CHAOS_ISA": "mmx"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "CHAOS_ISA='mmx'" in done.stderr and "generic, avx2, avx512" in done.stderr
 
@@ -262,4 +296,4 @@ def test_weights_need_alignment():
     room = np.zeros(len(net.weights) + 32, np.float32)
     start = (-room.ctypes.data % 64 // 4) + 1
     with pytest.raises(ValueError, match="aligned"):
-        _core.Engine(net.plan, room[start:start + len(net.weights)])
+        _core.Engine(net.plan, room[start : start + len(net.weights)])

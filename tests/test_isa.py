@@ -23,21 +23,28 @@ if not (TREE / "setup.py").is_file() or not (TREE / "cext").is_dir():
 SETUP = runpy.run_path(str(TREE / "setup.py"), run_name="setup_of_chaos")
 COMPILER = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
 FLAGS = [*SETUP["BASELINE"], "-fPIC", "-DNDEBUG", f"-I{TREE / 'cext'}"]
-BASE = ["registry.c", "isa/generic.c", *(f"{p.parent.name}/{p.name}" for room in ("engine", "sync")
-                                         for p in sorted((TREE / "cext" / room).glob("*.c")))]
+BASE = [
+    "registry.c",
+    "isa/generic.c",
+    *(f"{p.parent.name}/{p.name}" for room in ("engine", "sync") for p in sorted((TREE / "cext" / room).glob("*.c"))),
+]
 needs_x86 = pytest.mark.skipif(
     platform.machine() != "x86_64" or not shutil.which(COMPILER) or not shutil.which("objdump"),
-    reason="needs an x86-64 machine with a compiler and objdump (binutils)")
+    reason="needs an x86-64 machine with a compiler and objdump (binutils)",
+)
 
 
 # ---- AVX-512F, after "CPUID feature flag" in Intel's Software Developer's Manual, volume 2 ----
 
+
 def spell(text):
     """All words of a text in which {a,b} stands for a or b, as in a shell."""
+
     def expand(word):
         if (match := re.search(r"\{([^{}]*)\}", word)) is None:
             return [word]
-        return [w for part in match[1].split(",") for w in expand(word[:match.start()] + part + word[match.end():])]
+        return [w for part in match[1].split(",") for w in expand(word[: match.start()] + part + word[match.end() :])]
+
     return {w for word in text.split() for w in expand(word)}
 
 
@@ -80,6 +87,7 @@ LEGACY_OTHERS = spell("lzcnt movbe {rd,wr}{fs,gs}base adcx adox rdrand rdseed sh
 
 # ---- reading objdump ----
 
+
 @dataclass
 class Instruction:
     """One line of a disassembly. `encoding` is "evex", "vex" or "legacy"; `bits` the vector length of the former."""
@@ -91,12 +99,12 @@ class Instruction:
 
     def __post_init__(self):
         code = self.code.lstrip(b"\x26\x2e\x36\x3e\x64\x65\x67")  # segments and address size may precede VEX and EVEX
-        self.encoding = {0x62: "evex", 0xc4: "vex", 0xc5: "vex", 0x8f: "xop"}.get(code[0] if code else 0, "legacy")
-        if code[:1] == b"\x8f" and (code[1] & 0x1f) < 8:  # pop
+        self.encoding = {0x62: "evex", 0xC4: "vex", 0xC5: "vex", 0x8F: "xop"}.get(code[0] if code else 0, "legacy")
+        if code[:1] == b"\x8f" and (code[1] & 0x1F) < 8:  # pop
             self.encoding = "legacy"
         self.bits = None
         if self.encoding == "evex":
-            rounds = code[3] & 0x10 and code[5] >= 0xc0  # on registers, that bit makes the length a rounding mode
+            rounds = code[3] & 0x10 and code[5] >= 0xC0  # on registers, that bit makes the length a rounding mode
             self.bits = 512 if rounds else 128 << (code[3] >> 5 & 3)
 
     def __str__(self):
@@ -106,8 +114,13 @@ class Instruction:
 def disassemble(path):
     """The instructions of an object file."""
     # The width keeps the bytes of an instruction on one line.
-    text = subprocess.run(["objdump", "-d", "-w", "--insn-width=15", path], check=True, capture_output=True, text=True,
-                          env={**os.environ, "LC_ALL": "C"}).stdout
+    text = subprocess.run(
+        ["objdump", "-d", "-w", "--insn-width=15", path],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LC_ALL": "C"},
+    ).stdout
     found, function = [], "?"
     for line in text.splitlines():
         if match := re.match(r"[0-9a-f]+ <(.*)>:$", line):
@@ -115,8 +128,10 @@ def disassemble(path):
         elif match := re.match(r"\s*[0-9a-f]+:\t((?:[0-9a-f]{2} )+)\s*\t(.*)$", line):
             words = match[2].split("#")[0].split(None, 1)
             # Prefixes are words of their own, and so are hints such as {evex}.
-            while len(words) == 2 and (words[0] in ("rep", "repz", "repnz", "lock", "bnd", "notrack", "data16", "cs", "ds")
-                                       or words[0].startswith("{")):
+            while len(words) == 2 and (
+                words[0] in ("rep", "repz", "repnz", "lock", "bnd", "notrack", "data16", "cs", "ds")
+                or words[0].startswith("{")
+            ):
                 words = words[1].split(None, 1)
             found.append(Instruction(function, bytes.fromhex(match[1]), words[0] if words else "", "".join(words[1:])))
     assert found, f"objdump shows no instructions in {path}"
@@ -192,6 +207,7 @@ def offences(path, judge):
 
 
 # ---- the tests ----
+
 
 @needs_x86
 @pytest.mark.parametrize("openmp", [0, 1])
@@ -271,7 +287,7 @@ WITHIN = {  # what it has, where the check might think otherwise
         vmovntps %zmm1,(%rdi); vmovdqa32 %zmm1,%zmm2; vmovdqu64 (%rdi),%zmm1; valignq $1,%zmm1,%zmm2,%zmm3
         kmovw %eax,%k1; kunpckbw %k1,%k2,%k3; kortestw %k1,%k2; kxnorw %k1,%k2,%k3; kshiftlw $1,%k1,%k2; knotw %k1,%k2
         vandps %ymm1,%ymm2,%ymm3; vpshufb %ymm1,%ymm2,%ymm3; vpextrd $1,%xmm1,%eax; popcnt %eax,%ebx; rep bsf %eax,%ebx
-        pop (%rdi); vzeroupper""",
+        pop (%rdi); vzeroupper"""
 }
 
 

@@ -32,10 +32,20 @@ def test_layouts():
     assert commands.layout().ranks >= 1
 
 
-@pytest.mark.parametrize("how, match", [
-    (dict(nodes="0"), "nodes"), (dict(nodes="a,,b"), "nodes"), (dict(nodes="a,a"), "nodes"), (dict(nodes="-x"), "nodes"),
-    (dict(nodes="a;rm"), "nodes"), (dict(domain="rack"), "unknown domain 'rack'; known: numa, socket, l3, node"),
-    (dict(domain="l3"), "--domains"), (dict(domains=0), "domains"), (dict(cores=0), "cores")])
+@pytest.mark.parametrize(
+    "how, match",
+    [
+        (dict(nodes="0"), "nodes"),
+        (dict(nodes="a,,b"), "nodes"),
+        (dict(nodes="a,a"), "nodes"),
+        (dict(nodes="-x"), "nodes"),
+        (dict(nodes="a;rm"), "nodes"),
+        (dict(domain="rack"), "unknown domain 'rack'; known: numa, socket, l3, node"),
+        (dict(domain="l3"), "--domains"),
+        (dict(domains=0), "domains"),
+        (dict(cores=0), "cores"),
+    ],
+)
 def test_layouts_that_make_no_sense(how, match):
     with pytest.raises(ValueError, match=match):
         commands.layout(**{"nodes": "1", "machine": MACHINE} | how)
@@ -43,31 +53,83 @@ def test_layouts_that_make_no_sense(how, match):
 
 def test_open_mpi():
     assert words("openmpi", "a,b") == [
-        "mpirun", "--host", "a:4,b:4", "-n", "8", "--map-by", "ppr:1:numa:PE=16", "--bind-to", "core", "-x",
-        "CHAOS_NUM_THREADS=16", *PROGRAM]
+        "mpirun",
+        "--host",
+        "a:4,b:4",
+        "-n",
+        "8",
+        "--map-by",
+        "ppr:1:numa:PE=16",
+        "--bind-to",
+        "core",
+        "-x",
+        "CHAOS_NUM_THREADS=16",
+        *PROGRAM,
+    ]
     assert "ppr:1:package:PE=32" in words("openmpi", domain="socket") and "--host" not in words("openmpi")
     assert "ppr:1:l3cache:PE=8" in words("openmpi", domain="l3", domains=8, cores=8)
     assert "ppr:1:node:PE=64" in words("openmpi", domain="node")
 
 
 def test_mpich_and_intel():
-    assert words("mpich", "a,b") == ["mpiexec", "-hosts", "a,b", "-ppn", "4", "-n", "8", "-bind-to", "numa", "-map-by",
-                                     "numa", "-genv", "CHAOS_NUM_THREADS", "16", *PROGRAM]
+    assert words("mpich", "a,b") == [
+        "mpiexec",
+        "-hosts",
+        "a,b",
+        "-ppn",
+        "4",
+        "-n",
+        "8",
+        "-bind-to",
+        "numa",
+        "-map-by",
+        "numa",
+        "-genv",
+        "CHAOS_NUM_THREADS",
+        "16",
+        *PROGRAM,
+    ]
     assert "-bind-to none" in shlex.join(words("mpich", domain="node"))
     assert words("intelmpi", domain="l3", domains=8, cores=8) == [
-        "mpiexec", "-ppn", "8", "-n", "16", "-genv", "I_MPI_PIN_DOMAIN", "cache3", "-genv", "CHAOS_NUM_THREADS", "8",
-        *PROGRAM]
+        "mpiexec",
+        "-ppn",
+        "8",
+        "-n",
+        "16",
+        "-genv",
+        "I_MPI_PIN_DOMAIN",
+        "cache3",
+        "-genv",
+        "CHAOS_NUM_THREADS",
+        "8",
+        *PROGRAM,
+    ]
 
 
 def test_slurm():
     assert words("slurm", "a,b") == [
-        "srun", "--mpi=pmix", "--nodes=2", "--nodelist=a,b", "--ntasks=8", "--ntasks-per-node=4", "--cpus-per-task=16",
-        "--cpu-bind=cores", "--hint=nomultithread", "--export=ALL,CHAOS_NUM_THREADS=16", *PROGRAM]
+        "srun",
+        "--mpi=pmix",
+        "--nodes=2",
+        "--nodelist=a,b",
+        "--ntasks=8",
+        "--ntasks-per-node=4",
+        "--cpus-per-task=16",
+        "--cpu-bind=cores",
+        "--hint=nomultithread",
+        "--export=ALL,CHAOS_NUM_THREADS=16",
+        *PROGRAM,
+    ]
 
 
 def test_the_launcher_is_found_by_what_it_says(tmp_path):
-    for name, text in (("mpiexec", "HYDRA build details"), ("mpirun", "mpirun (Open MPI) 5.0.11"),
-                       ("other", "Intel(R) MPI Library for Linux"), ("srun", "slurm 24.05"), ("odd", "nothing")):
+    for name, text in (
+        ("mpiexec", "HYDRA build details"),
+        ("mpirun", "mpirun (Open MPI) 5.0.11"),
+        ("other", "Intel(R) MPI Library for Linux"),
+        ("srun", "slurm 24.05"),
+        ("odd", "nothing"),
+    ):
         (tmp_path / name).write_text(f"#!/bin/sh\necho '{text}'\n")
         (tmp_path / name).chmod(0o755)
 
@@ -83,11 +145,38 @@ def test_the_launcher_is_found_by_what_it_says(tmp_path):
 
 
 def test_dry_run_prints_the_command(capsys):
-    assert main(["launch", "--nodes", "n1,n2", "--mpi", "slurm", "--domains", "2", "--cores", "32", "--dry-run", "--",
-                 "train", "large", "--run-dir", "my runs/l"]) == 0
+    assert (
+        main(
+            [
+                "launch",
+                "--nodes",
+                "n1,n2",
+                "--mpi",
+                "slurm",
+                "--domains",
+                "2",
+                "--cores",
+                "32",
+                "--dry-run",
+                "--",
+                "train",
+                "large",
+                "--run-dir",
+                "my runs/l",
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
-    assert out.count("\n") == 1 and shlex.split(out)[-7:] == [sys.executable, "-m", "chaos", "train", "large", "--run-dir",
-                                                              "my runs/l"]
+    assert out.count("\n") == 1 and shlex.split(out)[-7:] == [
+        sys.executable,
+        "-m",
+        "chaos",
+        "train",
+        "large",
+        "--run-dir",
+        "my runs/l",
+    ]
     assert shlex.split(out)[:3] == ["srun", "--mpi=pmix", "--nodes=2"]
 
 
@@ -121,7 +210,12 @@ def test_launch_trains(library, tmp_path):
     (bin / "mpiexec").chmod(0o755)
     env = mpi.environment(library, PATH=f"{bin}{os.pathsep}{os.environ['PATH']}")
     train = ["train", "small", "--data", "digits", "--subset", "100", "--epochs", "1", "--run-dir", str(tmp_path / "run")]
-    done = subprocess.run([sys.executable, "-m", "chaos", "launch", "--domains", "1", "--cores", "1", "--", *train],
-                          env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "chaos", "launch", "--domains", "1", "--cores", "1", "--", *train],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done
     assert "1 rank, one per numa domain, 1 workers each" in done.stderr and (tmp_path / "run" / "metrics.jsonl").exists()

@@ -26,15 +26,18 @@ def layer_on(draw, kind):
         if draw(st.booleans()):
             padding, stride = draw(st.sampled_from(["same", "valid"])), 1
         else:
-            padding, stride = draw(st.tuples(st.integers(0, 2), st.integers(0, 2))), draw(
-                st.tuples(st.integers(1, 3), st.integers(1, 3)))
+            padding, stride = (
+                draw(st.tuples(st.integers(0, 2), st.integers(0, 2))),
+                draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+            )
         depthwise = groups > 1 and draw(st.booleans())
         c, o = draw(st.one_of(channels, st.sampled_from([16, 17, 20]))), draw(many)
         shape = (c * groups, draw(st.integers(5, 11)), draw(st.integers(5, 11)))
         if depthwise:
             groups = o = shape[0]
-        layer = chaos.Conv2d(o * groups if not depthwise else o, kernel, stride, padding, dilation, groups,
-                             bias=draw(st.booleans()))
+        layer = chaos.Conv2d(
+            o * groups if not depthwise else o, kernel, stride, padding, dilation, groups, bias=draw(st.booleans())
+        )
         try:
             layer.output_shape(shape)
         except ValueError:  # the dilated kernel is too large
@@ -127,24 +130,61 @@ def test_convolution_before_pooling(isa, data):
 
 # Channels that are padded (60, 15) or whole vectors already (32), and others in narrow vectors: two copies (20, 36, 12; rows
 # of 15 * 12 floats are rounded up), aligned anyway (24), never aligned (17). Windows for several blocks of them, or one.
-@pytest.mark.parametrize("channels, outputs, kernel, height, width, padding, pool", [
-    (60, 20, 3, 11, 11, 0, 2), (60, 17, (1, 6), 7, 13, 0, 2), (15, 17, 4, 12, 9, (0, 2), 2), (32, 5, 3, 10, 10, 1, 3),
-    (20, 40, 5, 13, 13, 0, 3), (20, 33, 5, 27, 27, 0, 2), (36, 10, 5, 24, 20, 1, 2), (12, 70, (2, 5), 14, 15, 0, 2),
-    (24, 18, 3, 12, 11, 0, 2), (17, 33, 3, 14, 14, 0, 2)])
+@pytest.mark.parametrize(
+    "channels, outputs, kernel, height, width, padding, pool",
+    [
+        (60, 20, 3, 11, 11, 0, 2),
+        (60, 17, (1, 6), 7, 13, 0, 2),
+        (15, 17, 4, 12, 9, (0, 2), 2),
+        (32, 5, 3, 10, 10, 1, 3),
+        (20, 40, 5, 13, 13, 0, 3),
+        (20, 33, 5, 27, 27, 0, 2),
+        (36, 10, 5, 24, 20, 1, 2),
+        (12, 70, (2, 5), 14, 15, 0, 2),
+        (24, 18, 3, 12, 11, 0, 2),
+        (17, 33, 3, 14, 14, 0, 2),
+    ],
+)
 def test_inputs_of_convolution_before_pooling(isa, channels, outputs, kernel, height, width, padding, pool):
     shape = 2, height, width
-    net = chaos.Network(shape, [chaos.Conv2d(channels, 1), chaos.Conv2d(outputs, kernel, padding=padding), chaos.Tanh(),
-                                chaos.MaxPool2d(pool), chaos.Flatten(), chaos.Linear(4)], seed=1)
+    net = chaos.Network(
+        shape,
+        [
+            chaos.Conv2d(channels, 1),
+            chaos.Conv2d(outputs, kernel, padding=padding),
+            chaos.Tanh(),
+            chaos.MaxPool2d(pool),
+            chaos.Flatten(),
+            chaos.Linear(4),
+        ],
+        seed=1,
+    )
     pixels, labels = images(3, shape, 5, classes=4)
     Oracle(net, pixels, labels).check(pixels)
 
 
 # One of a kind for every instance of the loop: one or two parts, with one input channel each kernel width and the general
 # loop, up to four rows at once with all remainders.
-@pytest.mark.parametrize("channels, outputs, kernel, height, width", [
-    (1, 5, 3, 13, 29), (1, 5, 4, 29, 29), (1, 5, 5, 9, 27), (1, 5, (2, 6), 12, 29), (1, 10, 3, 10, 17), (1, 10, 4, 29, 29),
-    (1, 10, 5, 8, 16), (1, 2, 5, 7, 60), (5, 10, 5, 13, 13), (5, 5, 3, 6, 12), (4, 8, 3, 9, 17), (8, 8, 2, 7, 9),
-    (3, 6, 1, 5, 20), (2, 7, (5, 1), 11, 6), (1, 7, (1, 4), 4, 10)])
+@pytest.mark.parametrize(
+    "channels, outputs, kernel, height, width",
+    [
+        (1, 5, 3, 13, 29),
+        (1, 5, 4, 29, 29),
+        (1, 5, 5, 9, 27),
+        (1, 5, (2, 6), 12, 29),
+        (1, 10, 3, 10, 17),
+        (1, 10, 4, 29, 29),
+        (1, 10, 5, 8, 16),
+        (1, 2, 5, 7, 60),
+        (5, 10, 5, 13, 13),
+        (5, 5, 3, 6, 12),
+        (4, 8, 3, 9, 17),
+        (8, 8, 2, 7, 9),
+        (3, 6, 1, 5, 20),
+        (2, 7, (5, 1), 11, 6),
+        (1, 7, (1, 4), 4, 10),
+    ],
+)
 def test_few_channels(isa, channels, outputs, kernel, height, width):
     shape = channels, height, width
     net = chaos.Network(shape, [chaos.Conv2d(outputs, kernel), chaos.MaxPool2d(2), chaos.Flatten(), chaos.Linear(4)], seed=1)
@@ -154,11 +194,15 @@ def test_few_channels(isa, channels, outputs, kernel, height, width):
     Oracle(net, pixels, labels).check(pixels)
 
 
-@pytest.mark.parametrize("shape, conv, pool", [
-    ((1, 24, 12), chaos.Conv2d(6, (2, 1), dilation=(9, 954437177)), chaos.MaxPool2d((2, 2))),
-    ((16, 4, 16), chaos.Conv2d(6, (1, 5), stride=(2 ** 30, 1)), chaos.MaxPool2d((1, 3), stride=(2 ** 30, 3))),
-    ((1, 9, 40), chaos.Conv2d(6, 3, stride=(1, 2 ** 30)), chaos.MaxPool2d((3, 1), stride=(3, 2 ** 30))),
-    ((2, 9, 20), chaos.Conv2d(6, (1, 3), dilation=(2 ** 31 - 1, 1)), chaos.MaxPool2d(2))])
+@pytest.mark.parametrize(
+    "shape, conv, pool",
+    [
+        ((1, 24, 12), chaos.Conv2d(6, (2, 1), dilation=(9, 954437177)), chaos.MaxPool2d((2, 2))),
+        ((16, 4, 16), chaos.Conv2d(6, (1, 5), stride=(2**30, 1)), chaos.MaxPool2d((1, 3), stride=(2**30, 3))),
+        ((1, 9, 40), chaos.Conv2d(6, 3, stride=(1, 2**30)), chaos.MaxPool2d((3, 1), stride=(3, 2**30))),
+        ((2, 9, 20), chaos.Conv2d(6, (1, 3), dilation=(2**31 - 1, 1)), chaos.MaxPool2d(2)),
+    ],
+)
 def test_huge_numbers_without_effect(isa, shape, conv, pool):
     """A stride of one output, a dilation of one tap."""
     net = chaos.Network(shape, [conv, pool, chaos.Flatten(), chaos.Linear(4)], seed=1)
@@ -186,8 +230,10 @@ def test_networks_against_definition(isa, make):
     Oracle(net, pixels, labels).check(pixels)
 
 
-@pytest.mark.parametrize("kind, function", [("tanh", np.tanh), ("sigmoid", lambda x: 1 / (1 + np.exp(-x))),
-                                            ("scaled_tanh", lambda x: 1.7159 * np.tanh(x * 2 / 3))])
+@pytest.mark.parametrize(
+    "kind, function",
+    [("tanh", np.tanh), ("sigmoid", lambda x: 1 / (1 + np.exp(-x))), ("scaled_tanh", lambda x: 1.7159 * np.tanh(x * 2 / 3))],
+)
 def test_accuracy_of_activations(isa, kind, function):
     ends = np.geomspace(1e-30, 87, 300_000)
     x = np.unique(np.concatenate([np.linspace(-12, 12, 400_000), ends, -ends, [0.0]]).astype(np.float32))
@@ -205,7 +251,7 @@ def test_activations_at_the_ends(isa, kind):
     limit = {"tanh": (-1, 1), "scaled_tanh": (-1.7159, 1.7159), "sigmoid": (0, 1)}[kind]
     net = one_layer((4,), LAYERS[kind]())
     y = net.forward(np.array([[-3e38, -100, 100, 3e38]], np.float32))[0]
-    close(y, [limit[0], limit[0], limit[1], limit[1]], 2.0 ** -23)
+    close(y, [limit[0], limit[0], limit[1], limit[1]], 2.0**-23)
 
 
 def test_losses_against_finite_differences():
@@ -222,25 +268,44 @@ def test_losses_against_finite_differences():
     assert sorted(LOSSES) == sorted(_core.losses())
 
 
-@pytest.mark.parametrize("layer, shape, words", [
-    (chaos.Conv2d(4, 7), (1, 5, 5), ["Conv2d(out_channels=4, kernel_size=7)", "(1, 5, 5)", "floor((5 + 0 - 7) / 1) + 1"]),
-    (chaos.Conv2d(4, 3), (9,), ["needs images", "(9,)"]),
-    (chaos.MaxPool2d(3), (1, 2, 9), ["floor((2 - 3) / 3) + 1"]),
-    (chaos.Linear(3), (1, 4, 4), ["Flatten()"]),
-])
+@pytest.mark.parametrize(
+    "layer, shape, words",
+    [
+        (
+            chaos.Conv2d(4, 7),
+            (1, 5, 5),
+            ["Conv2d(out_channels=4, kernel_size=7)", "(1, 5, 5)", "floor((5 + 0 - 7) / 1) + 1"],
+        ),
+        (chaos.Conv2d(4, 3), (9,), ["needs images", "(9,)"]),
+        (chaos.MaxPool2d(3), (1, 2, 9), ["floor((2 - 3) / 3) + 1"]),
+        (chaos.Linear(3), (1, 4, 4), ["Flatten()"]),
+    ],
+)
 def test_impossible_geometry(layer, shape, words):
     with pytest.raises(ValueError) as error:
         chaos.Network(shape, [layer])
     assert all(word in str(error.value) for word in words)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: chaos.Conv2d(0, 3), lambda: chaos.Conv2d(4, (3,)), lambda: chaos.Conv2d(4, 3, stride=0),
-    lambda: chaos.Conv2d(4, 3, padding="half"), lambda: chaos.Conv2d(4, 3, 2, "same"),
-    lambda: chaos.Conv2d(4, 3, padding=-1),
-    lambda: chaos.Linear(2.5), lambda: chaos.MaxPool2d(True), lambda: chaos.Tanh(name="a.b"), lambda: chaos.Tanh(name="3"),
-    lambda: chaos.Input((1, 2)), lambda: chaos.Input((0, 2, 2)), lambda: chaos.Add()(), lambda: chaos.Linear(3)(
-        chaos.Input((4,)), chaos.Input((4,)))])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: chaos.Conv2d(0, 3),
+        lambda: chaos.Conv2d(4, (3,)),
+        lambda: chaos.Conv2d(4, 3, stride=0),
+        lambda: chaos.Conv2d(4, 3, padding="half"),
+        lambda: chaos.Conv2d(4, 3, 2, "same"),
+        lambda: chaos.Conv2d(4, 3, padding=-1),
+        lambda: chaos.Linear(2.5),
+        lambda: chaos.MaxPool2d(True),
+        lambda: chaos.Tanh(name="a.b"),
+        lambda: chaos.Tanh(name="3"),
+        lambda: chaos.Input((1, 2)),
+        lambda: chaos.Input((0, 2, 2)),
+        lambda: chaos.Add()(),
+        lambda: chaos.Linear(3)(chaos.Input((4,)), chaos.Input((4,))),
+    ],
+)
 def test_bad_options(make):
     with pytest.raises(ValueError):
         make()

@@ -11,9 +11,14 @@ import chaos
 from chaos.formats import write_tensors
 
 
-@pytest.mark.parametrize("make, parameters, macs", [
-    (chaos.models.small, 6_405, 160_330), (chaos.models.medium, 76_040, 1_891_820),
-    (chaos.models.large, 383_160, 22_648_820)])
+@pytest.mark.parametrize(
+    "make, parameters, macs",
+    [
+        (chaos.models.small, 6_405, 160_330),
+        (chaos.models.medium, 76_040, 1_891_820),
+        (chaos.models.large, 383_160, 22_648_820),
+    ],
+)
 def test_the_papers_counts(make, parameters, macs):
     net = make()
     assert net.n_parameters == parameters == sum(v.size for v in net.state_dict().values())
@@ -24,8 +29,15 @@ def test_the_papers_counts(make, parameters, macs):
 def test_names_and_shapes_are_pytorchs():
     state = chaos.models.small().state_dict()
     assert {k: v.shape for k, v in state.items()} == {
-        "0.weight": (5, 1, 4, 4), "0.bias": (5,), "3.weight": (10, 5, 5, 5), "3.bias": (10,), "7.weight": (50, 90),
-        "7.bias": (50,), "9.weight": (10, 50), "9.bias": (10,)}
+        "0.weight": (5, 1, 4, 4),
+        "0.bias": (5,),
+        "3.weight": (10, 5, 5, 5),
+        "3.bias": (10,),
+        "7.weight": (50, 90),
+        "7.bias": (50,),
+        "9.weight": (10, 50),
+        "9.bias": (10,),
+    }
     assert "stem.weight" in graph().state_dict()
     for key, value in state.items():
         bound = 1 / np.sqrt(np.prod(state[key.replace("bias", "weight")].shape[1:]))
@@ -56,9 +68,12 @@ def test_state_dict_is_checked():
     net = chaos.models.small()
     state = net.state_dict()
     before = net.weights.copy()
-    for change, word in (({"0.weight": None}, "missing"), ({"0.weights": state["0.weight"]}, "unknown"),
-                         ({"0.weight": state["0.weight"][:4]}, r"\(4, 1, 4, 4\)"),
-                         ({"9.bias": np.full(10, np.inf)}, "NaN or infinity")):
+    for change, word in (
+        ({"0.weight": None}, "missing"),
+        ({"0.weights": state["0.weight"]}, "unknown"),
+        ({"0.weight": state["0.weight"][:4]}, r"\(4, 1, 4, 4\)"),
+        ({"9.bias": np.full(10, np.inf)}, "NaN or infinity"),
+    ):
         bad = {k: v for k, v in {**state, **change}.items() if v is not None}
         with pytest.raises(chaos.CheckpointError, match=word):
             net.load_state_dict(bad)
@@ -90,7 +105,7 @@ def test_damaged_files(tmp_path):
         bad = bytearray(whole)
         for at in rng.integers(0, 1500, 3):
             bad[at] = rng.integers(256)
-        path.write_bytes(bytes(bad[:rng.integers(len(bad))] if rng.random() < 0.5 else bad))
+        path.write_bytes(bytes(bad[: rng.integers(len(bad))] if rng.random() < 0.5 else bad))
         try:
             assert chaos.load(path).n_parameters
         except chaos.CheckpointError as error:
@@ -98,8 +113,14 @@ def test_damaged_files(tmp_path):
             assert "m.safetensors" in str(error)
     assert refused > 200
     config = chaos.models.small().config()
-    for network in ({**config, "layers": [{"kind": "warp", "inputs": [0]}]}, {**config, "input": [1, 0, 3]}, {}, [], "x",
-                    {**config, "layers": [{"kind": "linear", "inputs": [5], "out_features": 3}]}):
+    for network in (
+        {**config, "layers": [{"kind": "warp", "inputs": [0]}]},
+        {**config, "input": [1, 0, 3]},
+        {},
+        [],
+        "x",
+        {**config, "layers": [{"kind": "linear", "inputs": [5], "out_features": 3}]},
+    ):
         write_tensors(path, {"a": np.zeros(3)}, {"format": "chaos-1", "network": json.dumps(network)})
         with pytest.raises(chaos.CheckpointError, match=r"m\.safetensors"):
             chaos.load(path)
@@ -118,8 +139,13 @@ def test_using_a_network():
     assert net.forward(x[:0]).shape == (0, 10)
     assert (net.forward(x.astype(np.float64)) == y).all()
     assert (net.forward(np.asfortranarray(x)) == y).all()
-    for bad, word in ((x[:, :, :5], r"\(6, 1, 5, 29\)"), (x[0, 0], r"\(29, 29\)"), (x.astype(complex), "numbers"),
-                      (np.full_like(x, np.nan), "NaN"), (x.astype(str), "numbers")):
+    for bad, word in (
+        (x[:, :, :5], r"\(6, 1, 5, 29\)"),
+        (x[0, 0], r"\(29, 29\)"),
+        (x.astype(complex), "numbers"),
+        (np.full_like(x, np.nan), "NaN"),
+        (x.astype(str), "numbers"),
+    ):
         with pytest.raises(chaos.DataError, match=word):
             net.forward(bad)
     with pytest.raises(chaos.DataError, match="at least one"):

@@ -35,6 +35,7 @@ def surroundings(tmp_path, monkeypatch):
 
 # ---- the papers ----
 
+
 @pytest.mark.parametrize("net", papers.EPOCHS)
 @pytest.mark.parametrize("threads", (480, 960, 1920, 3840))
 def test_the_published_minutes_for_many_threads(net, threads):
@@ -76,9 +77,16 @@ def test_terms_and_how_sure_they_are():
     assert papers.contention("small", 7680) == 2 * papers.contention("small", 3840)
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (("lenet", 1), "know small, medium, large, not 'lenet'"), (("small", 0), "threads must be a whole number of at least 1"),
-    (("small", 1, 0), "images must be"), (("small", 1, 1, -1), "test_images must be"), (("small", 1.5), "not 1.5")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("lenet", 1), "know small, medium, large, not 'lenet'"),
+        (("small", 0), "threads must be a whole number of at least 1"),
+        (("small", 1, 0), "images must be"),
+        (("small", 1, 1, -1), "test_images must be"),
+        (("small", 1.5), "not 1.5"),
+    ],
+)
 def test_the_papers_models_refuse(arguments, words):
     for found in (papers.model_a, papers.model_b):
         with pytest.raises(ValueError, match=words):
@@ -140,26 +148,29 @@ def test_what_so_many_workers_get_of_a_machine(tmp_path):
     assert measured.peak_gflops(1) == 35 and measured.peak_gflops(8) == 240
 
 
-@pytest.mark.parametrize("old, new, words", [
-    ('name = "Two sockets"', "", "name must be the machine's name, not None"),
-    ("cores = 8", "", r"cores.cores is missing; it must be a whole number from 1"),
-    ("cores = 8", "cores = 8.0", r"cores.cores must be a whole number from 1 to \d+, not 8.0"),
-    ("cores = 8", "cores = 7", "7 cores cannot be divided into 2 sockets"),
-    ("cores = 8", "cores = 8\ncolour = 1", "unknown figure cores.colour; known: sockets"),
-    ("clock_ghz = 2.0", "clock_ghz = 0", "cores.clock_ghz must be a number above 0, not 0"),
-    ("clock_ghz = 2.0", "clock_ghz = nan", "cores.clock_ghz must be a number above 0, not nan"),
-    ("[0.5, 1.0]", "[1.0, 0.5]", "none below the one before"),
-    ("[0.5, 1.0]", "[0.5]", "must hold 2 numbers, one for each possible number of threads on a core, not 1"),
-    ("across_sockets_ns = 40", "", "transfer.across_sockets_ns is missing"),
-    ("across_sockets_ns = 40", "across_sockets_ns = -1", "must be a number of at least 0, not -1"),
-    ("cache_domains = 4", "cache_domains = 8", "within_domain_ns: this machine has no such pair of cores"),
-    ("cache_domains = 4", "cache_domains = 1", "1 cache_domains cannot be divided among 2 sockets"),
-    ('clock_ghz = "assumed"', "", "sources.clock_ghz is missing; it must say where the figure comes from"),
-    ('clock_ghz = "assumed"', 'clock_ghz = "assumed"\nsize = "x"', "sources.size: there is no such figure"),
-    ("[memory]", "[memories]", "unknown entry 'memories'"),
-    ("[cores]", "cores = 1\n[core]", "unknown entry 'core'"),
-    ("= 8", "= = 8", "is no TOML"),
-])
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ('name = "Two sockets"', "", "name must be the machine's name, not None"),
+        ("cores = 8", "", r"cores.cores is missing; it must be a whole number from 1"),
+        ("cores = 8", "cores = 8.0", r"cores.cores must be a whole number from 1 to \d+, not 8.0"),
+        ("cores = 8", "cores = 7", "7 cores cannot be divided into 2 sockets"),
+        ("cores = 8", "cores = 8\ncolour = 1", "unknown figure cores.colour; known: sockets"),
+        ("clock_ghz = 2.0", "clock_ghz = 0", "cores.clock_ghz must be a number above 0, not 0"),
+        ("clock_ghz = 2.0", "clock_ghz = nan", "cores.clock_ghz must be a number above 0, not nan"),
+        ("[0.5, 1.0]", "[1.0, 0.5]", "none below the one before"),
+        ("[0.5, 1.0]", "[0.5]", "must hold 2 numbers, one for each possible number of threads on a core, not 1"),
+        ("across_sockets_ns = 40", "", "transfer.across_sockets_ns is missing"),
+        ("across_sockets_ns = 40", "across_sockets_ns = -1", "must be a number of at least 0, not -1"),
+        ("cache_domains = 4", "cache_domains = 8", "within_domain_ns: this machine has no such pair of cores"),
+        ("cache_domains = 4", "cache_domains = 1", "1 cache_domains cannot be divided among 2 sockets"),
+        ('clock_ghz = "assumed"', "", "sources.clock_ghz is missing; it must say where the figure comes from"),
+        ('clock_ghz = "assumed"', 'clock_ghz = "assumed"\nsize = "x"', "sources.size: there is no such figure"),
+        ("[memory]", "[memories]", "unknown entry 'memories'"),
+        ("[cores]", "cores = 1\n[core]", "unknown entry 'core'"),
+        ("= 8", "= = 8", "is no TOML"),
+    ],
+)
 def test_a_wrong_description_is_refused_by_name(tmp_path, old, new, words):
     assert old in EXAMPLE
     with pytest.raises(ValueError, match=words) as caught:
@@ -176,15 +187,34 @@ def test_an_unknown_machine_is_refused():
 
 # ---- the model ----
 
-HOST = perfmodel.Machine("two cores", 1, 2, 1, None, None, (1.0,), 40.0, 25.0, 1, 32.0, 1, 18.0, None, None,
-                         gflops_one=117.0, gflops_all=234.0)
-NET = perfmodel.Figures("net", 1, forward=30.0, backward=50.0, publication=4.0, elsewhere=2.0, evaluation=28.0, gflops=117.0,
-                        stripes=(16384, 16384, 640), worker_bytes=10**6, image_bytes=841)
+HOST = perfmodel.Machine(
+    "two cores", 1, 2, 1, None, None, (1.0,), 40.0, 25.0, 1, 32.0, 1, 18.0, None, None, gflops_one=117.0, gflops_all=234.0
+)
+NET = perfmodel.Figures(
+    "net",
+    1,
+    forward=30.0,
+    backward=50.0,
+    publication=4.0,
+    elsewhere=2.0,
+    evaluation=28.0,
+    gflops=117.0,
+    stripes=(16384, 16384, 640),
+    worker_bytes=10**6,
+    image_bytes=841,
+)
 
 
 def big(cores, line=18.0):
-    return replace(HOST, cores=cores, gflops_all=117.0 * cores, within_domain_ns=line, cache_mb=1e6, bandwidth_gb_s=1e6,
-                   core_bandwidth_gb_s=None)
+    return replace(
+        HOST,
+        cores=cores,
+        gflops_all=117.0 * cores,
+        within_domain_ns=line,
+        cache_mb=1e6,
+        bandwidth_gb_s=1e6,
+        core_bandwidth_gb_s=None,
+    )
 
 
 def test_queue_in_closed_form():
@@ -294,10 +324,18 @@ def test_the_model_against_measurements_that_were_kept():
             one, two = result["points"]
             assert (one["workers"], two["workers"]) == (1, 2)
             net = chaos.models.MODELS[result["model"]]()
-            found = {"totals": {"forward": one["us_per_image"] - one["publication_us_per_image"], "weight_gradient": 0,
-                                "data_gradient": 0, "update": one["publication_us_per_image"]},
-                     "batch_size": result["batch_size"], "training": {"us_per_image_elsewhere": 0}, "peak_gflops": 117.0,
-                     "evaluation": [{"images_together": 1, "us_per_image": 1}]}
+            found = {
+                "totals": {
+                    "forward": one["us_per_image"] - one["publication_us_per_image"],
+                    "weight_gradient": 0,
+                    "data_gradient": 0,
+                    "update": one["publication_us_per_image"],
+                },
+                "batch_size": result["batch_size"],
+                "training": {"us_per_image_elsewhere": 0},
+                "peak_gflops": 117.0,
+                "evaluation": [{"images_together": 1, "us_per_image": 1}],
+            }
             figures = calibrate._figures(found, result["model"], net)
             assert figures.weight_bytes == result["weight_bytes"] and len(figures.stripes) == result["stripes"]
             yield figures, two["us_per_image"]
@@ -306,8 +344,11 @@ def test_the_model_against_measurements_that_were_kept():
     far = replace(HOST, within_domain_ns=model.fit_transfer(apart, HOST))
     assert 15 < far.within_domain_ns < 19
     near = replace(HOST, within_domain_ns=3.8)
-    for target, measured in ((far, apart), (far, cases("batch 8, cores in different cache domains")),
-                             (near, cases("batch 8, cores in one cache domain"))):
+    for target, measured in (
+        (far, apart),
+        (far, cases("batch 8, cores in different cache domains")),
+        (near, cases("batch 8, cores in one cache domain")),
+    ):
         for figures, us in measured:
             assert model.training(figures, target, 2)["us_per_image"] == pytest.approx(us, rel=0.1)
 
@@ -340,11 +381,19 @@ def measured(monkeypatch):
         name = net if isinstance(net, str) else "network"
         asked.append(("kernels", name, batch_size))
         us = alone[name] * 14.0
-        return {"model": name, "batch_size": batch_size, "peak_gflops": 117.0,
-                "totals": {"forward": 0.3 * us, "weight_gradient": 0.3 * us, "data_gradient": 0.2 * us,
-                           "update": 0.05 * us / batch_size},
-                "training": {"us_per_image": us, "us_per_image_elsewhere": 0.15 * us},
-                "evaluation": [{"images_together": n, "us_per_image": 0.3 * us} for n in (1, 8)]}
+        return {
+            "model": name,
+            "batch_size": batch_size,
+            "peak_gflops": 117.0,
+            "totals": {
+                "forward": 0.3 * us,
+                "weight_gradient": 0.3 * us,
+                "data_gradient": 0.2 * us,
+                "update": 0.05 * us / batch_size,
+            },
+            "training": {"us_per_image": us, "us_per_image_elsewhere": 0.15 * us},
+            "evaluation": [{"images_together": n, "us_per_image": 0.3 * us} for n in (1, 8)],
+        }
 
     def throughputs(cases, seconds, repeats, beside):
         found = []
@@ -354,8 +403,14 @@ def measured(monkeypatch):
             each = []
             for _ in range(repeats):
                 us = alone[name] * (asked.take("alone") if count == 1 else 14.0 * asked.take("lost"))
-                each.append({"us_per_image": us, "peak_gflops": asked.take("peak") * count, "had": asked.take("had"),
-                             "beside": [beside(), beside()]})
+                each.append(
+                    {
+                        "us_per_image": us,
+                        "peak_gflops": asked.take("peak") * count,
+                        "had": asked.take("had"),
+                        "beside": [beside(), beside()],
+                    }
+                )
             found.append({"each": each, "machine": {"load_average": 0.1}})
         return found
 
@@ -427,8 +482,16 @@ def turn(us=10.0, peak=117.0, had=1.0, before=NEAR, after=NEAR):
 
 def test_which_repeats_count():
     unknown = dict.fromkeys(NEAR)
-    turns = [turn(1), turn(2, before=FAR, after=FAR), turn(3, peak=100.0), turn(4, had=0.8), turn(5, after=FAR), turn(6),
-             turn(7, after=unknown), turn(8)]
+    turns = [
+        turn(1),
+        turn(2, before=FAR, after=FAR),
+        turn(3, peak=100.0),
+        turn(4, had=0.8),
+        turn(5, after=FAR),
+        turn(6),
+        turn(7, after=unknown),
+        turn(8),
+    ]
     assert [found["us_per_image"] for found in calibrate._undisturbed(turns, 117.0, True)] == [1, 6, 8]
     assert [found["us_per_image"] for found in calibrate._undisturbed(turns, 117.0, False)] == [1, 2, 5, 6, 7, 8]
     assert calibrate._undisturbed([turn(after=unknown)] * 3, 117.0, True) == []
@@ -444,8 +507,10 @@ def test_a_busy_machine_is_told_of_and_measured_again(measured, capsys):
     found = perfmodel.estimate("small", [1, 2])
     assert len([what for what in measured if what[0] == "kernels"]) == 6  # twice as many as usual, then it gives up
     assert not any(error["quiet"] for error in found["errors"])
-    assert all(any(word in note for note in found["notes"])
-               for word in ("the multiply-add rate", "cost of a line", "something disturbed"))
+    assert all(
+        any(word in note for note in found["notes"])
+        for word in ("the multiply-add rate", "cost of a line", "something disturbed")
+    )
     measured.clear()
     measured.had = 1.0
     found = perfmodel.estimate("small", [1, 2])
@@ -490,7 +555,8 @@ def test_another_distance_than_the_calibrated_one_is_rescaled(measured):
     assert costs == {"line_ns": pytest.approx(4 * known), **FAR, "hop_ns_then": 26.0, "rescaled": pytest.approx(4)}
     assert distance_words("within_domain_ns", costs) == (
         f"cores in different cache domains, 152 ns to hand over a line: {4 * known:.3g} ns per line of weights, rescaled by "
-        "4 from the calibration at 26 ns")
+        "4 from the calibration at 26 ns"
+    )
     unknown = calibration.costs("small", {"within_domain_ns": dict.fromkeys(NEAR)})["within_domain_ns"]
     assert unknown["line_ns"] == known and unknown["rescaled"] == 1
 
@@ -515,8 +581,7 @@ def test_a_measurement_at_another_distance_is_held_to_a_rescaled_prediction(meas
     calibration.transfer("small")
     measured.there, measured.lost = FAR, 0.8
     calibration.check("small")
-    one, two = (_error(calibration.figures("small"), calibration, "small", row)
-                for row in calibration.check("small"))
+    one, two = (_error(calibration.figures("small"), calibration, "small", row) for row in calibration.check("small"))
     assert two["rescaled"] == pytest.approx(4) and two["hop_ns"] == 152 and one["error"] == pytest.approx(0, abs=1e-9)
     target = replace(HOST, within_domain_ns=4 * line()[26])
     assert two["predicted_us"] == pytest.approx(model.training(calibration.figures("small"), target, 2)["us_per_image"])
@@ -587,14 +652,16 @@ def test_a_damaged_calibration_is_refused(measured, damage):
 def test_a_figure_that_is_missing_is_damage(measured):
     perfmodel.estimate("small")
     path = perfmodel.Calibration().path
-    for remove in (lambda found: found["machine"].pop("cores"),
-                   lambda found: next(iter(found["networks"].values()))["batches"]["1"]["figures"].pop("forward"),
-                   lambda found: next(iter(found["networks"].values()))["batches"]["1"].pop("quiet"),
-                   lambda found: next(iter(found["networks"].values()))["batches"]["1"]["check"][0].pop("us_per_image"),
-                   lambda found: next(iter(found["networks"].values()))["batches"]["1"]["check"][1].update(distance={}),
-                   lambda found: next(iter(found["networks"].values())).pop("transfer"),
-                   lambda found: next(iter(found["networks"].values()))["transfer"][0].update(line_ns=-1.0),
-                   lambda found: next(iter(found["networks"].values()))["transfer"][0].update(hop_ns="far")):
+    for remove in (
+        lambda found: found["machine"].pop("cores"),
+        lambda found: next(iter(found["networks"].values()))["batches"]["1"]["figures"].pop("forward"),
+        lambda found: next(iter(found["networks"].values()))["batches"]["1"].pop("quiet"),
+        lambda found: next(iter(found["networks"].values()))["batches"]["1"]["check"][0].pop("us_per_image"),
+        lambda found: next(iter(found["networks"].values()))["batches"]["1"]["check"][1].update(distance={}),
+        lambda found: next(iter(found["networks"].values())).pop("transfer"),
+        lambda found: next(iter(found["networks"].values()))["transfer"][0].update(line_ns=-1.0),
+        lambda found: next(iter(found["networks"].values()))["transfer"][0].update(hop_ns="far"),
+    ):
         whole = path.read_text()
         found = json.loads(whole)
         remove(found)
@@ -604,10 +671,17 @@ def test_a_figure_that_is_missing_is_damage(measured):
         path.write_text(whole)
 
 
-@pytest.mark.parametrize("arguments, words", [
-    ({"images": 0}, "images must be a whole number from 1"), ({"epochs": 0}, "epochs must be"),
-    ({"workers": [0]}, "workers must be a whole number from 1 to 4096, not 0"), ({"batch_size": True}, "batch_size must be"),
-    ({"test_images": -1}, "test_images must be"), ({"machine": "cray"}, "unknown machine")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"images": 0}, "images must be a whole number from 1"),
+        ({"epochs": 0}, "epochs must be"),
+        ({"workers": [0]}, "workers must be a whole number from 1 to 4096, not 0"),
+        ({"batch_size": True}, "batch_size must be"),
+        ({"test_images": -1}, "test_images must be"),
+        ({"machine": "cray"}, "unknown machine"),
+    ],
+)
 def test_estimate_refuses_before_it_measures(measured, arguments, words):
     with pytest.raises(ValueError, match=words):
         perfmodel.estimate("small", **arguments)
@@ -629,11 +703,15 @@ def fake_tree(tmp_path, sockets, domain):
     return tmp_path, set(range(8))
 
 
-@pytest.mark.parametrize("sockets, domain, wanted", [
-    (1, 8, {"within_domain_ns": (0, 1)}),
-    (1, 4, {"within_domain_ns": (0, 1), "across_domains_ns": (0, 4)}),
-    (2, 4, {"within_domain_ns": (0, 1), "across_sockets_ns": (0, 4)}),
-    (2, 1, {"across_domains_ns": (0, 1), "across_sockets_ns": (0, 4)})])
+@pytest.mark.parametrize(
+    "sockets, domain, wanted",
+    [
+        (1, 8, {"within_domain_ns": (0, 1)}),
+        (1, 4, {"within_domain_ns": (0, 1), "across_domains_ns": (0, 4)}),
+        (2, 4, {"within_domain_ns": (0, 1), "across_sockets_ns": (0, 4)}),
+        (2, 1, {"across_domains_ns": (0, 1), "across_sockets_ns": (0, 4)}),
+    ],
+)
 def test_pairs_of_cores(tmp_path, monkeypatch, sockets, domain, wanted):
     monkeypatch.setattr(calibrate.sys, "platform", "linux")
     root, mask = fake_tree(tmp_path, sockets, domain)
@@ -652,6 +730,7 @@ def test_cache_of_an_unknown_machine(tmp_path):
 
 def test_a_real_calibration_has_the_right_form(monkeypatch):
     """Real measurements, far too short to be right, of tiny networks."""
+
     def tiny(seed=0):
         return chaos.Network((1, 6, 6), [chaos.Conv2d(8, 3), chaos.Tanh(), chaos.Flatten(), chaos.Linear(10)], seed=seed)
 
@@ -661,8 +740,9 @@ def test_a_real_calibration_has_the_right_form(monkeypatch):
             monkeypatch.setattr(module, "MODELS", {"small": tiny})
     monkeypatch.setattr(calibrate, "COPIED", 1 << 16)
     said = []
-    found = perfmodel.estimate("small", [1, 2], batch_size=2, calibration=perfmodel.Calibration(
-        seconds=0.01, repeats=1, say=said.append))
+    found = perfmodel.estimate(
+        "small", [1, 2], batch_size=2, calibration=perfmodel.Calibration(seconds=0.01, repeats=1, say=said.append)
+    )
     figures, kept = found["figures"], json.loads(perfmodel.Calibration().path.read_text())
     engine = _core.Engine(tiny().plan, tiny().weights, strategy="chaos", batch_size=2)
     assert figures["stripes"] == engine.stripes and figures["worker_bytes"] == engine.worker_bytes
@@ -680,6 +760,7 @@ def test_a_real_calibration_has_the_right_form(monkeypatch):
 
 # ---- the command ----
 
+
 def test_the_command_writes_a_report(measured, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="plots need matplotlib")
     monkeypatch.chdir(tmp_path)
@@ -694,8 +775,22 @@ def test_the_command_shows_terms_errors_and_floors(measured, capsys):
     assert main(["estimate", "large", "--workers", "1,2,3", "--epochs", "15"]) == 0
     out, err = capsys.readouterr()
     assert "measuring this machine" in err and "checking the prediction for large" in err
-    for words in ("transfer", "waiting", "publication", "efficiency", "3!", "error on this machine", "1 worker ",
-                  "2 workers", "fastest:", "15 epochs:", "575", "8.6", "one lock", "the papers' model"):
+    for words in (
+        "transfer",
+        "waiting",
+        "publication",
+        "efficiency",
+        "3!",
+        "error on this machine",
+        "1 worker ",
+        "2 workers",
+        "fastest:",
+        "15 epochs:",
+        "575",
+        "8.6",
+        "one lock",
+        "the papers' model",
+    ):
         assert words in out, words
 
 
@@ -724,14 +819,20 @@ def test_the_papers_predictions_need_no_measurement(measured, capsys):
     assert found["points"][0]["a"]["total"] / 60 == pytest.approx(92.9, abs=0.1) and found["epochs"] == 15
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["nothing"], "unknown model 'nothing'"), (["small", "--machine", "cray"], "unknown machine 'cray'"),
-    (["small", "--workers", "x"], "not a number or list of numbers: 'x'"), (["small", "--epochs", "0"], "epochs must be"),
-    (["small", "--out", "a.pdf"], "a.pdf: a report is written as .html, .md, .json"),
-    (["small", "--paper", "--batch-size", "8"], "argument --batch-size: not with --paper"),
-    (["small", "--paper", "--batch-size", "0"], "argument --batch-size: not with --paper"),
-    (["lenet", "--paper"], "know small, medium, large, not 'lenet'"),
-    (["small", "--paper", "--epochs", "0"], "epochs must be")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["nothing"], "unknown model 'nothing'"),
+        (["small", "--machine", "cray"], "unknown machine 'cray'"),
+        (["small", "--workers", "x"], "not a number or list of numbers: 'x'"),
+        (["small", "--epochs", "0"], "epochs must be"),
+        (["small", "--out", "a.pdf"], "a.pdf: a report is written as .html, .md, .json"),
+        (["small", "--paper", "--batch-size", "8"], "argument --batch-size: not with --paper"),
+        (["small", "--paper", "--batch-size", "0"], "argument --batch-size: not with --paper"),
+        (["lenet", "--paper"], "know small, medium, large, not 'lenet'"),
+        (["small", "--paper", "--epochs", "0"], "epochs must be"),
+    ],
+)
 def test_the_command_refuses(measured, capsys, arguments, words):
     assert main(["estimate", *arguments]) == 2
     err = capsys.readouterr().err
@@ -739,6 +840,7 @@ def test_the_command_refuses(measured, capsys, arguments, words):
 
 
 # ---- the script ----
+
 
 @pytest.fixture
 def errors_of(tmp_path, monkeypatch):
@@ -761,8 +863,12 @@ def test_the_table_of_errors(measured, errors_of, capsys):
     status, found = errors_of("--models", "small", "medium", "--rounds", "2")
     rows = [(row["model"], row["batch_size"], row["workers"], row["rounds"], row["where"]) for row in found["table"]]
     near = "cores in one cache domain"
-    assert rows == [(name, size, count, 2, "any" if count == 1 else near)
-                    for name in ("small", "medium") for size in (1, 8) for count in (1, 2)]
+    assert rows == [
+        (name, size, count, 2, "any" if count == 1 else near)
+        for name in ("small", "medium")
+        for size in (1, 8)
+        for count in (1, 2)
+    ]
     assert len(found["errors"]) == 16 and all(row["hop_ns"] == 26 for row in found["errors"])
     assert status == (max(abs(row["error"]) for row in found["table"]) > 0.1)
     assert "largest error of a median" in capsys.readouterr().out
@@ -775,7 +881,10 @@ def test_the_table_is_made_in_parts_and_knows_where_the_cores_were(measured, err
     status, found = errors_of(*only, "--rounds", "2")
     assert not status and len(found["errors"]) == 4
     assert [(row["where"], row["rounds"]) for row in found["table"]] == [
-        ("any", 2), ("cores in different cache domains", 1), ("cores in one cache domain", 1)]
+        ("any", 2),
+        ("cores in different cache domains", 1),
+        ("cores in one cache domain", 1),
+    ]
     assert max(abs(row["error"]) for row in found["table"]) < 1e-3 and {row["rescaled"] for row in found["table"]} == {1}
     measured.clear()
     assert errors_of(*only, "--rounds", "2") == (False, found) and not measured

@@ -140,8 +140,7 @@ def test_a_refusal_of_the_system_is_told():
 def test_training_pinned(pin, workers, tmp_path, capsys):
     train, test = chaos.data.load("digits", size=29)
     before, mine = os.sched_getaffinity(0), masks()[str(threading.get_native_id())]
-    run = chaos.train(chaos.models.small(), train[:200], test, workers=workers, pin=pin, epochs=2, lr=0.01,
-                      run_dir=tmp_path)
+    run = chaos.train(chaos.models.small(), train[:200], test, workers=workers, pin=pin, epochs=2, lr=0.01, run_dir=tmp_path)
     assert os.sched_getaffinity(0) == before and set(masks().values()) == {mine}
     assert run.workers.pin == pin and len(run.history) == 2
     said = f"pin {pin} to CPUs {threads.ranges(run.workers.cpus)})"
@@ -156,8 +155,17 @@ def test_pinning_changes_no_result_and_may_change_on_resume(tmp_path):
     for pins in (("none", "none"), ("compact", "scatter"), ("scatter", "none")):
         for epochs, pin in enumerate(pins, 1):
             net = chaos.models.small(seed=3)
-            run = chaos.train(net, train[:100], workers=1, pin=pin, epochs=epochs, lr=0.01, progress=False,
-                              run_dir=tmp_path / "-".join(pins), resume=True)
+            run = chaos.train(
+                net,
+                train[:100],
+                workers=1,
+                pin=pin,
+                epochs=epochs,
+                lr=0.01,
+                progress=False,
+                run_dir=tmp_path / "-".join(pins),
+                resume=True,
+            )
         assert len(run.history) == 2
         weights.append(net.weights.tobytes())
     assert len(set(weights)) == 1

@@ -69,7 +69,9 @@ gc.collect()
 gc.disable()
 """
 
-COUNT = ENGINE + """
+COUNT = (
+    ENGINE
+    + """
 libc = ctypes.CDLL(None)
 libc.counted_calls.restype = ctypes.c_long
 spans = [(*(int(word, 16) for word in line.split()[0].split("-")), line.split(maxsplit=5)[5:])
@@ -79,7 +81,9 @@ inside = ctypes.cast(ctypes.pythonapi.PyObject_Malloc, ctypes.c_void_p).value
 spans = [span for span in spans if span[2] == name]
 libc.leave_out(ctypes.c_void_p(spans[0][0]), ctypes.c_void_p(spans[-1][1]))
 before = libc.counted_calls()
-""" + WARM + """
+"""
+    + WARM
+    + """
 print(0, libc.counted_calls() - before)
 for _ in range(20):
     for n, arguments in data.items():
@@ -88,8 +92,12 @@ for _ in range(20):
         print(n, libc.counted_calls() - before)
         assert result["images"] == n
 """
+)
 
-TRACE = ENGINE + WARM + """
+TRACE = (
+    ENGINE
+    + WARM
+    + """
 for attempt in range(5):
     for n, arguments in data.items():
         os.access(f"begin {n} {attempt}", 0)
@@ -97,11 +105,17 @@ for attempt in range(5):
         os.access(f"end {n} {attempt}", 0)
         print(n, attempt, result["give_ways"], flush=True)
 """
+)
 
 
 def run(code, *arguments, under=(), **environ):
-    done = subprocess.run([*under, sys.executable, "-c", code, *map(str, arguments)], env={**os.environ, **environ},
-                          capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*under, sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -115,8 +129,9 @@ def counter(tmp_path_factory):
     (folder / "counter.c").write_text(COUNTER)
     flags = ["-shared", "-fPIC", "-O1", "-fno-builtin"]
     subprocess.run([COMPILER, *flags, "counter.c", "-o", "counter.so"], cwd=folder, check=True)
-    probe = subprocess.run([sys.executable, "-c", ""], env={**os.environ, "LD_PRELOAD": str(folder / "counter.so")},
-                           capture_output=True)
+    probe = subprocess.run(
+        [sys.executable, "-c", ""], env={**os.environ, "LD_PRELOAD": str(folder / "counter.so")}, capture_output=True
+    )
     if probe.returncode or probe.stderr:
         pytest.skip("the C library is not glibc, or a sanitizer has taken the allocator")
     return folder / "counter.so"

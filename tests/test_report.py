@@ -21,13 +21,25 @@ def plots():
 
 def example():
     return Report("A <title> & more", data={"n": 3}).add(
-        Heading("Section *one*"), Paragraph("1 < 2 | 3 & [4]"), Heading("Below", 3),
-        Table(["name", "value | unit"], [["a", 1234567], ["b", 0.000123456], ["c|d", None], ["e", 123456.7], ["f", True]],
-              "Some <values>"),
-        Plot("Lines", "workers", "time", [Line("one", [1, 2, 4], [1.0, None, 0.5]), Line("two", [1, 2, 4], [1, 2, 3], True)],
-             x_log=True, y_log=True),
+        Heading("Section *one*"),
+        Paragraph("1 < 2 | 3 & [4]"),
+        Heading("Below", 3),
+        Table(
+            ["name", "value | unit"],
+            [["a", 1234567], ["b", 0.000123456], ["c|d", None], ["e", 123456.7], ["f", True]],
+            "Some <values>",
+        ),
+        Plot(
+            "Lines",
+            "workers",
+            "time",
+            [Line("one", [1, 2, 4], [1.0, None, 0.5]), Line("two", [1, 2, 4], [1, 2, 3], True)],
+            x_log=True,
+            y_log=True,
+        ),
         Plot("Bars", "epoch", "%", [Bars("a", [1, 2], [10, 20]), Bars("b", [1, 2], [90, 80])]),
-        Plot("Names", "bar", "%", [Bars("a", ["x", "y<z"], [10, math.nan])]))
+        Plot("Names", "bar", "%", [Bars("a", ["x", "y<z"], [10, math.nan])]),
+    )
 
 
 def test_html_is_whole_and_needs_nothing_else(plots):
@@ -37,7 +49,7 @@ def test_html_is_whole_and_needs_nothing_else(plots):
     assert not re.search(r"(?:src|href)=\"(?!#)", page) and "url(http" not in page
     assert "A &lt;title&gt; &amp; more" in page and "1,234,567" in page and "0.0001235" in page and "123,457" in page
     assert "<title> &" not in page and "Some &lt;values&gt;" in page and "<td>–</td>" in page
-    body = page[page.index("<body>"):page.index("</body>") + 7]
+    body = page[page.index("<body>") : page.index("</body>") + 7]
     root = xml.fromstring(body)  # well-formed
     ids = [element.get("id") for element in root.iter() if element.tag.endswith("clipPath")]
     assert len(ids) == len(set(ids))  # clip paths of one plot do not cut another
@@ -62,15 +74,21 @@ def test_json_holds_all_of_it():
     assert found["title"] == "A <title> & more" and found["data"] == {"n": 3}
     assert [block["kind"] for block in found["blocks"]] == ["heading", "paragraph", "heading", "table", *3 * ["plot"]]
     assert found["blocks"][3]["rows"][2] == ["c|d", None]
-    assert found["blocks"][4]["series"][0] == {"kind": "line", "name": "one", "x": [1, 2, 4], "y": [1.0, None, 0.5],
-                                               "dashed": False}
+    assert found["blocks"][4]["series"][0] == {
+        "kind": "line",
+        "name": "one",
+        "x": [1, 2, 4],
+        "y": [1.0, None, 0.5],
+        "dashed": False,
+    }
     assert found["blocks"][6]["series"][0]["y"] == [10, None]  # JSON knows no NaN
 
 
 def test_the_ending_decides(plots, tmp_path):
     assert report.write(example(), tmp_path / "a.html") == [tmp_path / "a.html"]
-    assert report.write(example(), tmp_path / "a b.md") == [tmp_path / name for name in
-                                                            ("a b.md", "a-b-1.svg", "a-b-2.svg", "a-b-3.svg")]
+    assert report.write(example(), tmp_path / "a b.md") == [
+        tmp_path / name for name in ("a b.md", "a-b-1.svg", "a-b-2.svg", "a-b-3.svg")
+    ]
     assert report.write(example(), tmp_path / "a.JSON") == [tmp_path / "a.JSON"]
     assert all((tmp_path / name).stat().st_size for name in ("a.html", "a b.md", "a-b-3.svg", "a.JSON"))
     with pytest.raises(ValueError, match="a.pdf: a report is written as .html, .md, .json"):
@@ -93,12 +111,17 @@ def test_without_matplotlib(monkeypatch, tmp_path):
     assert "<p>" in report.to_html(Report("t").add(Paragraph("no plots")))
 
 
-@pytest.mark.parametrize("make, words", [
-    (lambda: Table(["a"], [[1], [1, 2]], "t"), "row 2 of table 't' has 2 cells, its columns are 1"),
-    (lambda: Line("l", [1, 2], [1]), "series 'l' has 2 x and 1 y"), (lambda: Heading("h", 1), "level 2 or 3, not 1"),
-    (lambda: Plot("p", "x", "y", []), "plot 'p' has no series"),
-    (lambda: Plot("p", "x", "y", [Bars("a", [1], [1]), Bars("b", [2], [1])]), "with the same x"),
-    (lambda: Plot("p", "x", "y", [Bars("a", [1], [1]), Line("b", [1], [1])]), "bars stand alone")])
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: Table(["a"], [[1], [1, 2]], "t"), "row 2 of table 't' has 2 cells, its columns are 1"),
+        (lambda: Line("l", [1, 2], [1]), "series 'l' has 2 x and 1 y"),
+        (lambda: Heading("h", 1), "level 2 or 3, not 1"),
+        (lambda: Plot("p", "x", "y", []), "plot 'p' has no series"),
+        (lambda: Plot("p", "x", "y", [Bars("a", [1], [1]), Bars("b", [2], [1])]), "with the same x"),
+        (lambda: Plot("p", "x", "y", [Bars("a", [1], [1]), Line("b", [1], [1])]), "bars stand alone"),
+    ],
+)
 def test_what_cannot_be_shown_is_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
@@ -106,10 +129,24 @@ def test_what_cannot_be_shown_is_refused(make, words):
 
 # ---- runs ----
 
+
 def records():
-    found = [{"epoch": k, "lr": 0.01, "train_loss": 1 / k, "train_error": 0.5 / k, "test_loss": None, "test_error": None,
-              "seconds": 2.0, "images_per_second": 1000.0 * k, "workers": 2, "strategy": "chaos",
-              "staleness": {"mean": 0.5 * k, "max": 10 * k, "histogram": [80, 15, 5][:k + 1]}} for k in (1, 2, 3)]
+    found = [
+        {
+            "epoch": k,
+            "lr": 0.01,
+            "train_loss": 1 / k,
+            "train_error": 0.5 / k,
+            "test_loss": None,
+            "test_error": None,
+            "seconds": 2.0,
+            "images_per_second": 1000.0 * k,
+            "workers": 2,
+            "strategy": "chaos",
+            "staleness": {"mean": 0.5 * k, "max": 10 * k, "histogram": [80, 15, 5][: k + 1]},
+        }
+        for k in (1, 2, 3)
+    ]
     return found
 
 
@@ -119,25 +156,43 @@ def series(made):
 
 def test_a_run_as_it_is_recorded_now():
     found = series(report.run_report(records(), "first", {"model": "small", "seed": 0, "lr_decay": None}))
-    assert found.keys() == {"Loss", "Error", "Speed of the training phase", "Staleness of all updates",
-                            "Staleness over the epochs"}
+    assert found.keys() == {
+        "Loss",
+        "Error",
+        "Speed of the training phase",
+        "Staleness of all updates",
+        "Staleness over the epochs",
+    }
     assert found["Loss"] == {"training": [1, 1 / 2, 1 / 3]} and found["Error"]["training"] == [50, 25, pytest.approx(50 / 3)]
     assert found["Staleness over the epochs"] == {"mean": [0.5, 1.0, 1.5]}
     assert found["Staleness of all updates"]["updates"] == pytest.approx([24000 / 295, 4500 / 295, 1000 / 295])
     made = report.run_report(records(), "first", {"model": "small", "seed": 0, "lr_decay": None})
     assert made.blocks[0].text == "model small, seed 0."
     assert [block.columns for block in made.blocks if isinstance(block, Table)] == [
-        ["epoch", "learning rate", "training loss", "training error", "seconds", "images/s"]]
+        ["epoch", "learning rate", "training loss", "training error", "seconds", "images/s"]
+    ]
 
 
 def test_what_more_was_recorded_is_drawn_too():
     found = records()
     for record in found[1:]:
-        record |= {"validation_error": 0.3, "validation_loss": 0.4, "test_error": 0.2, "test_loss": 0.3,
-                   "time_split": {"forward": 0.25, "publish": 0.75}, "worker_images": [70, 30],
-                   "layers": {"1": {"staleness": {"mean": 0.5, "p50": 0, "p99": 4, "max": 9, "histogram": [1]},
-                                    "updates": 30, "lock_failures": 2},
-                              "fc": {"staleness": {"mean": 1.5, "p50": 1, "p99": 5, "max": 7}}, "4": {}}}
+        record |= {
+            "validation_error": 0.3,
+            "validation_loss": 0.4,
+            "test_error": 0.2,
+            "test_loss": 0.3,
+            "time_split": {"forward": 0.25, "publish": 0.75},
+            "worker_images": [70, 30],
+            "layers": {
+                "1": {
+                    "staleness": {"mean": 0.5, "p50": 0, "p99": 4, "max": 9, "histogram": [1]},
+                    "updates": 30,
+                    "lock_failures": 2,
+                },
+                "fc": {"staleness": {"mean": 1.5, "p50": 1, "p99": 5, "max": 7}},
+                "4": {},
+            },
+        }
     made = report.run_report(found, "first")
     drawn = series(made)
     assert drawn["Error"]["validation"] == [None, 30, 30] and drawn["Loss"]["test"] == [None, 0.3, 0.3]
@@ -169,16 +224,27 @@ def test_a_run_without_updates_by_others():
     assert "Staleness of all updates" not in series(report.run_report(found, "first"))
 
 
-@pytest.mark.parametrize("text, words", [
-    (None, "no such file"), ("", "holds no epoch"), ('{"epoch": 1}\n{"epo', "line 2 is no JSON"),
-    ("[1]\n", "line 1 is no record of an epoch"), ('{"loss": 1}\n', "line 1 is no record"), (b"\xff\xfe", "cannot be read"),
-    ('{"epoch": 1, "staleness": 3}', "line 1: staleness must be an object, not 3"),
-    ('{"epoch": 1, "time_split": [1]}', "time_split must be an object"),
-    ('{"epoch": 1, "time_split": {"wait": "x"}}', "time_split: wait must be a number"),
-    ('{"epoch": 1, "layers": {"a": 3}}', "layers: a must be an object"),
-    ('{"epoch": 1, "layers": {"a": {"staleness": {"histogram": ["x"]}}}}', "a: staleness: histogram must be a list of num"),
-    ('{"epoch": 1, "staleness": {"histogram": [1], "max": "x"}}', "staleness: max must be a number"),
-    ('{"epoch": 1, "worker_images": 7}', "worker_images must be a list of numbers, not 7")])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (None, "no such file"),
+        ("", "holds no epoch"),
+        ('{"epoch": 1}\n{"epo', "line 2 is no JSON"),
+        ("[1]\n", "line 1 is no record of an epoch"),
+        ('{"loss": 1}\n', "line 1 is no record"),
+        (b"\xff\xfe", "cannot be read"),
+        ('{"epoch": 1, "staleness": 3}', "line 1: staleness must be an object, not 3"),
+        ('{"epoch": 1, "time_split": [1]}', "time_split must be an object"),
+        ('{"epoch": 1, "time_split": {"wait": "x"}}', "time_split: wait must be a number"),
+        ('{"epoch": 1, "layers": {"a": 3}}', "layers: a must be an object"),
+        (
+            '{"epoch": 1, "layers": {"a": {"staleness": {"histogram": ["x"]}}}}',
+            "a: staleness: histogram must be a list of num",
+        ),
+        ('{"epoch": 1, "staleness": {"histogram": [1], "max": "x"}}', "staleness: max must be a number"),
+        ('{"epoch": 1, "worker_images": 7}', "worker_images must be a list of numbers, not 7"),
+    ],
+)
 def test_damaged_metrics_are_refused(tmp_path, text, words):
     path = tmp_path / "metrics.jsonl"
     if text is not None:
@@ -201,10 +267,15 @@ def test_the_command(plots, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.split()[0] == "b.md" and (tmp_path / "b-1.svg").exists()
 
 
-@pytest.mark.parametrize("arguments, words", [(["nothing"], "nothing/metrics.jsonl: no such file"),
-                                              (["run", "--out", "a.pdf"], "a.pdf: a report is written as"),
-                                              (["run", "--out", "no/a.json"], "no/a.json: there is no directory no"),
-                                              (["run/metrics.jsonl"], "run/metrics.jsonl is a file; name the run")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["nothing"], "nothing/metrics.jsonl: no such file"),
+        (["run", "--out", "a.pdf"], "a.pdf: a report is written as"),
+        (["run", "--out", "no/a.json"], "no/a.json: there is no directory no"),
+        (["run/metrics.jsonl"], "run/metrics.jsonl is a file; name the run"),
+    ],
+)
 def test_the_command_refuses(tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()

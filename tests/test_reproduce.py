@@ -91,8 +91,15 @@ def test_report(short, tmp_path):
     found = reproduce.run_all(tmp_path, short[:1] + short[2:], lambda line: None, jobs=1)
     report = reproduce.make_report(found, quick=True, ours=False)
     text = to_markdown(report)[0]
-    for wanted in (paper.MACHINE, "R: stated", "Shortened experiments", "20 virtual",
-                   "Misclassified images", "Staleness", "model (a)"):
+    for wanted in (
+        paper.MACHINE,
+        "R: stated",
+        "Shortened experiments",
+        "20 virtual",
+        "Misclassified images",
+        "Staleness",
+        "model (a)",
+    ):
         assert wanted in text, wanted
     kept = json.loads(to_json(report))["data"]["experiments"][0]
     whole = found[next(iter(found))]["history"]
@@ -103,11 +110,14 @@ def test_report(short, tmp_path):
 
 def test_report_about_the_large_experiment_names_both_machines(short, tmp_path):
     pytest.importorskip("matplotlib")
-    (one, kept), = reproduce.run_all(tmp_path, short[:1], lambda line: None).items()
+    ((one, kept),) = reproduce.run_all(tmp_path, short[:1], lambda line: None).items()
     large = reproduce.Experiment("large", 1, False, 15, None, "mnist")
     text = to_markdown(reproduce.make_report({large: kept | {"seconds": 360.0}}, ours=False))[0]
-    assert re.search(r"Large, 15 epochs with the validation pass: 0\.10 h with 1 worker on .*, 2\.86 h \(M\+\) with 244 "
-                     r"threads on the Intel Xeon Phi 7120P .*: 28\.6 times as fast", text)
+    assert re.search(
+        r"Large, 15 epochs with the validation pass: 0\.10 h with 1 worker on .*, 2\.86 h \(M\+\) with 244 "
+        r"threads on the Intel Xeon Phi 7120P .*: 28\.6 times as fast",
+        text,
+    )
     assert "1,063,800 = 295.5 h (M+)" in text
 
 
@@ -131,8 +141,11 @@ def test_command(short, tmp_path, capsys, monkeypatch):
     for ending in ("html", "md", "json"):
         assert (tmp_path / "reproduction-quick" / f"report.{ending}").stat().st_size > 1000
     assert cli.main([*arguments, "--report-only"]) == 0
-    for bad, message in ((["--models", "tiny"], "tiny"), (["--jobs", "0"], "--jobs"),
-                         (["--seed", "1"], "another experiment")):
+    for bad, message in (
+        (["--models", "tiny"], "tiny"),
+        (["--jobs", "0"], "--jobs"),
+        (["--seed", "1"], "another experiment"),
+    ):
         assert cli.main([*arguments, *bad]) == 2
         assert message in capsys.readouterr().err
 
@@ -151,9 +164,11 @@ def test_a_signal_to_the_process_alone_ends_its_children_too(tmp_path, number, c
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    plan = [reproduce.Experiment('small', n, True, 1000, None, 'digits') for n in (15, 60)]\n"
         "    reproduce.plan = lambda *a, **k: plan\n"
-        "    sys.exit(cli.main(['reproduce', '--out', 'here', '--jobs', '2']))\n")
-    with subprocess.Popen([sys.executable, str(script)], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          start_new_session=True) as process:
+        "    sys.exit(cli.main(['reproduce', '--out', 'here', '--jobs', '2']))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script)], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
         try:
             end = time.monotonic() + 60
             while len(list(tmp_path.glob("here/runs/*/model.safetensors"))) < 2 and time.monotonic() < end:

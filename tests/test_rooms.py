@@ -28,10 +28,17 @@ C_ARROWS = {
 }
 _MEANING = {"errors", "layers", "losses", "updates", "sync", "formats", "data", "_version"}
 PY_ARROWS = {
-    "errors": set(), "_version": set(),
+    "errors": set(),
+    "_version": set(),
     "options": set(),
-    "layers": {"layers"}, "losses": {"losses"}, "updates": {"updates", "options"}, "sync": {"sync", "options"},
-    "formats": {"formats", "errors"}, "data": {"data", "errors"}, "threads": set(), "progress": set(),
+    "layers": {"layers"},
+    "losses": {"losses"},
+    "updates": {"updates", "options"},
+    "sync": {"sync", "options"},
+    "formats": {"formats", "errors"},
+    "data": {"data", "errors"},
+    "threads": set(),
+    "progress": set(),
     "network": {"_core", "errors", "formats", "layers", "losses"},
     "models": {"models", "network", "layers"},
     "reference": {"losses"},
@@ -42,10 +49,33 @@ PY_ARROWS = {
     "report": {"report", "errors"},
     "cluster": {"cluster", "_core", "network", "trainer", "threads", "options", "errors", "sync", "updates"},
     "virtual": {"virtual", "network", "trainer", "threads", "options", "_core", *_MEANING},
-    "reproduce": {"reproduce", "virtual", "report", "perfmodel", "bench", "models", "network", "trainer", "threads",
-                  *_MEANING},
-    "cli": {"cli", "bench", "virtual", "reproduce", "cluster", "perfmodel", "report", "info", "models", "network", "trainer",
-            "threads", *_MEANING},
+    "reproduce": {
+        "reproduce",
+        "virtual",
+        "report",
+        "perfmodel",
+        "bench",
+        "models",
+        "network",
+        "trainer",
+        "threads",
+        *_MEANING,
+    },
+    "cli": {
+        "cli",
+        "bench",
+        "virtual",
+        "reproduce",
+        "cluster",
+        "perfmodel",
+        "report",
+        "info",
+        "models",
+        "network",
+        "trainer",
+        "threads",
+        *_MEANING,
+    },
     "__main__": {"cli"},
     "__init__": {"cluster", "data", "models", "_version", "errors", "info", "layers", "network", "trainer"},
 }
@@ -71,7 +101,7 @@ def imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.ImportFrom) and node.level:
-            base = inside[:len(inside) - node.level]
+            base = inside[: len(inside) - node.level]
             module = base + (node.module.split(".") if node.module else [])
             names = [module] if module else [[alias.name] for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "chaos":
@@ -108,8 +138,10 @@ def test_threads_and_races_have_one_place():
             assert "no_sanitize" not in text and "RACES" not in text, path
 
 
-@pytest.mark.parametrize("room, suffixes", [("layers", (".py", ".c")), ("losses", (".py", ".c")), ("updates", (".py", ".c")),
-                                            ("sync", (".py", ".c"))])
+@pytest.mark.parametrize(
+    "room, suffixes",
+    [("layers", (".py", ".c")), ("losses", (".py", ".c")), ("updates", (".py", ".c")), ("sync", (".py", ".c"))],
+)
 def test_both_halves_have_the_same_files(room, suffixes):
     meaning = {p.stem for p in (CHAOS / room).glob("*.py")} - {"__init__", "base", "schedules"}
     speed = {p.stem for p in (CEXT / room).glob("*.c")}
@@ -125,8 +157,12 @@ def test_every_body_is_on_its_list():
 
 
 def test_every_file_says_what_it_is():
-    for path in sorted(p for top in (CEXT, CHAOS, HERE / "scripts", HERE / "tests") for p in top.rglob("*")
-                       if p.suffix in (".py", ".c", ".h", ".pyx", ".sh")):
+    for path in sorted(
+        p
+        for top in (CEXT, CHAOS, HERE / "scripts", HERE / "tests")
+        for p in top.rglob("*")
+        if p.suffix in (".py", ".c", ".h", ".pyx", ".sh")
+    ):
         first = path.read_text()[:200].lstrip()
         assert first.startswith(('"""', "/*", "#")), f"{path.relative_to(HERE)} has no opening words"
 

@@ -36,9 +36,18 @@ def engine_of(net, case, workers, update="sgd", **others):
     rule, resolved = UPDATES[update], case.strategy.resolve(case.options)
     moments = aligned_zeros((rule.moments, net.plan.weight_size))
     rule.start(moments, rule.resolve({}))
-    return _core.Engine(net.plan, net.weights, workers=workers, strategy=case.name, update=update, moments=moments,
-                        strategy_options=case.strategy.core_options(resolved), max_staleness=resolved.get("max_staleness"),
-                        update_options=rule.core_options(rule.resolve({})), **others)
+    return _core.Engine(
+        net.plan,
+        net.weights,
+        workers=workers,
+        strategy=case.name,
+        update=update,
+        moments=moments,
+        strategy_options=case.strategy.core_options(resolved),
+        max_staleness=resolved.get("max_staleness"),
+        update_options=rule.core_options(rule.resolve({})),
+        **others,
+    )
 
 
 SEQUENTIAL = SimpleNamespace(name="sequential", strategy=STRATEGIES["sequential"], options={}, divides=False)
@@ -58,6 +67,7 @@ def test_variants_are_possible():
 
 # ---- every image once ----
 
+
 @pytest.mark.parametrize("case, workers", cases(workers=(1, 2, 4, 8)))
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_an_epoch_visits_every_image_once(case, workers, batch_size):
@@ -70,8 +80,12 @@ def test_an_epoch_visits_every_image_once(case, workers, batch_size):
     order = rng.permutation(n)
     for _ in range(2):
         values = rng.integers(0, 1 << 20, n)
-        found = engine.run("train", values=net.take_images(values[:, None].astype(np.float32))["values"],
-                           labels=np.arange(n) % 2, order=order)
+        found = engine.run(
+            "train",
+            values=net.take_images(values[:, None].astype(np.float32))["values"],
+            labels=np.arange(n) % 2,
+            order=order,
+        )
         assert found["status"] == "done" and found["images"] == n == found["position"] == sum(found["worker_images"])
         assert found["loss"] == -values.sum()
     assert (net.state_dict()["0.weight"] == 1).all()
@@ -98,6 +112,7 @@ def test_every_image_changes_the_weights_once(case, workers, batch_size, shuffle
 
 
 # ---- bits ----
+
 
 @pytest.mark.parametrize("case, workers", cases(lambda case: case.equals_sequential))
 @pytest.mark.parametrize("update", ["sgd", "momentum"])
@@ -131,6 +146,7 @@ def test_deterministic_means_the_same_bits_twice(case, workers, update, batch_si
 
 # ---- no update is lost, or how many ----
 
+
 @pytest.mark.parametrize("case, workers", cases(lambda case: case.exact, (2, 8)))
 @pytest.mark.parametrize("stripe_bytes", [64, 16384])
 def test_no_update_is_lost(isa, case, workers, stripe_bytes):
@@ -152,11 +168,16 @@ def test_no_update_is_lost(isa, case, workers, stripe_bytes):
     dy = -np.eye(252)[labels]
     flat = pixels.reshape(n, -1).astype(np.float64)
     nodes = {node.layer.kind: node for node, _ in net.nodes()[1:]}
-    _, own = convolution.backward([pixels.astype(np.float64)], {"weight": before["0.weight"].astype(np.float64)},
-                                  None, dy.reshape(n, 6, 7, 6))
+    _, own = convolution.backward(
+        [pixels.astype(np.float64)], {"weight": before["0.weight"].astype(np.float64)}, None, dy.reshape(n, 6, 7, 6)
+    )
     assert nodes.keys() == {"conv2d", "flatten", "linear", "add"}
-    sums = {"conv2d.weight": own["weight"], "conv2d.bias": own["bias"], "linear.weight": dy.T @ flat,
-            "linear.bias": dy.sum(0)}
+    sums = {
+        "conv2d.weight": own["weight"],
+        "conv2d.bias": own["bias"],
+        "linear.weight": dy.T @ flat,
+        "linear.bias": dy.sum(0),
+    }
     names = {f"{node.layer.kind}.{p}": f"{name}.{p}" for node, name in net.nodes()[1:] for p in node.layer.parameters}
     for key, total in sums.items():
         assert (net.state_dict()[names[key]] == before[names[key]] - total).all(), key
@@ -171,16 +192,23 @@ def test_lost_updates_are_measured(case, workers, record_property):
     net = one_layer((size,), chaos.Linear(1, bias=False))
     net.load_state_dict({"0.weight": np.zeros((1, size), np.float32)})
     engine = engine_of(net, case, workers, loss="score")
-    found = engine.run("train", values=net.take_images(np.ones((1, size), np.float32))["values"], labels=np.zeros(1, int),
-                       order=np.zeros(n, int), lr=1)
+    found = engine.run(
+        "train",
+        values=net.take_images(np.ones((1, size), np.float32))["values"],
+        labels=np.zeros(1, int),
+        order=np.zeros(n, int),
+        lr=1,
+    )
     weights, at = net.state_dict()["0.weight"], np.empty(size, np.int64)
     net.plan.positions(1, 0, at)
     missing, first = n - weights, [engine.stripe(k)[0] for k in range(engine.stripes)]
     lost = float(missing.mean() / n)
     (layer,) = found["layers"].values()
     record_property("lost", lost)
-    print(f"{case.name} {case.options}: {workers} workers lost {lost:.3%} of {n} updates of {size} weights; "
-          f"{layer['overlaps']} pairs in {layer['updates']} updates of stripes")
+    print(
+        f"{case.name} {case.options}: {workers} workers lost {lost:.3%} of {n} updates of {size} weights; "
+        f"{layer['overlaps']} pairs in {layer['updates']} updates of stripes"
+    )
     assert (weights == np.round(weights)).all() and weights.min() > 0 and missing.min() >= 0 and 0 <= lost < 1
     if workers == 1:
         assert lost == layer["overlaps"] == 0
@@ -188,6 +216,7 @@ def test_lost_updates_are_measured(case, workers, record_property):
 
 
 # ---- torn words ----
+
 
 def lattice(k):
     """k * 65537 for k = 128..255: whole numbers of 24 bits, hence exact in float32, and the two halves of the word both
@@ -250,6 +279,7 @@ def test_readers_see_no_torn_word(case, workers):
 
 # ---- staleness ----
 
+
 @pytest.mark.parametrize("case, workers", cases(workers=(1, 2, 8)))
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_staleness_is_within_the_promise(case, workers, batch_size):
@@ -266,6 +296,7 @@ def test_staleness_is_within_the_promise(case, workers, batch_size):
 
 
 # ---- a convex problem ----
+
 
 def softmax(z):
     e = np.exp(z - z.max(1, keepdims=True))
@@ -304,7 +335,7 @@ def regression():
         step = np.linalg.lstsq(np.block(curvature) / len(a), gradient(w).T.ravel(), rcond=1e-10)[0].reshape(10, 17).T
         w = w - step * min(1, 2 / np.abs(step).max())
     assert np.abs(gradient(w)).max() < 1e-12, "the optimum is known"
-    trace = ((a ** 2).sum(1) * ((softmax(a @ w) - target) ** 2).sum(1)).mean()
+    trace = ((a**2).sum(1) * ((softmax(a @ w) - target) ** 2).sum(1)).mean()
 
     def descend(lr, steps):
         v = np.zeros((17, 10))
@@ -325,8 +356,17 @@ def test_reaches_the_optimum_of_a_convex_problem(convex, case, workers):
     lr, epochs = 0.005, 20
     net = chaos.Network((16,), [chaos.Linear(10)])
     net.load_state_dict({name: np.zeros_like(value) for name, value in net.state_dict().items()})
-    chaos.train(net, convex.data, strategy=case.name, strategy_options=case.options, workers=workers, lr=lr, lr_decay=1.0,
-                epochs=epochs, progress=False)
+    chaos.train(
+        net,
+        convex.data,
+        strategy=case.name,
+        strategy_options=case.options,
+        workers=workers,
+        lr=lr,
+        lr_decay=1.0,
+        epochs=epochs,
+        progress=False,
+    )
     state = net.state_dict()
     excess = convex.loss(np.c_[state["0.weight"], state["0.bias"]].T.astype(np.float64)) - convex.least
     steps = len(convex.data) * epochs // (workers if case.divides else 1)
@@ -355,8 +395,18 @@ def errors(digits, case, workers):
     longer, found = workers if case.divides else 1, []
     for seed in range(SEEDS):
         net = chaos.models.small(seed=seed)
-        run = chaos.train(net, *digits, strategy=case.name, strategy_options=case.options, workers=workers, seed=seed,
-                          epochs=EPOCHS * longer, lr=0.02, lr_decay=0.9 ** (1 / longer), progress=False)
+        run = chaos.train(
+            net,
+            *digits,
+            strategy=case.name,
+            strategy_options=case.options,
+            workers=workers,
+            seed=seed,
+            epochs=EPOCHS * longer,
+            lr=0.02,
+            lr_decay=0.9 ** (1 / longer),
+            progress=False,
+        )
         found.append(run.history[-1]["test_error"])
     return np.array(found)
 

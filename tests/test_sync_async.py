@@ -19,12 +19,21 @@ ASYNCHRONOUS = [name for name, strategy in STRATEGIES.items() if isinstance(stra
 def run(net, x, y, strategy, lr=0.05, workers=1, options=None, epochs=1, step_scale=None, **engine_options):
     """Trains with the core's engine; the results of the phases."""
     options = STRATEGIES[strategy].resolve(options or {})
-    engine = _core.Engine(net.plan, net.weights, workers=workers, strategy=strategy, stripe_bytes=options["stripe_bytes"],
-                          strategy_options=STRATEGIES[strategy].core_options(options),
-                          max_staleness=options.get("max_staleness"), **engine_options)
+    engine = _core.Engine(
+        net.plan,
+        net.weights,
+        workers=workers,
+        strategy=strategy,
+        stripe_bytes=options["stripe_bytes"],
+        strategy_options=STRATEGIES[strategy].core_options(options),
+        max_staleness=options.get("max_staleness"),
+        **engine_options,
+    )
     data = net.take_images(x)
-    return [engine.run("train", data["pixels"], data["values"], labels=np.asarray(y, np.int64), lr=lr, step_scale=step_scale)
-            for _ in range(epochs)]
+    return [
+        engine.run("train", data["pixels"], data["values"], labels=np.asarray(y, np.int64), lr=lr, step_scale=step_scale)
+        for _ in range(epochs)
+    ]
 
 
 @pytest.mark.parametrize("strategy", [name for name in ASYNCHRONOUS if STRATEGIES[name].equals_sequential])
@@ -37,8 +46,15 @@ def test_one_worker_keeps_the_rules_state_as_sequential_does(strategy, rule, bat
         net = graph(seed=4)
         x, y = images(40, net.input_shape, classes=5)
         moments = aligned_zeros((UPDATES[rule].moments, len(net.weights)))
-        engine = _core.Engine(net.plan, net.weights, strategy=name, update=rule, moments=moments, batch_size=batch_size,
-                              update_options=UPDATES[rule].core_options(UPDATES[rule].resolve({})))
+        engine = _core.Engine(
+            net.plan,
+            net.weights,
+            strategy=name,
+            update=rule,
+            moments=moments,
+            batch_size=batch_size,
+            update_options=UPDATES[rule].core_options(UPDATES[rule].resolve({})),
+        )
         for begin in (0, 11, 29):
             engine.run("train", values=net.take_images(x)["values"], labels=y, begin=begin, lr=0.01)
         found.append((net.weights.tobytes(), moments.tobytes(), engine.versions()))
@@ -60,6 +76,7 @@ def visits(strategy, workers, n=503, epochs=1, **options):
 
 # ---- options that they have in common ----
 
+
 def resolved(name="chaos", **options):
     return STRATEGIES[name].resolve(options)
 
@@ -77,8 +94,9 @@ def test_common_options_are_offered_where_they_make_sense():
 def test_step_scale_tables():
     scale = STRATEGIES["chaos"].step_scale
     assert scale(resolved(), 4, []) is None and scale(resolved(staleness_step="tail"), 4, []) is None
-    np.testing.assert_array_equal(scale(resolved(staleness_step="inverse"), 4, []),
-                                  (1 / np.arange(1, STALENESS_BINS + 1)).astype(np.float32))
+    np.testing.assert_array_equal(
+        scale(resolved(staleness_step="inverse"), 4, []), (1 / np.arange(1, STALENESS_BINS + 1)).astype(np.float32)
+    )
     # a quarter of the updates had staleness 0, half 1, a quarter 3: less stale than 0, 1, 2, 3, 4 were 0, 1/4, 3/4, 3/4, 1
     tail = scale(resolved(staleness_step="tail"), 4, [25, 50, 0, 25])
     assert tail[:5].tolist() == [2, 1.5, 0.5, 0.5, 0] and not tail[4:].any()
@@ -130,8 +148,14 @@ def test_nobody_is_left_waiting(strategy, bound):
     x, y = images(60, net.input_shape)
     before = net.weights.copy()
     options = resolved(strategy)
-    engine = _core.Engine(net.plan, net.weights, workers=8, strategy=strategy, max_staleness=bound,
-                          strategy_options=STRATEGIES[strategy].core_options(options))
+    engine = _core.Engine(
+        net.plan,
+        net.weights,
+        workers=8,
+        strategy=strategy,
+        max_staleness=bound,
+        strategy_options=STRATEGIES[strategy].core_options(options),
+    )
     values = net.take_images(x)["values"]
     assert engine.run("train", values=values, labels=y, end=3, lr=1e-3)["images"] == 3
     assert engine.run("train", values=values, labels=y, begin=60, lr=1e-3)["status"] == "done"
@@ -148,27 +172,58 @@ def test_nobody_is_left_waiting(strategy, bound):
 def test_rate_scales_with_workers():
     train, _ = chaos.data.load("digits", size=29)
     for how, want in (("none", 1), ("linear", 4), ("sqrt", 2)):
-        run = chaos.train(chaos.models.small(), train[:50], workers=4, epochs=2, lr=1e-3, progress=False,
-                          strategy_options={"lr_scale": how})
+        run = chaos.train(
+            chaos.models.small(),
+            train[:50],
+            workers=4,
+            epochs=2,
+            lr=1e-3,
+            progress=False,
+            strategy_options={"lr_scale": how},
+        )
         assert [record["lr"] for record in run.history] == [want * 1e-3, want * 1e-3 * 0.9]
-    run = chaos.train(chaos.models.small(), train[:50], workers=4, epochs=2, lr=1e-3, progress=False, lr_schedule="cosine",
-                      schedule_options={"t_max": 1, "eta_min": 5e-4}, strategy_options={"lr_scale": "linear"})
+    run = chaos.train(
+        chaos.models.small(),
+        train[:50],
+        workers=4,
+        epochs=2,
+        lr=1e-3,
+        progress=False,
+        lr_schedule="cosine",
+        schedule_options={"t_max": 1, "eta_min": 5e-4},
+        strategy_options={"lr_scale": "linear"},
+    )
     assert [record["lr"] for record in run.history] == [4e-3, 2e-3], "the whole schedule is scaled"
     with pytest.raises(ValueError, match="lead to a learning rate of 4e\\+38 in epoch 1"):
-        chaos.train(chaos.models.small(), train[:50], workers=4, epochs=1, lr=1e38, progress=False,
-                    strategy_options={"lr_scale": "linear"})
+        chaos.train(
+            chaos.models.small(),
+            train[:50],
+            workers=4,
+            epochs=1,
+            lr=1e38,
+            progress=False,
+            strategy_options={"lr_scale": "linear"},
+        )
 
 
 def test_training_with_every_staleness_step():
     train, _ = chaos.data.load("digits", size=29)
     for kind in ("inverse", "tail", "fleet"):
-        history = chaos.train(chaos.models.small(), train[:300], workers=4, epochs=3, lr=5e-3, progress=False,
-                              strategy_options={"staleness_step": kind, "max_staleness": 6}).history
+        history = chaos.train(
+            chaos.models.small(),
+            train[:300],
+            workers=4,
+            epochs=3,
+            lr=5e-3,
+            progress=False,
+            strategy_options={"staleness_step": kind, "max_staleness": 6},
+        ).history
         assert history[2]["train_loss"] < history[0]["train_loss"]
         assert all(record["staleness"]["max"] <= 6 for record in history)
 
 
 # ---- hogwild ----
+
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 20])
 def test_instant_grain_is_sgd(isa, batch_size):
@@ -185,7 +240,7 @@ def test_instant_grain_is_sgd(isa, batch_size):
             _, gradients = other.loss_and_gradients(x[part], y[part])
             share = np.float32(0.1 * len(y[part]) / (end - step))
             other.load_state_dict({k: v - share * gradients[k] for k, v in other.state_dict().items()})
-    np.testing.assert_allclose(net.weights, other.weights, rtol=0, atol=50 * 2.0 ** -24 * np.abs(net.weights).max() * 4)
+    np.testing.assert_allclose(net.weights, other.weights, rtol=0, atol=50 * 2.0**-24 * np.abs(net.weights).max() * 4)
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -212,8 +267,13 @@ def test_instant_grain_at_rate_zero():
 def test_instant_grain_is_for_plain_sgd():
     train, _ = chaos.data.load("digits", size=29)
     with pytest.raises(ValueError, match="grain='instant' .* staleness_step must be 'none', not 'tail'"):
-        chaos.train(chaos.models.small(), train[:10], strategy="hogwild", progress=False,
-                    strategy_options={"grain": "instant", "staleness_step": "tail"})
+        chaos.train(
+            chaos.models.small(),
+            train[:10],
+            strategy="hogwild",
+            progress=False,
+            strategy_options={"grain": "instant", "staleness_step": "tail"},
+        )
     with pytest.raises(ValueError, match="the update rule 'sgd' without options, not 'adam', beta1=0.9; grain"):
         STRATEGIES["hogwild"].check(resolved("hogwild", grain="instant"), "adam", {"beta1": 0.9, "weight_decay": 0})
     STRATEGIES["hogwild"].check(resolved("hogwild"), "adam", {"beta1": 0.9})
@@ -221,6 +281,7 @@ def test_instant_grain_is_for_plain_sgd():
 
 
 # ---- leashed ----
+
 
 @pytest.mark.parametrize("workers", [1, 4, 8])
 @pytest.mark.parametrize("persistence", [None, 0, 2])
@@ -241,8 +302,11 @@ def test_persistence(workers, persistence):
 
 # ---- elastic ----
 
-@pytest.mark.parametrize("options, batch_size", [({}, 1), ({"period": 3}, 1), ({"period": 1, "alpha": 0.25}, 4),
-                                                 ({"period": 1000, "alpha": 1}, 3)])
+
+@pytest.mark.parametrize(
+    "options, batch_size",
+    [({}, 1), ({"period": 3}, 1), ({"period": 1, "alpha": 0.25}, 4), ({"period": 1000, "alpha": 1}, 3)],
+)
 def test_elastic_with_one_worker(options, batch_size):
     net, replica = graph(seed=2), graph(seed=2)
     x, y = images(50, net.input_shape, classes=5)
@@ -281,17 +345,28 @@ def test_elastic_trains(workers):
 
 # ---- replicas' state ----
 
-@pytest.mark.parametrize("strategy, options", [("elastic", {}), ("elastic", {"period": 1}), ("replicated", {}),
-                                               ("replicated", {"group": 2, "rule": "sum"})])
+
+@pytest.mark.parametrize(
+    "strategy, options",
+    [("elastic", {}), ("elastic", {"period": 1}), ("replicated", {}), ("replicated", {"group": 2, "rule": "sum"})],
+)
 @pytest.mark.parametrize("images", [1, 3, 200])
 def test_the_state_goes_with_the_number_of_updates(strategy, options, images):
     """All gradients are 1, so each update brings Adam's moments nearer to 1 by the factor beta, whatever the weights.
     Replicas that were never updated, of which there are some wherever images are few, count for nothing."""
     net, rule = one_layer((4,), chaos.Linear(1, bias=False)), UPDATES["adam"]
     moments = aligned_zeros((2, len(net.weights)))
-    engine = _core.Engine(net.plan, net.weights, workers=6, strategy=strategy, loss="score", update="adam", moments=moments,
-                          strategy_options=STRATEGIES[strategy].core_options(resolved(strategy, **options)),
-                          update_options=rule.core_options(rule.resolve({})))
+    engine = _core.Engine(
+        net.plan,
+        net.weights,
+        workers=6,
+        strategy=strategy,
+        loss="score",
+        update="adam",
+        moments=moments,
+        strategy_options=STRATEGIES[strategy].core_options(resolved(strategy, **options)),
+        update_options=rule.core_options(rule.resolve({})),
+    )
     x, y, at = np.ones(4 * images, np.float32), np.zeros(images, int), np.empty(4, np.int64)
     net.plan.positions(1, 0, at)
     updates, away = 0, np.ones(2)  # from 1
@@ -305,6 +380,7 @@ def test_the_state_goes_with_the_number_of_updates(strategy, options, images):
 
 
 # ---- replicated ----
+
 
 @pytest.mark.parametrize("workers", [2, 3, 8])
 @pytest.mark.parametrize("group", [1, 2, 3])

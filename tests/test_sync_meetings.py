@@ -35,6 +35,7 @@ BOUNDS = [0, 0, 0, 0.05, 0.5]  # clip_norm and max_norm, in the order of chaos/u
 
 # ---- the gradient of a part of a step, and the update by itself ----
 
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_lanes_are_gradients_of_parts_of_a_step(isa, workers):
     """With powers of two the scale 1 / n only moves the exponent, so a lane is the mean gradient of its images, exactly."""
@@ -63,7 +64,7 @@ def test_applying_is_one_update(isa):
     engine = engine_of(net, "synchronous", 2, batch_size=4)
     engine.stop()  # says nothing about an update
     engine.apply(gradient, 0.1)
-    np.testing.assert_allclose(net.weights, before - np.float32(0.1) * gradient.astype(np.float64), rtol=0, atol=2.0 ** -21)
+    np.testing.assert_allclose(net.weights, before - np.float32(0.1) * gradient.astype(np.float64), rtol=0, atol=2.0**-21)
     assert set(engine.versions()) == {1}
 
 
@@ -88,9 +89,19 @@ def test_parts_of_steps_are_checked():
     d = data_for(net, 10)
     engine = engine_of(net, "synchronous", batch_size=4)
     rows = aligned_zeros((2, net.plan.weight_size))
-    for lanes, first, bad in ((11, 0, {}), (0, 0, {}), (2, 1, {}), (2, -1, {}), (2, 0, {"out": rows[:, 16:]}), (1, 0, {}),
-                              (2, 0, {"out": aligned_zeros(2 * rows.size).reshape(2, -1)}), (2, 0, {"labels": None}),
-                              (2, 0, {"out": rows[:0]}), (2, 0, {"end": 1}), (2, 0, {"begin": 11})):
+    for lanes, first, bad in (
+        (11, 0, {}),
+        (0, 0, {}),
+        (2, 1, {}),
+        (2, -1, {}),
+        (2, 0, {"out": rows[:, 16:]}),
+        (1, 0, {}),
+        (2, 0, {"out": aligned_zeros(2 * rows.size).reshape(2, -1)}),
+        (2, 0, {"labels": None}),
+        (2, 0, {"out": rows[:0]}),
+        (2, 0, {"end": 1}),
+        (2, 0, {"begin": 11}),
+    ):
         with pytest.raises(ValueError):
             engine.lane_gradients(lanes, first, **{"out": rows, **d, **bad})
     with pytest.raises(ValueError, match="3 numbers for 2 lanes"):
@@ -115,7 +126,7 @@ def test_lanes_tell_how_far_they_are(isa):
             time.sleep(0)
         if size:
             assert _core.reached(reached) <= node
-            _core.add_rows(rows[:, first:first + size], sums[first:first + size])
+            _core.add_rows(rows[:, first : first + size], sums[first : first + size])
     thread.join()
     assert not reached.any() and sums.any()
     total = np.empty_like(sums)
@@ -128,6 +139,7 @@ def test_lanes_tell_how_far_they_are(isa):
 
 # ---- synchronous ----
 
+
 def simulate_synchronous(net, d, order, batch, lanes, lr, epochs, **options):
     engine = engine_of(net, "sequential", batch_size=batch, **options)
     n, results = len(order), []
@@ -138,14 +150,22 @@ def simulate_synchronous(net, d, order, batch, lanes, lr, epochs, **options):
             here = min(lanes, end - begin)
             rows = aligned_zeros((here, net.plan.weight_size))
             for j in range(here):
-                part = engine.lane_gradients(here, j, rows[j:j + 1], **d, order=order, begin=begin, end=end)
+                part = engine.lane_gradients(here, j, rows[j : j + 1], **d, order=order, begin=begin, end=end)
                 loss, errors = loss + part["loss"], errors + part["errors"]
             total = rows[0]
             for row in rows[1:]:
                 total += row
             engine.apply(total, lr)
-        results.append({"status": "done", "position": n, "images": n, "errors": errors, "loss": loss,
-                        "updates": -(-n // batch) * engine.stripes})
+        results.append(
+            {
+                "status": "done",
+                "position": n,
+                "images": n,
+                "errors": errors,
+                "loss": loss,
+                "updates": -(-n // batch) * engine.stripes,
+            }
+        )
     return results
 
 
@@ -158,8 +178,9 @@ def test_synchronous_is_its_definition(isa, batch, lanes, bounds):
     results = simulate_synchronous(wanted, d, order, batch, lanes or usual, 0.05, 2, update_options=bounds)
     for workers in range(1, 9):
         net = graph(seed=2)
-        engine = engine_of(net, "synchronous", workers, (lanes or 0,), batch_size=batch, stripe_bytes=1024,
-                           update_options=bounds)
+        engine = engine_of(
+            net, "synchronous", workers, (lanes or 0,), batch_size=batch, stripe_bytes=1024, update_options=bounds
+        )
         for result in results:
             got = engine.run("train", **d, order=order, lr=0.05)
             assert outcome(got) == {**result, "updates": -(-150 // batch) * engine.stripes} and got["staleness_max"] == 0
@@ -202,8 +223,9 @@ def interrupt_once(monkeypatch):
     return left
 
 
-@pytest.mark.parametrize("strategy, batch_size", [("synchronous", 1), ("synchronous", 7), ("synchronous", 64),
-                                                  ("hybrid", 40)])
+@pytest.mark.parametrize(
+    "strategy, batch_size", [("synchronous", 1), ("synchronous", 7), ("synchronous", 64), ("hybrid", 40)]
+)
 def test_same_bits_for_any_workers_and_across_resuming(digits, tmp_path, monkeypatch, strategy, batch_size):
     train, test = digits[0][:1000], digits[1]
     how = dict(strategy=strategy, batch_size=batch_size, epochs=2, lr=0.02, validate=True, progress=False)
@@ -223,6 +245,7 @@ def test_same_bits_for_any_workers_and_across_resuming(digits, tmp_path, monkeyp
 
 
 # ---- averaging ----
+
 
 def average(arrays, shares):
     """In double precision, one by one in their order."""
@@ -274,6 +297,7 @@ def test_averaging_is_its_definition(isa, batch, period):
 
 # ---- delayed ----
 
+
 def simulate_delayed(make, d, order, workers, batch, lr, epochs):
     """The weights after every update are kept; a gradient is formed from those of `workers` - 1 updates ago."""
     net, old = make(), make()
@@ -311,11 +335,25 @@ def test_delayed_is_its_definition(isa, batch):
 
 # ---- hybrid ----
 
+
 def tail(seed=0):
     """Three linear layers, of which the first is cut into slices by default, behind a convolution."""
-    return chaos.Network((2, 9, 8), [chaos.Conv2d(6, 3, padding=1), chaos.MaxPool2d(2), chaos.Tanh(), chaos.Flatten(),
-                                     chaos.Linear(37), chaos.ReLU(), chaos.Linear(21, bias=False), chaos.Sigmoid(),
-                                     chaos.Linear(5), chaos.Tanh()], seed=seed)
+    return chaos.Network(
+        (2, 9, 8),
+        [
+            chaos.Conv2d(6, 3, padding=1),
+            chaos.MaxPool2d(2),
+            chaos.Tanh(),
+            chaos.Flatten(),
+            chaos.Linear(37),
+            chaos.ReLU(),
+            chaos.Linear(21, bias=False),
+            chaos.Sigmoid(),
+            chaos.Linear(5),
+            chaos.Tanh(),
+        ],
+        seed=seed,
+    )
 
 
 def only_linear(seed=0):
@@ -344,7 +382,7 @@ def test_hybrid_steps_by_the_gradient(isa, make, batch, lanes, slices, bounds):
         assert abs(got["loss"] - want["loss"]) < 1e-5 * abs(want["loss"])
         change = np.abs(other.weights - before).max()
         assert change > 1e-4
-        tolerance = 2.0 ** -23 * (64 * change + np.abs(other.weights).max())
+        tolerance = 2.0**-23 * (64 * change + np.abs(other.weights).max())
         np.testing.assert_allclose(net.weights, other.weights, rtol=0, atol=tolerance)
 
 
@@ -363,8 +401,9 @@ def test_hybrid_is_exact_where_arithmetic_is(isa, batch, slices):
         before = net.weights.copy()
         options = (0, slices) if strategy == "hybrid" else ()
         engine_of(net, strategy, workers, options, batch_size=batch, loss="score").run(
-            "train", values=net.take_images(pixels)["values"], labels=labels, lr=1)
-        assert (net.weights != before).mean() > 0.3 and np.abs(net.weights).max() < 2 ** 20
+            "train", values=net.take_images(pixels)["values"], labels=labels, lr=1
+        )
+        assert (net.weights != before).mean() > 0.3 and np.abs(net.weights).max() < 2**20
         weights.add(net.weights.tobytes())
     assert len(weights) == 1
 

@@ -32,8 +32,9 @@ def test_counts_add_up(strategy, workers):
     x, y = images(503, net.input_shape, classes=5)
     found = run(net, x, y, workers, strategy, batch_size=3, stripe_bytes=256)
     layers = found["layers"].values()
-    assert {net.nodes()[node][1] for node in found["layers"]} == {name for node, name in net.nodes()[1:]
-                                                                  if node.layer.parameters}
+    assert {net.nodes()[node][1] for node in found["layers"]} == {
+        name for node, name in net.nodes()[1:] if node.layer.parameters
+    }
     for layer in (found, *layers):
         assert sum(layer["staleness"]) == layer["updates"] > 0
         assert len(layer["staleness"]) == min(layer["staleness_max"] + 1, 512)
@@ -141,8 +142,9 @@ def test_staleness_is_no_more_than_the_others_did():
 
 def test_records(digits, tmp_path):
     net = chaos.models.small(seed=0)
-    history = chaos.train(net, digits[0][:700], digits[1], workers=3, epochs=2, lr=0.01, validate=True,
-                          progress=False).history
+    history = chaos.train(
+        net, digits[0][:700], digits[1], workers=3, epochs=2, lr=0.01, validate=True, progress=False
+    ).history
     for record in history:
         assert list(record["layers"]) == ["0", "3", "7", "9"]
         assert sum(record["worker_images"]) == 700 and len(record["worker_images"]) == 3
@@ -161,20 +163,34 @@ def test_records(digits, tmp_path):
 
 def test_time_of_evaluation(digits):
     """Without a test set nothing is evaluated."""
+
     def share(*data):
-        record, = chaos.train(chaos.models.small(), *data, epochs=1, workers=1, progress=False).history
+        (record,) = chaos.train(chaos.models.small(), *data, epochs=1, workers=1, progress=False).history
         return record["time_split"]["evaluate"]
 
     assert share(digits[0][:100]) == 0
     assert 0 < share(digits[0][:20], digits[0]) < 1
 
 
-@pytest.mark.parametrize("histogram, p50, p99", [
-    ([], 0, 0), ([7], 0, 0), ([1, 1], 0, 1), ([0, 0, 3], 2, 2), ([98, 1, 1], 0, 1), ([99, 0, 1], 0, 0), ([49, 1, 50], 1, 2),
-    ([0] * 511 + [5], 511, 511)])
+@pytest.mark.parametrize(
+    "histogram, p50, p99",
+    [
+        ([], 0, 0),
+        ([7], 0, 0),
+        ([1, 1], 0, 1),
+        ([0, 0, 3], 2, 2),
+        ([98, 1, 1], 0, 1),
+        ([99, 0, 1], 0, 0),
+        ([49, 1, 50], 1, 2),
+        ([0] * 511 + [5], 511, 511),
+    ],
+)
 def test_percentiles(histogram, p50, p99):
-    counts = {"staleness": histogram, "staleness_sum": sum(i * n for i, n in enumerate(histogram)),
-              "staleness_max": max(len(histogram) - 1, 0)}
+    counts = {
+        "staleness": histogram,
+        "staleness_sum": sum(i * n for i, n in enumerate(histogram)),
+        "staleness_max": max(len(histogram) - 1, 0),
+    }
     found = _staleness(counts)
     assert (found["p50"], found["p99"], found["histogram"]) == (p50, p99, histogram)
     assert found["mean"] == (np.average(np.arange(len(histogram)), weights=histogram) if histogram else 0)

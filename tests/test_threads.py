@@ -224,10 +224,21 @@ def test_ranges():
 # Control groups
 
 
-@pytest.mark.parametrize(("text", "workers"), [
-    ("200000 100000", 2), ("250000 100000", 2), ("50000 100000", 1), ("1000000 50000", 16),
-    ("max 100000", None), ("max", None), ("", None), ("junk", None), ("100000 0", None), ("0 100000", None),
-])
+@pytest.mark.parametrize(
+    ("text", "workers"),
+    [
+        ("200000 100000", 2),
+        ("250000 100000", 2),
+        ("50000 100000", 1),
+        ("1000000 50000", 16),
+        ("max 100000", None),
+        ("max", None),
+        ("", None),
+        ("junk", None),
+        ("100000 0", None),
+        ("0 100000", None),
+    ],
+)
 def test_v2_quota(machine, text, workers):
     plan = machine.file("proc/self/cgroup", "0::/job").file("sys/fs/cgroup/job/cpu.max", text).plan()
     assert plan.workers == (workers or 16)
@@ -277,14 +288,17 @@ def test_quota_flags_oversubscription(machine):
 
 def test_describe(machine):
     machine.cpus((0, 0), (0, 1))
-    assert (machine.plan(mask=2).describe()
-            == "2 workers (limit: affinity mask 2; cgroup quota none; physical cores 2; pin none)")
+    assert (
+        machine.plan(mask=2).describe()
+        == "2 workers (limit: affinity mask 2; cgroup quota none; physical cores 2; pin none)"
+    )
     machine.file("proc/self/cgroup", "0::/").file("sys/fs/cgroup/cpu.max", "100000 100000")
-    assert (machine.plan(mask=2).describe()
-            == "1 worker (limit: cgroup quota 1; affinity mask 2; physical cores 2; pin none)")
-    assert (machine.plan(4, mask=2).describe()
-            == "4 workers (limit: argument 4; affinity mask 2; cgroup quota 1; physical cores 2; "
-               "OVERSUBSCRIBED; pin none)")
+    assert machine.plan(mask=2).describe() == "1 worker (limit: cgroup quota 1; affinity mask 2; physical cores 2; pin none)"
+    assert (
+        machine.plan(4, mask=2).describe()
+        == "4 workers (limit: argument 4; affinity mask 2; cgroup quota 1; physical cores 2; "
+        "OVERSUBSCRIBED; pin none)"
+    )
 
 
 def test_plan_is_frozen(machine):
@@ -302,7 +316,11 @@ def test_topology(machine):
         folder = f"sys/devices/system/cpu/cpu0/cache/index{index}"
         machine.file(f"{folder}/level", level).file(f"{folder}/type", kind).file(f"{folder}/size", size)
     assert threads.topology(root=machine.root) == {
-        "cpu": "Example CPU @ 2 GHz", "sockets": 2, "cores": 4, "logical_cpus": 8, "numa_nodes": 2,
+        "cpu": "Example CPU @ 2 GHz",
+        "sockets": 2,
+        "cores": 4,
+        "logical_cpus": 8,
+        "numa_nodes": 2,
         "caches": {"L1d": "32K", "L1i": "32K", "L2": "1M"},
     }
 

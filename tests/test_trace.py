@@ -53,8 +53,17 @@ def test_graphs_batches_and_single_workers(isa, tmp_path, strategy, workers, bat
     x, y = images(90, net.input_shape, classes=5)
     data = chaos.data.Dataset(x, y)
     with virtual.Traced(tmp_path / "t") as runner:
-        chaos.train(net, data, strategy=strategy, workers=workers, batch_size=batch_size, epochs=2, lr=0.02, progress=False,
-                    runner=runner)
+        chaos.train(
+            net,
+            data,
+            strategy=strategy,
+            workers=workers,
+            batch_size=batch_size,
+            epochs=2,
+            lr=0.02,
+            progress=False,
+            runner=runner,
+        )
     assert (virtual.replay(tmp_path / "t", data).weights == net.weights).all()
     if workers == 1:  # tracing changes nothing but what happens by chance
         plain = graph(seed=2)
@@ -63,9 +72,15 @@ def test_graphs_batches_and_single_workers(isa, tmp_path, strategy, workers, bat
 
 
 @settings(max_examples=25, deadline=None)
-@given(workers=st.integers(1, 8), batch=st.sampled_from([1, 3, 20]), stripe=st.sampled_from([64, 512, 16384]),
-       pending=st.sampled_from([None, 1, 3]), late=st.sampled_from([None, 0, 2]), update=st.sampled_from(["sgd", "adam"]),
-       jobs=st.integers(1, 3))
+@given(
+    workers=st.integers(1, 8),
+    batch=st.sampled_from([1, 3, 20]),
+    stripe=st.sampled_from([64, 512, 16384]),
+    pending=st.sampled_from([None, 1, 3]),
+    late=st.sampled_from([None, 0, 2]),
+    update=st.sampled_from(["sgd", "adam"]),
+    jobs=st.integers(1, 3),
+)
 def test_reading_at_publication(workers, batch, stripe, pending, late, update, jobs):
     """What a worker reads is an event of its own; with one worker it is what its passes read."""
     net = graph(seed=2)
@@ -75,14 +90,24 @@ def test_reading_at_publication(workers, batch, stripe, pending, late, update, j
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "t")
         with virtual.Traced(path) as runner:
-            run = chaos.train(net, data, workers=workers, batch_size=batch, epochs=2, lr=0.02, update=update, progress=False,
-                              runner=runner, strategy_options=options)
+            run = chaos.train(
+                net,
+                data,
+                workers=workers,
+                batch_size=batch,
+                epochs=2,
+                lr=0.02,
+                update=update,
+                progress=False,
+                runner=runner,
+                strategy_options=options,
+            )
         found = []
         assert (virtual.replay(path, data, jobs=jobs, progress=found.append).weights == net.weights).all()
         assert [phase["images"] for phase in found] == [90, 90]
         with TraceReader(path) as trace:
             for _, blocks, end in trace.phases():
-                kinds = np.unique(np.concatenate(list(blocks)) >> np.uint64(16) & np.uint64(0xffff))
+                kinds = np.unique(np.concatenate(list(blocks)) >> np.uint64(16) & np.uint64(0xFFFF))
                 assert (_core.EVENTS.index("read") in kinds) == (workers > 1)
                 end()
     assert late is None or run.history[-1]["staleness"]["max"] <= late
@@ -92,8 +117,18 @@ def test_reading_at_publication(workers, batch, stripe, pending, late, update, j
 def test_update_rules_with_state(digits, tmp_path, update):
     net = chaos.models.small()
     with virtual.Traced(tmp_path / "t") as runner:
-        chaos.train(net, digits, workers=3, epochs=2, lr=0.001, update=update, progress=False, runner=runner,
-                    update_options={"clip_norm": 1.0}, strategy_options={"staleness_step": "fleet"})
+        chaos.train(
+            net,
+            digits,
+            workers=3,
+            epochs=2,
+            lr=0.001,
+            update=update,
+            progress=False,
+            runner=runner,
+            update_options={"clip_norm": 1.0},
+            strategy_options={"staleness_step": "fleet"},
+        )
     assert (virtual.replay(tmp_path / "t", digits).weights == net.weights).all()
 
 
@@ -104,7 +139,7 @@ def test_another_order_gives_other_weights(digits, tmp_path):
         traced(tmp_path / "t", digits, net, 2, 1)
         with TraceReader(tmp_path / "t") as trace:
             events, _ = next((np.concatenate(list(blocks)), end()) for _, blocks, end in trace.phases())
-        worker = events & np.uint64(0xffff)
+        worker = events & np.uint64(0xFFFF)
         if worker.any() and not worker.all():  # both came to work
             break
     data = net.take_images(digits.images)
@@ -112,8 +147,14 @@ def test_another_order_gives_other_weights(digits, tmp_path):
     for order in ([events], [events[worker == 0], events[worker == 1]]):  # as it was; one worker after the other
         other = chaos.models.small()
         engine = _core.Engine(other.plan, other.weights, workers=2, strategy="chaos")
-        engine.run("train", data["pixels"], labels=digits.labels, lr=0.01, events=order,
-                   order=np.random.default_rng([0, 1]).permutation(len(digits)))
+        engine.run(
+            "train",
+            data["pixels"],
+            labels=digits.labels,
+            lr=0.01,
+            events=order,
+            order=np.random.default_rng([0, 1]).permutation(len(digits)),
+        )
         found.append(other.weights)
     assert (found[0] == net.weights).all() and (found[1] != net.weights).any()
 
@@ -201,12 +242,12 @@ def test_damage_is_found(digits, tmp_path):
 
     refused(b"", "not a trace")
     refused(b"hello, world and all", "not a trace")
-    refused(MAGIC[:-2] + b"9\n" + good[len(MAGIC):], "version 9, this chaos reads version 1")
+    refused(MAGIC[:-2] + b"9\n" + good[len(MAGIC) :], "version 9, this chaos reads version 1")
     refused(good + b"x", "damaged")
     for size in rng.integers(len(MAGIC), len(good), 30):
         refused(good[:size], "cut short")
     for at in rng.integers(len(MAGIC), len(good), 60):
-        refused(good[:at] + bytes([good[at] ^ 1 << rng.integers(8)]) + good[at + 1:], "damaged|cut short")
+        refused(good[:at] + bytes([good[at] ^ 1 << rng.integers(8)]) + good[at + 1 :], "damaged|cut short")
     with pytest.raises(TraceError, match="nothing"):
         virtual.replay(tmp_path / "nothing", digits)
 
@@ -229,7 +270,7 @@ def test_lies_with_right_checksums_are_found(digits, tmp_path):
     at = len(MAGIC)
     while at < len(good):
         tag, size, _ = struct.unpack_from("<4sQI", good, at)
-        records.append([tag, good[at + 16:at + 16 + size]])
+        records.append([tag, good[at + 16 : at + 16 + size]])
         at += 16 + size
 
     def refused(change, message):
@@ -255,15 +296,17 @@ def test_lies_with_right_checksums_are_found(digits, tmp_path):
     refused(swap, "not possible|not those of the traced run")
     refused(lambda found: found.__delitem__(events), "damaged")
     refused(lambda found: found[0].__setitem__(1, b"{}"), "lacks")
-    refused(lambda found: found[0].__setitem__(1, found[0][1].replace(b'"lr": 0.01', b'"lr": 0.02')),
-            "not those of the traced run")
+    refused(
+        lambda found: found[0].__setitem__(1, found[0][1].replace(b'"lr": 0.01', b'"lr": 0.02')),
+        "not those of the traced run",
+    )
     refused(lambda found: found[0].__setitem__(1, found[0][1].replace(b'"conv2d"', b'"conv9d"')), "unknown layer kind")
     refused(lambda found: found[1].__setitem__(1, zlib.compress(bytes(16))), "4 initial weights")
     refused(lambda found: found[tags.index(b"PHAS")].__setitem__(1, b'{"events": 5}'), "damaged")
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 0xffff), st.integers(1, 8), st.integers(0, 0xffffffff)), max_size=50))
+@given(st.lists(st.tuples(st.integers(0, 0xFFFF), st.integers(1, 8), st.integers(0, 0xFFFFFFFF)), max_size=50))
 def test_packing(events):
     codes = np.array([w | k << 16 | x << 32 for w, k, x in events], np.uint64)
     assert (unpack(pack(codes)) == codes).all()
@@ -280,13 +323,15 @@ def test_commands(tmp_path, capsys, monkeypatch):
     assert all((a[name] == b[name]).all() for name in a)
     assert cli.main(["train", "small", *arguments, "--run-dir", "other", "--seed", "1"]) == 0
     capsys.readouterr()
-    for bad, message in ((["replay", "t", "--data", "digits", "--run-dir", "other"], "not those of t"),
-                         (["replay", "nothing"], "nothing: No such file"),
-                         (["replay", "t", "--data", "digits", "--save", "a.bin"], "must end in .safetensors, not 'a.bin'"),
-                         (["replay", "t", "--data", "digits", "--save", "no/a.safetensors"], "there is no directory no"),
-                         (["train", "small", *arguments, "--trace", "u", "--strategy", "synchronous"], "cannot be traced"),
-                         (["train", "small", *arguments, "--trace", "t"], "--trace t: there is such a file already"),
-                         (["train", "--resume", "--run-dir", "run", "--trace", "t"], "--resume"),
-                         (["train", "small", *arguments, "--trace", "no/folder"], "no/folder")):
+    for bad, message in (
+        (["replay", "t", "--data", "digits", "--run-dir", "other"], "not those of t"),
+        (["replay", "nothing"], "nothing: No such file"),
+        (["replay", "t", "--data", "digits", "--save", "a.bin"], "must end in .safetensors, not 'a.bin'"),
+        (["replay", "t", "--data", "digits", "--save", "no/a.safetensors"], "there is no directory no"),
+        (["train", "small", *arguments, "--trace", "u", "--strategy", "synchronous"], "cannot be traced"),
+        (["train", "small", *arguments, "--trace", "t"], "--trace t: there is such a file already"),
+        (["train", "--resume", "--run-dir", "run", "--trace", "t"], "--resume"),
+        (["train", "small", *arguments, "--trace", "no/folder"], "no/folder"),
+    ):
         assert cli.main(bad) == 2
         assert message in capsys.readouterr().err

@@ -39,8 +39,20 @@ def test_learns_and_records(digits, tmp_path):
     np.testing.assert_allclose([r["lr"] for r in run.history], [0.01, 0.009, 0.0081, 0.00729])
     last = run.history[-1]
     assert last["train_error"] < run.history[0]["train_error"] and last["test_error"] < 0.15
-    assert {"epoch", "lr", "train_loss", "train_error", "validation_error", "test_loss", "test_error", "seconds",
-            "images_per_second", "workers", "strategy", "staleness"} <= last.keys()
+    assert {
+        "epoch",
+        "lr",
+        "train_loss",
+        "train_error",
+        "validation_error",
+        "test_loss",
+        "test_error",
+        "seconds",
+        "images_per_second",
+        "workers",
+        "strategy",
+        "staleness",
+    } <= last.keys()
     assert last["workers"] == 2 and last["strategy"] == "chaos" and {"mean", "max", "histogram"} <= last["staleness"].keys()
     lines = (tmp_path / "a" / METRICS).read_text().splitlines()
     assert [json.loads(line) for line in lines] == run.history
@@ -79,8 +91,10 @@ def test_vectors(digits, tmp_path):
 
 def test_signals_are_not_lost_between_phases(digits):
     """A signal that comes while no phase runs, or when the last one is over, still ends the call."""
-    for call in (lambda: train(chaos.models.small(), digits[0][:50], epochs=1, workers=1),
-                 lambda: chaos.evaluate(chaos.models.small(), digits[0][:50], workers=1)):
+    for call in (
+        lambda: train(chaos.models.small(), digits[0][:50], epochs=1, workers=1),
+        lambda: chaos.evaluate(chaos.models.small(), digits[0][:50], workers=1),
+    ):
         timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             timer.start()
@@ -246,16 +260,31 @@ def test_state_of_another_run_is_refused(digits, tmp_path):
         train(chaos.models.small(), digits[0][:50], None, epochs=1, run_dir=file)
 
 
-@pytest.mark.parametrize("options, words", [
-    (dict(strategy=["chaos"]), r"unknown strategy \['chaos'\]"), (dict(resume=True), "resume=True needs run_dir"),
-    (dict(strategy_options=["a=1"]), "options of strategy 'chaos' must be a dict, not"),
-    (dict(strategy="wild"), "unknown strategy 'wild'; known: sequential, chaos"), (dict(loss="l3"), "unknown loss 'l3'"),
-    (dict(epochs=-1), "epochs"), (dict(epochs=1.5), "epochs"), (dict(lr=0), "lr"), (dict(lr=float("nan")), "lr"),
-    (dict(lr_decay=-1), "lr_decay"), (dict(batch_size=0), "batch_size"), (dict(seed=-1), "seed"),
-    (dict(lr=10**400), "lr must be"), (dict(lr=1e-60), "at most 1e-60"), (dict(lr_decay=10**400), "lr_decay must be"),
-    (dict(update="adagrad", update_options={"lr_decay": 10**400}), "lr_decay of update rule 'adagrad' must be"),
-    (dict(workers=0), "workers"), (dict(epochs=10**400), "epochs"), (dict(lr=1e-300, lr_decay=1e300), "learning rate of"),
-    (dict(strategy="sequential", workers=2), "one worker")])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(strategy=["chaos"]), r"unknown strategy \['chaos'\]"),
+        (dict(resume=True), "resume=True needs run_dir"),
+        (dict(strategy_options=["a=1"]), "options of strategy 'chaos' must be a dict, not"),
+        (dict(strategy="wild"), "unknown strategy 'wild'; known: sequential, chaos"),
+        (dict(loss="l3"), "unknown loss 'l3'"),
+        (dict(epochs=-1), "epochs"),
+        (dict(epochs=1.5), "epochs"),
+        (dict(lr=0), "lr"),
+        (dict(lr=float("nan")), "lr"),
+        (dict(lr_decay=-1), "lr_decay"),
+        (dict(batch_size=0), "batch_size"),
+        (dict(seed=-1), "seed"),
+        (dict(lr=10**400), "lr must be"),
+        (dict(lr=1e-60), "at most 1e-60"),
+        (dict(lr_decay=10**400), "lr_decay must be"),
+        (dict(update="adagrad", update_options={"lr_decay": 10**400}), "lr_decay of update rule 'adagrad' must be"),
+        (dict(workers=0), "workers"),
+        (dict(epochs=10**400), "epochs"),
+        (dict(lr=1e-300, lr_decay=1e300), "learning rate of"),
+        (dict(strategy="sequential", workers=2), "one worker"),
+    ],
+)
 def test_bad_options(digits, options, words):
     with pytest.raises(ValueError, match=words):
         train(chaos.models.small(), digits[0][:20], **options)

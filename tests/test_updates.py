@@ -24,11 +24,18 @@ from chaos.updates.momentum import corrected
 
 DECAY = dict(weight_decay=0.02, l1=0.003)
 CASES = [(name, options) for name in UPDATES for options in ({}, DECAY)] + [
-    ("momentum", dict(momentum=0.5, dampening=0.3)), ("momentum", dict(momentum=0.0)), ("nesterov", dict(momentum=0.6)),
+    ("momentum", dict(momentum=0.5, dampening=0.3)),
+    ("momentum", dict(momentum=0.0)),
+    ("nesterov", dict(momentum=0.6)),
     ("adagrad", dict(lr_decay=0.1, initial_accumulator_value=0.5, eps=1e-3)),
-    ("rmsprop", dict(alpha=0.9, momentum=0.8, eps=1e-3)), ("rmsprop", dict(centered=True)),
-    ("rmsprop", dict(centered=True, momentum=0.5, **DECAY)), ("adam", dict(beta1=0.6, beta2=0.9, eps=1e-2)),
-    ("adam", dict(beta1=0.0, beta2=0.0)), ("adamw", dict(weight_decay=0.0)), ("adamw", dict(weight_decay=3.0))]
+    ("rmsprop", dict(alpha=0.9, momentum=0.8, eps=1e-3)),
+    ("rmsprop", dict(centered=True)),
+    ("rmsprop", dict(centered=True, momentum=0.5, **DECAY)),
+    ("adam", dict(beta1=0.6, beta2=0.9, eps=1e-2)),
+    ("adam", dict(beta1=0.0, beta2=0.0)),
+    ("adamw", dict(weight_decay=0.0)),
+    ("adamw", dict(weight_decay=3.0)),
+]
 LR = float(np.float32(0.01))
 IN, OUT, STEPS = 37, 21, 60
 
@@ -59,8 +66,15 @@ class Problem:
         moments = aligned_zeros((rule.moments, net.plan.weight_size))
         resolved = rule.resolve(options)
         rule.start(moments, resolved)
-        engine = _core.Engine(net.plan, net.weights, update=name, moments=moments, loss="score",
-                              update_options=rule.core_options(resolved), **more)
+        engine = _core.Engine(
+            net.plan,
+            net.weights,
+            update=name,
+            moments=moments,
+            loss="score",
+            update_options=rule.core_options(resolved),
+            **more,
+        )
         assert engine.run("train", values=self.x.ravel(), labels=self.y, lr=LR)["images"] == STEPS
         self.padding = np.ones(net.plan.weight_size, bool)
         for parameter in net.unpack(np.arange(net.plan.weight_size)).values():
@@ -87,7 +101,7 @@ class Problem:
 def tolerance(exact, rounded):
     """How far float32 may stray from the definition: eight times what the definition in float32 does (the same operations,
     some of them fused or in another order), and four roundings of the largest result."""
-    return 8 * np.abs(rounded - exact).max() + 4 * 2.0 ** -24 * np.abs(exact).max()
+    return 8 * np.abs(rounded - exact).max() + 4 * 2.0**-24 * np.abs(exact).max()
 
 
 def test_lists_agree():
@@ -117,8 +131,14 @@ def test_centered_rmsprop_of_a_constant_gradient(isa):
     net = one_layer((64,), chaos.Linear(1, bias=False))
     rule = UPDATES["rmsprop"]
     moments = aligned_zeros((rule.moments, net.plan.weight_size))
-    engine = _core.Engine(net.plan, net.weights, loss="score", update="rmsprop", moments=moments,
-                          update_options=rule.core_options(rule.resolve(dict(alpha=0.5, centered=True))))
+    engine = _core.Engine(
+        net.plan,
+        net.weights,
+        loss="score",
+        update="rmsprop",
+        moments=moments,
+        update_options=rule.core_options(rule.resolve(dict(alpha=0.5, centered=True))),
+    )
     x = np.tile(np.random.default_rng(0).standard_normal(64).astype(np.float32), 300)
     assert engine.run("train", values=x, labels=np.zeros(300, np.int64), lr=1e-9)["status"] == "done"
     assert np.isfinite(net.weights).all() and np.isfinite(moments).all()
@@ -135,12 +155,20 @@ def test_agrees_with_pytorch(name, options):
     given = {k: v for k, v in given.items() if k not in ("l1", "clip_value", "clip_norm", "max_norm", "correct_asynchrony")}
     if "beta1" in given:
         given["betas"] = given.pop("beta1"), given.pop("beta2")
-    kinds = {"sgd": "SGD", "momentum": "SGD", "nesterov": "SGD", "adagrad": "Adagrad", "rmsprop": "RMSprop", "adam": "Adam",
-             "adamw": "AdamW"}
+    kinds = {
+        "sgd": "SGD",
+        "momentum": "SGD",
+        "nesterov": "SGD",
+        "adagrad": "Adagrad",
+        "rmsprop": "RMSprop",
+        "adam": "Adam",
+        "adamw": "AdamW",
+    }
     problem = Problem()
     w = {p: torch.nn.Parameter(torch.tensor(v)) for p, v in problem.before.items()}
-    optimizer = getattr(torch.optim, kinds[name])(w.values(), lr=LR, **given,
-                                                  **({"nesterov": True} if name == "nesterov" else {}))
+    optimizer = getattr(torch.optim, kinds[name])(
+        w.values(), lr=LR, **given, **({"nesterov": True} if name == "nesterov" else {})
+    )
     for g in problem.gradients():
         for p in w:
             w[p].grad = torch.tensor(g[p])
@@ -156,6 +184,7 @@ def test_agrees_with_pytorch(name, options):
 
 
 # ---- bounds ----
+
 
 def odd_network(seed=0):
     """Every form of weight block: plain, depthwise and grouped convolutions, with and without bias, more outputs than one
@@ -183,8 +212,14 @@ def bounded_training(net, x, y, bounds, batch_size, lr):
     other = odd_network()
     rule = UPDATES["sgd"]
     options = rule.resolve(bounds)
-    engine = _core.Engine(net.plan, net.weights, strategy="chaos", batch_size=batch_size, stripe_bytes=192,
-                          update_options=rule.core_options(options))
+    engine = _core.Engine(
+        net.plan,
+        net.weights,
+        strategy="chaos",
+        batch_size=batch_size,
+        stripe_bytes=192,
+        update_options=rule.core_options(options),
+    )
     for at in range(0, len(y), batch_size):
         some = slice(at, at + batch_size)
         data = net.take_images(x[some])
@@ -194,18 +229,26 @@ def bounded_training(net, x, y, bounds, batch_size, lr):
         for layer, g in layers_of(other, gradients).items():
             for parameter, value in clip(g, options["clip_value"], options["clip_norm"]).items():
                 name = f"{layer}.{parameter}"
-                state[name], _ = rule.apply(state[name], value.astype(np.float32), [], lr, 1,
-                                            weight_decay=options["weight_decay"], l1=options["l1"])
+                state[name], _ = rule.apply(
+                    state[name], value.astype(np.float32), [], lr, 1, weight_decay=options["weight_decay"], l1=options["l1"]
+                )
             if options["max_norm"] is not None:
                 state[f"{layer}.weight"] = project(state[f"{layer}.weight"], options["max_norm"])
         other.load_state_dict(state)
         yield other, gradients
 
 
-@pytest.mark.parametrize("bounds", [dict(clip_value=0.01), dict(clip_norm=0.1), dict(clip_value=0.02, clip_norm=0.1),
-                                    dict(max_norm=0.5),
-                                    dict(clip_norm=0.05, max_norm=0.4, **DECAY),
-                                    dict(clip_norm=1e9)])
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        dict(clip_value=0.01),
+        dict(clip_norm=0.1),
+        dict(clip_value=0.02, clip_norm=0.1),
+        dict(max_norm=0.5),
+        dict(clip_norm=0.05, max_norm=0.4, **DECAY),
+        dict(clip_norm=1e9),
+    ],
+)
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_bounds_are_the_definitions(isa, bounds, batch_size):
     net = odd_network()
@@ -215,8 +258,8 @@ def test_bounds_are_the_definitions(isa, bounds, batch_size):
     for other, gradients in bounded_training(net, x, y, bounds, batch_size, lr):
         for name, value in other.state_dict().items():
             # up to 30 steps, each with gradients whose sums may be rounded differently
-            np.testing.assert_allclose(net.state_dict()[name], value, rtol=0, atol=30 * 100 * 2.0 ** -24)
-        norms = [np.sqrt(sum((g ** 2).sum() for g in layer.values())) for layer in layers_of(net, gradients).values()]
+            np.testing.assert_allclose(net.state_dict()[name], value, rtol=0, atol=30 * 100 * 2.0**-24)
+        norms = [np.sqrt(sum((g**2).sum() for g in layer.values())) for layer in layers_of(net, gradients).values()]
         used += max(norms) > bounds.get("clip_norm", 0) or "max_norm" in bounds
     assert used or unbounded, "no bound was reached, so nothing was tested"
     mask = np.ones(net.plan.weight_size, bool)
@@ -226,7 +269,7 @@ def test_bounds_are_the_definitions(isa, bounds, batch_size):
     if "max_norm" in bounds:
         for layer in layers_of(net, net.state_dict()).values():
             flat = layer["weight"].reshape(len(layer["weight"]), -1).astype(np.float64)
-            norms = np.sqrt((flat ** 2).sum(1))
+            norms = np.sqrt((flat**2).sum(1))
             assert norms.max() <= bounds["max_norm"] * (1 + 1e-6)
 
 
@@ -249,14 +292,22 @@ def test_definitions_of_bounds_agree_with_pytorch():
 
 # ---- training ----
 
+
 @pytest.fixture(scope="module")
 def digits():
     return chaos.data.load("digits", size=29)
 
 
 # what trains the small network on the digits well in a few epochs
-GOOD = {"sgd": dict(lr=0.01), "momentum": dict(lr=0.002), "nesterov": dict(lr=0.002), "adagrad": dict(lr=0.01),
-        "rmsprop": dict(lr=0.001), "adam": dict(lr=0.002), "adamw": dict(lr=0.002)}
+GOOD = {
+    "sgd": dict(lr=0.01),
+    "momentum": dict(lr=0.002),
+    "nesterov": dict(lr=0.002),
+    "adagrad": dict(lr=0.01),
+    "rmsprop": dict(lr=0.001),
+    "adam": dict(lr=0.002),
+    "adamw": dict(lr=0.002),
+}
 STATEFUL = dict(weight_decay=1e-4, l1=1e-6, clip_norm=5.0, max_norm=4.0)
 
 
@@ -289,7 +340,7 @@ def test_every_strategy_keeps_the_bounds(digits, strategy, batch_size):
         return layers_of(net, {name: found[name] - start[name] for name in start})
 
     def norms(tensors):
-        return [np.sqrt(sum(float((value ** 2).sum()) for value in layer.values())) for layer in tensors.values()]
+        return [np.sqrt(sum(float((value**2).sum()) for value in layer.values())) for layer in tensors.values()]
 
     net = chaos.models.small()
     largest = max(np.abs(value).max() for layer in moves().values() for value in layer.values())
@@ -307,8 +358,11 @@ def test_every_strategy_keeps_the_bounds(digits, strategy, batch_size):
 @pytest.mark.parametrize("name", UPDATES)
 def test_one_worker_is_sequential(digits, name):
     part = digits[0][:200], None
-    weights = {train(name, part, workers=1, strategy=strategy, epochs=1, update_options=STATEFUL)[0].weights.tobytes()
-               for strategy, s in STRATEGIES.items() if s.equals_sequential}
+    weights = {
+        train(name, part, workers=1, strategy=strategy, epochs=1, update_options=STATEFUL)[0].weights.tobytes()
+        for strategy, s in STRATEGIES.items()
+        if s.equals_sequential
+    }
     assert len(weights) == 1
 
 
@@ -323,8 +377,11 @@ def test_resumed_is_uninterrupted(digits, tmp_path, name):
     tensors, _ = read_tensors(tmp_path / MODEL)
     extra = {key for key in tensors if key.startswith(STATE)}
     parameters = list(net.state_dict())
-    assert extra == ({f"{STATE}{m}.{p}" for m in UPDATES[name].state for p in parameters} | {f"{STATE}versions"}
-                     if UPDATES[name].state else set())
+    assert extra == (
+        {f"{STATE}{m}.{p}" for m in UPDATES[name].state for p in parameters} | {f"{STATE}versions"}
+        if UPDATES[name].state
+        else set()
+    )
     for m in UPDATES[name].state:
         assert all(tensors[f"{STATE}{m}.{p}"].shape == net.state_dict()[p].shape for p in parameters)
     # the file is a network as any other
@@ -361,10 +418,13 @@ def test_damaged_state_is_refused(digits, tmp_path):
     train("adam", part, epochs=1, run_dir=tmp_path)
     tensors, metadata = read_tensors(tmp_path / MODEL)
     first = f"{STATE}exp_avg.{next(iter(chaos.models.small().state_dict()))}"
-    for damage, words in (({first: None}, "missing .*exp_avg"), ({first: tensors[first][:1]}, "shape"),
-                          ({first: tensors[first] * np.float32(np.nan)}, "finite"),
-                          ({STATE + "x": tensors[first]}, "unknown"),
-                          ({f"{STATE}versions": tensors[f"{STATE}versions"][:1]}, "versions")):
+    for damage, words in (
+        ({first: None}, "missing .*exp_avg"),
+        ({first: tensors[first][:1]}, "shape"),
+        ({first: tensors[first] * np.float32(np.nan)}, "finite"),
+        ({STATE + "x": tensors[first]}, "unknown"),
+        ({f"{STATE}versions": tensors[f"{STATE}versions"][:1]}, "versions"),
+    ):
         write_tensors(tmp_path / MODEL, {k: v for k, v in (tensors | damage).items() if v is not None}, metadata)
         with pytest.raises(chaos.CheckpointError, match=words):
             train("adam", part, epochs=2, run_dir=tmp_path, resume=True)
@@ -372,15 +432,24 @@ def test_damaged_state_is_refused(digits, tmp_path):
 
 def test_settings_are_the_run(digits, tmp_path):
     part = digits[0][:50], None
-    train("momentum", part, epochs=1, run_dir=tmp_path, update_options=dict(momentum=0.5), lr_schedule="cosine",
-          schedule_options=dict(t_max=5))
+    train(
+        "momentum",
+        part,
+        epochs=1,
+        run_dir=tmp_path,
+        update_options=dict(momentum=0.5),
+        lr_schedule="cosine",
+        schedule_options=dict(t_max=5),
+    )
     config = json.loads((tmp_path / CONFIG).read_text())
     assert config["update"] == "momentum" and config["update_options"]["momentum"] == 0.5
     assert config["lr_schedule"] == "cosine" and config["schedule_options"] == {"warmup": 0, "t_max": 5, "eta_min": 0.0}
     same = dict(run_dir=tmp_path, resume=True, epochs=1)
-    for other, word in ((dict(update_options=dict(momentum=0.6)), "update_options"),
-                        (dict(update_options=dict(momentum=0.5), lr_schedule="step"), "lr_schedule"),
-                        (dict(update_options=dict(momentum=0.5), lr_schedule="cosine"), r"schedule_options t_max \(5")):
+    for other, word in (
+        (dict(update_options=dict(momentum=0.6)), "update_options"),
+        (dict(update_options=dict(momentum=0.5), lr_schedule="step"), "lr_schedule"),
+        (dict(update_options=dict(momentum=0.5), lr_schedule="cosine"), r"schedule_options t_max \(5"),
+    ):
         with pytest.raises(chaos.CheckpointError, match=word) as caught:
             train("momentum", part, **same, **other)
         assert "dampening" not in str(caught.value), "what agrees need not be read"
@@ -398,12 +467,23 @@ def test_run_of_a_version_without_schedules_goes_on(digits, tmp_path):
     assert train("sgd", part, epochs=2, run_dir=tmp_path, resume=True)[0].weights.tobytes() == whole.weights.tobytes()
 
 
-@pytest.mark.parametrize("name, options, words", [
-    ("sgd", dict(momentum=0.9), "'sgd' has no option 'momentum'"), ("momentum", dict(momentum=1.5), "at most 1"),
-    ("momentum", dict(momentum=-0.1), "at least 0"), ("adam", dict(beta1=1.0), "beta1"), ("adam", dict(eps=0.0), "eps"),
-    ("adam", dict(beta2=float("nan")), "beta2"), ("rmsprop", dict(centered=1), "True or False"),
-    ("sgd", dict(weight_decay=-1), "weight_decay"), ("sgd", dict(clip_norm=0), "clip_norm"),
-    ("sgd", dict(max_norm=-2), "max_norm"), ("adagrad", dict(lr_decay=-1), "lr_decay"), ("sgd", dict(l1="x"), "l1")])
+@pytest.mark.parametrize(
+    "name, options, words",
+    [
+        ("sgd", dict(momentum=0.9), "'sgd' has no option 'momentum'"),
+        ("momentum", dict(momentum=1.5), "at most 1"),
+        ("momentum", dict(momentum=-0.1), "at least 0"),
+        ("adam", dict(beta1=1.0), "beta1"),
+        ("adam", dict(eps=0.0), "eps"),
+        ("adam", dict(beta2=float("nan")), "beta2"),
+        ("rmsprop", dict(centered=1), "True or False"),
+        ("sgd", dict(weight_decay=-1), "weight_decay"),
+        ("sgd", dict(clip_norm=0), "clip_norm"),
+        ("sgd", dict(max_norm=-2), "max_norm"),
+        ("adagrad", dict(lr_decay=-1), "lr_decay"),
+        ("sgd", dict(l1="x"), "l1"),
+    ],
+)
 def test_bad_options(digits, name, options, words):
     with pytest.raises(ValueError, match=words):
         train(name, (digits[0][:20], None), update_options=options)
@@ -411,8 +491,11 @@ def test_bad_options(digits, name, options, words):
 
 def test_options_of_a_command_line():
     parse = UPDATES["rmsprop"].parse
-    assert parse(["centered=yes", "weight-decay=0.1", "clip_norm=none"]) == {"centered": True, "weight_decay": 0.1,
-                                                                           "clip_norm": None}
+    assert parse(["centered=yes", "weight-decay=0.1", "clip_norm=none"]) == {
+        "centered": True,
+        "weight_decay": 0.1,
+        "clip_norm": None,
+    }
     for text in ("centered=1", "alpha=much", "speed=3"):
         with pytest.raises(ValueError, match=text.split("=")[0]):
             parse([text])
@@ -421,9 +504,30 @@ def test_options_of_a_command_line():
 def test_command_line(digits, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     common = ["train", "small", "--data", "digits", "--subset", "50", "--strategy", "sequential", "--epochs", "2"]
-    assert main([*common, "--run-dir", "a", "--update", "momentum", "--momentum", "0.8", "--weight-decay", "1e-4",
-                 "--update-option", "max-norm=3", "--lr-schedule", "step", "--schedule-option", "step_size=1",
-                 "--schedule-option", "warmup=1"]) == 0
+    assert (
+        main(
+            [
+                *common,
+                "--run-dir",
+                "a",
+                "--update",
+                "momentum",
+                "--momentum",
+                "0.8",
+                "--weight-decay",
+                "1e-4",
+                "--update-option",
+                "max-norm=3",
+                "--lr-schedule",
+                "step",
+                "--schedule-option",
+                "step_size=1",
+                "--schedule-option",
+                "warmup=1",
+            ]
+        )
+        == 0
+    )
     config = json.loads((tmp_path / "a" / CONFIG).read_text())
     options = config["update_options"]
     assert (options["momentum"], options["weight_decay"], options["max_norm"]) == (0.8, 1e-4, 3)
@@ -431,9 +535,12 @@ def test_command_line(digits, tmp_path, monkeypatch, capsys):
     # what is not given again stays
     assert main(["train", "--resume", "--run-dir", "a", "--epochs", "3", "--momentum", "0.8"]) == 0
     capsys.readouterr()
-    for arguments, words in ((["--momentum", "0.7"], "update_options momentum (0.8 there, 0.7 now)"),
-                             (["--update", "adam", "--momentum", "0.7"], "'adam' has no option 'momentum'"),
-                             (["--schedule-option", "step_size=x"], "step_size"), (["--momentum", "2"], "at most 1")):
+    for arguments, words in (
+        (["--momentum", "0.7"], "update_options momentum (0.8 there, 0.7 now)"),
+        (["--update", "adam", "--momentum", "0.7"], "'adam' has no option 'momentum'"),
+        (["--schedule-option", "step_size=x"], "step_size"),
+        (["--momentum", "2"], "at most 1"),
+    ):
         assert main(["train", "--resume", "--run-dir", "a", *arguments]) == 2
         error = capsys.readouterr().err
         assert words in error and len(error.splitlines()) == 1
@@ -441,8 +548,11 @@ def test_command_line(digits, tmp_path, monkeypatch, capsys):
 
 # ---- momentum for asynchrony ----
 
-@pytest.mark.parametrize("momentum, workers, wanted", [(0.9, 1, 0.9), (0.9, 2, 8 / 9), (0.9, 4, 6 / 7), (0.9, 10, 0),
-                                                       (0.5, 2, 0), (0, 3, 0), (0.99, 8, 92 / 93), (1, 8, 1)])
+
+@pytest.mark.parametrize(
+    "momentum, workers, wanted",
+    [(0.9, 1, 0.9), (0.9, 2, 8 / 9), (0.9, 4, 6 / 7), (0.9, 10, 0), (0.5, 2, 0), (0, 3, 0), (0.99, 8, 92 / 93), (1, 8, 1)],
+)
 def test_corrected_momentum(momentum, workers, wanted):
     assert abs(corrected(momentum, workers) - wanted) < 1e-12
     for name in ("momentum", "nesterov"):
@@ -455,6 +565,7 @@ def test_corrected_momentum(momentum, workers, wanted):
 def test_mean_delays_add_up():
     """What the formula rests on: a gradient passed through the averages of asynchrony and of momentum one after the other
     arrives with the sum of their mean delays."""
+
     def response(m):
         return (1 - m) * m ** np.arange(2000)
 
@@ -465,29 +576,40 @@ def test_mean_delays_add_up():
 
 # ---- schedules ----
 
+
 def rates(name, epochs, lr=0.1, decay=0.5, **options):
     schedule = SCHEDULES[name]
     options = schedule.settle(schedule.resolve(options), epochs)
     return [schedule.rate(lr, decay, e, **options) for e in range(1, epochs + 1)]
 
 
-@pytest.mark.parametrize("name, options, wanted", [
-    ("constant", {}, [0.1] * 5), ("exponential", {}, [0.1, 0.05, 0.025, 0.0125, 0.00625]),
-    ("step", dict(step_size=2), [0.1, 0.1, 0.05, 0.05, 0.025]),
-    ("cosine", dict(t_max=4, eta_min=1e-9), [0.1, 0.05 * (1 + 0.5 ** 0.5), 0.05, 0.05 * (1 - 0.5 ** 0.5), 1e-9]),
-    ("cosine", dict(t_max=2, eta_min=0.02), [0.1, 0.06, 0.02, 0.02, 0.02]),
-    ("cosine", {}, [0.1 * (1 + np.cos(np.pi * e / 5)) / 2 for e in range(5)]),
-    ("cosine", dict(warmup=1), [0.05, *(0.1 * (1 + np.cos(np.pi * e / 4)) / 2 for e in range(4))]),
-    ("exponential", dict(warmup=2), [0.1 / 3, 0.2 / 3, 0.1, 0.05, 0.025]),
-    ("constant", dict(warmup=9), [0.01, 0.02, 0.03, 0.04, 0.05]),
-    ("step", dict(warmup=1, step_size=3), [0.05, 0.1, 0.1, 0.1, 0.05])])
+@pytest.mark.parametrize(
+    "name, options, wanted",
+    [
+        ("constant", {}, [0.1] * 5),
+        ("exponential", {}, [0.1, 0.05, 0.025, 0.0125, 0.00625]),
+        ("step", dict(step_size=2), [0.1, 0.1, 0.05, 0.05, 0.025]),
+        ("cosine", dict(t_max=4, eta_min=1e-9), [0.1, 0.05 * (1 + 0.5**0.5), 0.05, 0.05 * (1 - 0.5**0.5), 1e-9]),
+        ("cosine", dict(t_max=2, eta_min=0.02), [0.1, 0.06, 0.02, 0.02, 0.02]),
+        ("cosine", {}, [0.1 * (1 + np.cos(np.pi * e / 5)) / 2 for e in range(5)]),
+        ("cosine", dict(warmup=1), [0.05, *(0.1 * (1 + np.cos(np.pi * e / 4)) / 2 for e in range(4))]),
+        ("exponential", dict(warmup=2), [0.1 / 3, 0.2 / 3, 0.1, 0.05, 0.025]),
+        ("constant", dict(warmup=9), [0.01, 0.02, 0.03, 0.04, 0.05]),
+        ("step", dict(warmup=1, step_size=3), [0.05, 0.1, 0.1, 0.1, 0.05]),
+    ],
+)
 def test_schedules(name, options, wanted):
     np.testing.assert_allclose(rates(name, 5, **options), wanted, rtol=1e-7)
 
 
-@pytest.mark.parametrize("name, theirs, options", [
-    ("exponential", "ExponentialLR", {}), ("step", "StepLR", dict(step_size=3)),
-    ("cosine", "CosineAnnealingLR", dict(t_max=12, eta_min=0.01))])
+@pytest.mark.parametrize(
+    "name, theirs, options",
+    [
+        ("exponential", "ExponentialLR", {}),
+        ("step", "StepLR", dict(step_size=3)),
+        ("cosine", "CosineAnnealingLR", dict(t_max=12, eta_min=0.01)),
+    ],
+)
 def test_schedules_agree_with_pytorch(name, theirs, options):
     torch = pytest.importorskip("torch")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
@@ -500,20 +622,31 @@ def test_schedules_agree_with_pytorch(name, theirs, options):
 
 
 def test_training_follows_the_schedule(digits):
-    _, run = train("sgd", (digits[0][:20], None), epochs=5, lr_decay=0.5, lr_schedule="step",
-                   schedule_options=dict(step_size=2, warmup=1))
+    _, run = train(
+        "sgd",
+        (digits[0][:20], None),
+        epochs=5,
+        lr_decay=0.5,
+        lr_schedule="step",
+        schedule_options=dict(step_size=2, warmup=1),
+    )
     np.testing.assert_allclose([r["lr"] for r in run.history], [0.005, 0.01, 0.01, 0.005, 0.005])
 
 
-@pytest.mark.parametrize("options, words", [
-    (dict(lr_schedule="sine"), "unknown learning-rate schedule 'sine'; known: exponential, step, cosine, constant"),
-    (dict(schedule_options=dict(step_size=2)), "'exponential' has no option 'step_size'"),
-    (dict(lr_schedule="step", schedule_options=dict(step_size=0)), "step_size"),
-    (dict(schedule_options=dict(warmup=-1)), "warmup"), (dict(schedule_options=dict(warmup=1.5)), "warmup"),
-    (dict(lr_decay=1e300, lr_schedule="step", epochs=50), "learning rate of"),
-    (dict(lr_decay=1e30, epochs=3), "learning rate of"),
-    (dict(lr_schedule="cosine", schedule_options=dict(t_max=2, warmup=1)), "0 from epoch 4 on"),
-    (dict(lr_schedule="cosine", schedule_options=dict(eta_min=1e60)), "learning rate of")])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(lr_schedule="sine"), "unknown learning-rate schedule 'sine'; known: exponential, step, cosine, constant"),
+        (dict(schedule_options=dict(step_size=2)), "'exponential' has no option 'step_size'"),
+        (dict(lr_schedule="step", schedule_options=dict(step_size=0)), "step_size"),
+        (dict(schedule_options=dict(warmup=-1)), "warmup"),
+        (dict(schedule_options=dict(warmup=1.5)), "warmup"),
+        (dict(lr_decay=1e300, lr_schedule="step", epochs=50), "learning rate of"),
+        (dict(lr_decay=1e30, epochs=3), "learning rate of"),
+        (dict(lr_schedule="cosine", schedule_options=dict(t_max=2, warmup=1)), "0 from epoch 4 on"),
+        (dict(lr_schedule="cosine", schedule_options=dict(eta_min=1e60)), "learning rate of"),
+    ],
+)
 def test_bad_schedules(digits, options, words):
     with pytest.raises(ValueError, match=words):
         train("sgd", (digits[0][:20], None), **{"epochs": 4, **options})

@@ -39,27 +39,50 @@ def events_of(order, n, times=False):
     room, since, when = np.empty(1 << 12, np.uint64), np.empty(1 << 12), np.empty(1 << 12)
     found = []
     while count := order.clock.next(room, since, when):
-        found += [(_core.EVENTS[int(e) >> 16 & 0xffff], int(e) & 0xffff, int(e) >> 32, s, w)
-                  for e, s, w in zip(room[:count], since[:count], when[:count], strict=True)]
+        found += [
+            (_core.EVENTS[int(e) >> 16 & 0xFFFF], int(e) & 0xFFFF, int(e) >> 32, s, w)
+            for e, s, w in zip(room[:count], since[:count], when[:count], strict=True)
+        ]
     return found if times else [event[:3] for event in found]
 
 
 def small_net():
-    return chaos.Network((1, 8, 8), [chaos.Conv2d(4, 3), chaos.Tanh(), chaos.MaxPool2d(2), chaos.Flatten(),
-                                     chaos.Linear(30), chaos.Tanh(), chaos.Linear(5)])
+    return chaos.Network(
+        (1, 8, 8),
+        [
+            chaos.Conv2d(4, 3),
+            chaos.Tanh(),
+            chaos.MaxPool2d(2),
+            chaos.Flatten(),
+            chaos.Linear(30),
+            chaos.Tanh(),
+            chaos.Linear(5),
+        ],
+    )
 
 
 times = st.floats(1e-7, 1e-4)
 
 
 @settings(max_examples=60, deadline=None)
-@given(strategy=st.sampled_from(sorted(ORDERS)), workers=st.integers(1, 9), n=st.integers(0, 60),
-       batch=st.sampled_from([1, 3, 20]), stripe=st.sampled_from([64, 512, 16384]), seed=st.integers(0, 99),
-       jitter=st.sampled_from([0.0, 0.3, 2.0]), cores=st.integers(1, 5), pending=st.sampled_from([None, 1, 3]),
-       stragglers=st.integers(0, 1), scale=st.tuples(times, times, times, times), period=st.integers(1, 9),
-       group=st.integers(1, 3))
-def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, cores, pending, stragglers, scale, period,
-                             group):
+@given(
+    strategy=st.sampled_from(sorted(ORDERS)),
+    workers=st.integers(1, 9),
+    n=st.integers(0, 60),
+    batch=st.sampled_from([1, 3, 20]),
+    stripe=st.sampled_from([64, 512, 16384]),
+    seed=st.integers(0, 99),
+    jitter=st.sampled_from([0.0, 0.3, 2.0]),
+    cores=st.integers(1, 5),
+    pending=st.sampled_from([None, 1, 3]),
+    stragglers=st.integers(0, 1),
+    scale=st.tuples(times, times, times, times),
+    period=st.integers(1, 9),
+    group=st.integers(1, 3),
+)
+def test_orders_are_possible(
+    strategy, workers, n, batch, stripe, seed, jitter, cores, pending, stragglers, scale, period, group
+):
     """Every image begins and ends once, each worker's events are in its own order, and where locks are promised no two
     publications of a stripe overlap in time. The executor refuses anything else (test_impossible_orders_are_refused)."""
     net, workers = small_net(), 1 if strategy == "sequential" else workers
@@ -68,11 +91,13 @@ def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, 
     known = strategy if strategy in STRATEGIES else "chaos"
     asked = {"max_pending": pending, "period": period, "group": group}
     options = options_of(known, **{name: value for name, value in asked.items() if name in STRATEGIES[known].options})
-    engine = engine_of(net, workers, known, batch_size=batch, stripe_bytes=stripe,
-                       strategy_options=STRATEGIES[known].core_options(options))
+    engine = engine_of(
+        net, workers, known, batch_size=batch, stripe_bytes=stripe, strategy_options=STRATEGIES[known].core_options(options)
+    )
     group = options.get("group", 1)
-    machine = Machine(cores=cores, threads_per_core=2, slowdown=(1.0, 1.5), jitter=jitter, stragglers=stragglers,
-                      straggling=5.0)
+    machine = Machine(
+        cores=cores, threads_per_core=2, slowdown=(1.0, 1.5), jitter=jitter, stragglers=stragglers, straggling=5.0
+    )
     order = Order(net, engine, clock_times, machine, strategy, options, [seed])
     found = events_of(order, n, times=True)
     assert [e[4] for e in found] == sorted(e[4] for e in found) and all(e[3] <= e[4] for e in found)
@@ -90,11 +115,17 @@ def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, 
     else:
         assert sorted(begun) == list(range(-(-n // batch)))
     for stripe_number in range(engine.stripes):
-        updates = [(worker // group if strategy in PRIVATE else 0, since, when) for kind, worker, what, since, when in found
-                   if kind in ("publish", "reduce") and what == stripe_number]
+        updates = [
+            (worker // group if strategy in PRIVATE else 0, since, when)
+            for kind, worker, what, since, when in found
+            if kind in ("publish", "reduce") and what == stripe_number
+        ]
         assert len(updates) == (0 if begun is None else -(-n // batch))
-        exchanges = [(worker, since, when) for kind, worker, what, since, when in found
-                     if kind == "exchange" and what == stripe_number]
+        exchanges = [
+            (worker, since, when)
+            for kind, worker, what, since, when in found
+            if kind == "exchange" and what == stripe_number
+        ]
         if strategy == "replicated":  # by mixing: with the next group's replica
             groups = -(-workers // group)
             updates += [(g % groups, *span) for worker, *span in exchanges for g in (worker // group, worker // group + 1)]
@@ -105,8 +136,9 @@ def test_orders_are_possible(strategy, workers, n, batch, stripe, seed, jitter, 
             assert all(a[0] != b[0] or a[2] <= b[1] for a, b in zip(spans, spans[1:], strict=False))
     x, y = images(max(n, 1), net.input_shape, classes=5)
     codes = np.array([_core.event(*event[:3]) for event in found], np.uint64)
-    result = engine.run("train", values=net.take_images(x)["values"], labels=y, end=n, lr=0.01, events=[codes],
-                        lanes=order.lanes)
+    result = engine.run(
+        "train", values=net.take_images(x)["values"], labels=y, end=n, lr=0.01, events=[codes], lanes=order.lanes
+    )
     assert result["status"] == "done" and result["images"] == n == result["position"]
     assert result["updates"] == engine.stripes * -(-n // batch)
     if strategy == "synchronous":
@@ -144,24 +176,55 @@ def test_executor_is_sequential_for_one_worker(isa, make):
 
 
 @pytest.mark.parametrize("batch_size", [1, 20])
-@pytest.mark.parametrize("strategy, workers", [("sequential", 1), *((s, 1) for s in SEVERAL), ("synchronous", 3),
-                                               ("synchronous", 8), ("delayed", 2), ("delayed", 5), ("averaging", 2),
-                                               ("averaging", 4), ("hybrid", 2), ("hybrid", 4)])
+@pytest.mark.parametrize(
+    "strategy, workers",
+    [
+        ("sequential", 1),
+        *((s, 1) for s in SEVERAL),
+        ("synchronous", 3),
+        ("synchronous", 8),
+        ("delayed", 2),
+        ("delayed", 5),
+        ("averaging", 2),
+        ("averaging", 4),
+        ("hybrid", 2),
+        ("hybrid", 4),
+    ],
+)
 def test_executor_is_the_engine_where_the_engine_is_deterministic(digits, strategy, workers, batch_size):
     nets = chaos.models.small(seed=4), chaos.models.small(seed=4)
     update = "sgd" if batch_size == 1 else "adam"
-    histories = [chaos.train(net, *digits, strategy=strategy, workers=workers, epochs=2, lr=0.01, batch_size=batch_size,
-                             update=update, progress=False, runner=runner).history
-                 for net, runner in zip(nets, (None, Virtual()), strict=True)]
+    histories = [
+        chaos.train(
+            net,
+            *digits,
+            strategy=strategy,
+            workers=workers,
+            epochs=2,
+            lr=0.01,
+            batch_size=batch_size,
+            update=update,
+            progress=False,
+            runner=runner,
+        ).history
+        for net, runner in zip(nets, (None, Virtual()), strict=True)
+    ]
     assert (nets[0].weights == nets[1].weights).all()
     for real, simulated in zip(*histories, strict=True):
         assert all(real[key] == simulated[key] for key in ("train_error", "test_error", "updates", "staleness"))
 
 
 @settings(max_examples=40, deadline=None)
-@given(workers=st.integers(1, 6), n=st.integers(0, 60), batch=st.sampled_from([1, 3, 20]),
-       period=st.one_of(st.none(), st.integers(1, 12)), seed=st.integers(0, 99), jobs=st.sampled_from([1, 2]),
-       update=st.sampled_from(["sgd", "adam"]), isa=st.sampled_from(_core.instruction_sets()))
+@given(
+    workers=st.integers(1, 6),
+    n=st.integers(0, 60),
+    batch=st.sampled_from([1, 3, 20]),
+    period=st.one_of(st.none(), st.integers(1, 12)),
+    seed=st.integers(0, 99),
+    jobs=st.sampled_from([1, 2]),
+    update=st.sampled_from(["sgd", "adam"]),
+    isa=st.sampled_from(_core.instruction_sets()),
+)
 def test_averaging_is_that_of_real_workers(workers, n, batch, period, seed, jobs, update, isa):
     """To the last bit, in weights, moments and numbers of updates, in each of two epochs."""
     before = _core.get_isa()
@@ -172,17 +235,37 @@ def test_averaging_is_that_of_real_workers(workers, n, batch, period, seed, jobs
         options, rule = options_of("averaging", period=period), UPDATES[update]
         for net, virtually in zip(nets, (False, True), strict=True):
             moments = chaos.network.aligned_zeros((rule.moments, net.plan.weight_size))
-            engine = engine_of(net, workers, "averaging", batch_size=batch, stripe_bytes=512, update=update,
-                               moments=moments, update_options=rule.core_options(rule.resolve({})),
-                               strategy_options=STRATEGIES["averaging"].core_options(options))
-            order = Order(net, engine, flat_times(net), Machine(jitter=0.5, stragglers=1, straggling=3.0), "averaging",
-                          options, [seed])
+            engine = engine_of(
+                net,
+                workers,
+                "averaging",
+                batch_size=batch,
+                stripe_bytes=512,
+                update=update,
+                moments=moments,
+                update_options=rule.core_options(rule.resolve({})),
+                strategy_options=STRATEGIES["averaging"].core_options(options),
+            )
+            order = Order(
+                net, engine, flat_times(net), Machine(jitter=0.5, stragglers=1, straggling=3.0), "averaging", options, [seed]
+            )
             for _ in range(2):
                 asked = dict(events=order.blocks(n), jobs=jobs) if virtually else {}
                 result = engine.run("train", values=x.reshape(-1), labels=y, lr=0.05, **asked)
-                found.append((result["status"], result["images"], result["errors"], result["loss"], result["updates"],
-                              result["staleness"], result["worker_images"], net.weights.tobytes(), moments.tobytes(),
-                              engine.versions()))
+                found.append(
+                    (
+                        result["status"],
+                        result["images"],
+                        result["errors"],
+                        result["loss"],
+                        result["updates"],
+                        result["staleness"],
+                        result["worker_images"],
+                        net.weights.tobytes(),
+                        moments.tobytes(),
+                        engine.versions(),
+                    )
+                )
         assert found[:2] == found[2:]
     finally:
         _core.set_isa(before)
@@ -190,16 +273,25 @@ def test_averaging_is_that_of_real_workers(workers, n, batch, period, seed, jobs
 
 def without_tail():
     """Its last layer with weights is a convolution."""
-    return chaos.Network((2, 9, 8), [chaos.Conv2d(6, 3), chaos.Tanh(), chaos.MaxPool2d(2), chaos.Conv2d(5, 3),
-                                     chaos.Flatten()], seed=2)
+    return chaos.Network(
+        (2, 9, 8), [chaos.Conv2d(6, 3), chaos.Tanh(), chaos.MaxPool2d(2), chaos.Conv2d(5, 3), chaos.Flatten()], seed=2
+    )
 
 
 @settings(max_examples=60, deadline=None)
-@given(make=st.sampled_from([graph, without_tail, lambda: chaos.models.small(seed=3)]), workers=st.integers(1, 9),
-       real=st.integers(1, 3), n=st.integers(0, 60), batch=st.integers(1, 40),
-       lanes=st.one_of(st.none(), st.integers(1, 12)), slices=st.one_of(st.none(), st.integers(1, 9)),
-       seed=st.integers(0, 99), jobs=st.sampled_from([1, 2, 3]), update=st.sampled_from(["sgd", "adam"]),
-       clip=st.sampled_from([0.0, 0.1]))
+@given(
+    make=st.sampled_from([graph, without_tail, lambda: chaos.models.small(seed=3)]),
+    workers=st.integers(1, 9),
+    real=st.integers(1, 3),
+    n=st.integers(0, 60),
+    batch=st.integers(1, 40),
+    lanes=st.one_of(st.none(), st.integers(1, 12)),
+    slices=st.one_of(st.none(), st.integers(1, 9)),
+    seed=st.integers(0, 99),
+    jobs=st.sampled_from([1, 2, 3]),
+    update=st.sampled_from(["sgd", "adam"]),
+    clip=st.sampled_from([0.0, 0.1]),
+)
 def test_hybrid_is_that_of_real_workers(make, workers, real, n, batch, lanes, slices, seed, jobs, update, clip):
     """To the last bit, for any numbers of them."""
     found, rule = [], UPDATES[update]
@@ -209,16 +301,35 @@ def test_hybrid_is_that_of_real_workers(make, workers, real, n, batch, lanes, sl
         net = make()
         x, y = images(n, net.input_shape, classes=5)
         moments = chaos.network.aligned_zeros((rule.moments, net.plan.weight_size))
-        engine = engine_of(net, workers if virtually else real, "hybrid", batch_size=batch, stripe_bytes=512, update=update,
-                           moments=moments, update_options=rule_options,
-                           strategy_options=STRATEGIES["hybrid"].core_options(options))
+        engine = engine_of(
+            net,
+            workers if virtually else real,
+            "hybrid",
+            batch_size=batch,
+            stripe_bytes=512,
+            update=update,
+            moments=moments,
+            update_options=rule_options,
+            strategy_options=STRATEGIES["hybrid"].core_options(options),
+        )
         order = Order(net, engine, flat_times(net), Machine(jitter=0.5), "hybrid", options, [seed])
         for _ in range(2):
             asked = dict(events=order.blocks(n), jobs=jobs, lanes=order.lanes) if virtually else {}
             result = engine.run("train", values=x.reshape(-1), labels=y, lr=0.05, **asked)
-            found.append((result["status"], result["images"], result["errors"], result["loss"], result["updates"],
-                          result["staleness"], result["position"], net.weights.tobytes(), moments.tobytes(),
-                          engine.versions()))
+            found.append(
+                (
+                    result["status"],
+                    result["images"],
+                    result["errors"],
+                    result["loss"],
+                    result["updates"],
+                    result["staleness"],
+                    result["position"],
+                    net.weights.tobytes(),
+                    moments.tobytes(),
+                    engine.versions(),
+                )
+            )
         assert engine.run("test", values=x.reshape(-1), labels=y)["images"] == n
     assert found[:2] == found[2:]
 
@@ -239,9 +350,14 @@ def test_impossible_pieces_are_refused():
     x, y = images(40, net.input_shape, classes=5)
     engine = engine_of(net, 2, "hybrid", batch_size=20)
     found = events_of(Order(net, engine, flat_times(net), Machine(), "hybrid", options_of("hybrid"), [0]), 40)
-    for events, message in (([*found[:2], found[0]], "done before"), (found[-1:], "not one of the stage under way"),
-                            ([*found, found[0]], "fewer steps"), ([("step", 0, 0)], "made of pieces"),
-                            ([("lane", 0, 0)], "fewer lanes"), (found[:-1], "not every image")):
+    for events, message in (
+        ([*found[:2], found[0]], "done before"),
+        (found[-1:], "not one of the stage under way"),
+        ([*found, found[0]], "fewer steps"),
+        ([("step", 0, 0)], "made of pieces"),
+        ([("lane", 0, 0)], "fewer lanes"),
+        (found[:-1], "not every image"),
+    ):
         with pytest.raises(ValueError, match=message):
             engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(events)])
     with pytest.raises(ValueError, match="have no pieces"):
@@ -250,14 +366,27 @@ def test_impossible_pieces_are_refused():
 
 
 @settings(max_examples=30, deadline=None)
-@given(workers=st.integers(1, 6), n=st.integers(0, 60), batch=st.sampled_from([1, 3]), period=st.integers(1, 12),
-       alpha=st.one_of(st.none(), st.floats(0.01, 1)), seed=st.integers(0, 99), jobs=st.sampled_from([1, 2]))
+@given(
+    workers=st.integers(1, 6),
+    n=st.integers(0, 60),
+    batch=st.sampled_from([1, 3]),
+    period=st.integers(1, 12),
+    alpha=st.one_of(st.none(), st.floats(0.01, 1)),
+    seed=st.integers(0, 99),
+    jobs=st.sampled_from([1, 2]),
+)
 def test_elastic_is_its_definition_in_the_given_order(workers, n, batch, period, alpha, seed, jobs):
     net, replicas = graph(seed=2), [graph(seed=2) for _ in range(workers)]
     x, y = images(n, net.input_shape, classes=5)
     options = options_of("elastic", period=period, alpha=alpha)
-    engine = engine_of(net, workers, "elastic", batch_size=batch, stripe_bytes=512,
-                       strategy_options=STRATEGIES["elastic"].core_options(options))
+    engine = engine_of(
+        net,
+        workers,
+        "elastic",
+        batch_size=batch,
+        stripe_bytes=512,
+        strategy_options=STRATEGIES["elastic"].core_options(options),
+    )
     order = Order(net, engine, flat_times(net), Machine(jitter=0.5), "elastic", options, [seed])
     found = events_of(order, n)
     result = engine.run("train", values=x.reshape(-1), labels=y, lr=0.05, events=[codes_of(found)], jobs=jobs)
@@ -269,8 +398,9 @@ def test_elastic_is_its_definition_in_the_given_order(workers, n, batch, period,
     for kind, w, what in found:
         if kind == "step":  # nobody else sees the replica: all of the step may happen at once
             assert exchanges[w] == steps[w] // period * engine.stripes
-            engines[w].run("train", values=x.reshape(-1), labels=y, lr=0.05, begin=what * batch,
-                           end=min(n, (what + 1) * batch))
+            engines[w].run(
+                "train", values=x.reshape(-1), labels=y, lr=0.05, begin=what * batch, end=min(n, (what + 1) * batch)
+            )
             steps[w] += 1
         elif kind == "exchange":
             at, size = engine.stripe(what)
@@ -284,11 +414,20 @@ def test_elastic_is_its_definition_in_the_given_order(workers, n, batch, period,
 
 
 @settings(max_examples=60, deadline=None)
-@given(workers=st.integers(1, 9), group=st.integers(1, 4), period=st.integers(1, 9), rule=st.sampled_from(["mix", "sum"]),
-       n=st.integers(0, 80), batch=st.sampled_from([1, 3]), seed=st.integers(0, 99), publish=st.sampled_from([1e-8, 1e-5]))
+@given(
+    workers=st.integers(1, 9),
+    group=st.integers(1, 4),
+    period=st.integers(1, 9),
+    rule=st.sampled_from(["mix", "sum"]),
+    n=st.integers(0, 80),
+    batch=st.sampled_from([1, 3]),
+    seed=st.integers(0, 99),
+    publish=st.sampled_from([1e-8, 1e-5]),
+)
 def test_replicated_is_its_definition_in_the_given_order(workers, group, period, rule, n, batch, seed, publish):
     """Gradients that do not depend on the weights: image i changes column i of a linear layer by 1 / batch. So the weights
     are the sum of the updates, as far as exchanges have carried them."""
+
     def make():
         net = one_layer((max(n, 1),), chaos.Linear(2, bias=False))
         net.load_state_dict({"0.weight": np.zeros((2, max(n, 1)), np.float32)})
@@ -297,23 +436,28 @@ def test_replicated_is_its_definition_in_the_given_order(workers, group, period,
     net, options = make(), options_of("replicated", group=group, period=period, rule=rule)
     asked = dict(batch_size=batch, stripe_bytes=256, strategy_options=STRATEGIES["replicated"].core_options(options))
     engine = engine_of(net, workers, "replicated", **asked, loss="score")
-    order = Order(net, engine, flat_times(net, publish=publish), Machine(jitter=0.5, line_ns=100), "replicated", options,
-                  [seed])
+    order = Order(
+        net, engine, flat_times(net, publish=publish), Machine(jitter=0.5, line_ns=100), "replicated", options, [seed]
+    )
     found = events_of(order, n)
     codes, x = codes_of(found), np.eye(n, dtype=np.float32)
     y, ends = np.arange(n) % 2, []
     for jobs in (1, 2, 3):
         net = make()
         result = engine_of(net, workers, "replicated", **asked, loss="score").run(
-            "train", values=x.reshape(-1), labels=y, lr=1.0, events=[codes], jobs=jobs)
+            "train", values=x.reshape(-1), labels=y, lr=1.0, events=[codes], jobs=jobs
+        )
         assert result["status"] == "done" and result["images"] == n
         ends.append(net.weights.tobytes())
     assert ends[0] == ends[1] == ends[2]
 
     groups, position = -(-workers // group), np.empty(2 * max(n, 1), np.int64)
     net.plan.positions(1, 0, position)
-    beta = next(b.real for b in np.roots([1, *[0] * (groups - 2), 1, -1]) if abs(b.imag) < 1e-9 and 0 < b.real < 1) \
-        if groups > 1 else 1.0
+    beta = (
+        next(b.real for b in np.roots([1, *[0] * (groups - 2), 1, -1]) if abs(b.imag) < 1e-9 and 0 < b.real < 1)
+        if groups > 1
+        else 1.0
+    )
     keep = 1 - beta ** (groups - 1)
     process = np.zeros(len(net.weights))
     replica, base, under_way = np.zeros((groups, len(net.weights))), np.zeros((groups, len(net.weights))), {}
@@ -351,8 +495,12 @@ def test_replicated_is_its_definition_in_the_given_order(workers, group, period,
     np.testing.assert_allclose(net.weights, process, rtol=0, atol=1e-5)
     if groups > 1:
         assert all(count % engine.stripes == 0 for count in exchanges)
-        the_token_goes_round([(kind, w // group) for kind, w, _ in found if w % group == 0 and kind in ("step", "exchange")],
-                             groups, engine.stripes, period)
+        the_token_goes_round(
+            [(kind, w // group) for kind, w, _ in found if w % group == 0 and kind in ("step", "exchange")],
+            groups,
+            engine.stripes,
+            period,
+        )
 
 
 def the_token_goes_round(found, groups, stripes, period):
@@ -378,14 +526,29 @@ def the_token_goes_round(found, groups, stripes, period):
 def test_reading_at_publication_with_one_worker_is_sequential(digits):
     nets = chaos.models.small(seed=4), chaos.models.small(seed=4)
     chaos.train(nets[0], *digits, strategy="sequential", epochs=2, lr=0.01, progress=False)
-    chaos.train(nets[1], *digits, workers=1, epochs=2, lr=0.01, progress=False, runner=Virtual(),
-                strategy_options={"read": "publication"})
+    chaos.train(
+        nets[1],
+        *digits,
+        workers=1,
+        epochs=2,
+        lr=0.01,
+        progress=False,
+        runner=Virtual(),
+        strategy_options={"read": "publication"},
+    )
     assert (nets[0].weights == nets[1].weights).all()
 
 
 @settings(max_examples=40, deadline=None)
-@given(workers=st.integers(2, 9), n=st.integers(0, 60), batch=st.sampled_from([1, 3]), stripe=st.sampled_from([64, 512]),
-       pending=st.sampled_from([None, 1, 3]), seed=st.integers(0, 99), publish=st.sampled_from([1e-8, 1e-5]))
+@given(
+    workers=st.integers(2, 9),
+    n=st.integers(0, 60),
+    batch=st.sampled_from([1, 3]),
+    stripe=st.sampled_from([64, 512]),
+    pending=st.sampled_from([None, 1, 3]),
+    seed=st.integers(0, 99),
+    publish=st.sampled_from([1e-8, 1e-5]),
+)
 def test_reading_at_publication(workers, n, batch, stripe, pending, seed, publish):
     """A stripe is read when it has just been published, or when the next step begins; passes read nothing else."""
     net, options = small_net(), options_of("chaos", read="publication", max_pending=pending)
@@ -419,8 +582,13 @@ def test_reads_that_are_missing_are_refused():
         engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(found[1:])])
     step = [event[0] for event in found].index("step")
     with pytest.raises(ValueError, match="copied at the beginning"):
-        engine.run("train", values=x.reshape(-1), labels=y, lr=0.01,
-                   events=[codes_of([*found[:step + 1], ("copy", *found[step][1:])])])
+        engine.run(
+            "train",
+            values=x.reshape(-1),
+            labels=y,
+            lr=0.01,
+            events=[codes_of([*found[: step + 1], ("copy", *found[step][1:])])],
+        )
     with pytest.raises(ValueError, match="keep no copies"):
         engine_of(net, 2).run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(found)])
 
@@ -471,8 +639,14 @@ def run_events(make, codes, *, workers, jobs, n, lanes=0, block=1 << 16, x=None,
     y = images(n, net.input_shape, classes=5)[1]
     values = (images(n, net.input_shape, classes=5)[0] if x is None else x).astype(np.float32).reshape(-1)
     result = engine_of(net, workers, **options).run(
-        "train", values=values, labels=y, lr=0.05, events=[codes[i:i + block] for i in range(0, len(codes), block)],
-        lanes=lanes, jobs=jobs)
+        "train",
+        values=values,
+        labels=y,
+        lr=0.05,
+        events=[codes[i : i + block] for i in range(0, len(codes), block)],
+        lanes=lanes,
+        jobs=jobs,
+    )
     times = ("time", "give_ways")
     for layer in result["layers"].values():
         del layer["pending_seconds"]
@@ -480,15 +654,30 @@ def run_events(make, codes, *, workers, jobs, n, lanes=0, block=1 << 16, x=None,
 
 
 @settings(max_examples=40, deadline=None)
-@given(workers=st.integers(1, 9), steps=st.integers(1, 40), seed=st.integers(0, 1 << 30),
-       stripe=st.sampled_from([64, 512, 16384]), update=st.sampled_from(["sgd", "momentum"]))
+@given(
+    workers=st.integers(1, 9),
+    steps=st.integers(1, 40),
+    seed=st.integers(0, 1 << 30),
+    stripe=st.sampled_from([64, 512, 16384]),
+    update=st.sampled_from(["sgd", "momentum"]),
+)
 def test_any_number_of_threads_runs_any_order_to_the_same_bits(workers, steps, seed, stripe, update):
     net = graph()
     engine = engine_of(net, workers, stripe_bytes=stripe)
     codes = codes_of(any_order(net, engine, workers, steps, np.random.default_rng(seed)))
-    one, *others = (run_events(graph, codes, workers=workers, jobs=jobs, n=steps, stripe_bytes=stripe, update=update,
-                               moments=chaos.network.aligned_zeros((int(update == "momentum"), net.plan.weight_size)))
-                    for jobs in (1, 2, 3, 5))
+    one, *others = (
+        run_events(
+            graph,
+            codes,
+            workers=workers,
+            jobs=jobs,
+            n=steps,
+            stripe_bytes=stripe,
+            update=update,
+            moments=chaos.network.aligned_zeros((int(update == "momentum"), net.plan.weight_size)),
+        )
+        for jobs in (1, 2, 3, 5)
+    )
     assert one[1]["status"] == "done" and all(other == one for other in others)
 
 
@@ -503,24 +692,48 @@ def test_any_number_of_threads_runs_what_the_clock_invents_to_the_same_bits(stra
         engine = engine_of(net, workers, strategy, batch_size=batch_size, stripe_bytes=512, strategy_options=numbers)
         order = Order(net, engine, flat_times(net), Machine(jitter=0.5), strategy, options, [0])
         codes = codes_of(events_of(order, n))
-        one, *others = (run_events(small_net, codes, workers=workers, jobs=jobs, n=n, lanes=order.lanes, strategy=strategy,
-                                   block=999, batch_size=batch_size, stripe_bytes=512, strategy_options=numbers,
-                                   update="momentum", moments=chaos.network.aligned_zeros((1, net.plan.weight_size)))
-                        for jobs in (1, 2, 3, 5))
+        one, *others = (
+            run_events(
+                small_net,
+                codes,
+                workers=workers,
+                jobs=jobs,
+                n=n,
+                lanes=order.lanes,
+                strategy=strategy,
+                block=999,
+                batch_size=batch_size,
+                stripe_bytes=512,
+                strategy_options=numbers,
+                update="momentum",
+                moments=chaos.network.aligned_zeros((1, net.plan.weight_size)),
+            )
+            for jobs in (1, 2, 3, 5)
+        )
         assert one[1]["status"] == "done" and all(other == one for other in others)
 
 
 def test_a_layer_is_let_go_when_its_lane_has_the_gradient():
     """Passes read copies and let the layer go before they are through, except where their gradient is read by others."""
+
     def make():
         return chaos.models.small(seed=1)
 
     net, n = make(), 4000
-    order = Order(net, engine_of(net, 20, "synchronous", batch_size=80), virtual.nominal(net), Machine(), "synchronous",
-                  options_of("synchronous"), [0])
+    order = Order(
+        net,
+        engine_of(net, 20, "synchronous", batch_size=80),
+        virtual.nominal(net),
+        Machine(),
+        "synchronous",
+        options_of("synchronous"),
+        [0],
+    )
     codes = codes_of(events_of(order, n))
-    one, *others = (run_events(make, codes, workers=20, jobs=jobs, n=n, lanes=order.lanes, strategy="synchronous",
-                               batch_size=80) for jobs in (1, 2, 2, 3, 3))
+    one, *others = (
+        run_events(make, codes, workers=20, jobs=jobs, n=n, lanes=order.lanes, strategy="synchronous", batch_size=80)
+        for jobs in (1, 2, 2, 3, 3)
+    )
     assert order.lanes == 20 and all(other == one for other in others)
 
 
@@ -540,6 +753,7 @@ def test_threads_stop_at_once():
     """Also those that wait for another's event."""
     import threading
     import time
+
     net, n = chaos.models.small(seed=0), 20_000
     x, y = images(n, net.input_shape, classes=5)
     engine = engine_of(net, 20)
@@ -588,7 +802,7 @@ def test_impossible_exchanges_are_refused():
         return [i for i, event in enumerate(found) if event[0] == kind][n]
 
     def without(found, at):
-        return found[:at] + found[at + 1:]
+        return found[:at] + found[at + 1 :]
 
     refused("chaos", lambda e: [*e, ("exchange", 0, 0)], "makes no exchanges")
     refused("chaos", lambda e: [*e, ("arrive", 0, 0)], "do not meet")
@@ -602,34 +816,47 @@ def test_impossible_exchanges_are_refused():
     refused("averaging", lambda e: without(e, where(e, "arrive")), "a worker has not come to the meeting")
     refused("averaging", lambda e: without(e, where(e, "exchange")), "the meeting is not over")
     refused("averaging", lambda e: without(e, where(e, "leave")), "has not finished its exchange")
-    refused("averaging", lambda e: [x for x in e if x[0] not in ("arrive", "exchange", "leave")],
-            "have not met after their last steps")
+    refused(
+        "averaging",
+        lambda e: [x for x in e if x[0] not in ("arrive", "exchange", "leave")],
+        "have not met after their last steps",
+    )
     refused("averaging", lambda e: [("arrive", 0, 0), *e], "has not left the meeting|the meeting has begun")
-    refused("averaging", lambda e: [*e[:where(e, "leave")], *[x for x in e if x[0] == "exchange"]], "at this meeting before")
+    refused(
+        "averaging", lambda e: [*e[: where(e, "leave")], *[x for x in e if x[0] == "exchange"]], "at this meeting before"
+    )
     refused("averaging", lambda e: [*e, ("arrive", 0, 0), ("arrive", 1, 0), ("exchange", 0, 0)], "nothing has happened")
-    refused("averaging", lambda e: [*e[:where(e, "leave") + 1], ("arrive", e[where(e, "leave")][1], 0)], "meeting has begun")
+    refused(
+        "averaging", lambda e: [*e[: where(e, "leave") + 1], ("arrive", e[where(e, "leave")][1], 0)], "meeting has begun"
+    )
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda e: [("step", 1, 0), *e], "no such worker"),
-    (lambda e: [e[0], *e], "has not finished its step"),
-    (lambda e: [("step", 0, 9), *e[1:]], "fewer steps"),
-    (lambda e: e + e, "begun before"),
-    (lambda e: [e[0], *e[2:]], "not the worker's turn to pass"),
-    (lambda e: [e[0], e[1], e[1]], "not the worker's turn to pass"),
-    (lambda e: [*e[:3], e[4]], "not the worker's turn to back-propagate"),
-    (lambda e: [*e, ("publish", 0, 0)], "no gradient"),
-    (lambda e: [*e, ("publish", 0, 99)], "no such stripe"),
-    (lambda e: [x for x in e if x[0] != "publish"], "neither published nor postponed"),
-    (lambda e: [("postpone", *x[1:]) if x[0] == "publish" else x for x in e], "has not been published|not published all"),
-    (lambda e: [*e, ("postpone", 0, 0)], "no fresh gradient"),
-    (lambda e: [("copy", 0, 0), *e], "at the beginning of a step"),
-    (lambda e: [("lane", 0, 0), *e], "fewer lanes"),
-    (lambda e: [("reduce", 0, 0), *e], "no lanes"),
-    (lambda e: e[:-20], "not every image|not finished|not published"),
-    (lambda e: e[:-1], "not published"),
-    (lambda e: [], "not every image"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda e: [("step", 1, 0), *e], "no such worker"),
+        (lambda e: [e[0], *e], "has not finished its step"),
+        (lambda e: [("step", 0, 9), *e[1:]], "fewer steps"),
+        (lambda e: e + e, "begun before"),
+        (lambda e: [e[0], *e[2:]], "not the worker's turn to pass"),
+        (lambda e: [e[0], e[1], e[1]], "not the worker's turn to pass"),
+        (lambda e: [*e[:3], e[4]], "not the worker's turn to back-propagate"),
+        (lambda e: [*e, ("publish", 0, 0)], "no gradient"),
+        (lambda e: [*e, ("publish", 0, 99)], "no such stripe"),
+        (lambda e: [x for x in e if x[0] != "publish"], "neither published nor postponed"),
+        (
+            lambda e: [("postpone", *x[1:]) if x[0] == "publish" else x for x in e],
+            "has not been published|not published all",
+        ),
+        (lambda e: [*e, ("postpone", 0, 0)], "no fresh gradient"),
+        (lambda e: [("copy", 0, 0), *e], "at the beginning of a step"),
+        (lambda e: [("lane", 0, 0), *e], "fewer lanes"),
+        (lambda e: [("reduce", 0, 0), *e], "no lanes"),
+        (lambda e: e[:-20], "not every image|not finished|not published"),
+        (lambda e: e[:-1], "not published"),
+        (lambda e: [], "not every image"),
+    ],
+)
 def test_impossible_orders_are_refused(spoil, message):
     net = small_net()
     x, y = images(3, net.input_shape, classes=5)
@@ -673,8 +900,18 @@ def test_same_seed_same_bits(digits, strategy):
     results = []
     for seed in (0, 0, 1):
         net = chaos.models.small(seed=0)
-        run = chaos.train(net, *digits, strategy=strategy, workers=workers, epochs=2, lr=0.01, seed=seed, progress=False,
-                          batch_size=8 if strategy == "synchronous" else 1, runner=Virtual())
+        run = chaos.train(
+            net,
+            *digits,
+            strategy=strategy,
+            workers=workers,
+            epochs=2,
+            lr=0.01,
+            seed=seed,
+            progress=False,
+            batch_size=8 if strategy == "synchronous" else 1,
+            runner=Virtual(),
+        )
         results.append((net.weights.tobytes(), json.dumps(run.history)))
     assert results[0] == results[1] and results[0][0] != results[2][0]
 
@@ -705,11 +942,19 @@ def test_runs_of_virtual_workers_and_of_threads_do_not_continue_each_other(digit
                 net.save(folder / "model.safetensors", {"training": json.dumps(state)}, tensors)
                 before["model.safetensors"] = (folder / "model.safetensors").read_bytes()
             with pytest.raises(chaos.CheckpointError, match=f"of a run of {begun}; it cannot be continued with {other}"):
-                chaos.train(chaos.models.small(), *digits, epochs=2, runner=runners[other](), run_dir=folder, resume=True,
-                            **arguments)
+                chaos.train(
+                    chaos.models.small(),
+                    *digits,
+                    epochs=2,
+                    runner=runners[other](),
+                    run_dir=folder,
+                    resume=True,
+                    **arguments,
+                )
             assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-        run = chaos.train(chaos.models.small(), *digits, epochs=2, runner=runners[begun](), run_dir=folder, resume=True,
-                          **arguments)
+        run = chaos.train(
+            chaos.models.small(), *digits, epochs=2, runner=runners[begun](), run_dir=folder, resume=True, **arguments
+        )
         assert len(run.history) == 2
 
 
@@ -726,6 +971,7 @@ def test_stopping_goes_back_to_the_beginning_of_the_epoch(digits, tmp_path, monk
                 import os
                 import signal
                 import time
+
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(0.5)
 
@@ -773,8 +1019,15 @@ def test_hardware_threads_stragglers_and_speed():
     assert list(Machine(stragglers=1, straggling=3).factors(3)) == [1, 1, 3]
     with pytest.raises(ValueError, match="at most the 2 workers"):
         Machine(stragglers=3).factors(2)
-    for bad in (dict(cores=0), dict(threads_per_core=2, slowdown=(1.0,)), dict(threads_per_core=2, slowdown=(1.0, 0.5)),
-                dict(jitter=-1), dict(line_ns=float("nan")), dict(straggling=0.5), dict(speed=0)):
+    for bad in (
+        dict(cores=0),
+        dict(threads_per_core=2, slowdown=(1.0,)),
+        dict(threads_per_core=2, slowdown=(1.0, 0.5)),
+        dict(jitter=-1),
+        dict(line_ns=float("nan")),
+        dict(straggling=0.5),
+        dict(speed=0),
+    ):
         with pytest.raises(ValueError):
             Machine(**bad)
 
@@ -801,8 +1054,15 @@ def test_clock_of_exchanges_adds_up():
 
     def seconds(strategy, workers, n, **given):
         options = options_of(strategy, **given)
-        return Order(net, engine_of(net, workers, strategy, strategy_options=STRATEGIES[strategy].core_options(options)),
-                     times, machine, strategy, options, [0]).seconds(n)
+        return Order(
+            net,
+            engine_of(net, workers, strategy, strategy_options=STRATEGIES[strategy].core_options(options)),
+            times,
+            machine,
+            strategy,
+            options,
+            [0],
+        ).seconds(n)
 
     alone, copy = seconds("chaos", 1, 50), layers * step
     # a copy; per round an average of one replica and a copy
@@ -821,8 +1081,15 @@ def test_leashed_workers_try_until_nobody_was_faster():
     net = small_net()
     found = {}
     for publish in (1e-9, 1e-4):
-        order = Order(net, engine_of(net, 8, "leashed"), flat_times(net, publish=publish), Machine(line_ns=0), "leashed",
-                      options_of("leashed"), [0])
+        order = Order(
+            net,
+            engine_of(net, 8, "leashed"),
+            flat_times(net, publish=publish),
+            Machine(line_ns=0),
+            "leashed",
+            options_of("leashed"),
+            [0],
+        )
         seconds = order.seconds(4000)
         found[publish] = order.clock.counts["failures"], seconds
     layers = len({node for node, _ in engine_of(net, 1).stripe_table})
@@ -859,13 +1126,24 @@ def test_what_cannot_be_simulated_is_refused(digits):
     with pytest.raises(ValueError, match="'other' cannot be simulated; these can: sequential, chaos"):
         virtual.clock.check_strategy("other", {})
     with pytest.raises(ValueError, match="clipping with strategy 'hybrid' cannot be simulated"):
-        chaos.train(without_tail(), chaos.data.Dataset(*images(20, (2, 9, 8), classes=5)), strategy="hybrid", batch_size=20,
-                    workers=2, epochs=1, progress=False, runner=Virtual(), update_options={"clip_norm": 1.0})
-    for options in (dict(strategy="leashed", strategy_options={"persistence": 1}),
-                    dict(strategy_options={"max_staleness": 3}),
-                    dict(update_options={"max_norm": 1.0}),
-                    dict(strategy="hogwild", strategy_options={"grain": "instant"}),
-                    dict(strategy="synchronous", update_options={"clip_norm": 1.0})):
+        chaos.train(
+            without_tail(),
+            chaos.data.Dataset(*images(20, (2, 9, 8), classes=5)),
+            strategy="hybrid",
+            batch_size=20,
+            workers=2,
+            epochs=1,
+            progress=False,
+            runner=Virtual(),
+            update_options={"clip_norm": 1.0},
+        )
+    for options in (
+        dict(strategy="leashed", strategy_options={"persistence": 1}),
+        dict(strategy_options={"max_staleness": 3}),
+        dict(update_options={"max_norm": 1.0}),
+        dict(strategy="hogwild", strategy_options={"grain": "instant"}),
+        dict(strategy="synchronous", update_options={"clip_norm": 1.0}),
+    ):
         with pytest.raises(ValueError, match="cannot be simulated"):
             chaos.train(net, *digits, workers=2, epochs=1, progress=False, runner=Virtual(), **options)
     with pytest.raises(ValueError, match="workers"):
@@ -893,8 +1171,27 @@ def test_what_workers_cost_is_told(tmp_path, capsys, monkeypatch):
 
 def test_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    arguments = ["simulate", "small", "--data", "digits", "--subset", "300", "--workers", "50", "--epochs", "2", "--lr",
-                 "0.01", "--cores", "10", "--threads-per-core", "4", "--slowdown", "1,1,1.5,2", "--quiet"]
+    arguments = [
+        "simulate",
+        "small",
+        "--data",
+        "digits",
+        "--subset",
+        "300",
+        "--workers",
+        "50",
+        "--epochs",
+        "2",
+        "--lr",
+        "0.01",
+        "--cores",
+        "10",
+        "--threads-per-core",
+        "4",
+        "--slowdown",
+        "1,1,1.5,2",
+        "--quiet",
+    ]
     for folder, jobs in (("a", "1"), ("b", "3")):
         assert cli.main([*arguments, "--run-dir", folder, "--jobs", jobs]) == 0
     out = capsys.readouterr().out
@@ -908,22 +1205,61 @@ def test_command(tmp_path, capsys, monkeypatch):
     assert cli.main([*arguments, "--epochs", "3", "--run-dir", "c", "--times", "a/times.json"]) == 0
     assert (tmp_path / "a/metrics.jsonl").read_bytes() == (tmp_path / "c/metrics.jsonl").read_bytes()
     capsys.readouterr()
-    assert cli.main(["simulate", "small", "--machine", "xeon-phi-7120p", "--data", "digits", "--subset", "50", "--epochs",
-                     "1", "--quiet", "--run-dir", "d"]) == 0
+    assert (
+        cli.main(
+            [
+                "simulate",
+                "small",
+                "--machine",
+                "xeon-phi-7120p",
+                "--data",
+                "digits",
+                "--subset",
+                "50",
+                "--epochs",
+                "1",
+                "--quiet",
+                "--run-dir",
+                "d",
+            ]
+        )
+        == 0
+    )
     assert "244 virtual workers on 61 cores of 4 hardware threads" in capsys.readouterr().out
     before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
     assert cli.main(["train", "--resume", "--run-dir", "a", "--epochs", "4", "--quiet"]) == 2
     assert "a holds a run of virtual workers; continue it with chaos simulate" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
-    assert cli.main(["simulate", "small", "--data", "digits", "--subset", "20", "--epochs", "1", "--strategy", "sequential",
-                     "--run-dir", "one", "--quiet"]) == 0
+    assert (
+        cli.main(
+            [
+                "simulate",
+                "small",
+                "--data",
+                "digits",
+                "--subset",
+                "20",
+                "--epochs",
+                "1",
+                "--strategy",
+                "sequential",
+                "--run-dir",
+                "one",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     assert "1 virtual worker on 1 core, sequential" in capsys.readouterr().out
     assert cli.main(["simulate", "--help"]) == 0
     out = capsys.readouterr().out
     assert all(strategy in out for strategy in STRATEGIES)
-    for bad, message in ((["--strategy-option", "max_staleness=2"], "cannot be simulated"),
-                         (["--slowdown", "1,2"], "slowdown"),
-                         (["--slowdown", "1,a"], "numbers with commas between, such as 1,1.2, not '1,a'"),
-                         (["--times", "nothing.json"], "nothing.json"), (["--cores", "0"], "cores")):
+    for bad, message in (
+        (["--strategy-option", "max_staleness=2"], "cannot be simulated"),
+        (["--slowdown", "1,2"], "slowdown"),
+        (["--slowdown", "1,a"], "numbers with commas between, such as 1,1.2, not '1,a'"),
+        (["--times", "nothing.json"], "nothing.json"),
+        (["--cores", "0"], "cores"),
+    ):
         assert cli.main([*arguments, "--run-dir", "e", *bad]) == 2
         assert message in capsys.readouterr().err

@@ -22,7 +22,7 @@ def matrices(tile, kernel):
     points, m = POINTS[tile], tile + 1 - kernel
 
     def values(n):  # of a polynomial of n coefficients at the points
-        return np.array([[point ** i for i in range(n)] for point in points] + [[0] * (n - 1) + [1]], float)
+        return np.array([[point**i for i in range(n)] for point in points] + [[0] * (n - 1) + [1]], float)
 
     # multiplying polynomials a, g: coefficients = inverse(values(tile)) @ ((values(m) @ a) * (values(kernel) @ g));
     # correlation is its transpose
@@ -49,8 +49,10 @@ def test_error_bound(isa, tile, kernel, size):
     u, v = scaled(u, v)
     g = net.state_dict()["0.weight"].astype(float)
     d = np.random.default_rng(0).standard_normal((tile, tile))
-    np.testing.assert_allclose(a @ ((u @ g[0, 0] @ u.T) * (v @ d @ v.T)) @ a.T,  # the matrices are right
-                               [[(d[i:i + kernel, j:j + kernel] * g[0, 0]).sum() for j in range(m)] for i in range(m)])
+    np.testing.assert_allclose(
+        a @ ((u @ g[0, 0] @ u.T) * (v @ d @ v.T)) @ a.T,  # the matrices are right
+        [[(d[i : i + kernel, j : j + kernel] * g[0, 0]).sum() for j in range(m)] for i in range(m)],
+    )
     # First order: every rounding on the way to an output changes it by at most 2^-24 of the sum of the magnitudes that it
     # stands for. A value of V or U takes part in at most tile + 1 roundings per dimension (products, sums, constants), the
     # sum over channels in `channels`, A in tile + 1 per dimension, the bias in one.
@@ -61,26 +63,46 @@ def test_error_bound(isa, tile, kernel, size):
     starts = [min(i, size - m) for i in range(0, size, m)]
     for i in starts:
         for j in starts:
-            patch = abs(x[:, :, i:i + tile, j:j + tile].astype(float))
+            patch = abs(x[:, :, i : i + tile, j : j + tile].astype(float))
             sums = np.einsum("fgoc,fi,ncij,gj->nofg", weights, v, patch, v, optimize=True)
-            bound[:, :, i:i + m, j:j + m] = np.einsum("pf,nofg,qg->nopq", a, sums, a)
-    bound = 2.0 ** -24 * (6 * (tile + 1) + channels + 1) * (bound + abs(net.state_dict()["0.bias"])[None, :, None, None])
+            bound[:, :, i : i + m, j : j + m] = np.einsum("pf,nofg,qg->nopq", a, sums, a)
+    bound = 2.0**-24 * (6 * (tile + 1) + channels + 1) * (bound + abs(net.state_dict()["0.bias"])[None, :, None, None])
     got = net.forward(x).reshape(wanted.shape)
     assert (abs(got - wanted) <= bound).all()
     # Roundings are as good as random, so what they come to is far less: 40 times what direct sums have.
-    direct = 2.0 ** -24 * np.sqrt(channels) * kernel * wanted.std()
+    direct = 2.0**-24 * np.sqrt(channels) * kernel * wanted.std()
     assert np.sqrt(((got - wanted) ** 2).mean()) < 40 * direct
 
 
-@pytest.mark.parametrize("shape, outputs, kernel, padding", [
-    ((20, 26, 26), 33, 5, 0), ((16, 16, 16), 24, 3, "same"), ((19, 12, 11), 33, 4, "same"), ((12, 17, 17), 20, 3, 1),
-    ((20, 13, 13), 9, 5, (2, 0)), ((20, 13, 13), 40, 5, 4), ((64, 16, 16), 64, 3, "same"), ((20, 12, 12), 37, 6, 0),
-    ((17, 9, 22), 70, 4, (3, 2)), ((90, 12, 12), 110, 3, "same")])
+@pytest.mark.parametrize(
+    "shape, outputs, kernel, padding",
+    [
+        ((20, 26, 26), 33, 5, 0),
+        ((16, 16, 16), 24, 3, "same"),
+        ((19, 12, 11), 33, 4, "same"),
+        ((12, 17, 17), 20, 3, 1),
+        ((20, 13, 13), 9, 5, (2, 0)),
+        ((20, 13, 13), 40, 5, 4),
+        ((64, 16, 16), 64, 3, "same"),
+        ((20, 12, 12), 37, 6, 0),
+        ((17, 9, 22), 70, 4, (3, 2)),
+        ((90, 12, 12), 110, 3, "same"),
+    ],
+)
 def test_gradients(isa, shape, outputs, kernel, padding):
     """Of a convolution whose dy is dense: all three passes, blocks of channels and of tiles, overlapping tiles,
     frames."""
-    net = chaos.Network(shape, [chaos.Conv2d(shape[0], 1), chaos.Conv2d(outputs, kernel, padding=padding), chaos.Tanh(),
-                                chaos.Flatten(), chaos.Linear(5)], seed=1)
+    net = chaos.Network(
+        shape,
+        [
+            chaos.Conv2d(shape[0], 1),
+            chaos.Conv2d(outputs, kernel, padding=padding),
+            chaos.Tanh(),
+            chaos.Flatten(),
+            chaos.Linear(5),
+        ],
+        seed=1,
+    )
     engine = _core.Engine(net.plan, net.weights)
     loops = [engine.loop(2, what) for what in ("forward", "weight_gradient", "backward")]
     assert loops[0].startswith("Winograd, ") and loops[1:] == ["Winograd, or entries where sparse"] * 2
@@ -92,7 +114,7 @@ def test_samples_do_not_depend_on_their_batch(isa):
     net = one_layer((9, 12, 11), chaos.Conv2d(70, 5, padding="same"), seed=1)
     assert loop_of(net).startswith("Winograd")
     x, _ = images(9, net.input_shape)
-    np.testing.assert_array_equal(net.forward(x), np.concatenate([net.forward(x[i:i + 1]) for i in range(9)]))
+    np.testing.assert_array_equal(net.forward(x), np.concatenate([net.forward(x[i : i + 1]) for i in range(9)]))
 
 
 def test_what_lies_beyond_the_image_does_not_matter(isa):
@@ -126,6 +148,11 @@ def test_switched_off():
 
 @pytest.mark.parametrize("value, out", [("0", "False"), ("1", "True"), ("", "True"), ("yes", "neither 0 nor 1")])
 def test_environment(value, out):
-    done = subprocess.run([sys.executable, "-c", "import chaos; print(chaos.info()['winograd'])"], capture_output=True,
-                          text=True, env={**os.environ, "CHAOS_WINOGRAD": value}, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", "import chaos; print(chaos.info()['winograd'])"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CHAOS_WINOGRAD": value},
+        timeout=60,
+    )
     assert out in done.stdout + done.stderr

@@ -163,8 +163,10 @@ static void split_time(engine *e, int team)
             end = w->end > end ? w->end : end;
             present += w->end - w->begin;
         }
-    const double total = begin < end ? (double)(end - begin) * team : 0, looked_at = (double)(t->forward + t->backward + t->publish);
-    const double outside = (double)(present - t->passing - t->waiting), share = looked_at > 0 ? (double)t->passing / looked_at : 0;
+    const double total = begin < end ? (double)(end - begin) * team : 0,
+                 looked_at = (double)(t->forward + t->backward + t->publish);
+    const double outside = (double)(present - t->passing - t->waiting),
+                 share = looked_at > 0 ? (double)t->passing / looked_at : 0;
     e->time.total = total * tick;
     e->time.wait = (total - (double)(present - t->waiting)) * tick;
     if (e->phase == TRAIN) {

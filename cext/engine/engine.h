@@ -146,7 +146,7 @@ typedef struct {
 
 typedef struct {
     const uint8_t *bytes; /* pixels 0..255, seen as x / 127.5 - 1; or */
-    const float *floats;  /* values as they are; (c, h, w) per image */
+    const float *floats; /* values as they are; (c, h, w) per image */
     const int64_t *labels;
     const int64_t *order; /* which image is the i-th; NULL: 0, 1, 2, ... */
 } images;
@@ -177,8 +177,8 @@ typedef struct engine {
     float *out; /* FORWARD: the outputs, (images, k); LANE_GRADIENTS: they, (lanes here, weights) */
     struct {
         int64_t begin, end; /* LANE_GRADIENTS: the whole step's images */
-        int count, first;   /* its lanes, and the first that is formed here */
-        int32_t *reached;   /* NULL, or one per lane here */
+        int count, first; /* its lanes, and the first that is formed here */
+        int32_t *reached; /* NULL, or one per lane here */
     } lanes;
     const float *gradient; /* APPLY */
     _Alignas(128) int64_t next; /* the picking counter, alone on its lines */
@@ -189,9 +189,9 @@ typedef struct engine {
     int bounded;
     int64_t max_staleness;
     _Alignas(128) int32_t gate; /* a lock; it guards the rest */
-    int under_way;              /* steps */
-    int64_t begun;              /* steps, ever */
-    struct flight *flight;      /* per worker */
+    int under_way; /* steps */
+    int64_t begun; /* steps, ever */
+    struct flight *flight; /* per worker */
     _Alignas(128) int32_t arrived; /* at the meeting under way */
     _Alignas(128) int32_t meeting; /* its number */
     tally total;

@@ -54,8 +54,7 @@ static void describe_call(const engine *e, const worker *w, int i, int n, call *
     c->scratch = w->scratch;
     c->w = NULL;
     if (node->g.weight_size)
-        c->w = w->reads ? w->reads + node->weight_at
-                        : shared_read(w->to, node->weight_at, node->g.weight_size, w->own);
+        c->w = w->reads ? w->reads + node->weight_at : shared_read(w->to, node->weight_at, node->g.weight_size, w->own);
 }
 
 void load_chunk(worker *w, int64_t at, int n)

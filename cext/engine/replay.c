@@ -54,7 +54,8 @@ enum access { APART, READS, READS_ALL, WRITES, WRITES_TWO };
  * else about it happens in the given order. */
 typedef struct {
     uint32_t turn;  /* that many of the worker's events are done */
-    uint32_t after; /* that many earlier accesses are done: READS the layer's writes, READS_ALL all layers' writes, WRITES all
+    uint32_t
+        after; /* that many earlier accesses are done: READS the layer's writes, READS_ALL all layers' writes, WRITES all
                        of the layer's */
     uint32_t also;  /* WRITES_TWO: the same of layer `second` */
     uint32_t step;  /* LANE, REDUCE, PIECE: its number; EXCHANGE: so many workers have arrived at meetings */
@@ -170,13 +171,14 @@ replay *replay_new(engine *e, int lanes, int threads)
     r->vector = calloc((size_t)e->n_workers, sizeof *r->vector);
     r->other = calloc((size_t)e->n_workers, sizeof *r->other);
     r->users = calloc((size_t)e->n_workers + 1, 1);
-    r->sequence = aligned_zeros(((size_t)e->n_layers * (e->how->replicas ? (size_t)e->n_workers + 1 : 1) + 1) * sizeof *r->sequence);
+    r->sequence = aligned_zeros(((size_t)e->n_layers * (e->how->replicas ? (size_t)e->n_workers + 1 : 1) + 1) *
+                                sizeof *r->sequence);
     r->progress = aligned_zeros((size_t)e->n_workers * sizeof *r->progress);
     r->fate = aligned_zeros((size_t)r->n_threads * sizeof *r->fate);
     int most = 0, missing = count_pieces(r, 0, e->batch, &most);
     missing |= course_new(&r->checked, e->n_workers, r->n_stripes, lanes, most);
-    missing |= !r->forth | !r->back | !r->unwritten | !r->copy | !r->lane | !r->in | !r->layer | !r->sequence | !r->progress | !r->fate |
-               !r->vector | !r->other | !r->users;
+    missing |= !r->forth | !r->back | !r->unwritten | !r->copy | !r->lane | !r->in | !r->layer | !r->sequence |
+               !r->progress | !r->fate | !r->vector | !r->other | !r->users;
     for (int i = 0; !missing && i < e->n_workers; i++)
         missing = !e->worker[i] && !(e->worker[i] = worker_new(e, i));
     for (int i = 0; !missing && i < lanes; i++) {
@@ -520,15 +522,14 @@ static const char *advance(const replay *r, course *c, event ev)
         return "there is no such worker";
     walk *v = &c->of[event_worker(ev)];
     if ((kind == EVENT_PUBLISH || kind == EVENT_POSTPONE || kind == EVENT_REDUCE || kind == EVENT_EXCHANGE ||
-         kind == EVENT_READ) && what >= (uint32_t)r->n_stripes)
+         kind == EVENT_READ) &&
+        what >= (uint32_t)r->n_stripes)
         return "there is no such stripe";
     if (v->n_fresh && kind != EVENT_PUBLISH && kind != EVENT_POSTPONE && kind != EVENT_READ)
         return "the worker has neither published nor postponed a stripe of its last layer";
     switch (kind) {
-    case EVENT_STEP:
-        return begin_step(r, c, v, -1, what);
-    case EVENT_LANE:
-        return what < (uint32_t)r->n_lanes ? begin_step(r, c, v, (int)what, 0) : "the step has fewer lanes";
+    case EVENT_STEP: return begin_step(r, c, v, -1, what);
+    case EVENT_LANE: return what < (uint32_t)r->n_lanes ? begin_step(r, c, v, (int)what, 0) : "the step has fewer lanes";
     case EVENT_COPY:
         if (v->stage != FORTH || v->in.at != v->in.begin || v->in.next || v->copied || v->in.lane >= 0 || r->keeps)
             return "weights are copied at the beginning of a step";
@@ -542,8 +543,7 @@ static const char *advance(const replay *r, course *c, event ev)
         if (next_layer(&v->in, r->n_forth))
             v->stage = BACK;
         return NULL;
-    case EVENT_BACKWARD:
-        return pass_back(r, c, v, what);
+    case EVENT_BACKWARD: return pass_back(r, c, v, what);
     case EVENT_PUBLISH:
         if (!(v->gradient[what] & ANY))
             return "the worker has no gradient for this stripe";
@@ -557,16 +557,11 @@ static const char *advance(const replay *r, course *c, event ev)
         v->gradient[what] ^= FRESH ^ POSTPONED;
         v->n_fresh--;
         return NULL;
-    case EVENT_REDUCE:
-        return reduce(r, c, what);
-    case EVENT_ARRIVE:
-        return arrive(r, c, v);
-    case EVENT_EXCHANGE:
-        return exchange(r, c, v, event_worker(ev), what);
-    case EVENT_LEAVE:
-        return leave(r, c, v);
-    case EVENT_PIECE:
-        return do_piece(r, c, what);
+    case EVENT_REDUCE: return reduce(r, c, what);
+    case EVENT_ARRIVE: return arrive(r, c, v);
+    case EVENT_EXCHANGE: return exchange(r, c, v, event_worker(ev), what);
+    case EVENT_LEAVE: return leave(r, c, v);
+    case EVENT_PIECE: return do_piece(r, c, what);
     case EVENT_READ:
         if (!r->keeps)
             return "this strategy's workers keep no copies";
@@ -664,12 +659,9 @@ static int may_run(const replay *r, event ev, const ticket *t)
     if (event_kind(ev) == EVENT_PIECE) /* this stage's others count too, but they wait for the same */
         return __atomic_load_n(&r->n_run, __ATOMIC_ACQUIRE) >= t->after;
     switch (t->access) {
-    case READS:
-        return __atomic_load_n(&r->sequence[t->at].writes, __ATOMIC_ACQUIRE) == t->after;
-    case WRITES_TWO:
-        return all_done(r, t->at, t->after) && all_done(r, t->second, t->also);
-    case WRITES:
-        return all_done(r, t->at, t->after);
+    case READS: return __atomic_load_n(&r->sequence[t->at].writes, __ATOMIC_ACQUIRE) == t->after;
+    case WRITES_TWO: return all_done(r, t->at, t->after) && all_done(r, t->second, t->also);
+    case WRITES: return all_done(r, t->at, t->after);
     case READS_ALL:
         for (int l = t->at; l < t->at + r->n_forth; l++)
             done += __atomic_load_n(&r->sequence[l].writes, __ATOMIC_ACQUIRE);
@@ -826,21 +818,11 @@ static int perform(replay *r, event ev, const ticket *t, int64_t *lost)
         w->n_pending -= w->pending[what];
         w->pending[what] = 0;
         break;
-    case EVENT_POSTPONE:
-        postpone_stripe(w, what);
-        break;
-    case EVENT_REDUCE:
-        reduce_lanes(r, w, what, t->step);
-        break;
-    case EVENT_ARRIVE:
-        e->how->replicas->arrive(w);
-        break;
-    case EVENT_EXCHANGE:
-        e->how->replicas->exchange(w, what);
-        break;
-    case EVENT_LEAVE:
-        e->how->replicas->leave(w);
-        break;
+    case EVENT_POSTPONE: postpone_stripe(w, what); break;
+    case EVENT_REDUCE: reduce_lanes(r, w, what, t->step); break;
+    case EVENT_ARRIVE: e->how->replicas->arrive(w); break;
+    case EVENT_EXCHANGE: e->how->replicas->exchange(w, what); break;
+    case EVENT_LEAVE: e->how->replicas->leave(w); break;
     case EVENT_PIECE: {
         const int64_t begin = r->begin + (int64_t)t->step * e->batch;
         w->hooks = 0;
@@ -853,9 +835,7 @@ static int perform(replay *r, event ev, const ticket *t, int64_t *lost)
         }
         break;
     }
-    case EVENT_READ:
-        read_stripe(w, what, w->room);
-        break;
+    case EVENT_READ: read_stripe(w, what, w->room); break;
     }
     return DONE;
 }

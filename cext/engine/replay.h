@@ -18,10 +18,10 @@ enum event_kind {
     EVENT_REDUCE,   /* adds up the lanes' gradients and updates stripe `what` with the sum */
     EVENT_ARRIVE,   /* has come to a meeting and takes no step before it leaves it */
     EVENT_EXCHANGE, /* replicas: makes the exchange of stripe `what`; when all have arrived, where exchanges have meetings */
-    EVENT_LEAVE,    /* goes on from what all stripes' exchanges have made of the process's weights */
-    EVENT_READ,     /* copies stripe `what` into what its passes read, where workers keep such copies (strategy.keeps); before
+    EVENT_LEAVE, /* goes on from what all stripes' exchanges have made of the process's weights */
+    EVENT_READ, /* copies stripe `what` into what its passes read, where workers keep such copies (strategy.keeps); before
                        its first step of the phase all */
-    EVENT_PIECE,    /* does piece `what` of the step under way, counted through its stages (strategy.stages) */
+    EVENT_PIECE, /* does piece `what` of the step under way, counted through its stages (strategy.stages) */
     EVENT_KINDS
 };
 

@@ -150,7 +150,8 @@ static inline void sum_piece(size_t n, float *restrict w, float *restrict sum, f
     for (size_t i = 0; i < n; i++)
         w[i] = base[i] = sum[i] += w[i] - base[i];
 }
-static inline void mix_piece(size_t n, float *restrict w, float *restrict next, float *restrict base, float beta, float lambda)
+static inline void mix_piece(size_t n, float *restrict w, float *restrict next, float *restrict base, float beta,
+                             float lambda)
 {
     for (size_t i = 0; i < n; i++) {
         const float d = w[i] - base[i], mixed = lambda * next[i] + (1 - lambda) * w[i] + (beta + lambda - 1) * d;
@@ -173,7 +174,8 @@ static inline void shared_sum(shared_weights *s, float *sum, float *base, size_t
     sum_piece(n, s->w + at, sum + at, base + at);
 #endif
 }
-static inline void shared_mix(shared_weights *s, shared_weights *to, float *base, size_t at, size_t n, float beta, float lambda)
+static inline void shared_mix(shared_weights *s, shared_weights *to, float *base, size_t at, size_t n, float beta,
+                              float lambda)
 {
 #if CHAOS_CAREFUL
     float w[PIECE], next[PIECE];
@@ -206,7 +208,8 @@ static inline uint32_t stripe_advance(stripe_state *t)
     __atomic_store_n(&t->version, version + 1, __ATOMIC_RELAXED);
     return version;
 }
-static inline void copy_versions(shared_weights *to, const shared_weights *from) /* not who holds them: nobody would let go */
+static inline void copy_versions(shared_weights *to,
+                                 const shared_weights *from) /* not who holds them: nobody would let go */
 {
     for (int k = 0; k < from->n_stripes; k++)
         __atomic_store_n(&to->state[k].version, stripe_version(&from->state[k]), __ATOMIC_RELAXED);

@@ -59,5 +59,6 @@ KERNEL double fma_seconds(long rounds)
 #define NAME(isa) NAME_(isa)
 #define TEXT_(isa) #isa
 #define TEXT(isa) TEXT_(isa)
-const instruction_set NAME(ISA) = {TEXT(ISA), VW, layers, losses, updates, add_into,
-                                   clip_gradient, column_factors, scale_columns, fma_seconds, 2L * VW * CHAINS};
+const instruction_set NAME(ISA) = {TEXT(ISA),     VW,          layers,          losses,
+                                   updates,       add_into,    clip_gradient,   column_factors,
+                                   scale_columns, fma_seconds, 2L * VW * CHAINS};

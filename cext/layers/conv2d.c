@@ -23,7 +23,8 @@
 KERNEL const char *conv2d_set_up(geometry *g)
 {
     const int *o = g->option;
-    if (o[KH] < 1 || o[KW] < 1 || o[STRIDE_H] < 1 || o[STRIDE_W] < 1 || o[DILATION_H] < 1 || o[DILATION_W] < 1 || g->out.c < 1)
+    if (o[KH] < 1 || o[KW] < 1 || o[STRIDE_H] < 1 || o[STRIDE_W] < 1 || o[DILATION_H] < 1 || o[DILATION_W] < 1 ||
+        g->out.c < 1)
         return "kernel, stride, dilation and channels must be positive";
     if (o[PAD_TOP] < 0 || o[PAD_BOTTOM] < 0 || o[PAD_LEFT] < 0 || o[PAD_RIGHT] < 0)
         return "padding must not be negative";
@@ -163,8 +164,8 @@ INLINE call conv2d_one_sample(const call *c, int n)
 }
 
 /* Everything that goes through the non-zero entries: one sample, one group. */
-KERNEL void conv2d_listed_gradients(const geometry *g, const conv_shape *s, const conv_view *v, conv_scratch *t, const call *c,
-                                    int group, int sparse)
+KERNEL void conv2d_listed_gradients(const geometry *g, const conv_shape *s, const conv_view *v, conv_scratch *t,
+                                    const call *c, int group, int sparse)
 {
     const geometry *pool = c->pool;
     const float *w = c->w + group * s->block, *dy = c->dy.p + group * s->O;
@@ -190,7 +191,7 @@ KERNEL void conv2d_listed_gradients(const geometry *g, const conv_shape *s, cons
         conv2d_woven_weight_gradient(s, t, pool, dy, won, x, c->first, dw);
     else
 #endif
-    if (windows)
+        if (windows)
         conv2d_windows_weight_gradient(s, t, pool, dy, won, x, c->first, dw);
     else if (whole)
         conv2d_whole_weight_gradient(s, t, pool, dy, won, x, c->first, dw);
@@ -255,13 +256,20 @@ KERNEL const char *conv2d_loop(const geometry *g, const geometry *pool, int n, e
     if (is_depthwise(&s))
         return pass == PASS_UPDATE ? NULL : "channels";
     switch (pass) {
-    case PASS_FORWARD: return s.part ? "several pixels a vector" : takes_strips(&s) ? "strips" : s.wino == 6 ? "Winograd, 6x6" :
-                              s.wino == 8 ? "Winograd, 8x8" : "tiles";
+    case PASS_FORWARD:
+        return s.part             ? "several pixels a vector"
+               : takes_strips(&s) ? "strips"
+               : s.wino == 6      ? "Winograd, 6x6"
+               : s.wino == 8      ? "Winograd, 8x8"
+                                  : "tiles";
     case PASS_WEIGHT_GRADIENT:
         if (pool)
-            return takes_woven_rows(&s) ? "winners, woven rows" : takes_short_rows(&s) ? "winners, short rows" :
-                   takes_whole_kernels(&s) ? "winners, kernels" : v.copies == 2 ? "winners, shifted copy" :
-                   v.pieces > 1 ? "winners, whole vectors" : "winners, rows";
+            return takes_woven_rows(&s)      ? "winners, woven rows"
+                   : takes_short_rows(&s)    ? "winners, short rows"
+                   : takes_whole_kernels(&s) ? "winners, kernels"
+                   : v.copies == 2           ? "winners, shifted copy"
+                   : v.pieces > 1            ? "winners, whole vectors"
+                                             : "winners, rows";
         return s.wino ? "Winograd, or entries where sparse" : "tiles, or entries where sparse";
     case PASS_BACKWARD:
         if (pool)
@@ -277,5 +285,5 @@ KERNEL int conv2d_takes_winners(const geometry *g)
     return !is_depthwise(&s);
 }
 
-static const layer_kind layer_conv2d = {"conv2d", 2, conv2d_set_up, conv2d_locate, conv2d_forward, conv2d_backward, NULL,
-                                        conv2d_takes_winners, NULL, conv2d_loop};
+static const layer_kind layer_conv2d = {"conv2d",        2,    conv2d_set_up,        conv2d_locate, conv2d_forward,
+                                        conv2d_backward, NULL, conv2d_takes_winners, NULL,          conv2d_loop};

@@ -2,8 +2,8 @@
 
 /* One-channel images with stride 1: neighbouring pixels read neighbouring floats, so a strip of P pixels loads P + kw - 1
  * of them per row instead of P * kw. The last strip of a row overlaps the one before. */
-INLINE void strip(const int P, const int V, const int KW, const conv_shape *s, const float *x, const float *w, const float *bias,
-                  float *y, int tail)
+INLINE void strip(const int P, const int V, const int KW, const conv_shape *s, const float *x, const float *w,
+                  const float *bias, float *y, int tail)
 {
     for (int i = 0; i < s->OH; i++)
         for (int j = 0;; j = j + 2 * P <= s->OW ? j + P : s->OW - P) {
@@ -54,13 +54,12 @@ typedef void strip_fn(const conv_shape *s, const float *x, const float *w, const
 
 /* Strips of one vector for a remainder of half a vector, as multiply_half_tile. */
 #if VW == 8
-#define HALF_STRIP(KW)                                                                                                    \
+#define HALF_STRIP(KW)                                                                                                      \
     KERNEL void half_strip_##KW(const conv_shape *s, const float *x, const float *w, const float *bias, float *y, int tail) \
-    {                                                                                                                     \
-        strip(9, 1, KW, s, x, w, bias, y, tail);                                                                          \
+    {                                                                                                                       \
+        strip(9, 1, KW, s, x, w, bias, y, tail);                                                                            \
     }
-HALF_STRIP(3) HALF_STRIP(4) HALF_STRIP(5)
-strip_fn *const conv2d_half_strip[3] = {half_strip_3, half_strip_4, half_strip_5};
+HALF_STRIP(3) HALF_STRIP(4) HALF_STRIP(5) strip_fn *const conv2d_half_strip[3] = {half_strip_3, half_strip_4, half_strip_5};
 #elif VW == 16
 extern strip_fn *const conv2d_half_strip[3];
 #endif
@@ -208,18 +207,25 @@ INLINE void pack(const int KW, const int parts, const int ROWS, const conv_shape
 }
 
 typedef void pack_fn(const conv_shape *s, const float *x, const float *spread, const int32_t *lane, float *y);
-#define PACK_TILE(W, B, R)                                                                                                \
-    KERNEL void pack_##W##_##B##_##R(const conv_shape *s, const float *x, const float *spread, const int32_t *lane, float *y) \
-    {                                                                                                                     \
-        pack(W, B, R, s, x, spread, lane, y);                                                                             \
+#define PACK_TILE(W, B, R)                                                                                                  \
+    KERNEL void pack_##W##_##B##_##R(const conv_shape *s, const float *x, const float *spread, const int32_t *lane,         \
+                                     float *y)                                                                              \
+    {                                                                                                                       \
+        pack(W, B, R, s, x, spread, lane, y);                                                                               \
     }
-#define PACK_TILES(W)                                                                                                     \
-    PACK_TILE(W, 1, 1) PACK_TILE(W, 1, 2) PACK_TILE(W, 1, 3) PACK_TILE(W, 1, 4)                                           \
-    PACK_TILE(W, 2, 1) PACK_TILE(W, 2, 2) PACK_TILE(W, 2, 3)
-PACK_TILES(0) PACK_TILES(3) PACK_TILES(4) PACK_TILES(5)
-#define PACK_TABLE(W) {{0}, {0, pack_##W##_1_1, pack_##W##_1_2, pack_##W##_1_3, pack_##W##_1_4},                            \
-                       {0, pack_##W##_2_1, pack_##W##_2_2, pack_##W##_2_3}}
-static pack_fn *const pack_tile[4][3][PACK_ROWS + 1] = {PACK_TABLE(0), PACK_TABLE(3), PACK_TABLE(4), PACK_TABLE(5)};
+#define PACK_TILES(W)                                                                                                       \
+    PACK_TILE(W, 1, 1)                                                                                                      \
+    PACK_TILE(W, 1, 2) PACK_TILE(W, 1, 3) PACK_TILE(W, 1, 4) PACK_TILE(W, 2, 1) PACK_TILE(W, 2, 2) PACK_TILE(W, 2, 3)
+PACK_TILES(0)
+PACK_TILES(3) PACK_TILES(4) PACK_TILES(5)
+#define PACK_TABLE(W)                                                                                                       \
+    {                                                                                                                       \
+        {0}, {0, pack_##W##_1_1, pack_##W##_1_2, pack_##W##_1_3, pack_##W##_1_4},                                           \
+        {                                                                                                                   \
+            0, pack_##W##_2_1, pack_##W##_2_2, pack_##W##_2_3                                                               \
+        }                                                                                                                   \
+    }
+    static pack_fn *const pack_tile[4][3][PACK_ROWS + 1] = {PACK_TABLE(0), PACK_TABLE(3), PACK_TABLE(4), PACK_TABLE(5)};
 
 /* The weights and biases as the vectors of pack() want them, one copy per pixel: for every row of the block all parts. And
  * lanes: lane[l] is where the input of pixel l / part lies, lane[VW + f] in which lane of the parts the f-th output. */
@@ -287,8 +293,8 @@ INLINE void tile_pixels(const conv_shape *s, const conv_scratch *t, multiply_fn 
 }
 
 /* One group: vectors over output channels. */
-KERNEL void conv2d_tile_forward(const conv_shape *s, const conv_scratch *t, const float *x, const float *w, const float *bias,
-                                float *y)
+KERNEL void conv2d_tile_forward(const conv_shape *s, const conv_scratch *t, const float *x, const float *w,
+                                const float *bias, float *y)
 {
     int o = 0, left = (s->O + VW - 1) / VW;
 #if VW == 16

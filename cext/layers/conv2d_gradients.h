@@ -94,7 +94,8 @@ KERNEL void conv2d_sort(const conv_shape *s, conv_scratch *t)
 }
 
 /* Lists the winners of one sample by pixel: pixel (i, j) is entry (i % step, j % step) of a window, if it is in one. */
-KERNEL void conv2d_find_winners(const conv_shape *s, conv_scratch *t, const geometry *pool, const float *dy, const int32_t *won)
+KERNEL void conv2d_find_winners(const conv_shape *s, conv_scratch *t, const geometry *pool, const float *dy,
+                                const int32_t *won)
 {
     const int kh = pool->option[0], kw = pool->option[1], sh = pool->option[2], sw = pool->option[3];
     int found = 0, p = 0;
@@ -119,8 +120,8 @@ INLINE int32_t window_at(const conv_shape *s, const conv_view *v, const geometry
 }
 
 /* The same by channel. */
-KERNEL void conv2d_sort_winners(const conv_shape *s, const conv_view *v, conv_scratch *t, const geometry *pool, const float *dy,
-                                const int32_t *won)
+KERNEL void conv2d_sort_winners(const conv_shape *s, const conv_view *v, conv_scratch *t, const geometry *pool,
+                                const float *dy, const int32_t *won)
 {
     const int windows = pool->out.h * pool->out.w;
     const int32_t shift = (int32_t)v->shift;
@@ -130,7 +131,8 @@ KERNEL void conv2d_sort_winners(const conv_shape *s, const conv_view *v, conv_sc
         t->count[o] = windows;
 #if VW == 16
     const __m512i offset = _mm512_loadu_si512(t->window);
-    for (; q + VW <= windows && pool->option[0] * pool->option[1] <= VW; q += VW, dy += VW * s->y_step, won += VW * s->y_step) {
+    for (; q + VW <= windows && pool->option[0] * pool->option[1] <= VW;
+         q += VW, dy += VW * s->y_step, won += VW * s->y_step) {
         ivec at;
         for (int i = 0; i < VW; i++)
             at[i] = window_at(s, v, pool, q + i);
@@ -169,43 +171,45 @@ INLINE int takes_short_rows(const conv_shape *s) { return s->R <= SHORT && s->K 
 
 /* Sums over all windows of a pooling, for N channels with a kernel of K rows: the winners one after the other, without lists
  * of them. to[k * step + n * r_pad ...] = row k of channel n. */
-typedef void windows_fn(const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy, const int32_t *won,
-                        const float *x, float *to, size_t step);
-#define WINDOWS(type, K, N)                                                                                               \
-    KERNEL void windows_##type##_##K##_##N(const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy,   \
-                                           const int32_t *won, const float *x, float *to, size_t step)                    \
-    {                                                                                                                     \
-        type sum[N][K];                                                                                                   \
-        ptrdiff_t run[K];                                                                                                 \
-        _Pragma("GCC unroll 6") for (int k = 0; k < K; k++) run[k] = t->run[k];                                           \
-        _Pragma("GCC unroll 6") for (int n = 0; n < N; n++)                                                               \
-            _Pragma("GCC unroll 6") for (int k = 0; k < K; k++) sum[n][k] = (type){0};                                    \
-        for (int i = 0; i < pool->out.h; i++) {                                                                           \
-            const float *row = x + patch_at(s, i * pool->option[2], 0);                                                   \
-            for (int j = 0; j < pool->out.w; j++, row += pool->option[3] * s->sw * s->x_step, dy += s->y_step, won += s->y_step) \
-                _Pragma("GCC unroll 6") for (int n = 0; n < N; n++)                                                       \
-                {                                                                                                         \
-                    const float *from = row + t->window[won[n]];                                                          \
-                    const type v = dy[n] - (type){0};                                                                     \
-                    _Pragma("GCC unroll 6") for (int k = 0; k < K; k++) sum[n][k] += v * *(const type##_u *)(from + run[k]);   \
-                }                                                                                                         \
-        }                                                                                                                 \
-        _Pragma("GCC unroll 6") for (int n = 0; n < N; n++)                                                               \
-            _Pragma("GCC unroll 6") for (int k = 0; k < K; k++)                                                           \
-                *(type##_u *)(to + (size_t)k * step + (size_t)n * s->r_pad) = sum[n][k];                                  \
+typedef void windows_fn(const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy,
+                        const int32_t *won, const float *x, float *to, size_t step);
+#define WINDOWS(type, K, N)                                                                                                 \
+    KERNEL void windows_##type##_##K##_##N(const conv_shape *s, const conv_scratch *t, const geometry *pool,                \
+                                           const float *dy, const int32_t *won, const float *x, float *to, size_t step)     \
+    {                                                                                                                       \
+        type sum[N][K];                                                                                                     \
+        ptrdiff_t run[K];                                                                                                   \
+        _Pragma("GCC unroll 6") for (int k = 0; k < K; k++) run[k] = t->run[k];                                             \
+        _Pragma("GCC unroll 6") for (int n = 0; n < N; n++) _Pragma("GCC unroll 6") for (int k = 0; k < K; k++)             \
+            sum[n][k] = (type){0};                                                                                          \
+        for (int i = 0; i < pool->out.h; i++) {                                                                             \
+            const float *row = x + patch_at(s, i * pool->option[2], 0);                                                     \
+            for (int j = 0; j < pool->out.w;                                                                                \
+                 j++, row += pool->option[3] * s->sw * s->x_step, dy += s->y_step, won += s->y_step)                        \
+                _Pragma("GCC unroll 6") for (int n = 0; n < N; n++)                                                         \
+                {                                                                                                           \
+                    const float *from = row + t->window[won[n]];                                                            \
+                    const type v = dy[n] - (type){0};                                                                       \
+                    _Pragma("GCC unroll 6") for (int k = 0; k < K; k++)                                                     \
+                        sum[n][k] += v * *(const type##_u *)(from + run[k]);                                                \
+                }                                                                                                           \
+        }                                                                                                                   \
+        _Pragma("GCC unroll 6") for (int n = 0; n < N; n++) _Pragma("GCC unroll 6") for (int k = 0; k < K; k++) *           \
+            (type##_u *)(to + (size_t)k * step + (size_t)n * s->r_pad) = sum[n][k];                                         \
     }
-#define ALL_WINDOWS(type)                                                                                                 \
-    WINDOWS(type, 1, 1) WINDOWS(type, 1, 2) WINDOWS(type, 1, 3) WINDOWS(type, 2, 1) WINDOWS(type, 2, 2) WINDOWS(type, 2, 3)      \
-    WINDOWS(type, 3, 1) WINDOWS(type, 3, 2) WINDOWS(type, 3, 3) WINDOWS(type, 4, 1) WINDOWS(type, 4, 2) WINDOWS(type, 4, 3)      \
-    WINDOWS(type, 5, 1) WINDOWS(type, 5, 2) WINDOWS(type, 6, 1) WINDOWS(type, 6, 2)                                       \
-    static windows_fn *const windows_##type[MAX_SHORT_ROWS + 1][4] = {                                                    \
-        {0},                                                                                                              \
-        {0, windows_##type##_1_1, windows_##type##_1_2, windows_##type##_1_3},                                            \
-        {0, windows_##type##_2_1, windows_##type##_2_2, windows_##type##_2_3},                                            \
-        {0, windows_##type##_3_1, windows_##type##_3_2, windows_##type##_3_3},                                            \
-        {0, windows_##type##_4_1, windows_##type##_4_2, windows_##type##_4_3},                                            \
-        {0, windows_##type##_5_1, windows_##type##_5_2},                                                                  \
-        {0, windows_##type##_6_1, windows_##type##_6_2}};
+#define ALL_WINDOWS(type)                                                                                                   \
+    WINDOWS(type, 1, 1)                                                                                                     \
+    WINDOWS(type, 1, 2) WINDOWS(type, 1, 3) WINDOWS(type, 2, 1) WINDOWS(type, 2, 2) WINDOWS(type, 2, 3) WINDOWS(type, 3, 1) \
+        WINDOWS(type, 3, 2) WINDOWS(type, 3, 3) WINDOWS(type, 4, 1) WINDOWS(type, 4, 2) WINDOWS(type, 4, 3)                 \
+            WINDOWS(type, 5, 1) WINDOWS(type, 5, 2) WINDOWS(type, 6, 1)                                                     \
+                WINDOWS(type, 6, 2) static windows_fn *const windows_##type[MAX_SHORT_ROWS + 1][4] = {                      \
+                    {0},                                                                                                    \
+                    {0, windows_##type##_1_1, windows_##type##_1_2, windows_##type##_1_3},                                  \
+                    {0, windows_##type##_2_1, windows_##type##_2_2, windows_##type##_2_3},                                  \
+                    {0, windows_##type##_3_1, windows_##type##_3_2, windows_##type##_3_3},                                  \
+                    {0, windows_##type##_4_1, windows_##type##_4_2, windows_##type##_4_3},                                  \
+                    {0, windows_##type##_5_1, windows_##type##_5_2},                                                        \
+                    {0, windows_##type##_6_1, windows_##type##_6_2}};
 ALL_WINDOWS(narrow_4)
 #if VW > 4
 ALL_WINDOWS(narrow_8)
@@ -330,8 +334,8 @@ KERNEL void conv2d_windows_weight_gradient(const conv_shape *s, const conv_scrat
     }
     for (int k = 0; k < s->K; k++)
         for (int o = 0; o < s->O; o += VW)
-            transpose_back(t->gradient + k * step + (size_t)o * s->r_pad, s->r_pad, s->R, s->O - o < VW ? s->O - o : VW, first,
-                           dw + k * run + o, s->o_pad);
+            transpose_back(t->gradient + k * step + (size_t)o * s->r_pad, s->r_pad, s->R, s->O - o < VW ? s->O - o : VW,
+                           first, dw + k * run + o, s->o_pad);
 }
 
 /* Of one sample, from the lists by pixel, added to dx; as many pieces of a run at a time as leave their transposed weights in

@@ -4,8 +4,21 @@
  * kernel is dilated or the channels are grouped. A group is a convolution of its own on some channels of the same pixels;
  * in the rest of these files "channel" is a channel of the group under way. */
 
-enum { KH, KW, STRIDE_H, STRIDE_W, PAD_TOP, PAD_BOTTOM, PAD_LEFT, PAD_RIGHT, HAS_BIAS, DILATION_H, DILATION_W, GROUPS,
-       PACKED_PART /* set by conv2d_set_up: s.part */ };
+enum {
+    KH,
+    KW,
+    STRIDE_H,
+    STRIDE_W,
+    PAD_TOP,
+    PAD_BOTTOM,
+    PAD_LEFT,
+    PAD_RIGHT,
+    HAS_BIAS,
+    DILATION_H,
+    DILATION_W,
+    GROUPS,
+    PACKED_PART /* set by conv2d_set_up: s.part */
+};
 
 typedef struct {
     int kh, kw, sh, sw, dh, dw, groups;
@@ -196,7 +209,8 @@ INLINE int winograd_tile(const conv_shape *s)
     const double multiplied = rest && rest <= LANES / 2 ? out - 0.5 : out; /* see multiply_half_tile */
     double least = 0.85 * (1.1 * s->OH * s->OW * s->K * s->R * multiplied);
     int best = 0;
-    if (s->C < LANES / 2 || k != s->kw || k < 3 || k > 6 || s->sh > 1 || s->sw > 1 || s->dh > 1 || s->dw > 1 || s->groups > 1)
+    if (s->C < LANES / 2 || k != s->kw || k < 3 || k > 6 || s->sh > 1 || s->sw > 1 || s->dh > 1 || s->dw > 1 ||
+        s->groups > 1)
         return 0;
     for (int T = 6; T <= 8; T += 2) {
         const int m = T + 1 - k, pairs = T / 2 - 1;

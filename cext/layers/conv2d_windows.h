@@ -32,8 +32,8 @@ typedef void woven_fn(const conv_shape *s, const geometry *pool, const float *dy
                       const int32_t *window, float *to);
 enum { WOVEN = 6 };
 
-INLINE void woven(const int N, const conv_shape *s, const geometry *pool, const float *dy, const int32_t *won, const float *x,
-                  const int32_t *window, float *to)
+INLINE void woven(const int N, const conv_shape *s, const geometry *pool, const float *dy, const int32_t *won,
+                  const float *x, const int32_t *window, float *to)
 {
     narrow_8 sum[WOVEN][2]; /* of halves fewer cross a cache line */
 #pragma GCC unroll 6
@@ -57,14 +57,15 @@ INLINE void woven(const int N, const conv_shape *s, const geometry *pool, const 
     }
 }
 
-#define WOVEN_SUM(N)                                                                                                      \
-    KERNEL void woven_##N(const conv_shape *s, const geometry *pool, const float *dy, const int32_t *won, const float *x, \
-                          const int32_t *window, float *to)                                                               \
-    {                                                                                                                     \
-        woven(N, s, pool, dy, won, x, window, to);                                                                        \
+#define WOVEN_SUM(N)                                                                                                        \
+    KERNEL void woven_##N(const conv_shape *s, const geometry *pool, const float *dy, const int32_t *won, const float *x,   \
+                          const int32_t *window, float *to)                                                                 \
+    {                                                                                                                       \
+        woven(N, s, pool, dy, won, x, window, to);                                                                          \
     }
-WOVEN_SUM(1) WOVEN_SUM(2) WOVEN_SUM(3) WOVEN_SUM(4) WOVEN_SUM(5) WOVEN_SUM(6)
-static woven_fn *const woven_sum[WOVEN + 1] = {0, woven_1, woven_2, woven_3, woven_4, woven_5, woven_6};
+WOVEN_SUM(1)
+WOVEN_SUM(2) WOVEN_SUM(3) WOVEN_SUM(4) WOVEN_SUM(5)
+    WOVEN_SUM(6) static woven_fn *const woven_sum[WOVEN + 1] = {0, woven_1, woven_2, woven_3, woven_4, woven_5, woven_6};
 
 KERNEL void conv2d_woven_weight_gradient(const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy,
                                          const int32_t *won, const float *x, int first, float *dw)
@@ -109,8 +110,8 @@ INLINE int takes_whole_kernels(const conv_shape *s)
 typedef void whole_fn(const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy, const int32_t *won,
                       const float *x, float *to);
 
-INLINE void whole(const int K, const int V, const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy,
-                  const int32_t *won, const float *x, float *to)
+INLINE void whole(const int K, const int V, const conv_shape *s, const conv_scratch *t, const geometry *pool,
+                  const float *dy, const int32_t *won, const float *x, float *to)
 {
     const ptrdiff_t step = (ptrdiff_t)s->dh * s->W * s->x_step;
     vec sum[KERNEL_ROWS][KERNEL_VECTORS];
@@ -138,18 +139,18 @@ INLINE void whole(const int K, const int V, const conv_shape *s, const conv_scra
             vstore(to + (size_t)k * s->r_pad + v * VW, sum[k][v]);
 }
 
-#define WHOLE(K, V)                                                                                                       \
-    KERNEL void whole_##K##_##V(const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy,              \
-                                const int32_t *won, const float *x, float *to)                                            \
-    {                                                                                                                     \
-        whole(K, V, s, t, pool, dy, won, x, to);                                                                          \
+#define WHOLE(K, V)                                                                                                         \
+    KERNEL void whole_##K##_##V(const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy,          \
+                                const int32_t *won, const float *x, float *to)                                              \
+    {                                                                                                                       \
+        whole(K, V, s, t, pool, dy, won, x, to);                                                                            \
     }
-WHOLE(1, 1) WHOLE(2, 1) WHOLE(3, 1) WHOLE(4, 1) WHOLE(5, 1) WHOLE(6, 1)
-WHOLE(1, 2) WHOLE(2, 2) WHOLE(3, 2) WHOLE(4, 2) WHOLE(5, 2) WHOLE(6, 2)
-static whole_fn *const whole_tile[KERNEL_VECTORS + 1][KERNEL_ROWS + 1] = {
-    {0},
-    {0, whole_1_1, whole_2_1, whole_3_1, whole_4_1, whole_5_1, whole_6_1},
-    {0, whole_1_2, whole_2_2, whole_3_2, whole_4_2, whole_5_2, whole_6_2}};
+WHOLE(1, 1)
+WHOLE(2, 1) WHOLE(3, 1) WHOLE(4, 1) WHOLE(5, 1) WHOLE(6, 1) WHOLE(1, 2) WHOLE(2, 2) WHOLE(3, 2) WHOLE(4, 2) WHOLE(5, 2)
+    WHOLE(6, 2) static whole_fn *const whole_tile[KERNEL_VECTORS + 1][KERNEL_ROWS + 1] = {
+        {0},
+        {0, whole_1_1, whole_2_1, whole_3_1, whole_4_1, whole_5_1, whole_6_1},
+        {0, whole_1_2, whole_2_2, whole_3_2, whole_4_2, whole_5_2, whole_6_2}};
 
 KERNEL void conv2d_whole_weight_gradient(const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy,
                                          const int32_t *won, const float *x, int first, float *dw)
@@ -160,8 +161,8 @@ KERNEL void conv2d_whole_weight_gradient(const conv_shape *s, const conv_scratch
         sum(s, t, pool, dy + o, won + o, x, t->gradient + o * kernel);
     for (int k = 0; k < s->K; k++)
         for (int o = 0; o < s->O; o += VW)
-            transpose_back(t->gradient + (size_t)k * s->r_pad + o * kernel, kernel, s->R, s->O - o < VW ? s->O - o : VW, first,
-                           dw + (size_t)k * s->R * s->o_pad + o, s->o_pad);
+            transpose_back(t->gradient + (size_t)k * s->r_pad + o * kernel, kernel, s->R, s->O - o < VW ? s->O - o : VW,
+                           first, dw + (size_t)k * s->R * s->o_pad + o, s->o_pad);
 }
 
 /* ---- data gradient of few winners, each added where it belongs ---- */

@@ -176,7 +176,8 @@ INLINE void winograd_out(const int T, const int m, const conv_shape *s, const fl
 }
 
 /* A tile of dy without its first `top` rows and `left` columns: to[frequency][output channel], zeros past the last one. */
-INLINE void winograd_dy(const int T, const int m, const conv_shape *s, const float *dy, int top, int left, int outputs, float *to)
+INLINE void winograd_dy(const int T, const int m, const conv_shape *s, const float *dy, int top, int left, int outputs,
+                        float *to)
 {
     for (int o = 0; o < outputs; o += VW, to += VW) {
         vec half[8][6], g[8], all[8];
@@ -205,8 +206,8 @@ INLINE void winograd_dy(const int T, const int m, const conv_shape *s, const flo
 }
 
 /* dw (first ? = : +=) what its sums[frequency][input channel][output channel] make. */
-INLINE void winograd_dw(const int T, const int k, const conv_shape *s, const float *sums, size_t lanes, int outputs, int first,
-                        float *dw)
+INLINE void winograd_dw(const int T, const int k, const conv_shape *s, const float *sums, size_t lanes, int outputs,
+                        int first, float *dw)
 {
     for (int c = 0; c < s->C; c++)
         for (int o = 0; o < outputs; o += VW) {
@@ -244,26 +245,28 @@ typedef struct {
     void (*dy)(const conv_shape *s, const float *dy, int top, int left, int outputs, float *to);
     void (*dw)(const conv_shape *s, const float *sums, size_t lanes, int outputs, int first, float *dw);
 } winograd_kind;
-#define WINOGRAD_IN(T)                                                                                                    \
+#define WINOGRAD_IN(T)                                                                                                      \
     KERNEL void winograd_in_##T(const conv_shape *s, const float *x, float *v) { winograd_in(T, s, x, v); }
-#define WINOGRAD(T, k)                                                                                                    \
-    KERNEL void winograd_weights_##T##_##k(const conv_shape *s, const float *w, const ptrdiff_t step[3], size_t lanes, float *u) \
-    {                                                                                                                     \
-        winograd_all_weights(T, k, s, w, step, lanes, u);                                                                 \
-    }                                                                                                                     \
-    KERNEL void winograd_out_##T##_##k(const conv_shape *s, const float *sums, int outputs, const float *bias, float *y)  \
-    {                                                                                                                     \
-        winograd_out(T, T + 1 - k, s, sums, outputs, bias, y);                                                            \
-    }                                                                                                                     \
-    KERNEL void winograd_dy_##T##_##k(const conv_shape *s, const float *dy, int top, int left, int outputs, float *to)    \
-    {                                                                                                                     \
-        winograd_dy(T, T + 1 - k, s, dy, top, left, outputs, to);                                                         \
-    }                                                                                                                     \
-    KERNEL void winograd_dw_##T##_##k(const conv_shape *s, const float *sums, size_t lanes, int outputs, int first, float *dw)  \
-    {                                                                                                                     \
-        winograd_dw(T, k, s, sums, lanes, outputs, first, dw);                                                            \
-    }                                                                                                                     \
-    static const winograd_kind winograd_##T##_##k = {winograd_weights_##T##_##k, winograd_in_##T, winograd_out_##T##_##k, \
+#define WINOGRAD(T, k)                                                                                                      \
+    KERNEL void winograd_weights_##T##_##k(const conv_shape *s, const float *w, const ptrdiff_t step[3], size_t lanes,      \
+                                           float *u)                                                                        \
+    {                                                                                                                       \
+        winograd_all_weights(T, k, s, w, step, lanes, u);                                                                   \
+    }                                                                                                                       \
+    KERNEL void winograd_out_##T##_##k(const conv_shape *s, const float *sums, int outputs, const float *bias, float *y)    \
+    {                                                                                                                       \
+        winograd_out(T, T + 1 - k, s, sums, outputs, bias, y);                                                              \
+    }                                                                                                                       \
+    KERNEL void winograd_dy_##T##_##k(const conv_shape *s, const float *dy, int top, int left, int outputs, float *to)      \
+    {                                                                                                                       \
+        winograd_dy(T, T + 1 - k, s, dy, top, left, outputs, to);                                                           \
+    }                                                                                                                       \
+    KERNEL void winograd_dw_##T##_##k(const conv_shape *s, const float *sums, size_t lanes, int outputs, int first,         \
+                                      float *dw)                                                                            \
+    {                                                                                                                       \
+        winograd_dw(T, k, s, sums, lanes, outputs, first, dw);                                                              \
+    }                                                                                                                       \
+    static const winograd_kind winograd_##T##_##k = {winograd_weights_##T##_##k, winograd_in_##T, winograd_out_##T##_##k,   \
                                                      winograd_dy_##T##_##k, winograd_dw_##T##_##k};
 WINOGRAD_IN(6)
 WINOGRAD(6, 3)
@@ -334,7 +337,8 @@ KERNEL void winograd_multiply(const conv_shape *s, const conv_scratch *t, int n,
 }
 
 /* One sample, `outputs` channels. */
-KERNEL void winograd_sample(const conv_shape *s, const conv_scratch *t, const float *x, int outputs, const float *bias, float *y)
+KERNEL void winograd_sample(const conv_shape *s, const conv_scratch *t, const float *x, int outputs, const float *bias,
+                            float *y)
 {
     const winograd_kind *kind = winograd_kind_of(s);
     const int tiles = winograd_count(s), lanes = (int)round_up((size_t)outputs, LANES);
@@ -367,8 +371,8 @@ KERNEL void conv2d_winograd_forward(const conv_shape *s, const conv_scratch *t, 
 }
 
 /* dx of all samples; `a` is the adjoint of s. */
-KERNEL void conv2d_winograd_data_gradient(const geometry *g, const conv_shape *s, const conv_shape *a,
-                                          const conv_scratch *t, const call *c)
+KERNEL void conv2d_winograd_data_gradient(const geometry *g, const conv_shape *s, const conv_shape *a, const conv_scratch *t,
+                                          const call *c)
 {
     const size_t run = s->o_pad * s->r_pad;
     const ptrdiff_t last = s->kh - 1, step[3] = {-(ptrdiff_t)run, -s->C, (ptrdiff_t)s->r_pad};
@@ -395,8 +399,8 @@ KERNEL void conv2d_winograd_data_gradient(const geometry *g, const conv_shape *s
 KERNEL void winograd_outer(const conv_shape *s, const conv_scratch *t, int n, int lanes, int first)
 {
     for (int f = 0; f < s->wino * s->wino; f++) {
-        const pixel_walk walk = {1, 1, n, {t->wino_input + f * s->v_step, 0}, {t->wino_sums + f * s->m_step, 0}, 0,
-                                 (ptrdiff_t)s->v_pad, lanes};
+        const pixel_walk walk = {
+            1, 1, n, {t->wino_input + f * s->v_step, 0}, {t->wino_sums + f * s->m_step, 0}, 0, (ptrdiff_t)s->v_pad, lanes};
         float *sums = t->wino_weights + f * s->u_step;
         for (int o = 0, left = lanes / VW, v; left > 0; o += v * VW, left -= v) {
             v = even_block(left, MAX_V);

@@ -9,26 +9,27 @@ KERNEL const char *elementwise_set_up(geometry *g)
     return NULL;
 }
 
-#define ELEMENTWISE(id, of_x, times_dy)                                                                                   \
-    KERNEL void id##_forward(const geometry *g, const call *c)                                                            \
-    {                                                                                                                     \
-        for (int n = 0; n < c->n; n++)                                                                                    \
-            for (size_t i = 0, size = shape_size(g->out); i < size; i += VW) {                                            \
-                const vec x = vload(c->x[0].p + (size_t)n * c->x[0].stride + i);                                          \
-                vstore(c->y.p + (size_t)n * c->y.stride + i, of_x);                                                       \
-            }                                                                                                             \
-    }                                                                                                                     \
-    KERNEL void id##_backward(const geometry *g, const call *c)                                                           \
-    {                                                                                                                     \
-        if (!c->dx[0].p)                                                                                                  \
-            return;                                                                                                       \
-        for (int n = 0; n < c->n; n++)                                                                                    \
-            for (size_t i = 0, size = shape_size(g->out); i < size; i += VW) {                                            \
-                const vec y = vload(c->y.p + (size_t)n * c->y.stride + i);                                                \
-                const vec dy = vload(c->dy.p + (size_t)n * c->dy.stride + i);                                             \
-                vstore(c->dx[0].p + (size_t)n * c->dx[0].stride + i, times_dy);                                           \
-            }                                                                                                             \
-    }                                                                                                                     \
-    static const layer_kind layer_##id = {#id, 0, elementwise_set_up, NULL, id##_forward, id##_backward, NULL, NULL, NULL, NULL};
+#define ELEMENTWISE(id, of_x, times_dy)                                                                                     \
+    KERNEL void id##_forward(const geometry *g, const call *c)                                                              \
+    {                                                                                                                       \
+        for (int n = 0; n < c->n; n++)                                                                                      \
+            for (size_t i = 0, size = shape_size(g->out); i < size; i += VW) {                                              \
+                const vec x = vload(c->x[0].p + (size_t)n * c->x[0].stride + i);                                            \
+                vstore(c->y.p + (size_t)n * c->y.stride + i, of_x);                                                         \
+            }                                                                                                               \
+    }                                                                                                                       \
+    KERNEL void id##_backward(const geometry *g, const call *c)                                                             \
+    {                                                                                                                       \
+        if (!c->dx[0].p)                                                                                                    \
+            return;                                                                                                         \
+        for (int n = 0; n < c->n; n++)                                                                                      \
+            for (size_t i = 0, size = shape_size(g->out); i < size; i += VW) {                                              \
+                const vec y = vload(c->y.p + (size_t)n * c->y.stride + i);                                                  \
+                const vec dy = vload(c->dy.p + (size_t)n * c->dy.stride + i);                                               \
+                vstore(c->dx[0].p + (size_t)n * c->dx[0].stride + i, times_dy);                                             \
+            }                                                                                                               \
+    }                                                                                                                       \
+    static const layer_kind layer_##id = {#id,  0,   elementwise_set_up, NULL, id##_forward, id##_backward, NULL, NULL,     \
+                                          NULL, NULL};
 
 #endif

@@ -32,4 +32,5 @@ KERNEL void flatten_backward(const geometry *g, const call *c)
     }
 }
 
-static const layer_kind layer_flatten = {"flatten", 0, flatten_set_up, NULL, flatten_forward, flatten_backward, NULL, NULL, NULL, NULL};
+static const layer_kind layer_flatten = {"flatten",        0,    flatten_set_up, NULL, flatten_forward,
+                                         flatten_backward, NULL, NULL,           NULL, NULL};

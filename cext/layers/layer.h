@@ -27,12 +27,12 @@ typedef struct {
     int option[MAX_OPTIONS]; /* meaning: the kind's own */
     /* Whether a convolution may use it; then the side of the tiles in its forward pass, 0: it does not; in its data gradient. */
     int winograd, winograd_dx;
-    size_t weight_size;      /* floats of the weight block, a multiple of LANES; 0: no parameters */
+    size_t weight_size; /* floats of the weight block, a multiple of LANES; 0: no parameters */
     /* The weight block is groups of `rows` rows of `columns` weights, a column being what goes into one output, each with a
      * row of biases behind it; rows = 0: it has another form. */
     size_t rows, columns;
-    size_t keep_size;        /* floats per sample kept from forward to backward */
-    size_t scratch_size;     /* floats that a call may use freely */
+    size_t keep_size; /* floats per sample kept from forward to backward */
+    size_t scratch_size; /* floats that a call may use freely */
 } geometry;
 
 /* Options of "linear"; the second is set by cext/sync/hybrid.c for a part of the inputs: no row of biases behind its block. */
@@ -52,11 +52,11 @@ typedef struct {
     int n; /* samples */
     int first; /* backward: 1 overwrites dw, 0 adds to it */
     source x[MAX_INPUTS];
-    sink y;             /* forward writes it, backward may read it */
-    const float *w;     /* weight block */
-    sink keep;          /* keep_size floats per sample */
+    sink y; /* forward writes it, backward may read it */
+    const float *w; /* weight block */
+    sink keep; /* keep_size floats per sample */
     float *scratch;
-    source dy;          /* backward only, from here on */
+    source dy; /* backward only, from here on */
     /* If not NULL: the layer's only reader is this max-pooling, which hands its own dy through: entry won[q] of window q
      * has the gradient dy[q], all others have none. Only kinds that take winners are called so. */
     const geometry *pool;

@@ -226,5 +226,5 @@ KERNEL const char *linear_loop(const geometry *g, const geometry *pool, int n, e
     }
 }
 
-static const layer_kind layer_linear = {"linear", 2, linear_set_up, linear_locate, linear_forward, linear_backward, NULL,
-                                        NULL, linear_apply, linear_loop};
+static const layer_kind layer_linear = {"linear",        2,    linear_set_up, linear_locate, linear_forward,
+                                        linear_backward, NULL, NULL,          linear_apply,  linear_loop};

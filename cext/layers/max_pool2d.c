@@ -154,5 +154,6 @@ KERNEL int max_pool2d_gives_winners(const geometry *g)
     return o[POOL_SH] >= o[POOL_KH] && o[POOL_SW] >= o[POOL_KW] && o[POOL_KH] * o[POOL_KW] >= 3;
 }
 
-static const layer_kind layer_max_pool2d = {"max_pool2d", 0, max_pool2d_set_up, NULL, max_pool2d_forward,
-                                            max_pool2d_backward, max_pool2d_gives_winners, NULL, NULL, NULL};
+static const layer_kind layer_max_pool2d = {
+    "max_pool2d", 0,   max_pool2d_set_up, NULL, max_pool2d_forward, max_pool2d_backward, max_pool2d_gives_winners, NULL,
+    NULL,         NULL};

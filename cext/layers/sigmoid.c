@@ -1,2 +1,2 @@
 /* 1 / (1 + exp(-x)); derivative y (1 - y). Body: included by cext/isa/ only. */
-ELEMENTWISE(sigmoid, vsigmoid(x), dy * (y * (1.f - y)))
+ELEMENTWISE(sigmoid, vsigmoid(x), dy *(y * (1.f - y)))

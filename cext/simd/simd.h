@@ -130,7 +130,8 @@ INLINE int vpack_nonzero(const float *from, int n, int first, float *value, int3
 INLINE int vpack_equal(const int32_t *which, int wanted, const float *from, int n, int first, float *value, int32_t *number)
 {
 #if VW == 16
-    return vpack(_mm512_cmpeq_epi32_mask(_mm512_loadu_si512(which), _mm512_set1_epi32(wanted)), from, n, first, value, number);
+    return vpack(_mm512_cmpeq_epi32_mask(_mm512_loadu_si512(which), _mm512_set1_epi32(wanted)), from, n, first, value,
+                 number);
 #else
     return vpack(iload(which) == wanted, from, n, first, value, number);
 #endif
@@ -151,7 +152,8 @@ INLINE vec vzip_hi(vec a, vec b) { return __builtin_shufflevector(a, b, ZIP_HI);
 /* m[c] = float c of all rows, for c < 4. Each lane of 128 bits is loaded where it belongs, so that no instruction has to cross
  * lanes. */
 #if VW == 16
-#define IN_LANES(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12
+#define IN_LANES(a, b, c, d)                                                                                                \
+    a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12
 #elif VW == 8
 #define IN_LANES(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4
 #else
@@ -164,7 +166,8 @@ INLINE void vcolumns_of(const float *const row[VW], vec m[4])
     for (int i = 0; i < 4; i++) {
 #if VW == 16
         const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[i])), _mm_loadu_ps(row[i + 4]), 1);
-        const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[i + 8])), _mm_loadu_ps(row[i + 12]), 1);
+        const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[i + 8])), _mm_loadu_ps(row[i + 12]),
+                                                 1);
         q[i] = (vec)_mm512_insertf64x4(_mm512_castps_pd(_mm512_castps256_ps512(low)), _mm256_castps_pd(high), 1);
 #elif VW == 8
         q[i] = (vec)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[i])), _mm_loadu_ps(row[i + 4]), 1);

@@ -21,8 +21,8 @@ INLINE int even_block(int left, int most)
 
 /* y[p][o] = bias[o] + sum over k < K, r < R of x[at[p] + run[k] + r] * w[(k*R + r)*w_row + o] for V*VW outputs o, of
  * which the last vector keeps `tail` lanes. */
-typedef void multiply_fn(const float *x, const ptrdiff_t *at, int K, const ptrdiff_t *run, int R, const float *w, size_t w_row,
-                         const float *bias, float *y, size_t y_step, int tail);
+typedef void multiply_fn(const float *x, const ptrdiff_t *at, int K, const ptrdiff_t *run, int R, const float *w,
+                         size_t w_row, const float *bias, float *y, size_t y_step, int tail);
 
 INLINE void multiply(const int P, const int V, const float *x, const ptrdiff_t *at, int K, const ptrdiff_t *run, int R,
                      const float *w, size_t w_row, const float *bias, float *y, size_t y_step, int tail)
@@ -118,110 +118,127 @@ INLINE void outer(const int P, const int V, const pixel_walk *walk, ptrdiff_t x_
 
 /* to[0 .. G*VW) (fresh ? = : +=) sum over q < n of value[q] * rows[at[q] * step ...]: a weighted sum of rows, kept in
  * registers. */
-typedef void gather_fn(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,
-                       int fresh);
+typedef void gather_fn(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to, int fresh);
 
 /* With few vectors two entries at a time, so that no sum waits for itself. */
-#define GATHER_LOOP(type, G)                                                                                              \
-    {                                                                                                                     \
-        enum { SETS = G <= 4 ? 2 : 1 };                                                                                   \
-        type acc[SETS][G];                                                                                                \
-        _Pragma("GCC unroll 2") for (int e = 0; e < SETS; e++)                                                            \
-            _Pragma("GCC unroll 24") for (int g = 0; g < G; g++) acc[e][g] = (type){0};                                   \
-        int q = 0;                                                                                                        \
-        for (; q + SETS <= n; q += SETS)                                                                                  \
-            _Pragma("GCC unroll 2") for (int e = 0; e < SETS; e++)                                                        \
-            {                                                                                                             \
-                const type##_u *row = (const type##_u *)(rows + (size_t)at[q + e] * step);                                \
-                const type a = value[q + e] - (type){0};                                                                  \
-                _Pragma("GCC unroll 24") for (int g = 0; g < G; g++) acc[e][g] += a * row[g];                             \
-            }                                                                                                             \
-        if (SETS == 2 && q < n) {                                                                                         \
-            const type##_u *row = (const type##_u *)(rows + (size_t)at[q] * step);                                        \
-            const type a = value[q] - (type){0};                                                                          \
-            _Pragma("GCC unroll 24") for (int g = 0; g < G; g++) acc[0][g] += a * row[g];                                 \
-        }                                                                                                                 \
-        type##_u *sum = (type##_u *)to;                                                                                   \
-        _Pragma("GCC unroll 24") for (int g = 0; g < G; g++)                                                              \
-        {                                                                                                                 \
-            if (SETS == 2)                                                                                                \
-                acc[0][g] += acc[1][g];                                                                                   \
-            if (!fresh)                                                                                                   \
-                acc[0][g] += sum[g];                                                                                      \
-            sum[g] = acc[0][g];                                                                                           \
-        }                                                                                                                 \
+#define GATHER_LOOP(type, G)                                                                                                \
+    {                                                                                                                       \
+        enum { SETS = G <= 4 ? 2 : 1 };                                                                                     \
+        type acc[SETS][G];                                                                                                  \
+        _Pragma("GCC unroll 2") for (int e = 0; e < SETS; e++) _Pragma("GCC unroll 24") for (int g = 0; g < G; g++)         \
+            acc[e][g] = (type){0};                                                                                          \
+        int q = 0;                                                                                                          \
+        for (; q + SETS <= n; q += SETS)                                                                                    \
+            _Pragma("GCC unroll 2") for (int e = 0; e < SETS; e++)                                                          \
+            {                                                                                                               \
+                const type##_u *row = (const type##_u *)(rows + (size_t)at[q + e] * step);                                  \
+                const type a = value[q + e] - (type){0};                                                                    \
+                _Pragma("GCC unroll 24") for (int g = 0; g < G; g++) acc[e][g] += a * row[g];                               \
+            }                                                                                                               \
+        if (SETS == 2 && q < n) {                                                                                           \
+            const type##_u *row = (const type##_u *)(rows + (size_t)at[q] * step);                                          \
+            const type a = value[q] - (type){0};                                                                            \
+            _Pragma("GCC unroll 24") for (int g = 0; g < G; g++) acc[0][g] += a * row[g];                                   \
+        }                                                                                                                   \
+        type##_u *sum = (type##_u *)to;                                                                                     \
+        _Pragma("GCC unroll 24") for (int g = 0; g < G; g++)                                                                \
+        {                                                                                                                   \
+            if (SETS == 2)                                                                                                  \
+                acc[0][g] += acc[1][g];                                                                                     \
+            if (!fresh)                                                                                                     \
+                acc[0][g] += sum[g];                                                                                        \
+            sum[g] = acc[0][g];                                                                                             \
+        }                                                                                                                   \
     }
 
-#define TILE(P, V)                                                                                                        \
-    KERNEL void multiply_##P##_##V(const float *x, const ptrdiff_t *at, int K, const ptrdiff_t *run, int R, const float *w,     \
-                                   size_t w_row, const float *bias, float *y, size_t y_step, int tail)                    \
-    {                                                                                                                     \
-        multiply(P, V, x, at, K, run, R, w, w_row, bias, y, y_step, tail);                                              \
-    }                                                                                                                     \
-    KERNEL void outer_##P##_##V(const pixel_walk *walk, ptrdiff_t x_at, int o_at, float *dw, size_t w_row, int first,      \
-                                int tail)                                                                                 \
-    {                                                                                                                     \
-        outer(P, V, walk, x_at, o_at, dw, w_row, first, tail);                                                            \
+#define TILE(P, V)                                                                                                          \
+    KERNEL void multiply_##P##_##V(const float *x, const ptrdiff_t *at, int K, const ptrdiff_t *run, int R, const float *w, \
+                                   size_t w_row, const float *bias, float *y, size_t y_step, int tail)                      \
+    {                                                                                                                       \
+        multiply(P, V, x, at, K, run, R, w, w_row, bias, y, y_step, tail);                                                  \
+    }                                                                                                                       \
+    KERNEL void outer_##P##_##V(const pixel_walk *walk, ptrdiff_t x_at, int o_at, float *dw, size_t w_row, int first,       \
+                                int tail)                                                                                   \
+    {                                                                                                                       \
+        outer(P, V, walk, x_at, o_at, dw, w_row, first, tail);                                                              \
     }
-#define GATHER(G)                                                                                                         \
-    KERNEL void gather_##G(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,       \
-                           int fresh)                                                                                     \
-    GATHER_LOOP(vec, G)
-#define NARROW_GATHER(G)                                                                                                  \
-    KERNEL void narrow_gather_##G(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to, \
-                                  int fresh)                                                                              \
-    GATHER_LOOP(narrow_8, G)
-TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1) TILE(7, 1) TILE(8, 1)
-TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)
-TILE(1, 3) TILE(2, 3) TILE(3, 3) TILE(4, 3)
+#define GATHER(G)                                                                                                           \
+    KERNEL void gather_##G(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,         \
+                           int fresh) GATHER_LOOP(vec, G)
+#define NARROW_GATHER(G)                                                                                                    \
+    KERNEL void narrow_gather_##G(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,  \
+                                  int fresh) GATHER_LOOP(narrow_8, G)
+TILE(1, 1)
+TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1) TILE(7, 1) TILE(8, 1) TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2)
+    TILE(5, 2) TILE(6, 2) TILE(1, 3) TILE(2, 3) TILE(3, 3) TILE(4, 3)
 #if VW == 16
-TILE(7, 2) TILE(8, 2)
-TILE(5, 3) TILE(6, 3) TILE(7, 3) TILE(8, 3)
-TILE(1, 4) TILE(2, 4) TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4)
+        TILE(7, 2) TILE(8, 2) TILE(5, 3) TILE(6, 3) TILE(7, 3) TILE(8, 3) TILE(1, 4) TILE(2, 4) TILE(3, 4) TILE(4, 4)
+            TILE(5, 4) TILE(6, 4)
 #endif
-GATHER(1) GATHER(2) GATHER(3) GATHER(4) GATHER(5) GATHER(6) GATHER(7) GATHER(8) GATHER(9) GATHER(10) GATHER(11) GATHER(12)
+                GATHER(1) GATHER(2) GATHER(3) GATHER(4) GATHER(5) GATHER(6) GATHER(7) GATHER(8) GATHER(9) GATHER(10)
+                    GATHER(11) GATHER(12)
 #if VW == 16
-GATHER(13) GATHER(14) GATHER(15) GATHER(16) GATHER(17) GATHER(18) GATHER(19) GATHER(20) GATHER(21) GATHER(22) GATHER(23)
-GATHER(24)
-NARROW_GATHER(1) NARROW_GATHER(2) NARROW_GATHER(3) NARROW_GATHER(4) NARROW_GATHER(5) NARROW_GATHER(6) NARROW_GATHER(7)
-NARROW_GATHER(8) NARROW_GATHER(9) NARROW_GATHER(10) NARROW_GATHER(11) NARROW_GATHER(12) NARROW_GATHER(13)
+                        GATHER(13) GATHER(14) GATHER(15) GATHER(16) GATHER(17) GATHER(18) GATHER(19) GATHER(20) GATHER(21)
+                            GATHER(22) GATHER(23) GATHER(24) NARROW_GATHER(1) NARROW_GATHER(2) NARROW_GATHER(3)
+                                NARROW_GATHER(4) NARROW_GATHER(5) NARROW_GATHER(6) NARROW_GATHER(7) NARROW_GATHER(8)
+                                    NARROW_GATHER(9) NARROW_GATHER(10) NARROW_GATHER(11) NARROW_GATHER(12) NARROW_GATHER(13)
 #endif
 
 /* clang-format off: [V][P] */
 #if VW == 16
-#define TILE_TABLE(f) { {0}, \
-    {0, f##_1_1, f##_2_1, f##_3_1, f##_4_1, f##_5_1, f##_6_1, f##_7_1, f##_8_1}, \
-    {0, f##_1_2, f##_2_2, f##_3_2, f##_4_2, f##_5_2, f##_6_2, f##_7_2, f##_8_2}, \
-    {0, f##_1_3, f##_2_3, f##_3_3, f##_4_3, f##_5_3, f##_6_3, f##_7_3, f##_8_3}, \
-    {0, f##_1_4, f##_2_4, f##_3_4, f##_4_4, f##_5_4, f##_6_4} }
+#define TILE_TABLE(f)                                                                                                       \
+    {                                                                                                                       \
+        {0}, {0, f##_1_1, f##_2_1, f##_3_1, f##_4_1, f##_5_1, f##_6_1, f##_7_1, f##_8_1},                                   \
+            {0, f##_1_2, f##_2_2, f##_3_2, f##_4_2, f##_5_2, f##_6_2, f##_7_2, f##_8_2},                                    \
+            {0, f##_1_3, f##_2_3, f##_3_3, f##_4_3, f##_5_3, f##_6_3, f##_7_3, f##_8_3},                                    \
+        {                                                                                                                   \
+            0, f##_1_4, f##_2_4, f##_3_4, f##_4_4, f##_5_4, f##_6_4                                                         \
+        }                                                                                                                   \
+    }
 #else
-#define TILE_TABLE(f) { {0}, \
-    {0, f##_1_1, f##_2_1, f##_3_1, f##_4_1, f##_5_1, f##_6_1, f##_7_1, f##_8_1}, \
-    {0, f##_1_2, f##_2_2, f##_3_2, f##_4_2, f##_5_2, f##_6_2}, \
-    {0, f##_1_3, f##_2_3, f##_3_3, f##_4_3} }
+#define TILE_TABLE(f)                                                                                                       \
+    {                                                                                                                       \
+        {0}, {0, f##_1_1, f##_2_1, f##_3_1, f##_4_1, f##_5_1, f##_6_1, f##_7_1, f##_8_1},                                   \
+            {0, f##_1_2, f##_2_2, f##_3_2, f##_4_2, f##_5_2, f##_6_2},                                                      \
+        {                                                                                                                   \
+            0, f##_1_3, f##_2_3, f##_3_3, f##_4_3                                                                           \
+        }                                                                                                                   \
+    }
 #endif
-static multiply_fn *const multiply_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(multiply);
+                                        static multiply_fn *const multiply_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(multiply);
 
 /* Half a vector of outputs costs half where 512-bit operations run in two steps (Zen 4), and no more elsewhere: the AVX-512
  * kernels borrow the one-vector tiles of AVX2 for a remainder of up to 8 outputs. */
 #if VW == 8
-multiply_fn *const multiply_half_tile[MAX_P + 1] = {0, multiply_1_1, multiply_2_1, multiply_3_1, multiply_4_1, multiply_5_1,
-    multiply_6_1, multiply_7_1, multiply_8_1};
+multiply_fn *const multiply_half_tile[MAX_P + 1] = {
+    0, multiply_1_1, multiply_2_1, multiply_3_1, multiply_4_1, multiply_5_1, multiply_6_1, multiply_7_1, multiply_8_1};
 #elif VW == 16
 extern multiply_fn *const multiply_half_tile[MAX_P + 1];
 #endif
 static outer_fn *const outer_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(outer);
-static gather_fn *const gather_tile[MAX_LONG + 1] = {0, gather_1, gather_2, gather_3, gather_4, gather_5, gather_6,
-    gather_7, gather_8, gather_9, gather_10, gather_11, gather_12,
+static gather_fn *const gather_tile[MAX_LONG + 1] = {
+    0,         gather_1,  gather_2,  gather_3,  gather_4,  gather_5,  gather_6,
+    gather_7,  gather_8,  gather_9,  gather_10, gather_11, gather_12,
 #if VW == 16
-    gather_13, gather_14, gather_15, gather_16, gather_17, gather_18, gather_19, gather_20, gather_21, gather_22, gather_23,
-    gather_24
+    gather_13, gather_14, gather_15, gather_16, gather_17, gather_18, gather_19,
+    gather_20, gather_21, gather_22, gather_23, gather_24
 #endif
 };
 #if VW == 16
-static gather_fn *const narrow_gather_tile[MAX_NARROW + 1] = {0, narrow_gather_1, narrow_gather_2, narrow_gather_3,
-    narrow_gather_4, narrow_gather_5, narrow_gather_6, narrow_gather_7, narrow_gather_8, narrow_gather_9, narrow_gather_10,
-    narrow_gather_11, narrow_gather_12, narrow_gather_13};
+static gather_fn *const narrow_gather_tile[MAX_NARROW + 1] = {0,
+                                                              narrow_gather_1,
+                                                              narrow_gather_2,
+                                                              narrow_gather_3,
+                                                              narrow_gather_4,
+                                                              narrow_gather_5,
+                                                              narrow_gather_6,
+                                                              narrow_gather_7,
+                                                              narrow_gather_8,
+                                                              narrow_gather_9,
+                                                              narrow_gather_10,
+                                                              narrow_gather_11,
+                                                              narrow_gather_12,
+                                                              narrow_gather_13};
 #endif
 /* clang-format on */
 

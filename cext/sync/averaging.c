@@ -184,7 +184,8 @@ static void layer_done(worker *w, int node, int from, int to)
 
 static void phase_end(engine *e) { ((averaging *)e->sync)->front = 0; }
 
-static const replica_hooks replicas = {.begin = begin, .arrive = arrive, .leave = leave, .exchange = exchange, .other = other};
+static const replica_hooks replicas = {
+    .begin = begin, .arrive = arrive, .leave = leave, .exchange = exchange, .other = other};
 
 const strategy sync_averaging = {
     .name = "averaging",

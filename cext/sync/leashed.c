@@ -79,7 +79,8 @@ static vector *claim(worker *w, pool *l)
         for (int i = 0; i < l->n; i++) {
             vector *v = &l->pool[(2 * w->id + 1 + i) % l->n];
             int32_t nobody = 0;
-            if (v == current(l) || !__atomic_compare_exchange_n(&v->users, &nobody, CLAIM, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+            if (v == current(l) ||
+                !__atomic_compare_exchange_n(&v->users, &nobody, CLAIM, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
                 continue;
             if (v != current(l) && __atomic_load_n(&v->users, __ATOMIC_SEQ_CST) == CLAIM) {
                 wait_ends(w);
@@ -175,10 +176,7 @@ static void step_done(worker *w)
     forget_pending(w);
 }
 
-static void phase_done(worker *w)
-{
-    end_reading(w); /* a step that failed */
-}
+static void phase_done(worker *w) { end_reading(w); /* a step that failed */ }
 
 static void phase_end(engine *e)
 {

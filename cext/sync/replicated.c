@@ -37,7 +37,8 @@ static int open(engine *e)
     ring *r = e->sync = aligned_alloc(128, sizeof *r);
     if (!r)
         return -1;
-    *r = (ring){.size = e->option[0] > 0 ? (int)e->option[0] : 1, .period = e->option[1] > 0 ? (int)e->option[1] : 64,
+    *r = (ring){.size = e->option[0] > 0 ? (int)e->option[0] : 1,
+                .period = e->option[1] > 0 ? (int)e->option[1] : 64,
                 .mix = e->option[2] == 0};
     r->n = (e->n_workers + r->size - 1) / r->size;
     double low = 0, high = 1;

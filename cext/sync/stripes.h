@@ -62,8 +62,7 @@ static inline void controlled_layer_begin(worker *w, int node, int from, int to)
     }
 }
 
-static inline void controlled_layer_done(worker *w, int from, int to, int most,
-                                         void (*then)(worker *w, int k))
+static inline void controlled_layer_done(worker *w, int from, int to, int most, void (*then)(worker *w, int k))
 {
     const int n = to - from, start = (int)((int64_t)w->id * n / w->e->n_workers);
     for (int i = 0; i < n; i++) {

@@ -18,10 +18,7 @@ INLINE vec penalised(const penalty *p, vec w, vec g)
     return (g + p->l2 * w) + ((vec)((ivec)(w > 0.f) & (ivec)p->l1) - (vec)((ivec)(w < 0.f) & (ivec)p->l1));
 }
 
-INLINE penalty both_penalties(const update_step *s)
-{
-    return penalty_of(s->option[RULE_WEIGHT_DECAY], s->option[RULE_L1]);
-}
+INLINE penalty both_penalties(const update_step *s) { return penalty_of(s->option[RULE_WEIGHT_DECAY], s->option[RULE_L1]); }
 
 /* b^t for 0 <= b < 1, t = 0 meaning 2^32: at most 32 rounds, where pow would be a call into the mathematical library. */
 INLINE double power(double b, uint32_t t)

@@ -15,13 +15,13 @@ enum { RULE_WEIGHT_DECAY, RULE_L1, RULE_CLIP_VALUE, RULE_CLIP_NORM, RULE_MAX_NOR
 typedef struct {
     float lr;
     double option[MAX_RULE_OPTIONS]; /* from RULE_OWN on: the rule's own, in the order of chaos/updates/ */
-    uint32_t t;                      /* these weights' update number 1, 2, ...; 2^32 is 0 */
+    uint32_t t; /* these weights' update number 1, 2, ...; 2^32 is 0 */
 } update_step;
 
 typedef struct {
     const char *name;
     int n_moments; /* vectors of state, laid out as the weights and updated with them */
-    int plain;     /* without weight decay it is w - lr * dw, nothing else */
+    int plain; /* without weight decay it is w - lr * dw, nothing else */
     /* Applies the gradient dw to n weights; n is a multiple of LANES, all pointers 64-byte aligned. Where weight and
      * gradient are 0, as in the padding, the weight stays 0. */
     void (*apply)(size_t n, float *w, const float *dw, float *const *moment, const update_step *step);

@@ -12,7 +12,9 @@ enum state {
     ENTERED,
     BEGIN,   /* of a step or lane */
     COPY,    /* the lock is there: reads all weights */
-    FORTH, BACK_ENTER, BACK,
+    FORTH,
+    BACK_ENTER,
+    BACK,
     SWEEP,   /* looks at everything that is pending */
     SETTLE,  /* publishes what is pending in [from, to), however long it takes */
     WALK,    /* publishes the layer just passed */
@@ -20,11 +22,15 @@ enum state {
     LAYER_DONE,
     TURN,    /* waits for it */
     ALL,     /* publishes a whole step */
-    TRY, TRIED, /* the same, unless another is first */
-    REDUCE, REDUCED,
-    AVERAGE, AVERAGED,
+    TRY,
+    TRIED, /* the same, unless another is first */
+    REDUCE,
+    REDUCED,
+    AVERAGE,
+    AVERAGED,
     LEAVE,   /* copies the average */
-    EXCHANGE, EXCHANGED,
+    EXCHANGE,
+    EXCHANGED,
     STAGE,   /* takes a piece of it */
     MEET,    /* waits for the others */
     GONE
@@ -124,10 +130,7 @@ static double factor(vclock *c)
 
 /* ---- whose action is next: a heap by time, then by number ---- */
 
-static int earlier(const vclock *c, int a, int b)
-{
-    return c->time[a] < c->time[b] || (c->time[a] == c->time[b] && a < b);
-}
+static int earlier(const vclock *c, int a, int b) { return c->time[a] < c->time[b] || (c->time[a] == c->time[b] && a < b); }
 
 static void put(vclock *c, int at, int w)
 {
@@ -787,7 +790,9 @@ static void take_piece(vclock *c, int w)
         const double lines = (c->p.piece_lines[s] + images * c->p.image_lines[s]) * (c->p.n_workers - 1) / c->p.n_workers;
         emit(c, w, EVENT_PIECE, c->piece_at + c->next_piece++, c->now);
         spend(c, w, seconds * c->p.factor[w] * factor(c) + lines * c->p.line,
-              counted == 0 ? &c->count.forward : counted == 1 ? &c->count.backward : &c->count.publishing);
+              counted == 0   ? &c->count.forward
+              : counted == 1 ? &c->count.backward
+                             : &c->count.publishing);
     } else
         gather(c, w, STAGE);
 }
@@ -796,87 +801,44 @@ static void act(vclock *c, int w)
 {
     actor *a = &c->of[w];
     switch (a->state) {
-    case ENTER:
-        enter(c, w);
-        break;
-    case ENTERED:
-        gather(c, w, BEGIN);
-        break;
-    case LEAVE:
-        copy_weights(c, w, 1, BEGIN);
-        break;
-    case AVERAGE:
-        average(c, w);
-        break;
-    case AVERAGED:
-        averaged(c, w);
-        break;
-    case EXCHANGE:
-        exchange(c, w);
-        break;
-    case EXCHANGED:
-        exchanged(c, w);
-        break;
-    case STAGE:
-        take_piece(c, w);
-        break;
+    case ENTER: enter(c, w); break;
+    case ENTERED: gather(c, w, BEGIN); break;
+    case LEAVE: copy_weights(c, w, 1, BEGIN); break;
+    case AVERAGE: average(c, w); break;
+    case AVERAGED: averaged(c, w); break;
+    case EXCHANGE: exchange(c, w); break;
+    case EXCHANGED: exchanged(c, w); break;
+    case STAGE: take_piece(c, w); break;
     case BEGIN:
         if (c->p.order == CLOCK_SYNCHRONOUS)
             begin_lane(c, w);
         else
             begin(c, w);
         break;
-    case COPY:
-        copy(c, w);
-        break;
-    case FORTH:
-        go_forth(c, w);
-        break;
+    case COPY: copy(c, w); break;
+    case FORTH: go_forth(c, w); break;
     case BACK_ENTER:
         a->at = 0;
         a->first_sweep = a->n_pending > 0;
         a->state = a->first_sweep && a->image == a->begin ? SWEEP : BACK;
         break;
-    case SWEEP:
-        sweep(c, w);
-        break;
-    case SETTLE:
-        settle(c, w);
-        break;
+    case SWEEP: sweep(c, w); break;
+    case SETTLE: settle(c, w); break;
     case BACK:
         a->first_sweep = 0;
         go_back(c, w);
         break;
-    case WALK:
-        walk(c, w);
-        break;
-    case PUBLISHED:
-        published(c, w);
-        break;
-    case LAYER_DONE:
-        layer_done(c, w);
-        break;
-    case TURN:
-        turn(c, w);
-        break;
-    case ALL:
-        all(c, w);
-        break;
-    case TRY:
-        try_all(c, w);
-        break;
-    case TRIED:
-        tried(c, w);
-        break;
-    case REDUCE:
-        reduce(c, w);
-        break;
-    case REDUCED:
-        reduced(c, w);
-        break;
+    case WALK: walk(c, w); break;
+    case PUBLISHED: published(c, w); break;
+    case LAYER_DONE: layer_done(c, w); break;
+    case TURN: turn(c, w); break;
+    case ALL: all(c, w); break;
+    case TRY: try_all(c, w); break;
+    case TRIED: tried(c, w); break;
+    case REDUCE: reduce(c, w); break;
+    case REDUCED: reduced(c, w); break;
     case MEET:
-    case GONE:
-        break;
+    case GONE: break;
     }
 }
 
@@ -976,8 +938,7 @@ vclock *vclock_new(const clock_parts *q)
     c->version = calloc(vectors * stripes + 1, sizeof *c->version);
     c->bytes = calloc(2 * n * stripes + 1, 1);
     c->words = calloc(2 * n * stripes + 1, sizeof *c->words);
-    if (missing || !c->of || !c->time || !c->heap || !c->place || !c->free_at || !c->version || !c->bytes ||
-        !c->words) {
+    if (missing || !c->of || !c->time || !c->heap || !c->place || !c->free_at || !c->version || !c->bytes || !c->words) {
         vclock_free(c);
         return NULL;
     }

@@ -19,35 +19,35 @@ enum clock_order {
     CLOCK_LOCKED,     /* one lock for all weights, first come first served: copies them, later publishes a whole step */
     CLOCK_DELAYED,    /* workers in strict turn publish a whole step and copy the weights for their next one */
     CLOCK_SYNCHRONOUS, /* lanes of one step, a meeting, stripes of its sum, a meeting */
-    CLOCK_LEASHED,    /* a step reads weights that stay as they are; what it makes of those that are current in the end becomes
+    CLOCK_LEASHED, /* a step reads weights that stay as they are; what it makes of those that are current in the end becomes
                          current unless others have moved on meanwhile: then it tries again */
-    CLOCK_AVERAGING,  /* replicas; after `period` steps of each worker a meeting, where each averages its share of the stripes,
+    CLOCK_AVERAGING, /* replicas; after `period` steps of each worker a meeting, where each averages its share of the stripes,
                          another meeting, and a copy of the result */
-    CLOCK_ELASTIC,    /* replicas; after `period` steps, and in the end, a worker's is exchanged with the process's weights,
+    CLOCK_ELASTIC, /* replicas; after `period` steps, and in the end, a worker's is exchanged with the process's weights,
                          stripe by stripe under the stripe's lock */
     CLOCK_REPLICATED, /* replicas of groups, updated as by CHAOS; a token goes round, and with it an exchange with the next
                          group's replica (mix) or the process's weights; cext/sync/replicated.c */
-    CLOCK_STAGES      /* a step is a row of stages, of each of which workers take pieces until none is left, and meet;
+    CLOCK_STAGES /* a step is a row of stages, of each of which workers take pieces until none is left, and meet;
                          cext/sync/hybrid.c */
 };
 
 typedef struct {
     enum clock_order order;
     int n_workers, n_layers, n_stripes;
-    const int32_t *node, *from, *to;   /* per layer with weights, in the order of the pass: node; its stripes */
+    const int32_t *node, *from, *to; /* per layer with weights, in the order of the pass: node; its stripes */
     const double *forward, *backward; /* per layer: seconds per image, nodes without weights included */
-    const uint8_t *learns;            /* per layer: whether it is back-propagated */
-    const double *publish;            /* per stripe: seconds */
-    const int32_t *lines;             /* per stripe: cache lines */
-    double begin;                     /* seconds per image before the first layer */
-    double line;                      /* seconds */
-    const double *factor;             /* per worker */
-    double jitter;                    /* standard deviation of the factor's logarithm */
+    const uint8_t *learns; /* per layer: whether it is back-propagated */
+    const double *publish; /* per stripe: seconds */
+    const int32_t *lines; /* per stripe: cache lines */
+    double begin; /* seconds per image before the first layer */
+    double line; /* seconds */
+    const double *factor; /* per worker */
+    double jitter; /* standard deviation of the factor's logarithm */
     uint64_t seed;
     int batch, chunk, lanes, max_pending, late; /* late: no EVENT_POSTPONE is needed */
     int keeps; /* CHAOS: a worker copies each stripe right after its publication and reads the copies; cext/sync/chaos.c */
-    int64_t period;                   /* steps; 0: all there are */
-    int group, mix;                   /* REPLICATED: workers in a group; the rule */
+    int64_t period; /* steps; 0: all there are */
+    int group, mix; /* REPLICATED: workers in a group; the rule */
     /* STAGES, per stage: its pieces, 0: one per lane; seconds of a piece, and in each as many for every image that falls to it;
      * the same of cache lines that somebody has written; where the seconds are counted, 0 forward, 1 backward, 2 publishing */
     int n_stages;
@@ -58,7 +58,7 @@ typedef struct {
 
 typedef struct {
     double forward, backward, publishing, waiting; /* worker seconds; waiting for stripes, locks, turns and meetings */
-    int64_t published, failures;           /* stripes; try-locks that found one busy */
+    int64_t published, failures; /* stripes; try-locks that found one busy */
 } clock_counts;
 
 typedef struct vclock vclock;

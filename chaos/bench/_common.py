@@ -35,16 +35,26 @@ def machine():
     commit = None
     if (root / ".git").exists():
         try:
-            answer = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty"],
-                                    capture_output=True, text=True, timeout=10)
+            answer = subprocess.run(
+                ["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=10
+            )
             commit = answer.stdout.strip() or None
         except (OSError, subprocess.TimeoutExpired):
             pass
-    return {"cpu": facts["topology"]["cpu"], "cores": facts["topology"]["cores"],
-            "logical_cpus": facts["topology"]["logical_cpus"], "workers": facts["workers"],
-            "platform": facts["platform"], "chaos": facts["chaos"], "commit": commit, "build": facts["build"],
-            "python": facts["python"], "numpy": facts["numpy"], "load_average": load_average(),
-            "date": datetime.now(UTC).isoformat(timespec="seconds")}
+    return {
+        "cpu": facts["topology"]["cpu"],
+        "cores": facts["topology"]["cores"],
+        "logical_cpus": facts["topology"]["logical_cpus"],
+        "workers": facts["workers"],
+        "platform": facts["platform"],
+        "chaos": facts["chaos"],
+        "commit": commit,
+        "build": facts["build"],
+        "python": facts["python"],
+        "numpy": facts["numpy"],
+        "load_average": load_average(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def peak_gflops(cores=1, isa=None, seconds=PEAK_SECONDS):
@@ -113,8 +123,11 @@ def take_images(net, known=None):
             known[key] = name, train.images, train.labels
         else:
             rng = np.random.default_rng(0)
-            known[key] = ("random", rng.integers(0, 256, (RANDOM_IMAGES, *net.input_shape), np.uint8),
-                          rng.integers(0, classes, RANDOM_IMAGES))
+            known[key] = (
+                "random",
+                rng.integers(0, 256, (RANDOM_IMAGES, *net.input_shape), np.uint8),
+                rng.integers(0, classes, RANDOM_IMAGES),
+            )
     return known[key]
 
 
@@ -128,14 +141,16 @@ def check(net, what, images, labels, batch_size=1):
     for attempt in range(ATTEMPTS):
         worst, where = -1.0, None
         for at in range(attempt * count, (attempt + 1) * count, together):
-            for name, error in _deviations(net, images[at:at + together], labels[at:at + together]).items():
+            for name, error in _deviations(net, images[at : at + together], labels[at : at + together]).items():
                 if error > worst:
                     worst, where = error, name
         if worst <= TOLERANCE:
             return {"images": count, "gradient_error": worst, "tolerance": TOLERANCE}
         # Other images: rounding may have picked another of two all but equal numbers in a max-pooling.
-    raise ChaosError(f"{what}: the {where} differs from the definition in float64 by {worst:.1e} of its size, allowed are "
-                     f"{TOLERANCE:.0e}; this is a bug, no time was taken")
+    raise ChaosError(
+        f"{what}: the {where} differs from the definition in float64 by {worst:.1e} of its size, allowed are "
+        f"{TOLERANCE:.0e}; this is a bug, no time was taken"
+    )
 
 
 def _deviations(net, images, labels):
@@ -166,8 +181,10 @@ def run(engine, what, name, count, **arguments):
             engine.stop()
             raise
     if result["status"] != "done" or result["images"] != count:
-        raise ChaosError(f"{what}: {result['images']} of {count} images were visited, the phase is "
-                         f"{result['status']}; this is a bug, no time was taken")
+        raise ChaosError(
+            f"{what}: {result['images']} of {count} images were visited, the phase is "
+            f"{result['status']}; this is a bug, no time was taken"
+        )
     return result, seconds
 
 

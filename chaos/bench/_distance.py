@@ -38,13 +38,13 @@ def distance(cpus=None, seconds=0.05):
 
 def _hand_over(pool, cpus, lines, turns, seconds):
     room = np.zeros(32 + 16 * lines + 32, np.int32)
-    room = room[-room.ctypes.data % 128 // 4:][:32 + 16 * lines]
+    room = room[-room.ctypes.data % 128 // 4 :][: 32 + 16 * lines]
 
     def side(number):
         if cpus:
             os.sched_setaffinity(0, {cpus[number]})  # of this thread, which ends with the pool
         out = np.zeros(BLOCKS, np.float32)
-        return out[:_core.hand_over(room, number, turns, out, seconds)]
+        return out[: _core.hand_over(room, number, turns, out, seconds)]
 
     found = np.concatenate(list(pool.map(side, (0, 1))))
     return float(np.quantile(found, SOON)) if len(found) else None

@@ -107,8 +107,13 @@ class _Kernels:
 
     def train_beforehand(self):
         engine = _core.Engine(self.net.plan, self.net.weights)
-        result = engine.run("train", pixels=self.images.reshape(-1), labels=self.labels,
-                            order=order_of(len(self.labels), TRAINED_IMAGES), lr=TRAINED_RATE)
+        result = engine.run(
+            "train",
+            pixels=self.images.reshape(-1),
+            labels=self.labels,
+            order=order_of(len(self.labels), TRAINED_IMAGES),
+            lr=TRAINED_RATE,
+        )
         if result["status"] != "done":
             raise ChaosError(f"{self.what}: the training beforehand is {result['status']}; no time was taken")
         return result["images"]
@@ -121,34 +126,59 @@ class _Kernels:
             before = any(learns.get(source) for source in node.inputs)
             learns[node] = before or bool(layer.parameters)
             flops = 2 * layer.macs(*shapes)
-            found[i] = {"name": name, "layer": repr(layer), "kind": layer.kind,
-                        "input_shapes": [list(shape) for shape in shapes],
-                        "output_shape": list(layer.output_shape(*shapes)),
-                        "flops": {"forward": flops, "weight_gradient": flops, "data_gradient": flops, "update": 0},
-                        "sends": before}
+            found[i] = {
+                "name": name,
+                "layer": repr(layer),
+                "kind": layer.kind,
+                "input_shapes": [list(shape) for shape in shapes],
+                "output_shape": list(layer.output_shape(*shapes)),
+                "flops": {"forward": flops, "weight_gradient": flops, "data_gradient": flops, "update": 0},
+                "sends": before,
+            }
         return found
 
     def present(self, turn):
         """Leaves other images in the engine's buffers."""
         at = turn * self.together + np.arange(self.together)
         order = order_of(len(self.labels), len(self.labels)).take(at, mode="wrap")
-        run(self.engine, self.what, "gradients", self.together, pixels=self.images.reshape(-1), labels=self.labels,
-            order=order)
+        run(
+            self.engine,
+            self.what,
+            "gradients",
+            self.together,
+            pixels=self.images.reshape(-1),
+            labels=self.labels,
+            order=order,
+        )
 
     def train(self, count):
-        return run(self.engine, self.what, "train", count, pixels=self.images.reshape(-1), labels=self.labels,
-                   order=order_of(len(self.labels), count), lr=RATE)[1]
+        return run(
+            self.engine,
+            self.what,
+            "train",
+            count,
+            pixels=self.images.reshape(-1),
+            labels=self.labels,
+            order=order_of(len(self.labels), count),
+            lr=RATE,
+        )[1]
 
     def evaluate(self, together, count):
         out = np.empty((count, int(np.prod(self.net.output_shape))), np.float32)
-        return run(self.forward[together], self.what, "forward", count, pixels=self.images.reshape(-1),
-                   order=order_of(len(self.labels), count), out=out)[1]
+        return run(
+            self.forward[together],
+            self.what,
+            "forward",
+            count,
+            pixels=self.images.reshape(-1),
+            order=order_of(len(self.labels), count),
+            out=out,
+        )[1]
 
     def prepare(self, seconds):
         """Warms up, and finds out how many calls and images take so many seconds."""
         self.peak_seconds = min(seconds, PEAK_SECONDS)
-        for key, phase in [("train", self.train)] + [(n, lambda count, n=n: self.evaluate(n, count))
-                                                     for n in self.forward]:
+        for key, phase in [("train", self.train)] + [(n, lambda count, n=n: self.evaluate(n, count)) for n in self.forward]:
             count, took = fill(seconds, phase, max(64, self.batch_size))
             self.counts[key] = max(int(count * PHASE * seconds / took), self.batch_size)
         self.present(0)
@@ -157,8 +187,11 @@ class _Kernels:
                 if self.engine.time(i, name) is None or (name == "backward" and not layer["sends"]):
                     continue
                 images = self.batch_size if name == "update" else self.together
-                rounds, took = fill(seconds / 4, lambda rounds, i=i, name=name, images=images:
-                                    self.engine.time(i, name, rounds) * rounds * images, 1)
+                rounds, took = fill(
+                    seconds / 4,
+                    lambda rounds, i=i, name=name, images=images: self.engine.time(i, name, rounds) * rounds * images,
+                    1,
+                )
                 self.rounds[i, name] = max(1, int(rounds * seconds / took))
             if (i, "weight_gradient") not in self.rounds:  # a rank-one gradient is formed by the update itself
                 layer["flops"]["update"] = layer["flops"]["weight_gradient"]
@@ -185,8 +218,14 @@ class _Kernels:
         """Times of a list of measurements, and their rates."""
         median = statistics.median(us)
         gflops = flops / median * 1e-3 if flops and median else None
-        return {"us_per_image": median, "us_per_image_min": min(us), "us_per_image_max": max(us), "flops": flops,
-                "gflops": gflops, "fraction_of_peak": gflops and gflops / statistics.median(self.peak)}
+        return {
+            "us_per_image": median,
+            "us_per_image_min": min(us),
+            "us_per_image_max": max(us),
+            "flops": flops,
+            "gflops": gflops,
+            "fraction_of_peak": gflops and gflops / statistics.median(self.peak),
+        }
 
     def result(self):
         medians = {key: statistics.median(us) for key, us in self.us.items() if isinstance(key, tuple)}
@@ -194,9 +233,16 @@ class _Kernels:
         whole = totals["sum"] = sum(totals.values())
         layers = []
         for i, layer in self.layers.items():
-            passes = {name: {**self.figures(self.us[i, name], layer["flops"][name]), "share": medians[i, name] / whole,
-                             "loop": self.engine.loop(i, "backward" if name == "data_gradient" else name)}
-                      if (i, name) in self.us else None for name in PASSES}
+            passes = {
+                name: {
+                    **self.figures(self.us[i, name], layer["flops"][name]),
+                    "share": medians[i, name] / whole,
+                    "loop": self.engine.loop(i, "backward" if name == "data_gradient" else name),
+                }
+                if (i, name) in self.us
+                else None
+                for name in PASSES
+            }
             layers.append({key: value for key, value in layer.items() if key not in ("flops", "sends")} | passes)
         macs = self.net.macs()
         training = self.figures(self.us["train"], 2 * sum(macs.values()))
@@ -205,8 +251,19 @@ class _Kernels:
         for n in self.forward:
             found = self.figures(self.us[n], 2 * macs["forward"])
             evaluation.append({"images_together": n, **found, "images_per_second": 1e6 / found["us_per_image"]})
-        return {"model": self.name, "isa": self.isa, "batch_size": self.batch_size, "images_together": self.together,
-                "data": self.data, "trained_images": self.trained, "layers": layers, "totals": totals,
-                "training": training, "evaluation": evaluation, "peak_gflops": statistics.median(self.peak),
-                "peak_gflops_min": min(self.peak), "peak_gflops_max": max(self.peak),
-                "check": {**self.checked, "images_counted": True}}
+        return {
+            "model": self.name,
+            "isa": self.isa,
+            "batch_size": self.batch_size,
+            "images_together": self.together,
+            "data": self.data,
+            "trained_images": self.trained,
+            "layers": layers,
+            "totals": totals,
+            "training": training,
+            "evaluation": evaluation,
+            "peak_gflops": statistics.median(self.peak),
+            "peak_gflops_min": min(self.peak),
+            "peak_gflops_max": max(self.peak),
+            "check": {**self.checked, "images_counted": True},
+        }

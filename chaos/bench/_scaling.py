@@ -83,11 +83,22 @@ def scaling(model, workers=None, batch_size=1, strategy="chaos", seconds=1.0, re
         for case in cases:
             case.measure()
     one = cases[0]
-    return {"model": one.name, "strategy": strategy, "batch_size": batch_size, "isa": one.isa, "data": one.data,
-            "stripes": one.engine.stripes, "weight_bytes": one.bytes, "points": [case.point(one) for case in cases],
-            "paper_contention_us": PAPER_CONTENTION.get(one.name), "paper_threads": PAPER_THREADS,
-            "seconds": seconds, "repeats": repeats,
-            "check": {**one.checked, "images_counted": True}, "machine": record}
+    return {
+        "model": one.name,
+        "strategy": strategy,
+        "batch_size": batch_size,
+        "isa": one.isa,
+        "data": one.data,
+        "stripes": one.engine.stripes,
+        "weight_bytes": one.bytes,
+        "points": [case.point(one) for case in cases],
+        "paper_contention_us": PAPER_CONTENTION.get(one.name),
+        "paper_threads": PAPER_THREADS,
+        "seconds": seconds,
+        "repeats": repeats,
+        "check": {**one.checked, "images_counted": True},
+        "machine": record,
+    }
 
 
 def default_workers():
@@ -104,13 +115,21 @@ class _Case(Case):
         blocks = {i: self.net.plan.block(i)[1] for i in range(1, len(self.net.nodes()))}
         self.bytes = 4 * sum(blocks.values())
         count = min(self.batch_size, len(self.labels))
-        run(self.engine, self.what, "gradients", count, pixels=self.images.reshape(-1), labels=self.labels,
-            order=np.arange(count))
+        run(
+            self.engine,
+            self.what,
+            "gradients",
+            count,
+            pixels=self.images.reshape(-1),
+            labels=self.labels,
+            order=np.arange(count),
+        )
         self.rounds, self.publication = {}, []
         for i in blocks:
             if self.engine.time(i, "update") is not None:
-                rounds, took = fill(seconds / 100, lambda rounds, i=i: self.engine.time(i, "update", rounds) * rounds
-                                    * self.batch_size, 1)
+                rounds, took = fill(
+                    seconds / 100, lambda rounds, i=i: self.engine.time(i, "update", rounds) * rounds * self.batch_size, 1
+                )
                 self.rounds[i] = max(1, int(rounds * seconds / 50 / took))
 
     def measure(self):
@@ -125,19 +144,35 @@ class _Case(Case):
         images, updates = (sum(counts[key] for counts in self.counts) for key in ("images", "updates"))
         busy, publication = p * found["us_per_image"], statistics.median(self.publication)
         return {
-            **{key: found[key] for key in ("workers", "oversubscribed", "us_per_image", "us_per_image_min",
-                                           "us_per_image_max", "images_per_second")},
-            "speedup": statistics.median(speedups), "speedup_min": min(speedups), "speedup_max": max(speedups),
-            "efficiency": statistics.median(speedups) / p, "peak_speedup": statistics.median(peaks),
+            **{
+                key: found[key]
+                for key in (
+                    "workers",
+                    "oversubscribed",
+                    "us_per_image",
+                    "us_per_image_min",
+                    "us_per_image_max",
+                    "images_per_second",
+                )
+            },
+            "speedup": statistics.median(speedups),
+            "speedup_min": min(speedups),
+            "speedup_max": max(speedups),
+            "efficiency": statistics.median(speedups) / p,
+            "peak_speedup": statistics.median(peaks),
             "us_per_image_per_worker": busy,
             "lost_us_per_image": statistics.median(us - alone / p for alone, us in zip(one.us, self.us, strict=True)),
             "updates_per_image": updates / images,
             # Every step publishes every stripe once.
             "bytes_per_image": updates / max(1, self.engine.stripes) * self.bytes / images,
-            **{f"{key}_per_image": sum(counts[key] for counts in self.counts) / images
-               for key in ("lock_failures", "give_ways")},
+            **{
+                f"{key}_per_image": sum(counts[key] for counts in self.counts) / images
+                for key in ("lock_failures", "give_ways")
+            },
             "staleness_mean": sum(counts["staleness_sum"] for counts in self.counts) / max(1, updates),
             "staleness_max": max(counts["staleness_max"] for counts in self.counts),
-            "publication_us_per_image": publication, "publication_share": publication / busy,
+            "publication_us_per_image": publication,
+            "publication_share": publication / busy,
             **{key: found[key] for key in ("gflops", "peak_gflops", "peak_cores", "fraction_of_peak")},
-            "images": images}
+            "images": images,
+        }

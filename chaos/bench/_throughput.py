@@ -111,20 +111,30 @@ class Case:
             self.data, self.images, self.labels = take_images(self.net, images)
             self.what = f"{self.name} ({self.isa})"
             self.checked = check(self.net, self.what, self.images, self.labels, batch_size)
-            self.engine = _core.Engine(self.net.plan, self.net.weights, workers=workers, strategy=strategy,
-                                       batch_size=batch_size, cpus=cpus)
+            self.engine = _core.Engine(
+                self.net.plan, self.net.weights, workers=workers, strategy=strategy, batch_size=batch_size, cpus=cpus
+            )
         self.flops = 2 * sum(self.net.macs().values())
         self.count, self.us, self.peak, self.counts, self.each = 0, [], [], [], []
 
     def train(self, count):
         """Trains on so many images: (the core's counts, seconds)."""
-        return run(self.engine, self.what, "train", count, pixels=self.images.reshape(-1), labels=self.labels,
-                   order=order_of(len(self.labels), count), lr=RATE)
+        return run(
+            self.engine,
+            self.what,
+            "train",
+            count,
+            pixels=self.images.reshape(-1),
+            labels=self.labels,
+            order=order_of(len(self.labels), count),
+            lr=RATE,
+        )
 
     def prepare(self, seconds):
         """Warms up, and finds out how many images take so many seconds."""
-        count, took = fill(min(seconds, 0.2), lambda count: self.train(count)[1],
-                           max(64, self.batch_size) * self.threads.workers)
+        count, took = fill(
+            min(seconds, 0.2), lambda count: self.train(count)[1], max(64, self.batch_size) * self.threads.workers
+        )
         self.count = max(int(count * seconds / took), self.threads.workers * self.batch_size)
 
     def measure(self, beside=None):
@@ -137,19 +147,38 @@ class Case:
         self.counts.append(counts)
         self.us.append(seconds / self.count * 1e6)
         if beside:
-            self.each.append({"us_per_image": self.us[-1], "had": had, "beside": [before, beside()],
-                              "peak_gflops": min(self.peak[-1], peak_gflops(self.cores, self.isa))})
+            self.each.append(
+                {
+                    "us_per_image": self.us[-1],
+                    "had": had,
+                    "beside": [before, beside()],
+                    "peak_gflops": min(self.peak[-1], peak_gflops(self.cores, self.isa)),
+                }
+            )
 
     def result(self):
         us, peak = statistics.median(self.us), statistics.median(self.peak)
         gflops = self.flops / us * 1e-3
         return {
-            "model": self.name, "workers": self.threads.workers, "batch_size": self.batch_size,
-            "strategy": self.strategy, "isa": self.isa, "oversubscribed": self.threads.oversubscribed,
-            "us_per_image": us, "us_per_image_min": min(self.us), "us_per_image_max": max(self.us),
-            "images_per_second": 1e6 / us, "flops_per_image": self.flops, "gflops": gflops,
-            "peak_gflops": peak, "peak_gflops_min": min(self.peak), "peak_gflops_max": max(self.peak),
-            "peak_cores": self.cores, "fraction_of_peak": gflops / peak, "images_per_repeat": self.count,
+            "model": self.name,
+            "workers": self.threads.workers,
+            "batch_size": self.batch_size,
+            "strategy": self.strategy,
+            "isa": self.isa,
+            "oversubscribed": self.threads.oversubscribed,
+            "us_per_image": us,
+            "us_per_image_min": min(self.us),
+            "us_per_image_max": max(self.us),
+            "images_per_second": 1e6 / us,
+            "flops_per_image": self.flops,
+            "gflops": gflops,
+            "peak_gflops": peak,
+            "peak_gflops_min": min(self.peak),
+            "peak_gflops_max": max(self.peak),
+            "peak_cores": self.cores,
+            "fraction_of_peak": gflops / peak,
+            "images_per_repeat": self.count,
             "data": self.data,
             "check": {**self.checked, "images_counted": True},
-            **({"each": self.each} if self.each else {})}
+            **({"each": self.each} if self.each else {}),
+        }

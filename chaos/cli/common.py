@@ -69,17 +69,20 @@ def add_command(commands, name, run, *, help, usage, description, examples):
     text = f"{description}\n\nexamples:\n\n" + "\n".join(f"  {example}" for example in examples)
     parser = commands.add_parser(name, help=help, usage=f"%(prog)s {usage}", description=text)
     # SUPPRESS, or its default would undo a --debug before the command.
-    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
-                        help="show the traceback of an error")
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
     parser.set_defaults(run=run, parser=parser)
     return parser
 
 
 def declare_jobs(parser):
     """The option about threads that run events."""
-    parser.add_argument("--jobs", type=int, metavar="N", default=1,
-                        help="threads that run the events: changes no bit, pays for larger networks where cores are free "
-                             "(default: 1)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        default=1,
+        help="threads that run the events: changes no bit, pays for larger networks where cores are free (default: 1)",
+    )
 
 
 def say(text):
@@ -139,12 +142,12 @@ def build_model(name, seed=0):
     if name.lower().endswith(".safetensors"):
         return load(name)
     if Path(name).is_dir():
-        raise ValueError(f"{name} is a directory; to continue the run in it: chaos train --resume --run-dir "
-                         f"{shlex.quote(name)}")
+        raise ValueError(
+            f"{name} is a directory; to continue the run in it: chaos train --resume --run-dir {shlex.quote(name)}"
+        )
     close = difflib.get_close_matches(name.lower(), MODELS, 1)
     hint = f"did you mean {close[0]}? " if close else ""
-    raise ValueError(f"unknown model {name!r}; {hint}known: {', '.join(MODELS)}, "
-                     "and paths of .safetensors files")
+    raise ValueError(f"unknown model {name!r}; {hint}known: {', '.join(MODELS)}, and paths of .safetensors files")
 
 
 def open_model(path):
@@ -187,8 +190,10 @@ def load_data(name, net):
     try:
         return "mnist", *data.load("mnist", size=size)
     except DataNotFound:
-        say("mnist is neither on this machine nor can it be downloaded (--data mnist says why); "
-            "taking the small digits that come with chaos instead")
+        say(
+            "mnist is neither on this machine nor can it be downloaded (--data mnist says why); "
+            "taking the small digits that come with chaos instead"
+        )
         return "digits", *data.load("digits", size=size)
 
 

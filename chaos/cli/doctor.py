@@ -12,11 +12,16 @@ from .common import add_command, columns, show_json
 def add(commands):
     """Adds the command to the parser."""
     parser = add_command(
-        commands, "doctor", run, help="explain what is wrong with cores, OpenMP, MPI", usage="[--json]",
+        commands,
+        "doctor",
+        run,
+        help="explain what is wrong with cores, OpenMP, MPI",
+        usage="[--json]",
         description="Looks at the instruction set, cores and their limits (affinity, cgroup, environment), OpenMP "
-                    "libraries, MPI library and launcher, and says of each whether it is as it should be, and what to do. "
-                    "Under a launcher also at the ranks and their bindings. Exit code 1 where something is wrong.",
-        examples=["chaos doctor", "mpirun -n 4 chaos doctor"])
+        "libraries, MPI library and launcher, and says of each whether it is as it should be, and what to do. "
+        "Under a launcher also at the ranks and their bindings. Exit code 1 where something is wrong.",
+        examples=["chaos doctor", "mpirun -n 4 chaos doctor"],
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -33,8 +38,14 @@ def run(arguments):
         known = ", ".join(facts["isa_supported"])
         findings.append(look.Finding(look.OK, "instruction set", f"{isa} (this machine supports {known})"))
     else:
-        findings.append(look.Finding(look.NOTE, "instruction set", f"{isa}, though this machine supports {best}: "
-                                     f"CHAOS_ISA={os.environ.get('CHAOS_ISA', '')}", "unset CHAOS_ISA"))
+        findings.append(
+            look.Finding(
+                look.NOTE,
+                "instruction set",
+                f"{isa}, though this machine supports {best}: CHAOS_ISA={os.environ.get('CHAOS_ISA', '')}",
+                "unset CHAOS_ISA",
+            )
+        )
     findings += look.look()
     if table:
         if table[0]["ranks"] < table[0]["announced"] and launch.rank:
@@ -46,7 +57,7 @@ def run(arguments):
         for one in findings:
             _show(one)
         wrong, notes = (sum(one.level == level for one in findings) for level in (look.WRONG, look.NOTE))
-        print(f"{wrong} thing{'s'[:wrong != 1]} wrong, {notes} to note")
+        print(f"{wrong} thing{'s'[: wrong != 1]} wrong, {notes} to note")
     if any(one.level == look.WRONG for one in findings):
         raise SystemExit(1)
 
@@ -54,8 +65,24 @@ def run(arguments):
 def _show(one):
     mark = {look.OK: "  ", look.NOTE: "? ", look.WRONG: "! "}[one.level]
     width = max(columns() - 1, 40)
-    print(textwrap.fill(one.text, width, initial_indent=mark + f"{one.topic}: ", subsequent_indent="    ",
-                        break_on_hyphens=False, break_long_words=False))
+    print(
+        textwrap.fill(
+            one.text,
+            width,
+            initial_indent=mark + f"{one.topic}: ",
+            subsequent_indent="    ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+    )
     if one.fix:
-        print(textwrap.fill(one.fix, width, initial_indent="    -> ", subsequent_indent="       ", break_on_hyphens=False,
-                            break_long_words=False))
+        print(
+            textwrap.fill(
+                one.fix,
+                width,
+                initial_indent="    -> ",
+                subsequent_indent="       ",
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
+        )

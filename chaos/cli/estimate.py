@@ -13,38 +13,60 @@ MARKS = {"confirmed": "", "unconfirmed": "?"}
 def add(commands):
     """Adds the command to the parser."""
     parser = add_command(
-        commands, "estimate", run, help="predict time, speed-up and efficiency without training",
+        commands,
+        "estimate",
+        run,
+        help="predict time, speed-up and efficiency without training",
         usage="MODEL [options]",
         description="Predicts how long training takes with several numbers of workers, on this machine or another one, and "
-                    "says what the time consists of: computing, publishing gradients, moving weights from core to core "
-                    "(transfer), waiting for stripes of the weights, memory bandwidth, evaluation. What it needs to know "
-                    "of this machine and the network is measured once, for about a minute, and kept; how far the cores "
-                    "are from each other, which a virtual machine may change, is found out each time. Each prediction comes "
-                    "with its error on this machine: against one and two workers, measured apart from the calibration.\n\n"
-                    f"Machines: host (this one), {', '.join(perfmodel.shipped())}, or a .toml file like theirs, which says "
-                    "of every figure where it comes from. Another machine's cores are assumed to reach the same fraction of "
-                    "their multiply-add peak as this one's.\n\n"
-                    "--paper shows what the models of the CHAOS papers predict for their Xeon Phi instead, and measures "
-                    "nothing; \"?\" marks what rests on constants that published predictions do not confirm.",
-        examples=["chaos estimate large", "chaos estimate small --machine epyc-9654-2s --workers 1,64,192 --batch-size 8",
-                  "chaos estimate large --paper --workers 240,480"])
+        "says what the time consists of: computing, publishing gradients, moving weights from core to core "
+        "(transfer), waiting for stripes of the weights, memory bandwidth, evaluation. What it needs to know "
+        "of this machine and the network is measured once, for about a minute, and kept; how far the cores "
+        "are from each other, which a virtual machine may change, is found out each time. Each prediction comes "
+        "with its error on this machine: against one and two workers, measured apart from the calibration.\n\n"
+        f"Machines: host (this one), {', '.join(perfmodel.shipped())}, or a .toml file like theirs, which says "
+        "of every figure where it comes from. Another machine's cores are assumed to reach the same fraction of "
+        "their multiply-add peak as this one's.\n\n"
+        "--paper shows what the models of the CHAOS papers predict for their Xeon Phi instead, and measures "
+        'nothing; "?" marks what rests on constants that published predictions do not confirm.',
+        examples=[
+            "chaos estimate large",
+            "chaos estimate small --machine epyc-9654-2s --workers 1,64,192 --batch-size 8",
+            "chaos estimate large --paper --workers 240,480",
+        ],
+    )
     parser.add_argument("model", metavar="MODEL", help=f"{', '.join(MODELS)} or a .safetensors file")
-    parser.add_argument("--workers", action="append", metavar="P",
-                        help="numbers of workers, such as 1,2,8; may be repeated (default: 1, 2, 4, ... up to the cores, "
-                             "and the hardware threads)")
+    parser.add_argument(
+        "--workers",
+        action="append",
+        metavar="P",
+        help="numbers of workers, such as 1,2,8; may be repeated (default: 1, 2, 4, ... up to the cores, "
+        "and the hardware threads)",
+    )
     parser.add_argument("--machine", metavar="NAME", help="host, a name or a .toml file (default: host)")
-    parser.add_argument("--images", type=int, default=perfmodel.papers.IMAGES, metavar="N",
-                        help="training images per epoch (default: %(default)s)")
-    parser.add_argument("--test-images", type=int, default=perfmodel.papers.TEST_IMAGES, metavar="N",
-                        help="images evaluated after each epoch (default: %(default)s)")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=perfmodel.papers.IMAGES,
+        metavar="N",
+        help="training images per epoch (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--test-images",
+        type=int,
+        default=perfmodel.papers.TEST_IMAGES,
+        metavar="N",
+        help="images evaluated after each epoch (default: %(default)s)",
+    )
     parser.add_argument("--validate", action="store_true", help="evaluate the training images too, as the papers do")
     parser.add_argument("--epochs", type=int, metavar="N", help="epochs (default: 1; with --paper as many as there)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images per update (default: 1)")
     parser.add_argument("--calibrate", action="store_true", help="measure again, whatever is known")
     parser.add_argument("--paper", action="store_true", help="the papers' models, for their Xeon Phi")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--out", metavar="FILE",
-                        help=f"write a report with plots as well, {', '.join(report.FORMATS)} (needs matplotlib)")
+    parser.add_argument(
+        "--out", metavar="FILE", help=f"write a report with plots as well, {', '.join(report.FORMATS)} (needs matplotlib)"
+    )
 
 
 def run(arguments):
@@ -55,16 +77,27 @@ def run(arguments):
     if arguments.paper:
         for option in ("machine", "batch_size", "calibrate", "validate", "out"):
             if getattr(arguments, option) is not None and getattr(arguments, option) is not False:
-                arguments.parser.error(f"argument --{option.replace('_', '-')}: not with --paper, which is about one "
-                                       "machine and batch size 1, and validates as the papers do")
-        found = perfmodel.paper_predictions(arguments.model, workers, arguments.images, arguments.test_images,
-                                            arguments.epochs)
+                arguments.parser.error(
+                    f"argument --{option.replace('_', '-')}: not with --paper, which is about one "
+                    "machine and batch size 1, and validates as the papers do"
+                )
+        found = perfmodel.paper_predictions(
+            arguments.model, workers, arguments.images, arguments.test_images, arguments.epochs
+        )
     else:
         model = arguments.model if arguments.model in MODELS else build_model(arguments.model)
         found = perfmodel.estimate(
-            model, workers, arguments.machine or "host", arguments.images, arguments.test_images,
-            1 if arguments.epochs is None else arguments.epochs, 1 if arguments.batch_size is None else arguments.batch_size,
-            arguments.validate, arguments.calibrate, perfmodel.Calibration(say=say))
+            model,
+            workers,
+            arguments.machine or "host",
+            arguments.images,
+            arguments.test_images,
+            1 if arguments.epochs is None else arguments.epochs,
+            1 if arguments.batch_size is None else arguments.batch_size,
+            arguments.validate,
+            arguments.calibrate,
+            perfmodel.Calibration(say=say),
+        )
         _warn(found)
         if arguments.out:
             report.write(report.estimate_report(found), arguments.out)
@@ -79,39 +112,71 @@ def run(arguments):
 def _warn(found):
     wrong = [error for error in found["errors"] if abs(error["error"]) > GOOD]
     if wrong:
-        say(f"warning: the prediction is wrong by {wrong[0]['error']:+.0%} for {wrong[0]['workers']} "
+        say(
+            f"warning: the prediction is wrong by {wrong[0]['error']:+.0%} for {wrong[0]['workers']} "
             f"worker{'s' if wrong[0]['workers'] > 1 else ''} on this machine; if it was busy while it was measured, measure "
-            "again with --calibrate")
+            "again with --calibrate"
+        )
 
 
 def _show(found):
     machine = found["machine"]
     lines = dict.fromkeys(f"{ns:.3g}" for ns in machine["transfer_ns"].values() if ns is not None)
-    print(f"{found['model']}, batch size {found['batch_size']}, {found['images']:,} images, {found['test_images']:,} test "
-          f"images{', validation' if found['validate'] else ''}; {machine['name']}, {machine['peak_gflops']:,.0f} GFLOP/s, "
-          f"{' or '.join(lines) or 'no'} ns per line of weights between cores")
+    print(
+        f"{found['model']}, batch size {found['batch_size']}, {found['images']:,} images, {found['test_images']:,} test "
+        f"images{', validation' if found['validate'] else ''}; {machine['name']}, {machine['peak_gflops']:,.0f} GFLOP/s, "
+        f"{' or '.join(lines) or 'no'} ns per line of weights between cores"
+    )
     for there in found["distance"].values():
         print(f"this machine now: {there['words']}")
     print()
-    rows = [("workers", "us/image", "compute", "publication", "transfer", "waiting", "bandwidth", "images/s", "speed-up",
-             "efficiency", "eval s", "s/epoch")]
+    rows = [
+        (
+            "workers",
+            "us/image",
+            "compute",
+            "publication",
+            "transfer",
+            "waiting",
+            "bandwidth",
+            "images/s",
+            "speed-up",
+            "efficiency",
+            "eval s",
+            "s/epoch",
+        )
+    ]
     for p in found["points"]:
-        rows.append((f"{p['workers']}{'!' if p['oversubscribed'] else ''}", show_us(p["us_per_image"]),
-                     *map(show_us, p["terms"].values()), f"{p['images_per_second']:,.0f}", f"{p['speedup']:.2f}",
-                     f"{p['efficiency']:.1%}", f"{p['evaluation_seconds']:.3g}", f"{p['epoch_seconds']:.4g}"))
+        rows.append(
+            (
+                f"{p['workers']}{'!' if p['oversubscribed'] else ''}",
+                show_us(p["us_per_image"]),
+                *map(show_us, p["terms"].values()),
+                f"{p['images_per_second']:,.0f}",
+                f"{p['speedup']:.2f}",
+                f"{p['efficiency']:.1%}",
+                f"{p['evaluation_seconds']:.3g}",
+                f"{p['epoch_seconds']:.4g}",
+            )
+        )
     print_table(rows)
     if found["epochs"] > 1:
-        print(f"\n{found['epochs']} epochs: "
-              + ", ".join(f"{_duration(p['seconds'])} with {p['workers']}" for p in found["points"]))
+        print(
+            f"\n{found['epochs']} epochs: "
+            + ", ".join(f"{_duration(p['seconds'])} with {p['workers']}" for p in found["points"])
+        )
     if len(found["points"]) > 1:
         print(f"\nfastest: {found['best_workers']} worker{'s' if found['best_workers'] > 1 else ''}")
     print("\nerror on this machine, against measurement:")
     for error in found["errors"]:
-        print(f"  {error['workers']} worker{'s' if error['workers'] > 1 else ' '}  {error['error']:+.1%}  (predicted "
-              f"{show_us(error['predicted_us'])} us/image, measured {show_us(error['measured_us'])}"
-              + (f" as with {error['transfer_ns']:.3g} ns per line" if error["transfer_ns"] is not None else "")
-              + (f", cores {error['hop_ns']:.0f} ns apart" if error["workers"] > 1 and error["hop_ns"] else "")
-              + (", rescaled" if error["workers"] > 1 and error["rescaled"] != 1 else "") + f", {error['date'][:10]})")
+        print(
+            f"  {error['workers']} worker{'s' if error['workers'] > 1 else ' '}  {error['error']:+.1%}  (predicted "
+            f"{show_us(error['predicted_us'])} us/image, measured {show_us(error['measured_us'])}"
+            + (f" as with {error['transfer_ns']:.3g} ns per line" if error["transfer_ns"] is not None else "")
+            + (f", cores {error['hop_ns']:.0f} ns apart" if error["workers"] > 1 and error["hop_ns"] else "")
+            + (", rescaled" if error["workers"] > 1 and error["rescaled"] != 1 else "")
+            + f", {error['date'][:10]})"
+        )
     _show_contention(found)
     if found["notes"]:
         print()
@@ -122,30 +187,52 @@ def _show(found):
 def _show_contention(found):
     cost, epochs = found["contention"], found["epochs"]
     run = f"in {epochs} epoch{'s' if epochs > 1 else ''}"
-    rows = [("what sharing the weights costs", "us/image", run),
-            (f"transfer and waiting with {cost['workers']} worker{'s' if cost['workers'] > 1 else ''}",
-             show_us(cost["us_per_image"]), _duration(cost["us_per_image"] * found["images"] * epochs * 1e-6)),
-            ("floor with all cores busy", show_us(cost["floor_us_per_image"]), _duration(cost["floor_seconds"])),
-            ("the same if one lock guarded all weights", show_us(cost["one_lock_floor_us_per_image"]),
-             _duration(cost["one_lock_floor_seconds"]))]
+    rows = [
+        ("what sharing the weights costs", "us/image", run),
+        (
+            f"transfer and waiting with {cost['workers']} worker{'s' if cost['workers'] > 1 else ''}",
+            show_us(cost["us_per_image"]),
+            _duration(cost["us_per_image"] * found["images"] * epochs * 1e-6),
+        ),
+        ("floor with all cores busy", show_us(cost["floor_us_per_image"]), _duration(cost["floor_seconds"])),
+        (
+            "the same if one lock guarded all weights",
+            show_us(cost["one_lock_floor_us_per_image"]),
+            _duration(cost["one_lock_floor_seconds"]),
+        ),
+    ]
     if cost["paper_us_per_image"] is not None:
-        rows.append((f"the papers' model, Xeon Phi, {cost['paper_threads']} threads ({cost['paper_sure']})",
-                     show_us(cost["paper_us_per_image"]), _duration(cost["paper_floor_seconds"])))
+        rows.append(
+            (
+                f"the papers' model, Xeon Phi, {cost['paper_threads']} threads ({cost['paper_sure']})",
+                show_us(cost["paper_us_per_image"]),
+                _duration(cost["paper_floor_seconds"]),
+            )
+        )
     print()
     print_table(rows)
 
 
 def _show_papers(found):
-    print(f"{found['model']}, {found['images']:,} images, {found['test_images']:,} test images, {found['epochs']} epochs; "
-          f"{found['machine']}\n")
+    print(
+        f"{found['model']}, {found['images']:,} images, {found['test_images']:,} test images, {found['epochs']} epochs; "
+        f"{found['machine']}\n"
+    )
     rows = [("threads", "model (a)", "model (b)", "contention us/image")]
     for p in found["points"]:
-        rows.append((str(p["threads"]), *(f"{_duration(p[key]['total'])}{MARKS[p[key]['sure']]}" for key in "ab"),
-                     show_us(p["contention_us_per_image"])))
+        rows.append(
+            (
+                str(p["threads"]),
+                *(f"{_duration(p[key]['total'])}{MARKS[p[key]['sure']]}" for key in "ab"),
+                show_us(p["contention_us_per_image"]),
+            )
+        )
     print_table(rows)
     accuracy = perfmodel.papers.ACCURACY
-    print(f"\nmean error that the papers state: (a) {accuracy['a']:.0%}, (b) {accuracy['b']:.0%}\n"
-          f"floor of the run time by contention (derived): {_duration(found['floor_seconds'])}")
+    print(
+        f"\nmean error that the papers state: (a) {accuracy['a']:.0%}, (b) {accuracy['b']:.0%}\n"
+        f"floor of the run time by contention (derived): {_duration(found['floor_seconds'])}"
+    )
     if any(MARKS[p[key]["sure"]] for p in found["points"] for key in "ab"):
         print("? rests on constants that published predictions do not confirm")
 

@@ -7,11 +7,14 @@ from .common import DATA, DATA_HELP, add_command, load_data, need_test, open_mod
 def add(commands):
     """Adds the command to the parser."""
     parser = add_command(
-        commands, "evaluate", run, help="measure the test error of a trained network",
+        commands,
+        "evaluate",
+        run,
+        help="measure the test error of a trained network",
         usage="RUN_OR_MODEL [options]",
-        description="Runs a trained network over the test images of a data set and prints its error and mean "
-                    "loss.",
-        examples=["chaos evaluate runs/first", "chaos evaluate model.safetensors --data digits --json"])
+        description="Runs a trained network over the test images of a data set and prints its error and mean loss.",
+        examples=["chaos evaluate runs/first", "chaos evaluate model.safetensors --data digits --json"],
+    )
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run directory or .safetensors file")
     parser.add_argument("--data", metavar=DATA, help=f"{DATA_HELP} (default: the run's own, else auto)")
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per available core)")
@@ -22,8 +25,9 @@ def run(arguments):
     """Runs the command."""
     net, config = open_model(arguments.model)
     name, _, test = load_data(arguments.data or config.get("data", "auto"), net)
-    result = trainer.evaluate(net, need_test(name, test), workers=arguments.workers,
-                              loss=config.get("loss", "cross_entropy"))
+    result = trainer.evaluate(
+        net, need_test(name, test), workers=arguments.workers, loss=config.get("loss", "cross_entropy")
+    )
     if arguments.json:
         show_json({"model": arguments.model, "data": name, **result})
         return

@@ -9,12 +9,16 @@ from .common import add_command, columns, show_json
 def add(commands):
     """Adds the command to the parser."""
     parser = add_command(
-        commands, "info", run, help="show instruction sets, cores, versions",
+        commands,
+        "info",
+        run,
+        help="show instruction sets, cores, versions",
         usage="[--json]",
         description="Shows what this installation is and what it sees of the machine: instruction set in "
-                    "use, kernels, cores and the number of workers they give, compiler, OpenMP, MPI and "
-                    "versions. Worth adding to a bug report.",
-        examples=["chaos info", "chaos info --json", "CHAOS_ISA=avx2 CHAOS_NUM_THREADS=4 chaos info"])
+        "use, kernels, cores and the number of workers they give, compiler, OpenMP, MPI and "
+        "versions. Worth adding to a bug report.",
+        examples=["chaos info", "chaos info --json", "CHAOS_ISA=avx2 CHAOS_NUM_THREADS=4 chaos info"],
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -26,8 +30,15 @@ def run(arguments):
         return
     margin = max(map(len, facts)) + 2
     for name, value in facts.items():
-        print(textwrap.fill(_text(value), max(columns() - 1, margin + 20), initial_indent=name.ljust(margin),
-                            subsequent_indent=" " * margin, break_on_hyphens=False))
+        print(
+            textwrap.fill(
+                _text(value),
+                max(columns() - 1, margin + 20),
+                initial_indent=name.ljust(margin),
+                subsequent_indent=" " * margin,
+                break_on_hyphens=False,
+            )
+        )
 
 
 def _text(value):

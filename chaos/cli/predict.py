@@ -15,15 +15,18 @@ PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", "
 def add(commands):
     """Adds the command to the parser."""
     parser = add_command(
-        commands, "predict", run, help="label images with a trained network",
+        commands,
+        "predict",
+        run,
+        help="label images with a trained network",
         usage="RUN_OR_MODEL IMAGES... [options]",
         description="Prints a line per image: file[index], the most likely label and its probability. Images "
-                    f"are read from {KINDS} (array x_test, else the first one); pictures such as PNG need "
-                    "the package pillow. Images of another size are brought to the network's. Whole numbers "
-                    "are pixels of 0..255; other numbers are taken as the network sees them, -1 (black) to 1 "
-                    "(white).",
-        examples=["chaos predict runs/first t10k-images-idx3-ubyte.gz",
-                  "chaos predict model.safetensors mine.npy --json"])
+        f"are read from {KINDS} (array x_test, else the first one); pictures such as PNG need "
+        "the package pillow. Images of another size are brought to the network's. Whole numbers "
+        "are pixels of 0..255; other numbers are taken as the network sees them, -1 (black) to 1 "
+        "(white).",
+        examples=["chaos predict runs/first t10k-images-idx3-ubyte.gz", "chaos predict model.safetensors mine.npy --json"],
+    )
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run directory or .safetensors file")
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="files with one or more images each")
     parser.add_argument("--proba", action="store_true", help="print the probabilities of all labels")
@@ -114,8 +117,9 @@ def _read_picture(path, channels):
     try:
         from PIL import Image
     except ImportError:
-        raise DataError(f"{path}: pictures need the package pillow, which is not installed; without it "
-                        f"{KINDS} are read") from None
+        raise DataError(
+            f"{path}: pictures need the package pillow, which is not installed; without it {KINDS} are read"
+        ) from None
     if channels not in (1, 3):
         raise DataError(f"{path}: pictures have 1 or 3 channels, the network wants {channels}")
     try:

@@ -14,16 +14,23 @@ from .common import DATA, DATA_HELP, add_command, declare_jobs, load_data, perce
 def add(commands):
     """Adds the command to the parser."""
     parser = add_command(
-        commands, "replay", run, help="repeat a traced run bit for bit",
+        commands,
+        "replay",
+        run,
+        help="repeat a traced run bit for bit",
         usage="FILE [options]",
         description="Repeats a run that 'chaos train --trace FILE' has recorded, in the order in which its workers really "
-                    "met the weights. The weights are compared after every epoch and must be the same to the "
-                    "last bit; a file that is damaged, other data or another instruction set are refused.",
-        examples=["chaos train small --workers 2 --trace order.trace --run-dir runs/t",
-                  "chaos replay order.trace --run-dir runs/t"])
+        "met the weights. The weights are compared after every epoch and must be the same to the "
+        "last bit; a file that is damaged, other data or another instruction set are refused.",
+        examples=[
+            "chaos train small --workers 2 --trace order.trace --run-dir runs/t",
+            "chaos replay order.trace --run-dir runs/t",
+        ],
+    )
     parser.add_argument("file", metavar="FILE", help="a trace file")
-    parser.add_argument("--data", metavar=DATA, default="auto", help=f"{DATA_HELP}; the training images of the traced run "
-                                                                     "(default: auto)")
+    parser.add_argument(
+        "--data", metavar=DATA, default="auto", help=f"{DATA_HELP}; the training images of the traced run (default: auto)"
+    )
     parser.add_argument("--run-dir", metavar="DIR", help="also compare with the weights in this run directory")
     parser.add_argument("--save", metavar="FILE.safetensors", help="keep the network")
     declare_jobs(parser)
@@ -51,9 +58,11 @@ def run(arguments):
     def progress(found):
         phases.append(found)
         if not arguments.quiet and found["weights"]:
-            print(f"epoch {found['epoch']}  {found['images']:,} images, {found['events']:,} events, train loss "
-                  f"{found['train_loss']:.4f} error {found['train_error']:.2%}, weights {found['weights'][:16]}: as "
-                  "recorded")
+            print(
+                f"epoch {found['epoch']}  {found['images']:,} images, {found['events']:,} events, train loss "
+                f"{found['train_loss']:.4f} error {found['train_error']:.2%}, weights {found['weights'][:16]}: as "
+                "recorded"
+            )
 
     net = virtual.replay(arguments.file, train, progress=progress, jobs=arguments.jobs)
     if kept is not None and kept.config() != net.config():
@@ -63,11 +72,15 @@ def run(arguments):
     if arguments.save:
         net.save(arguments.save)
     images = sum(found["images"] for found in phases)
-    print(f"replayed    {len(phases)} phase{'s' if len(phases) != 1 else ''}, {images:,} images, bit for bit"
-          + (f"; the weights are those in {arguments.run_dir}" if kept is not None else ""))
-    print(f"file        {(Path(arguments.file).stat().st_size - head) / max(images, 1):.2f} bytes per image, and "
-          f"{head:,} for settings "
-          "and initial weights")
+    print(
+        f"replayed    {len(phases)} phase{'s' if len(phases) != 1 else ''}, {images:,} images, bit for bit"
+        + (f"; the weights are those in {arguments.run_dir}" if kept is not None else "")
+    )
+    print(
+        f"file        {(Path(arguments.file).stat().st_size - head) / max(images, 1):.2f} bytes per image, and "
+        f"{head:,} for settings "
+        "and initial weights"
+    )
     if phases and phases[-1]["train_error"] is not None:
         print(f"train error {percent(phases[-1]['train_error'])} in epoch {phases[-1]['epoch']}")
     print(f"elapsed     {time.perf_counter() - start:.1f} s")

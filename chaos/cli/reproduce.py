@@ -12,22 +12,37 @@ from .common import add_command
 def add(commands):
     """Adds the command to the parser."""
     parser = add_command(
-        commands, "reproduce", run, help="run the paper's experiments again and report",
+        commands,
+        "reproduce",
+        run,
+        help="run the paper's experiments again and report",
         usage="[options]",
         description="Runs the experiments of the CHAOS paper: three networks, 70, 70 and 15 epochs, on 1 to all cores of "
-                    "this machine and with 15 to 244 virtual workers, and writes report.html, report.md and report.json "
-                    "beside the paper's figures. Takes hours; Ctrl-C stops it, the same command goes on. Every finished "
-                    "experiment is a file in DIR/experiments.",
-        examples=["chaos reproduce --quick", "chaos reproduce --out docs/reproduction"])
+        "this machine and with 15 to 244 virtual workers, and writes report.html, report.md and report.json "
+        "beside the paper's figures. Takes hours; Ctrl-C stops it, the same command goes on. Every finished "
+        "experiment is a file in DIR/experiments.",
+        examples=["chaos reproduce --quick", "chaos reproduce --out docs/reproduction"],
+    )
     parser.add_argument("--quick", action="store_true", help="fewer epochs, images and numbers of workers: some minutes")
-    parser.add_argument("--out", metavar="DIR", help="where results and report go (default: reproduction, or "
-                                                     "reproduction-quick)")
-    parser.add_argument("--models", metavar="NAME,...", default=",".join(reproduce.MODELS),
-                        help=f"only these of {', '.join(reproduce.MODELS)}")
-    parser.add_argument("--data", metavar="mnist|digits", choices=("mnist", "digits"), default="mnist",
-                        help="digits, the small images that come with chaos, are for trying it out (default: mnist)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N",
-                        help="of initial weights and of the order of images (default: 0)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="where results and report go (default: reproduction, or reproduction-quick)"
+    )
+    parser.add_argument(
+        "--models",
+        metavar="NAME,...",
+        default=",".join(reproduce.MODELS),
+        help=f"only these of {', '.join(reproduce.MODELS)}",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="mnist|digits",
+        choices=("mnist", "digits"),
+        default="mnist",
+        help="digits, the small images that come with chaos, are for trying it out (default: mnist)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of initial weights and of the order of images (default: 0)"
+    )
     parser.add_argument("--jobs", type=int, metavar="N", help="virtual experiments at a time (default: one per core)")
     parser.add_argument("--report-only", action="store_true", help="only the report about what is finished")
 

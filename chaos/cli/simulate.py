@@ -20,44 +20,74 @@ PLAIN = ("cores", "threads_per_core", "slowdown", "speed", "line_ns", "jitter", 
 def add(commands):
     """Adds the command to the parser."""
     parser = add_command(
-        commands, "simulate", run, help="train with many virtual workers on few cores",
+        commands,
+        "simulate",
+        run,
+        help="train with many virtual workers on few cores",
         usage="MODEL [options]",
         description="Shows what asynchrony does to a training before the machine is there. A clock invents when each of "
-                    "many workers reads and updates which weights; the arithmetic is real and runs in that order. Same "
-                    "settings and seed: the same bits, except with --times measured, whose times are kept in the run "
-                    "directory. Seconds and speed in metrics.jsonl are those of the virtual machine.",
-        examples=["chaos simulate small --workers 244 --epochs 4",
-                  "chaos simulate large --workers 244 --machine xeon-phi-7120p --subset 6000",
-                  "chaos simulate small --workers 16 --stragglers 2 --straggling 4",
-                  "chaos simulate small --workers 64 --strategy averaging --strategy-option period=8",
-                  "chaos simulate medium --against-real --subset 20000"])
+        "many workers reads and updates which weights; the arithmetic is real and runs in that order. Same "
+        "settings and seed: the same bits, except with --times measured, whose times are kept in the run "
+        "directory. Seconds and speed in metrics.jsonl are those of the virtual machine.",
+        examples=[
+            "chaos simulate small --workers 244 --epochs 4",
+            "chaos simulate large --workers 244 --machine xeon-phi-7120p --subset 6000",
+            "chaos simulate small --workers 16 --stragglers 2 --straggling 4",
+            "chaos simulate small --workers 64 --strategy averaging --strategy-option period=8",
+            "chaos simulate medium --against-real --subset 20000",
+        ],
+    )
     declare(parser, "virtual workers", virtual.DEFAULT_WORKERS, virtual.ORDERS)
     group = parser.add_argument_group("virtual machine")
-    group.add_argument("--machine", metavar="NAME|FILE.toml",
-                       help="cores, hardware threads, speed and transfer of a machine that 'chaos estimate' knows; the "
-                            "options below come before it")
+    group.add_argument(
+        "--machine",
+        metavar="NAME|FILE.toml",
+        help="cores, hardware threads, speed and transfer of a machine that 'chaos estimate' knows; the "
+        "options below come before it",
+    )
     defaults = virtual.Machine()
     group.add_argument("--cores", type=int, metavar="N", help="cores; workers go round them (default: one per worker)")
     group.add_argument("--threads-per-core", type=int, metavar="N", help="hardware threads of a core (default: 1)")
-    group.add_argument("--slowdown", type=_factors, metavar="F,F,...",
-                       help="how many times as long a worker takes when 1, 2, ... share its core (default: 1 for all "
-                            "hardware threads)")
-    group.add_argument("--speed", type=float, metavar="F",
-                       help="of a core, relative to the one the times are of (default: 1)")
-    group.add_argument("--line-ns", type=float, metavar="NS",
-                       help=f"until a core has a cache line that another has written (default: {defaults.line_ns:g})")
-    group.add_argument("--jitter", type=float, metavar="SIGMA",
-                       help=f"of the lognormal factor of each pass of a layer (default: {defaults.jitter:g})")
+    group.add_argument(
+        "--slowdown",
+        type=_factors,
+        metavar="F,F,...",
+        help="how many times as long a worker takes when 1, 2, ... share its core (default: 1 for all hardware threads)",
+    )
+    group.add_argument(
+        "--speed", type=float, metavar="F", help="of a core, relative to the one the times are of (default: 1)"
+    )
+    group.add_argument(
+        "--line-ns",
+        type=float,
+        metavar="NS",
+        help=f"until a core has a cache line that another has written (default: {defaults.line_ns:g})",
+    )
+    group.add_argument(
+        "--jitter",
+        type=float,
+        metavar="SIGMA",
+        help=f"of the lognormal factor of each pass of a layer (default: {defaults.jitter:g})",
+    )
     group.add_argument("--stragglers", type=int, metavar="N", help="so many workers are slower (default: 0)")
     group.add_argument("--straggling", type=float, metavar="F", help="by this factor (default: 1)")
-    group.add_argument("--times", metavar="nominal|measured|FILE.json",
-                       help="time of each layer's passes: of a core of round numbers, of this host, or as kept by an "
-                            f"earlier run in {TIMES} (default: nominal)")
-    group.add_argument("--beside-sequential", action="store_true",
-                       help="then also train sequentially, and where many workers cost more than 0.5 points of error, "
-                            "show what smaller steps for stale updates and half the learning rate make of it")
-    group.add_argument("--against-real", action="store_true",
-                       help="instead: one epoch on 1 and on 2 real workers beside their simulation with measured times")
+    group.add_argument(
+        "--times",
+        metavar="nominal|measured|FILE.json",
+        help="time of each layer's passes: of a core of round numbers, of this host, or as kept by an "
+        f"earlier run in {TIMES} (default: nominal)",
+    )
+    group.add_argument(
+        "--beside-sequential",
+        action="store_true",
+        help="then also train sequentially, and where many workers cost more than 0.5 points of error, "
+        "show what smaller steps for stale updates and half the learning rate make of it",
+    )
+    group.add_argument(
+        "--against-real",
+        action="store_true",
+        help="instead: one epoch on 1 and on 2 real workers beside their simulation with measured times",
+    )
     declare_jobs(declare_run(parser))
     parser.set_defaults(pin=None, virtual_run=True)
 
@@ -103,8 +133,9 @@ def _times(arguments, kept, net):
     name = arguments.times
     if name is None and kept:
         try:
-            return virtual.Times(**{key: tuple(value) if isinstance(value, list) else value
-                                    for key, value in kept["times"].items()})
+            return virtual.Times(
+                **{key: tuple(value) if isinstance(value, list) else value for key, value in kept["times"].items()}
+            )
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{arguments.run_dir}: the times in its config.json are damaged: {error}") from None
     if name in (None, "nominal"):
@@ -120,9 +151,13 @@ def _machine(arguments, kept, times, workers):
     if arguments.machine:
         machine = read_machine(arguments.machine)
         shares = machine.threads_throughput
-        found = {"cores": machine.cores, "threads_per_core": machine.threads_per_core,
-                 "slowdown": [n * shares[0] / share for n, share in enumerate(shares, 1)],
-                 "speed": machine.peak_gflops(1) / times.gflops, "line_ns": machine.transfer_ns(workers)}
+        found = {
+            "cores": machine.cores,
+            "threads_per_core": machine.threads_per_core,
+            "slowdown": [n * shares[0] / share for n, share in enumerate(shares, 1)],
+            "speed": machine.peak_gflops(1) / times.gflops,
+            "line_ns": machine.transfer_ns(workers),
+        }
     found |= {name: getattr(arguments, name) for name in PLAIN if getattr(arguments, name) is not None}
     if "slowdown" in found:
         found["slowdown"] = tuple(found["slowdown"])
@@ -130,29 +165,43 @@ def _machine(arguments, kept, times, workers):
 
 
 def _summary(result, train, test, elapsed, net, settings, machine, times, workers):
-    print(f"virtual     {machine.describe(workers)}, {settings['strategy']}, "
-          f"times {times.source}")
+    print(f"virtual     {machine.describe(workers)}, {settings['strategy']}, times {times.source}")
     if result.history:
         last, epochs = result.history[-1], len(result.history)
         part, count = ("test", len(test)) if test is not None else ("train", len(train))
         error, told = last[f"{part}_error"], last["virtual"]
         print(f"{part + ' error':12}{percent(error)} ({round(error * count):,} of {count:,})")
         seconds = sum(record["seconds"] for record in result.history)
-        print(f"clock       {seconds:.4g} s for {epochs} epoch{'s' if epochs != 1 else ''}, "
-              f"{epochs * len(train) / seconds:,.0f} images/s, speed-up {told['speedup']:.1f} over one worker")
+        print(
+            f"clock       {seconds:.4g} s for {epochs} epoch{'s' if epochs != 1 else ''}, "
+            f"{epochs * len(train) / seconds:,.0f} images/s, speed-up {told['speedup']:.1f} over one worker"
+        )
         split = last["time_split"]
-        print(f"workers     computing {percent(split['forward'] + split['backward'])}, publishing "
-              f"{percent(split['publish'])}, waiting {percent(split['wait'])} of their time "
-              f"({told['waiting_us_per_image']:.2f} us per image, {last['lock_failures']:,} busy stripes in the last epoch)")
+        print(
+            f"workers     computing {percent(split['forward'] + split['backward'])}, publishing "
+            f"{percent(split['publish'])}, waiting {percent(split['wait'])} of their time "
+            f"({told['waiting_us_per_image']:.2f} us per image, {last['lock_failures']:,} busy stripes in the last epoch)"
+        )
         stale = last["staleness"]
-        print(f"staleness   mean {stale['mean']:.2f}, p50 {quantile(stale, 0.5)}, "
-              f"p99 {quantile(stale, 0.99)}, max {stale['max']}")
+        print(
+            f"staleness   mean {stale['mean']:.2f}, p50 {quantile(stale, 0.5)}, "
+            f"p99 {quantile(stale, 0.99)}, max {stale['max']}"
+        )
         if times.source == "nominal" and machine.speed == 1:
-            host = virtual.predict(net, last["workers"], images=len(train), strategy=settings["strategy"],
-                                   strategy_options=settings["strategy_options"], batch_size=settings["batch_size"],
-                                   machine=machine, seed=settings["seed"])
-            print(f"this host   cores like these would take {host['seconds']:.4g} s per epoch, speed-up "
-                  f"{host['speedup']:.1f} (times measured now)")
+            host = virtual.predict(
+                net,
+                last["workers"],
+                images=len(train),
+                strategy=settings["strategy"],
+                strategy_options=settings["strategy_options"],
+                batch_size=settings["batch_size"],
+                machine=machine,
+                seed=settings["seed"],
+            )
+            print(
+                f"this host   cores like these would take {host['seconds']:.4g} s per epoch, speed-up "
+                f"{host['speedup']:.1f} (times measured now)"
+            )
     else:
         print("no epoch was trained")
     print(f"elapsed     {elapsed:.1f} s")
@@ -171,8 +220,7 @@ def _beside_sequential(result, train, test, settings, machine, times, model, job
         return run.history[-1][part]
 
     alone, found = error(strategy="sequential"), result.history[-1][part]
-    print(f"sequential  {percent(alone)}: {result.history[-1]['workers']} workers cost {100 * (found - alone):+.2f} "
-          "points")
+    print(f"sequential  {percent(alone)}: {result.history[-1]['workers']} workers cost {100 * (found - alone):+.2f} points")
     if found - alone <= LOSS:
         return
     asked = {"strategy": settings["strategy"], "workers": result.history[-1]["workers"]}
@@ -180,7 +228,8 @@ def _beside_sequential(result, train, test, settings, machine, times, model, job
     option = STRATEGIES[settings["strategy"]].common.get("staleness_step")
     for step in option.choices[1:] if option else ():
         tried[f"--strategy-option staleness_step={step}"] = {
-            "strategy_options": settings["strategy_options"] | {"staleness_step": step}}
+            "strategy_options": settings["strategy_options"] | {"staleness_step": step}
+        }
     errors = {}
     for text, changed in tried.items():
         errors[text] = error(**{**asked, "strategy_options": settings["strategy_options"], **changed})
@@ -194,15 +243,29 @@ def _against_real(arguments):
     """Prints how far the simulation is from real runs."""
     settings, _, net, (name, train, _) = prepare(arguments)
     if settings["subset"] is not None:
-        train = train[:settings["subset"]]
-    asked = {key: settings[key] for key in ("strategy", "strategy_options", "update", "update_options", "lr", "batch_size",
-                                            "loss", "shuffle", "seed")}
+        train = train[: settings["subset"]]
+    asked = {
+        key: settings[key]
+        for key in (
+            "strategy",
+            "strategy_options",
+            "update",
+            "update_options",
+            "lr",
+            "batch_size",
+            "loss",
+            "shuffle",
+            "seed",
+        )
+    }
     workers = (1,) if STRATEGIES[settings["strategy"]].single else (1, 2)
     machine = _machine(arguments, None, virtual.nominal(net), workers[-1])
     rows = virtual.compare(net, train, workers, machine=machine, **asked)
     for row in rows:
-        print(f"{row['workers']} worker{'s' if row['workers'] != 1 else ''}, {settings['strategy']}, {len(train):,} images "
-              f"of {name}")
+        print(
+            f"{row['workers']} worker{'s' if row['workers'] != 1 else ''}, {settings['strategy']}, {len(train):,} images "
+            f"of {name}"
+        )
         print(f"  {'':14}{'real':>12}{'simulated':>12}{'difference':>12}")
         real, simulated = row["real"], row["simulated"]
         _row("us per image", real["seconds"] / len(train) * 1e6, simulated["seconds"] / len(train) * 1e6)

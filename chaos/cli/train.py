@@ -21,10 +21,26 @@ from ..updates import SCHEDULES, UPDATES
 from .common import DATA, DATA_HELP, add_command, build_model, columns, exit_code, load_data, percent, read_config
 
 # Not argparse's own defaults, because a run that is continued takes what was not given from its config.json.
-DEFAULTS = {"data": "auto", "subset": None, "strategy": "chaos", "strategy_options": {}, "update": "sgd",
-            "update_options": {}, "workers": None, "epochs": 10, "lr": 1e-3, "lr_decay": 0.9,
-            "lr_schedule": "exponential", "schedule_options": {}, "batch_size": 1, "loss": "cross_entropy",
-            "shuffle": True, "validate": False, "seed": 0, "pin": "none"}
+DEFAULTS = {
+    "data": "auto",
+    "subset": None,
+    "strategy": "chaos",
+    "strategy_options": {},
+    "update": "sgd",
+    "update_options": {},
+    "workers": None,
+    "epochs": 10,
+    "lr": 1e-3,
+    "lr_decay": 0.9,
+    "lr_schedule": "exponential",
+    "schedule_options": {},
+    "batch_size": 1,
+    "loss": "cross_entropy",
+    "shuffle": True,
+    "validate": False,
+    "seed": 0,
+    "pin": "none",
+}
 
 LISTED = "may be repeated; help lists them"
 
@@ -32,34 +48,58 @@ LISTED = "may be repeated; help lists them"
 def add(commands):
     """Adds the command to the parser."""
     parser = add_command(
-        commands, "train", run, help="train a network",
+        commands,
+        "train",
+        run,
+        help="train a network",
         usage="MODEL [options]",
         description="Trains a network on all cores and keeps settings, metrics and weights in a run "
-                    "directory. Ctrl-C and SIGTERM stop it at once and keep its state; --resume continues "
-                    "from there, with the settings of the run, of which only --epochs, --workers, --pin and --cluster "
-                    "may be others.",
-        examples=["chaos train small --epochs 8 --lr 0.01",
-                  "chaos train medium --data mnist --workers 2 --run-dir runs/m",
-                  "chaos train --resume --run-dir runs/m --epochs 20",
-                  "mpirun -n 4 chaos train large --cluster easgd --run-dir runs/l"])
+        "directory. Ctrl-C and SIGTERM stop it at once and keep its state; --resume continues "
+        "from there, with the settings of the run, of which only --epochs, --workers, --pin and --cluster "
+        "may be others.",
+        examples=[
+            "chaos train small --epochs 8 --lr 0.01",
+            "chaos train medium --data mnist --workers 2 --run-dir runs/m",
+            "chaos train --resume --run-dir runs/m --epochs 20",
+            "mpirun -n 4 chaos train large --cluster easgd --run-dir runs/l",
+        ],
+    )
     group = declare(parser, "threads that train", "CHAOS_NUM_THREADS, else one per available core")
     group.add_argument(
-        "--pin", choices=PINNINGS, metavar="HOW",
-        help=f"where each worker stays: {', '.join(PINNINGS)} (Linux) (default: {DEFAULTS['pin']})")
+        "--pin",
+        choices=PINNINGS,
+        metavar="HOW",
+        help=f"where each worker stays: {', '.join(PINNINGS)} (Linux) (default: {DEFAULTS['pin']})",
+    )
     group.add_argument(
-        "--trace", metavar="FILE",
+        "--trace",
+        metavar="FILE",
         help=f"record the order in which the workers meet the weights, for 'chaos replay' ({', '.join(virtual.TRACEABLE)}); "
-             "slower than training without")
+        "slower than training without",
+    )
     group = parser.add_argument_group("several processes (MPI)")
-    group.add_argument("--cluster", choices=("none", *cluster.MODES), metavar="MODE",
-                       help="how the processes of a launcher keep their weights together: "
-                            f"{', '.join(cluster.MODES)}; none: each trains alone (default: local if a launcher has "
-                            "started several)")
-    group.add_argument("--cluster-option", metavar="KEY=VALUE", action="append", dest="cluster_options",
-                       help=f"an option of the mode; {LISTED}")
-    group.add_argument("--stall-timeout", type=float, default=300.0, metavar="SECONDS",
-                       help="a process that neither answers nor moves on ends the job after so long; 0: never "
-                            "(default: 300)")
+    group.add_argument(
+        "--cluster",
+        choices=("none", *cluster.MODES),
+        metavar="MODE",
+        help="how the processes of a launcher keep their weights together: "
+        f"{', '.join(cluster.MODES)}; none: each trains alone (default: local if a launcher has "
+        "started several)",
+    )
+    group.add_argument(
+        "--cluster-option",
+        metavar="KEY=VALUE",
+        action="append",
+        dest="cluster_options",
+        help=f"an option of the mode; {LISTED}",
+    )
+    group.add_argument(
+        "--stall-timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="a process that neither answers nor moves on ends the job after so long; 0: never (default: 300)",
+    )
     group.add_argument("--rank-details", action="store_true", help="metrics.jsonl tells about every process")
     declare_run(parser)
 
@@ -72,54 +112,88 @@ def declare(parser, workers, default_workers, strategies=STRATEGIES):
         default = DEFAULTS[name.removeprefix("--").replace("-", "_")]
         group.add_argument(name, help=f"{text} (default: {default if shown is None else shown})", **how)
 
-    parser.add_argument("model", metavar="MODEL", nargs="?",
-                        help=f"{', '.join(MODELS)}, or a .safetensors file to start from its weights; not "
-                             "needed with --resume")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help=f"{', '.join(MODELS)}, or a .safetensors file to start from its weights; not needed with --resume",
+    )
     group = parser.add_argument_group("data")
     option(group, "--data", DATA_HELP, metavar=DATA)
     option(group, "--subset", "only the first N training images", "all", type=int, metavar="N")
 
     group = parser.add_argument_group("training")
-    option(group, "--epochs", "passes over the training images, those of a resumed run included", type=int,
-           metavar="N")
+    option(group, "--epochs", "passes over the training images, those of a resumed run included", type=int, metavar="N")
     option(group, "--lr", "learning rate of the first epoch", type=float, metavar="RATE")
-    option(group, "--lr-decay", "factor of the learning rate from epoch to epoch", type=float,
-           metavar="FACTOR")
-    option(group, "--lr-schedule", f"how it goes from epoch to epoch: {', '.join(SCHEDULES)}", choices=tuple(SCHEDULES),
-           metavar="NAME")
-    group.add_argument("--schedule-option", metavar="KEY=VALUE", action="append", dest="schedule_options",
-                       help=f"an option of the schedule, such as warmup=3 (epochs); {LISTED}")
+    option(group, "--lr-decay", "factor of the learning rate from epoch to epoch", type=float, metavar="FACTOR")
+    option(
+        group,
+        "--lr-schedule",
+        f"how it goes from epoch to epoch: {', '.join(SCHEDULES)}",
+        choices=tuple(SCHEDULES),
+        metavar="NAME",
+    )
+    group.add_argument(
+        "--schedule-option",
+        metavar="KEY=VALUE",
+        action="append",
+        dest="schedule_options",
+        help=f"an option of the schedule, such as warmup=3 (epochs); {LISTED}",
+    )
     option(group, "--batch-size", "images per update of one worker", type=int, metavar="N")
     option(group, "--update", f"the update rule: {', '.join(UPDATES)}", choices=tuple(UPDATES), metavar="NAME")
-    group.add_argument("--update-option", metavar="KEY=VALUE", action="append", dest="update_options",
-                       help=f"an option of the update rule; {LISTED}")
+    group.add_argument(
+        "--update-option",
+        metavar="KEY=VALUE",
+        action="append",
+        dest="update_options",
+        help=f"an option of the update rule; {LISTED}",
+    )
     for name, what in (("momentum", "share of earlier updates"), ("weight-decay", "L2 penalty (adamw: decoupled decay)")):
-        group.add_argument(f"--{name}", metavar="X", action="append", dest="update_options", type=f"{name}={{}}".format,
-                           help=f"{what}; short for --update-option {name}=X")
+        group.add_argument(
+            f"--{name}",
+            metavar="X",
+            action="append",
+            dest="update_options",
+            type=f"{name}={{}}".format,
+            help=f"{what}; short for --update-option {name}=X",
+        )
     losses = [name for name in LOSSES if name != "score"]  # that one is for proofs, it trains nothing
     option(group, "--loss", f"one of {', '.join(losses)}", choices=losses, metavar="NAME")
     option(group, "--seed", "of the initial weights and of the order of images", type=int, metavar="N")
-    option(group, "--shuffle", "a new order of images every epoch", "yes",
-           action=argparse.BooleanOptionalAction)
-    option(group, "--validate", "also measure the training images after every epoch", "no",
-           action=argparse.BooleanOptionalAction)
+    option(group, "--shuffle", "a new order of images every epoch", "yes", action=argparse.BooleanOptionalAction)
+    option(
+        group,
+        "--validate",
+        "also measure the training images after every epoch",
+        "no",
+        action=argparse.BooleanOptionalAction,
+    )
 
     group = parser.add_argument_group("workers")
     option(group, "--workers", workers, default_workers, type=int, metavar="N")
-    option(group, "--strategy", f"when updates meet the shared weights: {', '.join(strategies)}",
-           choices=tuple(STRATEGIES), metavar="NAME")
-    group.add_argument("--strategy-option", metavar="KEY=VALUE", action="append", dest="strategy_options",
-                       help=f"an option of the strategy; {LISTED}")
+    option(
+        group,
+        "--strategy",
+        f"when updates meet the shared weights: {', '.join(strategies)}",
+        choices=tuple(STRATEGIES),
+        metavar="NAME",
+    )
+    group.add_argument(
+        "--strategy-option",
+        metavar="KEY=VALUE",
+        action="append",
+        dest="strategy_options",
+        help=f"an option of the strategy; {LISTED}",
+    )
     return group
 
 
 def declare_run(parser):
     """The options about the run directory; returns their group."""
     group = parser.add_argument_group("run")
-    group.add_argument("--run-dir", metavar="DIR",
-                       help="where the run is kept (default: runs/<model>-<time in UTC>)")
-    group.add_argument("--resume", action="store_true",
-                       help="continue the run in --run-dir; starts it if there is none")
+    group.add_argument("--run-dir", metavar="DIR", help="where the run is kept (default: runs/<model>-<time in UTC>)")
+    group.add_argument("--resume", action="store_true", help="continue the run in --run-dir; starts it if there is none")
     group.add_argument("--quiet", action="store_true", help="no progress, only the summary")
     return group
 
@@ -130,8 +204,9 @@ def run(arguments):
         arguments.parser.error("--resume needs --run-dir")
     mode, options = _cluster(arguments)
     if arguments.trace and (mode is not None or arguments.resume):
-        arguments.parser.error("--trace records one process's run from its beginning; it goes with neither --cluster nor "
-                               "--resume")
+        arguments.parser.error(
+            "--trace records one process's run from its beginning; it goes with neither --cluster nor --resume"
+        )
     if arguments.trace and os.path.exists(arguments.trace):
         arguments.parser.error(f"--trace {arguments.trace}: there is such a file already; delete it or name another")
     if mode is None:
@@ -175,8 +250,9 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
     # what the others are told: they need not see the run directory
     prepared = prepared or checked(lambda: prepare(arguments) if root else None)
     if link:
-        settings, model, config, name = link.gather((*prepared[:2], prepared[2].config(), prepared[3][0])
-                                                    if root else None)[0]
+        settings, model, config, name = link.gather((*prepared[:2], prepared[2].config(), prepared[3][0]) if root else None)[
+            0
+        ]
 
         def follow():  # after rank 0, which may have downloaded the data
             net = Network.from_config(config)
@@ -185,10 +261,16 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
         prepared = checked(lambda: prepared if root else follow())
     settings, model, net, (settings["data"], train, test) = prepared
     if settings["subset"] is not None:
-        train = train[:settings["subset"]]
+        train = train[: settings["subset"]]
 
-    config = {"model": model, "data": settings.pop("data"), "subset": settings.pop("subset"),
-              "requested_workers": settings["workers"], "argv": ["chaos", *arguments.argv], **(config or {})}
+    config = {
+        "model": model,
+        "data": settings.pop("data"),
+        "subset": settings.pop("subset"),
+        "requested_workers": settings["workers"],
+        "argv": ["chaos", *arguments.argv],
+        **(config or {}),
+    }
     for key, ending in (("model", ".safetensors"), ("data", ".npz")):
         if config[key].lower().endswith(ending):
             config[key] = os.path.abspath(config[key])  # is found again from another directory
@@ -196,8 +278,18 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
     with contextlib.ExitStack() as stack:
         folder = checked(lambda: stack.enter_context(_run_dir(arguments.run_dir, model)) if root else None)
         try:
-            result = cluster.train_linked(link, net, train, test, run_dir=folder, resume=arguments.resume,
-                                          progress=not arguments.quiet, config=config, runner=runner, **settings)
+            result = cluster.train_linked(
+                link,
+                net,
+                train,
+                test,
+                run_dir=folder,
+                resume=arguments.resume,
+                progress=not arguments.quiet,
+                config=config,
+                runner=runner,
+                **settings,
+            )
         except (KeyboardInterrupt, SystemExit):
             if root and (folder / trainer.MODEL).exists():
                 again = shlex.join([*arguments.parser.prog.split(), model, "--resume", "--run-dir", str(folder)])
@@ -226,8 +318,11 @@ def _settings(arguments, earlier):
     earlier = {**earlier, "workers": earlier.get("requested_workers")}
     given = {name: getattr(arguments, name) for name in DEFAULTS if getattr(arguments, name) is not None}
     settings = DEFAULTS | {name: earlier[name] for name in DEFAULTS if name in earlier} | given
-    for name, options, table in (("strategy", "strategy_options", STRATEGIES), ("update", "update_options", UPDATES),
-                                 ("lr_schedule", "schedule_options", SCHEDULES)):
+    for name, options, table in (
+        ("strategy", "strategy_options", STRATEGIES),
+        ("update", "update_options", UPDATES),
+        ("lr_schedule", "schedule_options", SCHEDULES),
+    ):
         if options in given:
             kept = earlier.get(options, {}) if settings[name] == earlier.get(name) else {}
             settings[options] = kept | _parsed(table, settings[name], given[options])
@@ -299,8 +394,10 @@ def _summary(result, train, test, elapsed):
         speed = len(history) * len(train) / seconds
         print(f"speed       {speed:,.0f} images/s ({workers}, {last['strategy']})")
         stale = last["staleness"]
-        print(f"staleness   mean {stale['mean']:.2f}, p50 {quantile(stale, 0.5)}, "
-              f"p99 {quantile(stale, 0.99)}, max {stale['max']}")
+        print(
+            f"staleness   mean {stale['mean']:.2f}, p50 {quantile(stale, 0.5)}, "
+            f"p99 {quantile(stale, 0.99)}, max {stale['max']}"
+        )
     else:
         print("no epoch was trained")
     print(f"elapsed     {elapsed:.1f} s")

@@ -24,8 +24,18 @@ MODES = {mode.name: mode for mode in (Local, EASGD, Gossip, Async, Shared, Allre
 __all__ = ["MODES", "connect", "launched", "train"]
 
 
-def train(net, train, test=None, *, cluster=None, cluster_options=None, comm=None, stall_timeout=300.0, rank_details=False,
-          **options):
+def train(
+    net,
+    train,
+    test=None,
+    *,
+    cluster=None,
+    cluster_options=None,
+    comm=None,
+    stall_timeout=300.0,
+    rank_details=False,
+    **options,
+):
     """Trains a network in place: `chaos.trainer.train`, which has all further options, alone or on every rank of an MPI job.
 
     In a job every rank calls this with the same arguments; all have the data, and each trains on its part of every epoch's
@@ -103,8 +113,17 @@ def train_linked(link, net, train, test=None, *, strategy="chaos", update="sgd",
     _tell_bindings(link, workers or 1)
     told = {"cluster": mode.name, "cluster_options": mode.option, "ranks": link.size, "hosts": sorted(set(link.hosts))}
     try:
-        return trainer.train(net, train, test, strategy=strategy, update=update, workers=workers,
-                             config={**(config or {}), **told}, link=link, **options)
+        return trainer.train(
+            net,
+            train,
+            test,
+            strategy=strategy,
+            update=update,
+            workers=workers,
+            config={**(config or {}), **told},
+            link=link,
+            **options,
+        )
     except BaseException:
         if link.agreed:
             mode.close(net)
@@ -126,6 +145,7 @@ def connect(cluster, cluster_options=None, *, comm=None, stall_timeout=300.0, ra
         yield None
         return
     from .link import Link
+
     link = Link(comm, mode, stall_timeout=stall_timeout, details=rank_details, delay=delay)
     try:
         yield link
@@ -141,28 +161,35 @@ def _world():
     launch = launched()
     try:
         import mpi4py
+
         if "mpi4py.MPI" not in sys.modules:
             # one thread talks, though not always the one that has started Python
             mpi4py.rc.thread_level = "serialized"
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ClusterError(f"training with several ranks needs mpi4py and an MPI library ({reason}); "
-                           "pip install 'chaos[mpi]' brings both") from None
+        raise ClusterError(
+            f"training with several ranks needs mpi4py and an MPI library ({reason}); pip install 'chaos[mpi]' brings both"
+        ) from None
     if MPI.COMM_WORLD.size == 1 and launch and launch.ranks > 1:
         library = MPI.Get_library_version().splitlines()[0].partition(",")[0].strip("\0 ")
-        raise ClusterError(f"{launch.launcher} has started {launch.ranks} processes, but MPI ({library}) sees each of them "
-                           f"alone; {fix(launch)}")
+        raise ClusterError(
+            f"{launch.launcher} has started {launch.ranks} processes, but MPI ({library}) sees each of them "
+            f"alone; {fix(launch)}"
+        )
     return MPI.COMM_WORLD
 
 
 def _check(comm):
     from mpi4py import MPI
+
     level = MPI.Query_thread()
     if level == MPI.THREAD_SINGLE or (level == MPI.THREAD_FUNNELED and not MPI.Is_thread_main()):
         name = "MPI_THREAD_SINGLE" if level == MPI.THREAD_SINGLE else "MPI_THREAD_FUNNELED"
-        raise ClusterError(f"MPI has been initialised with {name}, which does not allow calls from here beside running "
-                           "workers; set mpi4py.rc.thread_level = 'serialized' before mpi4py.MPI is imported")
+        raise ClusterError(
+            f"MPI has been initialised with {name}, which does not allow calls from here beside running "
+            "workers; set mpi4py.rc.thread_level = 'serialized' before mpi4py.MPI is imported"
+        )
     if comm.Is_inter():
         raise ClusterError("an intercommunicator joins two groups of ranks; training needs one group (Intercomm.Merge)")
 
@@ -175,8 +202,10 @@ def _share_of_cores(link):
     """Workers of this rank where none are asked for: ranks that may use the same cores divide them."""
     plan = link.checked(threads.resolve)
     mine = set(_affinity())
-    beside = sum(host == link.hosts[link.rank] and bool(mine & set(mask))
-                 for host, mask in zip(link.hosts, link.gather(_affinity()), strict=True))
+    beside = sum(
+        host == link.hosts[link.rank] and bool(mine & set(mask))
+        for host, mask in zip(link.hosts, link.gather(_affinity()), strict=True)
+    )
     # what the environment names is per rank already
     return plan.workers if plan.limit.isupper() else max(1, plan.workers // beside)
 
@@ -188,12 +217,20 @@ def _tell_bindings(link, workers):
         return
     for rank, (count, mask) in enumerate(found):
         if count > len(mask):
-            print(f"chaos: {link.names[rank]} has {count} workers but is bound to {len(mask)} CPU{'s'[:len(mask) > 1]} "
-                  f"({threads.ranges(mask)}); let the launcher bind to more, as `chaos launch --dry-run` shows, or give "
-                  f"--workers {len(mask)}", file=sys.stderr, flush=True)
+            print(
+                f"chaos: {link.names[rank]} has {count} workers but is bound to {len(mask)} CPU{'s'[: len(mask) > 1]} "
+                f"({threads.ranges(mask)}); let the launcher bind to more, as `chaos launch --dry-run` shows, or give "
+                f"--workers {len(mask)}",
+                file=sys.stderr,
+                flush=True,
+            )
     for host in sorted(set(link.hosts)):
         here = [found[rank] for rank in range(link.size) if link.hosts[rank] == host]
         cpus, total = set().union(*(mask for _, mask in here)), sum(count for count, _ in here)
         if total > len(cpus) and all(count <= len(mask) for count, mask in here):
-            print(f"chaos: {host} is oversubscribed: {total} workers of {len(here)} ranks on {len(cpus)} CPUs "
-                  f"({threads.ranges(sorted(cpus))})", file=sys.stderr, flush=True)
+            print(
+                f"chaos: {host} is oversubscribed: {total} workers of {len(here)} ranks on {len(cpus)} CPUs "
+                f"({threads.ranges(sorted(cpus))})",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -54,18 +54,24 @@ class Allreduce(Mode):
 
     def check(self, link, strategy, batch_size):
         if strategy != "synchronous":
-            raise ValueError(f"cluster mode 'allreduce' is strategy 'synchronous' over all ranks, not {strategy!r}; choose "
-                             "strategy 'synchronous', and batch_size for the images of one step over all ranks")
+            raise ValueError(
+                f"cluster mode 'allreduce' is strategy 'synchronous' over all ranks, not {strategy!r}; choose "
+                "strategy 'synchronous', and batch_size for the images of one step over all ranks"
+            )
 
     def open(self, link, net, engine):
         from mpi4py import MPI
+
         super().open(link, net, engine)
         self._MPI, self._fixed = MPI, self.option["deterministic"] == "yes"
         workers = link.gather(engine.workers)
         self._workers = [0, *itertools.accumulate(workers)]
         wanted, size = link.strategy_options["lanes"], len(self.weights)
-        self._lanes = engine.lanes(wanted or 0) if self._fixed else \
-            min(wanted or self.option["waves"] * sum(workers), engine.batch_size)
+        self._lanes = (
+            engine.lanes(wanted or 0)
+            if self._fixed
+            else min(wanted or self.option["waves"] * sum(workers), engine.batch_size)
+        )
         # of all the step's lanes, or of this rank's
         rows = self._lanes if self._fixed else -(-self._lanes * workers[link.rank] // sum(workers))
         self.rows, self.reached, self.nodes = aligned_zeros((rows, size)), np.zeros(rows, np.int32), len(net.nodes())
@@ -89,7 +95,7 @@ class Allreduce(Mode):
 
     def share(self, lanes, wave, rank):
         """The lanes [first, end) of a rank in a wave."""
-        begin, end = self._workers[rank:rank + 2]
+        begin, end = self._workers[rank : rank + 2]
         waves, workers = self.option["waves"], self._workers[-1]
         return tuple(lanes * (begin * waves + part * (end - begin)) // (workers * waves) for part in (wave, wave + 1))
 
@@ -244,8 +250,11 @@ class _Steps:
             for wave in range(mode.option["waves"]):
                 first, rows = mode.mine(lanes, wave)
                 if rows.start < rows.stop:
-                    found.append(engine.lane_gradients(lanes, first, mode.rows[rows], begin=self.position, end=end,
-                                                       reached=mode.reached[rows], **images))
+                    found.append(
+                        engine.lane_gradients(
+                            lanes, first, mode.rows[rows], begin=self.position, end=end, reached=mode.reached[rows], **images
+                        )
+                    )
                     if found[-1]["status"] != "done":
                         self.verdict = _FAILED
                         mode.reached.fill(0)  # nobody need wait for it
@@ -277,6 +286,17 @@ _OWN = ("status", "failed_at", "position")
 
 def _nothing(engine):
     """Counts of a rank that had no image."""
-    return {"images": 0, "errors": 0, "loss": 0.0, "updates": 0, "lock_failures": 0, "give_ways": 0, "staleness_sum": 0,
-            "staleness_max": 0, "staleness": [], "layers": {}, "worker_images": [0] * engine.workers,
-            "time": {"total": 0.0, "forward": 0.0, "backward": 0.0, "publish": 0.0, "wait": 0.0}}
+    return {
+        "images": 0,
+        "errors": 0,
+        "loss": 0.0,
+        "updates": 0,
+        "lock_failures": 0,
+        "give_ways": 0,
+        "staleness_sum": 0,
+        "staleness_max": 0,
+        "staleness": [],
+        "layers": {},
+        "worker_images": [0] * engine.workers,
+        "time": {"total": 0.0, "forward": 0.0, "backward": 0.0, "publish": 0.0, "wait": 0.0},
+    }

@@ -76,12 +76,17 @@ def layout(nodes="1", domain="numa", domains=None, cores=None, machine=None):
     count = len(hosts) if hosts else int(text)
     wrong = next((host for host in hosts if not _HOST.fullmatch(host)), None)
     if wrong is not None or len(set(hosts)) < len(hosts) or not count:
-        raise ValueError(f"nodes must be a number of at least 1, or different machine names with commas between, not "
-                         f"{text!r}")
+        raise ValueError(
+            f"nodes must be a number of at least 1, or different machine names with commas between, not {text!r}"
+        )
     machine = threads.topology() if machine is None else machine
     if domains is None:
-        domains = {"numa": machine["numa_nodes"] or machine["sockets"], "socket": machine["sockets"], "node": 1,
-                   "l3": machine.get("l3")}[domain]
+        domains = {
+            "numa": machine["numa_nodes"] or machine["sockets"],
+            "socket": machine["sockets"],
+            "node": 1,
+            "l3": machine.get("l3"),
+        }[domain]
     if domains is None:
         raise ValueError(f"this machine does not tell how many {domain} domains it has; give their number (--domains)")
     check_number("domains", domains, 1, 1 << 20, whole=True)
@@ -97,13 +102,24 @@ def command(launcher, what, program):
 
     Open MPI: one rank per resource with n processing elements (ppr:1:RESOURCE:PE=n), bound to these cores. MPICH: Hydra
     binds each rank to a whole resource. Intel MPI: a pinning domain per rank. Slurm: tasks per node and CPUs per task;
-    srun does not take the latter from sbatch since 22.05, so it is told. """
+    srun does not take the latter from sbatch since 22.05, so it is told."""
     per_host, cores, ranks, hosts = what.domains, what.cores, str(what.ranks), what.hosts
     workers = str(cores)
     if launcher == "openmpi":
         at = ["--host", ",".join(f"{host}:{per_host}" for host in hosts)] if hosts else []
-        return ["mpirun", *at, "-n", ranks, "--map-by", f"ppr:{_per_resource(what)}:PE={cores}", "--bind-to", "core",
-                "-x", f"CHAOS_NUM_THREADS={workers}", *program]
+        return [
+            "mpirun",
+            *at,
+            "-n",
+            ranks,
+            "--map-by",
+            f"ppr:{_per_resource(what)}:PE={cores}",
+            "--bind-to",
+            "core",
+            "-x",
+            f"CHAOS_NUM_THREADS={workers}",
+            *program,
+        ]
     if launcher == "mpich":
         at = ["-hosts", ",".join(hosts)] if hosts else []
         word = DOMAINS[what.domain]["mpich"]
@@ -111,13 +127,36 @@ def command(launcher, what, program):
         return ["mpiexec", *at, "-ppn", str(per_host), "-n", ranks, *bind, "-genv", "CHAOS_NUM_THREADS", workers, *program]
     if launcher == "intelmpi":
         at = ["-hosts", ",".join(hosts)] if hosts else []
-        return ["mpiexec", *at, "-ppn", str(per_host), "-n", ranks, "-genv", "I_MPI_PIN_DOMAIN",
-                DOMAINS[what.domain]["intelmpi"], "-genv", "CHAOS_NUM_THREADS", workers, *program]
+        return [
+            "mpiexec",
+            *at,
+            "-ppn",
+            str(per_host),
+            "-n",
+            ranks,
+            "-genv",
+            "I_MPI_PIN_DOMAIN",
+            DOMAINS[what.domain]["intelmpi"],
+            "-genv",
+            "CHAOS_NUM_THREADS",
+            workers,
+            *program,
+        ]
     if launcher == "slurm":
         at = [f"--nodelist={','.join(hosts)}"] if hosts else []
-        return ["srun", "--mpi=pmix", f"--nodes={what.nodes}", *at, f"--ntasks={ranks}", f"--ntasks-per-node={per_host}",
-                f"--cpus-per-task={cores}", "--cpu-bind=cores", "--hint=nomultithread",
-                f"--export=ALL,CHAOS_NUM_THREADS={workers}", *program]
+        return [
+            "srun",
+            "--mpi=pmix",
+            f"--nodes={what.nodes}",
+            *at,
+            f"--ntasks={ranks}",
+            f"--ntasks-per-node={per_host}",
+            f"--cpus-per-task={cores}",
+            "--cpu-bind=cores",
+            "--hint=nomultithread",
+            f"--export=ALL,CHAOS_NUM_THREADS={workers}",
+            *program,
+        ]
     raise ValueError(f"unknown launcher {launcher!r}; known: {', '.join(LAUNCHERS)}")
 
 
@@ -151,8 +190,13 @@ def kind_of(path):
     except (OSError, subprocess.TimeoutExpired):
         return None
     text = told.stdout + told.stderr
-    for kind, words in (("intelmpi", "Intel(R) MPI"), ("openmpi", "Open MPI"), ("openmpi", "OpenRTE"),
-                        ("openmpi", "prterun"), ("mpich", "HYDRA")):
+    for kind, words in (
+        ("intelmpi", "Intel(R) MPI"),
+        ("openmpi", "Open MPI"),
+        ("openmpi", "OpenRTE"),
+        ("openmpi", "prterun"),
+        ("mpich", "HYDRA"),
+    ):
         if words in text:
             return kind
     return None

@@ -18,7 +18,7 @@ class Gossip(Mode):
     number: their own weights are not kept.
 
     Sources: randomised gossip: Boyd et al. 2006; decentralised SGD: Lian et al. 2017 (arXiv:1705.09056); one-peer
-    exponential graph: Assran et al. 2019 (arXiv:1811.10792), Ying et al. 2021 (arXiv:2110.13363). """
+    exponential graph: Assran et al. 2019 (arXiv:1811.10792), Ying et al. 2021 (arXiv:2110.13363)."""
 
     name = "gossip"
     options = {

@@ -47,6 +47,8 @@ def fix(launch):
     """What to do where the launcher has started several ranks and MPI sees one."""
     if launch.launcher == "Slurm" or "SLURM_STEP_ID" in os.environ:
         return "start with `srun --mpi=pmix` (or the type that `srun --mpi=list` names for this MPI library)"
-    return (f"the launcher ({launch.launcher}) and the MPI library that mpi4py has loaded do not belong together; use the "
-            "library's own mpiexec, or name the launcher's library with MPI4PY_LIBMPI=/path/to/libmpi.so (`chaos doctor` "
-            "shows both)")
+    return (
+        f"the launcher ({launch.launcher}) and the MPI library that mpi4py has loaded do not belong together; use the "
+        "library's own mpiexec, or name the launcher's library with MPI4PY_LIBMPI=/path/to/libmpi.so (`chaos doctor` "
+        "shows both)"
+    )

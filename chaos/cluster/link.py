@@ -83,6 +83,7 @@ class Link(Alone):
 
     def __init__(self, comm, mode, *, stall_timeout=300.0, details=False, delay=0.0):
         from mpi4py import MPI
+
         self._MPI = MPI
         self.comm, self._control = comm.Dup(), comm.Dup()
         self.rank, self.size = comm.rank, comm.size
@@ -146,7 +147,7 @@ class Link(Alone):
             engine.versions(counts)
 
     def shard(self, images, rank):
-        return images if self.mode.in_step else np.ascontiguousarray(images[rank::self.size])
+        return images if self.mode.in_step else np.ascontiguousarray(images[rank :: self.size])
 
     def trains(self, engine):
         return self.mode.trains(engine)
@@ -215,19 +216,33 @@ class Link(Alone):
         all_data = np.empty(sizes.sum(), np.uint8)
         self.run(self.complete(self.comm.Iallgatherv(data, [all_data, sizes])))
         ends = np.cumsum(sizes)
-        return [pickle.loads(all_data[end - size:end].tobytes()) for size, end in zip(sizes, ends, strict=True)]
+        return [pickle.loads(all_data[end - size : end].tobytes()) for size, end in zip(sizes, ends, strict=True)]
 
     def report(self, results):
         counts = self.gather(self.counts)
         seconds = sum(c["exchange_seconds"] for c in counts)
-        told = {"mode": self.mode.name, "options": self.mode.option, "ranks": self.size,
-                "exchanges": sum(c["exchanges"] for c in counts), "bytes": sum(c["bytes"] for c in counts),
-                "exchange_seconds": seconds,
-                "overlap": sum(c["hidden_seconds"] for c in counts) / seconds if seconds else None}
+        told = {
+            "mode": self.mode.name,
+            "options": self.mode.option,
+            "ranks": self.size,
+            "exchanges": sum(c["exchanges"] for c in counts),
+            "bytes": sum(c["bytes"] for c in counts),
+            "exchange_seconds": seconds,
+            "overlap": sum(c["hidden_seconds"] for c in counts) / seconds if seconds else None,
+        }
         if self.details and results:
-            told["per_rank"] = [{"rank": rank, "host": self.hosts[rank], **{key: one[key] for key in (
-                "images", "errors", "loss", "seconds", "workers", "updates", "lock_failures")}, **count}
-                for rank, (one, count) in enumerate(zip(results, counts, strict=True))]
+            told["per_rank"] = [
+                {
+                    "rank": rank,
+                    "host": self.hosts[rank],
+                    **{
+                        key: one[key]
+                        for key in ("images", "errors", "loss", "seconds", "workers", "updates", "lock_failures")
+                    },
+                    **count,
+                }
+                for rank, (one, count) in enumerate(zip(results, counts, strict=True))
+            ]
         return {"cluster": told}
 
     def state(self):
@@ -274,7 +289,7 @@ class Link(Alone):
         time.monotonic).
 
         `nap(seconds)` waits while parts are not ready, at most until all are. Counted is the time in which any part is under
-        way. The delay is that of a slow network: one part after the other, each its share. """
+        way. The delay is that of a slow network: one part after the other, each its share."""
         ahead, under_way = deque(parts), deque()
         first = busy_since = watchdog = None
         due = pause = share = bytes = 0.0
@@ -354,20 +369,20 @@ class Link(Alone):
         """Replaces a float32 vector by its sum over the ranks, the same bits everywhere.
 
         With `feedback` (`two_feedbacks`) the messages are half as long: the vector is rounded, every rank adds up its
-        part of it in float32, rounds the sum and sends it to all. """
+        part of it in float32, rounds the sum and sends it to all."""
         with self.counted(self.bytes_of_sum(vector) / (2 if feedback else 1)):
             if feedback is None:
                 yield from self.complete(self.comm.Iallreduce(self._MPI.IN_PLACE, vector))
             else:
                 mine, parts = feedback
                 padded = np.zeros(len(mine.bits), np.float32)
-                padded[:len(vector)] = vector
+                padded[: len(vector)] = vector
                 received = np.empty_like(mine.bits)
                 yield from self.complete(self.comm.Ialltoall(mine.encode(padded), received))
                 rows = decode(received, mine.kind, padded).reshape(self.size, -1)
                 total = np.empty_like(mine.bits)
                 yield from self.complete(self.comm.Iallgather(parts.encode(rows.sum(0)), total))
-                vector[:] = decode(total, mine.kind, padded)[:len(vector)]
+                vector[:] = decode(total, mine.kind, padded)[: len(vector)]
             yield from self.slow_down()
 
     def maximum(self, numbers):

@@ -21,14 +21,15 @@ class Local(Mode):
     all ranks start again at the mean of their weights, which the next average measures from the common start as before.
 
     Sources: local SGD (Stich 2019, arXiv:1805.09767); post-local warm-up (Lin et al. 2020, arXiv:1808.07217); outer
-    momentum: DiLoCo (Douillard et al. 2023, arXiv:2311.08105), whose values are outer_lr 0.7, outer_momentum 0.9. """
+    momentum: DiLoCo (Douillard et al. 2023, arXiv:2311.08105), whose values are outer_lr 0.7, outer_momentum 0.9."""
 
     name = "local"
     options = {
         "every": Option(1000, "images of a rank between two averages", 1, 1 << 40, whole=True),
         "epochs": Option(None, "instead of `every`: average only at the end of each so many epochs", 1, 1 << 31, whole=True),
-        "warmup": Option(0, "epochs at the beginning in which averaging never pauses (post-local SGD)", 0, 1 << 31,
-                         whole=True),
+        "warmup": Option(
+            0, "epochs at the beginning in which averaging never pauses (post-local SGD)", 0, 1 << 31, whole=True
+        ),
         "outer_lr": Option(1.0, "step of the outer optimizer", 0, above=True),
         "outer_momentum": Option(0.0, "Nesterov momentum of the outer optimizer", 0, 0.999999),
         "compress": COMPRESS,
@@ -49,8 +50,9 @@ class Local(Mode):
         self._feedback = link.two_feedbacks(len(self._message), self.option["compress"])
 
     def state(self):
-        return ({"speed": self._speed} if self.option["outer_momentum"] else {}) \
-            | ({"anchor": self._anchor} if self.option["epochs"] else {})
+        return ({"speed": self._speed} if self.option["outer_momentum"] else {}) | (
+            {"anchor": self._anchor} if self.option["epochs"] else {}
+        )
 
     def begin(self, epoch):
         if self._own is not None:

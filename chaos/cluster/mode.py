@@ -5,8 +5,9 @@ import numpy as np
 from ..options import Option, WithOptions
 from ..sync import STRATEGIES
 
-COMPRESS = Option(None, "exchange in fp16 or bf16, what is rounded away goes along next time; none: float32",
-                  choices=("fp16", "bf16"))
+COMPRESS = Option(
+    None, "exchange in fp16 or bf16, what is rounded away goes along next time; none: float32", choices=("fp16", "bf16")
+)
 
 
 class Mode(WithOptions):
@@ -51,9 +52,11 @@ class Mode(WithOptions):
         """ValueError where the mode cannot work with the strategy (a name), or with so many images per step."""
         if self.beside and strategy in STRATEGIES and not STRATEGIES[strategy].locks_stripes:
             known = [name for name, one in STRATEGIES.items() if one.locks_stripes]
-            raise ValueError(f"{self._called()} changes weights while workers run, and strategy {strategy!r} does not lock "
-                             f"them; strategies that do: {', '.join(known)}; mode 'local' with option epochs exchanges "
-                             "while workers rest and takes any strategy")
+            raise ValueError(
+                f"{self._called()} changes weights while workers run, and strategy {strategy!r} does not lock "
+                f"them; strategies that do: {', '.join(known)}; mode 'local' with option epochs exchanges "
+                "while workers rest and takes any strategy"
+            )
 
     def prepare(self, link, net, moments):
         """Before the engine exists: may give the network other memory for its weights. `moments`: vectors of state that the

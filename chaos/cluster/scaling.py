@@ -2,7 +2,7 @@
 
 The network is the alpha-beta model (Hockney 1994): a message of b bytes takes alpha + beta b seconds; sums over ranks
 take what the best known algorithm does (Thakur, Rabenseifner, Gropp 2005). What asynchrony and averaging cost in accuracy
-is not part of it: it predicts images/s, not time to accuracy. """
+is not part of it: it predicts images/s, not time to accuracy."""
 
 import math
 from dataclasses import dataclass
@@ -13,8 +13,13 @@ from ..options import check_number
 ANCHORS = (
     {"work": "Das et al. 2016", "source": "arXiv:1602.06709", "nodes": 128, "speedup": 90, "what": "synchronous SGD, Xeon"},
     {"work": "Das et al. 2016", "source": "arXiv:1602.06709", "nodes": 64, "speedup": 53, "what": "synchronous SGD, Xeon"},
-    {"work": "Das et al. 2016", "source": "arXiv:1602.06709", "nodes": 16, "speedup": 14,
-     "what": "synchronous SGD, Ethernet"},
+    {
+        "work": "Das et al. 2016",
+        "source": "arXiv:1602.06709",
+        "nodes": 16,
+        "speedup": 14,
+        "what": "synchronous SGD, Ethernet",
+    },
     {"work": "PCNN", "source": "HiPC 2017", "nodes": 128, "speedup": 62.97, "what": "VGG-A, batch 256"},
     {"work": "PCNN", "source": "HiPC 2017", "nodes": 128, "speedup": 77.97, "what": "VGG-A, batch 512"},
 )
@@ -107,11 +112,19 @@ def epoch(mode, ranks, link, *, images, rate, size, every=1000, batch=64, overhe
         exchanges = int(min(due, computing / exchange)) if exchange else int(due)
         keeps_up = exchange <= every / rate
         seconds = computing + (exchanges + 1) * overhead + last + 2 * link.barrier(ranks)
-    return {"mode": mode, "ranks": ranks, "seconds": seconds, "images_per_second": images / seconds,
-            "speedup": images / rate / seconds, "efficiency": images / rate / seconds / ranks, "exchange": exchange,
-            "exchanges": exchanges, "keeps_up": keeps_up}
+    return {
+        "mode": mode,
+        "ranks": ranks,
+        "seconds": seconds,
+        "images_per_second": images / seconds,
+        "speedup": images / rate / seconds,
+        "efficiency": images / rate / seconds / ranks,
+        "exchange": exchange,
+        "exchanges": exchanges,
+        "keeps_up": keeps_up,
+    }
 
 
-def table(mode, link, ranks=tuple(2 ** i for i in range(11)), **how):
+def table(mode, link, ranks=tuple(2**i for i in range(11)), **how):
     """`epoch` for 1, 2, 4, ..., 1024 ranks."""
     return [epoch(mode, count, link, **how) for count in ranks]

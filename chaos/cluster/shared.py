@@ -21,12 +21,15 @@ class Shared(Mode):
 
     def prepare(self, link, net, moments):
         from mpi4py import MPI
+
         node = link.comm.Split_type(MPI.COMM_TYPE_SHARED)
         together = link.gather(node.size)
         node.Free()
         if set(together) != {link.size}:
-            raise ValueError(f"cluster mode 'shared' needs all {link.size} ranks on one machine with common memory, not on "
-                             f"{', '.join(sorted(set(link.hosts)))}; local, easgd, gossip and async work across machines")
+            raise ValueError(
+                f"cluster mode 'shared' needs all {link.size} ranks on one machine with common memory, not on "
+                f"{', '.join(sorted(set(link.hosts)))}; local, easgd, gossip and async work across machines"
+            )
         if moments:
             raise ValueError("cluster mode 'shared' works with update rules without moments, such as sgd")
         n = len(net.weights)
@@ -37,8 +40,8 @@ class Shared(Mode):
         memory = np.frombuffer(memory, np.uint8)
         # the same offset everywhere, though mapped elsewhere: pages are aligned alike
         start = -memory.ctypes.data % 128
-        self._weights = memory[start:start + 4 * n].view(np.float32)
-        self._states = memory[start + -(-4 * n // 128) * 128:]
+        self._weights = memory[start : start + 4 * n].view(np.float32)
+        self._states = memory[start + -(-4 * n // 128) * 128 :]
         if link.rank == 0:
             memory[:] = 0
             self._weights[:] = net.weights

@@ -21,6 +21,7 @@ class Window:
 
     def __init__(self, link, places, values):
         from mpi4py import MPI
+
         self._MPI, self.link, self.n = MPI, link, len(values)
         ends = np.array([first + size for first, size in places], np.int64)
         wanted = self.n * np.arange(1, link.size) / link.size
@@ -28,7 +29,7 @@ class Window:
         self.cuts = list(zip(cuts[:-1], cuts[1:], strict=True))
         first, end = self.cuts[link.rank]
         self._win = MPI.Win.Allocate(4 * max(end - first, 1), 4, comm=link.comm)
-        own = np.frombuffer(self._win.tomemory(), np.float32)[:end - first]
+        own = np.frombuffer(self._win.tomemory(), np.float32)[: end - first]
         own[:] = values[first:end]
         link.run(link.barrier())
         self._win.Lock_all(MPI.MODE_NOCHECK)
@@ -52,9 +53,15 @@ class Window:
         requests = []
         for rank in self.owners():
             first, end = self.cuts[rank]
-            requests.append(self._win.Rget_accumulate(
-                [values[first:end], self._MPI.FLOAT], [old[first:end], self._MPI.FLOAT], rank,
-                (0, end - first, self._MPI.FLOAT), self._MPI.SUM))
+            requests.append(
+                self._win.Rget_accumulate(
+                    [values[first:end], self._MPI.FLOAT],
+                    [old[first:end], self._MPI.FLOAT],
+                    rank,
+                    (0, end - first, self._MPI.FLOAT),
+                    self._MPI.SUM,
+                )
+            )
         yield from self.link.complete(*requests, longest=5e-4)
 
     def close(self):

@@ -46,9 +46,7 @@ class Dataset:
         not whole, negative or too large; values that are not real numbers.
     """
 
-    def __init__(
-        self, images: ArrayLike, labels: ArrayLike, *, name: str = "arrays", classes: int | None = None
-    ) -> None:
+    def __init__(self, images: ArrayLike, labels: ArrayLike, *, name: str = "arrays", classes: int | None = None) -> None:
         self.name = str(name)
         self.images = _check_images(images)
         self.labels = _check_labels(labels)
@@ -126,11 +124,7 @@ class Dataset:
         return digest.hexdigest()[:16]
 
     def _replaced(
-        self,
-        *,
-        images: np.ndarray | None = None,
-        labels: np.ndarray | None = None,
-        classes: int | None = None,
+        self, *, images: np.ndarray | None = None, labels: np.ndarray | None = None, classes: int | None = None
     ) -> Dataset:
         """This data set with other arrays or classes, whose values are known to be good."""
         new = object.__new__(Dataset)
@@ -163,8 +157,7 @@ def _check_images(images: ArrayLike) -> np.ndarray:
     array = _numbers(images, "images")
     if array.ndim not in (2, 3, 4):
         raise DataError(
-            f"images: {array.ndim} dimensions, shape {array.shape}; shape must be (n, c, h, w), (n, h, w) "
-            "or (n, features)"
+            f"images: {array.ndim} dimensions, shape {array.shape}; shape must be (n, c, h, w), (n, h, w) or (n, features)"
         )
     if array.size == 0:
         raise DataError(f"images: shape {array.shape} is empty; there must be an image with a pixel")

@@ -98,9 +98,7 @@ def read_images_and_labels(
         if array.ndim != ndim:
             raise DataError(f"{path}: number of dimensions: {array.ndim}, must be {ndim} for {what}")
     if len(images) != len(labels):
-        raise DataError(
-            f"{labels_path}: dimension 0: {len(labels)} labels for {len(images)} images in {images_path}"
-        )
+        raise DataError(f"{labels_path}: dimension 0: {len(labels)} labels for {len(images)} images in {images_path}")
     if labels.max() >= classes:
         at = int(np.argmax(labels >= classes))
         raise DataError(f"{labels_path}: payload: label {at} is {labels[at]}, must be at most {classes - 1}")
@@ -194,6 +192,6 @@ class _Gunzip:
             self.input = self.decoder.unconsumed_tail
             if at_end and not piece and not self.decoder.eof:
                 raise EOFError("the file ends inside it")
-            view[got:got + len(piece)] = piece
+            view[got : got + len(piece)] = piece
             got += len(piece)
         return got

@@ -20,15 +20,10 @@ FILES = {
 }
 """Name: (bytes, SHA-256), both of the uncompressed content."""
 
-MIRRORS = (
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-)
+MIRRORS = ("https://storage.googleapis.com/cvdf-datasets/mnist/", "https://ossci-datasets.s3.amazonaws.com/mnist/")
 
 
-def load_mnist(
-    *, data_dir: str | os.PathLike[str] | None = None, download: bool = True
-) -> tuple[Dataset, Dataset]:
+def load_mnist(*, data_dir: str | os.PathLike[str] | None = None, download: bool = True) -> tuple[Dataset, Dataset]:
     """Load MNIST from the first of: data directory, cache, mirrors.
 
     Parameters

@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
     Arrays = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]
 
-KEYS = (
-    ("x_train", "y_train", "x_test", "y_test"),
-    ("train_images", "train_labels", "test_images", "test_labels"),
-)
+KEYS = (("x_train", "y_train", "x_test", "y_test"), ("train_images", "train_labels", "test_images", "test_labels"))
 
 MOST_BYTES = 2**34
 """Largest array that is read, 16 GiB."""
@@ -88,10 +85,7 @@ def _read_array(archive: ZipFile, key: str, name: str) -> np.ndarray:
     info = archive.getinfo(f"{key}.npy")
     with archive.open(info) as member:
         version = np.lib.format.read_magic(member)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
         if read_header is None:
             raise DataError(f"{name}: {key}: .npy version {version[0]}.{version[1]}, must be 1.0 or 2.0")
         shape, _, dtype = read_header(member)

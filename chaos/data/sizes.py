@@ -133,11 +133,11 @@ def resize(images: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     flat = images.reshape(-1, h, w)
     resized = np.empty((len(flat), height, width), images.dtype)
     for start in range(0, len(flat), _CHUNK):
-        chunk = flat[start:start + _CHUNK].astype(np.float64)
+        chunk = flat[start : start + _CHUNK].astype(np.float64)
         chunk = _interpolate(_interpolate(chunk, 1, height), 2, width)
         if images.dtype == np.uint8:
             np.rint(chunk, out=chunk)
-        resized[start:start + _CHUNK] = chunk
+        resized[start : start + _CHUNK] = chunk
     return resized.reshape(*images.shape[:-2], height, width)
 
 

@@ -17,11 +17,11 @@ def write_tensors(path, tensors, metadata):
     data = save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata)
     # the library's order of the metadata changes from process to process; the same content is to be the same file
     (size,) = struct.unpack_from("<Q", data)
-    head = json.loads(data[8:8 + size])
+    head = json.loads(data[8 : 8 + size])
     head["__metadata__"] = dict(sorted(head.get("__metadata__", {}).items()))
     text = json.dumps(head, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    write_atomically(path, struct.pack("<Q", len(text)) + text + data[8 + size:])
+    write_atomically(path, struct.pack("<Q", len(text)) + text + data[8 + size :])
 
 
 def read_tensors(path):

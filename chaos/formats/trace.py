@@ -63,7 +63,7 @@ class TraceWriter:
         """A training phase: a JSON-able dict, its events (uint64) and the weights behind it."""
         self._record(b"PHAS", json.dumps(about | {"events": len(events)}).encode())
         for at in range(0, len(events), BLOCK):
-            self._record(b"EVNT", pack(events[at:at + BLOCK]))
+            self._record(b"EVNT", pack(events[at : at + BLOCK]))
         self._record(b"DONE", json.dumps({"weights": digest(weights)}).encode())
         self.phases += 1
 
@@ -103,9 +103,15 @@ class TraceReader:
         magic = self.file.read(len(MAGIC))
         if magic != MAGIC:
             known = magic[:10] == MAGIC[:10]
-            raise TraceError(f"{self.path}: " + (
-                f"a trace of version {magic[10:].decode(errors='replace').strip()}, this chaos reads version "
-                f"{MAGIC[10:].decode().strip()}" if known else "not a trace of chaos"))
+            raise TraceError(
+                f"{self.path}: "
+                + (
+                    f"a trace of version {magic[10:].decode(errors='replace').strip()}, this chaos reads version "
+                    f"{MAGIC[10:].decode().strip()}"
+                    if known
+                    else "not a trace of chaos"
+                )
+            )
         self.about = self._json(b"HEAD")
         weights = self._payload(b"WGHT")
         try:
@@ -185,14 +191,14 @@ class TraceReader:
 def pack(events):
     """Events as bytes, see `unpack`."""
     events = np.ascontiguousarray(events, np.uint64)
-    worker = (events & np.uint64(0xffff)).astype("<u2")
+    worker = (events & np.uint64(0xFFFF)).astype("<u2")
     by_worker = np.argsort(worker, kind="stable")
-    kind = (events >> np.uint64(16) & np.uint64(0xff)).astype(np.uint8)
+    kind = (events >> np.uint64(16) & np.uint64(0xFF)).astype(np.uint8)
     what = (events >> np.uint64(32)).astype(np.int64)
     steps = np.flatnonzero(kind == STEP)
     if len(steps):  # nearly one after the other
         what[steps] = np.diff(what[steps], prepend=0)
-    what = (what[by_worker] & 0xffffffff).astype("<u4")
+    what = (what[by_worker] & 0xFFFFFFFF).astype("<u4")
     parts = [worker.view(np.uint8).reshape(-1, 2).T, kind[by_worker], what.view(np.uint8).reshape(-1, 4).T]
     return struct.pack("<I", len(events)) + zlib.compress(b"".join(np.ascontiguousarray(p).tobytes() for p in parts), 6)
 
@@ -209,11 +215,11 @@ def unpack(payload, where="trace"):
             raise ValueError(f"{len(data)} bytes for {n} events")
     except (struct.error, zlib.error, ValueError) as error:
         raise TraceError(f"{where}: damaged: {error}") from None
-    worker = np.ascontiguousarray(data[:2 * n].reshape(2, n).T).view("<u2")[:, 0].astype(np.uint64)
+    worker = np.ascontiguousarray(data[: 2 * n].reshape(2, n).T).view("<u2")[:, 0].astype(np.uint64)
     by_worker = np.argsort(worker, kind="stable")
     kind, what = np.empty(n, np.uint64), np.empty(n, np.int64)
-    kind[by_worker] = data[2 * n:3 * n]
-    what[by_worker] = np.ascontiguousarray(data[3 * n:].reshape(4, n).T).view("<u4")[:, 0]
+    kind[by_worker] = data[2 * n : 3 * n]
+    what[by_worker] = np.ascontiguousarray(data[3 * n :].reshape(4, n).T).view("<u4")[:, 0]
     steps = np.flatnonzero(kind == STEP)
-    what[steps] = np.cumsum(what[steps]) & 0xffffffff
+    what[steps] = np.cumsum(what[steps]) & 0xFFFFFFFF
     return worker | kind << np.uint64(16) | what.astype(np.uint64) << np.uint64(32)

@@ -79,19 +79,23 @@ class Layer:
     def __post_init__(self):
         if not isinstance(getattr(self, "bias", True), (bool, np.bool_)):
             raise ValueError(f"{type(self).__name__}: bias must be True or False, not {self.bias!r}")
-        if self.name is not None and (not isinstance(self.name, str) or not self.name or "." in self.name
-                                      or self.name.isdigit()):
+        if self.name is not None and (
+            not isinstance(self.name, str) or not self.name or "." in self.name or self.name.isdigit()
+        ):
             raise ValueError(f"name must be a word without dots that is no number, not {self.name!r}")
 
     def __call__(self, *inputs):
         """Applies the layer to nodes of a graph and returns its output node."""
         for node in inputs:
             if not isinstance(node, Node):
-                raise TypeError(f"{type(self).__name__}()(...) takes nodes of a graph (chaos.Input or another layer's "
-                                f"output), not {type(node).__name__}")
+                raise TypeError(
+                    f"{type(self).__name__}()(...) takes nodes of a graph (chaos.Input or another layer's "
+                    f"output), not {type(node).__name__}"
+                )
         if not inputs or (self.one_input and len(inputs) != 1):
-            raise ValueError(f"{type(self).__name__} takes {'one input' if self.one_input else 'at least one input'}, "
-                             f"not {len(inputs)}")
+            raise ValueError(
+                f"{type(self).__name__} takes {'one input' if self.one_input else 'at least one input'}, not {len(inputs)}"
+            )
         return Node(self, inputs, self.output_shape(*(node.shape for node in inputs)))
 
     def config(self):

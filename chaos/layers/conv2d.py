@@ -84,14 +84,22 @@ class Conv2d(Layer):
             pad, stride = pads[2 * axis] + pads[2 * axis + 1], pair("", self.stride)[axis]
             reach = pair("", self.dilation)[axis] * (kernel - 1) + 1
             if size + pad < reach:
-                raise ValueError(f"{self} does not fit its input of shape {shape}: output {side} = floor(({size} + {pad} "
-                                 f"- {reach}) / {stride}) + 1 < 1")
+                raise ValueError(
+                    f"{self} does not fit its input of shape {shape}: output {side} = floor(({size} + {pad} "
+                    f"- {reach}) / {stride}) + 1 < 1"
+                )
             sizes.append((size + pad - reach) // stride + 1)
         return self.out_channels, *sizes
 
     def core_options(self, *shapes):
-        return self.out_channels, (*pair("", self.kernel_size), *pair("", self.stride), *self._pads(), int(self.bias),
-                                   *pair("", self.dilation), self.groups)
+        return self.out_channels, (
+            *pair("", self.kernel_size),
+            *pair("", self.stride),
+            *self._pads(),
+            int(self.bias),
+            *pair("", self.dilation),
+            self.groups,
+        )
 
     def parameter_shapes(self, *shapes):
         found = {"weight": (self.out_channels, shapes[0][0] // self.groups, *pair("", self.kernel_size))}
@@ -122,8 +130,11 @@ class Conv2d(Layer):
     def backward(self, inputs, params, y, dy):
         x, weight = inputs[0], self._grouped(params["weight"])
         grouped = dy.reshape(len(dy), self.groups, -1, *dy.shape[2:])
-        grads = {"weight": np.einsum("ngoij,ngcijab->gocab", grouped, self._patches(x),
-                                     optimize=True).reshape(params["weight"].shape)}
+        grads = {
+            "weight": np.einsum("ngoij,ngcijab->gocab", grouped, self._patches(x), optimize=True).reshape(
+                params["weight"].shape
+            )
+        }
         if self.bias:
             grads["bias"] = dy.sum((0, 2, 3))
         top, bottom, left, right = self._pads()
@@ -133,8 +144,9 @@ class Conv2d(Layer):
         for a in range(weight.shape[3]):
             for b in range(weight.shape[4]):
                 part = np.einsum("ngoij,goc->ngcij", grouped, weight[..., a, b])
-                rows, columns = (slice(k * d, k * d + s * (size - 1) + 1, s) for k, d, s, size in
-                                 ((a, dh, sh, oh), (b, dw, sw, ow)))
+                rows, columns = (
+                    slice(k * d, k * d + s * (size - 1) + 1, s) for k, d, s, size in ((a, dh, sh, oh), (b, dw, sw, ow))
+                )
                 frame[..., rows, columns] += part
         frame = frame.reshape(n, c, *frame.shape[3:])
-        return [frame[:, :, top:top + h, left:left + w]], grads
+        return [frame[:, :, top : top + h, left : left + w]], grads

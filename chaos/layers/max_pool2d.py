@@ -45,8 +45,9 @@ class MaxPool2d(Layer):
         sizes = []
         for size, kernel, stride in zip(shape[1:], pair("", self.kernel_size), self._steps(), strict=True):
             if size < kernel:
-                raise ValueError(f"{self} does not fit its input of shape {shape}: floor(({size} - {kernel}) / {stride}) "
-                                 f"+ 1 < 1")
+                raise ValueError(
+                    f"{self} does not fit its input of shape {shape}: floor(({size} - {kernel}) / {stride}) + 1 < 1"
+                )
             sizes.append((size - kernel) // stride + 1)
         return shape[0], *sizes
 

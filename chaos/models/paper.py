@@ -10,16 +10,31 @@ from ..network import Network
 
 def small(seed=0):
     """1x29x29-5C4-MP2-10C5-MP3-50N-10N: 6,405 parameters."""
-    return Network((1, 29, 29), [
-        Conv2d(5, 4), Tanh(), MaxPool2d(2), Conv2d(10, 5), Tanh(), MaxPool2d(3),
-        Flatten(), Linear(50), Tanh(), Linear(10)], seed=seed)
+    return Network(
+        (1, 29, 29),
+        [Conv2d(5, 4), Tanh(), MaxPool2d(2), Conv2d(10, 5), Tanh(), MaxPool2d(3), Flatten(), Linear(50), Tanh(), Linear(10)],
+        seed=seed,
+    )
 
 
 def medium(seed=0):
     """1x29x29-20C4-MP2-40C5-MP3-150N-10N: 76,040 parameters."""
-    return Network((1, 29, 29), [
-        Conv2d(20, 4), Tanh(), MaxPool2d(2), Conv2d(40, 5), Tanh(), MaxPool2d(3),
-        Flatten(), Linear(150), Tanh(), Linear(10)], seed=seed)
+    return Network(
+        (1, 29, 29),
+        [
+            Conv2d(20, 4),
+            Tanh(),
+            MaxPool2d(2),
+            Conv2d(40, 5),
+            Tanh(),
+            MaxPool2d(3),
+            Flatten(),
+            Linear(150),
+            Tanh(),
+            Linear(10),
+        ],
+        seed=seed,
+    )
 
 
 def large(seed=0):
@@ -28,6 +43,21 @@ def large(seed=0):
     The 1x1 max-pooling that the paper lists after the first convolution is the identity and is left out. The last pooling
     is taken as 2x2 (the published tables leave 2x2 or 3x3 open).
     """
-    return Network((1, 29, 29), [
-        Conv2d(20, 4), Tanh(), Conv2d(60, 5), Tanh(), MaxPool2d(2), Conv2d(100, 6), Tanh(), MaxPool2d(2),
-        Flatten(), Linear(150), Tanh(), Linear(10)], seed=seed)
+    return Network(
+        (1, 29, 29),
+        [
+            Conv2d(20, 4),
+            Tanh(),
+            Conv2d(60, 5),
+            Tanh(),
+            MaxPool2d(2),
+            Conv2d(100, 6),
+            Tanh(),
+            MaxPool2d(2),
+            Flatten(),
+            Linear(150),
+            Tanh(),
+            Linear(10),
+        ],
+        seed=seed,
+    )

@@ -10,5 +10,14 @@ from .estimate import estimate, paper_predictions
 from .machine import Machine, read_machine, shipped
 from .model import Figures, predict
 
-__all__ = ["Calibration", "Figures", "Machine", "estimate", "paper_predictions", "papers", "predict", "read_machine",
-           "shipped"]
+__all__ = [
+    "Calibration",
+    "Figures",
+    "Machine",
+    "estimate",
+    "paper_predictions",
+    "papers",
+    "predict",
+    "read_machine",
+    "shipped",
+]

@@ -32,8 +32,17 @@ from .model import Figures, fit_transfer
 
 COPIED = 1 << 26  # bytes, more than a worker's share of any cache
 KINDS = ("within_domain_ns", "across_domains_ns", "across_sockets_ns")
-CHECK = {"workers", "us_per_image", "us_per_image_min", "us_per_image_max", "repeats", "quiet", "distance", "load_average",
-         "date"}
+CHECK = {
+    "workers",
+    "us_per_image",
+    "us_per_image_min",
+    "us_per_image_max",
+    "repeats",
+    "quiet",
+    "distance",
+    "load_average",
+    "date",
+}
 TRANSFER = {"kind", "hop_ns", "stream_ns", "line_ns", "us_one", "us_two", "repeats", "quiet", "date"}
 DISTANCE = ("hop_ns", "stream_ns")
 FORMAT = 3
@@ -65,8 +74,15 @@ class Calibration:
         self.say = say or (lambda line: None)
         topology = threads.topology()
         self.cores = max(bench.default_workers())
-        self.key = {"format": FORMAT, "chaos": __version__, "isa": self.isa, "build": _core.BUILD_INFO,
-                    "cpu": topology["cpu"], "logical_cpus": topology["logical_cpus"], "cores": self.cores}
+        self.key = {
+            "format": FORMAT,
+            "chaos": __version__,
+            "isa": self.isa,
+            "build": _core.BUILD_INFO,
+            "cpu": topology["cpu"],
+            "logical_cpus": topology["logical_cpus"],
+            "cores": self.cores,
+        }
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:16]
         self.path = Path(cache_folder()).parent / "perfmodel" / f"{self.isa}-{digest}.json"
         self.forget()
@@ -89,8 +105,11 @@ class Calibration:
                     if not (isinstance(entry["quiet"], bool) and 0 <= entry["spread"] < math.inf):
                         raise ValueError(f"rounds that differ by {entry['spread']}")
                     for row in entry["check"] or []:
-                        if row.keys() != CHECK or not 0 < row["us_per_image"] < math.inf \
-                                or row["distance"].keys() != {*DISTANCE}:
+                        if (
+                            row.keys() != CHECK
+                            or not 0 < row["us_per_image"] < math.inf
+                            or row["distance"].keys() != {*DISTANCE}
+                        ):
                             raise ValueError(f"a measurement is {row}")
                     if not all(row["quiet"] for row in entry["check"] or []):
                         entry["check"] = None
@@ -103,8 +122,10 @@ class Calibration:
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{self.path}: damaged calibration ({type(error).__name__}: {error}); chaos estimate "
-                                  "--calibrate measures again") from None
+            raise CheckpointError(
+                f"{self.path}: damaged calibration ({type(error).__name__}: {error}); chaos estimate "
+                "--calibrate measures again"
+            ) from None
         self.found = found
 
     def save(self):
@@ -130,13 +151,19 @@ class Calibration:
         topology = threads.topology()
         whole, domains = topology["cores"] == self.cores, _cache_domains(self.cores)
         return {
-            "cores": self.cores, "sockets": (topology["sockets"] or 1) if whole else 1,
+            "cores": self.cores,
+            "sockets": (topology["sockets"] or 1) if whole else 1,
             "threads_per_core": max(1, topology["logical_cpus"] // topology["cores"]) if topology["cores"] else 1,
-            "numa_domains": (topology["numa_nodes"] or 1) if whole else 1, "cache_domains": len(domains),
+            "numa_domains": (topology["numa_nodes"] or 1) if whole else 1,
+            "cache_domains": len(domains),
             "cache_mb": _cache_mb() * len(domains),
-            "gflops_one": gflops[1], "gflops_all": gflops[self.cores],
-            "bandwidth_one": _bandwidth(1, self.seconds / 4), "bandwidth_all": _bandwidth(self.cores, self.seconds / 4),
-            "date": _now(), "load_average": bench.machine()["load_average"]}
+            "gflops_one": gflops[1],
+            "gflops_all": gflops[self.cores],
+            "bandwidth_one": _bandwidth(1, self.seconds / 4),
+            "bandwidth_all": _bandwidth(self.cores, self.seconds / 4),
+            "date": _now(),
+            "load_average": bench.machine()["load_average"],
+        }
 
     def distances(self):
         """{kind of pair: how far its cores are from each other now}, see `bench.distance`."""
@@ -168,8 +195,14 @@ class Calibration:
                 if len(rounds) >= ROUNDS and quiet and spread < SPREAD:
                     break
             figures = _figures(_together(parts, us), name, model)
-            batches[str(batch_size)] = {"figures": figures.as_dict(), "rounds": len(rounds), "spread": spread,
-                                        "quiet": quiet, "check": None, "date": _now()}
+            batches[str(batch_size)] = {
+                "figures": figures.as_dict(),
+                "rounds": len(rounds),
+                "spread": spread,
+                "quiet": quiet,
+                "check": None,
+                "date": _now(),
+            }
             self.save()
         entry = batches[str(batch_size)]
         return Figures(**{**entry["figures"], "name": name, **({"gflops": self.peak(1)} if entry["quiet"] else {})})
@@ -210,16 +243,26 @@ class Calibration:
     def measure_transfer(self, model, kind, pair):
         """What two workers at batch size 1 lose because weights move between these two cores; whether nothing disturbed."""
         figures = self.figures(model)
-        self.say(f"measuring transfer of weights between cores, {figures.name}, about "
-                 f"{2 * self.seconds * self.repeats + 2:.0f} s")
-        cases = [{"model": model, "workers": 1, "isa": self.isa, "cpus": pair and pair[:1]},
-                 {"model": model, "workers": 2, "isa": self.isa, "cpus": pair}]
+        self.say(
+            f"measuring transfer of weights between cores, {figures.name}, about {2 * self.seconds * self.repeats + 2:.0f} s"
+        )
+        cases = [
+            {"model": model, "workers": 1, "isa": self.isa, "cpus": pair and pair[:1]},
+            {"model": model, "workers": 2, "isa": self.isa, "cpus": pair},
+        ]
         one, two = self.measure(cases, pair)
         # One worker as it was in the same turns.
         alone = replace(figures, elsewhere=one["us_per_image"] - figures.forward - figures.backward - figures.publication)
-        found = {"kind": kind, **two["distance"], "line_ns": fit_transfer([(alone, two["us_per_image"])], self.host()),
-                 "us_one": one["us_per_image"], "us_two": two["us_per_image"], "repeats": two["repeats"],
-                 "quiet": one["quiet"] and two["quiet"], "date": _now()}
+        found = {
+            "kind": kind,
+            **two["distance"],
+            "line_ns": fit_transfer([(alone, two["us_per_image"])], self.host()),
+            "us_one": one["us_per_image"],
+            "us_two": two["us_per_image"],
+            "repeats": two["repeats"],
+            "quiet": one["quiet"] and two["quiet"],
+            "date": _now(),
+        }
         known = self.network(model)["transfer"]
         if found["hop_ns"] or not any(entry["kind"] == kind for entry in known):
             known[:] = [entry for entry in known if entry["kind"] != kind or not alike(entry, found)] + [found]
@@ -235,8 +278,12 @@ class Calibration:
         counts = [case.get("workers", 1) for case in cases]
         each = [[] for _ in cases]
         for _ in range(tries):
-            results = bench.throughputs(cases, self.seconds, self.repeats,
-                                        beside=lambda: bench.distance(pair) if self.cores > 1 else dict.fromkeys(DISTANCE))
+            results = bench.throughputs(
+                cases,
+                self.seconds,
+                self.repeats,
+                beside=lambda: bench.distance(pair) if self.cores > 1 else dict.fromkeys(DISTANCE),
+            )
             kept = []
             for count, turns, found in zip(counts, each, results, strict=True):
                 turns += found["each"]
@@ -245,8 +292,10 @@ class Calibration:
             enough = [2 * len(turns) > self.repeats for turns in kept]
             if all(enough):
                 break
-        return [_summary(turns or all_turns, quiet) | {"load_average": results[0]["machine"]["load_average"]}
-                for turns, all_turns, quiet in zip(kept, each, enough, strict=True)]
+        return [
+            _summary(turns or all_turns, quiet) | {"load_average": results[0]["machine"]["load_average"]}
+            for turns, all_turns, quiet in zip(kept, each, enough, strict=True)
+        ]
 
     def nearest(self, model, kind, now):
         """What is known of the cost of a line for a distance like this, or the most like it; None if nothing is. What was
@@ -269,8 +318,13 @@ class Calibration:
             then = self.nearest(model, kind, now)
             if then:
                 factor = 1.0 if now["hop_ns"] is None or alike(then, now) else now["stream_ns"] / then["stream_ns"]
-                found[kind] = {"line_ns": then["line_ns"] * factor, "hop_ns": now["hop_ns"], "stream_ns": now["stream_ns"],
-                               "hop_ns_then": then["hop_ns"], "rescaled": factor}
+                found[kind] = {
+                    "line_ns": then["line_ns"] * factor,
+                    "hop_ns": now["hop_ns"],
+                    "stream_ns": now["stream_ns"],
+                    "hop_ns_then": then["hop_ns"],
+                    "rescaled": factor,
+                }
         return found
 
     def check(self, model, batch_size=1, again=False):
@@ -286,19 +340,32 @@ class Calibration:
         self.figures(model, batch_size)
         entry = self.network(model)["batches"][str(batch_size)]
         if again or entry["check"] is None:
-            counts = [1, 2][:self.cores]
-            self.say(f"checking the prediction for {name} against {' and '.join(map(str, counts))} "
-                     f"worker{'s' if len(counts) > 1 else ''}, about {len(counts) * self.repeats * self.seconds + 2:.0f} s")
+            counts = [1, 2][: self.cores]
+            self.say(
+                f"checking the prediction for {name} against {' and '.join(map(str, counts))} "
+                f"worker{'s' if len(counts) > 1 else ''}, about {len(counts) * self.repeats * self.seconds + 2:.0f} s"
+            )
             pair = next(iter(self.pairs().values()), None)
-            cases = [{"model": model, "workers": count, "batch_size": batch_size, "isa": self.isa,
-                      "cpus": pair if count == 2 else None} for count in counts]
-            entry["check"] = [{"workers": count, **found, "date": _now()}
-                              for count, found in zip(counts, self.measure(cases, pair), strict=True)]
+            cases = [
+                {
+                    "model": model,
+                    "workers": count,
+                    "batch_size": batch_size,
+                    "isa": self.isa,
+                    "cpus": pair if count == 2 else None,
+                }
+                for count in counts
+            ]
+            entry["check"] = [
+                {"workers": count, **found, "date": _now()}
+                for count, found in zip(counts, self.measure(cases, pair), strict=True)
+            ]
             self.save()
         return entry["check"]
 
 
 # ---- which measurements count ----
+
 
 def unlike(one, other):
     """By how much the distances of two pairs of cores differ: logarithm of the ratio, 0 where one is not known."""
@@ -325,9 +392,14 @@ def _summary(turns, quiet):
     """Of repeats: medians, extremes, number, distance."""
     us = [turn["us_per_image"] for turn in turns]
     there = [there for turn in turns for there in turn["beside"] if there["hop_ns"]]
-    return {"us_per_image": statistics.median(us), "us_per_image_min": min(us), "us_per_image_max": max(us),
-            "repeats": len(us), "quiet": quiet,
-            "distance": {key: statistics.median_low([found[key] for found in there]) if there else None for key in DISTANCE}}
+    return {
+        "us_per_image": statistics.median(us),
+        "us_per_image_min": min(us),
+        "us_per_image_max": max(us),
+        "repeats": len(us),
+        "quiet": quiet,
+        "distance": {key: statistics.median_low([found[key] for found in there]) if there else None for key in DISTANCE},
+    }
 
 
 def _typical(rounds):
@@ -342,14 +414,23 @@ def _typical(rounds):
 def _together(parts, us):
     """What _figures needs, of several results of bench.kernels and the time of a whole image: of a pass the shortest time,
     because what disturbs only adds."""
-    totals = {key: min(found["totals"][key] for found in parts)
-              for key in ("forward", "weight_gradient", "data_gradient", "update")}
-    return {"batch_size": parts[0]["batch_size"], "totals": totals,
-            "peak_gflops": statistics.median(found["peak_gflops"] for found in parts),
-            "training": {"us_per_image_elsewhere": us - sum(totals.values())},
-            "evaluation": [{"images_together": entry["images_together"],
-                            "us_per_image": min(found["evaluation"][i]["us_per_image"] for found in parts)}
-                           for i, entry in enumerate(parts[0]["evaluation"])]}
+    totals = {
+        key: min(found["totals"][key] for found in parts)
+        for key in ("forward", "weight_gradient", "data_gradient", "update")
+    }
+    return {
+        "batch_size": parts[0]["batch_size"],
+        "totals": totals,
+        "peak_gflops": statistics.median(found["peak_gflops"] for found in parts),
+        "training": {"us_per_image_elsewhere": us - sum(totals.values())},
+        "evaluation": [
+            {
+                "images_together": entry["images_together"],
+                "us_per_image": min(found["evaluation"][i]["us_per_image"] for found in parts),
+            }
+            for i, entry in enumerate(parts[0]["evaluation"])
+        ],
+    }
 
 
 def _identity(model):
@@ -369,11 +450,18 @@ def _figures(found, name, model):
     stripe = STRATEGIES["chaos"].resolve({})["stripe_bytes"]
     blocks = [4 * net.plan.block(i)[1] for i in range(1, len(net.nodes()))]
     return Figures(
-        name=name, batch_size=size, forward=totals["forward"], publication=totals["update"],
-        backward=totals["weight_gradient"] + totals["data_gradient"], elsewhere=found["training"]["us_per_image_elsewhere"],
-        evaluation=found["evaluation"][-1]["us_per_image"], gflops=found["peak_gflops"],
+        name=name,
+        batch_size=size,
+        forward=totals["forward"],
+        publication=totals["update"],
+        backward=totals["weight_gradient"] + totals["data_gradient"],
+        elsewhere=found["training"]["us_per_image_elsewhere"],
+        evaluation=found["evaluation"][-1]["us_per_image"],
+        gflops=found["peak_gflops"],
         stripes=tuple(min(stripe, block - at) for block in blocks for at in range(0, block, stripe)),
-        worker_bytes=engine.worker_bytes, image_bytes=int(np.prod(net.input_shape)))
+        worker_bytes=engine.worker_bytes,
+        image_bytes=int(np.prod(net.input_shape)),
+    )
 
 
 def _host(measured, cpu, costs):
@@ -381,18 +469,33 @@ def _host(measured, cpu, costs):
     count = measured["threads_per_core"]
     every = {kind: costs.get(kind, max(costs.values(), default=None)) for kind in KINDS}
     return Machine(
-        name=f"this machine ({cpu or 'unknown processor'}, {measured['cores']} cores)", sockets=measured["sockets"],
-        cores=measured["cores"], threads_per_core=count, clock_ghz=None, flop_per_cycle=None,
-        threads_throughput=(1.0,) * count, bandwidth_gb_s=measured["bandwidth_all"],
-        core_bandwidth_gb_s=measured["bandwidth_one"], numa_domains=measured["numa_domains"], cache_mb=measured["cache_mb"],
-        cache_domains=measured["cache_domains"], **every, gflops_one=measured["gflops_one"],
+        name=f"this machine ({cpu or 'unknown processor'}, {measured['cores']} cores)",
+        sockets=measured["sockets"],
+        cores=measured["cores"],
+        threads_per_core=count,
+        clock_ghz=None,
+        flop_per_cycle=None,
+        threads_throughput=(1.0,) * count,
+        bandwidth_gb_s=measured["bandwidth_all"],
+        core_bandwidth_gb_s=measured["bandwidth_one"],
+        numa_domains=measured["numa_domains"],
+        cache_mb=measured["cache_mb"],
+        cache_domains=measured["cache_domains"],
+        **every,
+        gflops_one=measured["gflops_one"],
         gflops_all=measured["gflops_all"],
-        sources={"gflops": "measured", "bandwidth_gb_s": "measured", **dict.fromkeys(costs, "measured"),
-                 "threads_throughput": "assumed: the kernels fill the multiply-add units with one thread"})
+        sources={
+            "gflops": "measured",
+            "bandwidth_gb_s": "measured",
+            **dict.fromkeys(costs, "measured"),
+            "threads_throughput": "assumed: the kernels fill the multiply-add units with one thread",
+        },
+    )
 
 
 def _bandwidth(count, seconds):
     """Gigabytes per second, read and written together, of so many threads that copy at the same time."""
+
     def copy(_):
         a, b = np.ones(COPIED // 8), np.zeros(COPIED // 8)
         np.copyto(b, a)

@@ -13,8 +13,18 @@ NEAR_NS = 60.0  # a hand-over within a cache domain takes 24 to 29 ns on an EPYC
 PAPER_THREADS = (1, 15, 30, 60, 120, 180, 240, 480, 960, 1920, 3840)
 
 
-def estimate(model, workers=None, machine="host", images=IMAGES, test_images=TEST_IMAGES, epochs=1, batch_size=1,
-             validate=False, calibrate=False, calibration=None):
+def estimate(
+    model,
+    workers=None,
+    machine="host",
+    images=IMAGES,
+    test_images=TEST_IMAGES,
+    epochs=1,
+    batch_size=1,
+    validate=False,
+    calibrate=False,
+    calibration=None,
+):
     """Predicts the time of a training run.
 
     What has not been measured on this machine is measured first and kept for later (`Calibration`).
@@ -61,9 +71,13 @@ def estimate(model, workers=None, machine="host", images=IMAGES, test_images=TES
     CheckpointError
         The kept calibration is damaged.
     """
-    for name, value, least, most in (("images", images, 1, MOST), ("test_images", test_images, 0, MOST),
-                                     ("epochs", epochs, 1, MOST), ("batch_size", batch_size, 1, 1 << 24),
-                                     *(("workers", count, 1, MOST_WORKERS) for count in workers or [])):
+    for name, value, least, most in (
+        ("images", images, 1, MOST),
+        ("test_images", test_images, 0, MOST),
+        ("epochs", epochs, 1, MOST),
+        ("batch_size", batch_size, 1, 1 << 24),
+        *(("workers", count, 1, MOST_WORKERS) for count in workers or []),
+    ):
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
     target = None if machine == "host" else read_machine(machine)
@@ -79,20 +93,34 @@ def estimate(model, workers=None, machine="host", images=IMAGES, test_images=TES
     target = target or host
     workers = list(dict.fromkeys(workers or default_workers(target)))
     points = [predict(figures, target, count, images, test_images, epochs, validate) for count in workers]
-    return {"model": figures.name, "batch_size": batch_size, "isa": calibration.isa, "images": images,
-            "test_images": test_images, "epochs": epochs, "validate": validate,
-            "machine": {"name": target.name, "cores": target.cores, "threads": target.threads,
-                        "peak_gflops": target.peak_gflops(target.cores), "bandwidth_gb_s": target.bandwidth_gb_s,
-                        "transfer_ns": {key: getattr(target, key) for key in
-                                        ("within_domain_ns", "across_domains_ns", "across_sockets_ns")},
-                        "sources": target.sources},
-            "distance": {kind: {**cost, "words": distance_words(kind, cost)} for kind, cost in costs.items()},
-            "figures": {**figures.as_dict(), "stripes": len(figures.stripes), "weight_bytes": figures.weight_bytes},
-            "points": points, "errors": wrong,
-            "best_workers": min(points, key=lambda point: point["epoch_seconds"])["workers"],
-            "contention": contention(figures, points[-1], images, epochs),
-            "calibrated": {"machine": calibration.found["machine"]["date"], "file": str(calibration.path)},
-            "notes": _notes(target, host, points, workers) + _doubts(calibration, model, batch_size, wrong)}
+    return {
+        "model": figures.name,
+        "batch_size": batch_size,
+        "isa": calibration.isa,
+        "images": images,
+        "test_images": test_images,
+        "epochs": epochs,
+        "validate": validate,
+        "machine": {
+            "name": target.name,
+            "cores": target.cores,
+            "threads": target.threads,
+            "peak_gflops": target.peak_gflops(target.cores),
+            "bandwidth_gb_s": target.bandwidth_gb_s,
+            "transfer_ns": {
+                key: getattr(target, key) for key in ("within_domain_ns", "across_domains_ns", "across_sockets_ns")
+            },
+            "sources": target.sources,
+        },
+        "distance": {kind: {**cost, "words": distance_words(kind, cost)} for kind, cost in costs.items()},
+        "figures": {**figures.as_dict(), "stripes": len(figures.stripes), "weight_bytes": figures.weight_bytes},
+        "points": points,
+        "errors": wrong,
+        "best_workers": min(points, key=lambda point: point["epoch_seconds"])["workers"],
+        "contention": contention(figures, points[-1], images, epochs),
+        "calibrated": {"machine": calibration.found["machine"]["date"], "file": str(calibration.path)},
+        "notes": _notes(target, host, points, workers) + _doubts(calibration, model, batch_size, wrong),
+    }
 
 
 def errors(calibration, model, batch_size=1, again=False):
@@ -116,11 +144,19 @@ def _error(figures, calibration, model, found):
     host = calibration.host(costs={kind: cost["line_ns"] for kind, cost in costs.items()})
     us = training(figures, host, found["workers"])["us_per_image"]
     cost = next(iter(costs.values()), {"line_ns": None, "rescaled": 1.0})
-    return {"workers": found["workers"], "measured_us": found["us_per_image"], "measured_us_min": found["us_per_image_min"],
-            "measured_us_max": found["us_per_image_max"], "predicted_us": us, "error": us / found["us_per_image"] - 1,
-            "transfer_ns": None if found["workers"] == 1 else fit_transfer([(figures, found["us_per_image"])], host),
-            "line_ns": cost["line_ns"], "hop_ns": found["distance"]["hop_ns"], "rescaled": cost["rescaled"],
-            **{key: found[key] for key in ("repeats", "quiet", "load_average", "date")}}
+    return {
+        "workers": found["workers"],
+        "measured_us": found["us_per_image"],
+        "measured_us_min": found["us_per_image_min"],
+        "measured_us_max": found["us_per_image_max"],
+        "predicted_us": us,
+        "error": us / found["us_per_image"] - 1,
+        "transfer_ns": None if found["workers"] == 1 else fit_transfer([(figures, found["us_per_image"])], host),
+        "line_ns": cost["line_ns"],
+        "hop_ns": found["distance"]["hop_ns"],
+        "rescaled": cost["rescaled"],
+        **{key: found[key] for key in ("repeats", "quiet", "load_average", "date")},
+    }
 
 
 def where(kind, hop):
@@ -159,13 +195,18 @@ def contention(figures, point, images, epochs):
     """
     paper = contention_per_image(figures.name) * 1e6 if figures.name in EPOCHS else None
     run = images * epochs * 1e-6
-    return {"workers": point["workers"], "us_per_image": point["contention_us_per_image"],
-            "floor_us_per_image": point["floor_us_per_image"], "floor_seconds": point["floor_us_per_image"] * run,
-            "one_lock_floor_us_per_image": point["one_lock_floor_us_per_image"],
-            "one_lock_floor_seconds": point["one_lock_floor_us_per_image"] * run,
-            "paper_us_per_image": paper, "paper_threads": None if paper is None else 240,
-            "paper_floor_seconds": None if paper is None else floor_seconds(figures.name, images, epochs),
-            "paper_sure": None if paper is None else "derived"}
+    return {
+        "workers": point["workers"],
+        "us_per_image": point["contention_us_per_image"],
+        "floor_us_per_image": point["floor_us_per_image"],
+        "floor_seconds": point["floor_us_per_image"] * run,
+        "one_lock_floor_us_per_image": point["one_lock_floor_us_per_image"],
+        "one_lock_floor_seconds": point["one_lock_floor_us_per_image"] * run,
+        "paper_us_per_image": paper,
+        "paper_threads": None if paper is None else 240,
+        "paper_floor_seconds": None if paper is None else floor_seconds(figures.name, images, epochs),
+        "paper_sure": None if paper is None else "derived",
+    }
 
 
 def default_workers(machine):
@@ -192,20 +233,33 @@ def paper_predictions(model, threads=None, images=IMAGES, test_images=TEST_IMAGE
         model, images, test_images, epochs, machine; points: threads, a and b (dicts of `papers.model_a`),
         contention_us_per_image; floor_seconds.
     """
-    points = [{"threads": count, "a": model_a(model, count, images, test_images, epochs),
-               "b": model_b(model, count, images, test_images, epochs),
-               "contention_us_per_image": contention_per_image(model, count) * 1e6}
-              for count in threads or PAPER_THREADS]
-    return {"model": model, "machine": "Intel Xeon Phi 7120P", "images": images, "test_images": test_images,
-            "epochs": EPOCHS[model] if epochs is None else epochs, "points": points,
-            "floor_seconds": floor_seconds(model, images, epochs)}
+    points = [
+        {
+            "threads": count,
+            "a": model_a(model, count, images, test_images, epochs),
+            "b": model_b(model, count, images, test_images, epochs),
+            "contention_us_per_image": contention_per_image(model, count) * 1e6,
+        }
+        for count in threads or PAPER_THREADS
+    ]
+    return {
+        "model": model,
+        "machine": "Intel Xeon Phi 7120P",
+        "images": images,
+        "test_images": test_images,
+        "epochs": EPOCHS[model] if epochs is None else epochs,
+        "points": points,
+        "floor_seconds": floor_seconds(model, images, epochs),
+    }
 
 
 def _notes(target, host, points, workers):
     notes = []
     if target is not host:
-        notes.append(f"predicted for {target.name} from figures of {host.name}: it is assumed to reach the same fraction of "
-                     "its multiply-add peak; the error above is that of predictions for this machine")
+        notes.append(
+            f"predicted for {target.name} from figures of {host.name}: it is assumed to reach the same fraction of "
+            "its multiply-add peak; the error above is that of predictions for this machine"
+        )
         assumed = [key for key, source in target.sources.items() if source.startswith("assumed")]
         if assumed:
             notes.append(f"assumed in the description of {target.name}: {', '.join(assumed)}")
@@ -214,8 +268,10 @@ def _notes(target, host, points, workers):
     if any(point["oversubscribed"] for point in points):
         notes.append(f"more workers than the {target.threads} hardware threads are predicted as so many as there are")
     if max(workers) > 2:
-        notes.append("more than two workers are extrapolated: waiting for stripes is an upper bound, and how often a line "
-                     "of weights moves is derived")
+        notes.append(
+            "more than two workers are extrapolated: waiting for stripes is an upper bound, and how often a line "
+            "of weights moves is derived"
+        )
     return notes
 
 
@@ -224,9 +280,11 @@ def _doubts(calibration, model, batch_size, checks):
     entry = calibration.network(model)["batches"][str(batch_size)]
     notes = []
     if not entry["quiet"] or entry["spread"] > SPREAD:
-        notes.append(f"{entry['rounds']} rounds of the calibration differed by {entry['spread']:.0%}"
-                     + ("" if entry["quiet"] else " and the multiply-add rate beside them was low")
-                     + ": the machine was busy; --calibrate measures again")
+        notes.append(
+            f"{entry['rounds']} rounds of the calibration differed by {entry['spread']:.0%}"
+            + ("" if entry["quiet"] else " and the multiply-add rate beside them was low")
+            + ": the machine was busy; --calibrate measures again"
+        )
     if not calibration.quiet_transfer(model):
         notes.append("the machine was busy while the cost of a line of weights was measured; it is measured again next time")
     if not all(found["quiet"] for found in checks):

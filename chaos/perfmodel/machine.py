@@ -16,10 +16,21 @@ MOST = 1 << 20  # cores, sockets, domains
 
 # table: {figure: what it must be}; "?" marks a figure that may be left out
 _FIGURES = {
-    "cores": {"sockets": "count", "cores": "count", "threads_per_core": "count", "clock_ghz": "positive",
-              "flop_per_cycle": "positive", "threads_throughput": "shares"},
-    "memory": {"bandwidth_gb_s": "positive", "core_bandwidth_gb_s": "positive?", "numa_domains": "count",
-               "cache_mb": "positive", "cache_domains": "count"},
+    "cores": {
+        "sockets": "count",
+        "cores": "count",
+        "threads_per_core": "count",
+        "clock_ghz": "positive",
+        "flop_per_cycle": "positive",
+        "threads_throughput": "shares",
+    },
+    "memory": {
+        "bandwidth_gb_s": "positive",
+        "core_bandwidth_gb_s": "positive?",
+        "numa_domains": "count",
+        "cache_mb": "positive",
+        "cache_domains": "count",
+    },
     "transfer": {"within_domain_ns": "cost?", "across_domains_ns": "cost?", "across_sockets_ns": "cost?"},
 }
 _NEEDED = {
@@ -124,8 +135,11 @@ class Machine:
         pairs = busy * (busy - 1)
         within = sum(n * (n - 1) for n in domain)
         near = max(within, sum(n * (n - 1) for n in socket))
-        parts = ((within, self.within_domain_ns), (near - within, self.across_domains_ns),
-                 (pairs - near, self.across_sockets_ns))
+        parts = (
+            (within, self.within_domain_ns),
+            (near - within, self.across_domains_ns),
+            (pairs - near, self.across_sockets_ns),
+        )
         return sum(count * cost for count, cost in parts if count) / pairs
 
     def _fill(self, busy, parts):
@@ -195,8 +209,9 @@ def _read(found):
         raise ValueError(f"[sources] must be a table of texts, not {sources!r}")
     for key, value in values.items():
         if value is not None and not (isinstance(sources.get(key), str) and sources[key].strip()):
-            raise ValueError(f"sources.{key} is missing; it must say where the figure comes from, such as \"data sheet\" or "
-                             "\"assumed\"")
+            raise ValueError(
+                f'sources.{key} is missing; it must say where the figure comes from, such as "data sheet" or "assumed"'
+            )
     if unknown := sources.keys() - {key for key, value in values.items() if value is not None}:
         raise ValueError(f"sources.{min(unknown)}: there is no such figure")
     return Machine(name=found["name"].strip(), sources=dict(sources), **values)
@@ -210,10 +225,15 @@ def _check(values):
     if values["cache_domains"] % values["sockets"]:
         raise ValueError(f"{values['cache_domains']} cache_domains cannot be divided among {values['sockets']} sockets")
     if len(values["threads_throughput"]) != values["threads_per_core"]:
-        raise ValueError(f"cores.threads_throughput must hold {values['threads_per_core']} numbers, one for each possible "
-                         f"number of threads on a core, not {len(values['threads_throughput'])}")
-    needs = {"within_domain_ns": values["cores"] > values["cache_domains"],
-             "across_domains_ns": values["cache_domains"] > values["sockets"], "across_sockets_ns": values["sockets"] > 1}
+        raise ValueError(
+            f"cores.threads_throughput must hold {values['threads_per_core']} numbers, one for each possible "
+            f"number of threads on a core, not {len(values['threads_throughput'])}"
+        )
+    needs = {
+        "within_domain_ns": values["cores"] > values["cache_domains"],
+        "across_domains_ns": values["cache_domains"] > values["sockets"],
+        "across_sockets_ns": values["sockets"] > 1,
+    }
     for key, needed in needs.items():
         if needed and values[key] is None:
             raise ValueError(f"transfer.{key} is missing; it must be {_NEEDED['cost']}")

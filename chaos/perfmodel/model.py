@@ -113,8 +113,12 @@ def step(figures, machine, workers, forever=False):
     lines = np.ceil(stripes / LINE) * line
     share = stripes / max(stripes.sum(), 1)
     moving = float(lines.sum())
-    return (size * figures.compute * scale, (2 * chunks - 1) * moving,
-            size * figures.publication * scale * share + lines, moving)
+    return (
+        size * figures.compute * scale,
+        (2 * chunks - 1) * moving,
+        size * figures.publication * scale * share + lines,
+        moving,
+    )
 
 
 def queue(workers, delay, holds):
@@ -171,17 +175,26 @@ def training(figures, machine, workers):
     bytes_per_image = traffic(figures, machine, active)
     memory = bytes_per_image / (machine.bandwidth(active) * 1e3)
     per_image = 1 / (active * size)
-    terms = {"compute": compute * per_image, "publication": (held - holding) * per_image,
-             "transfer": (reading + holding) * per_image, "waiting": waiting * per_image,
-             "bandwidth": max(0.0, memory - whole)}
+    terms = {
+        "compute": compute * per_image,
+        "publication": (held - holding) * per_image,
+        "transfer": (reading + holding) * per_image,
+        "waiting": waiting * per_image,
+        "bandwidth": max(0.0, memory - whole),
+    }
     full = step(figures, machine, machine.threads, forever=True)[2]
-    return {"us_per_image": sum(terms.values()), "terms": terms, "passes": _passes(figures, terms["compute"]),
-            "contention_us_per_image": terms["transfer"] + terms["waiting"],
-            "floor_us_per_image": float(full.max(initial=0)) / size,
-            "one_lock_us_per_image": 1 / (one_rate * size) + terms["bandwidth"],
-            "one_lock_floor_us_per_image": float(full.sum()) / size,
-            "busy_stripes_per_image": busy / size, "memory_bytes_per_image": bytes_per_image,
-            "oversubscribed": workers > machine.threads}
+    return {
+        "us_per_image": sum(terms.values()),
+        "terms": terms,
+        "passes": _passes(figures, terms["compute"]),
+        "contention_us_per_image": terms["transfer"] + terms["waiting"],
+        "floor_us_per_image": float(full.max(initial=0)) / size,
+        "one_lock_us_per_image": 1 / (one_rate * size) + terms["bandwidth"],
+        "one_lock_floor_us_per_image": float(full.sum()) / size,
+        "busy_stripes_per_image": busy / size,
+        "memory_bytes_per_image": bytes_per_image,
+        "oversubscribed": workers > machine.threads,
+    }
 
 
 def _passes(figures, compute):
@@ -192,8 +205,10 @@ def _passes(figures, compute):
 def evaluation(figures, machine, workers):
     """Wall time of evaluating one image, in microseconds."""
     active = min(workers, machine.threads)
-    return max(figures.evaluation * figures.gflops / machine.peak_gflops(active),
-               traffic(figures, machine, active) / (machine.bandwidth(active) * 1e3))
+    return max(
+        figures.evaluation * figures.gflops / machine.peak_gflops(active),
+        traffic(figures, machine, active) / (machine.bandwidth(active) * 1e3),
+    )
 
 
 def traffic(figures, machine, workers):
@@ -229,9 +244,17 @@ def predict(figures, machine, workers, images, test_images=0, epochs=1, validate
     train = found["us_per_image"] * images * 1e-6
     test = evaluation(figures, machine, workers) * (test_images + images * validate) * 1e-6
     speedup = alone / found["us_per_image"]
-    return {"workers": workers, **found, "images_per_second": 1e6 / found["us_per_image"], "speedup": speedup,
-            "efficiency": speedup / workers, "training_seconds": train, "evaluation_seconds": test,
-            "epoch_seconds": train + test, "seconds": epochs * (train + test)}
+    return {
+        "workers": workers,
+        **found,
+        "images_per_second": 1e6 / found["us_per_image"],
+        "speedup": speedup,
+        "efficiency": speedup / workers,
+        "training_seconds": train,
+        "evaluation_seconds": test,
+        "epoch_seconds": train + test,
+        "seconds": epochs * (train + test),
+    }
 
 
 def fit_transfer(cases, machine, most=2000.0):
@@ -251,6 +274,7 @@ def fit_transfer(cases, machine, most=2000.0):
     float
         Nanoseconds per line: least squares of the relative errors, at least 0.
     """
+
     def error(line):
         trial = replace(machine, within_domain_ns=line, across_domains_ns=line, across_sockets_ns=line)
         return sum((training(figures, trial, 2)["us_per_image"] / us - 1) ** 2 for figures, us in cases)

@@ -32,12 +32,45 @@ PREPARATION_SECONDS = {"small": 12.56, "medium": 12.7, "large": 13.5}
 
 # {threads: seconds}: MemoryContention(p). From 480 on the papers extrapolate; these are confirmed, as is 240 for small.
 CONTENTION = {
-    "small": {1: 7.10e-6, 15: 6.40e-4, 30: 1.36e-3, 60: 3.07e-3, 120: 6.76e-3, 180: 9.95e-3, 240: 1.40e-2,
-              480: 2.78e-2, 960: 5.60e-2, 1920: 1.12e-1, 3840: 2.25e-1},
-    "medium": {1: 1.56e-4, 15: 2.00e-3, 30: 3.97e-3, 60: 8.03e-3, 120: 1.65e-2, 180: 2.50e-2, 240: 3.83e-2,
-               480: 7.31e-2, 960: 1.47e-1, 1920: 2.95e-1, 3840: 5.91e-1},
-    "large": {1: 8.83e-4, 15: 8.75e-3, 30: 1.67e-2, 60: 3.22e-2, 120: 6.74e-2, 180: 1.00e-1, 240: 1.38e-1,
-              480: 2.73e-1, 960: 5.46e-1, 1920: 1.09, 3840: 2.19},
+    "small": {
+        1: 7.10e-6,
+        15: 6.40e-4,
+        30: 1.36e-3,
+        60: 3.07e-3,
+        120: 6.76e-3,
+        180: 9.95e-3,
+        240: 1.40e-2,
+        480: 2.78e-2,
+        960: 5.60e-2,
+        1920: 1.12e-1,
+        3840: 2.25e-1,
+    },
+    "medium": {
+        1: 1.56e-4,
+        15: 2.00e-3,
+        30: 3.97e-3,
+        60: 8.03e-3,
+        120: 1.65e-2,
+        180: 2.50e-2,
+        240: 3.83e-2,
+        480: 7.31e-2,
+        960: 1.47e-1,
+        1920: 2.95e-1,
+        3840: 5.91e-1,
+    },
+    "large": {
+        1: 8.83e-4,
+        15: 8.75e-3,
+        30: 1.67e-2,
+        60: 3.22e-2,
+        120: 6.74e-2,
+        180: 1.00e-1,
+        240: 1.38e-1,
+        480: 2.73e-1,
+        960: 5.46e-1,
+        1920: 1.09,
+        3840: 2.19,
+    },
 }
 
 # Published predictions of model (a) in minutes; confirmed.
@@ -50,10 +83,15 @@ PUBLISHED_THREADS = {
 PUBLISHED_EPOCHS = {
     (threads, i, it, epochs): minutes
     for threads, i, it, row in [
-        (240, 60_000, 10_000, (8.9, 17.6, 35.0, 69.7)), (240, 120_000, 20_000, (17.6, 35.0, 69.7, 139.3)),
-        (240, 240_000, 40_000, (35.0, 69.7, 139.3, 278.3)), (480, 60_000, 10_000, (6.6, 12.9, 25.6, 51.1)),
-        (480, 120_000, 20_000, (12.9, 25.6, 51.1, 101.9)), (480, 240_000, 40_000, (25.6, 51.1, 101.9, 203.6))]
-    for epochs, minutes in zip((70, 140, 280, 560), row, strict=True)}
+        (240, 60_000, 10_000, (8.9, 17.6, 35.0, 69.7)),
+        (240, 120_000, 20_000, (17.6, 35.0, 69.7, 139.3)),
+        (240, 240_000, 40_000, (35.0, 69.7, 139.3, 278.3)),
+        (480, 60_000, 10_000, (6.6, 12.9, 25.6, 51.1)),
+        (480, 120_000, 20_000, (12.9, 25.6, 51.1, 101.9)),
+        (480, 240_000, 40_000, (25.6, 51.1, 101.9, 203.6)),
+    ]
+    for epochs, minutes in zip((70, 140, 280, 560), row, strict=True)
+}
 
 
 def cpi(threads):
@@ -122,8 +160,17 @@ def model_a(model, threads, images=IMAGES, test_images=TEST_IMAGES, epochs=None)
     epochs = _check(model, threads, images, test_images, epochs)
     operation = OPERATION_FACTOR / CLOCK
     preparation = PREPARATION[model] * operation + (4 * images + 2 * test_images + 10 * epochs) / CLOCK
-    return _terms(model, threads, images, test_images, epochs, preparation, FORWARD[model] * operation,
-                  BACKWARD[model] * operation, True)
+    return _terms(
+        model,
+        threads,
+        images,
+        test_images,
+        epochs,
+        preparation,
+        FORWARD[model] * operation,
+        BACKWARD[model] * operation,
+        True,
+    )
 
 
 def model_b(model, threads, images=IMAGES, test_images=TEST_IMAGES, epochs=None):
@@ -132,15 +179,28 @@ def model_b(model, threads, images=IMAGES, test_images=TEST_IMAGES, epochs=None)
     Parameters and result are those of `model_a`.
     """
     epochs = _check(model, threads, images, test_images, epochs)
-    return _terms(model, threads, images, test_images, epochs, PREPARATION_SECONDS[model], FORWARD_SECONDS[model],
-                  BACKWARD_SECONDS[model], model == "large")
+    return _terms(
+        model,
+        threads,
+        images,
+        test_images,
+        epochs,
+        PREPARATION_SECONDS[model],
+        FORWARD_SECONDS[model],
+        BACKWARD_SECONDS[model],
+        model == "large",
+    )
 
 
 def _terms(model, threads, images, test_images, epochs, preparation, forward, backward, sure):
     share = epochs / threads * cpi(threads)
-    terms = {"preparation": preparation, "training": (forward + backward) * images * share,
-             "validation": forward * images * share, "testing": forward * test_images * share,
-             "contention": contention(model, threads) * epochs * images / threads}
+    terms = {
+        "preparation": preparation,
+        "training": (forward + backward) * images * share,
+        "validation": forward * images * share,
+        "testing": forward * test_images * share,
+        "contention": contention(model, threads) * epochs * images / threads,
+    }
     # At one thread contention is less than 0.2 % of the whole, so that doubts about it do not matter.
     sure = sure and (threads >= 480 or threads == 1 or (model == "small" and threads == 240))
     return {**terms, "total": sum(terms.values()), "sure": "confirmed" if sure else "unconfirmed"}

@@ -9,6 +9,23 @@ from .run import read_metrics, run_report
 from .structure import Bars, Heading, Line, Paragraph, Plot, Report, Table
 from .write import FORMATS, need_format, to_html, to_json, to_markdown, to_svg, write
 
-__all__ = ["FORMATS", "Bars", "Heading", "Line", "Paragraph", "Plot", "Report", "Table", "estimate_blocks",
-           "estimate_report", "need_format", "read_metrics", "run_report", "to_html", "to_json", "to_markdown", "to_svg",
-           "write"]
+__all__ = [
+    "FORMATS",
+    "Bars",
+    "Heading",
+    "Line",
+    "Paragraph",
+    "Plot",
+    "Report",
+    "Table",
+    "estimate_blocks",
+    "estimate_report",
+    "need_format",
+    "read_metrics",
+    "run_report",
+    "to_html",
+    "to_json",
+    "to_markdown",
+    "to_svg",
+    "write",
+]

@@ -10,8 +10,12 @@ from .structure import Bars, Heading, Line, Paragraph, Plot, Report, Table
 
 TAIL = 0.005  # share of the updates that the last bar of a histogram may hold
 MOST_BARS = 40
-COUNTED = {"updates": "updates", "lock_failures": "found busy", "pending_seconds": "postponed for, s",
-           "lost_estimate": "lost at most"}
+COUNTED = {
+    "updates": "updates",
+    "lock_failures": "found busy",
+    "pending_seconds": "postponed for, s",
+    "lost_estimate": "lost at most",
+}
 PHASES = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -88,29 +92,48 @@ def run_report(records, name, config=None):
     Report
     """
     last, config = records[-1], config or {}
-    about = {key: config[key] for key in ("model", "data", "strategy", "workers", "batch_size", "lr", "lr_decay", "seed",
-                                          "isa", "chaos") if config.get(key) is not None}
+    about = {
+        key: config[key]
+        for key in ("model", "data", "strategy", "workers", "batch_size", "lr", "lr_decay", "seed", "isa", "chaos")
+        if config.get(key) is not None
+    }
     report = Report(f"Training run {name}", data={"records": records})
     if about:
         report.add(Paragraph(", ".join(f"{key} {value}" for key, value in about.items()) + "."))
-    columns = {"epoch": "epoch", "lr": "learning rate", "train_loss": "training loss", "train_error": "training error",
-               "validation_error": "validation error", "test_loss": "test loss", "test_error": "test error",
-               "seconds": "seconds", "images_per_second": "images/s"}
+    columns = {
+        "epoch": "epoch",
+        "lr": "learning rate",
+        "train_loss": "training loss",
+        "train_error": "training error",
+        "validation_error": "validation error",
+        "test_loss": "test loss",
+        "test_error": "test error",
+        "seconds": "seconds",
+        "images_per_second": "images/s",
+    }
     columns = {key: title for key, title in columns.items() if any(_number(record.get(key)) for record in records)}
     report.add(
         *_over_epochs(records, "Loss", "mean loss per image", {f"{phase}_loss": name for phase, name in PHASES.items()}),
         *_over_epochs(records, "Error", "misclassified, %", {f"{phase}_error": name for phase, name in PHASES.items()}, 100),
         *_over_epochs(records, "Speed of the training phase", "images per second", {"images_per_second": "training"}),
-        *_time_split(records), *_workers(last), *_staleness(records), *_layers(records),
-        Heading("Epochs"), Table(list(columns.values()), [[record.get(key) for key in columns] for record in records]))
+        *_time_split(records),
+        *_workers(last),
+        *_staleness(records),
+        *_layers(records),
+        Heading("Epochs"),
+        Table(list(columns.values()), [[record.get(key) for key in columns] for record in records]),
+    )
     report.data["last"] = {key: last.get(key) for key in columns}
     return report
 
 
 def _over_epochs(records, title, label, keys, factor=1):
     """A plot with a line for each key that any record holds; none without such."""
-    lines = [Line(name, _epochs(records), [record[key] * factor if _number(record.get(key)) else None for record in records])
-             for key, name in keys.items() if any(_number(record.get(key)) for record in records)]
+    lines = [
+        Line(name, _epochs(records), [record[key] * factor if _number(record.get(key)) else None for record in records])
+        for key, name in keys.items()
+        if any(_number(record.get(key)) for record in records)
+    ]
     return [Plot(title, "epoch", label, lines)] if lines else []
 
 
@@ -125,8 +148,14 @@ def _workers(last):
     images = last.get("worker_images") or []
     if len(images) < 2:
         return []
-    return [Plot(f"Images of each worker in epoch {last['epoch']}", "worker", "images",
-                 [Bars("images", list(range(1, len(images) + 1)), images)])]
+    return [
+        Plot(
+            f"Images of each worker in epoch {last['epoch']}",
+            "worker",
+            "images",
+            [Bars("images", list(range(1, len(images) + 1)), images)],
+        )
+    ]
 
 
 def _staleness(records):
@@ -140,14 +169,26 @@ def _staleness(records):
         return []
     names, shares = histogram(total)
     means = [staleness.get("mean") for staleness in found]
-    return [Heading("Staleness"),
-            Paragraph("Updates of a stripe of the weights by other workers between the moment when a worker read it and the "
-                      "moment when it published its gradient there. "
-                      f"Mean {_mean(means):.3g}, most {max(staleness.get('max') or 0 for staleness in found)}."),
-            Plot("Staleness of all updates", "updates by others between reading and writing", "share of the updates, %",
-                 [Bars("updates", names, [100 * share for share in shares])]),
-            *_over_epochs([{"epoch": record["epoch"], "mean": mean} for record, mean in zip(records, means, strict=True)],
-                          "Staleness over the epochs", "mean staleness", {"mean": "mean"})]
+    return [
+        Heading("Staleness"),
+        Paragraph(
+            "Updates of a stripe of the weights by other workers between the moment when a worker read it and the "
+            "moment when it published its gradient there. "
+            f"Mean {_mean(means):.3g}, most {max(staleness.get('max') or 0 for staleness in found)}."
+        ),
+        Plot(
+            "Staleness of all updates",
+            "updates by others between reading and writing",
+            "share of the updates, %",
+            [Bars("updates", names, [100 * share for share in shares])],
+        ),
+        *_over_epochs(
+            [{"epoch": record["epoch"], "mean": mean} for record, mean in zip(records, means, strict=True)],
+            "Staleness over the epochs",
+            "mean staleness",
+            {"mean": "mean"},
+        ),
+    ]
 
 
 def histogram(counts):
@@ -162,7 +203,7 @@ def histogram(counts):
     width = -(-end // MOST_BARS)
     starts = range(0, end, width)
     names = [str(k) if width == 1 else f"{k}-{min(k + width, end) - 1}" for k in starts]
-    shares = [sum(counts[k:min(k + width, end)]) / total for k in starts]
+    shares = [sum(counts[k : min(k + width, end)]) / total for k in starts]
     return (names, shares) if end == len(counts) else ([*names, f"{end}+"], [*shares, left / total])
 
 
@@ -181,11 +222,18 @@ def _layers(records):
     keys = ("mean", "p50", "p99", "max")
     last = {name: parts[-1].get(name) or {} for name in names}
     counted = {key: title for key, title in COUNTED.items() if any(key in layer for layer in last.values())}
-    return [Heading("Staleness by layer", 3),
-            Plot("Staleness by layer", "epoch", "mean staleness", lines),
-            Table(["layer", *keys, *counted.values()],
-                  [[name, *(of(last, name, key) for key in keys), *(layer.get(key) for key in counted)]
-                   for name, layer in last.items()], f"Epoch {records[-1]['epoch']}")]
+    return [
+        Heading("Staleness by layer", 3),
+        Plot("Staleness by layer", "epoch", "mean staleness", lines),
+        Table(
+            ["layer", *keys, *counted.values()],
+            [
+                [name, *(of(last, name, key) for key in keys), *(layer.get(key) for key in counted)]
+                for name, layer in last.items()
+            ],
+            f"Epoch {records[-1]['epoch']}",
+        ),
+    ]
 
 
 def _epochs(records):

@@ -44,8 +44,9 @@ class Table:
     def __post_init__(self):
         for number, row in enumerate(self.rows, 1):
             if len(row) != len(self.columns):
-                raise ValueError(f"row {number} of table {self.caption!r} has {len(row)} cells, its columns are "
-                                 f"{len(self.columns)}")
+                raise ValueError(
+                    f"row {number} of table {self.caption!r} has {len(row)} cells, its columns are {len(self.columns)}"
+                )
 
 
 @dataclass

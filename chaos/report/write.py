@@ -35,19 +35,23 @@ def to_html(report):
         elif isinstance(block, Paragraph):
             blocks.append(f"<p>{html.escape(block.text)}</p>")
         elif isinstance(block, Table):
-            rows = [f"<tr>{''.join(f'<{tag}>{html.escape(shown(cell))}</{tag}>' for cell in row)}</tr>"
-                    for tag, row in [("th", block.columns), *(("td", row) for row in block.rows)]]
+            rows = [
+                f"<tr>{''.join(f'<{tag}>{html.escape(shown(cell))}</{tag}>' for cell in row)}</tr>"
+                for tag, row in [("th", block.columns), *(("td", row) for row in block.rows)]
+            ]
             caption = f"<caption>{html.escape(block.caption)}</caption>" if block.caption else ""
             blocks.append(f"<table>{caption}{''.join(rows)}</table>")
         elif isinstance(block, Plot):
             plots += 1
             svg = to_svg(block, salt=f"plot-{plots}")
-            blocks.append(f"<figure>{svg[svg.index('<svg'):]}</figure>")
+            blocks.append(f"<figure>{svg[svg.index('<svg') :]}</figure>")
         else:
             raise TypeError(f"a report holds headings, paragraphs, tables and plots, not {block!r}")
     title = html.escape(report.title)
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n<style>\n{STYLE}</style>'
-            f"</head>\n<body>\n<h1>{title}</h1>\n" + "\n".join(blocks) + "\n</body></html>\n")
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n<style>\n{STYLE}</style>'
+        f"</head>\n<body>\n<h1>{title}</h1>\n" + "\n".join(blocks) + "\n</body></html>\n"
+    )
 
 
 def to_markdown(report, plot_name="plot-{}.svg"):
@@ -137,8 +141,14 @@ def draw(plot):
                 axes.set_xticks([at for at in range(len(y)) if at % every == 0 or at == len(y) - 1])
                 axes.set_xticklabels([str(series.x[int(at)]) for at in axes.get_xticks()])
         elif isinstance(series, Line):
-            axes.plot(series.x, y, "--" if series.dashed else "-", label=series.name,
-                      marker="o" if len(series.x) <= 40 else None, markersize=4)
+            axes.plot(
+                series.x,
+                y,
+                "--" if series.dashed else "-",
+                label=series.name,
+                marker="o" if len(series.x) <= 40 else None,
+                markersize=4,
+            )
         else:
             raise TypeError(f"a plot holds lines or bars, not {series!r}")
     axes.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label)

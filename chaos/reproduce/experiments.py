@@ -148,9 +148,11 @@ def run_all(folder, experiments, say=print, jobs=None):
     def tell(one, kept):
         found[one] = kept
         last = kept["history"][-1]
-        say(f"[{len(found)}/{len(experiments)}] {one.describe()}: test error {last['test_error']:.2%}, "
+        say(
+            f"[{len(found)}/{len(experiments)}] {one.describe()}: test error {last['test_error']:.2%}, "
             f"{kept['seconds']:,.0f} s here"
-            + (f", speed-up {last['virtual']['speedup']:.1f} on the virtual machine" if one.virtual else ""))
+            + (f", speed-up {last['virtual']['speedup']:.1f} on the virtual machine" if one.virtual else "")
+        )
 
     for one in (one for one in todo if not one.virtual):
         say(f"[{len(found) + 1}/{len(experiments)}] {one.describe()}, {one.epochs} epochs ...")
@@ -177,6 +179,7 @@ def run_all(folder, experiments, say=print, jobs=None):
 @contextlib.contextmanager
 def _terminable():
     """SIGTERM as SystemExit, or the children would outlive this process."""
+
     def leave(number, frame):
         raise SystemExit(128 + number)
 
@@ -195,7 +198,7 @@ def _run(folder, one):
     net = ZOO[one.model](seed=one.seed)
     train, test = data.load(one.data, size=net.input_shape[1:])
     if one.subset is not None:
-        train = train[:one.subset]
+        train = train[: one.subset]
     runner, strategy = None, "sequential" if one.workers == 1 else "chaos"
     if one.virtual:
         runner = virtual.Virtual(phi(one.workers), phi_times(net, one.model))
@@ -204,15 +207,35 @@ def _run(folder, one):
     clock = time.process_time if one.virtual else time.perf_counter
     before, start = _seconds(where), clock()
     try:
-        run = trainer.train(net, train, test, strategy=strategy, workers=one.workers, epochs=one.epochs, lr=paper.LR,
-                            lr_decay=paper.LR_DECAY, validate=True, seed=one.seed, run_dir=where, resume=True,
-                            progress=False, runner=runner)
+        run = trainer.train(
+            net,
+            train,
+            test,
+            strategy=strategy,
+            workers=one.workers,
+            epochs=one.epochs,
+            lr=paper.LR,
+            lr_decay=paper.LR_DECAY,
+            validate=True,
+            seed=one.seed,
+            run_dir=where,
+            resume=True,
+            progress=False,
+            runner=runner,
+        )
     finally:
         seconds = before + clock() - start
         with contextlib.suppress(OSError):  # there is no folder where nothing could be started
             (where / "seconds.json").write_text(json.dumps(seconds))
-    kept = {"format": FORMAT, "experiment": dataclasses.asdict(one), "history": _brief(run.history), "seconds": seconds,
-            "images": len(train), "test_images": len(test), "machine": machine()}
+    kept = {
+        "format": FORMAT,
+        "experiment": dataclasses.asdict(one),
+        "history": _brief(run.history),
+        "seconds": seconds,
+        "images": len(train),
+        "test_images": len(test),
+        "machine": machine(),
+    }
     write_atomically(folder / "experiments" / f"{one.name}.json", json.dumps(kept, separators=(",", ":")).encode() + b"\n")
     shutil.rmtree(where, ignore_errors=True)
     return kept
@@ -229,9 +252,12 @@ def phi(workers):
     """The paper's machine in the plain numbers of chaos.virtual."""
     described = read_machine(MACHINE)
     shares = described.threads_throughput
-    return virtual.Machine(cores=described.cores, threads_per_core=described.threads_per_core,
-                           slowdown=tuple(n * shares[0] / share for n, share in enumerate(shares, 1)),
-                           line_ns=described.transfer_ns(workers))
+    return virtual.Machine(
+        cores=described.cores,
+        threads_per_core=described.threads_per_core,
+        slowdown=tuple(n * shares[0] / share for n, share in enumerate(shares, 1)),
+        line_ns=described.transfer_ns(workers),
+    )
 
 
 def phi_times(net, model):
@@ -244,9 +270,13 @@ def phi_times(net, model):
         return tuple(one * seconds / sum(times) for one in times)
 
     return dataclasses.replace(
-        nominal, source="papers", gflops=rate, forward=stretched(nominal.forward, papers.FORWARD_SECONDS[model]),
+        nominal,
+        source="papers",
+        gflops=rate,
+        forward=stretched(nominal.forward, papers.FORWARD_SECONDS[model]),
         backward=stretched(nominal.backward, papers.BACKWARD_SECONDS[model]),
-        publish=tuple(one * nominal.gflops / rate for one in nominal.publish))
+        publish=tuple(one * nominal.gflops / rate for one in nominal.publish),
+    )
 
 
 def _seconds(where):

@@ -12,8 +12,10 @@ LARGE_HOURS = {1: (295.5, "M+"), 15: (19.7, "M+"), 30: (9.9, "M+"), 60: (5.0, "M
 LARGE_HOURS_E5 = (31.1, "M+")  # one core of an Intel Xeon E5-2695v2
 # Over one thread of the same machine, with 244 threads.
 SPEEDUP_244 = {"small": (100.4, "R"), "medium": (99.9, "R"), "large": (103.5, "R")}
-MARKS = ("R: stated in the papers' public text. M+: known second-hand and confirmed by arithmetic from other figures of the "
-         "papers.")
+MARKS = (
+    "R: stated in the papers' public text. M+: known second-hand and confirmed by arithmetic from other figures of the "
+    "papers."
+)
 
 
 def hours(model, threads):

@@ -28,28 +28,46 @@ def make_report(found, quick=False, ours=True):
     -------
     Report
     """
-    by_model = {model: sorted((one for one in found if one.model == model), key=lambda one: (one.virtual, one.workers))
-                for model in dict.fromkeys(one.model for one in found)}
+    by_model = {
+        model: sorted((one for one in found if one.model == model), key=lambda one: (one.virtual, one.workers))
+        for model in dict.fromkeys(one.model for one in found)
+    }
     here = next((kept["machine"] for kept in found.values()), {})
-    report = Report("The CHAOS paper's experiments, run again", data={  # the epochs are in experiments/
-        "quick": quick, "paper": {"machine": paper.MACHINE, "marks": paper.MARKS},
-        "experiments": [{key: one for key, one in kept.items() if key != "history"} for kept in found.values()]})
-    report.add(Paragraph(
-        f"Machine: {here.get('cpu', 'unknown')}, {here.get('cores', '?')} cores; chaos {_versions(found)}. "
-        "Real workers run on its cores; virtual ones "
-        "are simulated with real arithmetic in the order that a clock invents for the paper's machine, the "
-        f"{paper.MACHINE}: one thread takes as long per image as the papers' model (b) says, its cores share their hardware "
-        "threads as chaos's description of it says. Networks, epochs, learning rate 0.001 x 0.9 per epoch, batch size 1 "
-        "and validation on the training images are the paper's; activation, initial values and pixel scaling are not known "
-        "from it."))
+    report = Report(
+        "The CHAOS paper's experiments, run again",
+        data={  # the epochs are in experiments/
+            "quick": quick,
+            "paper": {"machine": paper.MACHINE, "marks": paper.MARKS},
+            "experiments": [{key: one for key, one in kept.items() if key != "history"} for kept in found.values()],
+        },
+    )
+    report.add(
+        Paragraph(
+            f"Machine: {here.get('cpu', 'unknown')}, {here.get('cores', '?')} cores; chaos {_versions(found)}. "
+            "Real workers run on its cores; virtual ones "
+            "are simulated with real arithmetic in the order that a clock invents for the paper's machine, the "
+            f"{paper.MACHINE}: one thread takes as long per image as the papers' model (b) says, its cores share their "
+            "hardware threads as chaos's description of it says. Networks, epochs, learning rate 0.001 x 0.9 per epoch, "
+            "batch size 1 and validation on the training images are the paper's; activation, initial values and pixel scaling are not "
+            "known from it."
+        )
+    )
     if quick:
-        report.add(Paragraph("Shortened experiments (--quick): fewer epochs and images than the paper. Their errors are not "
-                             "the networks' errors, and whole run times do not compare with the paper's."))
+        report.add(
+            Paragraph(
+                "Shortened experiments (--quick): fewer epochs and images than the paper. Their errors are not "
+                "the networks' errors, and whole run times do not compare with the paper's."
+            )
+        )
     report.add(Paragraph(f"Figures of the paper are marked. {paper.MARKS} Others are left out."))
     report.add(*_headline(found, here, quick))
     for model, ones in by_model.items():
-        report.add(Heading(f"{model}: {_parameters(model):,} parameters, {found[ones[0]]['experiment']['epochs']} epochs, "
-                           f"{found[ones[0]]['images']:,} images"))
+        report.add(
+            Heading(
+                f"{model}: {_parameters(model):,} parameters, {found[ones[0]]['experiment']['epochs']} epochs, "
+                f"{found[ones[0]]['images']:,} images"
+            )
+        )
         report.add(*_times(model, ones, found, quick), *_errors(ones, found), *_staleness(ones, found))
         if ours:
             report.add(*_layers(model))
@@ -59,8 +77,14 @@ def make_report(found, quick=False, ours=True):
 
 def _versions(found):
     """What the experiments were run with: one for all, if they are of one day."""
-    return " and ".join(sorted({f"{one.get('chaos', '?')} ({one.get('commit') or 'no commit'}, {one.get('date', '')[:10]})"
-                                for one in (kept["machine"] for kept in found.values())}))
+    return " and ".join(
+        sorted(
+            {
+                f"{one.get('chaos', '?')} ({one.get('commit') or 'no commit'}, {one.get('date', '')[:10]})"
+                for one in (kept["machine"] for kept in found.values())
+            }
+        )
+    )
 
 
 def _parameters(model):
@@ -78,10 +102,13 @@ def _headline(found, here, quick):
         return []
     best = min(large, key=lambda one: found[one]["seconds"])
     ours, (theirs, mark) = found[best]["seconds"] / 3600, paper.LARGE_HOURS[244]
-    return [Paragraph(
-        f"Large, 15 epochs with the validation pass: {ours:.2f} h with {best.workers} "
-        f"worker{'s' if best.workers != 1 else ''} on {here.get('cpu', 'this machine')}, {theirs:g} h ({mark}) with 244 "
-        f"threads on the {paper.MACHINE}: {theirs / ours:.1f} times as fast.")]
+    return [
+        Paragraph(
+            f"Large, 15 epochs with the validation pass: {ours:.2f} h with {best.workers} "
+            f"worker{'s' if best.workers != 1 else ''} on {here.get('cpu', 'this machine')}, {theirs:g} h ({mark}) with 244 "
+            f"threads on the {paper.MACHINE}: {theirs / ours:.1f} times as fast."
+        )
+    ]
 
 
 def _times(model, ones, found, quick):
@@ -93,22 +120,41 @@ def _times(model, ones, found, quick):
         kept = found[one]
         training = sum(record["seconds"] for record in kept["history"])
         theirs = None if quick else paper.hours(model, one.workers)
-        speedup = kept["history"][-1]["virtual"]["speedup"] if one.virtual else \
-            sum(record["seconds"] for record in base) / training if base else None
+        speedup = (
+            kept["history"][-1]["virtual"]["speedup"]
+            if one.virtual
+            else sum(record["seconds"] for record in base) / training
+            if base
+            else None
+        )
         published = paper.speedup(model, one.workers)
-        rows.append([_label(one), training, speedup, kept["seconds"],
-                     theirs and f"{theirs[0] * 3600:,.0f} = {theirs[0]:g} h ({theirs[1]})",
-                     published and f"{published[0]:g} ({published[1]})"])
+        rows.append(
+            [
+                _label(one),
+                training,
+                speedup,
+                kept["seconds"],
+                theirs and f"{theirs[0] * 3600:,.0f} = {theirs[0]:g} h ({theirs[1]})",
+                published and f"{published[0]:g} ({published[1]})",
+            ]
+        )
     columns = ["workers", "training, s", "speed-up", "whole run here, s", "paper, whole run, s", "paper, speed-up"]
-    blocks = [Table(columns, rows,
-                    "Training on real workers in wall-clock time, on virtual ones in the time of the virtual machine; "
-                    "speed-up over one worker of its kind. The whole run includes validation and test; for virtual workers "
-                    "it is the CPU time of the simulation")]
+    blocks = [
+        Table(
+            columns,
+            rows,
+            "Training on real workers in wall-clock time, on virtual ones in the time of the virtual machine; "
+            "speed-up over one worker of its kind. The whole run includes validation and test; for virtual workers "
+            "it is the CPU time of the simulation",
+        )
+    ]
     virtuals = [one for one in ones if one.virtual]
     if len(virtuals) > 1:
         x = [one.workers for one in virtuals]
-        series = [Line("virtual workers", x, [found[one]["history"][-1]["virtual"]["speedup"] for one in virtuals]),
-                  Line("ideal", x, x, dashed=True)]
+        series = [
+            Line("virtual workers", x, [found[one]["history"][-1]["virtual"]["speedup"] for one in virtuals]),
+            Line("ideal", x, x, dashed=True),
+        ]
         alone = paper.LARGE_HOURS[1][0]
         points = [(threads, alone / hours) for threads, (hours, _) in paper.LARGE_HOURS.items() if threads > 1]
         if model == "large":
@@ -130,18 +176,47 @@ def _errors(ones, found):
             less = None if base is None else wrong - round(base["history"][-1][f"{part}_error"] * images)
             row += [100 * wrong / images, wrong, None if less is None else f"{less:+d}"]
         rows.append([*row, _relative(kept, base, "validation"), _relative(kept, base, "test")])
-    blocks = [Table(["workers", "validation error, %", "images", "to sequential", "test error, %", "images", "to sequential",
-                     "cumulative validation loss", "cumulative test loss"], rows,
-                    "Misclassified images after the last epoch; cumulative loss is summed over epochs, relative to "
-                    "sequential. Runs differ by chance, too: with one seed each, differences of some tenths of a percent "
-                    "mean nothing")]
+    blocks = [
+        Table(
+            [
+                "workers",
+                "validation error, %",
+                "images",
+                "to sequential",
+                "test error, %",
+                "images",
+                "to sequential",
+                "cumulative validation loss",
+                "cumulative test loss",
+            ],
+            rows,
+            "Misclassified images after the last epoch; cumulative loss is summed over epochs, relative to "
+            "sequential. Runs differ by chance, too: with one seed each, differences of some tenths of a percent "
+            "mean nothing",
+        )
+    ]
     epochs = len(found[ones[0]]["history"])
     if epochs > 1:
         for part in ("validation", "test"):
-            blocks.append(Plot(f"Cumulative {part} error", "epoch", "sum of errors, %", [
-                Line(_label(one), list(range(1, len(found[one]["history"]) + 1)),
-                     [100 * x for x in itertools.accumulate(record[f"{part}_error"] for record in found[one]["history"])],
-                     dashed=one.virtual) for one in ones]))
+            blocks.append(
+                Plot(
+                    f"Cumulative {part} error",
+                    "epoch",
+                    "sum of errors, %",
+                    [
+                        Line(
+                            _label(one),
+                            list(range(1, len(found[one]["history"]) + 1)),
+                            [
+                                100 * x
+                                for x in itertools.accumulate(record[f"{part}_error"] for record in found[one]["history"])
+                            ],
+                            dashed=one.virtual,
+                        )
+                        for one in ones
+                    ],
+                )
+            )
     return blocks
 
 
@@ -153,11 +228,22 @@ def _relative(kept, base, part):
 
 
 def _staleness(ones, found):
-    rows = [[_label(one), *(found[one]["history"][-1]["staleness"][key] for key in ("mean", "p50", "p99", "max")),
-             found[one]["history"][-1]["lock_failures"] / found[one]["images"]] for one in ones]
-    return [Table(["workers", "mean", "median", "99 %", "most", "busy stripes per image"], rows,
-                  "Staleness in the last epoch: updates of the same weights by others between reading and updating them; "
-                  "511 for the median or 99 % means 511 or more")]
+    rows = [
+        [
+            _label(one),
+            *(found[one]["history"][-1]["staleness"][key] for key in ("mean", "p50", "p99", "max")),
+            found[one]["history"][-1]["lock_failures"] / found[one]["images"],
+        ]
+        for one in ones
+    ]
+    return [
+        Table(
+            ["workers", "mean", "median", "99 %", "most", "busy stripes per image"],
+            rows,
+            "Staleness in the last epoch: updates of the same weights by others between reading and updating them; "
+            "511 for the median or 99 % means 511 or more",
+        )
+    ]
 
 
 def _layers(model):
@@ -166,16 +252,35 @@ def _layers(model):
     times = virtual.measured(net)
     names = [f"{name} {layer.kind}" for name, layer, _ in net.core_layers()]
     total = times.per_image
-    rows = [[name, 100 * forward / total, 100 * backward / total, 100 * publish / total]
-            for name, forward, backward, publish in zip(names, times.forward, times.backward, times.publish, strict=True)]
-    rows.append(["all, and beginning an image", 100 * (sum(times.forward) + times.begin) / total,
-                 100 * sum(times.backward) / total, 100 * sum(times.publish) / total])
-    return [Table(["layer", "forward, %", "backward, %", "update, %"], rows,
-                  f"Shares of one worker's {total * 1e6:.1f} us per image here, each pass measured by itself; an update "
-                  "that is applied without writing its gradient down counts as update"),
-            Plot(f"{model}: time per layer", "layer", "us per image", [
+    rows = [
+        [name, 100 * forward / total, 100 * backward / total, 100 * publish / total]
+        for name, forward, backward, publish in zip(names, times.forward, times.backward, times.publish, strict=True)
+    ]
+    rows.append(
+        [
+            "all, and beginning an image",
+            100 * (sum(times.forward) + times.begin) / total,
+            100 * sum(times.backward) / total,
+            100 * sum(times.publish) / total,
+        ]
+    )
+    return [
+        Table(
+            ["layer", "forward, %", "backward, %", "update, %"],
+            rows,
+            f"Shares of one worker's {total * 1e6:.1f} us per image here, each pass measured by itself; an update "
+            "that is applied without writing its gradient down counts as update",
+        ),
+        Plot(
+            f"{model}: time per layer",
+            "layer",
+            "us per image",
+            [
                 Bars(what, names, [1e6 * seconds for seconds in getattr(times, what)])
-                for what in ("forward", "backward", "publish")])]
+                for what in ("forward", "backward", "publish")
+            ],
+        ),
+    ]
 
 
 def _models(model, ones, found, ours, quick):
@@ -187,38 +292,82 @@ def _models(model, ones, found, ours, quick):
     for point in predicted["points"]:
         measured = paper.hours(model, point["threads"])
         a, b = (point[which]["total"] / 3600 for which in "ab")
-        rows.append([point["threads"], *(f"{value:.3g} (D{'' if point[which]['sure'] == 'confirmed' else '?'})"
-                                         for which, value in zip("ab", (a, b), strict=True)),
-                     measured and f"{measured[0]:g} ({measured[1]})",
-                     measured and 100 * (a / measured[0] - 1), measured and 100 * (b / measured[0] - 1)])
-    blocks.append(Table(["threads", "model (a), h", "model (b), h", "measured, h", "(a) off by, %", "(b) off by, %"], rows,
-                        f"The papers' models for the {paper.MACHINE} and what was measured there, whole experiment. D: "
-                        "derived, calculated here from the models' constants; D?: some of these are not confirmed"))
+        rows.append(
+            [
+                point["threads"],
+                *(
+                    f"{value:.3g} (D{'' if point[which]['sure'] == 'confirmed' else '?'})"
+                    for which, value in zip("ab", (a, b), strict=True)
+                ),
+                measured and f"{measured[0]:g} ({measured[1]})",
+                measured and 100 * (a / measured[0] - 1),
+                measured and 100 * (b / measured[0] - 1),
+            ]
+        )
+    blocks.append(
+        Table(
+            ["threads", "model (a), h", "model (b), h", "measured, h", "(a) off by, %", "(b) off by, %"],
+            rows,
+            f"The papers' models for the {paper.MACHINE} and what was measured there, whole experiment. D: "
+            "derived, calculated here from the models' constants; D?: some of these are not confirmed",
+        )
+    )
     real = [one for one in ones if not one.virtual]
     if ours and real:
         one = found[real[0]]
-        found_here = estimate(model, [o.workers for o in real], images=one["images"], test_images=one["test_images"],
-                              epochs=real[0].epochs, validate=True)
+        found_here = estimate(
+            model,
+            [o.workers for o in real],
+            images=one["images"],
+            test_images=one["test_images"],
+            epochs=real[0].epochs,
+            validate=True,
+        )
         rows = []
         for experiment, point in zip(real, found_here["points"], strict=True):
             seconds = sum(record["seconds"] for record in found[experiment]["history"])
             us = seconds / experiment.epochs / one["images"] * 1e6
             rows.append([experiment.workers, point["us_per_image"], us, 100 * (point["us_per_image"] / us - 1)])
-        blocks.append(Table(["real workers", "predicted, us per image", "measured in the experiment", "off by, %"], rows,
-                            "Our own model, calibrated on this machine, against the training phases above; several workers' "
-                            "weights travel between cores, predicted for cores as far apart as they were when this report "
-                            "was made, which a virtual machine may change in the course of an experiment"))
+        blocks.append(
+            Table(
+                ["real workers", "predicted, us per image", "measured in the experiment", "off by, %"],
+                rows,
+                "Our own model, calibrated on this machine, against the training phases above; several workers' "
+                "weights travel between cores, predicted for cores as far apart as they were when this report "
+                "was made, which a virtual machine may change in the course of an experiment",
+            )
+        )
     virtuals = [one for one in ones if one.virtual]
     if virtuals:
-        rows = [[one.workers, found[one]["history"][-1]["seconds"] / found[one]["images"] * 1e6,
-                 next((f"{p['contention_us_per_image']:.3g} (M+)" for p in predicted["points"]
-                       if p["threads"] == one.workers and p["a"]["sure"] == "confirmed"), None),
-                 100 * found[one]["history"][-1]["time_split"]["wait"],
-                 100 * found[one]["history"][-1]["time_split"]["publish"]] for one in virtuals]
-        blocks.append(Table(["virtual workers", "us per image of all workers", "papers' contention term, us per image",
-                             "waiting, %", "publishing, %"], rows,
-                            "What sharing the weights costs with stripes that are passed over when busy, beside the "
-                            "papers' term, which no number of threads makes smaller"))
+        rows = [
+            [
+                one.workers,
+                found[one]["history"][-1]["seconds"] / found[one]["images"] * 1e6,
+                next(
+                    (
+                        f"{p['contention_us_per_image']:.3g} (M+)"
+                        for p in predicted["points"]
+                        if p["threads"] == one.workers and p["a"]["sure"] == "confirmed"
+                    ),
+                    None,
+                ),
+                100 * found[one]["history"][-1]["time_split"]["wait"],
+                100 * found[one]["history"][-1]["time_split"]["publish"],
+            ]
+            for one in virtuals
+        ]
+        blocks.append(
+            Table(
+                [
+                    "virtual workers",
+                    "us per image of all workers",
+                    "papers' contention term, us per image",
+                    "waiting, %",
+                    "publishing, %",
+                ],
+                rows,
+                "What sharing the weights costs with stripes that are passed over when busy, beside the "
+                "papers' term, which no number of threads makes smaller",
+            )
+        )
     return blocks
-
-

@@ -12,8 +12,21 @@ from .replicated import Replicated
 from .sequential import Sequential
 from .synchronous import Synchronous
 
-STRATEGIES = {strategy.name: strategy for strategy in (
-    Sequential(), Chaos(), Synchronous(), Averaging(), Delayed(), Hogwild(), Locked(), Leashed(), Elastic(), Replicated(),
-    Hybrid())}
+STRATEGIES = {
+    strategy.name: strategy
+    for strategy in (
+        Sequential(),
+        Chaos(),
+        Synchronous(),
+        Averaging(),
+        Delayed(),
+        Hogwild(),
+        Locked(),
+        Leashed(),
+        Elastic(),
+        Replicated(),
+        Hybrid(),
+    )
+}
 
 __all__ = ["STRATEGIES"]

@@ -30,8 +30,9 @@ class Averaging(Strategy):
     exact = False
     divides = True
     deterministic = True
-    options = {"period": Option(None, "steps of each worker between averages; none: one average per epoch", 1, 1 << 31,
-                                whole=True)}
+    options = {
+        "period": Option(None, "steps of each worker between averages; none: one average per epoch", 1, 1 << 31, whole=True)
+    }
     variants = (({}, {}), ({"period": 3}, {}))
 
     def most_stale(self, resolved, workers):

@@ -49,8 +49,9 @@ class Strategy(WithOptions):
     divides = False
     inferior = False
     variants = (({}, {}),)
-    common = {"stripe_bytes": Option(16384, "bytes of weights that are locked and published together", 64, 1 << 30,
-                                     whole=True)}
+    common = {
+        "stripe_bytes": Option(16384, "bytes of weights that are locked and published together", 64, 1 << 30, whole=True)
+    }
 
     def _called(self):
         return f"strategy {self.name!r}"
@@ -102,12 +103,16 @@ class Asynchronous(Strategy):
     """
 
     common = Strategy.common | {
-        "staleness_step": Option("none", "learning rate by the staleness of an update",
-                                 choices=("none", "inverse", "tail", "fleet")),
-        "max_staleness": Option(None, "no update may be more than this number of updates late; none: no bound", 0, 1 << 40,
-                                whole=True),
-        "lr_scale": Option("none", "learning rate times the number of workers, or its square root",
-                           choices=("none", "linear", "sqrt"))}
+        "staleness_step": Option(
+            "none", "learning rate by the staleness of an update", choices=("none", "inverse", "tail", "fleet")
+        ),
+        "max_staleness": Option(
+            None, "no update may be more than this number of updates late; none: no bound", 0, 1 << 40, whole=True
+        ),
+        "lr_scale": Option(
+            "none", "learning rate times the number of workers, or its square root", choices=("none", "linear", "sqrt")
+        ),
+    }
 
     def step_scale(self, resolved, workers, histogram):
         """Factors of the learning rate for updates of staleness 0, 1, ...

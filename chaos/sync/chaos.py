@@ -26,8 +26,18 @@ class Chaos(Asynchronous):
 
     name = "chaos"
     locks_stripes = True
-    options = {"max_pending": Option(None, "stripes that may wait for publication; none: all", 1, 1 << 20, whole=True),
-               "read": Option("demand", "when a worker reads weights: when it uses them, or when it has just written them",
-                              choices=("demand", "publication"))}
-    variants = (({}, {}), ({"max_pending": 1}, {}), ({"max_staleness": 2}, {}), ({"read": "publication"}, {}),
-                ({"read": "publication", "max_pending": 1, "max_staleness": 3}, {}))
+    options = {
+        "max_pending": Option(None, "stripes that may wait for publication; none: all", 1, 1 << 20, whole=True),
+        "read": Option(
+            "demand",
+            "when a worker reads weights: when it uses them, or when it has just written them",
+            choices=("demand", "publication"),
+        ),
+    }
+    variants = (
+        ({}, {}),
+        ({"max_pending": 1}, {}),
+        ({"max_staleness": 2}, {}),
+        ({"read": "publication"}, {}),
+        ({"read": "publication", "max_pending": 1, "max_staleness": 3}, {}),
+    )

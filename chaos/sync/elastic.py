@@ -28,9 +28,12 @@ class Elastic(Strategy):
     equals_sequential = False
     divides = True
     variants = (({}, {}), ({"period": 1}, {}))
-    options = {"period": Option(10, "steps of a worker between two exchanges with the centre", 1, 1 << 30, whole=True),
-               "alpha": Option(None, "the share of the difference that an exchange moves both sides by; none: 0.9 / workers",
-                               0, 1, above=True)}
+    options = {
+        "period": Option(10, "steps of a worker between two exchanges with the centre", 1, 1 << 30, whole=True),
+        "alpha": Option(
+            None, "the share of the difference that an exchange moves both sides by; none: 0.9 / workers", 0, 1, above=True
+        ),
+    }
 
     def most_stale(self, resolved, workers):
         return 0

@@ -25,15 +25,22 @@ class Hogwild(Asynchronous):
     exact = False
     racing = True
     variants = (({}, {}), ({"grain": "instant"}, {"equals_sequential": False}))
-    options = {"grain": Option("layer", "what is written at once: a layer's update, or each piece as it is formed",
-                               choices=("layer", "instant"))}
+    options = {
+        "grain": Option(
+            "layer", "what is written at once: a layer's update, or each piece as it is formed", choices=("layer", "instant")
+        )
+    }
 
     def check(self, resolved, update, update_options):
         if resolved["grain"] == "instant":
             if update != "sgd" or any(update_options.values()):
                 asked = ", ".join([repr(update), *(f"{key}={value!r}" for key, value in update_options.items() if value)])
-                raise ValueError("grain='instant' of strategy 'hogwild' adds gradients to the weights as they are formed: "
-                                 f"it needs the update rule 'sgd' without options, not {asked}; grain='layer' takes all")
+                raise ValueError(
+                    "grain='instant' of strategy 'hogwild' adds gradients to the weights as they are formed: "
+                    f"it needs the update rule 'sgd' without options, not {asked}; grain='layer' takes all"
+                )
             if resolved["staleness_step"] != "none":
-                raise ValueError("grain='instant' of strategy 'hogwild' writes before staleness is known, so staleness_step "
-                                 f"must be 'none', not {resolved['staleness_step']!r}; grain='layer' takes all")
+                raise ValueError(
+                    "grain='instant' of strategy 'hogwild' writes before staleness is known, so staleness_step "
+                    f"must be 'none', not {resolved['staleness_step']!r}; grain='layer' takes all"
+                )

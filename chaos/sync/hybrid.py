@@ -33,10 +33,22 @@ class Hybrid(Strategy):
     deterministic = True
     any_workers = True
     options = {
-        "lanes": Option(None, "parts of a step's images that workers take before the tail; none: one per 4 images, at most "
-                              "64; always so many that no part has more than 8", 1, 1 << 16, whole=True),
-        "slices": Option(None, "parts of a Linear layer's inputs that workers take, each of a multiple of 16 inputs; none: "
-                               "at most 32, of at least 64 inputs", 1, 1 << 16, whole=True),
+        "lanes": Option(
+            None,
+            "parts of a step's images that workers take before the tail; none: one per 4 images, at most "
+            "64; always so many that no part has more than 8",
+            1,
+            1 << 16,
+            whole=True,
+        ),
+        "slices": Option(
+            None,
+            "parts of a Linear layer's inputs that workers take, each of a multiple of 16 inputs; none: "
+            "at most 32, of at least 64 inputs",
+            1,
+            1 << 16,
+            whole=True,
+        ),
     }
 
     def most_stale(self, resolved, workers):

@@ -20,8 +20,11 @@ class Leashed(Asynchronous):
 
     name = "leashed"
     variants = (({}, {}), ({"persistence": 1}, {"exact": False}))
-    options = {"persistence": Option(None, "failed tries that are allowed before an update is given up; none: any number", 0,
-                                     1 << 30, whole=True)}
+    options = {
+        "persistence": Option(
+            None, "failed tries that are allowed before an update is given up; none: any number", 0, 1 << 30, whole=True
+        )
+    }
 
     def core_options(self, resolved):
         return [0.0 if resolved["persistence"] is None else resolved["persistence"] + 1.0]

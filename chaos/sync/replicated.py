@@ -36,10 +36,19 @@ class Replicated(Asynchronous):
     name = "replicated"
     exact = False
     divides = True
-    variants = (({}, {}), ({"group": 2}, {}), ({"rule": "sum", "period": 2}, {"exact": True, "divides": False,
-                                                                               "inferior": True}))
-    options = {"group": Option(1, "workers that share a replica", 1, 4096, whole=True),
-               "period": Option(64, "steps of a group's first worker between getting the token and handing it on", 1,
-                                1 << 30, whole=True),
-               "rule": Option("mix", "what an exchange does: mix with the next replica, or hand on the sum of all updates",
-                              choices=("mix", "sum"))}
+    variants = (
+        ({}, {}),
+        ({"group": 2}, {}),
+        ({"rule": "sum", "period": 2}, {"exact": True, "divides": False, "inferior": True}),
+    )
+    options = {
+        "group": Option(1, "workers that share a replica", 1, 4096, whole=True),
+        "period": Option(
+            64, "steps of a group's first worker between getting the token and handing it on", 1, 1 << 30, whole=True
+        ),
+        "rule": Option(
+            "mix",
+            "what an exchange does: mix with the next replica, or hand on the sum of all updates",
+            choices=("mix", "sum"),
+        ),
+    }

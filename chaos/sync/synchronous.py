@@ -28,8 +28,16 @@ class Synchronous(Strategy):
     equals_sequential = False
     deterministic = True
     any_workers = True
-    options = {"lanes": Option(None, "parts of a step that workers take, each with a gradient as long as the weights; "
-                                     "none: one per 4 images, at most 64", 1, 1 << 16, whole=True)}
+    options = {
+        "lanes": Option(
+            None,
+            "parts of a step that workers take, each with a gradient as long as the weights; "
+            "none: one per 4 images, at most 64",
+            1,
+            1 << 16,
+            whole=True,
+        )
+    }
     variants = (({}, {}), ({"lanes": 1}, {"equals_sequential": True}), ({"lanes": 5}, {}))
 
     def most_stale(self, resolved, workers):

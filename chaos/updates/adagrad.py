@@ -23,8 +23,9 @@ class Adagrad(Update):
     def start(self, moments, resolved):
         moments[0] = resolved["initial_accumulator_value"]
 
-    def apply(self, w, dw, moments, lr, t, *, weight_decay=0.0, l1=0.0, lr_decay=0.0, initial_accumulator_value=0.0,
-              eps=1e-10):
+    def apply(
+        self, w, dw, moments, lr, t, *, weight_decay=0.0, l1=0.0, lr_decay=0.0, initial_accumulator_value=0.0, eps=1e-10
+    ):
         g = penalised(w, dw, weight_decay, l1)
         s = moments[0] + g * g
         return w + -lr / (1 + (t - 1) * lr_decay) * g / (np.sqrt(s) + eps), [s]

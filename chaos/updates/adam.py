@@ -7,7 +7,7 @@ import numpy as np
 from ..options import Option
 from .base import LARGEST, SMALLEST, Update, penalised
 
-BELOW_1 = 1 - 2.0 ** -53  # a larger beta would make 1 - beta^t zero
+BELOW_1 = 1 - 2.0**-53  # a larger beta would make 1 - beta^t zero
 
 
 class Adam(Update):
@@ -31,5 +31,5 @@ class Adam(Update):
     def _step(self, w, g, moments, lr, t, beta1, beta2, eps):
         m = moments[0] + (1 - beta1) * (g - moments[0])
         v = beta2 * moments[1] + (1 - beta2) * g * g
-        root = np.sqrt(v) * (1 / math.sqrt(1 - beta2 ** t)) + eps
-        return w + -lr / (1 - beta1 ** t) * m / root, [m, v]
+        root = np.sqrt(v) * (1 / math.sqrt(1 - beta2**t)) + eps
+        return w + -lr / (1 - beta1**t) * m / root, [m, v]

@@ -90,15 +90,19 @@ class Cosine(Schedule):
     """
 
     name = "cosine"
-    options = {"t_max": Option(None, "epochs from lr down to eta_min; none: all after the warm-up", 1, 1 << 31, whole=True),
-               "eta_min": Option(0.0, "smallest learning rate", 0)}
+    options = {
+        "t_max": Option(None, "epochs from lr down to eta_min; none: all after the warm-up", 1, 1 << 31, whole=True),
+        "eta_min": Option(0.0, "smallest learning rate", 0),
+    }
 
     def settle(self, resolved, epochs):
         if resolved["t_max"] is not None:
             end = resolved["warmup"] + resolved["t_max"]
             if epochs > end and not resolved["eta_min"]:
-                raise ValueError(f"{self._called()} is at a learning rate of 0 from epoch {end + 1} on, and the run has "
-                                 f"{epochs} epochs; give a larger t_max, or an eta_min")
+                raise ValueError(
+                    f"{self._called()} is at a learning rate of 0 from epoch {end + 1} on, and the run has "
+                    f"{epochs} epochs; give a larger t_max, or an eta_min"
+                )
             return resolved
         return resolved | {"t_max": max(epochs - resolved["warmup"], 1)}
 

@@ -6,5 +6,19 @@ from .replay import TRACEABLE, Traced, replay
 from .simulate import DEFAULT_WORKERS, Virtual, compare, predict
 from .times import Times, measured, nominal, read_times
 
-__all__ = ["DEFAULT_WORKERS", "ORDERS", "TRACEABLE", "Machine", "Order", "Times", "Traced", "Virtual", "compare", "measured",
-           "nominal", "predict", "read_times", "replay"]
+__all__ = [
+    "DEFAULT_WORKERS",
+    "ORDERS",
+    "TRACEABLE",
+    "Machine",
+    "Order",
+    "Times",
+    "Traced",
+    "Virtual",
+    "compare",
+    "measured",
+    "nominal",
+    "predict",
+    "read_times",
+    "replay",
+]

@@ -11,9 +11,19 @@ from .. import _core
 from ..options import check_number
 
 # strategy: the order of the core's clock
-ORDERS = {"sequential": "chaos", "chaos": "chaos", "hogwild": "hogwild", "locked": "locked", "delayed": "delayed",
-          "synchronous": "synchronous", "leashed": "leashed", "averaging": "averaging", "elastic": "elastic",
-          "replicated": "replicated", "hybrid": "stages"}
+ORDERS = {
+    "sequential": "chaos",
+    "chaos": "chaos",
+    "hogwild": "hogwild",
+    "locked": "locked",
+    "delayed": "delayed",
+    "synchronous": "synchronous",
+    "leashed": "leashed",
+    "averaging": "averaging",
+    "elastic": "elastic",
+    "replicated": "replicated",
+    "hybrid": "stages",
+}
 BLOCK = 1 << 16  # events that are made and run together
 LINE = 64  # bytes
 
@@ -57,8 +67,9 @@ class Machine:
             check_number("cores", self.cores, 1, 1 << 20, whole=True)
         check_number("threads_per_core", self.threads_per_core, 1, 1 << 10, whole=True)
         if self.slowdown and len(self.slowdown) != self.threads_per_core:
-            raise ValueError(f"slowdown must have threads_per_core = {self.threads_per_core} factors, not "
-                             f"{len(self.slowdown)}")
+            raise ValueError(
+                f"slowdown must have threads_per_core = {self.threads_per_core} factors, not {len(self.slowdown)}"
+            )
         for i, factor in enumerate(self.slowdown):
             check_number(f"slowdown[{i}]", factor, 1 if not i else self.slowdown[i - 1])
         check_number("speed", self.speed, 0, above=True)
@@ -78,14 +89,15 @@ class Machine:
         factors = np.array([slowdown[min(n, most) - 1] * max(n / most, 1) for n in sharing])
         factors /= self.speed
         if self.stragglers:
-            factors[-self.stragglers:] *= self.straggling
+            factors[-self.stragglers :] *= self.straggling
         return factors
 
     def describe(self, workers):
         """One line for the log."""
         cores = self.cores or workers
-        return f"{workers} virtual worker{'s' if workers != 1 else ''} on {cores} core{'s' if cores != 1 else ''}" + \
-               (f" of {self.threads_per_core} hardware threads" if self.threads_per_core > 1 else "")
+        return f"{workers} virtual worker{'s' if workers != 1 else ''} on {cores} core{'s' if cores != 1 else ''}" + (
+            f" of {self.threads_per_core} hardware threads" if self.threads_per_core > 1 else ""
+        )
 
 
 class Order:
@@ -132,27 +144,42 @@ class Order:
         of = np.array([node for node, _ in table])
         sizes = np.array([size for _, size in table], float)
         last = [*nodes[1:], len(net.nodes())]
-        forward = [sum(times.forward[a - 1:b - 1]) for a, b in zip(nodes, last, strict=True)]
+        forward = [sum(times.forward[a - 1 : b - 1]) for a, b in zip(nodes, last, strict=True)]
         # what lies above a layer, up to the next one, is passed on the way back before it
         learning = [node for node in nodes if engine.learns(node)]
         above = dict(zip(learning, [*learning[1:], len(net.nodes())], strict=True))
-        backward = [sum(times.backward[a - 1:above[a] - 1]) if a in above else 0.0 for a in nodes]
+        backward = [sum(times.backward[a - 1 : above[a] - 1]) if a in above else 0.0 for a in nodes]
         publish = np.array([times.publish[node - 1] for node in of]) * sizes / [sizes[of == node].sum() for node in of]
         factors = machine.factors(workers)
         if ORDERS[strategy] == "synchronous" and order == "chaos":
             factors = factors[:1]
         self.workers = len(factors)
         self.clock = _core.Clock(
-            order, np.array(nodes, np.int32), np.searchsorted(of, nodes).astype(np.int32),
-            np.searchsorted(of, nodes, side="right").astype(np.int32), np.array(forward), np.array(backward),
-            np.array([engine.learns(node) for node in nodes], np.uint8), np.maximum(publish, 1e-12),
-            np.ceil(sizes * 4 / LINE).astype(np.int32), factors, begin=times.begin + sum(times.forward[:nodes[0] - 1]),
-            line=machine.line_ns * 1e-9, jitter=machine.jitter,
-            seed=int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]), batch=engine.batch_size,
-            chunk=engine.chunk, lanes=engine.lanes() if stages else self.lanes, late=engine.late,
-            max_pending=options.get("max_pending") or 0, keeps=options.get("read") == "publication" and workers > 1,
-            period=options.get("period") or 0, group=options.get("group", 1), mix=options.get("rule") == "mix", **stages)
-
+            order,
+            np.array(nodes, np.int32),
+            np.searchsorted(of, nodes).astype(np.int32),
+            np.searchsorted(of, nodes, side="right").astype(np.int32),
+            np.array(forward),
+            np.array(backward),
+            np.array([engine.learns(node) for node in nodes], np.uint8),
+            np.maximum(publish, 1e-12),
+            np.ceil(sizes * 4 / LINE).astype(np.int32),
+            factors,
+            begin=times.begin + sum(times.forward[: nodes[0] - 1]),
+            line=machine.line_ns * 1e-9,
+            jitter=machine.jitter,
+            seed=int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]),
+            batch=engine.batch_size,
+            chunk=engine.chunk,
+            lanes=engine.lanes() if stages else self.lanes,
+            late=engine.late,
+            max_pending=options.get("max_pending") or 0,
+            keeps=options.get("read") == "publication" and workers > 1,
+            period=options.get("period") or 0,
+            group=options.get("group", 1),
+            mix=options.get("rule") == "mix",
+            **stages,
+        )
 
     def blocks(self, images):
         """Yields the events of a phase of so many images, in arrays that are overwritten by the one after the next; that one
@@ -192,7 +219,7 @@ def _stages(net, engine, times):
     lanes = engine.lanes()
 
     def between(seconds, a, b):
-        return sum(seconds[a:b - 1])
+        return sum(seconds[a : b - 1])
 
     # of each stage: where it is counted; seconds and floats of others per piece; the same per image of a piece
     def cost(name, node, pieces):
@@ -207,31 +234,41 @@ def _stages(net, engine, times):
             return 1, 0.0, 0, times.backward[node - 1], pieces * size[node]
         if name == "back between":
             return 1, 0.0, 0, between(times.backward, below[node], node), reads[node]
-        publish = lanes * sum(times.publish[:first - 1]) + sum(times.publish[first - 1:])
+        publish = lanes * sum(times.publish[: first - 1]) + sum(times.publish[first - 1 :])
         return 2, publish / pieces, sum(weights) / pieces, 0.0, 0
 
-    counted, seconds, floats, image_seconds, image_floats = (np.array(column, float) for column in zip(
-        *(cost(*stage) for stage in stages), strict=True))
+    counted, seconds, floats, image_seconds, image_floats = (
+        np.array(column, float) for column in zip(*(cost(*stage) for stage in stages), strict=True)
+    )
     by_lane = "before", "between", "back between"
-    return {"pieces": np.array([0 if name in by_lane else pieces for name, _, pieces in stages], np.int32),
-            "costs": np.array([np.maximum(seconds, 1e-12), image_seconds, floats * 4 / LINE, image_floats * 4 / LINE]),
-            "counted": counted.astype(np.uint8)}
+    return {
+        "pieces": np.array([0 if name in by_lane else pieces for name, _, pieces in stages], np.int32),
+        "costs": np.array([np.maximum(seconds, 1e-12), image_seconds, floats * 4 / LINE, image_floats * 4 / LINE]),
+        "counted": counted.astype(np.uint8),
+    }
 
 
 def check_strategy(strategy, options, update_options=()):
     """ValueError unless the strategy can be simulated with these options, its own and the update rule's."""
     if strategy not in ORDERS:
-        raise ValueError(f"strategy {strategy!r} cannot be simulated; these can: {', '.join(ORDERS)}. The executor "
-                         "has no events for what this one does")
+        raise ValueError(
+            f"strategy {strategy!r} cannot be simulated; these can: {', '.join(ORDERS)}. The executor "
+            "has no events for what this one does"
+        )
     if options.get("grain", "layer") != "layer":
-        raise ValueError(f"grain={options['grain']} of {strategy} cannot be simulated: updates inside a layer's loops are "
-                         "no events; grain=layer can")
+        raise ValueError(
+            f"grain={options['grain']} of {strategy} cannot be simulated: updates inside a layer's loops are "
+            "no events; grain=layer can"
+        )
     if options.get("max_staleness") is not None:
-        raise ValueError(f"max_staleness={options['max_staleness']} cannot be simulated: workers that wait for a bound on "
-                         "staleness are not in the clock's model; none can")
+        raise ValueError(
+            f"max_staleness={options['max_staleness']} cannot be simulated: workers that wait for a bound on "
+            "staleness are not in the clock's model; none can"
+        )
     if options.get("persistence") is not None:
-        raise ValueError(f"persistence={options['persistence']} cannot be simulated: updates that are given up are no "
-                         "events; none can")
+        raise ValueError(
+            f"persistence={options['persistence']} cannot be simulated: updates that are given up are no events; none can"
+        )
     check_events(strategy, update_options, "simulated")
 
 
@@ -241,5 +278,6 @@ def check_events(strategy, update_options, what, lanes=False):
     if "max_norm" in given:
         raise ValueError(f"max_norm={given['max_norm']:g} cannot be {what}: it changes weights between updates")
     if (lanes or strategy == "synchronous") and {"clip_value", "clip_norm"} & given.keys():
-        raise ValueError(f"clipping with strategy {strategy!r} cannot be {what}: it needs the sum of a whole layer's "
-                         "gradient")
+        raise ValueError(
+            f"clipping with strategy {strategy!r} cannot be {what}: it needs the sum of a whole layer's gradient"
+        )

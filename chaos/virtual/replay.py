@@ -18,8 +18,20 @@ from .clock import BLOCK, check_events
 
 MAX_JOBS = 1024
 TRACEABLE = ("sequential", "chaos")  # they update a stripe only while they hold it, or alone
-_SETTINGS = ("strategy", "strategy_options", "update", "update_options", "lr", "lr_decay", "lr_schedule", "schedule_options",
-             "batch_size", "loss", "shuffle", "seed")
+_SETTINGS = (
+    "strategy",
+    "strategy_options",
+    "update",
+    "update_options",
+    "lr",
+    "lr_decay",
+    "lr_schedule",
+    "schedule_options",
+    "batch_size",
+    "loss",
+    "shuffle",
+    "seed",
+)
 
 
 class Traced(trainer.Threads):
@@ -67,16 +79,35 @@ class Traced(trainer.Threads):
             if job.history or job.partial:
                 raise ValueError("a run that is continued cannot be traced: its beginning is not in the trace")
             self.writer = TraceWriter(self.path).__enter__()
-            self.writer.head({**{name: job.identity[name] for name in _SETTINGS}, "network": job.identity["network"],
-                              "train": job.identity["train"], "images": len(job.train_labels), "workers": job.plan.workers,
-                              "epochs": job.epochs,
-                              "isa": job.net.plan.isa, "winograd": _core.get_winograd(), "chaos": __version__,
-                              "build": _core.BUILD_INFO}, job.net.weights)
+            self.writer.head(
+                {
+                    **{name: job.identity[name] for name in _SETTINGS},
+                    "network": job.identity["network"],
+                    "train": job.identity["train"],
+                    "images": len(job.train_labels),
+                    "workers": job.plan.workers,
+                    "epochs": job.epochs,
+                    "isa": job.net.plan.isa,
+                    "winograd": _core.get_winograd(),
+                    "chaos": __version__,
+                    "build": _core.BUILD_INFO,
+                },
+                job.net.weights,
+            )
         result, seconds = super().train(job, epoch, pool, caught, display, ahead, **arguments)
         events = np.empty(job.engine.traced(), np.uint64)
         job.engine.events(events)
-        self.writer.phase({"epoch": epoch, "begin": arguments["begin"], "images": result["images"], "lr": arguments["lr"],
-                           "status": result["status"]}, events, job.net.weights)
+        self.writer.phase(
+            {
+                "epoch": epoch,
+                "begin": arguments["begin"],
+                "images": result["images"],
+                "lr": arguments["lr"],
+                "status": result["status"],
+            },
+            events,
+            job.net.weights,
+        )
         return result, seconds
 
 
@@ -92,8 +123,14 @@ class VirtualPlan(threads.Plan):
 
 class _Replayed(trainer.Threads):
     def workers(self, requested, only_one, pin):
-        return VirtualPlan(requested, "argument", {"argument": requested}, False, (),
-                           text=f"{requested} traced worker{'s' if requested != 1 else ''}, replayed")
+        return VirtualPlan(
+            requested,
+            "argument",
+            {"argument": requested},
+            False,
+            (),
+            text=f"{requested} traced worker{'s' if requested != 1 else ''}, replayed",
+        )
 
 
 def check_jobs(jobs):
@@ -134,24 +171,39 @@ def replay(path, data, *, progress=None, jobs=1):
         net = _network(trace, data)
         about = trace.about
         if len(data) > about["images"]:
-            data = data[:about["images"]]
+            data = data[: about["images"]]
         if data.fingerprint() != about["train"]:
-            raise TraceError(f"{path}: recorded on other data: {about['images']} images with fingerprint {about['train']}, "
-                             f"these {len(data)} have {data.fingerprint()}")
+            raise TraceError(
+                f"{path}: recorded on other data: {about['images']} images with fingerprint {about['train']}, "
+                f"these {len(data)} have {data.fingerprint()}"
+            )
         try:
-            job = trainer.Job(net, data, None, workers=about["workers"], epochs=about["epochs"], validate=False, pin="none",
-                              link=trainer.Alone(), runner=_Replayed(), **{name: about[name] for name in _SETTINGS})
+            job = trainer.Job(
+                net,
+                data,
+                None,
+                workers=about["workers"],
+                epochs=about["epochs"],
+                validate=False,
+                pin="none",
+                link=trainer.Alone(),
+                runner=_Replayed(),
+                **{name: about[name] for name in _SETTINGS},
+            )
         except (ValueError, TypeError) as error:
-            raise TraceError(f"{path}: damaged, or written by another version of chaos ({about['chaos']}): "
-                             f"{error}") from None
+            raise TraceError(
+                f"{path}: damaged, or written by another version of chaos ({about['chaos']}): {error}"
+            ) from None
         for phase, events, end in trace.phases():
             found = _run(path, job, phase, events, int(jobs))
             wanted = end()
             if phase["status"] != "diverged":
                 found["weights"] = wanted
                 if wanted != digest(net.weights):
-                    raise TraceError(f"{path}: the weights after epoch {phase['epoch']} are not those of the traced run; it "
-                                     f"was built by {about['build']!r}, this chaos by {_core.BUILD_INFO!r}")
+                    raise TraceError(
+                        f"{path}: the weights after epoch {phase['epoch']} are not those of the traced run; it "
+                        f"was built by {about['build']!r}, this chaos by {_core.BUILD_INFO!r}"
+                    )
             if progress:
                 progress(found)
     return net
@@ -160,8 +212,18 @@ def replay(path, data, *, progress=None, jobs=1):
 def _network(trace, data):
     """The network with its initial weights; TraceError where it cannot be replayed here."""
     about, path = trace.about, trace.path
-    wanted = {**dict.fromkeys(_SETTINGS, object), "network": dict, "train": str, "images": int, "workers": int,
-              "epochs": int, "isa": str, "winograd": bool, "build": str, "chaos": str}
+    wanted = {
+        **dict.fromkeys(_SETTINGS, object),
+        "network": dict,
+        "train": str,
+        "images": int,
+        "workers": int,
+        "epochs": int,
+        "isa": str,
+        "winograd": bool,
+        "build": str,
+        "chaos": str,
+    }
     wrong = [name for name, kind in wanted.items() if name not in about or not isinstance(about[name], kind)]
     if wrong:
         raise TraceError(f"{path}: damaged: its head lacks {', '.join(wrong)}")
@@ -169,8 +231,10 @@ def _network(trace, data):
         raise TypeError(f"data must be a chaos.data.Dataset, not {type(data).__name__}")
     if about["isa"] != _core.get_isa():
         can = about["isa"] in _core.instruction_sets()
-        raise TraceError(f"{path}: recorded with instruction set {about['isa']}, {_core.get_isa()} is in force" +
-                         (f"; set CHAOS_ISA={about['isa']}" if can else ", and this machine does not have it"))
+        raise TraceError(
+            f"{path}: recorded with instruction set {about['isa']}, {_core.get_isa()} is in force"
+            + (f"; set CHAOS_ISA={about['isa']}" if can else ", and this machine does not have it")
+        )
     if about["winograd"] != _core.get_winograd():
         raise TraceError(f"{path}: recorded with CHAOS_WINOGRAD={about['winograd']:d}, {_core.get_winograd():d} is in force")
     try:
@@ -186,21 +250,45 @@ def _network(trace, data):
 def _run(path, job, phase, events, jobs):
     """Runs one traced phase; a dict about it."""
     try:
-        epoch, begin, images = (check_number(name, phase[name], 0, whole=True) or phase[name]
-                                for name in ("epoch", "begin", "images"))
+        epoch, begin, images = (
+            check_number(name, phase[name], 0, whole=True) or phase[name] for name in ("epoch", "begin", "images")
+        )
         end = None if phase["status"] == "diverged" else begin + images
-        blocks = (block[at:at + BLOCK] for block in events for at in range(0, len(block), BLOCK))
-        result = job.engine.run("train", **job.train_images, labels=job.train_labels, order=job.order(epoch), begin=begin,
-                                end=end, lr=job.rate(epoch), step_scale=job.step_scale(), events=blocks,
-                                jobs=jobs)
+        blocks = (block[at : at + BLOCK] for block in events for at in range(0, len(block), BLOCK))
+        result = job.engine.run(
+            "train",
+            **job.train_images,
+            labels=job.train_labels,
+            order=job.order(epoch),
+            begin=begin,
+            end=end,
+            lr=job.rate(epoch),
+            step_scale=job.step_scale(),
+            events=blocks,
+            jobs=jobs,
+        )
     except TraceError:
         raise
     except (ValueError, KeyError) as error:
         if phase.get("status") != "diverged":  # then the events end in the middle
             raise TraceError(f"{path}: damaged: {error}") from None
-        return {"epoch": phase["epoch"], "images": 0, "train_loss": None, "train_error": None, "events": phase["events"],
-                "status": "diverged", "weights": None}
+        return {
+            "epoch": phase["epoch"],
+            "images": 0,
+            "train_loss": None,
+            "train_error": None,
+            "events": phase["events"],
+            "status": "diverged",
+            "weights": None,
+        }
     job.history.append({"staleness": {"histogram": result["staleness"]}})
     n = max(result["images"], 1)
-    return {"epoch": epoch, "images": result["images"], "train_loss": result["loss"] / n,
-            "train_error": result["errors"] / n, "events": phase["events"], "status": phase["status"], "weights": None}
+    return {
+        "epoch": epoch,
+        "images": result["images"],
+        "train_loss": result["loss"] / n,
+        "train_error": result["errors"] / n,
+        "events": phase["events"],
+        "status": phase["status"],
+        "weights": None,
+    }

@@ -59,8 +59,9 @@ class Virtual(trainer.Threads):
         check_number("workers", workers, 1, MAX_WORKERS, whole=True)
         if pin != "none":
             raise ValueError(f"pin must be none, not {pin!r}: virtual workers have no threads")
-        return VirtualPlan(int(workers), "argument", {"argument": int(workers)}, False, (),
-                           text=self.machine.describe(int(workers)))
+        return VirtualPlan(
+            int(workers), "argument", {"argument": int(workers)}, False, (), text=self.machine.describe(int(workers))
+        )
 
     def start(self, job):
         if job.link.size > 1:
@@ -74,21 +75,40 @@ class Virtual(trainer.Threads):
 
     def _order(self, job, epoch, workers=None):
         machine = self.machine if workers is None else dataclasses.replace(self.machine, stragglers=0)
-        return Order(job.net, job.engine, self.times, machine, job.strategy, job.identity["strategy_options"],
-                     [job.seed, epoch], workers)
+        return Order(
+            job.net,
+            job.engine,
+            self.times,
+            machine,
+            job.strategy,
+            job.identity["strategy_options"],
+            [job.seed, epoch],
+            workers,
+        )
 
     def train(self, job, epoch, pool, caught, display, ahead, **arguments):
         # each epoch's clock starts anew, so that a continued run has the same events
         order = self._order(job, epoch)
         weights, moments, versions = job.net.weights.copy(), job.moments.copy(), job.engine.versions()
         images = len(arguments["order"]) - arguments["begin"]
-        result, _ = super().train(job, epoch, pool, caught, display, ahead, events=order.blocks(images), lanes=order.lanes,
-                                  jobs=self.jobs, **arguments)
+        result, _ = super().train(
+            job,
+            epoch,
+            pool,
+            caught,
+            display,
+            ahead,
+            events=order.blocks(images),
+            lanes=order.lanes,
+            jobs=self.jobs,
+            **arguments,
+        )
         if result["status"] == "stopped":  # in the middle of many images, which no other run could go on from
             job.net.weights[:], job.moments[:] = weights, moments
             job.engine.versions(np.array(versions, np.uint32))
-            result |= dict.fromkeys(("position", "images", "errors", "updates", "lock_failures", "staleness_sum",
-                                     "staleness_max"), 0) | {"loss": 0.0, "staleness": [], "layers": {}}
+            result |= dict.fromkeys(
+                ("position", "images", "errors", "updates", "lock_failures", "staleness_sum", "staleness_max"), 0
+            ) | {"loss": 0.0, "staleness": [], "layers": {}}
             return result, 0.0
         counts, seconds = order.clock.counts, order.clock.now
         result["lock_failures"] = counts["failures"]
@@ -96,23 +116,32 @@ class Virtual(trainer.Threads):
         result["time"] = {"total": seconds * order.workers, "forward": 0.0, "backward": 0.0, "publish": 0.0, "wait": 0.0}
         for layer in result["layers"].values():
             layer["pending_seconds"] = 0.0
-        spent = {"forward": counts["forward"], "backward": counts["backward"], "publish": counts["publishing"],
-                 "wait": counts["waiting"], "evaluate": 0.0}
+        spent = {
+            "forward": counts["forward"],
+            "backward": counts["backward"],
+            "publish": counts["publishing"],
+            "wait": counts["waiting"],
+            "evaluate": 0.0,
+        }
         total = max(sum(spent.values()), 1e-30)
         self.split = {name: seconds / total for name, seconds in spent.items()}
         alone = min(images, ONE_WORKER_IMAGES)
         self.record = {
-            "cores": self.machine.cores or job.engine.workers, "threads_per_core": self.machine.threads_per_core,
+            "cores": self.machine.cores or job.engine.workers,
+            "threads_per_core": self.machine.threads_per_core,
             "speedup": self._order(job, epoch, 1).seconds(alone) / alone * images / seconds,
-            "waiting_us_per_image": counts["waiting"] / images * 1e6, "times": self.times.source}
+            "waiting_us_per_image": counts["waiting"] / images * 1e6,
+            "times": self.times.source,
+        }
         return result, seconds
 
     def report(self):
         return {"virtual": self.record, "time_split": self.split}
 
 
-def predict(net, workers, *, images, strategy="chaos", strategy_options=None, batch_size=1, machine=None, times=None,
-            seed=0):
+def predict(
+    net, workers, *, images, strategy="chaos", strategy_options=None, batch_size=1, machine=None, times=None, seed=0
+):
     """Runs only the clock: how long a training phase would take.
 
     Parameters
@@ -140,16 +169,28 @@ def predict(net, workers, *, images, strategy="chaos", strategy_options=None, ba
     options = how.resolve(strategy_options or {})
     check_strategy(strategy, options)
     machine, times = machine or Machine(), times or measured(net, batch_size)
-    engine = _core.Engine(net.plan, net.weights, workers=workers, strategy=strategy, batch_size=batch_size,
-                          stripe_bytes=options["stripe_bytes"], strategy_options=how.core_options(options))
+    engine = _core.Engine(
+        net.plan,
+        net.weights,
+        workers=workers,
+        strategy=strategy,
+        batch_size=batch_size,
+        stripe_bytes=options["stripe_bytes"],
+        strategy_options=how.core_options(options),
+    )
     order = Order(net, engine, times, machine, strategy, options, [seed, 1])
     seconds = order.seconds(images)
     alone = Order(net, engine, times, dataclasses.replace(machine, stragglers=0), strategy, options, [seed, 1], 1)
     n = min(images, ONE_WORKER_IMAGES)
     one, counts = alone.seconds(n) / n * images, order.clock.counts
-    return {"seconds": seconds, "one_worker_seconds": one, "speedup": one / seconds,
-            "waiting": counts["waiting"] / max(seconds * workers, 1e-30), "lock_failures": counts["failures"],
-            "us_per_image": seconds / images * 1e6}
+    return {
+        "seconds": seconds,
+        "one_worker_seconds": one,
+        "speedup": one / seconds,
+        "waiting": counts["waiting"] / max(seconds * workers, 1e-30),
+        "lock_failures": counts["failures"],
+        "us_per_image": seconds / images * 1e6,
+    }
 
 
 def compare(net, data, workers=(1, 2), *, repeats=3, machine=None, **settings):
@@ -191,14 +232,20 @@ def compare(net, data, workers=(1, 2), *, repeats=3, machine=None, **settings):
         simulated = one(count, Virtual(machine, times))
         base = base or (real["seconds"], simulated["seconds"])
         real["speedup"], simulated["speedup"] = base[0] / real["seconds"], base[1] / simulated["seconds"]
-        rows.append({"workers": count, "real": real, "simulated": simulated,
-                     "speedup_difference": simulated["speedup"] / real["speedup"] - 1,
-                     "staleness_distance": _distance(real["staleness"]["histogram"], simulated["staleness"]["histogram"])})
+        rows.append(
+            {
+                "workers": count,
+                "real": real,
+                "simulated": simulated,
+                "speedup_difference": simulated["speedup"] / real["speedup"] - 1,
+                "staleness_distance": _distance(real["staleness"]["histogram"], simulated["staleness"]["histogram"]),
+            }
+        )
     return [row for row in rows if row["workers"] in workers]
 
 
 def _distance(a, b):
     shares = np.zeros((2, max(len(a), len(b), 1)))
     for row, histogram in zip(shares, (a, b), strict=True):
-        row[:len(histogram)] = np.array(histogram) / max(sum(histogram), 1)
+        row[: len(histogram)] = np.array(histogram) / max(sum(histogram), 1)
     return float(np.abs(shares[0] - shares[1]).sum() / 2)

@@ -76,8 +76,12 @@ def read_times(path, net):
         found = json.loads(Path(path).read_bytes())
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise ValueError(f"not a file of times (format {FORMAT})")
-        times = Times(found["source"], found["gflops"], found["begin"],
-                      *(tuple(found[name]) for name in ("forward", "backward", "publish")))
+        times = Times(
+            found["source"],
+            found["gflops"],
+            found["begin"],
+            *(tuple(found[name]) for name in ("forward", "backward", "publish")),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None
     nodes = len(net.nodes()) - 1

@@ -146,7 +146,8 @@ static plan *wide(const instruction_set *isa)
 static plan *any(const instruction_set *isa)
 {
     const int strip = below(3) == 0;
-    const int c = strip ? 1 : 1 + below(20), h = strip ? 5 + below(6) : 1 + below(10), w = strip ? 16 + below(12) : 1 + below(10);
+    const int c = strip ? 1 : 1 + below(20), h = strip ? 5 + below(6) : 1 + below(10),
+              w = strip ? 16 + below(12) : 1 + below(10);
     plan *p = begin(isa, c, h, w);
     static const char *const activations[] = {"tanh", "relu", "sigmoid", "scaled_tanh"};
     int last = 0;
@@ -156,7 +157,9 @@ static plan *any(const instruction_set *isa)
         int made = -1;
         for (int tries = 0; made < 0 && tries < 20; tries++)
             switch (below(8)) {
-            case 0: case 1: case 2: { /* groups: one, all, or some */
+            case 0:
+            case 1:
+            case 2: { /* groups: one, all, or some */
                 const int style = below(4), groups = style == 0 ? in.c : style == 1 && in.c % 2 == 0 ? 2 : 1;
                 const int channels = style == 0 && below(2) ? in.c : groups * (1 + below(groups > 1 ? 6 : 40));
                 int option[12] = {0};
@@ -172,7 +175,8 @@ static plan *any(const instruction_set *isa)
                 made = layer(p, "conv2d", from, channels, 12, option);
                 break;
             }
-            case 3: case 4: {
+            case 3:
+            case 4: {
                 int option[4];
                 for (int i = 0; i < 4; i++)
                     option[i] = i && below(3) ? option[0] : 1 + below(3);
@@ -188,8 +192,7 @@ static plan *any(const instruction_set *isa)
                 made = n > 1 ? add(p, n, input) : -1;
                 break;
             }
-            default:
-                made = linear(p, in.h * in.w == 1 ? from : act(p, "flatten", from), 1 + below(70), left % 3 > 0);
+            default: made = linear(p, in.h * in.w == 1 ? from : act(p, "flatten", from), 1 + below(70), left % 3 > 0);
             }
         last = made < 0 ? last : made;
     }
@@ -201,8 +204,9 @@ static void describe(const plan *p, const char *name)
     size_t used = (size_t)snprintf(where, sizeof where, "%s, %s", name, p->isa->name);
     for (int i = 0; i < p->n_nodes && used < sizeof where; i++) {
         const plan_node *n = &p->node[i];
-        used += (size_t)snprintf(where + used, sizeof where - used, " %d:%s(%d)%dx%dx%d", i, n->kind ? n->kind->name : "input",
-                                 n->g.n_inputs ? n->input[0] : 0, n->g.out.c, n->g.out.h, n->g.out.w);
+        used += (size_t)snprintf(where + used, sizeof where - used, " %d:%s(%d)%dx%dx%d", i,
+                                 n->kind ? n->kind->name : "input", n->g.n_inputs ? n->input[0] : 0, n->g.out.c, n->g.out.h,
+                                 n->g.out.w);
     }
 }
 
@@ -228,7 +232,8 @@ static float *weights_of(const plan *p, int *node_at)
         const float most = sqrtf(3.f * (float)n->g.out.c / (float)size);
         for (int k = 0; k < 1 + has_bias(n); k++)
             for (ptrdiff_t j = 0; (at = n->kind->locate(&n->g, k, j)) >= 0; j++) {
-                expect((size_t)at < n->g.weight_size && !node_at[n->weight_at + (size_t)at], "node %d: place %td is taken", i, at);
+                expect((size_t)at < n->g.weight_size && !node_at[n->weight_at + (size_t)at], "node %d: place %td is taken",
+                       i, at);
                 w[n->weight_at + (size_t)at] = between(-most, most);
                 node_at[n->weight_at + (size_t)at] = i;
             }
@@ -328,8 +333,11 @@ static int variant_of(const char *name)
 
 static int variant_for(enum clock_order order)
 {
-    return order == CLOCK_AVERAGING ? variant_of("averaging") : order == CLOCK_ELASTIC ? variant_of("elastic") :
-           order == CLOCK_REPLICATED ? variant_of("replicated") : order == CLOCK_STAGES ? variant_of("hybrid") : CHAOS;
+    return order == CLOCK_AVERAGING    ? variant_of("averaging")
+           : order == CLOCK_ELASTIC    ? variant_of("elastic")
+           : order == CLOCK_REPLICATED ? variant_of("replicated")
+           : order == CLOCK_STAGES     ? variant_of("hybrid")
+                                       : CHAOS;
 }
 
 static engine *engine_for(const plan *p, float *w, int workers, int batch, size_t stripe_bytes, int v, int loss)
@@ -339,10 +347,16 @@ static engine *engine_for(const plan *p, float *w, int workers, int batch, size_
         s++;
     if (!strategy_at(s))
         abort();
-    engine *e = engine_new(&(engine_parts){.p = p, .weights = w, .n_workers = workers, .batch = batch,
-                                           .stripe_bytes = stripe_bytes, .how = strategy_at(s),
-                                           .strategy_options = variants[v].option, .bounded = variants[v].bounded,
-                                           .max_staleness = variants[v].max_staleness, .rule = p->isa->updates[0],
+    engine *e = engine_new(&(engine_parts){.p = p,
+                                           .weights = w,
+                                           .n_workers = workers,
+                                           .batch = batch,
+                                           .stripe_bytes = stripe_bytes,
+                                           .how = strategy_at(s),
+                                           .strategy_options = variants[v].option,
+                                           .bounded = variants[v].bounded,
+                                           .max_staleness = variants[v].max_staleness,
+                                           .rule = p->isa->updates[0],
                                            .loss = p->isa->losses[loss]});
     if (!e)
         abort();
@@ -376,7 +390,8 @@ static void run(engine *e, enum phase phase, const images *view, int n, float lr
     expect(status == DONE, "phase %d with %d workers, batch %d: status %d", phase, e->n_workers, e->batch, status);
     expect(t->images == n && engine_position(e) == n, "%d images, %lld counted", n, (long long)t->images);
     expect(isfinite(t->loss) && t->errors >= 0 && t->errors <= n, "loss %g, errors %lld", t->loss, (long long)t->errors);
-    expect(t->updates == (steps - t->dropped) * live_stripes(e), "%lld updates in %lld steps", (long long)t->updates, (long long)steps);
+    expect(t->updates == (steps - t->dropped) * live_stripes(e), "%lld updates in %lld steps", (long long)t->updates,
+           (long long)steps);
     int64_t counted = 0;
     for (int i = 0; i < STALENESS_BINS; i++)
         for (int l = 0; l < e->n_layers; l++)
@@ -506,7 +521,8 @@ static void check_network(plan *p, const char *name, int n, results *first)
         run(e, FORWARD, &unlabelled, n, 0, again);
         expect(!memcmp(again, outputs[b], (size_t)n * k * sizeof *again), "the outputs depend on the workers");
         run(e, TEST, &d.view, n, 0, NULL);
-        expect(fabs(e->total.loss - loss) <= 1e-9 * fabs(loss) && e->total.errors == errors, "the loss depends on the workers");
+        expect(fabs(e->total.loss - loss) <= 1e-9 * fabs(loss) && e->total.errors == errors,
+               "the loss depends on the workers");
         expect(!memcmp(w, w0, size * sizeof *w), "a phase that must not touch the weights has done so");
         engine_free(e);
         free(again);
@@ -608,8 +624,8 @@ static void check_conservation(const instruction_set *isa, int workers, int batc
         for (int j = 0; j <= IN; j++) {
             const ptrdiff_t at = n->kind->locate(&n->g, j == IN, j == IN ? o : o * IN + j);
             expect(!variants[v].exact || (double)w[at] == epochs * want[j][o],
-                   "%s, %d workers, batch %d: weight %d of %d is %g, not %g", variants[v].name, workers, batch, j, o, (double)w[at],
-                   epochs * want[j][o]);
+                   "%s, %d workers, batch %d: weight %d of %d is %g, not %g", variants[v].name, workers, batch, j, o,
+                   (double)w[at], epochs * want[j][o]);
         }
     engine_free(e);
     plan_free(p);
@@ -654,8 +670,8 @@ static void check_exchange(const instruction_set *isa, int workers)
         x[i] = 1;
     const images view = {NULL, x, labels, NULL};
     engine *e = engine_for(p, w, workers, 1, 64, CHAOS, SCORE);
-    exchanger beside = {e, 0, 0, block(p->weight_size, sizeof(float)), block(p->weight_size, sizeof(float)),
-                        aligned_alloc(64, size)};
+    exchanger beside = {
+        e, 0, 0, block(p->weight_size, sizeof(float)), block(p->weight_size, sizeof(float)), aligned_alloc(64, size)};
     for (size_t i = 0; i < p->weight_size; i++)
         beside.ones[i] = 1;
     pthread_t thread;
@@ -731,9 +747,15 @@ static void check_rules(const instruction_set *isa, const strategy *how, int wor
         option[i] = i < RULE_OWN ? 0.01 : 0.5;
     option[RULE_MAX_NORM] = 0.3;
     for (const update_kind *const *rule = isa->updates; *rule; rule++) {
-        engine_parts parts = {.p = p, .weights = copy(w0, p->weight_size), .n_workers = workers, .batch = batch,
-                              .stripe_bytes = 256, .how = how, .rule = *rule,
-                              .rule_options = option, .loss = isa->losses[CROSS_ENTROPY]};
+        engine_parts parts = {.p = p,
+                              .weights = copy(w0, p->weight_size),
+                              .n_workers = workers,
+                              .batch = batch,
+                              .stripe_bytes = 256,
+                              .how = how,
+                              .rule = *rule,
+                              .rule_options = option,
+                              .loss = isa->losses[CROSS_ENTROPY]};
         for (int i = 0; i < (*rule)->n_moments; i++)
             parts.moment[i] = copy(zeros, p->weight_size);
         engine *e = engine_new(&parts);
@@ -791,12 +813,12 @@ static void check_stop(const instruction_set *isa, int workers, int batch, int v
         pthread_join(thread, NULL);
         const int64_t at = engine_position(e);
         n_phases++;
-        expect(status == STOPPED && at < N, "%s, %d workers, batch %d: status %d at %lld", variants[v].name, workers, batch, status,
-               (long long)at);
+        expect(status == STOPPED && at < N, "%s, %d workers, batch %d: status %d at %lld", variants[v].name, workers, batch,
+               status, (long long)at);
         expect(e->total.images == at - begin, "%lld images on the way from %lld to %lld", (long long)e->total.images,
                (long long)begin, (long long)at);
-        expect(e->total.updates == (phase == TRAIN ? ((at - begin) / batch - e->total.dropped) * live_stripes(e) : 0), "%lld updates",
-               (long long)e->total.updates);
+        expect(e->total.updates == (phase == TRAIN ? ((at - begin) / batch - e->total.dropped) * live_stripes(e) : 0),
+               "%lld updates", (long long)e->total.updates);
         expect(isfinite(e->total.loss), "loss %g", e->total.loss);
         engine_clear(e);
         begin = at;
@@ -892,8 +914,14 @@ static void check_pinning(const instruction_set *isa)
     for (int there = 1; there >= 0; there--) {
         for (int i = 0; i < WORKERS; i++)
             cpus[i] = there || i != 2 ? sched_getcpu() : 1 << 30;
-        engine *e = engine_new(&(engine_parts){.p = p, .weights = w, .n_workers = WORKERS, .cpus = cpus, .batch = 3,
-                                               .stripe_bytes = 256, .how = strategy_at(CHAOS), .rule = p->isa->updates[0],
+        engine *e = engine_new(&(engine_parts){.p = p,
+                                               .weights = w,
+                                               .n_workers = WORKERS,
+                                               .cpus = cpus,
+                                               .batch = 3,
+                                               .stripe_bytes = 256,
+                                               .how = strategy_at(CHAOS),
+                                               .rule = p->isa->updates[0],
                                                .loss = p->isa->losses[CROSS_ENTROPY]});
         if (!e)
             abort();
@@ -932,8 +960,8 @@ static void check_meetings(plan *p, const char *net, const char *name, int n, in
             engine_clear(e);
             only_parameters(w, node_at, p->weight_size, name);
             if (first)
-                expect(!memcmp(w, first, p->weight_size * sizeof *w), "%s: other bits with %d workers, batch %d", name, workers,
-                       batch);
+                expect(!memcmp(w, first, p->weight_size * sizeof *w), "%s: other bits with %d workers, batch %d", name,
+                       workers, batch);
             else
                 first = copy(w, p->weight_size);
             float *pixel = (float *)d.view.floats, was = *pixel;
@@ -971,7 +999,8 @@ static void *adds(void *arg)
             continue;
         while (exchange_reached(a->reached, a->lanes) > i)
             sched_yield();
-        exchange_add_rows(a->rows + node->weight_at, a->lanes, a->p->weight_size, node->g.weight_size, a->sum + node->weight_at);
+        exchange_add_rows(a->rows + node->weight_at, a->lanes, a->p->weight_size, node->g.weight_size,
+                          a->sum + node->weight_at);
     }
     return NULL;
 }
@@ -992,7 +1021,8 @@ static void check_lanes(const instruction_set *isa)
     engine_free(e);
     e = engine_for(p, w, 3, N, 256, variant_named("synchronous"), CROSS_ENTROPY);
     for (int first = 0; first < LANES_HERE; first += 2)
-        expect(engine_lanes(e, &d.view, 0, N, LANES_HERE, first, 2, rows + (size_t)first * p->weight_size, NULL) == DONE, "lane %d", first);
+        expect(engine_lanes(e, &d.view, 0, N, LANES_HERE, first, 2, rows + (size_t)first * p->weight_size, NULL) == DONE,
+               "lane %d", first);
     float *sum = block(p->weight_size, sizeof *sum), *whole = block(p->weight_size, sizeof *whole);
     memset(sum, 0, p->weight_size * sizeof *sum);
     int32_t reached[LANES_HERE];
@@ -1114,13 +1144,36 @@ static void check_clock(plan *p, enum clock_order order, int v, int workers, int
         costs[i] = 1e-6;
         counted[i] = (uint8_t)(i % 3);
     }
-    const clock_parts parts = {
-        .order = order, .n_workers = workers, .n_layers = layers, .n_stripes = stripes, .node = node, .from = from, .to = to,
-        .forward = seconds, .backward = seconds, .learns = learns, .publish = publish, .lines = lines, .line = 1e-8,
-        .factor = factor, .jitter = 0.5, .seed = 1, .batch = batch, .chunk = e->chunk, .lanes = stages ? in_stages->lanes(e) : lanes, .n_stages = stages, .pieces = pieces, .piece_seconds = costs,
-        .image_seconds = costs, .piece_lines = costs, .image_lines = costs, .counted = counted, .period = PERIOD,
-        .keeps = v == AT_PUBLICATION && workers > 1, .group = variants[v].option[0] > 1 ? (int)variants[v].option[0] : 1,
-        .mix = variants[v].option[2] == 0};
+    const clock_parts parts = {.order = order,
+                               .n_workers = workers,
+                               .n_layers = layers,
+                               .n_stripes = stripes,
+                               .node = node,
+                               .from = from,
+                               .to = to,
+                               .forward = seconds,
+                               .backward = seconds,
+                               .learns = learns,
+                               .publish = publish,
+                               .lines = lines,
+                               .line = 1e-8,
+                               .factor = factor,
+                               .jitter = 0.5,
+                               .seed = 1,
+                               .batch = batch,
+                               .chunk = e->chunk,
+                               .lanes = stages ? in_stages->lanes(e) : lanes,
+                               .n_stages = stages,
+                               .pieces = pieces,
+                               .piece_seconds = costs,
+                               .image_seconds = costs,
+                               .piece_lines = costs,
+                               .image_lines = costs,
+                               .counted = counted,
+                               .period = PERIOD,
+                               .keeps = v == AT_PUBLICATION && workers > 1,
+                               .group = variants[v].option[0] > 1 ? (int)variants[v].option[0] : 1,
+                               .mix = variants[v].option[2] == 0};
     event *events = block(ROOM, sizeof *events);
     engine_free(e);
     for (int threads = 1; threads < 5; threads++) {
@@ -1138,8 +1191,8 @@ static void check_clock(plan *p, enum clock_order order, int v, int workers, int
         reason = replay_end(r);
         expect(!reason, "order %d: %s", (int)order, reason ? reason : "");
         if (first)
-            expect(!memcmp(w, first, p->weight_size * sizeof *w), "order %d, %d workers, batch %d: other weights by %d threads",
-                   (int)order, workers, batch, threads);
+            expect(!memcmp(w, first, p->weight_size * sizeof *w),
+                   "order %d, %d workers, batch %d: other weights by %d threads", (int)order, workers, batch, threads);
         else
             first = copy(w, p->weight_size);
         replay_free(r);
@@ -1170,7 +1223,8 @@ static void check_times(const instruction_set *isa)
         for (int i = 1; i < p->n_nodes; i++)
             for (int pass = PASS_FORWARD; pass <= PASS_UPDATE; pass++)
                 if (pass == PASS_FORWARD || (!p->node[i].skipped && (p->node[i].g.weight_size || pass == PASS_BACKWARD)))
-                    expect(engine_time(e, i, (enum pass)pass, 2) >= 0 || pass == PASS_WEIGHT_GRADIENT, "node %d takes less than no time", i);
+                    expect(engine_time(e, i, (enum pass)pass, 2) >= 0 || pass == PASS_WEIGHT_GRADIENT,
+                           "node %d takes less than no time", i);
         engine_free(e);
     }
     only_parameters(w, node_at, p->weight_size, "weights");
@@ -1248,7 +1302,8 @@ int main(int n, char **argument)
                 check_clock(branches(isa), CLOCK_CHAOS, AT_PUBLICATION, workers, batch);
                 for (int order = CLOCK_CHAOS; order <= CLOCK_STAGES; order++)
                     if (order != CLOCK_REPLICATED || workers > 1)
-                        check_clock(branches(isa), (enum clock_order)order, variant_for((enum clock_order)order), workers, batch);
+                        check_clock(branches(isa), (enum clock_order)order, variant_for((enum clock_order)order), workers,
+                                    batch);
                 for (int v = variant_of("replicated"); workers > 2 && !strcmp(variants[v].name, "replicated"); v++)
                     check_clock(branches(isa), CLOCK_REPLICATED, v, workers, batch);
             }
