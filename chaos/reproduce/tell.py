@@ -48,8 +48,8 @@ def make_report(found, quick=False, ours=True):
             "are simulated with real arithmetic in the order that a clock invents for the paper's machine, the "
             f"{paper.MACHINE}: one thread takes as long per image as the papers' model (b) says, its cores share their "
             "hardware threads as chaos's description of it says. Networks, epochs, learning rate 0.001 x 0.9 per epoch, "
-            "batch size 1 and validation on the training images are the paper's; activation, initial values and pixel scaling are not "
-            "known from it."
+            "batch size 1 and validation on the training images are the paper's; activation, initial values and pixel "
+            "scaling are not known from it."
         )
     )
     if quick:
