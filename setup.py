@@ -15,7 +15,6 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.modified import newer_group
 
 # The result must run on every machine of its kind and must not change the floating-point mode of the process:
 # no -march and no -ffast-math here. The instruction-set files raise their target themselves, by pragma.
@@ -32,6 +31,7 @@ BASELINE = [
 ]
 OPENMP = ["-fopenmp"]
 GENERATED = "build/cython"
+LISTS = "build/generated/lists"
 
 OPENMP_PROBE = """
 #include <omp.h>
@@ -66,6 +66,18 @@ def sources():
 def depends():
     """Every file under cext whose change must rebuild the extension."""
     return sorted(f for f in glob("cext/**/*", recursive=True) if f.endswith((".c", ".h", ".pxd", ".pxi")))
+
+
+def write_lists(folder=LISTS):
+    """Writes what registers a kind: NAME.h with KIND(x) for every cext/NAME/x.c, NAME_bodies.h with its #include."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for room in ("layers", "losses", "updates", "sync"):
+        stems = sorted(Path(f).stem for f in glob(f"cext/{room}/*.c"))
+        for name, line in ((room, "KIND({})"), (f"{room}_bodies", f'#include "{room}/{{}}.c"')):
+            text = f"/* Written by setup.py: the files of cext/{room}. */\n" + "".join(line.format(s) + "\n" for s in stems)
+            file = Path(folder, f"{name}.h")
+            if not file.is_file() or file.read_text() != text:  # what is newer than an object is compiled again
+                file.write_text(text)
 
 
 def say(*lines):
@@ -164,6 +176,8 @@ def ask(compiler, environ=os.environ):
 
 def generated_c(pyx):
     """Run Cython on `pyx` when it is newer than its C file; the path of that file, in the build directory."""
+    from setuptools.modified import newer_group
+
     made = f"{GENERATED}/{Path(pyx).stem}.c"
     if not newer_group([pyx, "setup.py", *glob("cext/**/*.px[di]", recursive=True)], made):
         return made
@@ -195,9 +209,10 @@ class build_core(build_ext):  # noqa: N801, the name setuptools prints
         if not answers.is_file() or answers.read_text() != text:
             answers.write_text(text)
 
+        write_lists()
         (core,) = self.extensions
         core.sources = [generated_c(f) if f.endswith(".pyx") else f for f in core.sources]
-        core.depends = [*core.depends, str(answers)]
+        core.depends = [*core.depends, str(answers), *sorted(glob(f"{LISTS}/*.h"))]
         core.define_macros, core.extra_compile_args, core.extra_link_args = macros, flags, link
 
         compile_list = self.compiler.compile
@@ -212,6 +227,6 @@ class build_core(build_ext):  # noqa: N801, the name setuptools prints
 
 if __name__ == "__main__":
     setup(
-        ext_modules=[Extension("chaos._core", sources(), include_dirs=["cext"], depends=depends())],
+        ext_modules=[Extension("chaos._core", sources(), include_dirs=["cext", os.path.dirname(LISTS)], depends=depends())],
         cmdclass={"build_ext": build_core},
     )

@@ -20,9 +20,10 @@ const instruction_set *supported_isa(int i)
 
 const strategy *strategy_at(int i)
 {
+#define KIND(name) &sync_##name,
     static const strategy *const strategies[] = {
-        &sync_sequential, &sync_chaos,   &sync_synchronous, &sync_averaging,  &sync_delayed, &sync_hogwild,
-        &sync_locked,     &sync_leashed, &sync_elastic,     &sync_replicated, &sync_hybrid,
+#include "lists/sync.h"
     };
+#undef KIND
     return i >= 0 && i < (int)(sizeof strategies / sizeof *strategies) ? strategies[i] : NULL;
 }

@@ -16,6 +16,8 @@ case $what in asan | tsan | all) ;; *)
 esac
 unset "${!OMP_@}" "${!GOMP_@}" "${!KMP_@}"
 mkdir -p "$out"
+# the lists of kinds, written as for the extension module
+${PYTHON:-python3} -c "import setup; setup.write_lists()"
 # Older sanitizers cannot place their shadow memory under the address randomisation of newer kernels.
 if setarch "$(uname -m)" -R true 2>/dev/null; then
     here=(setarch "$(uname -m)" -R)
@@ -31,7 +33,7 @@ build() {
     local name=$1 compiler=$2
     shift 2
     local flags=(-std=gnu11 -O1 -g -fno-omit-frame-pointer -fno-math-errno -fno-trapping-math -Wall -Wextra
-        -Wno-unused-parameter -Werror -fopenmp -DCHAOS_OPENMP=1 -Icext "$@")
+        -Wno-unused-parameter -Werror -fopenmp -DCHAOS_OPENMP=1 -Icext -Ibuild/generated "$@")
     rm -rf "${out:?}/$name"
     mkdir -p "$out/$name"
     # shellcheck disable=SC2016  # for the inner shell

@@ -89,6 +89,8 @@ def test_c_arrows_point_down():
     for path in sorted([*CEXT.rglob("*.[ch]"), *CEXT.glob("*.pyx")]):
         room = room_of(path, CEXT)
         for name in re.findall(r'(?:#include|from) "([^"]+)"', path.read_text()):
+            if name.startswith("lists/"):  # written by setup.py from the files there are
+                continue
             near = path.parent / name
             target = near if near.exists() else CEXT / name
             assert target.exists(), f"{path} includes {name}, which is not there"
@@ -146,14 +148,6 @@ def test_both_halves_have_the_same_files(room, suffixes):
     meaning = {p.stem for p in (CHAOS / room).glob("*.py")} - {"__init__", "base", "schedules"}
     speed = {p.stem for p in (CEXT / room).glob("*.c")}
     assert meaning == speed
-
-
-def test_every_body_is_on_its_list():
-    for room in ("layers", "losses", "updates"):
-        text = (CEXT / room / "list.h").read_text()
-        stems = sorted(p.stem for p in (CEXT / room).glob("*.c"))
-        assert sorted(re.findall(r'#include "(\w+)\.c"', text)) == stems
-        assert len(re.findall(r"^&\w+,$", text, re.M)) == len(stems)
 
 
 def test_every_file_says_what_it_is():

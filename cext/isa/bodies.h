@@ -3,22 +3,26 @@
 #include "simd/simd.h"
 #include "simd/tiles.h"
 
-#define CHAOS_BODIES
-#include "layers/list.h"
-#include "losses/list.h"
-#include "updates/list.h"
-#undef CHAOS_BODIES
+#include "lists/layers_bodies.h"
+#include "lists/losses_bodies.h"
+#include "lists/updates_bodies.h"
 #include "updates/bounds.h"
 
+#define KIND(name) &layer_##name,
 static const layer_kind *const layers[] = {
-#include "layers/list.h"
+#include "lists/layers.h"
     NULL};
+#undef KIND
+#define KIND(name) &loss_##name,
 static const loss_kind *const losses[] = {
-#include "losses/list.h"
+#include "lists/losses.h"
     NULL};
+#undef KIND
+#define KIND(name) &update_##name,
 static const update_kind *const updates[] = {
-#include "updates/list.h"
+#include "lists/updates.h"
     NULL};
+#undef KIND
 
 KERNEL void add_into(size_t n, float *to, const float *from)
 {

@@ -1,5 +1,6 @@
 /* AdaGrad: s <- s + dw^2; w <- w - lr / (1 + (t - 1) * lr_decay) * dw / (sqrt(s) + eps).
  * Body: included by cext/isa/ only. */
+#include "penalty.h"
 
 enum { ADAGRAD_LR_DECAY = RULE_OWN, ADAGRAD_INITIAL /* chaos/updates fills the moment with it */, ADAGRAD_EPS };
 

@@ -1,6 +1,7 @@
 /* Adam: m <- beta1 * m + (1 - beta1) * dw; v <- beta2 * v + (1 - beta2) * dw^2;
  * w <- w - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps).
  * Body: included by cext/isa/ only; adamw.c uses its loop. */
+#include "penalty.h"
 
 enum { ADAM_BETA1 = RULE_OWN, ADAM_BETA2, ADAM_EPS };
 

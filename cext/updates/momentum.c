@@ -1,5 +1,6 @@
 /* Gradient descent with momentum (heavy ball): b <- momentum * b + (1 - dampening) * dw; w <- w - lr * b. The first b is dw.
  * Body: included by cext/isa/ only. */
+#include "penalty.h"
 
 enum { MOMENTUM_MOMENTUM = RULE_OWN, MOMENTUM_DAMPENING };
 

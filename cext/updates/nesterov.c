@@ -1,4 +1,5 @@
 /* Nesterov's momentum: b <- momentum * b + dw; w <- w - lr * (dw + momentum * b). Body: included by cext/isa/ only. */
+#include "penalty.h"
 
 enum { NESTEROV_MOMENTUM = RULE_OWN };
 

@@ -1,4 +1,6 @@
-/* What the rules share: weight decay, powers, the smallest denominator. Included by list.h before the bodies. */
+/* What the rules share: weight decay, powers, the smallest denominator. Included by the bodies. */
+#ifndef CHAOS_PENALTY_H
+#define CHAOS_PENALTY_H
 
 /* Gradient of weight_decay / 2 * |w|^2 + l1 * |w|_1; with sign(0) = 0, so that padding stays 0. */
 typedef struct {
@@ -32,3 +34,5 @@ INLINE double power(double b, uint32_t t)
 
 /* What is added to a denominator. Never 0: in the padding everything else is. */
 INLINE vec epsilon(double eps) { return vset(eps > 0 ? (float)eps : 1e-8f); }
+
+#endif

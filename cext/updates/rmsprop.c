@@ -1,6 +1,7 @@
 /* RMSprop: v <- alpha * v + (1 - alpha) * dw^2; w <- w - lr * dw / (sqrt(v) + eps). With `centered` the square of the
  * gradient's mean is subtracted from v; with momentum the quotient is gathered in a buffer first.
  * Body: included by cext/isa/ only. */
+#include "penalty.h"
 
 enum { RMSPROP_ALPHA = RULE_OWN, RMSPROP_EPS, RMSPROP_MOMENTUM, RMSPROP_CENTERED };
 

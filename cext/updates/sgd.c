@@ -1,4 +1,5 @@
 /* Plain stochastic gradient descent: w <- w - lr * dw. Body: included by cext/isa/ only. */
+#include "penalty.h"
 
 KERNEL void sgd_apply(size_t n, float *restrict w, const float *restrict dw, float *const *moment, const update_step *s)
 {
