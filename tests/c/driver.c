@@ -320,7 +320,7 @@ static const variant variants[] = {
     {"delayed", 1, 1, 0, 0, {0}},
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
-enum { CROSS_ENTROPY, MSE, SCORE };
+static const char *const CROSS_ENTROPY = "cross_entropy", *const MSE = "mse", *const SCORE = "score";
 
 /* The first of that name. */
 static int variant_of(const char *name)
@@ -340,24 +340,45 @@ static int variant_for(enum clock_order order)
                                        : CHAOS;
 }
 
-static engine *engine_for(const plan *p, float *w, int workers, int batch, size_t stripe_bytes, int v, int loss)
+static const strategy *strategy_named(const char *name)
 {
     int s = 0;
-    while (strategy_at(s) && strcmp(strategy_at(s)->name, variants[v].name))
+    while (strategy_at(s) && strcmp(strategy_at(s)->name, name))
         s++;
     if (!strategy_at(s))
         abort();
+    return strategy_at(s);
+}
+
+static const loss_kind *loss_named(const instruction_set *isa, const char *name)
+{
+    const loss_kind *const *l = isa->losses;
+    while (strcmp((*l)->name, name))
+        l++;
+    return *l;
+}
+
+static const update_kind *rule_named(const instruction_set *isa, const char *name)
+{
+    const update_kind *const *u = isa->updates;
+    while (strcmp((*u)->name, name))
+        u++;
+    return *u;
+}
+
+static engine *engine_for(const plan *p, float *w, int workers, int batch, size_t stripe_bytes, int v, const char *loss)
+{
     engine *e = engine_new(&(engine_parts){.p = p,
                                            .weights = w,
                                            .n_workers = workers,
                                            .batch = batch,
                                            .stripe_bytes = stripe_bytes,
-                                           .how = strategy_at(s),
+                                           .how = strategy_named(variants[v].name),
                                            .strategy_options = variants[v].option,
                                            .bounded = variants[v].bounded,
                                            .max_staleness = variants[v].max_staleness,
-                                           .rule = p->isa->updates[0],
-                                           .loss = p->isa->losses[loss]});
+                                           .rule = rule_named(p->isa, "sgd"),
+                                           .loss = loss_named(p->isa, loss)});
     if (!e)
         abort();
     return e;
@@ -755,7 +776,7 @@ static void check_rules(const instruction_set *isa, const strategy *how, int wor
                               .how = how,
                               .rule = *rule,
                               .rule_options = option,
-                              .loss = isa->losses[CROSS_ENTROPY]};
+                              .loss = loss_named(isa, CROSS_ENTROPY)};
         for (int i = 0; i < (*rule)->n_moments; i++)
             parts.moment[i] = copy(zeros, p->weight_size);
         engine *e = engine_new(&parts);
@@ -920,9 +941,9 @@ static void check_pinning(const instruction_set *isa)
                                                .cpus = cpus,
                                                .batch = 3,
                                                .stripe_bytes = 256,
-                                               .how = strategy_at(CHAOS),
-                                               .rule = p->isa->updates[0],
-                                               .loss = p->isa->losses[CROSS_ENTROPY]});
+                                               .how = strategy_named("chaos"),
+                                               .rule = rule_named(p->isa, "sgd"),
+                                               .loss = loss_named(p->isa, CROSS_ENTROPY)});
         if (!e)
             abort();
         if (there) {
