@@ -1,7 +1,10 @@
-/* Clipping and max-norm, layer by layer; see engine.h. The arithmetic is in cext/updates/bounds.h. */
-#include "engine.h"
+/* Clipping and max-norm; see bounds.h. */
+#include "bounds.h"
+
+#include "wait.h"
 
 int clips_gradients(const engine *e) { return e->step.option[RULE_CLIP_VALUE] > 0 || e->step.option[RULE_CLIP_NORM] > 0; }
+
 int bounds_weights(const engine *e) { return e->step.option[RULE_MAX_NORM] > 0; }
 
 void condition_gradient(const engine *e, int node, float *dw)
@@ -44,34 +47,6 @@ void bound_copy(worker *w, int node, float *weights)
     const geometry *g = &n->g;
     if (bounds_weights(w->e) && past_bound(w, n, weights + n->weight_at))
         w->e->p->isa->scale_columns(0, g->weight_size, g->rows, g->columns, w->scratch, weights + n->weight_at);
-}
-
-static int by_layers(const engine *e) { return clips_gradients(e) || bounds_weights(e); }
-
-int n_parts(const engine *e) { return by_layers(e) ? e->p->n_nodes : e->shared.n_stripes; }
-
-void stripes_of_part(const engine *e, int part, int *from, int *to)
-{
-    *from = part;
-    *to = part + 1;
-    if (by_layers(e))
-        stripes_of(e, part, from, to);
-    if (*from < *to && !e->p->node[e->stripe[*from].node].n_deltas)
-        *to = *from; /* nothing there learns */
-}
-
-void publish_part(worker *w, int part)
-{
-    int from, to;
-    stripes_of_part(w->e, part, &from, &to);
-    if (from == to)
-        return;
-    if (by_layers(w->e))
-        condition_gradient(w->e, part, w->dw);
-    for (int k = from; k < to; k++)
-        publish_stripe(w, k);
-    if (by_layers(w->e))
-        bound_layer(w, part);
 }
 
 void bound_result(engine *e)

@@ -1,6 +1,8 @@
 /* Reading and changing the shared weights beside the workers; see exchange.h. */
 #include "exchange.h"
 
+#include "wait.h"
+
 #include <float.h>
 #include <math.h>
 #include <string.h>

@@ -1,12 +1,12 @@
-/* The pass: a chunk of samples through the network and back, and the steps that are made of passes. */
-#include "threads.h"
+/* The pass of a chunk of samples; see pass.h. */
+#include "pass.h"
 
-#include "inside.h"
+#include "bounds.h"
+#include "team.h"
 #include "ticks.h"
 #include "trace.h"
 
 #include <math.h>
-#include <time.h>
 
 static inline float pixel_value(uint8_t byte) { return (float)byte * (1.f / 127.5f) - 1.f; }
 
@@ -43,7 +43,7 @@ static void expect_chunk(const engine *e, int64_t at, int n)
     }
 }
 
-static void describe_call(const engine *e, const worker *w, int i, int n, call *c)
+void describe_call(const engine *e, const worker *w, int i, int n, call *c)
 {
     const plan_node *node = &e->p->node[i];
     c->n = n;
@@ -112,8 +112,7 @@ int lose(worker *w, int n, int learns)
     return 0;
 }
 
-/* Describes the backward call of node i: its delta is complete, its inputs' are wanted where the plan says so. */
-static void describe_backward(const engine *e, const worker *w, int i, int n, int first, call *c)
+void describe_backward(const engine *e, const worker *w, int i, int n, int first, call *c)
 {
     const plan_node *node = &e->p->node[i];
     describe_call(e, w, i, n, c);
@@ -130,55 +129,10 @@ static void describe_backward(const engine *e, const worker *w, int i, int n, in
     c->dw = w->dw + node->weight_at;
 }
 
-/* Whether a step of one sample leaves the gradient of this layer unwritten. */
-static int applies(const engine *e, const plan_node *node)
+int applies(const engine *e, const plan_node *node)
 {
     const int decays = e->step.option[RULE_WEIGHT_DECAY] != 0 || e->step.option[RULE_L1] != 0;
     return node->kind->apply && e->rule->plain && !decays && !clips_gradients(e) && !e->how->late;
-}
-
-const char *engine_loop(const engine *e, int i, enum pass pass)
-{
-    const plan_node *node = &e->p->node[i];
-    const geometry *pool = node->pool < 0 ? NULL : &e->p->node[node->pool].g;
-    return node->kind->loop ? node->kind->loop(&node->g, pool, e->batch == 1 ? 1 : e->chunk, pass) : NULL;
-}
-
-double engine_time(engine *e, int i, enum pass pass, long rounds)
-{
-    const plan_node *node = &e->p->node[i];
-    worker *w = e->worker[0];
-    const int unwritten = e->batch == 1 && applies(e, node);
-    if (unwritten && pass == PASS_WEIGHT_GRADIENT)
-        return -1;
-    call c;
-    if (pass == PASS_FORWARD)
-        describe_call(e, w, i, e->chunk, &c);
-    else
-        describe_backward(e, w, i, e->chunk, 1, &c);
-    if (unwritten)
-        c.dw = NULL;
-    if (pass == PASS_WEIGHT_GRADIENT)
-        for (int k = 0; k < node->g.n_inputs; k++)
-            c.dx[k].p = NULL;
-    update_step step = e->step;
-    step.lr = 0;
-    step.t = 1;
-    const float_mode old = flush_denormals();
-    const int64_t from = nanoseconds();
-    for (long r = 0; r < rounds; r++)
-        if (pass == PASS_FORWARD)
-            node->kind->forward(&node->g, &c);
-        else if (pass == PASS_UPDATE && unwritten)
-            shared_apply(&e->shared, node->kind, &node->g, &c, node->weight_at, node->weight_at, node->g.weight_size, 0,
-                         w->own);
-        else if (pass == PASS_UPDATE)
-            shared_update(&e->shared, e->rule, node->weight_at, node->g.weight_size, w->dw, &step, w->own);
-        else
-            node->kind->backward(&node->g, &c);
-    const double seconds = 1e-9 * (double)(nanoseconds() - from);
-    restore_denormals(old);
-    return seconds / (double)rounds / (pass == PASS_UPDATE ? e->batch : e->chunk);
 }
 
 /* The clock of a pass that is looked at; it stands still while the worker waits. */
@@ -254,20 +208,6 @@ static void backward(const engine *e, worker *w, int n, int first, int last, int
     }
 }
 
-int pick_step(worker *w, int64_t *begin, int64_t *end)
-{
-    engine *e = w->e;
-    const int bounded = e->bounded && e->phase == TRAIN;
-    if (bounded ? !take_off(w) : !goes_on(e))
-        return 0;
-    const int64_t step = e->phase == GRADIENTS ? e->end : e->phase == TRAIN ? e->batch : e->chunk;
-    *begin = __atomic_fetch_add(&e->next, step, __ATOMIC_RELAXED);
-    *end = *begin + step < e->end ? *begin + step : e->end;
-    if (bounded && *begin >= e->end)
-        land(w);
-    return *begin < e->end;
-}
-
 int pass_images(worker *w, int64_t begin, int64_t end)
 {
     engine *e = w->e;
@@ -304,29 +244,6 @@ int pass_images(worker *w, int64_t begin, int64_t end)
     if (trains)
         w->count.passing += working(w) - started;
     return 0;
-}
-
-int train_step(worker *w, int64_t begin, int64_t end)
-{
-    const engine *e = w->e;
-    const strategy *how = e->how;
-    w->hooks = 1;
-    w->scale = (e->instant ? -e->step.lr : 1.f) / (float)(end - begin);
-    if (w->trace) {
-        trace_event(w, EVENT_STEP, (uint32_t)((begin - e->trace->begin) / e->batch));
-        w->reads = w->reads ? w->reads : w->trace->copy;
-    }
-    if (how->step_begin)
-        how->step_begin(w);
-    const int failed = pass_images(w, begin, end);
-    if (!failed && how->step_done)
-        how->step_done(w);
-    for (int i = 0; !failed && !how->bounds && bounds_weights(w->e) && i < w->e->p->n_nodes; i++)
-        bound_layer(w, i);
-    if (w->e->bounded)
-        land(w);
-    w->hooks = 0;
-    return failed;
 }
 
 int gradient_of(worker *w, int64_t begin, int64_t end, float scale, float *dw)

@@ -1,8 +1,16 @@
 /* The executor of events; see replay.h. */
 #include "threads.h"
 
-#include "inside.h"
+#include "bounds.h"
+#include "lanes.h"
+#include "memory.h"
+#include "pass.h"
+#include "phase.h"
 #include "replay.h"
+#include "team.h"
+#include "wait.h"
+#include "weights.h"
+#include "worker.h"
 
 #include <stdlib.h>
 #include <string.h>

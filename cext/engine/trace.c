@@ -1,8 +1,9 @@
 /* The recorder of events; see trace.h. */
 #include "trace.h"
 
+#include "wait.h"
+
 #include <stdlib.h>
-#include <string.h>
 
 int trace_start(engine *e)
 {

@@ -1,5 +1,7 @@
-/* The weight vector: its stripes, replicas of it, and the publication of a stripe; see engine.h. */
-#include "inside.h"
+/* Cutting, reading and publishing stripes; see weights.h. */
+#include "weights.h"
+
+#include "memory.h"
 #include "ticks.h"
 #include "trace.h"
 
@@ -33,46 +35,6 @@ int cut_stripes(engine *e, float *weights, float *const *moment, size_t stripe_f
     }
     e->layer = calloc((size_t)e->n_layers + 1, sizeof *e->layer);
     return e->layer ? 0 : -1;
-}
-
-void stripes_of(const engine *e, int node, int *from, int *to)
-{
-    *from = e->first_stripe[node];
-    *to = e->first_stripe[node + 1];
-}
-
-shared_weights *replica_new(const engine *e, const shared_weights *of)
-{
-    shared_weights *s = malloc(sizeof *s);
-    const size_t bytes = e->p->weight_size * sizeof(float), states = ((size_t)of->n_stripes + 1) * sizeof *s->state;
-    int missing = !s;
-    if (s) {
-        *s = *of;
-        missing = !(s->w = aligned_zeros(bytes + 1));
-        missing |= !(s->state = aligned_zeros(states));
-        for (int i = 0; i < e->rule->n_moments; i++)
-            missing |= !(s->moment[i] = aligned_zeros(bytes + 1));
-    }
-    if (missing) {
-        replica_free(s);
-        return NULL;
-    }
-    memcpy(s->w, of->w, bytes);
-    copy_versions(s, of);
-    for (int i = 0; i < e->rule->n_moments; i++)
-        memcpy(s->moment[i], of->moment[i], bytes);
-    return s;
-}
-
-void replica_free(shared_weights *s)
-{
-    if (!s)
-        return;
-    free(s->w);
-    free(s->state);
-    for (int i = 0; i < MAX_MOMENTS; i++)
-        free(s->moment[i]);
-    free(s);
 }
 
 void read_stripe(worker *w, int k, float *copy)
@@ -135,7 +97,6 @@ void count_update(worker *w, int k, uint32_t stale)
 #endif
 }
 
-int stripe_learns(const engine *e, int k) { return e->p->node[e->stripe[k].node].n_deltas > 0; }
 void count_lock_failure(worker *w, int k) { w->layer[w->e->stripe[k].layer].lock_failures++; }
 
 void postpone_stripe(worker *w, int k)

@@ -1,15 +1,10 @@
-/* The memory of one worker. */
-#include "inside.h"
+/* The memory of one worker; see worker.h. */
+#include "worker.h"
+
+#include "memory.h"
+#include "ticks.h"
 
 #include <stdlib.h>
-
-void *aligned_zeros(size_t bytes)
-{
-    void *p = aligned_alloc(4096, round_up(bytes, 4096));
-    if (p)
-        memset(p, 0, bytes);
-    return p;
-}
 
 /* Places a block of n elements of `size` bytes at *used, on a cache line of its own; NULL base: only counts. */
 static void *place(char *base, size_t *used, size_t n, size_t size)
@@ -78,4 +73,20 @@ worker *worker_new(engine *e, int id)
     w->id = id;
     w->to = &e->shared;
     return w;
+}
+
+void worker_free(worker *w)
+{
+    if (w)
+        free(w->memory);
+    free(w);
+}
+
+void worker_begin(worker *w)
+{
+    const engine *e = w->e;
+    memset(&w->count, 0, sizeof w->count);
+    w->step = e->step;
+    memset(w->layer, 0, (size_t)e->n_layers * sizeof *w->layer);
+    w->count.begin = ticks();
 }

@@ -1,20 +1,19 @@
-/* Phases: the team at work, what it has counted, and the engine's life; see engine.h. */
+/* The team at work, and the engine's life; see phase.h. */
 #include "threads.h"
 
-#include "inside.h"
+#include "bounds.h"
+#include "gate.h"
+#include "lanes.h"
+#include "pass.h"
+#include "phase.h"
+#include "step.h"
+#include "team.h"
 #include "ticks.h"
 #include "trace.h"
+#include "unit.h"
+#include "weights.h"
 
 #include <stdlib.h>
-
-int lanes_of(int64_t batch, int wanted)
-{
-    const int64_t usual = (batch + LANE_IMAGES - 1) / LANE_IMAGES, most = usual < MAX_LANES ? usual : MAX_LANES;
-    const int64_t n = wanted ? wanted : most;
-    return (int)(n < batch ? n : batch);
-}
-
-int64_t lane_begin(int64_t begin, int64_t end, int lanes, int j) { return begin + (end - begin) * j / lanes; }
 
 static void train(worker *w)
 {
@@ -61,15 +60,6 @@ static void apply_parts(worker *w)
     }
 }
 
-void worker_begin(worker *w)
-{
-    const engine *e = w->e;
-    memset(&w->count, 0, sizeof w->count);
-    w->step = e->step;
-    memset(w->layer, 0, (size_t)e->n_layers * sizeof *w->layer);
-    w->count.begin = ticks();
-}
-
 static void work(engine *e, int id)
 {
     worker *w = e->worker[id];
@@ -111,41 +101,6 @@ static void take_part(void *arg, int id)
     } else {
         fail(e, NOT_PINNED, id);
     }
-}
-
-static void merge(tally *to, const tally *from)
-{
-    to->images += from->images;
-    to->errors += from->errors;
-    to->loss += from->loss;
-    to->lock_failures += from->lock_failures;
-    to->give_ways += from->give_ways;
-    to->dropped += from->dropped;
-    to->passing += from->passing;
-    to->waiting += from->waiting;
-    to->passes += from->passes;
-    to->forward += from->forward;
-    to->backward += from->backward;
-    to->publish += from->publish;
-}
-
-static void merge_layer(tally *all, layer_tally *to, const layer_tally *from)
-{
-    to->updates += from->updates;
-    to->staleness_sum += from->staleness_sum;
-    to->lock_failures += from->lock_failures;
-    to->overlaps += from->overlaps;
-    to->pending += from->pending;
-    if (from->staleness_max > to->staleness_max)
-        to->staleness_max = from->staleness_max;
-    const int last = from->staleness_max < STALENESS_BINS ? (int)from->staleness_max : STALENESS_BINS - 1;
-    for (int i = 0; i <= last; i++)
-        to->staleness[i] += from->staleness[i];
-    all->updates += from->updates;
-    all->lock_failures += from->lock_failures;
-    all->staleness_sum += from->staleness_sum;
-    if (from->staleness_max > all->staleness_max)
-        all->staleness_max = from->staleness_max;
 }
 
 /* The phase lasts from when the first worker begins until the last one ends; who is not there yet, or no more, waits. What
@@ -245,6 +200,7 @@ int engine_apply(engine *e, const float *gradient, float lr)
 }
 
 void engine_stop(engine *e) { __atomic_store_n(&e->stop, 1, __ATOMIC_RELAXED); }
+
 void engine_clear(engine *e) { __atomic_store_n(&e->stop, 0, __ATOMIC_RELAXED); }
 
 int64_t engine_position(const engine *e)
@@ -292,10 +248,7 @@ void engine_free(engine *e)
     if (e->how->close)
         e->how->close(e);
     for (int i = 0; e->worker && i < e->n_workers; i++)
-        if (e->worker[i]) {
-            free(e->worker[i]->memory);
-            free(e->worker[i]);
-        }
+        worker_free(e->worker[i]);
     free(e->worker);
     trace_free(e->trace);
     free(e->cpu);
