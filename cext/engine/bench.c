@@ -6,25 +6,25 @@
 #include "ticks.h"
 #include "worker.h"
 
-const char *engine_loop(const engine *e, int i, enum pass pass)
+const char *bench_loop(const engine *e, int i, enum pass pass)
 {
     const plan_node *node = &e->p->node[i];
     const geometry *pool = node->pool < 0 ? NULL : &e->p->node[node->pool].g;
     return node->kind->loop ? node->kind->loop(&node->g, pool, e->batch == 1 ? 1 : e->chunk, pass) : NULL;
 }
 
-double engine_time(engine *e, int i, enum pass pass, long rounds)
+double bench_time(engine *e, int i, enum pass pass, long rounds)
 {
     const plan_node *node = &e->p->node[i];
     worker *w = e->worker[0];
-    const int unwritten = e->batch == 1 && applies(e, node);
+    const int unwritten = e->batch == 1 && pass_applies(e, node);
     if (unwritten && pass == PASS_WEIGHT_GRADIENT)
         return -1;
     call c;
     if (pass == PASS_FORWARD)
-        describe_call(e, w, i, e->chunk, &c);
+        pass_forward_call(e, w, i, e->chunk, &c);
     else
-        describe_backward(e, w, i, e->chunk, 1, &c);
+        pass_backward_call(e, w, i, e->chunk, 1, &c);
     if (unwritten)
         c.dw = NULL;
     if (pass == PASS_WEIGHT_GRADIENT)
@@ -40,9 +40,9 @@ double engine_time(engine *e, int i, enum pass pass, long rounds)
             node->kind->forward(&node->g, &c);
         else if (pass == PASS_UPDATE && unwritten)
             shared_apply(&e->shared, node->kind, &node->g, &c, node->weight_at, node->weight_at, node->g.weight_size, 0,
-                         w->own);
+                         w->private_copy);
         else if (pass == PASS_UPDATE)
-            shared_update(&e->shared, e->rule, node->weight_at, node->g.weight_size, w->dw, &step, w->own);
+            shared_update(&e->shared, e->rule, node->weight_at, node->g.weight_size, w->dw, &step, w->private_copy);
         else
             node->kind->backward(&node->g, &c);
     const double seconds = 1e-9 * (double)(nanoseconds() - from);

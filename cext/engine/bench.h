@@ -5,9 +5,9 @@
 #include "engine.h"
 
 /* The loop that the pass takes, in words; NULL: it has only one. */
-const char *engine_loop(const engine *e, int node, enum pass pass);
+const char *bench_loop(const engine *e, int node, enum pass pass);
 /* Seconds per sample of one pass of one layer, on what the last phase with worker 0 left in its buffers (run GRADIENTS
  * first); the mean of `rounds` calls; -1 where training has no such pass. For benchmarks. */
-double engine_time(engine *e, int node, enum pass pass, long rounds);
+double bench_time(engine *e, int node, enum pass pass, long rounds);
 
 #endif

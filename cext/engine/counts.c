@@ -1,7 +1,7 @@
 /* Sums of what workers have counted; see counts.h. */
 #include "counts.h"
 
-void merge(tally *to, const tally *from)
+void counts_merge(tally *to, const tally *from)
 {
     to->images += from->images;
     to->errors += from->errors;
@@ -17,7 +17,7 @@ void merge(tally *to, const tally *from)
     to->publish += from->publish;
 }
 
-void merge_layer(tally *all, layer_tally *to, const layer_tally *from)
+void counts_merge_layer(tally *all, layer_tally *to, const layer_tally *from)
 {
     to->updates += from->updates;
     to->staleness_sum += from->staleness_sum;

@@ -39,7 +39,7 @@ typedef struct {
 } time_split;
 
 /* Adds a worker's counts to the sums over workers; a layer's also to `all`. */
-void merge(tally *to, const tally *from);
-void merge_layer(tally *all, layer_tally *to, const layer_tally *from);
+void counts_merge(tally *to, const tally *from);
+void counts_merge_layer(tally *all, layer_tally *to, const layer_tally *from);
 
 #endif

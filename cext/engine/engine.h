@@ -1,5 +1,6 @@
 /* The state of an engine: workers that train on one shared weight vector, one parallel region per phase. No function is
- * declared here: phase.h makes an engine and runs it, the floors between do the work. For all of them, cext/sync/ and the door. */
+ * declared here: phase.h makes an engine and runs it, the floors between do the work. For all of them,
+ * cext/sync/ and the door. */
 #ifndef CHAOS_ENGINE_H
 #define CHAOS_ENGINE_H
 
@@ -22,7 +23,7 @@ enum phase { TRAIN, TEST, FORWARD, GRADIENTS, LANE_GRADIENTS, APPLY };
 
 struct engine {
     const plan *p;
-    const strategy *how;
+    const strategy *strategy;
     const update_kind *rule;
     const loss_kind *loss;
     shared_weights shared;
@@ -58,7 +59,7 @@ struct engine {
     _Alignas(128) int32_t gate; /* a lock; it guards the rest */
     int under_way; /* steps */
     int64_t begun; /* steps, ever */
-    struct flight *flight; /* per worker */
+    struct gate_step *gate_step; /* per worker */
     _Alignas(128) int32_t arrived; /* at the meeting under way */
     _Alignas(128) int32_t meeting; /* its number */
     tally total;

@@ -1,5 +1,5 @@
-/* What workers do, as numbers: the events that trace.h records and replay.h runs again. For both, and for who invents
- * their order (cext/virtual/). */
+/* What workers do, as numbers: the events that trace.h records and replay.h runs again. For both, and for
+ * who invents their order (cext/virtual/). */
 #ifndef CHAOS_EVENT_H
 #define CHAOS_EVENT_H
 
@@ -19,7 +19,7 @@ enum event_kind {
     EVENT_ARRIVE,   /* has come to a meeting and takes no step before it leaves it */
     EVENT_EXCHANGE, /* replicas: makes the exchange of stripe `what`; when all have arrived, where exchanges have meetings */
     EVENT_LEAVE, /* goes on from what all stripes' exchanges have made of the process's weights */
-    EVENT_READ, /* copies stripe `what` into what its passes read, where workers keep such copies (strategy.keeps); before
+    EVENT_READ, /* copies stripe `what` into what its passes read, where workers keep such copies (strategy.keeps_copy); before
                        its first step of the phase all */
     EVENT_PIECE, /* does piece `what` of the step under way, counted through its stages (strategy.stages) */
     EVENT_KINDS

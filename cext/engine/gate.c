@@ -8,7 +8,7 @@
 #include "team.h"
 #include "wait.h"
 
-static void hold_gate(engine *e)
+static void lock_gate(engine *e)
 {
     int32_t open = 0;
     for (int round = 0; !__atomic_compare_exchange_n(&e->gate, &open, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED); round++) {
@@ -17,29 +17,29 @@ static void hold_gate(engine *e)
     }
 }
 
-static void leave_gate(engine *e) { __atomic_store_n(&e->gate, 0, __ATOMIC_RELEASE); }
+static void unlock_gate(engine *e) { __atomic_store_n(&e->gate, 0, __ATOMIC_RELEASE); }
 
 static int may_begin(const engine *e)
 {
     if (e->under_way > e->max_staleness)
         return 0;
     for (int i = 0; i < e->n_workers; i++) {
-        const struct flight *f = &e->flight[i];
+        const struct gate_step *f = &e->gate_step[i];
         if (f->under_way && f->others + e->begun - f->begun >= e->max_staleness)
             return 0;
     }
     return 1;
 }
 
-int take_off(worker *w)
+int gate_enter(worker *w)
 {
     engine *e = w->e;
-    for (int round = 0; goes_on(e); round++) {
-        hold_gate(e);
+    for (int round = 0; team_goes_on(e); round++) {
+        lock_gate(e);
         const int may = may_begin(e);
         if (may)
-            e->flight[w->id] = (struct flight){e->under_way++, ++e->begun, 1};
-        leave_gate(e);
+            e->gate_step[w->id] = (struct gate_step){e->under_way++, ++e->begun, 1};
+        unlock_gate(e);
         if (may) {
             wait_ends(w);
             return 1;
@@ -51,10 +51,10 @@ int take_off(worker *w)
     return 0;
 }
 
-void land(worker *w)
+void gate_leave(worker *w)
 {
-    hold_gate(w->e);
-    w->e->under_way -= w->e->flight[w->id].under_way;
-    w->e->flight[w->id].under_way = 0;
-    leave_gate(w->e);
+    lock_gate(w->e);
+    w->e->under_way -= w->e->gate_step[w->id].under_way;
+    w->e->gate_step[w->id].under_way = 0;
+    unlock_gate(w->e);
 }

@@ -5,14 +5,14 @@
 #include "worker.h"
 
 /* A step under way: steps that were under way when it began; its number. */
-struct flight {
+struct gate_step {
     int64_t others, begun;
     int under_way;
 };
 
 /* Waits until the worker may begin a step without breaking the bound; 0 if the phase is to end. */
-int take_off(worker *w);
+int gate_enter(worker *w);
 /* The step is over. */
-void land(worker *w);
+void gate_leave(worker *w);
 
 #endif

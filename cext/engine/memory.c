@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-void *aligned_zeros(size_t bytes)
+void *memory_zeros(size_t bytes)
 {
     void *p = aligned_alloc(4096, round_up(bytes, 4096));
     if (p)

@@ -5,6 +5,6 @@
 #include <stddef.h>
 
 /* Zeros on pages of their own; free() takes them back. */
-void *aligned_zeros(size_t bytes);
+void *memory_zeros(size_t bytes);
 
 #endif

@@ -43,7 +43,7 @@ static void expect_chunk(const engine *e, int64_t at, int n)
     }
 }
 
-void describe_call(const engine *e, const worker *w, int i, int n, call *c)
+void pass_forward_call(const engine *e, const worker *w, int i, int n, call *c)
 {
     const plan_node *node = &e->p->node[i];
     c->n = n;
@@ -54,10 +54,11 @@ void describe_call(const engine *e, const worker *w, int i, int n, call *c)
     c->scratch = w->scratch;
     c->w = NULL;
     if (node->g.weight_size)
-        c->w = w->reads ? w->reads + node->weight_at : shared_read(w->to, node->weight_at, node->g.weight_size, w->own);
+        c->w = w->reads ? w->reads + node->weight_at
+                        : shared_read(w->shared, node->weight_at, node->g.weight_size, w->private_copy);
 }
 
-void load_chunk(worker *w, int64_t at, int n)
+void pass_load_chunk(worker *w, int64_t at, int n)
 {
     const engine *e = w->e;
     for (int s = 0; s < n; s++) {
@@ -67,7 +68,7 @@ void load_chunk(worker *w, int64_t at, int n)
     }
 }
 
-void forward_node(worker *w, int i, int n, int note_versions)
+void pass_forward_node(worker *w, int i, int n, int note_versions)
 {
     const engine *e = w->e;
     const plan_node *node = &e->p->node[i];
@@ -77,20 +78,20 @@ void forward_node(worker *w, int i, int n, int note_versions)
         int from, to;
         stripes_of(e, i, &from, &to);
         for (int k = from; k < to; k++)
-            w->seen[k] = stripe_version(&w->to->state[k]);
+            w->seen[k] = stripe_version(&w->shared->state[k]);
     }
     call c;
-    describe_call(e, w, i, n, &c);
+    pass_forward_call(e, w, i, n, &c);
     node->kind->forward(&node->g, &c);
 }
 
 static void forward(const engine *e, worker *w, int n, int note_versions)
 {
     for (int i = 1; i < e->p->n_nodes; i++)
-        forward_node(w, i, n, note_versions);
+        pass_forward_node(w, i, n, note_versions);
 }
 
-int lose(worker *w, int n, int learns)
+int pass_loss(worker *w, int n, int learns)
 {
     const engine *e = w->e;
     const plan_node *out = &e->p->node[e->p->output];
@@ -112,10 +113,10 @@ int lose(worker *w, int n, int learns)
     return 0;
 }
 
-void describe_backward(const engine *e, const worker *w, int i, int n, int first, call *c)
+void pass_backward_call(const engine *e, const worker *w, int i, int n, int first, call *c)
 {
     const plan_node *node = &e->p->node[i];
-    describe_call(e, w, i, n, c);
+    pass_forward_call(e, w, i, n, c);
     c->first = first;
     const plan_node *pool = node->pool < 0 ? NULL : &e->p->node[node->pool], *from = pool ? pool : node;
     c->pool = pool ? &pool->g : NULL;
@@ -129,10 +130,10 @@ void describe_backward(const engine *e, const worker *w, int i, int n, int first
     c->dw = w->dw + node->weight_at;
 }
 
-int applies(const engine *e, const plan_node *node)
+int pass_applies(const engine *e, const plan_node *node)
 {
     const int decays = e->step.option[RULE_WEIGHT_DECAY] != 0 || e->step.option[RULE_L1] != 0;
-    return node->kind->apply && e->rule->plain && !decays && !clips_gradients(e) && !e->how->late;
+    return node->kind->apply && e->rule->plain && !decays && !bounds_on_gradients(e) && !e->strategy->publishes_later;
 }
 
 /* The clock of a pass that is looked at; it stands still while the worker waits. */
@@ -140,21 +141,21 @@ static int64_t working(const worker *w) { return ticks() - w->count.waiting; }
 
 static void layer_done(const engine *e, worker *w, int node)
 {
-    condition_gradient(e, node, w->dw);
+    bounds_clip_gradient(e, node, w->dw);
     int from, to;
     stripes_of(e, node, &from, &to);
     memcpy(w->version + from, w->seen + from, (size_t)(to - from) * sizeof *w->version);
-    if (e->how->layer_done)
-        e->how->layer_done(w, node, from, to);
+    if (e->strategy->layer_done)
+        e->strategy->layer_done(w, node, from, to);
 }
 
-int learns_node(const engine *e, int i)
+int pass_learns(const engine *e, int i)
 {
     const plan_node *node = &e->p->node[i];
     return node->needs_gradient && node->n_deltas;
 }
 
-void backward_node(worker *w, int i, int n, int first, int last, call *c)
+void pass_backward_node(worker *w, int i, int n, int first, int last, call *c)
 {
     const engine *e = w->e;
     const plan_node *node = &e->p->node[i];
@@ -167,35 +168,35 @@ void backward_node(worker *w, int i, int n, int first, int last, call *c)
         return;
     if (w->trace && node->g.weight_size)
         trace_read(w, i, EVENT_BACKWARD, 0);
-    describe_backward(e, w, i, n, first, c);
+    pass_backward_call(e, w, i, n, first, c);
     const int publishes = w->hooks && node->g.weight_size;
     if (publishes && e->instant)
-        shared_target(w->to, node->weight_at, w->dw, c);
-    else if (publishes && first && last && n == 1 && applies(e, node)) {
+        shared_target(w->shared, node->weight_at, w->dw, c);
+    else if (publishes && first && last && n == 1 && pass_applies(e, node)) {
         c->dw = NULL;
         w->unwritten = c;
     }
     node->kind->backward(&node->g, c);
     if (publishes && e->instant)
-        shared_added(w->to, node->weight_at, node->g.weight_size, w->dw, w->own);
+        shared_added(w->shared, node->weight_at, node->g.weight_size, w->dw, w->private_copy);
 }
 
 static void backward(const engine *e, worker *w, int n, int first, int last, int looked_at)
 {
     for (int i = e->p->n_nodes - 1; i > 0; i--) {
-        if (!learns_node(e, i))
+        if (!pass_learns(e, i))
             continue;
         const int publishes = w->hooks && e->p->node[i].g.weight_size;
-        if (publishes && first && e->how->layer_begin) {
+        if (publishes && first && e->strategy->layer_begin) {
             int from, to;
             stripes_of(e, i, &from, &to);
             const int64_t since = looked_at ? working(w) : 0;
-            e->how->layer_begin(w, i, from, to);
+            e->strategy->layer_begin(w, i, from, to);
             if (looked_at)
                 w->count.publish += working(w) - since;
         }
         call c;
-        backward_node(w, i, n, first, last, &c);
+        pass_backward_node(w, i, n, first, last, &c);
         if (w->reached && last && e->p->node[i].g.weight_size)
             __atomic_store_n(w->reached, i, __ATOMIC_RELEASE);
         if (publishes && last) {
@@ -220,7 +221,7 @@ int pass_images(worker *w, int64_t begin, int64_t end)
         int lost;
         const int n = end - at < e->chunk ? (int)(end - at) : e->chunk;
         const int64_t loading = looked_at ? working(w) : 0, published = w->count.publish;
-        load_chunk(w, at, n);
+        pass_load_chunk(w, at, n);
         /* the step's next images; after its last the other workers most likely take a step each */
         expect_chunk(e, at + n < end ? at + n : end + (e->n_workers - 1) * (end - begin), n);
         forward(e, w, n, w->hooks && (!w->reads || (w->trace && w->reads == w->trace->copy)) && at == begin);
@@ -228,8 +229,8 @@ int pass_images(worker *w, int64_t begin, int64_t end)
             for (int s = 0; s < n; s++)
                 memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
                        k * sizeof(float));
-        } else if ((lost = lose(w, n, learns))) {
-            fail(e, DIVERGED, at + lost - 1);
+        } else if ((lost = pass_loss(w, n, learns))) {
+            team_fail(e, DIVERGED, at + lost - 1);
             return -1;
         }
         const int64_t turned = looked_at ? working(w) : 0;
@@ -246,12 +247,12 @@ int pass_images(worker *w, int64_t begin, int64_t end)
     return 0;
 }
 
-int gradient_of(worker *w, int64_t begin, int64_t end, float scale, float *dw)
+int pass_gradient(worker *w, int64_t begin, int64_t end, float scale, float *dw)
 {
-    float *own = w->dw;
+    float *kept = w->dw;
     w->dw = dw;
     w->scale = scale;
     const int failed = pass_images(w, begin, end);
-    w->dw = own;
+    w->dw = kept;
     return failed;
 }

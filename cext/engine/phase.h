@@ -14,7 +14,7 @@ typedef struct {
     const int *cpus; /* one per worker, or NULL */
     int batch;
     size_t stripe_bytes;
-    const strategy *how;
+    const strategy *strategy;
     const double *strategy_options;
     const update_kind *rule;
     const double *rule_options;

@@ -8,8 +8,8 @@
 
 typedef struct replay replay;
 
-/* An executor on the engine's workers, weights, rule and loss. Its strategy says whether gradients are written down (`late`),
- * whether workers read copies that they keep (`keeps`), what is done with replicas of the weights (`replicas`, `phase_end`)
+/* An executor on the engine's workers, weights, rule and loss. Its strategy says whether gradients are written down (`publishes_later`),
+ * whether workers read copies that they keep (`keeps_copy`), what is done with replicas of the weights (`replicas`, `phase_end`)
  * and in the stages of a step (`stages`); lanes, if not 0, into how many lanes its steps are cut (synchronous). Nothing else
  * may run on the engine meanwhile.
  *

@@ -12,17 +12,17 @@ shared_weights *replica_new(const engine *e, const shared_weights *of)
     int missing = !s;
     if (s) {
         *s = *of;
-        missing = !(s->w = aligned_zeros(bytes + 1));
-        missing |= !(s->state = aligned_zeros(states));
+        missing = !(s->w = memory_zeros(bytes + 1));
+        missing |= !(s->state = memory_zeros(states));
         for (int i = 0; i < e->rule->n_moments; i++)
-            missing |= !(s->moment[i] = aligned_zeros(bytes + 1));
+            missing |= !(s->moment[i] = memory_zeros(bytes + 1));
     }
     if (missing) {
         replica_free(s);
         return NULL;
     }
     memcpy(s->w, of->w, bytes);
-    copy_versions(s, of);
+    shared_copy_versions(s, of);
     for (int i = 0; i < e->rule->n_moments; i++)
         memcpy(s->moment[i], of->moment[i], bytes);
     return s;

@@ -5,8 +5,8 @@
 #include "worker.h"
 
 /* The next step's images, [*begin, *end) of the order; 0 when there are none left or the phase is to end. */
-int pick_step(worker *w, int64_t *begin, int64_t *end);
+int step_pick(worker *w, int64_t *begin, int64_t *end);
 /* One step through the hooks; -1 after a failure. */
-int train_step(worker *w, int64_t begin, int64_t end);
+int step_train(worker *w, int64_t begin, int64_t end);
 
 #endif

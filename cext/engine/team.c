@@ -3,19 +3,19 @@
 
 #include "wait.h"
 
-void fail(engine *e, int why, int64_t at)
+void team_fail(engine *e, int why, int64_t at)
 {
     int32_t none = DONE;
     if (__atomic_compare_exchange_n(&e->failure, &none, why, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         __atomic_store_n(&e->failed_at, at, __ATOMIC_RELAXED);
 }
 
-int goes_on(const engine *e)
+int team_goes_on(const engine *e)
 {
     return !__atomic_load_n(&e->stop, __ATOMIC_RELAXED) && !__atomic_load_n(&e->failure, __ATOMIC_RELAXED);
 }
 
-int meet(worker *w)
+int team_meet(worker *w)
 {
     engine *e = w->e;
     const int32_t meeting = __atomic_load_n(&e->meeting, __ATOMIC_ACQUIRE);

@@ -5,10 +5,10 @@
 #include "worker.h"
 
 /* Whether the phase goes on: nobody has asked it to end and nothing has failed. */
-int goes_on(const engine *e);
+int team_goes_on(const engine *e);
 /* Waits until all workers have come here; -1 if one of them never will, because something has failed. */
-int meet(worker *w);
+int team_meet(worker *w);
 /* Ends the phase for everyone: NO_MEMORY and the like. */
-void fail(engine *e, int why, int64_t at);
+void team_fail(engine *e, int why, int64_t at);
 
 #endif

@@ -4,30 +4,30 @@
 #include "bounds.h"
 #include "weights.h"
 
-static int by_layers(const engine *e) { return clips_gradients(e) || bounds_weights(e); }
+static int by_layers(const engine *e) { return bounds_on_gradients(e) || bounds_on_weights(e); }
 
-int n_parts(const engine *e) { return by_layers(e) ? e->p->n_nodes : e->shared.n_stripes; }
+int unit_count(const engine *e) { return by_layers(e) ? e->p->n_nodes : e->shared.n_stripes; }
 
-void stripes_of_part(const engine *e, int part, int *from, int *to)
+void unit_stripes(const engine *e, int unit, int *from, int *to)
 {
-    *from = part;
-    *to = part + 1;
+    *from = unit;
+    *to = unit + 1;
     if (by_layers(e))
-        stripes_of(e, part, from, to);
+        stripes_of(e, unit, from, to);
     if (*from < *to && !e->p->node[e->stripe[*from].node].n_deltas)
         *to = *from; /* nothing there learns */
 }
 
-void publish_part(worker *w, int part)
+void unit_publish(worker *w, int unit)
 {
     int from, to;
-    stripes_of_part(w->e, part, &from, &to);
+    unit_stripes(w->e, unit, &from, &to);
     if (from == to)
         return;
     if (by_layers(w->e))
-        condition_gradient(w->e, part, w->dw);
+        bounds_clip_gradient(w->e, unit, w->dw);
     for (int k = from; k < to; k++)
-        publish_stripe(w, k);
+        weights_publish(w, k);
     if (by_layers(w->e))
-        bound_layer(w, part);
+        bounds_limit_layer(w, unit);
 }

@@ -4,7 +4,8 @@
 
 #include "worker.h"
 
-/* Around waiting for another worker, so that the time counts as such. Beginning twice and ending what has not begun is fine. */
+/* Around waiting for another worker, so that the time counts as such. Beginning twice and ending what has not begun is
+ * fine. */
 void wait_begins(worker *w);
 void wait_ends(worker *w);
 /* Waiting: a moment; or as long as it takes another thread to get this core. */

@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-int cut_stripes(engine *e, float *weights, float *const *moment, size_t stripe_floats)
+int weights_cut(engine *e, float *weights, float *const *moment, size_t stripe_floats)
 {
     const plan *p = e->p;
     shared_weights *s = &e->shared;
@@ -18,7 +18,7 @@ int cut_stripes(engine *e, float *weights, float *const *moment, size_t stripe_f
         s->n_stripes += (int)((p->node[i].g.weight_size + stripe_floats - 1) / stripe_floats);
     s->stripe = e->stripe = calloc((size_t)s->n_stripes + 1, sizeof *e->stripe);
     e->first_stripe = calloc((size_t)p->n_nodes + 1, sizeof *e->first_stripe);
-    s->state = aligned_zeros(((size_t)s->n_stripes + 1) * sizeof *s->state);
+    s->state = memory_zeros(((size_t)s->n_stripes + 1) * sizeof *s->state);
     if (!e->stripe || !e->first_stripe || !s->state)
         return -1;
     int k = 0;
@@ -37,51 +37,51 @@ int cut_stripes(engine *e, float *weights, float *const *moment, size_t stripe_f
     return e->layer ? 0 : -1;
 }
 
-void read_stripe(worker *w, int k, float *copy)
+void weights_read_stripe(worker *w, int k, float *copy)
 {
-    w->seen[k] = stripe_version(&w->to->state[k]);
-    shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, copy);
+    w->seen[k] = stripe_version(&w->shared->state[k]);
+    shared_copy(w->shared, w->shared->stripe[k].at, w->shared->stripe[k].size, copy);
     if (w->trace)
         trace_event(w, EVENT_READ, (uint32_t)k);
 }
 
-void read_copy(worker *w, float *copy)
+void weights_read_all(worker *w, float *copy)
 {
-    for (int k = 0; k < w->to->n_stripes; k++)
-        read_stripe(w, k, copy);
+    for (int k = 0; k < w->shared->n_stripes; k++)
+        weights_read_stripe(w, k, copy);
     w->reads = copy;
 }
 
-void publish_stripe(worker *w, int k)
+void weights_publish(worker *w, int k)
 {
     engine *e = w->e;
-    stripe_state *t = &w->to->state[k];
+    stripe_state *t = &w->shared->state[k];
     const size_t at = e->stripe[k].at, size = e->stripe[k].size;
     const uint32_t version = stripe_version(t);
     const uint32_t stale = version - w->version[k];
     w->step.t = version + 1;
-    w->step.lr = step_rate(e, stale);
+    w->step.lr = weights_rate(e, stale);
     if (w->trace)
         trace_event(w, EVENT_PUBLISH, (uint32_t)k);
     if (w->unwritten && !w->pending[k]) { /* what waits has been written down */
         const plan_node *node = &e->p->node[e->stripe[k].node];
-        shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->own);
+        shared_apply(w->shared, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->private_copy);
     } else
-        shared_update(w->to, e->rule, at, size, w->dw, &w->step, w->own);
-    const uint32_t others = (e->how->unlocked ? stripe_count(t) : stripe_advance(t)) - version;
+        shared_update(w->shared, e->rule, at, size, w->dw, &w->step, w->private_copy);
+    const uint32_t others = (e->strategy->unlocked ? stripe_count(t) : stripe_advance(t)) - version;
     if (others)
         w->layer[e->stripe[k].layer].overlaps += others;
-    count_update(w, k, stale);
+    weights_count_update(w, k, stale);
 }
 
-float step_rate(const engine *e, uint32_t stale)
+float weights_rate(const engine *e, uint32_t stale)
 {
     if (!e->step_scale)
         return e->step.lr;
     return e->step.lr * e->step_scale[stale < STALENESS_BINS ? stale : STALENESS_BINS - 1];
 }
 
-void count_update(worker *w, int k, uint32_t stale)
+void weights_count_update(worker *w, int k, uint32_t stale)
 {
     layer_tally *t = &w->layer[w->e->stripe[k].layer];
     t->updates++;
@@ -97,9 +97,9 @@ void count_update(worker *w, int k, uint32_t stale)
 #endif
 }
 
-void count_lock_failure(worker *w, int k) { w->layer[w->e->stripe[k].layer].lock_failures++; }
+void weights_count_lock_failure(worker *w, int k) { w->layer[w->e->stripe[k].layer].lock_failures++; }
 
-void postpone_stripe(worker *w, int k)
+void weights_postpone(worker *w, int k)
 {
     const engine *e = w->e;
     const plan_node *node = &e->p->node[e->stripe[k].node];

@@ -38,18 +38,19 @@ static size_t lay_out(worker *w, const engine *e, char *base)
     w->delta = delta;
     w->scratch = place(base, &used, p->scratch_size, sizeof(float));
     w->dw = place(base, &used, p->weight_size, sizeof(float));
-    w->own = place(base, &used, CHAOS_CAREFUL ? p->weight_size * (size_t)(1 + e->rule->n_moments) : 0, sizeof(float));
+    w->private_copy = place(base, &used, CHAOS_CAREFUL ? p->weight_size * (size_t)(1 + e->rule->n_moments) : 0,
+                            sizeof(float));
     w->seen = place(base, &used, (size_t)n_stripes, sizeof *w->seen);
     w->version = place(base, &used, (size_t)n_stripes, sizeof *w->version);
     w->pending = place(base, &used, (size_t)n_stripes, sizeof *w->pending);
     w->postponed = place(base, &used, (size_t)n_stripes, sizeof *w->postponed);
     w->layer = place(base, &used, (size_t)e->n_layers, sizeof *w->layer);
     w->label = place(base, &used, (size_t)chunk, sizeof *w->label);
-    w->room = place(base, &used, e->how->room ? e->how->room(e) : 0, sizeof(float));
+    w->strategy_data = place(base, &used, e->strategy->data_size ? e->strategy->data_size(e) : 0, sizeof(float));
     return used;
 }
 
-size_t engine_worker_bytes(const engine *e)
+size_t worker_bytes(const engine *e)
 {
     worker w;
     return sizeof w + lay_out(&w, e, NULL);
@@ -62,7 +63,7 @@ worker *worker_new(engine *e, int id)
     if (!w)
         return NULL;
     memset(w, 0, sizeof *w);
-    char *memory = aligned_zeros(lay_out(w, e, NULL));
+    char *memory = memory_zeros(lay_out(w, e, NULL));
     if (!memory) {
         free(w);
         return NULL;
@@ -71,7 +72,7 @@ worker *worker_new(engine *e, int id)
     w->memory = (float *)memory;
     w->e = e;
     w->id = id;
-    w->to = &e->shared;
+    w->shared = &e->shared;
     return w;
 }
 

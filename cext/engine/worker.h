@@ -7,11 +7,11 @@
 struct worker {
     struct engine *e;
     int id;
-    shared_weights *to; /* the weights that it reads and updates: the process's or a replica */
+    shared_weights *shared; /* the weights that it reads and updates: the process's or a replica */
     const float *reads; /* NULL, or what it reads instead of to->w: a copy that nobody changes meanwhile */
     float *memory;      /* one allocation, made and first touched by the worker's own thread */
     float *dw;          /* gradient, laid out as the weight vector */
-    float *own;         /* see shared.h */
+    float *private_copy; /* of weights and moments, where shared.h copies them */
     float *scratch;
     float **value;      /* per node: output of the chunk */
     float **keep;       /* per node */
@@ -26,7 +26,7 @@ struct worker {
     int *label;         /* of the chunk */
     const call *unwritten; /* the backward call of the layer being published if its gradient is not in dw */
     update_step step;   /* of the stripe being published */
-    float *room;        /* the strategy's own, see strategy.room */
+    float *strategy_data;        /* the strategy's own, see strategy.data_size */
     float scale;        /* of the loss of each image under way: 1 / images of the step */
     struct trace_lane *trace; /* not NULL: what the worker does is recorded, see trace.h */
     int hooks;          /* the strategy's hooks are called: a step, not only a gradient */
@@ -39,6 +39,6 @@ worker *worker_new(engine *e, int id);
 void worker_free(worker *w);
 /* A phase begins: its counts start again; it takes the phase's step. */
 void worker_begin(worker *w);
-size_t engine_worker_bytes(const engine *e);
+size_t worker_bytes(const engine *e);
 
 #endif

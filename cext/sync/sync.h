@@ -1,5 +1,5 @@
-/* The strategies, one file each in this folder, listed by setup.py; and what of the engine they may use. For the registry and
- * the strategies. */
+/* The strategies, one file each in this folder, listed by setup.py; and what of the engine they may use. For the registry
+ * and the strategies. */
 #ifndef CHAOS_SYNC_H
 #define CHAOS_SYNC_H
 
