@@ -152,6 +152,13 @@ def test_the_engine_has_floors():
     assert {p.stem for p in (CEXT / "engine").glob("*.[ch]")} == lower
 
 
+def test_instruction_sets_share_no_kernel():
+    for path in [*(CEXT / "simd").glob("*.h"), *(CEXT / "isa").glob("*.[ch]")]:
+        names = re.findall(r"^extern (.*);", path.read_text(), re.M)
+        assert all(re.fullmatch(r"const instruction_set isa_\w+(, isa_\w+)*", name) for name in names), path
+        assert not re.search(r"^multiply_fn|^outer_fn|^gather_fn", path.read_text(), re.M), path
+
+
 def imports(path):
     """Rooms of chaos that a file imports, also inside functions."""
     inside = list(path.relative_to(CHAOS).parts)
