@@ -20,8 +20,8 @@ from door.replay cimport *
 
 include "door/names.pxi"
 include "door/plan.pxi"
-include "door/replay.pxi"
 include "door/engine.pxi"
+include "door/replay.pxi"
 include "door/exchange.pxi"
 include "door/bench.pxi"
 include "door/clock.pxi"

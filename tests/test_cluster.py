@@ -58,6 +58,7 @@ import hashlib, json, os, signal, sys
 from pathlib import Path
 import numpy as np
 import chaos
+from chaos import _core
 from chaos.cluster.link import Link
 folder = Path(sys.argv[1])
 
@@ -75,18 +76,18 @@ def when(at_rank, call, position=2, epoch=2, stops=True):
     def train_begins(self, epoch_here, images, train_begins=Link.train_begins):
         train_begins(self, epoch_here, images)
         if self.rank == at_rank and epoch_here == epoch:
-            while not self._engine.hold(0):
+            while not _core.Exchange(self._engine).hold(0):
                 pass
             state.append("held")
     def pulse(self, pulse=Link._pulse):
         if state == ["held"] and self._engine.position >= position:
             state.append("called")
             if not stops:
-                self._engine.release(0)
+                _core.Exchange(self._engine).release(0)
             call()
         if state == ["held", "called"] and self._noticed:
             state.append("released")
-            self._engine.release(0)
+            _core.Exchange(self._engine).release(0)
         pulse(self)
     state = []
     Link.train_begins, Link._pulse = train_begins, pulse

@@ -189,7 +189,7 @@ def test_few_channels(isa, channels, outputs, kernel, height, width):
     shape = channels, height, width
     net = chaos.Network(shape, [chaos.Conv2d(outputs, kernel), chaos.MaxPool2d(2), chaos.Flatten(), chaos.Linear(4)], seed=1)
     if isa == "avx512":
-        assert _core.Engine(net.plan, net.weights).loop(1, "forward") == "several pixels a vector"
+        assert _core.Bench(_core.Engine(net.plan, net.weights)).loop(1, "forward") == "several pixels a vector"
     pixels, labels = images(3, shape, classes=4)
     Oracle(net, pixels, labels).check(pixels)
 

@@ -265,7 +265,7 @@ def test_readers_see_no_torn_word(case, workers):
         phase.start()
         while phase.is_alive():
             for _ in range(10):
-                engine.read_weights(seen)
+                _core.Exchange(engine).read_weights(seen)
                 found = whole(seen[at])
                 assert found.min() >= 128, f"words {np.unique(seen[at].view(np.uint32)[found < 0])} are torn"
                 reads.update(found.tolist())

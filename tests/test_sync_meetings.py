@@ -45,7 +45,7 @@ def test_lanes_are_gradients_of_parts_of_a_step(isa, workers):
     engine = engine_of(net, "synchronous", workers, batch_size=16)
     rows, alone = aligned_zeros((3, net.plan.weight_size)), np.empty(net.plan.weight_size, np.float32)
     for _ in range(2):  # what the first call leaves behind does no harm to the second
-        result = engine.lane_gradients(4, 1, rows, **d, order=order, begin=5, end=21)
+        result = _core.Exchange(engine).lane_gradients(4, 1, rows, **d, order=order, begin=5, end=21)
         assert result["status"] == "done" and result["images"] == 12
     one = engine_of(net, "sequential", batch_size=16)
     losses = errors = 0
@@ -63,7 +63,7 @@ def test_applying_is_one_update(isa):
     gradient[:] = np.random.default_rng(0).standard_normal(len(gradient))
     engine = engine_of(net, "synchronous", 2, batch_size=4)
     engine.stop()  # says nothing about an update
-    engine.apply(gradient, 0.1)
+    _core.Exchange(engine).apply(gradient, 0.1)
     np.testing.assert_allclose(net.weights, before - np.float32(0.1) * gradient.astype(np.float64), rtol=0, atol=2.0**-21)
     assert set(engine.versions()) == {1}
 
@@ -76,8 +76,8 @@ def test_applying_clips_and_bounds(isa):
         d, row = data_for(net, 1), aligned_zeros((1, net.plan.weight_size))
         engine = engine_of(net, "sequential", update_options=BOUNDS)
         if applies:
-            engine.lane_gradients(1, 0, row, **d)
-            engine.apply(row[0], 0.5)
+            _core.Exchange(engine).lane_gradients(1, 0, row, **d)
+            _core.Exchange(engine).apply(row[0], 0.5)
         else:
             engine.run("train", **d, lr=0.5)
         bits.add(net.weights.tobytes())
@@ -103,13 +103,13 @@ def test_parts_of_steps_are_checked():
         (2, 0, {"begin": 11}),
     ):
         with pytest.raises(ValueError):
-            engine.lane_gradients(lanes, first, **{"out": rows, **d, **bad})
+            _core.Exchange(engine).lane_gradients(lanes, first, **{"out": rows, **d, **bad})
     with pytest.raises(ValueError, match="3 numbers for 2 lanes"):
-        engine.lane_gradients(2, 0, rows, **d, reached=np.zeros(3, np.int32))
+        _core.Exchange(engine).lane_gradients(2, 0, rows, **d, reached=np.zeros(3, np.int32))
     with pytest.raises(ValueError, match="floats"):
-        engine.apply(rows.ravel(), 0.1)
+        _core.Exchange(engine).apply(rows.ravel(), 0.1)
     engine.stop()
-    assert engine.lane_gradients(2, 0, rows, **d)["status"] == "stopped"
+    assert _core.Exchange(engine).lane_gradients(2, 0, rows, **d)["status"] == "stopped"
 
 
 def test_lanes_tell_how_far_they_are(isa):
@@ -118,7 +118,9 @@ def test_lanes_tell_how_far_they_are(isa):
     d, engine = data_for(net, 64), engine_of(net, "synchronous", 2, batch_size=64)
     rows, sums = aligned_zeros((4, net.plan.weight_size)), aligned_zeros(net.plan.weight_size)
     reached = np.full(4, len(net.nodes()), np.int32)
-    thread = threading.Thread(target=engine.lane_gradients, args=(4, 0, rows), kwargs=d | {"reached": reached})
+    thread = threading.Thread(
+        target=_core.Exchange(engine).lane_gradients, args=(4, 0, rows), kwargs=d | {"reached": reached}
+    )
     thread.start()
     blocks = [net.plan.block(node) for node in range(len(net.nodes()))]
     for node, (first, size) in reversed(list(enumerate(blocks))):
@@ -150,12 +152,14 @@ def simulate_synchronous(net, d, order, batch, lanes, lr, epochs, **options):
             here = min(lanes, end - begin)
             rows = aligned_zeros((here, net.plan.weight_size))
             for j in range(here):
-                part = engine.lane_gradients(here, j, rows[j : j + 1], **d, order=order, begin=begin, end=end)
+                part = _core.Exchange(engine).lane_gradients(
+                    here, j, rows[j : j + 1], **d, order=order, begin=begin, end=end
+                )
                 loss, errors = loss + part["loss"], errors + part["errors"]
             total = rows[0]
             for row in rows[1:]:
                 total += row
-            engine.apply(total, lr)
+            _core.Exchange(engine).apply(total, lr)
         results.append(
             {
                 "status": "done",
@@ -307,8 +311,10 @@ def simulate_delayed(make, d, order, workers, batch, lr, epochs):
         past = [net.weights.copy()]
         for t, begin in enumerate(range(0, len(order), batch)):
             old.weights[:] = past[max(t - (workers - 1), 0)]
-            of_old.lane_gradients(1, 0, row, **d, order=order, begin=begin, end=min(begin + batch, len(order)))
-            engine.apply(row[0], lr)
+            _core.Exchange(of_old).lane_gradients(
+                1, 0, row, **d, order=order, begin=begin, end=min(begin + batch, len(order))
+            )
+            _core.Exchange(engine).apply(row[0], lr)
             past.append(net.weights.copy())
     return net
 
@@ -503,11 +509,11 @@ def test_replicas_copy_no_locks(strategy):
     def let_go():
         while not engine.position:
             time.sleep(1e-4)
-        engine.release(1)
+        _core.Exchange(engine).release(1)
 
     for _ in range(2):
-        engine.rewind()
-        assert engine.hold(1)
+        _core.Exchange(engine).rewind()
+        assert _core.Exchange(engine).hold(1)
         thread = threading.Thread(target=let_go, daemon=True)
         thread.start()
         assert within(30, lambda: engine.run("train", **d, lr=0.05))["images"] == 40

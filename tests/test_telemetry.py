@@ -84,13 +84,13 @@ def held(seconds):
     net = one_layer((64,), chaos.Linear(8))
     x, y = images(50, net.input_shape, classes=8)
     engine = _core.Engine(net.plan, net.weights, workers=1, strategy="chaos", stripe_bytes=256)
-    assert engine.stripes > 2 and engine.hold(2) and not engine.hold(2)
+    assert engine.stripes > 2 and _core.Exchange(engine).hold(2) and not _core.Exchange(engine).hold(2)
 
     def let_go():
         while engine.position < 2:
             time.sleep(0.001)
         time.sleep(seconds)
-        engine.release(2)
+        _core.Exchange(engine).release(2)
 
     thread = threading.Thread(target=let_go)
     start = time.perf_counter()
@@ -98,7 +98,7 @@ def held(seconds):
     found = engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.01)
     took = time.perf_counter() - start
     thread.join()
-    assert engine.hold(2), "the worker has not given the lock back"
+    assert _core.Exchange(engine).hold(2), "the worker has not given the lock back"
     return engine, found, took
 
 

@@ -36,7 +36,7 @@ def scaled(u, v):
 
 
 def loop_of(net):
-    return _core.Engine(net.plan, net.weights).loop(1, "forward")
+    return _core.Bench(_core.Engine(net.plan, net.weights)).loop(1, "forward")
 
 
 @pytest.mark.parametrize("tile, kernel, size", CASES)
@@ -104,7 +104,7 @@ def test_gradients(isa, shape, outputs, kernel, padding):
         seed=1,
     )
     engine = _core.Engine(net.plan, net.weights)
-    loops = [engine.loop(2, what) for what in ("forward", "weight_gradient", "backward")]
+    loops = [_core.Bench(engine).loop(2, what) for what in ("forward", "weight_gradient", "backward")]
     assert loops[0].startswith("Winograd, ") and loops[1:] == ["Winograd, or entries where sparse"] * 2
     pixels, labels = images(3, shape, classes=5)
     Oracle(net, pixels, labels).check(pixels)

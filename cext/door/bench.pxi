@@ -1,4 +1,4 @@
-# For benchmarks.
+# Single layers, and how far cores are from each other; for chaos.bench.
 
 def hand_over(int32_t[::1] room not None, int side, int turns, float[::1] out not None, double seconds=0.01):
     """Hands the cache lines of `room` to a thread that calls this with the other side, and back, and so on: how many numbers of
@@ -12,3 +12,51 @@ def hand_over(int32_t[::1] room not None, int side, int turns, float[::1] out no
     with nogil:
         count = distance_measure(&room[0], n, side, turns, seconds, &out[0] if most else NULL, most)
     return count
+
+
+cdef class Bench:
+    """Single layers of an engine, on the data of its last "gradients" phase."""
+
+    cdef readonly Engine engine
+
+    def __cinit__(self, Engine engine not None):
+        self.engine = engine
+
+    def time(self, int node, str what, long rounds=1):
+        """Seconds per sample of one pass of one layer, the mean of `rounds` calls on the data of the last "gradients"
+        phase: "forward", "weight_gradient" (backward without the gradient of the inputs), "backward" or "update". None
+        where training does not run that pass."""
+        cdef plan_node *n = self.engine.plan._node(node)
+        cdef pass_t p
+        cdef double seconds
+        if what not in ("forward", "weight_gradient", "backward", "update"):
+            raise ValueError(f"unknown pass {what!r}")
+        p = {"forward": PASS_FORWARD, "weight_gradient": PASS_WEIGHT_GRADIENT, "backward": PASS_BACKWARD,
+             "update": PASS_UPDATE}[what]
+        if node == 0 or self.engine.e.worker[0] == NULL:
+            raise ValueError("nothing to time: node 0 is the input, and a 'gradients' phase has to be run before")
+        if rounds < 1:
+            raise ValueError(f"rounds must be at least 1, not {rounds}")
+        if p != PASS_FORWARD and (n.skipped or not (n.needs_gradient and n.n_deltas)):
+            return None
+        if p in (PASS_WEIGHT_GRADIENT, PASS_UPDATE) and not n.g.weight_size:
+            return None
+        if not self.engine.lock.acquire(False):
+            raise RuntimeError("this engine is running a phase")
+        try:
+            with nogil:
+                seconds = bench_time(self.engine.e, node, p, rounds)
+        finally:
+            self.engine.lock.release()
+        return seconds if seconds >= 0 else None
+
+    def loop(self, int node, str what):
+        """The loop that a pass (named as for `time`, "backward" meaning the data gradient) of a layer takes, in words;
+        None if there is only one."""
+        cdef const char *words
+        self.engine.plan._node(node)
+        if node == 0 or what not in ("forward", "weight_gradient", "backward", "update"):
+            raise ValueError(f"no pass {what!r} of node {node}")
+        words = bench_loop(self.engine.e, node, {"forward": PASS_FORWARD, "weight_gradient": PASS_WEIGHT_GRADIENT,
+                                           "backward": PASS_BACKWARD, "update": PASS_UPDATE}[what])
+        return None if words == NULL else words.decode()

@@ -4,8 +4,8 @@ TOGETHER = MAX_CHUNK
 
 
 cdef class Engine:
-    """Workers on one weight vector. One phase runs at a time; `position`, `stop`, `read_weights` and `add_weights` may be called
-    meanwhile."""
+    """Workers on one weight vector. One phase runs at a time; `position`, `stop` and Exchange's `read_weights` and
+    `add_weights` may be called meanwhile."""
 
     cdef engine_t *e
     cdef Plan plan
@@ -148,7 +148,7 @@ cdef class Engine:
         try:
             self.e.step_scale = &step_scale[0] if step_scale is not None else NULL
             if events is not None and ph == TRAIN:
-                status = self._replay(&data, begin, last, lr, events, lanes, jobs)
+                status = run_events(self, &data, begin, last, lr, events, lanes, jobs)
             else:
                 with nogil:
                     status = engine_run(self.e, ph, &data, begin, last, lr, to)
@@ -223,38 +223,6 @@ cdef class Engine:
                      "publish": self.e.time.publish, "wait": self.e.time.wait},
         }
 
-    cdef int _replay(self, const images_t *data, int64_t begin, int64_t end, float lr, events, int lanes,
-                     int jobs) except -2:
-        cdef const uint64_t[::1] block
-        cdef int64_t at = 0, count
-        cdef const char *reason = NULL
-        cdef int status = DONE
-        if jobs < 1 or jobs > 1 and not OPENMP:
-            raise ValueError(f"jobs must be at least 1{'' if OPENMP else ', and without OpenMP at most 1'}, not {jobs}")
-        cdef replay_t *r = replay_new(self.e, lanes, jobs)
-        try:
-            if r == NULL or replay_begin(r, data, begin, end, lr):
-                raise MemoryError(f"out of memory for {self.workers} workers of {self.worker_bytes} bytes each")
-            for block in events:
-                count = block.shape[0]
-                if not count:
-                    continue
-                with nogil:
-                    status = replay_run(r, &block[0], count, &at, &reason)
-                if status == NO_TEAM:
-                    raise RuntimeError(f"the OpenMP runtime did not start {min(jobs, self.workers)} threads for the events; "
-                                       "OMP_THREAD_LIMIT or a limit on processes may be the reason; fewer jobs need fewer")
-                if status == -1:
-                    raise ValueError(f"{event_text(block[at])}, event {at} of its block, is not possible: {reason.decode()}")
-                if status != DONE:
-                    break
-            reason = replay_end(r)
-        finally:
-            replay_free(r)
-        if status == DONE and reason != NULL:
-            raise ValueError(f"the events are over, but {reason.decode()}")
-        return status
-
     def trace(self):
         """From now on training phases are recorded, see `events`. For strategies that update a stripe only while they hold
         it, and set what workers read, if at all, to copies that are read stripe by stripe, each while it is held."""
@@ -276,61 +244,6 @@ cdef class Engine:
                 trace_take(self.e, &out[0])
         finally:
             self.lock.release()
-    def lane_gradients(self, int lanes, int first, float[:, ::1] out not None, const uint8_t[::1] pixels=None,
-                       const float[::1] values=None, const int64_t[::1] labels=None, const int64_t[::1] order=None,
-                       Py_ssize_t begin=0, end=None, int32_t[::1] reached=None):
-        """Forms some lanes of a synchronous step's gradient on all workers, without an update.
-
-        The step is over images `order[begin:end]`, cut into `lanes` lanes: lane j has images begin + n * j // lanes up to
-        begin + n * (j + 1) // lanes, n = end - begin. Row i of `out` (which holds zeros or what an earlier call left there)
-        becomes the gradient of the sum of lane (first + i)'s losses / n, laid out as the weights: the rows of all lanes,
-        added up one by one in their order, are the step's gradient. The same bits for any number of workers. Images as for
-        `run`; returns the same dict, "images" being those of these lanes ("stopped": `out` is incomplete).
-
-        `reached`, as long as `out`, tells another thread through the function `reached` what is there already: row i is
-        final for nodes reached[i] and later. The caller fills it beforehand with the number of nodes.
-        """
-        cdef images_t data
-        cdef int status
-        cdef Py_ssize_t last = self._take(&data, pixels, values, labels, order, begin, end)
-        if labels is None:
-            raise ValueError("labels are needed")
-        if not 1 <= lanes <= last - begin:
-            raise ValueError(f"a step of {last - begin} images cannot be cut into {lanes} lanes")
-        if out.shape[0] < 1 or not 0 <= first <= lanes - out.shape[0]:
-            raise ValueError(f"lanes {first}..{first + out.shape[0] - 1} are not within the step's {lanes}")
-        if out.shape[1] != self.weights.shape[0] or (out.shape[1] and <uintptr_t>&out[0, 0] % 64):
-            raise ValueError(f"out must be a 64-byte aligned ({out.shape[0]}, {self.weights.shape[0]}) float32 array")
-        if not self.weights.shape[0]:
-            raise ValueError("the network has no weights")
-        if reached is not None and reached.shape[0] != out.shape[0]:
-            raise ValueError(f"reached has {reached.shape[0]} numbers for {out.shape[0]} lanes")
-        cdef int32_t *to = NULL if reached is None else &reached[0]
-        if not self.lock.acquire(False):
-            raise RuntimeError("this engine is already running a phase")
-        try:
-            with nogil:
-                status = engine_lanes(self.e, &data, begin, last, lanes, first, <int>out.shape[0], &out[0, 0], to)
-            self.has_gradient = False
-        finally:
-            self.lock.release()
-        return self._result(status)
-
-    def apply(self, const float[::1] gradient not None, float lr):
-        """Updates the weights, and the moments, by the engine's rule with a gradient laid out as the weights (0 in the
-        padding), stripe by stripe on all workers; counts as one update of every stripe. Returns the same dict as `run`."""
-        cdef int status
-        if gradient.shape[0] != self.weights.shape[0]:
-            raise ValueError(f"the gradient has {gradient.shape[0]} floats, the weight vector {self.weights.shape[0]}")
-        if not self.lock.acquire(False):
-            raise RuntimeError("this engine is already running a phase")
-        try:
-            with nogil:
-                status = engine_apply(self.e, &gradient[0] if gradient.shape[0] else NULL, lr)
-            self.has_gradient = False
-        finally:
-            self.lock.release()
-        return self._result(status)
 
     cdef _layers(self):
         """What the last phase counted about every layer with weights: {node: dict}."""
@@ -355,45 +268,6 @@ cdef class Engine:
         for i in range(out.shape[0]):
             out[i] = self.e.worker[0].dw[i]
 
-    def time(self, int node, str what, long rounds=1):
-        """Seconds per sample of one pass of one layer, the mean of `rounds` calls on the data of the last "gradients"
-        phase: "forward", "weight_gradient" (backward without the gradient of the inputs), "backward" or "update". None
-        where training does not run that pass."""
-        cdef plan_node *n = self.plan._node(node)
-        cdef pass_t p
-        cdef double seconds
-        if what not in ("forward", "weight_gradient", "backward", "update"):
-            raise ValueError(f"unknown pass {what!r}")
-        p = {"forward": PASS_FORWARD, "weight_gradient": PASS_WEIGHT_GRADIENT, "backward": PASS_BACKWARD,
-             "update": PASS_UPDATE}[what]
-        if node == 0 or self.e.worker[0] == NULL:
-            raise ValueError("nothing to time: node 0 is the input, and a 'gradients' phase has to be run before")
-        if rounds < 1:
-            raise ValueError(f"rounds must be at least 1, not {rounds}")
-        if p != PASS_FORWARD and (n.skipped or not (n.needs_gradient and n.n_deltas)):
-            return None
-        if p in (PASS_WEIGHT_GRADIENT, PASS_UPDATE) and not n.g.weight_size:
-            return None
-        if not self.lock.acquire(False):
-            raise RuntimeError("this engine is running a phase")
-        try:
-            with nogil:
-                seconds = bench_time(self.e, node, p, rounds)
-        finally:
-            self.lock.release()
-        return seconds if seconds >= 0 else None
-
-    def loop(self, int node, str what):
-        """The loop that a pass (named as for `time`, "backward" meaning the data gradient) of a layer takes, in words;
-        None if there is only one."""
-        cdef const char *words
-        self.plan._node(node)
-        if node == 0 or what not in ("forward", "weight_gradient", "backward", "update"):
-            raise ValueError(f"no pass {what!r} of node {node}")
-        words = bench_loop(self.e, node, {"forward": PASS_FORWARD, "weight_gradient": PASS_WEIGHT_GRADIENT,
-                                           "backward": PASS_BACKWARD, "update": PASS_UPDATE}[what])
-        return None if words == NULL else words.decode()
-
     def stop(self):
         """Asks the running phase, or the next one, to end after the images under way; until `clear`."""
         engine_stop(self.e)
@@ -410,76 +284,11 @@ cdef class Engine:
     def stripes(self):
         return self.e.shared.n_stripes
 
-    def hold(self, int k):
-        """Takes the lock of a stripe, as a worker would: whether it was free. For tests: workers that need it wait until
-        `release`."""
-        if not 0 <= k < self.e.shared.n_stripes:
-            raise IndexError(k)
-        return bool(stripe_try_lock(&self.e.shared.state[k]))
-
-    def release(self, int k):
-        """Gives back what `hold` has taken."""
-        if not 0 <= k < self.e.shared.n_stripes:
-            raise IndexError(k)
-        stripe_unlock(&self.e.shared.state[k])
-
     def stripe(self, int k):
         """Where stripe k is in the weight vector: (first, size) in floats."""
         if not 0 <= k < self.e.shared.n_stripes:
             raise IndexError(k)
         return self.e.shared.stripe[k].at, self.e.shared.stripe[k].size
-
-    cdef int _stripes(self, Py_ssize_t size, int first, last) except -1:
-        """The end of a range of stripes, checked, as is the length of the vector that goes with it."""
-        cdef int end = self.e.shared.n_stripes if last is None else last
-        if size != <Py_ssize_t>self.plan.p.weight_size:
-            raise ValueError(f"the vector has {size} floats, the weight vector {self.plan.p.weight_size}")
-        if not 0 <= first <= end <= self.e.shared.n_stripes:
-            raise ValueError(f"stripes {first}..{end} are not within the {self.e.shared.n_stripes} there are")
-        return end
-
-    def read_weights(self, float[::1] out not None, int first=0, last=None):
-        """Copies stripes [first, last) of the weights to their places in `out`, a vector as long as the weights. May be
-        called while a phase runs: each stripe is then as it was at one moment, if the strategy locks stripes."""
-        cdef int end = self._stripes(out.shape[0], first, last)
-        if end > first:
-            with nogil:
-                exchange_read(self.e, first, end, &out[0])
-
-    def add_weights(self, const float[::1] delta not None, float scale=1.0, int first=0, last=None):
-        """Adds scale * delta to stripes [first, last) of the weights, under their locks. May be called while a phase runs:
-        no update of a worker is lost, if the strategy locks stripes."""
-        cdef int end = self._stripes(delta.shape[0], first, last)
-        cdef float[::1] own = None
-        cdef float *room = NULL
-        if CHAOS_CAREFUL:
-            own = array("f", bytes(4 * delta.shape[0]))
-            room = &own[0] if delta.shape[0] else NULL
-        if end > first:
-            with nogil:
-                exchange_add(self.e, first, end, &delta[0], scale, room)
-
-    def share_states(self, uint8_t[::1] place not None):
-        """Keeps the locks and versions of the stripes at `place`, zeroed memory of `state_bytes` that other processes use for
-        theirs; a weight vector in shared memory needs them there. Between phases only, once."""
-        if self.own_states != NULL:
-            raise ValueError("the stripe states have been moved already")
-        if place.shape[0] < <Py_ssize_t>exchange_state_bytes(self.e) or <uintptr_t>&place[0] % 128:
-            raise ValueError(f"{exchange_state_bytes(self.e)} bytes aligned to 128 are needed, not {place.shape[0]}")
-        if not self.lock.acquire(False):
-            raise RuntimeError("this engine is running a phase")
-        self.states = place
-        self.own_states = exchange_move_states(self.e, &place[0])
-        self.lock.release()
-
-    def rewind(self):
-        """Between phases: makes `position` 0 until the next one begins."""
-        exchange_rewind(self.e)
-
-    @property
-    def state_bytes(self):
-        """Memory of the stripes' locks and versions in bytes."""
-        return exchange_state_bytes(self.e)
 
     def versions(self, uint32_t[::1] new=None):
         """How often each stripe has been updated, as a list, for update rules that count; `new` replaces it. Not while a

@@ -100,6 +100,7 @@ class _Kernels:
         self.trained = self.train_beforehand() if trains else 0
         self.checked = check(net, self.what, self.images, self.labels, batch_size)
         self.engine = _core.Engine(net.plan, net.weights, strategy="chaos", batch_size=batch_size)
+        self.bench = _core.Bench(self.engine)
         self.forward = {n: _core.Engine(net.plan, net.weights, batch_size=n) for n in (1, _core.TOGETHER)}
         self.layers = self.describe()
         self.rounds, self.counts = {}, {}
@@ -184,12 +185,12 @@ class _Kernels:
         self.present(0)
         for i, layer in self.layers.items():
             for name in ("forward", "weight_gradient", "backward", "update"):
-                if self.engine.time(i, name) is None or (name == "backward" and not layer["sends"]):
+                if self.bench.time(i, name) is None or (name == "backward" and not layer["sends"]):
                     continue
                 images = self.batch_size if name == "update" else self.together
                 rounds, took = fill(
                     seconds / 4,
-                    lambda rounds, i=i, name=name, images=images: self.engine.time(i, name, rounds) * rounds * images,
+                    lambda rounds, i=i, name=name, images=images: self.bench.time(i, name, rounds) * rounds * images,
                     1,
                 )
                 self.rounds[i, name] = max(1, int(rounds * seconds / took))
@@ -205,7 +206,7 @@ class _Kernels:
             if i != at:
                 at = i
                 self.peak.append(peak_gflops(1, self.isa, self.peak_seconds))
-            taken[i, name] = self.engine.time(i, name, rounds) * 1e6
+            taken[i, name] = self.bench.time(i, name, rounds) * 1e6
         for i in self.layers:
             if (i, "backward") in taken:
                 taken[i, "data_gradient"] = max(0.0, taken.pop((i, "backward")) - taken.get((i, "weight_gradient"), 0.0))
@@ -237,7 +238,7 @@ class _Kernels:
                 name: {
                     **self.figures(self.us[i, name], layer["flops"][name]),
                     "share": medians[i, name] / whole,
-                    "loop": self.engine.loop(i, "backward" if name == "data_gradient" else name),
+                    "loop": self.bench.loop(i, "backward" if name == "data_gradient" else name),
                 }
                 if (i, name) in self.us
                 else None

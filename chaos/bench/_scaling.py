@@ -6,7 +6,7 @@ import statistics
 
 import numpy as np
 
-from .. import threads
+from .. import _core, threads
 from ..sync import STRATEGIES
 from ._common import fill, machine, need_model, need_numbers, run
 from ._throughput import Case
@@ -124,17 +124,17 @@ class _Case(Case):
             labels=self.labels,
             order=np.arange(count),
         )
-        self.rounds, self.publication = {}, []
+        self.bench, self.rounds, self.publication = _core.Bench(self.engine), {}, []
         for i in blocks:
-            if self.engine.time(i, "update") is not None:
+            if self.bench.time(i, "update") is not None:
                 rounds, took = fill(
-                    seconds / 100, lambda rounds, i=i: self.engine.time(i, "update", rounds) * rounds * self.batch_size, 1
+                    seconds / 100, lambda rounds, i=i: self.bench.time(i, "update", rounds) * rounds * self.batch_size, 1
                 )
                 self.rounds[i] = max(1, int(rounds * seconds / 50 / took))
 
     def measure(self):
         super().measure()
-        self.publication.append(sum(self.engine.time(i, "update", rounds) for i, rounds in self.rounds.items()) * 1e6)
+        self.publication.append(sum(self.bench.time(i, "update", rounds) for i, rounds in self.rounds.items()) * 1e6)
 
     def point(self, one):
         """The result, compared with the case of one worker."""

@@ -251,7 +251,7 @@ class _Steps:
                 first, rows = mode.mine(lanes, wave)
                 if rows.start < rows.stop:
                     found.append(
-                        engine.lane_gradients(
+                        mode.door.lane_gradients(
                             lanes, first, mode.rows[rows], begin=self.position, end=end, reached=mode.reached[rows], **images
                         )
                     )
@@ -269,7 +269,7 @@ class _Steps:
             if self.verdict == _FAILED:
                 total["status"] = "diverged" if any(one["status"] == "diverged" for one in found) else "stopped"
                 break
-            applied = engine.apply(mode.total, lr)
+            applied = mode.door.apply(mode.total, lr)
             self.position = end
             if mode.link.rank == 0:  # the updates are the same on all ranks: they count once
                 found.append(applied)

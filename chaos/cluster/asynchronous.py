@@ -47,7 +47,7 @@ class Async(Mode):
                 yield from self._push()
                 self._old += self._message
                 np.subtract(self._old, self._x, out=self._message)
-                self.engine.add_weights(self._message)
+                self.door.add_weights(self._message)
                 self._base, self._old = self._old, self._base
                 yield from self.link.slow_down()
 

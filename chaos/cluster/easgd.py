@@ -73,7 +73,7 @@ class EASGD(Mode):
         self._e *= self._alpha
         if window is not None:
             yield from window.fetch_and_add(self._e, self._x)
-        self.engine.add_weights(self._e, -1.0)
+        self.door.add_weights(self._e, -1.0)
 
     def _pull_together(self, over):
         yield from self._pull()

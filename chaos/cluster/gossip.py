@@ -69,7 +69,7 @@ class Gossip(Mode):
                     self._delta -= self._x
                     heard += 1
             if heard:
-                self.engine.add_weights(self._delta, 1 / (len(partners) + 1))
+                self.door.add_weights(self._delta, 1 / (len(partners) + 1))
 
     def finish(self, epoch):
         self._own = self.now(self._x).copy()

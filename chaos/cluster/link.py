@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import _core
 from ..errors import ClusterError
 from ..trainer import Alone
 from .compress import Feedback, decode
@@ -161,7 +162,7 @@ class Link(Alone):
 
     def train_begins(self, epoch, images):
         self._reset_counts()
-        self._engine.rewind()
+        _core.Exchange(self._engine).rewind()
         self.largest_shard = -(-images // self.size)
         self.mode.begin(epoch)
         self._steps = self._training(epoch)

@@ -92,7 +92,7 @@ class Local(Mode):
             self.weights[:] = self._anchor
             return True
         np.subtract(self._anchor, x, out=self._delta)
-        self.engine.add_weights(self._delta)
+        self.door.add_weights(self._delta)
         return False
 
     def _rests(self, epoch):

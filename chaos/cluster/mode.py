@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .. import _core
 from ..options import Option, WithOptions
 from ..sync import STRATEGIES
 
@@ -33,6 +34,8 @@ class Mode(WithOptions):
         All ranks take every step together: none has a shard of its own.
     link : Link
     engine : _core.Engine
+    door : _core.Exchange
+        The engine's weights beside its workers.
     weights : ndarray
         The network's; only to be touched while the workers rest.
     """
@@ -65,6 +68,7 @@ class Mode(WithOptions):
     def open(self, link, net, engine):
         """All ranks have the same weights and have come here."""
         self.link, self.engine, self.weights = link, engine, net.weights
+        self.door = _core.Exchange(engine)
 
     def trains(self, engine):
         """What runs the training phases, see `Alone.trains`."""
@@ -94,7 +98,7 @@ class Mode(WithOptions):
 
     def now(self, out):
         """Copies the weights as they are now."""
-        self.engine.read_weights(out)
+        self.door.read_weights(out)
         return out
 
     def new(self, *extra):

@@ -51,7 +51,7 @@ class Shared(Mode):
     def open(self, link, net, engine):
         super().open(link, net, engine)
         versions = np.array(engine.versions(), np.uint32)
-        engine.share_states(self._states)
+        self.door.share_states(self._states)
         if link.rank == 0 and len(versions):
             engine.versions(versions)
 

@@ -143,12 +143,12 @@ def _run(engine, arguments, order):
 
 def _time(engine, node, what):
     """Seconds per image, 0 where training has no such pass."""
-    rounds = 1
+    bench, rounds = _core.Bench(engine), 1
     while True:
-        once = engine.time(node, what, rounds)
+        once = bench.time(node, what, rounds)
         if once is None:
             return 0.0
         if once * rounds * engine.chunk >= SECONDS or rounds >= 1 << 20:
             break
         rounds *= 4
-    return float(np.median([once, *(engine.time(node, what, rounds) for _ in range(ROUNDS - 1))]))
+    return float(np.median([once, *(bench.time(node, what, rounds) for _ in range(ROUNDS - 1))]))
