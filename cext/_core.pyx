@@ -13,7 +13,13 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_
 cdef extern from "registry.h" nogil:
     enum: MAX_CHUNK
     enum: MAX_INPUTS
-    enum: MAX_OPTIONS
+    enum: MAX_WHOLE
+    enum: MAX_REAL
+    enum: MAX_LOSS_OPTIONS
+    enum: WHOLE_BATCH
+    enum: TARGET_CLASS
+    enum: TARGET_MAP
+    enum: TARGET_VALUES
     enum: MAX_MOMENTS
     enum: MAX_RULE_OPTIONS
     enum: MAX_STRATEGY_OPTIONS
@@ -22,13 +28,22 @@ cdef extern from "registry.h" nogil:
         int c, h, w
     ctypedef struct geometry:
         shape out
-        size_t weight_size
+        size_t weight_size, state_size
+        unsigned properties
+    enum pass_t "pass":
+        PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE
+    ctypedef struct part:
+        const char *name
+        int state
     ctypedef struct layer_kind:
         const char *name
-        int n_parameters
+        int n_parts
+        const part *parts
+        const char *(*loop_at)(pass_t p, int i) noexcept nogil
         ptrdiff_t (*locate)(const geometry *g, int k, ptrdiff_t i) noexcept nogil
     ctypedef struct loss_kind:
         const char *name
+        unsigned targets
     ctypedef struct update_kind:
         const char *name
         int n_moments
@@ -51,12 +66,14 @@ cdef extern from "registry.h" nogil:
         const stage_hooks *stages
     ctypedef struct plan_node:
         const layer_kind *kind
-        int needs_gradient, n_deltas, skipped
+        int needs_gradient, n_deltas, skipped, layer
         geometry g
         size_t weight_at
     ctypedef struct plan_t "plan":
         const instruction_set *isa
-        int winograd, n_nodes, output
+        int direct_only, n_nodes, output, n_inputs
+        const char *loops
+        unsigned properties
         plan_node *node
         size_t weight_size
     ctypedef struct layer_tally:
@@ -68,11 +85,29 @@ cdef extern from "registry.h" nogil:
         int64_t staleness_sum, staleness_max, updates, lock_failures, give_ways, dropped
     ctypedef struct time_split:
         double total, forward, backward, publish, wait
-    ctypedef struct images_t "images":
+    ctypedef struct feed:
         const uint8_t *bytes
         const float *floats
-        const int64_t *labels
+        const int64_t *numbers
+        size_t size
+    enum target:
+        pass
+    ctypedef struct images_t "images":
+        feed *input
+        target form
+        feed target
+        const float *weight
         const int64_t *order
+        uint64_t key
+    ctypedef struct plan_layer:
+        const char *kind
+        int n_inputs
+        const int *input
+        int channels, n_whole
+        const int *whole
+        int n_real
+        const float *real
+        int shares
     ctypedef struct worker_t "worker":
         float *dw
         tally count
@@ -100,9 +135,11 @@ cdef extern from "registry.h" nogil:
         int bounded
         int64_t max_staleness
         const loss_kind *loss
+        const double *loss_options
     ctypedef struct engine_t "engine":
         shared_weights shared
         const strategy *how
+        const loss_kind *loss
         worker_t **worker
         int chunk
         const float *step_scale
@@ -119,11 +156,10 @@ cdef extern from "registry.h" nogil:
     const strategy *strategy_at(int i)
     bint stripe_try_lock(stripe_state *t)
     void stripe_unlock(stripe_state *t)
-    plan_t *plan_new(const instruction_set *isa, int winograd)
+    plan_t *plan_new(const instruction_set *isa, int direct_only, const char *loops)
     void plan_free(plan_t *p)
     int plan_add_input(plan_t *p, shape s, const char **reason)
-    int plan_add(plan_t *p, const char *kind, int n_inputs, const int *input, int channels, int n_options,
-                 const int *option, const char **reason)
+    int plan_add(plan_t *p, const plan_layer *layer, const char **reason)
     int plan_finish(plan_t *p, int output)
     engine_t *engine_new(const engine_parts *parts)
     void engine_free(engine_t *e)
@@ -135,8 +171,6 @@ cdef extern from "registry.h" nogil:
     void engine_stop(engine_t *e)
     void engine_clear(engine_t *e)
     int64_t engine_position(const engine_t *e)
-    enum pass_t "pass":
-        PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE
     double engine_time(engine_t *e, int node, pass_t p, long rounds)
     const char *engine_loop(const engine_t *e, int node, pass_t p)
     size_t engine_worker_bytes(const engine_t *e)
@@ -273,6 +307,56 @@ def set_winograd(bint allowed):
     _winograd = allowed
 
 
+_loops = None
+
+
+def get_loops():
+    """The loops that new plans are to use wherever they give the right result, unless CHAOS_LOOP is empty when the process
+    first asks: "kind.pass=beginning of a loop's name;...", with the passes forward, weight_gradient and data_gradient. For
+    tests and benchmarks. ValueError where it names no loop."""
+    if _loops is None:
+        set_loops(os.environ.get("CHAOS_LOOP", "").strip())
+    return _loops
+
+
+def set_loops(text):
+    """The loops that new plans are to use; "": those that are fastest."""
+    global _loops
+    for wanted in filter(None, text.split(";")):
+        where, _, name = wanted.partition("=")
+        kind, _, pass_name = where.partition(".")
+        known = {f"{k}.{p}": names for k, passes in loops().items() for p, names in passes.items()}
+        if where not in known or not any(known_name.startswith(name) for known_name in known[where]):
+            raise ValueError(f"CHAOS_LOOP: no loop {wanted!r}; known: "
+                             + "; ".join(f"{place}={'|'.join(names)}" for place, names in known.items()))
+    _loops = text
+
+
+def get_choice():
+    """(instruction set, Winograd's algorithm allowed, loops) that new plans are made for."""
+    return get_isa(), get_winograd(), get_loops()
+
+
+def loops():
+    """{kind: {pass: [names of its loops]}} of the kinds that have several."""
+    cdef const layer_kind *const *k = supported_isa(0).layers
+    cdef int i
+    found = {}
+    while k[0] != NULL:
+        if k[0].loop_at != NULL:
+            passes = {}
+            for name, p in (("forward", PASS_FORWARD), ("weight_gradient", PASS_WEIGHT_GRADIENT),
+                            ("data_gradient", PASS_BACKWARD)):
+                passes[name] = []
+                i = 0
+                while k[0].loop_at(p, i) != NULL:
+                    passes[name].append(k[0].loop_at(p, i).decode())
+                    i += 1
+            found[k[0].name.decode()] = passes
+        k += 1
+    return found
+
+
 cdef const instruction_set *_find_isa(name) except NULL:
     cdef int i = 0
     while supported_isa(i) != NULL:
@@ -300,14 +384,27 @@ cdef _names(const void *const *table):
 
 
 def layer_kinds():
-    """Names of the layer kinds of the core, each with its number of parameters."""
+    """Names of the layer kinds of the core, each with its parts: {name: whether it is state}."""
     cdef const layer_kind *const *k = supported_isa(0).layers
-    return {name: k[i].n_parameters for i, name in enumerate(_names(<const void *const *>k))}
+    cdef int j
+    found = {}
+    while k[0] != NULL:
+        parts = {}
+        for j in range(k[0].n_parts):
+            parts[k[0].parts[j].name.decode()] = bool(k[0].parts[j].state)
+        found[k[0].name.decode()] = parts
+        k += 1
+    return found
 
 
 def losses():
-    """Names of the losses of the core."""
-    return _names(<const void *const *>supported_isa(0).losses)
+    """Names of the losses of the core, each with the forms of targets that it takes."""
+    cdef const loss_kind *const *l = supported_isa(0).losses
+    return {name: [form for form, bit in _FORMS.items() if l[i].targets & bit]
+            for i, name in enumerate(_names(<const void *const *>l))}
+
+
+_FORMS = {"class": TARGET_CLASS, "map": TARGET_MAP, "values": TARGET_VALUES}
 
 
 def updates():
@@ -365,40 +462,69 @@ def reached(const int32_t[::1] lanes not None):
 # ---- plan ----
 
 cdef class Plan:
-    """The geometry of a network for one instruction set. Node 0 is the input; nodes are added in topological order."""
+    """The geometry of a network, for the instruction set and the loops in force. Nodes are added in topological order, the inputs
+    first."""
 
     cdef plan_t *p
     cdef bint finished
+    cdef readonly object choice
 
-    def __cinit__(self, int c, int h, int w, isa=None):
-        cdef const char *reason = NULL
-        cdef shape s
-        if min(c, h, w) < 1:
-            raise ValueError(f"input shape must be positive, not {(c, h, w)}")
-        self.p = plan_new(_find_isa(isa or get_isa()), get_winograd())
-        s.c, s.h, s.w = c, h, w
-        if self.p == NULL or plan_add_input(self.p, s, &reason) < 0:
+    def __cinit__(self):
+        self.choice = get_choice()
+        isa, winograd, wanted = self.choice
+        cdef bytes text = wanted.encode()
+        cdef const char *loops = NULL
+        if wanted:
+            loops = text
+        self.p = plan_new(_find_isa(isa), not winograd, loops)
+        if self.p == NULL:
             raise MemoryError("out of memory for the plan")
 
     def __dealloc__(self):
         plan_free(self.p)
 
-    def add(self, kind, inputs, int channels, options):
-        """Adds a layer; returns its node number. ValueError with the core's reason where the geometry is impossible."""
-        cdef int input[MAX_INPUTS]
-        cdef int option[MAX_OPTIONS]
+    def add_input(self, int c, int h, int w):
+        """Adds an input of the network; returns its node number."""
         cdef const char *reason = NULL
+        cdef shape s
+        cdef int node
+        if min(c, h, w) < 1:
+            raise ValueError(f"input shape must be positive, not {(c, h, w)}")
+        if self.finished or self.p.n_nodes > self.p.n_inputs:
+            raise ValueError("inputs come before all layers")
+        s.c, s.h, s.w = c, h, w
+        node = plan_add_input(self.p, s, &reason)
+        if node < 0:
+            raise ValueError(reason.decode())
+        return node
+
+    def add(self, kind, inputs, int channels=0, whole=(), real=(), int shares=-1):
+        """Adds a layer; returns its node number. `shares`: a node whose weights it uses, instead of weights of its own.
+        ValueError with the core's reason where the geometry is impossible."""
+        cdef int input[MAX_INPUTS]
+        cdef int whole_option[MAX_WHOLE]
+        cdef float real_option[MAX_REAL]
+        cdef const char *reason = NULL
+        cdef plan_layer layer
         cdef int i, node
         cdef bytes name = kind.encode()
         if self.finished:
             raise ValueError("the plan is finished")
-        if not 1 <= len(inputs) <= MAX_INPUTS or len(options) > MAX_OPTIONS:
+        if not 1 <= len(inputs) <= MAX_INPUTS:
             raise ValueError(f"a layer takes 1 to {MAX_INPUTS} inputs, not {len(inputs)}")
+        if len(whole) > MAX_WHOLE or len(real) > MAX_REAL:
+            raise ValueError(f"a layer takes at most {MAX_WHOLE} whole and {MAX_REAL} real options")
         for i in range(<int>len(inputs)):
             input[i] = inputs[i]
-        for i in range(<int>len(options)):
-            option[i] = options[i]
-        node = plan_add(self.p, name, <int>len(inputs), input, channels, <int>len(options), option, &reason)
+        for i in range(<int>len(whole)):
+            whole_option[i] = whole[i]
+        for i in range(<int>len(real)):
+            real_option[i] = real[i]
+        layer.kind, layer.channels, layer.shares = name, channels, shares
+        layer.n_inputs, layer.input = <int>len(inputs), input
+        layer.n_whole, layer.whole = <int>len(whole), whole_option
+        layer.n_real, layer.real = <int>len(real), real_option
+        node = plan_add(self.p, &layer, &reason)
         if node < 0:
             raise ValueError(reason.decode())
         return node
@@ -426,21 +552,28 @@ cdef class Plan:
         cdef plan_node *n = self._node(node)
         return n.weight_at, n.g.weight_size
 
-    def positions(self, int node, int k, int64_t[::1] out):
-        """Position in the weight vector of every element of the node's parameter k (0 weight, 1 bias), in the order of
-        its PyTorch shape; ValueError if the parameter has another number of elements than `out`."""
+    def layer(self, int node):
+        """The node whose layer is computed at this one: another's where two have changed places."""
+        return self._node(node).layer
+
+    def positions(self, int node, str name, int64_t[::1] out):
+        """Position in the weight vector of every element of the node's part of that name, in the order of its PyTorch shape;
+        ValueError if the part has another number of elements than `out`."""
         cdef plan_node *n = self._node(node)
         cdef Py_ssize_t i
         cdef ptrdiff_t at
-        if n.kind == NULL or n.kind.locate == NULL or not 0 <= k < n.kind.n_parameters:
-            raise ValueError(f"node {node} has no parameter {k}")
+        cdef int k = 0
+        while n.kind != NULL and k < n.kind.n_parts and n.kind.parts[k].name != name.encode():
+            k += 1
+        if n.kind == NULL or n.kind.locate == NULL or k == n.kind.n_parts:
+            raise ValueError(f"node {node} has no part {name!r}")
         for i in range(out.shape[0]):
             at = n.kind.locate(&n.g, k, i)
             if at < 0:
-                raise ValueError(f"parameter {k} of node {node} has {i} elements, not {out.shape[0]}")
+                raise ValueError(f"{name} of node {node} has {i} elements, not {out.shape[0]}")
             out[i] = <int64_t>n.weight_at + at
         if n.kind.locate(&n.g, k, out.shape[0]) >= 0:
-            raise ValueError(f"parameter {k} of node {node} has more than {out.shape[0]} elements")
+            raise ValueError(f"{name} of node {node} has more than {out.shape[0]} elements")
 
     @property
     def weight_size(self):
@@ -453,7 +586,12 @@ cdef class Plan:
 
     @property
     def winograd(self):
-        return bool(self.p.winograd)
+        return not self.p.direct_only
+
+    @property
+    def whole_batch(self):
+        """Whether a layer sees all images of a step together."""
+        return bool(self.p.properties & WHOLE_BATCH)
 
 
 # ---- events ----
@@ -475,6 +613,33 @@ def event_text(uint64_t code):
 
 # ---- engine ----
 
+cdef Py_ssize_t _feed(feed *to, array, Py_ssize_t size, str what) except -1:
+    """Describes a flat array with `size` numbers per image; returns the number of images. The caller keeps the array."""
+    cdef const uint8_t[::1] bytes_
+    cdef const float[::1] floats
+    cdef const int64_t[::1] numbers
+    cdef Py_ssize_t total
+    kind = memoryview(array).format
+    to.bytes, to.floats, to.numbers, to.size = NULL, NULL, NULL, size
+    if kind == "B":
+        bytes_ = array
+        total = bytes_.shape[0]
+        to.bytes = &bytes_[0] if total else NULL
+    elif kind == "f":
+        floats = array
+        total = floats.shape[0]
+        to.floats = &floats[0] if total else NULL
+    elif kind in ("l", "q"):
+        numbers = array
+        total = numbers.shape[0]
+        to.numbers = &numbers[0] if total else NULL
+    else:
+        raise ValueError(f"{what} must be uint8, float32 or int64, not of format {kind!r}")
+    if total % size:
+        raise ValueError(f"{total} numbers are no whole number of {what} of {size}")
+    return total // size
+
+
 cdef class Engine:
     """Workers on one weight vector. One phase runs at a time; `position`, `stop`, `read_weights` and `add_weights` may be called
     meanwhile."""
@@ -493,10 +658,11 @@ cdef class Engine:
 
     def __cinit__(self, Plan plan not None, float[::1] weights not None, int workers=1, strategy="sequential",
                   loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384, cpus=None,
-                  strategy_options=(), update_options=(), float[:, ::1] moments=None, max_staleness=None):
+                  strategy_options=(), update_options=(), float[:, ::1] moments=None, max_staleness=None, loss_options=()):
         cdef engine_parts parts
         cdef double how_option[MAX_STRATEGY_OPTIONS]
         cdef double rule_option[MAX_RULE_OPTIONS]
+        cdef double loss_option[MAX_LOSS_OPTIONS]
         cdef int[::1] cpu = None
         cdef const loss_kind *const *l = plan.p.isa.losses
         cdef const update_kind *const *u = plan.p.isa.updates
@@ -538,13 +704,16 @@ cdef class Engine:
             cpu = array("i", cpus)
             self.cpus = tuple(cpus)
         for name, given, most in (("strategy_options", strategy_options, MAX_STRATEGY_OPTIONS),
-                                  ("update_options", update_options, MAX_RULE_OPTIONS)):
+                                  ("update_options", update_options, MAX_RULE_OPTIONS),
+                                  ("loss_options", loss_options, MAX_LOSS_OPTIONS)):
             if len(given) > most:
                 raise ValueError(f"{len(given)} {name}, at most {most} are possible")
         for i in range(MAX_STRATEGY_OPTIONS):
             how_option[i] = strategy_options[i] if i < len(strategy_options) else 0
         for i in range(MAX_RULE_OPTIONS):
             rule_option[i] = update_options[i] if i < len(update_options) else 0
+        for i in range(MAX_LOSS_OPTIONS):
+            loss_option[i] = loss_options[i] if i < len(loss_options) else 0
         if (0 if moments is None else moments.shape[0]) != u[0].n_moments:
             raise ValueError(f"update rule {update!r} needs {u[0].n_moments} moments")
         if moments is not None and moments.shape[0]:
@@ -576,6 +745,7 @@ cdef class Engine:
         parts.bounded = max_staleness is not None
         parts.max_staleness = max_staleness or 0
         parts.loss = l[0]
+        parts.loss_options = loss_option
         self.e = engine_new(&parts)
         if self.e == NULL:
             raise MemoryError("out of memory for the engine")
@@ -585,15 +755,16 @@ cdef class Engine:
             exchange_move_states(self.e, self.own_states)
         engine_free(self.e)
 
-    def run(self, str what, const uint8_t[::1] pixels=None, const float[::1] values=None, const int64_t[::1] labels=None,
-            const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, float lr=0.0, float[:, ::1] out=None,
-            const float[::1] step_scale=None, events=None, int lanes=0, int jobs=1):
+    def run(self, str what, inputs, labels=None, const int64_t[::1] order=None, Py_ssize_t begin=0, end=None,
+            float lr=0.0, float[:, ::1] out=None, const float[::1] step_scale=None, events=None, int lanes=0, int jobs=1,
+            const float[::1] weights=None, uint64_t key=0):
         """Runs one phase over images `order[begin:end]` and returns its counts as a dict: whole ones, except
         layers {node: {..., pending_seconds}} and time, in seconds summed over workers (its parts are 0 outside training).
 
         what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
-        `gradient`). Exactly one of pixels (uint8) and values (float32) holds the images, flat, each (c, h, w). step_scale:
-        512 factors of the learning rate, by the staleness of an update.
+        `gradient`). inputs: for each input of the plan a flat array of uint8, float32 or int64, image by image in PyTorch's
+        order. labels: int64, a class per image or flat maps of them, or float32, flat, as many as outputs, whatever the loss
+        takes; weights: of each image's loss; key: where random numbers begin (chaos.layers.random). step_scale: 512 factors of the learning rate, by the staleness of an update.
 
         events: for "train", an iterable of uint64 arrays: the phase runs in this order (see cext/engine/replay.h and
         `event`), in `jobs` threads, which changes no bit; `lanes` is how many lanes its steps have, 0 for none.
@@ -606,7 +777,7 @@ cdef class Engine:
         if what not in ("train", "test", "forward", "gradients"):
             raise ValueError(f"unknown phase {what!r}")
         ph = {"train": TRAIN, "test": TEST, "forward": FORWARD, "gradients": GRADIENTS}[what]
-        last = self._take(&data, pixels, values, labels, order, begin, end)
+        last = self._take(&data, inputs, labels, order, begin, end, weights, key)
         if labels is None and ph != FORWARD:
             raise ValueError("labels are needed")
         if ph == FORWARD:
@@ -634,39 +805,66 @@ cdef class Engine:
         cdef shape s = self.plan.p.node[self.plan.p.output].g.out
         return s.c * s.h * s.w
 
-    cdef Py_ssize_t _take(self, images_t *data, const uint8_t[::1] pixels, const float[::1] values, const int64_t[::1] labels,
-                          const int64_t[::1] order, Py_ssize_t begin, end) except -1:
+    cdef Py_ssize_t _take(self, images_t *data, inputs, labels, const int64_t[::1] order, Py_ssize_t begin, end,
+                          const float[::1] weights, uint64_t key) except -1:
         """Checks what a phase is given and describes it to the core; returns the end of the range."""
-        cdef shape s = self.plan.p.node[0].g.out
-        cdef Py_ssize_t size = <Py_ssize_t>s.c * s.h * s.w, count, last, i
-        cdef int classes = self._classes()
-        if (pixels is None) == (values is None):
-            raise ValueError("either pixels or values must be given")
-        count = pixels.shape[0] if pixels is not None else values.shape[0]
-        if count % size:
-            raise ValueError(f"{count} numbers are no whole number of images of {size}")
-        count //= size
+        cdef Py_ssize_t count = -1, last, i, n
+        cdef shape s
+        if len(inputs) != self.plan.p.n_inputs:
+            raise ValueError(f"{len(inputs)} arrays for {self.plan.p.n_inputs} inputs")
+        for i in range(self.plan.p.n_inputs):
+            s = self.plan.p.node[i].g.out
+            n = _feed(&data.input[i], inputs[i], <Py_ssize_t>s.c * s.h * s.w, "images")
+            if count >= 0 and n != count:
+                raise ValueError(f"{n} images in one input, {count} in another")
+            count = n
         last = order.shape[0] if order is not None else count
         last = last if end is None else end
         if not 0 <= begin <= last <= (order.shape[0] if order is not None else count):
             raise ValueError(f"images {begin}..{last} are not within the {count} given")
-        data.bytes = &pixels[0] if pixels is not None and count else NULL
-        data.floats = &values[0] if values is not None and count else NULL
-        data.labels = NULL
+        self._take_target(&data.target, &data.form, labels, count)
         data.order = NULL
-        if labels is not None:
-            if labels.shape[0] != count:
-                raise ValueError(f"{labels.shape[0]} labels for {count} images")
-            for i in range(count):
-                if not 0 <= labels[i] < classes:
-                    raise ValueError(f"label {labels[i]} of image {i} is not in 0..{classes - 1}, the network's outputs")
-            data.labels = &labels[0] if count else NULL
+        data.weight = NULL
+        data.key = key
+        if weights is not None:
+            if weights.shape[0] != count:
+                raise ValueError(f"{weights.shape[0]} weights for {count} images")
+            data.weight = &weights[0] if count else NULL
         if order is not None and order.shape[0]:
             for i in range(order.shape[0]):
                 if not 0 <= order[i] < count:
                     raise ValueError(f"order[{i}] = {order[i]} is not one of the {count} images")
             data.order = &order[0]
         return last
+
+    cdef int _take_target(self, feed *to, target *form, labels, Py_ssize_t count) except -1:
+        cdef const int64_t[::1] numbers
+        cdef unsigned takes = self.e.loss.targets
+        cdef Py_ssize_t i, n, classes = self._classes(), pixels = 1
+        to.size, to.bytes, to.floats, to.numbers = 0, NULL, NULL, NULL
+        form[0] = <target>TARGET_CLASS
+        if labels is None:
+            return 0
+        if memoryview(labels).format == "f":
+            form[0] = <target>TARGET_VALUES
+            n = _feed(to, labels, classes, "targets")
+        else:
+            numbers = labels
+            if takes & TARGET_MAP and count and numbers.shape[0] > count and not numbers.shape[0] % count \
+                    and not classes % (numbers.shape[0] // count):
+                form[0] = <target>TARGET_MAP
+                pixels = numbers.shape[0] // count
+                classes //= pixels
+            n = _feed(to, labels, pixels, "labels")
+            for i in range(numbers.shape[0]):
+                if not 0 <= numbers[i] < classes:
+                    raise ValueError(f"label {numbers[i]} of image {i // pixels} is not in 0..{classes - 1}, the network's "
+                                     "outputs")
+        if n != count:
+            raise ValueError(f"{n} labels for {count} images")
+        if not form[0] & takes:
+            raise ValueError(f"the loss {self.e.loss.name.decode()!r} does not take such targets")
+        return 0
 
     cdef _result(self, int status):
         """The counts of the phase that has ended; the exception where the core says so."""
@@ -748,9 +946,9 @@ cdef class Engine:
                 trace_take(self.e, &out[0])
         finally:
             self.lock.release()
-    def lane_gradients(self, int lanes, int first, float[:, ::1] out not None, const uint8_t[::1] pixels=None,
-                       const float[::1] values=None, const int64_t[::1] labels=None, const int64_t[::1] order=None,
-                       Py_ssize_t begin=0, end=None, int32_t[::1] reached=None):
+    def lane_gradients(self, int lanes, int first, float[:, ::1] out not None, inputs, labels=None,
+                       const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, int32_t[::1] reached=None,
+                       const float[::1] weights=None, uint64_t key=0):
         """Forms some lanes of a synchronous step's gradient on all workers, without an update.
 
         The step is over images `order[begin:end]`, cut into `lanes` lanes: lane j has images begin + n * j // lanes up to
@@ -764,7 +962,7 @@ cdef class Engine:
         """
         cdef images_t data
         cdef int status
-        cdef Py_ssize_t last = self._take(&data, pixels, values, labels, order, begin, end)
+        cdef Py_ssize_t last = self._take(&data, inputs, labels, order, begin, end, weights, key)
         if labels is None:
             raise ValueError("labels are needed")
         if not 1 <= lanes <= last - begin:

@@ -17,7 +17,7 @@ if not CEXT.is_dir():
 C_ARROWS = {
     "simd": {"simd", "layers"},  # tiles speak of source and sink, which layers/layer.h declares
     "layers": {"simd", "layers"},
-    "losses": {"losses"},
+    "losses": {"losses", "options"},
     "updates": {"updates"},
     "isa": {"isa", "simd", "layers", "losses", "updates"},
     "engine": {"engine", "isa", "layers", "losses", "updates"},
@@ -32,7 +32,7 @@ PY_ARROWS = {
     "_version": set(),
     "options": set(),
     "layers": {"layers"},
-    "losses": {"losses"},
+    "losses": {"losses", "options"},
     "updates": {"updates", "options"},
     "sync": {"sync", "options"},
     "formats": {"formats", "errors"},
@@ -41,7 +41,7 @@ PY_ARROWS = {
     "progress": set(),
     "network": {"_core", "errors", "formats", "layers", "losses"},
     "models": {"models", "network", "layers"},
-    "reference": {"losses"},
+    "reference": {"losses", "layers"},
     "info": {"_core", "threads", "_version"},
     "trainer": {"network", "threads", "progress", "options", "_core", *_MEANING},
     "bench": {"bench", "network", "models", "trainer", "threads", "reference", "info", "_core", *_MEANING},

@@ -48,14 +48,23 @@ void bound_copy(worker *w, int node, float *weights)
 
 static int by_layers(const engine *e) { return clips_gradients(e) || bounds_weights(e); }
 
+/* Whether the node's block is its own, so that it is looked at once. */
+static int owns(const engine *e, int node)
+{
+    const plan_block *b = plan_block_of(e->p, node);
+    return b && b->owner == node;
+}
+
 int n_parts(const engine *e) { return by_layers(e) ? e->p->n_nodes : e->shared.n_stripes; }
 
 void stripes_of_part(const engine *e, int part, int *from, int *to)
 {
     *from = part;
     *to = part + 1;
-    if (by_layers(e))
+    if (by_layers(e) && owns(e, part))
         stripes_of(e, part, from, to);
+    else if (by_layers(e))
+        *to = *from;
     if (*from < *to && !e->p->node[e->stripe[*from].node].n_deltas)
         *to = *from; /* nothing there learns */
 }

@@ -9,8 +9,6 @@
 
 enum { STALENESS_BINS = 512 }; /* the last bin counts everything from there on */
 
-enum { MAX_CHUNK = 8 }; /* samples that pass through the layers together; more would push the weights out of the caches */
-
 enum outcome { DONE = 0, STOPPED, DIVERGED, NO_MEMORY, NO_TEAM, NOT_PINNED };
 
 /* What a worker counts about one layer with weights. */
@@ -66,11 +64,13 @@ typedef struct worker {
     int n_pending;
     int64_t waits_since; /* 0: it does not wait */
     layer_tally *layer;  /* per layer with weights, see stripe.layer */
-    int *label;         /* of the chunk */
+    int64_t *image;     /* of the chunk: number of each */
+    uint64_t *key;      /* of the layer under way, per sample */
     const call *unwritten; /* the backward call of the layer being published if its gradient is not in dw */
     update_step step;   /* of the stripe being published */
     float *room;        /* the strategy's own, see strategy.room */
-    float scale;        /* of the loss of each image under way: 1 / images of the step */
+    float scale;        /* of the loss of each image under way: 1 / images of the step, */
+    float share;        /* which is this; under `instant` the other has the learning rate in it */
     struct trace_lane *trace; /* not NULL: what the worker does is recorded, see trace.h */
     int hooks;          /* the strategy's hooks are called: a step, not only a gradient */
     int32_t *reached;   /* NULL, or the lane's in which it says how far back-propagation has come, see engine_lanes */
@@ -144,11 +144,21 @@ typedef struct {
     const stage_hooks *stages; /* NULL: steps have no stages */
 } strategy;
 
+/* One array of numbers for every image, in PyTorch's order. */
 typedef struct {
     const uint8_t *bytes; /* pixels 0..255, seen as x / 127.5 - 1; or */
-    const float *floats; /* values as they are; (c, h, w) per image */
-    const int64_t *labels;
+    const float *floats; /* values as they are; or */
+    const int64_t *numbers;
+    size_t size; /* numbers per image */
+} feed;
+
+typedef struct {
+    feed input[MAX_INPUTS]; /* one for each input of the plan */
+    enum target form;
+    feed target; /* what the loss compares outputs with: a class, pixels' classes, or values; may be without */
+    const float *weight; /* NULL, or of each image's loss */
     const int64_t *order; /* which image is the i-th; NULL: 0, 1, 2, ... */
+    uint64_t key; /* where random numbers begin: of the seed and the epoch, see layers/random.h */
 } images;
 
 enum phase { TRAIN, TEST, FORWARD, GRADIENTS, LANE_GRADIENTS, APPLY };
@@ -158,9 +168,10 @@ typedef struct engine {
     const strategy *how;
     const update_kind *rule;
     const loss_kind *loss;
+    double loss_option[MAX_LOSS_OPTIONS];
     shared_weights shared;
     stripe *stripe;
-    int *first_stripe; /* per node, and one past the last; see stripes_of */
+    int *first_stripe; /* per block, and one past the last; see stripes_of */
     void *sync; /* the strategy's own */
     double option[MAX_STRATEGY_OPTIONS]; /* meaning: the strategy's own, in the order of chaos/sync/ */
     int instant; /* set by `open`: backward passes add to the shared weights as they go; only for plain rules */
@@ -217,6 +228,7 @@ typedef struct {
     int bounded; /* no update is more than max_staleness updates of its stripe late */
     int64_t max_staleness;
     const loss_kind *loss;
+    const double *loss_options;
 } engine_parts;
 
 engine *engine_new(const engine_parts *parts);
@@ -247,7 +259,7 @@ size_t engine_worker_bytes(const engine *e);
 
 /* ---- for strategies ---- */
 
-/* The stripes of the layer at `node`: [*from, *to). */
+/* The stripes of the weights and the state of the layer at `node`, which may share them with others: [*from, *to). */
 void stripes_of(const engine *e, int node, int *from, int *to);
 /* Whether the update rule's options ask for clipped gradients; for weights of bounded norm. */
 int clips_gradients(const engine *e);
@@ -317,8 +329,9 @@ void wait_round(int round);
 
 /* ---- the pass in single steps, without the strategy's hooks; for whoever runs workers in an order of its own ---- */
 
-/* Images [at, at + n) of the order become the worker's chunk. */
+/* Images [at, at + n) of the order become the worker's chunk; the second does not fetch them. */
 void load_chunk(worker *w, int64_t at, int n);
+void number_chunk(worker *w, int64_t at, int n);
 /* One node forward; `note_versions`: its stripes' versions become `seen`. */
 void forward_node(worker *w, int node, int n, int note_versions);
 /* Loss of the chunk, counted; writes the output's delta, scaled by worker.scale, where the phase `learns`. Which image of the

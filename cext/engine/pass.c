@@ -2,6 +2,7 @@
 #include "threads.h"
 
 #include "inside.h"
+#include "layers/random.h"
 #include "ticks.h"
 #include "trace.h"
 
@@ -10,36 +11,51 @@
 
 static inline float pixel_value(uint8_t byte) { return (float)byte * (1.f / 127.5f) - 1.f; }
 
-static void load_sample(const engine *e, worker *w, int sample, int64_t image)
+/* Channels innermost, what lies channel by channel. */
+static void load_input(const feed *f, shape s, int64_t image, float *x)
 {
-    const plan_node *in = &e->p->node[0];
-    const size_t C = (size_t)in->g.out.c, P = (size_t)in->g.out.h * (size_t)in->g.out.w;
-    float *x = w->value[0] + (size_t)sample * in->value_stride;
-    const size_t at = (size_t)image * C * P;
-    const uint8_t *b = e->data.bytes ? e->data.bytes + at : NULL;
-    const float *f = e->data.floats ? e->data.floats + at : NULL;
+    const size_t C = (size_t)s.c, P = (size_t)s.h * (size_t)s.w, at = (size_t)image * C * P;
+    const uint8_t *b = f->bytes ? f->bytes + at : NULL;
     if (C == 1 && b) /* most small data sets; without the stride the compiler vectorises it */
         for (size_t i = 0; i < P; i++)
             x[i] = pixel_value(b[i]);
+    else if (f->numbers)
+        for (size_t c = 0; c < C; c++)
+            for (size_t i = 0; i < P; i++)
+                x[i * C + c] = (float)f->numbers[at + c * P + i];
     else
         for (size_t c = 0; c < C; c++)
             for (size_t i = 0; i < P; i++)
-                x[i * C + c] = b ? pixel_value(b[c * P + i]) : f[c * P + i];
+                x[i * C + c] = b ? pixel_value(b[c * P + i]) : f->floats[at + c * P + i];
 }
 
-/* Asks for the images and labels of the chunk at `at`, which will be needed when this one is done: they lie anywhere in
+static size_t number_size(const feed *f) { return f->bytes ? 1 : f->floats ? sizeof *f->floats : sizeof *f->numbers; }
+
+static const char *feed_start(const feed *f)
+{
+    return f->bytes ? (const char *)f->bytes : f->floats ? (const char *)f->floats : (const char *)f->numbers;
+}
+
+/* Asks for an image's part of a feed. */
+static void expect(const feed *f, int64_t image)
+{
+    const size_t size = f->size * number_size(f), line = 64;
+    const char *at = feed_start(f) + (size_t)image * size;
+    for (size_t k = 0; k < size + line - 1; k += line) /* the last line too, wherever the first one begins */
+        __builtin_prefetch(at + (k < size ? k : size - 1));
+}
+
+/* Asks for the images and targets of the chunk at `at`, which will be needed when this one is done: they lie anywhere in
  * memory. */
 static void expect_chunk(const engine *e, int64_t at, int n)
 {
-    const size_t size = shape_size(e->p->node[0].g.out) * (e->data.bytes ? 1 : sizeof(float)), line = 64;
-    const char *images = e->data.bytes ? (const char *)e->data.bytes : (const char *)e->data.floats;
+    const images *d = &e->data;
     for (int64_t i = at; i < at + n && i < e->end; i++) {
-        const int64_t number = e->data.order ? e->data.order[i] : i;
-        const char *image = images + (size_t)number * size;
-        if (e->data.labels)
-            __builtin_prefetch(e->data.labels + number);
-        for (size_t k = 0; k < size + line - 1; k += line) /* the last line too, wherever the first one begins */
-            __builtin_prefetch(image + (k < size ? k : size - 1));
+        const int64_t image = d->order ? d->order[i] : i;
+        if (d->target.size)
+            expect(&d->target, image);
+        for (int k = 0; k < e->p->n_inputs; k++)
+            expect(&d->input[k], image);
     }
 }
 
@@ -52,18 +68,37 @@ static void describe_call(const engine *e, const worker *w, int i, int n, call *
     c->y = (sink){w->value[i], node->value_stride};
     c->keep = (sink){w->keep[i], node->g.keep_size};
     c->scratch = w->scratch;
+    c->training = e->phase != TEST && e->phase != FORWARD;
+    c->share = w->share;
+    c->key = NULL;
+    if (node->g.properties & RANDOM && c->training) {
+        for (int s = 0; s < n; s++)
+            w->key[s] = random_key(random_key(e->data.key, (uint64_t)w->image[s]), (uint64_t)node->layer);
+        c->key = w->key;
+    }
+    c->state = NULL;
+    if (node->g.state_size)
+        c->state = w->reads ? w->reads + node->state_at : shared_read(w->to, node->state_at, node->g.state_size, w->own);
     c->w = NULL;
     if (node->g.weight_size)
         c->w = w->reads ? w->reads + node->weight_at : shared_read(w->to, node->weight_at, node->g.weight_size, w->own);
 }
 
+void number_chunk(worker *w, int64_t at, int n)
+{
+    const images *d = &w->e->data;
+    for (int s = 0; s < n; s++)
+        w->image[s] = d->order ? d->order[at + s] : at + s;
+}
+
 void load_chunk(worker *w, int64_t at, int n)
 {
     const engine *e = w->e;
-    for (int s = 0; s < n; s++) {
-        const int64_t image = e->data.order ? e->data.order[at + s] : at + s;
-        load_sample(e, w, s, image);
-        w->label[s] = e->data.labels ? (int)e->data.labels[image] : 0;
+    number_chunk(w, at, n);
+    for (int i = 0; i < e->p->n_inputs; i++) {
+        const plan_node *in = &e->p->node[i];
+        for (int s = 0; s < n; s++)
+            load_input(&e->data.input[in->feed], in->g.out, w->image[s], w->value[i] + (size_t)s * in->value_stride);
     }
 }
 
@@ -71,9 +106,11 @@ void forward_node(worker *w, int i, int n, int note_versions)
 {
     const engine *e = w->e;
     const plan_node *node = &e->p->node[i];
-    if (w->trace && node->g.weight_size)
+    const plan_block *block = plan_block_of(e->p, i);
+    note_versions = note_versions && block && block->first_reader == i; /* an update is as late as its oldest reading */
+    if (w->trace && block)
         trace_read(w, i, EVENT_FORWARD, note_versions);
-    else if (note_versions && node->g.weight_size) {
+    else if (note_versions) {
         int from, to;
         stripes_of(e, i, &from, &to);
         for (int k = from; k < to; k++)
@@ -86,24 +123,37 @@ void forward_node(worker *w, int i, int n, int note_versions)
 
 static void forward(const engine *e, worker *w, int n, int note_versions)
 {
-    for (int i = 1; i < e->p->n_nodes; i++)
+    for (int i = e->p->n_inputs; i < e->p->n_nodes; i++)
         forward_node(w, i, n, note_versions);
+}
+
+/* What the loss is told of sample s of the chunk. */
+static loss_call describe_loss(const worker *w, int s)
+{
+    const engine *e = w->e;
+    const shape out = e->p->node[e->p->output].g.out;
+    const size_t at = (size_t)w->image[s] * e->data.target.size;
+    return (loss_call){.k = (int)shape_size(out),
+                       .pixels = e->data.form == TARGET_MAP ? (int)e->data.target.size : 1,
+                       .target = e->data.form,
+                       .number = e->data.target.numbers ? e->data.target.numbers + at : NULL,
+                       .values = e->data.target.floats ? e->data.target.floats + at : NULL,
+                       .option = e->loss_option,
+                       .scale = e->data.weight ? w->scale * e->data.weight[w->image[s]] : w->scale};
 }
 
 int lose(worker *w, int n, int learns)
 {
     const engine *e = w->e;
     const plan_node *out = &e->p->node[e->p->output];
-    const int k = (int)shape_size(out->g.out);
     for (int s = 0; s < n; s++) {
         const float *y = w->value[e->p->output] + (size_t)s * out->value_stride;
         float *dy = learns ? w->delta[0] + (size_t)s * out->value_stride : NULL;
-        const double loss = e->loss->value(k, y, w->label[s], w->scale, dy);
-        int best = 0;
-        for (int j = 1; j < k; j++)
-            if (!(y[j] <= y[best]))
-                best = j;
-        w->count.errors += best != w->label[s];
+        const loss_call c = describe_loss(w, s);
+        double loss = e->loss->value(&c, y, dy);
+        if (e->data.weight)
+            loss *= (double)e->data.weight[w->image[s]];
+        w->count.errors += e->loss->wrong ? e->loss->wrong(&c, y) : 0;
         /* On a grid of 2^-30 the sum of up to 2^23 is exact: whoever adds, in whatever order, gets the same bits. */
         w->count.loss += nearbyint(loss * 0x1p30) * 0x1p-30;
         if (!isfinite(loss))
@@ -128,20 +178,36 @@ static void describe_backward(const engine *e, const worker *w, int i, int n, in
     for (int k = 0; k < node->g.n_inputs; k++)
         c->dx[k] = (sink){node->edge[k] < 0 ? NULL : w->delta[node->edge[k]], e->p->node[node->input[k]].value_stride};
     c->dw = w->dw + node->weight_at;
+    c->dstate = w->dw + node->state_at;
 }
 
 /* Whether a step of one sample leaves the gradient of this layer unwritten. */
 static int applies(const engine *e, const plan_node *node)
 {
     const int decays = e->step.option[RULE_WEIGHT_DECAY] != 0 || e->step.option[RULE_L1] != 0;
-    return node->kind->apply && e->rule->plain && !decays && !clips_gradients(e) && !e->how->late;
+    const plan_block *b = node->block < 0 ? NULL : &e->p->block[node->block];
+    return node->kind->apply && b->first_user == b->final_user && e->rule->plain && !decays && !clips_gradients(e) &&
+           !e->how->late;
 }
 
 const char *engine_loop(const engine *e, int i, enum pass pass)
 {
     const plan_node *node = &e->p->node[i];
-    const geometry *pool = node->pool < 0 ? NULL : &e->p->node[node->pool].g;
-    return node->kind->loop ? node->kind->loop(&node->g, pool, e->batch == 1 ? 1 : e->chunk, pass) : NULL;
+    const worker *w = e->worker[0];
+    call c;
+    if (!node->kind->loop)
+        return NULL;
+    if (w) {
+        describe_backward(e, w, i, e->chunk, 1, &c);
+    } else {
+        memset(&c, 0, sizeof c);
+        c.n = e->chunk;
+        c.first = 1;
+        c.pool = node->pool < 0 ? NULL : &e->p->node[node->pool].g;
+    }
+    static float written;
+    c.dw = e->batch == 1 && applies(e, node) ? NULL : &written;
+    return node->kind->loop(&node->g, &c, pass);
 }
 
 double engine_time(engine *e, int i, enum pass pass, long rounds)
@@ -194,11 +260,7 @@ static void layer_done(const engine *e, worker *w, int node)
         e->how->layer_done(w, node, from, to);
 }
 
-int learns_node(const engine *e, int i)
-{
-    const plan_node *node = &e->p->node[i];
-    return node->needs_gradient && node->n_deltas;
-}
+int learns_node(const engine *e, int i) { return plan_learns(e->p, i); }
 
 void backward_node(worker *w, int i, int n, int first, int last, call *c)
 {
@@ -211,28 +273,34 @@ void backward_node(worker *w, int i, int n, int first, int last, call *c)
                            w->delta[d] + (size_t)s * node->value_stride);
     if (node->skipped)
         return;
-    if (w->trace && node->g.weight_size)
+    const plan_block *block = plan_block_of(e->p, i);
+    if (w->trace && block)
         trace_read(w, i, EVENT_BACKWARD, 0);
-    describe_backward(e, w, i, n, first, c);
-    const int publishes = w->hooks && node->g.weight_size;
-    if (publishes && e->instant)
+    /* several users of a block add to one gradient */
+    describe_backward(e, w, i, n, first && (!block || block->first_user == i), c);
+    const int publishes = w->hooks && block;
+    if (publishes && e->instant) {
+        memset(w->dw + node->state_at, 0, node->g.state_size * sizeof *w->dw);
         shared_target(w->to, node->weight_at, w->dw, c);
-    else if (publishes && first && last && n == 1 && applies(e, node)) {
+    } else if (publishes && first && last && n == 1 && applies(e, node)) {
         c->dw = NULL;
         w->unwritten = c;
     }
     node->kind->backward(&node->g, c);
-    if (publishes && e->instant)
+    if (publishes && e->instant) {
         shared_added(w->to, node->weight_at, node->g.weight_size, w->dw, w->own);
+        shared_observe(w->to, e->p->isa, node->state_at, node->g.state_size, w->dw, node->g.state_rate, w->own);
+    }
 }
 
 static void backward(const engine *e, worker *w, int n, int first, int last, int looked_at)
 {
-    for (int i = e->p->n_nodes - 1; i > 0; i--) {
+    for (int i = e->p->n_nodes - 1; i >= e->p->n_inputs; i--) {
         if (!learns_node(e, i))
             continue;
-        const int publishes = w->hooks && e->p->node[i].g.weight_size;
-        if (publishes && first && e->how->layer_begin) {
+        const plan_block *block = plan_block_of(e->p, i);
+        const int publishes = w->hooks && block;
+        if (publishes && first && block->first_user == i && e->how->layer_begin) {
             int from, to;
             stripes_of(e, i, &from, &to);
             const int64_t since = looked_at ? working(w) : 0;
@@ -242,9 +310,9 @@ static void backward(const engine *e, worker *w, int n, int first, int last, int
         }
         call c;
         backward_node(w, i, n, first, last, &c);
-        if (w->reached && last && e->p->node[i].g.weight_size)
+        if (w->reached && last && block && block->final_user == i)
             __atomic_store_n(w->reached, i, __ATOMIC_RELEASE);
-        if (publishes && last) {
+        if (publishes && last && block->final_user == i) {
             const int64_t since = looked_at ? working(w) : 0;
             layer_done(e, w, i);
             if (looked_at)
@@ -312,6 +380,7 @@ int train_step(worker *w, int64_t begin, int64_t end)
     const strategy *how = e->how;
     w->hooks = 1;
     w->scale = (e->instant ? -e->step.lr : 1.f) / (float)(end - begin);
+    w->share = 1.f / (float)(end - begin);
     if (w->trace) {
         trace_event(w, EVENT_STEP, (uint32_t)((begin - e->trace->begin) / e->batch));
         w->reads = w->reads ? w->reads : w->trace->copy;
@@ -333,7 +402,7 @@ int gradient_of(worker *w, int64_t begin, int64_t end, float scale, float *dw)
 {
     float *own = w->dw;
     w->dw = dw;
-    w->scale = scale;
+    w->scale = w->share = scale;
     const int failed = pass_images(w, begin, end);
     w->dw = own;
     return failed;

@@ -783,7 +783,7 @@ static int perform(replay *r, event ev, const ticket *t, int64_t *lost)
         const int64_t step = kind == EVENT_STEP ? (int64_t)what : (int64_t)t->step;
         *v = place_in(r, step, kind == EVENT_STEP ? -1 : what);
         w->hooks = kind == EVENT_STEP;
-        w->scale = 1.f / (float)(step_end(r, step) - (r->begin + step * e->batch));
+        w->scale = w->share = 1.f / (float)(step_end(r, step) - (r->begin + step * e->batch));
         w->reads = r->keeps ? w->room : NULL;
         if (kind == EVENT_STEP || what == 0) /* of a step's lanes one counts */
             __atomic_fetch_add(&e->next, e->batch, __ATOMIC_RELAXED);

@@ -218,7 +218,8 @@ typedef void pack_fn(const conv_shape *s, const float *x, const float *spread, c
     PACK_TILE(W, 1, 2) PACK_TILE(W, 1, 3) PACK_TILE(W, 1, 4) PACK_TILE(W, 2, 1) PACK_TILE(W, 2, 2) PACK_TILE(W, 2, 3)
 PACK_TILES(0)
 PACK_TILES(3)
-PACK_TILES(4) PACK_TILES(5)
+PACK_TILES(4)
+PACK_TILES(5)
 #define PACK_TABLE(W)                                                                                                       \
     {                                                                                                                       \
         {0}, {0, pack_##W##_1_1, pack_##W##_1_2, pack_##W##_1_3, pack_##W##_1_4},                                           \
