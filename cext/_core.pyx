@@ -62,7 +62,7 @@ cdef extern from "registry.h" nogil:
         int (*pieces)(const engine_t *e, int stage, int64_t n, const char **name, int *node) noexcept nogil
     ctypedef struct strategy:
         const char *name
-        int single, late
+        int single, publishes_later
         const stage_hooks *stages
     ctypedef struct plan_node:
         const layer_kind *kind
@@ -128,7 +128,7 @@ cdef extern from "registry.h" nogil:
         const int *cpus
         int batch
         size_t stripe_bytes
-        const strategy *how
+        const strategy *strategy
         const double *strategy_options
         const update_kind *rule
         const double *rule_options
@@ -138,7 +138,7 @@ cdef extern from "registry.h" nogil:
         const double *loss_options
     ctypedef struct engine_t "engine":
         shared_weights shared
-        const strategy *how
+        const strategy *strategy
         const loss_kind *loss
         worker_t **worker
         int chunk
@@ -171,9 +171,9 @@ cdef extern from "registry.h" nogil:
     void engine_stop(engine_t *e)
     void engine_clear(engine_t *e)
     int64_t engine_position(const engine_t *e)
-    double engine_time(engine_t *e, int node, pass_t p, long rounds)
-    const char *engine_loop(const engine_t *e, int node, pass_t p)
-    size_t engine_worker_bytes(const engine_t *e)
+    double bench_time(engine_t *e, int node, pass_t p, long rounds)
+    const char *bench_loop(const engine_t *e, int node, pass_t p)
+    size_t worker_bytes(const engine_t *e)
     enum: EVENT_KINDS
     ctypedef struct replay_t "replay":
         pass
@@ -738,7 +738,7 @@ cdef class Engine:
         parts.cpus = &cpu[0] if cpu is not None else NULL
         parts.batch = batch_size
         parts.stripe_bytes = stripe_bytes
-        parts.how = strategy_at(s)
+        parts.strategy = strategy_at(s)
         parts.strategy_options = how_option
         parts.rule = u[0]
         parts.rule_options = rule_option
@@ -1048,7 +1048,7 @@ cdef class Engine:
             raise RuntimeError("this engine is running a phase")
         try:
             with nogil:
-                seconds = engine_time(self.e, node, p, rounds)
+                seconds = bench_time(self.e, node, p, rounds)
         finally:
             self.lock.release()
         return seconds if seconds >= 0 else None
@@ -1060,7 +1060,7 @@ cdef class Engine:
         self.plan._node(node)
         if node == 0 or what not in ("forward", "weight_gradient", "backward", "update"):
             raise ValueError(f"no pass {what!r} of node {node}")
-        words = engine_loop(self.e, node, {"forward": PASS_FORWARD, "weight_gradient": PASS_WEIGHT_GRADIENT,
+        words = bench_loop(self.e, node, {"forward": PASS_FORWARD, "weight_gradient": PASS_WEIGHT_GRADIENT,
                                            "backward": PASS_BACKWARD, "update": PASS_UPDATE}[what])
         return None if words == NULL else words.decode()
 
@@ -1170,7 +1170,7 @@ cdef class Engine:
     @property
     def worker_bytes(self):
         """Memory of one worker in bytes."""
-        return engine_worker_bytes(self.e)
+        return worker_bytes(self.e)
 
     @property
     def chunk(self):
@@ -1179,8 +1179,8 @@ cdef class Engine:
 
     def lanes(self, int wanted=0):
         """Into how many lanes a synchronous step is cut, 0: the usual number; a strategy with stages knows it itself."""
-        if self.e.how.stages != NULL:
-            return self.e.how.stages.lanes(self.e)
+        if self.e.strategy.stages != NULL:
+            return self.e.strategy.stages.lanes(self.e)
         return lanes_of(self.batch_size, wanted)
 
     def stages(self, int64_t images):
@@ -1188,7 +1188,7 @@ cdef class Engine:
         none."""
         cdef const char *name = NULL
         cdef int node = 0, n, i
-        cdef const stage_hooks *h = self.e.how.stages
+        cdef const stage_hooks *h = self.e.strategy.stages
         found = []
         if h != NULL:
             for i in range(h.count(self.e)):
@@ -1199,7 +1199,7 @@ cdef class Engine:
     @property
     def late(self):
         """Whether the strategy publishes after its layer's hook has returned."""
-        return bool(self.e.how.late)
+        return bool(self.e.strategy.publishes_later)
 
     @property
     def stripe_table(self):

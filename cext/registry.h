@@ -2,6 +2,10 @@
 #ifndef CHAOS_REGISTRY_H
 #define CHAOS_REGISTRY_H
 
+#include "engine/bench.h"
+#include "engine/finish.h"
+#include "engine/phase.h"
+#include "engine/replay.h"
 #include "engine/trace.h"
 #include "sync/sync.h"
 #include "virtual/clock.h"

@@ -26,6 +26,51 @@ C_ARROWS = {
     "registry": {"registry", "sync", "virtual", "engine", "isa"},
     "_core": {"registry", "engine"},
 }
+# the floors of cext/engine, lowest first: the headers of the room that a file (x.c and x.h) may include beside its own
+FLOORS = {
+    "event": set(),
+    "lanes": set(),
+    "memory": set(),
+    "counts": set(),
+    "ticks": set(),
+    "threads": set(),
+    "distance": {"ticks"},
+    "plan": set(),
+    "fusion": {"plan"},
+    "finish": {"plan", "fusion"},
+    "shared": set(),
+    "strategy": {"shared"},
+    "engine": {"counts", "plan", "strategy"},
+    "worker": {"engine", "memory", "ticks"},
+    "wait": {"worker", "threads", "ticks"},
+    "team": {"worker", "wait"},
+    "gate": {"worker", "team", "wait"},
+    "trace": {"worker", "wait", "event"},
+    "replica": {"engine", "memory"},
+    "weights": {"worker", "memory", "ticks", "trace"},
+    "bounds": {"worker", "wait"},
+    "unit": {"worker", "bounds", "weights"},
+    "feed": {"worker"},
+    "pass": {"worker", "bounds", "feed", "team", "ticks", "trace"},
+    "step": {"worker", "bounds", "gate", "pass", "team", "trace"},
+    "bench": {"engine", "worker", "pass", "threads", "ticks"},
+    "phase": {"engine", "bounds", "gate", "lanes", "pass", "step", "team", "threads", "ticks", "trace", "unit", "weights"},
+    "exchange": {"engine", "wait"},
+    "replay": {
+        "engine",
+        "event",
+        "bounds",
+        "lanes",
+        "memory",
+        "pass",
+        "phase",
+        "team",
+        "threads",
+        "wait",
+        "weights",
+        "worker",
+    },
+}
 _MEANING = {"errors", "layers", "losses", "updates", "sync", "formats", "data", "_version"}
 PY_ARROWS = {
     "errors": set(),
@@ -95,6 +140,26 @@ def test_c_arrows_point_down():
             target = near if near.exists() else CEXT / name
             assert target.exists(), f"{path} includes {name}, which is not there"
             assert room_of(target, CEXT) in C_ARROWS[room], f"{path.name} in {room} must not include {name}"
+
+
+def test_the_engine_has_floors():
+    lower = set()
+    for name, allowed in FLOORS.items():
+        assert allowed <= lower, f"{name} may include {allowed - lower}, not below it"
+        lower.add(name)
+        files = [p for p in (CEXT / "engine" / f"{name}.c", CEXT / "engine" / f"{name}.h") if p.exists()]
+        assert files and files[-1].suffix == ".h", f"{name} has no header"
+        for path in files:
+            found = {n.removesuffix(".h") for n in re.findall(r'#include "(\w+\.h)"', path.read_text())} - {name}
+            assert found <= allowed, f"{path.name} includes {found - allowed}"
+    assert {p.stem for p in (CEXT / "engine").glob("*.[ch]")} == lower
+
+
+def test_instruction_sets_share_no_kernel():
+    for path in [*(CEXT / "simd").glob("*.h"), *(CEXT / "isa").glob("*.[ch]")]:
+        names = re.findall(r"^extern (.*);", path.read_text(), re.M)
+        assert all(re.fullmatch(r"const instruction_set isa_\w+(, isa_\w+)*", name) for name in names), path
+        assert not re.search(r"^multiply_fn|^outer_fn|^gather_fn", path.read_text(), re.M), path
 
 
 def imports(path):

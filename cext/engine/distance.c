@@ -1,5 +1,5 @@
-/* Hands cache lines to and fro; see distance.h. Nobody yields the core while waiting: the cores' distance is to be seen, not the
- * system's. */
+/* Hands cache lines to and fro; see distance.h. Nobody yields the core while waiting: the cores' distance is to be seen,
+ * not the system's. */
 #include "distance.h"
 
 #include "ticks.h"

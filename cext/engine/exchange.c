@@ -1,6 +1,8 @@
 /* Reading and changing the shared weights beside the workers; see exchange.h. */
 #include "exchange.h"
 
+#include "wait.h"
+
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -35,13 +37,13 @@ static void add(size_t n, float *w, const float *dw, float *const *moment, const
 
 static const update_kind addition = {.name = "add", .apply = add};
 
-void exchange_add(engine *e, int from, int to, const float *delta, float scale, float *own)
+void exchange_add(engine *e, int from, int to, const float *delta, float scale, float *private_copy)
 {
     const update_step step = {.lr = scale};
     for (int k = from; k < to; k++) {
         stripe_state *t = &e->shared.state[k];
         lock(t);
-        shared_update(&e->shared, &addition, e->shared.stripe[k].at, e->shared.stripe[k].size, delta, &step, own);
+        shared_update(&e->shared, &addition, e->shared.stripe[k].at, e->shared.stripe[k].size, delta, &step, private_copy);
         stripe_unlock(t);
     }
 }

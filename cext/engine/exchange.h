@@ -9,9 +9,9 @@
  * locks stripes. */
 void exchange_read(engine *e, int from, int to, float *out);
 
-/* w += scale * delta for the same stripes, under their locks, so that nothing a worker adds is lost; `own` is room for
- * weight_size floats when built with CHAOS_CAREFUL, else unused. Versions stay: they count the workers' updates. */
-void exchange_add(engine *e, int from, int to, const float *delta, float scale, float *own);
+/* w += scale * delta for the same stripes, under their locks, so that nothing a worker adds is lost; `private_copy` is
+ * room for weight_size floats when built with CHAOS_CAREFUL, else unused. Versions stay: they count the workers' updates. */
+void exchange_add(engine *e, int from, int to, const float *delta, float scale, float *private_copy);
 
 /* The stripes' locks and versions live at `place` (exchange_state_bytes, zeroed, aligned to 128) from now on, where other
  * processes may have theirs too; returns the old place, which has to be put back before engine_free. No phase may be under

@@ -1,4 +1,4 @@
-/* What a plan makes of neighbours that are faster together: the only place that decides it. For plan.c. */
+/* What a plan makes of neighbours that are faster together: the only place that decides it. For finish.c. */
 #ifndef CHAOS_FUSION_H
 #define CHAOS_FUSION_H
 

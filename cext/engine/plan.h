@@ -73,11 +73,9 @@ typedef struct {
 
 plan *plan_new(const instruction_set *isa, int direct_only, const char *loops);
 void plan_free(plan *p);
-/* Both return the node's number, or -1 with a reason. */
+/* Both return the node's number, or -1 with a reason. finish.h has what comes last. */
 int plan_add_input(plan *p, shape s, const char **reason);
 int plan_add(plan *p, const plan_layer *layer, const char **reason);
-/* Fixes the output, the edges and all sizes; 0, or -1 when out of memory. */
-int plan_finish(plan *p, int output);
 
 /* The block of a node with weights or state, else NULL. */
 static inline const plan_block *plan_block_of(const plan *p, int node)

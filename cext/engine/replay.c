@@ -1,8 +1,17 @@
 /* The executor of events; see replay.h. */
 #include "threads.h"
 
-#include "inside.h"
+#include "bounds.h"
+#include "feed.h"
+#include "lanes.h"
+#include "memory.h"
+#include "pass.h"
+#include "phase.h"
 #include "replay.h"
+#include "team.h"
+#include "wait.h"
+#include "weights.h"
+#include "worker.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -139,11 +148,11 @@ static int count_pieces(replay *r, int which, int64_t n, int *most)
 {
     const char *name;
     int node;
-    r->n_stages = r->e->how->stages && !r->n_lanes ? r->e->how->stages->count(r->e) : 0;
+    r->n_stages = r->e->strategy->stages && !r->n_lanes ? r->e->strategy->stages->count(r->e) : 0;
     if (!r->n_pieces[which] && !(r->n_pieces[which] = calloc((size_t)r->n_stages + 1, sizeof(int))))
         return -1;
     for (int i = 0; i < r->n_stages; i++) {
-        r->n_pieces[which][i] = r->e->how->stages->pieces(r->e, i, n, &name, &node);
+        r->n_pieces[which][i] = r->e->strategy->stages->pieces(r->e, i, n, &name, &node);
         *most = r->n_pieces[which][i] > *most ? r->n_pieces[which][i] : *most;
     }
     return 0;
@@ -160,7 +169,7 @@ replay *replay_new(engine *e, int lanes, int threads)
     r->n_threads = threads < e->n_workers ? threads : e->n_workers;
     r->n_stripes = e->shared.n_stripes;
     r->n_lanes = lanes;
-    r->keeps = e->how->keeps && e->how->keeps(e);
+    r->keeps = e->strategy->keeps_copy && e->strategy->keeps_copy(e);
     r->forth = calloc((size_t)p->n_nodes, sizeof *r->forth);
     r->back = calloc((size_t)p->n_nodes, sizeof *r->back);
     r->unwritten = calloc((size_t)e->n_workers, sizeof *r->unwritten);
@@ -171,10 +180,10 @@ replay *replay_new(engine *e, int lanes, int threads)
     r->vector = calloc((size_t)e->n_workers, sizeof *r->vector);
     r->other = calloc((size_t)e->n_workers, sizeof *r->other);
     r->users = calloc((size_t)e->n_workers + 1, 1);
-    r->sequence = aligned_zeros(((size_t)e->n_layers * (e->how->replicas ? (size_t)e->n_workers + 1 : 1) + 1) *
-                                sizeof *r->sequence);
-    r->progress = aligned_zeros((size_t)e->n_workers * sizeof *r->progress);
-    r->fate = aligned_zeros((size_t)r->n_threads * sizeof *r->fate);
+    r->sequence = memory_zeros(((size_t)e->n_layers * (e->strategy->replicas ? (size_t)e->n_workers + 1 : 1) + 1) *
+                               sizeof *r->sequence);
+    r->progress = memory_zeros((size_t)e->n_workers * sizeof *r->progress);
+    r->fate = memory_zeros((size_t)r->n_threads * sizeof *r->fate);
     int most = 0, missing = count_pieces(r, 0, e->batch, &most);
     missing |= course_new(&r->checked, e->n_workers, r->n_stripes, lanes, most);
     missing |= !r->forth | !r->back | !r->unwritten | !r->copy | !r->lane | !r->in | !r->layer | !r->sequence |
@@ -196,7 +205,7 @@ replay *replay_new(engine *e, int lanes, int threads)
             r->forth[r->n_forth++] = i;
         }
     for (int i = p->n_nodes - 1; i > 0; i--)
-        if (p->node[i].g.weight_size && learns_node(e, i))
+        if (p->node[i].g.weight_size && pass_learns(e, i))
             r->back[r->n_back++] = i;
     return r;
 }
@@ -208,9 +217,9 @@ void replay_free(replay *r)
     for (int i = 0; i < r->e->n_workers; i++)
         if (r->e->worker[i]) { /* what it reads is about to go */
             if (r->begun)
-                r->e->how->stages->end(r->e->worker[i]);
+                r->e->strategy->stages->end(r->e->worker[i]);
             r->e->worker[i]->reads = NULL;
-            r->e->worker[i]->to = &r->e->shared;
+            r->e->worker[i]->shared = &r->e->shared;
         }
     for (int i = 0; r->copy && i < r->e->n_workers; i++)
         free(r->copy[i]);
@@ -256,7 +265,7 @@ static int vector_of(const replay *r, const shared_weights *s, int n)
 {
     int found = s == &r->e->shared ? 0 : -1;
     for (int i = 0; i < n && found < 0; i++)
-        if (r->e->worker[i]->to == s)
+        if (r->e->worker[i]->shared == s)
             found = r->vector[i];
     return found;
 }
@@ -267,21 +276,21 @@ static void add_user(replay *r, int vector) { r->users[vector] += r->users[vecto
 static int take_weights(replay *r)
 {
     engine *e = r->e;
-    const replica_hooks *how = e->how->replicas;
+    const replica_hooks *hooks = e->strategy->replicas;
     r->n_vectors = 1;
     memset(r->users, 0, (size_t)e->n_workers + 1);
     r->users[0] = 2;
     for (int i = 0; i < e->n_workers; i++) {
-        if (how && how->begin(e->worker[i]))
+        if (hooks && hooks->begin(e->worker[i]))
             return -1;
-        const int known = vector_of(r, e->worker[i]->to, i);
+        const int known = vector_of(r, e->worker[i]->shared, i);
         r->vector[i] = known < 0 ? r->n_vectors++ : known;
     }
     for (int i = 0; i < e->n_workers; i++) {
-        shared_weights *other = how ? how->other(e->worker[i]) : NULL;
+        shared_weights *other = hooks ? hooks->other(e->worker[i]) : NULL;
         r->other[i] = other ? vector_of(r, other, e->n_workers) : -1;
         add_user(r, r->vector[i]);
-        if (other && !how->arrive)
+        if (other && !hooks->arrive)
             add_user(r, r->other[i]);
     }
     return 0;
@@ -299,7 +308,7 @@ int replay_begin(replay *r, const images *data, int64_t begin, int64_t end, floa
         worker_begin(w);
         memset(w->pending, 0, (size_t)r->n_stripes * sizeof *w->pending);
         w->n_pending = 0;
-        w->to = &e->shared;
+        w->shared = &e->shared;
         w->reads = NULL;
         w->unwritten = NULL;
     }
@@ -308,7 +317,7 @@ int replay_begin(replay *r, const images *data, int64_t begin, int64_t end, floa
         count_pieces(r, 1, r->n_steps ? end - begin - (r->n_steps - 1) * e->batch : 0, &most))
         return -1;
     for (int i = 0; r->n_stages && !r->begun && i < e->n_workers; i++)
-        e->how->stages->begin(e->worker[i]);
+        e->strategy->stages->begin(e->worker[i]);
     r->begun = r->n_stages > 0;
     return 0;
 }
@@ -399,8 +408,8 @@ static const char *pass_back(const replay *r, course *c, walk *v, uint32_t node)
         if (v->in.at == v->in.begin && v->gradient[k] & ANY)
             return "the layer's gradient of an earlier step has not been published";
         if (last) {
-            v->gradient[k] |= r->e->how->late ? POSTPONED : FRESH;
-            v->n_fresh += !r->e->how->late;
+            v->gradient[k] |= r->e->strategy->publishes_later ? POSTPONED : FRESH;
+            v->n_fresh += !r->e->strategy->publishes_later;
             v->n_left++;
         }
     }
@@ -432,7 +441,7 @@ static const char *reduce(const replay *r, course *c, uint32_t stripe)
     return NULL;
 }
 
-static int has_meetings(const replay *r) { return r->e->how->replicas && r->e->how->replicas->arrive; }
+static int has_meetings(const replay *r) { return r->e->strategy->replicas && r->e->strategy->replicas->arrive; }
 
 static const char *arrive(const replay *r, course *c, walk *v)
 {
@@ -713,8 +722,8 @@ static int copy_layer(replay *r, worker *w, int node, int note_versions)
     stripes_of(r->e, node, &from, &to);
     for (int k = from; copy && k < to; k++) {
         if (note_versions)
-            w->seen[k] = stripe_version(&w->to->state[k]);
-        shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, copy);
+            w->seen[k] = stripe_version(&w->shared->state[k]);
+        shared_copy(w->shared, w->shared->stripe[k].at, w->shared->stripe[k].size, copy);
     }
     w->reads = copy;
     return copy ? DONE : NO_MEMORY;
@@ -725,12 +734,12 @@ static void go_forth(replay *r, worker *w, const place *v, int from, int to)
 {
     const int n = images_of(r, v);
     for (int i = from; i < to; i++)
-        forward_node(w, i, n, w->hooks && !w->reads && v->at == v->begin);
+        pass_forward_node(w, i, n, w->hooks && !w->reads && v->at == v->begin);
 }
 
 static void load(replay *r, worker *w, const place *v)
 {
-    load_chunk(w, v->at, images_of(r, v));
+    feed_load(w, v->at, images_of(r, v));
     go_forth(r, w, v, 1, r->forth[0]);
 }
 
@@ -744,12 +753,12 @@ static void go_back(replay *r, worker *w, const place *v)
         w->dw = r->lane[v->lane];
     call *c = &r->unwritten[w->id];
     for (int i = above - 1; i >= node; i--)
-        if (learns_node(e, i))
-            backward_node(w, i, n, v->at == v->begin, last, c);
+        if (pass_learns(e, i))
+            pass_backward_node(w, i, n, v->at == v->begin, last, c);
     w->dw = own;
     if (last && w->hooks) {
         int from, to;
-        condition_gradient(e, node, w->dw);
+        bounds_clip_gradient(e, node, w->dw);
         stripes_of(e, node, &from, &to);
         memcpy(w->version + from, w->seen + from, (size_t)(to - from) * sizeof *w->version);
     }
@@ -764,8 +773,8 @@ static void reduce_lanes(replay *r, worker *w, int k, int64_t step)
     memcpy(w->dw + s->at, r->lane[0] + s->at, s->size * sizeof *w->dw);
     for (int j = 1; j < lanes_of_step(r, step); j++)
         e->p->isa->add(s->size, w->dw + s->at, r->lane[j] + s->at);
-    w->version[k] = stripe_version(&w->to->state[k]);
-    publish_stripe(w, k);
+    w->version[k] = stripe_version(&w->shared->state[k]);
+    weights_publish(w, k);
 }
 
 /* Runs one event; *lost: the image whose loss is not finite, if it returns DIVERGED. */
@@ -784,7 +793,7 @@ static int perform(replay *r, event ev, const ticket *t, int64_t *lost)
         *v = place_in(r, step, kind == EVENT_STEP ? -1 : what);
         w->hooks = kind == EVENT_STEP;
         w->scale = w->share = 1.f / (float)(step_end(r, step) - (r->begin + step * e->batch));
-        w->reads = r->keeps ? w->room : NULL;
+        w->reads = r->keeps ? w->strategy_data : NULL;
         if (kind == EVENT_STEP || what == 0) /* of a step's lanes one counts */
             __atomic_fetch_add(&e->next, e->batch, __ATOMIC_RELAXED);
         load(r, w, v);
@@ -793,12 +802,12 @@ static int perform(replay *r, event ev, const ticket *t, int64_t *lost)
     case EVENT_COPY:
         if (!room_for_copy(r, w))
             return NO_MEMORY;
-        read_copy(w, r->copy[w->id]);
+        weights_read_all(w, r->copy[w->id]);
         break;
     case EVENT_FORWARD: {
         const int last = v->next == r->n_forth - 1;
         go_forth(r, w, v, what, last ? e->p->n_nodes : r->forth[v->next + 1]);
-        const int found = last ? lose(w, images_of(r, v), 1) : 0;
+        const int found = last ? pass_loss(w, images_of(r, v), 1) : 0;
         next_layer(v, r->n_forth);
         if (found) {
             *lost = v->at + found - 1;
@@ -814,28 +823,28 @@ static int perform(replay *r, event ev, const ticket *t, int64_t *lost)
         break;
     }
     case EVENT_PUBLISH:
-        publish_stripe(w, what);
+        weights_publish(w, what);
         w->n_pending -= w->pending[what];
         w->pending[what] = 0;
         break;
-    case EVENT_POSTPONE: postpone_stripe(w, what); break;
+    case EVENT_POSTPONE: weights_postpone(w, what); break;
     case EVENT_REDUCE: reduce_lanes(r, w, what, t->step); break;
-    case EVENT_ARRIVE: e->how->replicas->arrive(w); break;
-    case EVENT_EXCHANGE: e->how->replicas->exchange(w, what); break;
-    case EVENT_LEAVE: e->how->replicas->leave(w); break;
+    case EVENT_ARRIVE: e->strategy->replicas->arrive(w); break;
+    case EVENT_EXCHANGE: e->strategy->replicas->exchange(w, what); break;
+    case EVENT_LEAVE: e->strategy->replicas->leave(w); break;
     case EVENT_PIECE: {
         const int64_t begin = r->begin + (int64_t)t->step * e->batch;
         w->hooks = 0;
         if (what == 0) /* of a step's pieces one counts */
             __atomic_fetch_add(&e->next, e->batch, __ATOMIC_RELAXED);
-        const int64_t found = e->how->stages->run(w, t->at, t->second, begin, step_end(r, t->step));
+        const int64_t found = e->strategy->stages->run(w, t->at, t->second, begin, step_end(r, t->step));
         if (found) {
             *lost = begin + found - 1;
             return DIVERGED;
         }
         break;
     }
-    case EVENT_READ: read_stripe(w, what, w->room); break;
+    case EVENT_READ: weights_read_stripe(w, what, w->strategy_data); break;
     }
     return DONE;
 }
@@ -881,11 +890,11 @@ static void run_share(void *arg, int id)
     int64_t at;
     while ((at = __atomic_fetch_add(&r->next, 1, __ATOMIC_RELAXED)) < __atomic_load_n(&r->limit, __ATOMIC_RELAXED)) {
         for (int round = 0; !may_run(r, r->events[at], &r->ticket[at]); round++) {
-            if (!goes_on(r->e) || at >= __atomic_load_n(&r->limit, __ATOMIC_RELAXED))
+            if (!team_goes_on(r->e) || at >= __atomic_load_n(&r->limit, __ATOMIC_RELAXED))
                 return;
             wait_round(round);
         }
-        if (!goes_on(r->e) || !run_one(r, &r->fate[id], at))
+        if (!team_goes_on(r->e) || !run_one(r, &r->fate[id], at))
             return;
     }
 }
@@ -895,7 +904,7 @@ static int run_alone(replay *r)
     int status = DONE;
     const float_mode old = flush_denormals();
     for (int64_t i = 0; i < r->n_events && status == DONE; i++)
-        status = goes_on(r->e) ? perform(r, r->events[i], &r->ticket[i], &r->e->failed_at) : STOPPED;
+        status = team_goes_on(r->e) ? perform(r, r->events[i], &r->ticket[i], &r->e->failed_at) : STOPPED;
     restore_denormals(old);
     return status;
 }
@@ -914,7 +923,7 @@ static int run_together(replay *r)
             r->e->failed_at = r->fate[i].image;
             return r->fate[i].status;
         }
-    return goes_on(r->e) ? DONE : STOPPED;
+    return team_goes_on(r->e) ? DONE : STOPPED;
 }
 
 int replay_run(replay *r, const event *events, int64_t n, int64_t *at, const char **reason)
@@ -947,8 +956,8 @@ const char *replay_end(replay *r)
 {
     const course *c = &r->checked;
     engine_merge(r->e, r->e->n_workers);
-    if (r->e->how->replicas && r->e->how->phase_end)
-        r->e->how->phase_end(r->e);
+    if (r->e->strategy->replicas && r->e->strategy->phase_end)
+        r->e->strategy->phase_end(r->e);
     if (r->n_lanes || r->n_stages ? c->round < r->n_steps : c->n_begun < r->n_steps)
         return "not every image has been passed";
     for (int i = 0; i < r->e->n_workers; i++)

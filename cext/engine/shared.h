@@ -54,14 +54,15 @@ RACES static void racy_copy(volatile float *to, const volatile float *from, size
 }
 #endif
 
-/* The weights of one layer as they are now; `own` is the worker's room for copies of weights and moments. */
-static inline const float *shared_read(const shared_weights *s, size_t at, size_t n, float *own)
+/* The weights of one layer as they are now; `private_copy` is the worker's memory for copies of weights and
+ * moments. */
+static inline const float *shared_read(const shared_weights *s, size_t at, size_t n, float *private_copy)
 {
 #if CHAOS_CAREFUL
-    racy_copy(own + at, s->w + at, n);
-    return own + at;
+    racy_copy(private_copy + at, s->w + at, n);
+    return private_copy + at;
 #else
-    (void)n, (void)own;
+    (void)n, (void)private_copy;
     return s->w + at;
 #endif
 }
@@ -78,35 +79,35 @@ static inline void shared_copy(const shared_weights *s, size_t at, size_t n, flo
 
 /* Applies a gradient. The moments race as the weights do where the strategy lets them. */
 static inline void shared_update(shared_weights *s, const update_kind *rule, size_t at, size_t n, const float *dw,
-                                 const update_step *step, float *own)
+                                 const update_step *step, float *private_copy)
 {
     float *moment[MAX_MOMENTS];
 #if CHAOS_CAREFUL
-    racy_copy(own + at, s->w + at, n);
+    racy_copy(private_copy + at, s->w + at, n);
     for (int i = 0; i < rule->n_moments; i++)
-        racy_copy(moment[i] = own + (size_t)(i + 1) * s->size + at, s->moment[i] + at, n);
-    rule->apply(n, own + at, dw + at, moment, step);
-    racy_copy(s->w + at, own + at, n);
+        racy_copy(moment[i] = private_copy + (size_t)(i + 1) * s->size + at, s->moment[i] + at, n);
+    rule->apply(n, private_copy + at, dw + at, moment, step);
+    racy_copy(s->w + at, private_copy + at, n);
     for (int i = 0; i < rule->n_moments; i++)
         racy_copy(s->moment[i] + at, moment[i], n);
 #else
     for (int i = 0; i < rule->n_moments; i++)
         moment[i] = s->moment[i] + at;
-    (void)own;
+    (void)private_copy;
     rule->apply(n, s->w + at, dw + at, moment, step);
 #endif
 }
 
 /* The same for a gradient that the layer at `block` applies without writing it down. */
 static inline void shared_apply(shared_weights *s, const layer_kind *kind, const geometry *g, const call *c, size_t block,
-                                size_t at, size_t n, float lr, float *own)
+                                size_t at, size_t n, float lr, float *private_copy)
 {
 #if CHAOS_CAREFUL
-    racy_copy(own + at, s->w + at, n);
-    kind->apply(g, c, at - block, n, own + block, lr);
-    racy_copy(s->w + at, own + at, n);
+    racy_copy(private_copy + at, s->w + at, n);
+    kind->apply(g, c, at - block, n, private_copy + block, lr);
+    racy_copy(s->w + at, private_copy + at, n);
 #else
-    (void)own;
+    (void)private_copy;
     kind->apply(g, c, at - block, n, s->w + block, lr);
 #endif
 }
@@ -127,14 +128,14 @@ static inline void shared_observe(shared_weights *s, const instruction_set *isa,
 
 /* Multiplies weights [at, at + n) of the layer at `block` with their columns' factors. */
 static inline void shared_scale(shared_weights *s, const instruction_set *isa, const geometry *g, size_t block, size_t at,
-                                size_t n, const float *factor, float *own)
+                                size_t n, const float *factor, float *private_copy)
 {
 #if CHAOS_CAREFUL
-    racy_copy(own + at, s->w + at, n);
-    isa->scale_columns(at - block, n, g->rows, g->columns, factor, own + block);
-    racy_copy(s->w + at, own + at, n);
+    racy_copy(private_copy + at, s->w + at, n);
+    isa->scale_columns(at - block, n, g->rows, g->columns, factor, private_copy + block);
+    racy_copy(s->w + at, private_copy + at, n);
 #else
-    (void)own;
+    (void)private_copy;
     isa->scale_columns(at - block, n, g->rows, g->columns, factor, s->w + block);
 #endif
 }
@@ -146,20 +147,20 @@ static inline void shared_target(shared_weights *s, size_t at, float *dw, call *
     c->dw = CHAOS_CAREFUL ? dw + at : s->w + at;
     c->first = CHAOS_CAREFUL;
 }
-static inline void shared_added(shared_weights *s, size_t at, size_t n, const float *dw, float *own)
+static inline void shared_added(shared_weights *s, size_t at, size_t n, const float *dw, float *private_copy)
 {
 #if CHAOS_CAREFUL
-    racy_copy(own + at, s->w + at, n);
+    racy_copy(private_copy + at, s->w + at, n);
     for (size_t i = at; i < at + n; i++)
-        own[i] += dw[i];
-    racy_copy(s->w + at, own + at, n);
+        private_copy[i] += dw[i];
+    racy_copy(s->w + at, private_copy + at, n);
 #else
-    (void)s, (void)at, (void)n, (void)dw, (void)own;
+    (void)s, (void)at, (void)n, (void)dw, (void)private_copy;
 #endif
 }
 
-/* Two ways in which replicas learn of each other's updates (cext/sync/replicated.c); the caller holds the stripe of each. `base`
- * is what s was after its last exchange. */
+/* Two ways in which replicas learn of each other's updates (cext/sync/replicated.c); the caller holds the stripe of each.
+ * `base` is what s was after its last exchange. */
 static inline void sum_piece(size_t n, float *restrict w, float *restrict sum, float *restrict base)
 {
     for (size_t i = 0; i < n; i++)
@@ -223,8 +224,8 @@ static inline uint32_t stripe_advance(stripe_state *t)
     __atomic_store_n(&t->version, version + 1, __ATOMIC_RELAXED);
     return version;
 }
-static inline void copy_versions(shared_weights *to,
-                                 const shared_weights *from) /* not who holds them: nobody would let go */
+static inline void shared_copy_versions(shared_weights *to,
+                                        const shared_weights *from) /* not who holds them: nobody would let go */
 {
     for (int k = 0; k < from->n_stripes; k++)
         __atomic_store_n(&to->state[k].version, stripe_version(&from->state[k]), __ATOMIC_RELAXED);

@@ -1,6 +1,6 @@
-/* The only place that starts threads and pins them, and the only one that spells OpenMP. Included by engine.c, as its
- * first header. Workers run with denormals flushed to zero (they cost 100 cycles each), and on a CPU of their own if
- * asked; the threads' own mode and mask are restored, because one of them is the caller's. */
+/* The only place that starts threads and pins them, and the only one that spells OpenMP. Included by .c files of the
+ * engine, as their first header. Workers run with denormals flushed to zero (they cost 100 cycles each), and on a CPU of
+ * their own if asked; the threads' own mode and mask are restored, because one of them is the caller's. */
 #ifndef CHAOS_THREADS_H
 #define CHAOS_THREADS_H
 

@@ -1,8 +1,9 @@
 /* The recorder of events; see trace.h. */
 #include "trace.h"
 
+#include "wait.h"
+
 #include <stdlib.h>
-#include <string.h>
 
 int trace_start(engine *e)
 {
@@ -63,15 +64,15 @@ void trace_take(engine *e, event *out)
 void trace_event(worker *w, enum event_kind kind, uint32_t what)
 {
     trace_lane *l = w->trace;
-    if (l->n == l->room) {
-        const size_t room = l->room ? 2 * l->room : 1 << 14;
-        void *more = realloc(l->record, room * sizeof *l->record);
+    if (l->n == l->capacity) {
+        const size_t capacity = l->capacity ? 2 * l->capacity : 1 << 14;
+        void *more = realloc(l->record, capacity * sizeof *l->record);
         if (!more) { /* the run is void: nothing more is recorded, not even numbered */
             __atomic_store_n(&w->e->failure, NO_MEMORY, __ATOMIC_RELAXED);
             return;
         }
         l->record = more;
-        l->room = room;
+        l->capacity = capacity;
     }
     l->record[l->n].number = __atomic_fetch_add(&l->of->next, 1, __ATOMIC_RELAXED);
     l->record[l->n++].what = event_of(kind, w->id, what);
@@ -87,17 +88,17 @@ void trace_read(worker *w, int node, enum event_kind kind, int note_versions)
     stripes_of(w->e, node, &from, &to);
     /* in ascending order; whoever publishes holds one stripe and waits for none, so nobody waits in a circle */
     for (int k = from; k < to; k++)
-        for (int round = 0; !stripe_try_lock(&w->to->state[k]); round++)
+        for (int round = 0; !stripe_try_lock(&w->shared->state[k]); round++)
             if (round < 64)
                 wait_briefly();
             else
                 wait_for_core();
     for (int k = from; k < to; k++) {
         if (note_versions)
-            w->seen[k] = stripe_version(&w->to->state[k]);
-        shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, w->trace->copy);
+            w->seen[k] = stripe_version(&w->shared->state[k]);
+        shared_copy(w->shared, w->shared->stripe[k].at, w->shared->stripe[k].size, w->trace->copy);
     }
     trace_event(w, kind, (uint32_t)node);
     for (int k = from; k < to; k++)
-        stripe_unlock(&w->to->state[k]);
+        stripe_unlock(&w->shared->state[k]);
 }

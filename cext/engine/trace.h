@@ -1,11 +1,13 @@
 /* Records the order in which workers met the weights, as events that replay.h runs again. A traced worker reads a layer
- * through a private copy that it takes while it holds all stripes of the layer, and numbers that moment; an update, and the
- * copy of a stripe by read_stripe, is numbered while the stripe is held. So the numbers order every read and update of a stripe as they really happened. For strategies
- * that update only stripes they hold (or have one worker). Used by engine.c and the door. */
+ * through a private copy that it takes while it holds all stripes of the layer, and numbers that moment; an update, and
+ * the copy of a stripe by weights_read_stripe, is numbered while the stripe is held. So the numbers order every read and
+ * update of a stripe as they really happened. For strategies that update only stripes they hold (or have one worker). Used
+ * by the engine and the door. */
 #ifndef CHAOS_TRACE_H
 #define CHAOS_TRACE_H
 
-#include "replay.h"
+#include "event.h"
+#include "worker.h"
 
 /* One worker's part. */
 typedef struct trace_lane {
@@ -14,7 +16,7 @@ typedef struct trace_lane {
         uint64_t number;
         event what;
     } *record;
-    size_t n, room;
+    size_t n, capacity;
     float *copy; /* of the weights, laid out as they are */
     char apart[128];
 } trace_lane;

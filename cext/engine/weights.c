@@ -1,11 +1,13 @@
-/* The weight vector: its stripes, replicas of it, and the publication of a stripe; see engine.h. */
-#include "inside.h"
+/* Cutting, reading and publishing stripes; see weights.h. */
+#include "weights.h"
+
+#include "memory.h"
 #include "ticks.h"
 #include "trace.h"
 
 #include <stdlib.h>
 
-int cut_stripes(engine *e, float *weights, float *const *moment, size_t stripe_floats)
+int weights_cut(engine *e, float *weights, float *const *moment, size_t stripe_floats)
 {
     const plan *p = e->p;
     shared_weights *s = &e->shared;
@@ -17,7 +19,7 @@ int cut_stripes(engine *e, float *weights, float *const *moment, size_t stripe_f
                               (p->block[b].state + stripe_floats - 1) / stripe_floats);
     s->stripe = e->stripe = calloc((size_t)s->n_stripes + 1, sizeof *e->stripe);
     e->first_stripe = calloc((size_t)p->n_blocks + 1, sizeof *e->first_stripe);
-    s->state = aligned_zeros(((size_t)s->n_stripes + 1) * sizeof *s->state);
+    s->state = memory_zeros(((size_t)s->n_stripes + 1) * sizeof *s->state);
     if (!e->stripe || !e->first_stripe || !s->state)
         return -1;
     int k = 0;
@@ -29,8 +31,8 @@ int cut_stripes(engine *e, float *weights, float *const *moment, size_t stripe_f
                 e->stripe[k] = (stripe){.at = first + at,
                                         .size = size - at < stripe_floats ? size - at : stripe_floats,
                                         .node = block->owner,
-                                        .layer = b,
-                                        .state = state};
+                                        .state = state,
+                                        .layer = b};
         }
         e->first_stripe[b + 1] = k;
     }
@@ -39,94 +41,53 @@ int cut_stripes(engine *e, float *weights, float *const *moment, size_t stripe_f
     return e->layer ? 0 : -1;
 }
 
-void stripes_of(const engine *e, int node, int *from, int *to)
+void weights_read_stripe(worker *w, int k, float *copy)
 {
-    const int block = e->p->node[node].block;
-    *from = block < 0 ? 0 : e->first_stripe[block];
-    *to = block < 0 ? 0 : e->first_stripe[block + 1];
-}
-
-shared_weights *replica_new(const engine *e, const shared_weights *of)
-{
-    shared_weights *s = malloc(sizeof *s);
-    const size_t bytes = e->p->weight_size * sizeof(float), states = ((size_t)of->n_stripes + 1) * sizeof *s->state;
-    int missing = !s;
-    if (s) {
-        *s = *of;
-        missing = !(s->w = aligned_zeros(bytes + 1));
-        missing |= !(s->state = aligned_zeros(states));
-        for (int i = 0; i < e->rule->n_moments; i++)
-            missing |= !(s->moment[i] = aligned_zeros(bytes + 1));
-    }
-    if (missing) {
-        replica_free(s);
-        return NULL;
-    }
-    memcpy(s->w, of->w, bytes);
-    copy_versions(s, of);
-    for (int i = 0; i < e->rule->n_moments; i++)
-        memcpy(s->moment[i], of->moment[i], bytes);
-    return s;
-}
-
-void replica_free(shared_weights *s)
-{
-    if (!s)
-        return;
-    free(s->w);
-    free(s->state);
-    for (int i = 0; i < MAX_MOMENTS; i++)
-        free(s->moment[i]);
-    free(s);
-}
-
-void read_stripe(worker *w, int k, float *copy)
-{
-    w->seen[k] = stripe_version(&w->to->state[k]);
-    shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, copy);
+    w->seen[k] = stripe_version(&w->shared->state[k]);
+    shared_copy(w->shared, w->shared->stripe[k].at, w->shared->stripe[k].size, copy);
     if (w->trace)
         trace_event(w, EVENT_READ, (uint32_t)k);
 }
 
-void read_copy(worker *w, float *copy)
+void weights_read_all(worker *w, float *copy)
 {
-    for (int k = 0; k < w->to->n_stripes; k++)
-        read_stripe(w, k, copy);
+    for (int k = 0; k < w->shared->n_stripes; k++)
+        weights_read_stripe(w, k, copy);
     w->reads = copy;
 }
 
-void publish_stripe(worker *w, int k)
+void weights_publish(worker *w, int k)
 {
     engine *e = w->e;
-    stripe_state *t = &w->to->state[k];
+    stripe_state *t = &w->shared->state[k];
     const size_t at = e->stripe[k].at, size = e->stripe[k].size;
     const uint32_t version = stripe_version(t);
     const uint32_t stale = version - w->version[k];
     w->step.t = version + 1;
-    w->step.lr = step_rate(e, stale);
+    w->step.lr = weights_rate(e, stale);
     if (w->trace)
         trace_event(w, EVENT_PUBLISH, (uint32_t)k);
     const plan_node *node = &e->p->node[e->stripe[k].node];
     if (e->stripe[k].state)
-        shared_observe(w->to, e->p->isa, at, size, w->dw, node->g.state_rate, w->own);
+        shared_observe(w->shared, e->p->isa, at, size, w->dw, node->g.state_rate, w->private_copy);
     else if (w->unwritten && !w->pending[k]) /* what waits has been written down */
-        shared_apply(w->to, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->own);
+        shared_apply(w->shared, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->private_copy);
     else
-        shared_update(w->to, e->rule, at, size, w->dw, &w->step, w->own);
-    const uint32_t others = (e->how->unlocked ? stripe_count(t) : stripe_advance(t)) - version;
+        shared_update(w->shared, e->rule, at, size, w->dw, &w->step, w->private_copy);
+    const uint32_t others = (e->strategy->unlocked ? stripe_count(t) : stripe_advance(t)) - version;
     if (others)
         w->layer[e->stripe[k].layer].overlaps += others;
-    count_update(w, k, stale);
+    weights_count_update(w, k, stale);
 }
 
-float step_rate(const engine *e, uint32_t stale)
+float weights_rate(const engine *e, uint32_t stale)
 {
     if (!e->step_scale)
         return e->step.lr;
     return e->step.lr * e->step_scale[stale < STALENESS_BINS ? stale : STALENESS_BINS - 1];
 }
 
-void count_update(worker *w, int k, uint32_t stale)
+void weights_count_update(worker *w, int k, uint32_t stale)
 {
     layer_tally *t = &w->layer[w->e->stripe[k].layer];
     t->updates++;
@@ -142,10 +103,9 @@ void count_update(worker *w, int k, uint32_t stale)
 #endif
 }
 
-int stripe_learns(const engine *e, int k) { return e->p->node[e->stripe[k].node].n_deltas > 0; }
-void count_lock_failure(worker *w, int k) { w->layer[w->e->stripe[k].layer].lock_failures++; }
+void weights_count_lock_failure(worker *w, int k) { w->layer[w->e->stripe[k].layer].lock_failures++; }
 
-void postpone_stripe(worker *w, int k)
+void weights_postpone(worker *w, int k)
 {
     const engine *e = w->e;
     const plan_node *node = &e->p->node[e->stripe[k].node];

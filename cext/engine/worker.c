@@ -1,15 +1,10 @@
-/* The memory of one worker. */
-#include "inside.h"
+/* The memory of one worker; see worker.h. */
+#include "worker.h"
+
+#include "memory.h"
+#include "ticks.h"
 
 #include <stdlib.h>
-
-void *aligned_zeros(size_t bytes)
-{
-    void *p = aligned_alloc(4096, round_up(bytes, 4096));
-    if (p)
-        memset(p, 0, bytes);
-    return p;
-}
 
 /* Places a block of n elements of `size` bytes at *used, on a cache line of its own; NULL base: only counts. */
 static void *place(char *base, size_t *used, size_t n, size_t size)
@@ -43,7 +38,8 @@ static size_t lay_out(worker *w, const engine *e, char *base)
     w->delta = delta;
     w->scratch = place(base, &used, p->scratch_size, sizeof(float));
     w->dw = place(base, &used, p->weight_size, sizeof(float));
-    w->own = place(base, &used, CHAOS_CAREFUL ? p->weight_size * (size_t)(1 + e->rule->n_moments) : 0, sizeof(float));
+    w->private_copy = place(base, &used, CHAOS_CAREFUL ? p->weight_size * (size_t)(1 + e->rule->n_moments) : 0,
+                            sizeof(float));
     w->seen = place(base, &used, (size_t)n_stripes, sizeof *w->seen);
     w->version = place(base, &used, (size_t)n_stripes, sizeof *w->version);
     w->pending = place(base, &used, (size_t)n_stripes, sizeof *w->pending);
@@ -51,11 +47,11 @@ static size_t lay_out(worker *w, const engine *e, char *base)
     w->layer = place(base, &used, (size_t)e->n_layers, sizeof *w->layer);
     w->image = place(base, &used, (size_t)chunk, sizeof *w->image);
     w->key = place(base, &used, (size_t)chunk, sizeof *w->key);
-    w->room = place(base, &used, e->how->room ? e->how->room(e) : 0, sizeof(float));
+    w->strategy_data = place(base, &used, e->strategy->data_size ? e->strategy->data_size(e) : 0, sizeof(float));
     return used;
 }
 
-size_t engine_worker_bytes(const engine *e)
+size_t worker_bytes(const engine *e)
 {
     worker w;
     return sizeof w + lay_out(&w, e, NULL);
@@ -68,7 +64,7 @@ worker *worker_new(engine *e, int id)
     if (!w)
         return NULL;
     memset(w, 0, sizeof *w);
-    char *memory = aligned_zeros(lay_out(w, e, NULL));
+    char *memory = memory_zeros(lay_out(w, e, NULL));
     if (!memory) {
         free(w);
         return NULL;
@@ -77,6 +73,22 @@ worker *worker_new(engine *e, int id)
     w->memory = (float *)memory;
     w->e = e;
     w->id = id;
-    w->to = &e->shared;
+    w->shared = &e->shared;
     return w;
+}
+
+void worker_free(worker *w)
+{
+    if (w)
+        free(w->memory);
+    free(w);
+}
+
+void worker_begin(worker *w)
+{
+    const engine *e = w->e;
+    memset(&w->count, 0, sizeof w->count);
+    w->step = e->step;
+    memset(w->layer, 0, (size_t)e->n_layers * sizeof *w->layer);
+    w->count.begin = ticks();
 }

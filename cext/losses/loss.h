@@ -23,7 +23,8 @@ typedef struct {
     const int64_t *number; /* TARGET_CLASS: one, TARGET_MAP: one per pixel; all in range */
     const float *values;   /* TARGET_VALUES */
     const double *option;  /* of the loss, in the order of chaos/losses/ */
-    float scale;           /* what the sample counts in the step: the gradient is multiplied with it */
+    float weight;          /* of the sample: 1, or what the caller gives */
+    float scale; /* what the sample counts in the step, its weight included: the gradient is multiplied with it */
 } loss_call;
 
 typedef struct {

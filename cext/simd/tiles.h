@@ -62,6 +62,41 @@ INLINE void multiply(const int P, const int V, const float *x, const ptrdiff_t *
     }
 }
 
+/* Half a vector of outputs costs half where 512-bit operations run in two steps (Zen 4), and no more elsewhere: for a
+ * remainder of up to 8 outputs there are tiles of half a vector. */
+#if VW == 16
+/* With AVX-512 GCC 12 would keep addresses in vector registers, which is slower. */
+#define HALF __attribute__((target("avx2,fma,no-avx512f")))
+HALF INLINE void half_multiply(const int P, const float *x, const ptrdiff_t *at, int K, const ptrdiff_t *run, int R,
+                               const float *w, size_t w_row, const float *bias, float *y, size_t y_step, int tail)
+{
+    narrow_8 acc[MAX_P];
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++)
+        acc[p] = *(const narrow_8_u *)bias;
+    for (int k = 0; k < K; k++) {
+        const float *from[MAX_P];
+#pragma GCC unroll 8
+        for (int p = 0; p < P; p++)
+            from[p] = x + at[p] + run[k];
+        for (int r = 0; r < R; r++) {
+            const narrow_8 b = *(const narrow_8_u *)w;
+            w += w_row;
+#pragma GCC unroll 8
+            for (int p = 0; p < P; p++)
+                acc[p] += (from[p][r] - (narrow_8){0}) * b;
+        }
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++)
+        if (tail == NARROW)
+            *(narrow_8_u *)(y + (size_t)p * y_step) = acc[p];
+        else
+            for (int i = 0; i < tail; i++)
+                y[(size_t)p * y_step + (size_t)i] = acc[p][i];
+}
+#endif
+
 /* dw[r][o] (first ? = : +=) sum over samples s and pixels (i, j) of x[s][i*x_row + j*x_step + r] * dy[s][(i*W + j)*C + o]
  * for P consecutive r and V*VW outputs o, of which the last vector keeps `tail` lanes. */
 typedef struct {
@@ -162,61 +197,55 @@ typedef void gather_fn(int n, const float *value, const int32_t *at, const float
     {                                                                                                                       \
         outer(P, V, walk, x_at, o_at, dw, w_row, first, tail);                                                              \
     }
+#define HALF_TILE(P)                                                                                                        \
+    HALF KERNEL void half_multiply_##P(const float *x, const ptrdiff_t *at, int K, const ptrdiff_t *run, int R,             \
+                                       const float *w, size_t w_row, const float *bias, float *y, size_t y_step, int tail)  \
+    {                                                                                                                       \
+        half_multiply(P, x, at, K, run, R, w, w_row, bias, y, y_step, tail);                                                \
+    }
 #define GATHER(G)                                                                                                           \
     KERNEL void gather_##G(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,         \
                            int fresh) GATHER_LOOP(vec, G)
 #define NARROW_GATHER(G)                                                                                                    \
     KERNEL void narrow_gather_##G(int n, const float *value, const int32_t *at, const float *rows, size_t step, float *to,  \
                                   int fresh) GATHER_LOOP(narrow_8, G)
-TILE(1, 1)
-TILE(2, 1)
-TILE(3, 1)
-TILE(4, 1) TILE(5, 1) TILE(6, 1) TILE(7, 1) TILE(8, 1) TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)
-    TILE(1, 3) TILE(2, 3) TILE(3, 3) TILE(4, 3)
+
+/* clang-format off */
+TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1) TILE(7, 1) TILE(8, 1)
+TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)
+TILE(1, 3) TILE(2, 3) TILE(3, 3) TILE(4, 3)
+GATHER(1) GATHER(2) GATHER(3) GATHER(4) GATHER(5) GATHER(6)
+GATHER(7) GATHER(8) GATHER(9) GATHER(10) GATHER(11) GATHER(12)
 #if VW == 16
-        TILE(7, 2) TILE(8, 2) TILE(5, 3) TILE(6, 3) TILE(7, 3) TILE(8, 3) TILE(1, 4) TILE(2, 4) TILE(3, 4) TILE(4, 4)
-            TILE(5, 4) TILE(6, 4)
-#endif
-                GATHER(1) GATHER(2) GATHER(3) GATHER(4) GATHER(5) GATHER(6) GATHER(7) GATHER(8) GATHER(9) GATHER(10)
-                    GATHER(11) GATHER(12)
-#if VW == 16
-                        GATHER(13) GATHER(14) GATHER(15) GATHER(16) GATHER(17) GATHER(18) GATHER(19) GATHER(20) GATHER(21)
-                            GATHER(22) GATHER(23) GATHER(24) NARROW_GATHER(1) NARROW_GATHER(2) NARROW_GATHER(3)
-                                NARROW_GATHER(4) NARROW_GATHER(5) NARROW_GATHER(6) NARROW_GATHER(7) NARROW_GATHER(8)
-                                    NARROW_GATHER(9) NARROW_GATHER(10) NARROW_GATHER(11) NARROW_GATHER(12) NARROW_GATHER(13)
+TILE(7, 2) TILE(8, 2) TILE(5, 3) TILE(6, 3) TILE(7, 3) TILE(8, 3)
+TILE(1, 4) TILE(2, 4) TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4)
+HALF_TILE(1) HALF_TILE(2) HALF_TILE(3) HALF_TILE(4) HALF_TILE(5) HALF_TILE(6) HALF_TILE(7) HALF_TILE(8)
+GATHER(13) GATHER(14) GATHER(15) GATHER(16) GATHER(17) GATHER(18)
+GATHER(19) GATHER(20) GATHER(21) GATHER(22) GATHER(23) GATHER(24)
+NARROW_GATHER(1) NARROW_GATHER(2) NARROW_GATHER(3) NARROW_GATHER(4) NARROW_GATHER(5) NARROW_GATHER(6) NARROW_GATHER(7)
+NARROW_GATHER(8) NARROW_GATHER(9) NARROW_GATHER(10) NARROW_GATHER(11) NARROW_GATHER(12) NARROW_GATHER(13)
 #endif
 
-/* clang-format off: [V][P] */
+/* [V][P] */
 #if VW == 16
-#define TILE_TABLE(f)                                                                                                       \
-    {                                                                                                                       \
-        {0}, {0, f##_1_1, f##_2_1, f##_3_1, f##_4_1, f##_5_1, f##_6_1, f##_7_1, f##_8_1},                                   \
-            {0, f##_1_2, f##_2_2, f##_3_2, f##_4_2, f##_5_2, f##_6_2, f##_7_2, f##_8_2},                                    \
-            {0, f##_1_3, f##_2_3, f##_3_3, f##_4_3, f##_5_3, f##_6_3, f##_7_3, f##_8_3},                                    \
-        {                                                                                                                   \
-            0, f##_1_4, f##_2_4, f##_3_4, f##_4_4, f##_5_4, f##_6_4                                                         \
-        }                                                                                                                   \
+#define TILE_TABLE(f)                                                                \
+    {                                                                                \
+        {0},                                                                         \
+        {0, f##_1_1, f##_2_1, f##_3_1, f##_4_1, f##_5_1, f##_6_1, f##_7_1, f##_8_1}, \
+        {0, f##_1_2, f##_2_2, f##_3_2, f##_4_2, f##_5_2, f##_6_2, f##_7_2, f##_8_2}, \
+        {0, f##_1_3, f##_2_3, f##_3_3, f##_4_3, f##_5_3, f##_6_3, f##_7_3, f##_8_3}, \
+        {0, f##_1_4, f##_2_4, f##_3_4, f##_4_4, f##_5_4, f##_6_4},                   \
     }
 #else
-#define TILE_TABLE(f)                                                                                                       \
-    {                                                                                                                       \
-        {0}, {0, f##_1_1, f##_2_1, f##_3_1, f##_4_1, f##_5_1, f##_6_1, f##_7_1, f##_8_1},                                   \
-            {0, f##_1_2, f##_2_2, f##_3_2, f##_4_2, f##_5_2, f##_6_2},                                                      \
-        {                                                                                                                   \
-            0, f##_1_3, f##_2_3, f##_3_3, f##_4_3                                                                           \
-        }                                                                                                                   \
+#define TILE_TABLE(f)                                                                \
+    {                                                                                \
+        {0},                                                                         \
+        {0, f##_1_1, f##_2_1, f##_3_1, f##_4_1, f##_5_1, f##_6_1, f##_7_1, f##_8_1}, \
+        {0, f##_1_2, f##_2_2, f##_3_2, f##_4_2, f##_5_2, f##_6_2},                   \
+        {0, f##_1_3, f##_2_3, f##_3_3, f##_4_3},                                     \
     }
 #endif
-                                        static multiply_fn *const multiply_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(multiply);
-
-/* Half a vector of outputs costs half where 512-bit operations run in two steps (Zen 4), and no more elsewhere: the AVX-512
- * kernels borrow the one-vector tiles of AVX2 for a remainder of up to 8 outputs. */
-#if VW == 8
-multiply_fn *const multiply_half_tile[MAX_P + 1] = {
-    0, multiply_1_1, multiply_2_1, multiply_3_1, multiply_4_1, multiply_5_1, multiply_6_1, multiply_7_1, multiply_8_1};
-#elif VW == 16
-extern multiply_fn *const multiply_half_tile[MAX_P + 1];
-#endif
+static multiply_fn *const multiply_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(multiply);
 static outer_fn *const outer_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(outer);
 static gather_fn *const gather_tile[MAX_LONG + 1] = {
     0,         gather_1,  gather_2,  gather_3,  gather_4,  gather_5,  gather_6,
@@ -227,20 +256,14 @@ static gather_fn *const gather_tile[MAX_LONG + 1] = {
 #endif
 };
 #if VW == 16
-static gather_fn *const narrow_gather_tile[MAX_NARROW + 1] = {0,
-                                                              narrow_gather_1,
-                                                              narrow_gather_2,
-                                                              narrow_gather_3,
-                                                              narrow_gather_4,
-                                                              narrow_gather_5,
-                                                              narrow_gather_6,
-                                                              narrow_gather_7,
-                                                              narrow_gather_8,
-                                                              narrow_gather_9,
-                                                              narrow_gather_10,
-                                                              narrow_gather_11,
-                                                              narrow_gather_12,
-                                                              narrow_gather_13};
+static multiply_fn *const multiply_half_tile[MAX_P + 1] = {
+    0, half_multiply_1, half_multiply_2, half_multiply_3, half_multiply_4,
+    half_multiply_5, half_multiply_6, half_multiply_7, half_multiply_8
+};
+static gather_fn *const narrow_gather_tile[MAX_NARROW + 1] = {
+    0, narrow_gather_1, narrow_gather_2, narrow_gather_3, narrow_gather_4, narrow_gather_5, narrow_gather_6,
+    narrow_gather_7, narrow_gather_8, narrow_gather_9, narrow_gather_10, narrow_gather_11, narrow_gather_12, narrow_gather_13
+};
 #endif
 /* clang-format on */
 

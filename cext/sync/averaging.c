@@ -50,7 +50,7 @@ static int open(engine *e)
 static int begins(worker *w, int64_t step)
 {
     averaging *s = w->e->sync;
-    if (!goes_on(w->e))
+    if (!team_goes_on(w->e))
         __atomic_fetch_or(&s->front, FINAL, __ATOMIC_RELAXED);
     int64_t front = __atomic_load_n(&s->front, __ATOMIC_RELAXED);
     while (step >= front / 2)
@@ -104,7 +104,7 @@ static void copy_back(const engine *e, shared_weights *to)
     memcpy(to->w, e->shared.w, bytes);
     for (int m = 0; m < e->rule->n_moments; m++)
         memcpy(to->moment[m], e->shared.moment[m], bytes);
-    copy_versions(to, &e->shared);
+    shared_copy_versions(to, &e->shared);
 }
 
 /* A round begins from the average. */
@@ -112,7 +112,7 @@ static void leave(worker *w)
 {
     averaging *s = w->e->sync;
     s->replica[w->id].before = w->count.images;
-    copy_back(w->e, w->to);
+    copy_back(w->e, w->shared);
 }
 
 static void arrive(worker *w)
@@ -127,7 +127,7 @@ static int begin(worker *w)
     shared_weights **replica = &s->replica[w->id].weights;
     if (!*replica && !(*replica = replica_new(w->e, &w->e->shared)))
         return -1;
-    w->to = *replica;
+    w->shared = *replica;
     leave(w);
     return 0;
 }
@@ -143,23 +143,23 @@ static void train(worker *w)
     const int64_t p = e->n_workers, n_stripes = e->shared.n_stripes;
     int64_t at = __atomic_load_n(&e->next, __ATOMIC_RELAXED), front = 0;
     if (begin(w)) {
-        fail(e, NO_MEMORY, 0);
+        team_fail(e, NO_MEMORY, 0);
         return;
     }
-    if (meet(w)) /* all know where the phase begins */
+    if (team_meet(w)) /* all know where the phase begins */
         return;
     for (int64_t base = 0; at < e->end && !(front & FINAL); base += s->period) {
         const int64_t left = (e->end - at + e->batch - 1) / e->batch;
         const int64_t steps = s->period && s->period * p < left ? s->period * p : left;
         for (int64_t i = w->id; i < steps && begins(w, base + i / p); i += p) {
             const int64_t begin = at + i * e->batch, end = begin + e->batch;
-            if (train_step(w, begin, end < e->end ? end : e->end))
+            if (step_train(w, begin, end < e->end ? end : e->end))
                 return;
             if (w->id == 0) /* the front is at least there */
                 __atomic_store_n(&e->next, end < e->end ? end : e->end, __ATOMIC_RELAXED);
         }
         arrive(w);
-        if (meet(w))
+        if (team_meet(w))
             return;
         front = __atomic_load_n(&s->front, __ATOMIC_RELAXED);
         const int64_t reached = (front / 2 - base) * p, taken = reached < steps ? reached : steps;
@@ -169,7 +169,7 @@ static void train(worker *w)
         at = at + taken * e->batch < e->end ? at + taken * e->batch : e->end;
         if (w->id == 0)
             __atomic_store_n(&e->next, at, __ATOMIC_RELAXED);
-        if (meet(w))
+        if (team_meet(w))
             return;
         leave(w);
     }
@@ -179,7 +179,7 @@ static void layer_done(worker *w, int node, int from, int to)
 {
     (void)node;
     for (int k = from; k < to; k++)
-        publish_stripe(w, k);
+        weights_publish(w, k);
 }
 
 static void phase_end(engine *e) { ((averaging *)e->sync)->front = 0; }

@@ -16,20 +16,20 @@ enum { MAX_PENDING, READ_AT_PUBLICATION };
 /* One worker finds its lines where it left them. */
 static int copies(const engine *e) { return e->option[READ_AT_PUBLICATION] && e->n_workers > 1; }
 
-/* worker.room: the copy, then a byte per stripe: 1 where the copy is older than the worker's last update */
-static size_t room(const engine *e) { return copies(e) ? e->p->weight_size + (size_t)e->shared.n_stripes / 4 + 1 : 0; }
-static uint8_t *outdated(const worker *w) { return (uint8_t *)(w->room + w->e->p->weight_size); }
+/* worker.strategy_data: the copy, then a byte per stripe: 1 where the copy is older than the worker's last update */
+static size_t data_size(const engine *e) { return copies(e) ? e->p->weight_size + (size_t)e->shared.n_stripes / 4 + 1 : 0; }
+static uint8_t *outdated(const worker *w) { return (uint8_t *)(w->strategy_data + w->e->p->weight_size); }
 
 static void copy_stripe(worker *w, int k)
 {
-    read_stripe(w, k, w->room);
+    weights_read_stripe(w, k, w->strategy_data);
     outdated(w)[k] = 0;
 }
 
 /* Not at its publication. A traced worker holds the stripe, so that what it reads is of one moment. */
 static void copy_later(worker *w, int k)
 {
-    stripe_state *t = &w->to->state[k];
+    stripe_state *t = &w->shared->state[k];
     if (w->trace)
         hold_stripe(w, t);
     copy_stripe(w, k);
@@ -39,16 +39,16 @@ static void copy_later(worker *w, int k)
 
 static void phase_begin(worker *w)
 {
-    for (int k = 0; copies(w->e) && k < w->to->n_stripes; k++)
+    for (int k = 0; copies(w->e) && k < w->shared->n_stripes; k++)
         copy_later(w, k);
-    w->reads = copies(w->e) ? w->room : NULL;
+    w->reads = copies(w->e) ? w->strategy_data : NULL;
 }
 
 static void step_begin(worker *w)
 {
     /* A bound on staleness counts from the step's beginning; max-norm changes weights after their publication. */
-    const int all = w->e->bounded || bounds_weights(w->e);
-    for (int k = 0; copies(w->e) && k < w->to->n_stripes; k++)
+    const int all = w->e->bounded || bounds_on_weights(w->e);
+    for (int k = 0; copies(w->e) && k < w->shared->n_stripes; k++)
         if (all || outdated(w)[k])
             copy_later(w, k);
 }
@@ -67,12 +67,12 @@ static void layer_done(worker *w, int node, int from, int to)
 
 const strategy sync_chaos = {
     .name = "chaos",
-    .room = room,
+    .data_size = data_size,
     .phase_begin = phase_begin,
     .step_begin = step_begin,
     .layer_begin = controlled_layer_begin,
     .layer_done = layer_done,
     .step_done = controlled_step_done,
     .phase_done = controlled_phase_done,
-    .keeps = copies,
+    .keeps_copy = copies,
 };

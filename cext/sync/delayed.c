@@ -20,7 +20,7 @@ static void close(engine *e) { free(e->sync); }
 static int open(engine *e) { return (e->sync = aligned_alloc(128, sizeof(delayed))) ? 0 : -1; }
 
 /* The worker's copy of the weights. A single one updates what it reads. */
-static size_t room(const engine *e) { return e->n_workers > 1 ? e->p->weight_size : 0; }
+static size_t data_size(const engine *e) { return e->n_workers > 1 ? e->p->weight_size : 0; }
 
 /* Returns 0 if the turn will never come. */
 static int wait_for_turn(worker *w, int64_t t)
@@ -43,13 +43,13 @@ static int wait_for_turn(worker *w, int64_t t)
 
 static void update_and_copy(worker *w)
 {
-    for (int i = 0, from, to; i < n_parts(w->e); i++) {
-        stripes_of_part(w->e, i, &from, &to);
+    for (int i = 0, from, to; i < unit_count(w->e); i++) {
+        unit_stripes(w->e, i, &from, &to);
         memcpy(w->version + from, w->seen + from, (size_t)(to - from) * sizeof *w->version);
-        publish_part(w, i);
+        unit_publish(w, i);
         for (int k = from; k < to; k++) {
-            w->seen[k] = stripe_version(&w->to->state[k]);
-            shared_copy(w->to, w->to->stripe[k].at, w->to->stripe[k].size, w->room);
+            w->seen[k] = stripe_version(&w->shared->state[k]);
+            shared_copy(w->shared, w->shared->stripe[k].at, w->shared->stripe[k].size, w->strategy_data);
         }
     }
 }
@@ -61,19 +61,19 @@ static void train(worker *w)
     const int64_t from = __atomic_load_n(&e->next, __ATOMIC_RELAXED), batch = e->batch;
     int64_t begin, end;
     if (e->n_workers == 1) {
-        while (pick_step(w, &begin, &end) && !train_step(w, begin, end))
+        while (step_pick(w, &begin, &end) && !step_train(w, begin, end))
             ;
         return;
     }
-    read_copy(w, w->room);
+    weights_read_all(w, w->strategy_data);
     if (w->id == 0)
-        s->turn = goes_on(e) ? 0 : NO_TURN;
-    if (meet(w))
+        s->turn = team_goes_on(e) ? 0 : NO_TURN;
+    if (team_meet(w))
         return;
     for (int64_t t = w->id; (begin = from + t * batch) < e->end; t += e->n_workers) {
         const tally before = {.images = w->count.images, .errors = w->count.errors, .loss = w->count.loss};
         end = begin + batch < e->end ? begin + batch : e->end;
-        if (gradient_of(w, begin, end, 1.f / (float)(end - begin), w->dw))
+        if (pass_gradient(w, begin, end, 1.f / (float)(end - begin), w->dw))
             return;
         if (!wait_for_turn(w, t)) {
             w->count.images = before.images;
@@ -83,7 +83,7 @@ static void train(worker *w)
         }
         update_and_copy(w);
         __atomic_store_n(&e->next, end, __ATOMIC_RELAXED);
-        __atomic_store_n(&s->turn, goes_on(e) ? t + 1 : NO_TURN, __ATOMIC_RELEASE);
+        __atomic_store_n(&s->turn, team_goes_on(e) ? t + 1 : NO_TURN, __ATOMIC_RELEASE);
     }
 }
 
@@ -92,14 +92,14 @@ static void layer_done(worker *w, int node, int from, int to)
 {
     (void)node;
     for (int k = from; k < to; k++)
-        publish_stripe(w, k);
+        weights_publish(w, k);
 }
 
 const strategy sync_delayed = {
     .name = "delayed",
     .open = open,
     .close = close,
-    .room = room,
+    .data_size = data_size,
     .train = train,
     .layer_done = layer_done,
 };

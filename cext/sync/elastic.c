@@ -36,7 +36,7 @@ static int begin(worker *w)
     seat *s = (seat *)w->e->sync + w->id;
     if (replica_refresh(w->e, &s->replica))
         return -1;
-    w->to = s->replica;
+    w->shared = s->replica;
     s->live = 1;
     s->since = 0;
     return 0;
@@ -45,14 +45,14 @@ static int begin(worker *w)
 static void phase_begin(worker *w)
 {
     if (!begin(w))
-        meet(w); /* an exchange may begin only when all have copied */
+        team_meet(w); /* an exchange may begin only when all have copied */
 }
 
 static void layer_done(worker *w, int node, int from, int to)
 {
     (void)node;
     for (int k = from; k < to; k++)
-        publish_stripe(w, k);
+        weights_publish(w, k);
 }
 
 static void draw_near(size_t n, float *restrict x, float *restrict c, float a)
@@ -70,7 +70,7 @@ static void exchange_stripe(worker *w, int k)
     const float a = e->option[1] > 0 ? (float)e->option[1] : 0.9f / (float)e->n_workers;
     const stripe *t = &e->stripe[k];
     hold_stripe(w, &e->shared.state[k]);
-    draw_near(t->size, w->to->w + t->at, e->shared.w + t->at, a);
+    draw_near(t->size, w->shared->w + t->at, e->shared.w + t->at, a);
     stripe_unlock(&e->shared.state[k]);
 }
 
@@ -115,7 +115,7 @@ static void phase_end(engine *e)
         s[i].live = 0;
     }
     if (live)
-        bound_result(e);
+        bounds_limit_result(e);
 }
 
 static const replica_hooks replicas = {.begin = begin, .exchange = exchange_stripe, .other = other};

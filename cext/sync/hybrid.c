@@ -10,6 +10,7 @@
  *
  * Work is done in stages, and the workers meet between them.
  */
+#include "engine/feed.h"
 #include "engine/ticks.h"
 #include "sync.h"
 
@@ -277,7 +278,7 @@ static void slice_forward(worker *w, const step *t, int node, int j)
     const geometry g = slice_of(w->e, node, j, t, &c, &from, &skipped);
     c.scratch = w->scratch;
     c.y = (sink){s->partial + (size_t)j * (size_t)w->e->batch * n->value_stride, n->value_stride};
-    c.w = shared_read(w->to, n->weight_at + skipped, n->g.weight_size - skipped, w->own);
+    c.w = shared_read(w->shared, n->weight_at + skipped, n->g.weight_size - skipped, w->private_copy);
     n->kind->forward(&g, &c);
 }
 
@@ -291,7 +292,7 @@ static void slice_backward(worker *w, const step *t, int node, int j)
     const geometry g = slice_of(w->e, node, j, t, &c, &from, &skipped);
     c.scratch = w->scratch;
     c.first = 1;
-    c.w = shared_read(w->to, n->weight_at + skipped, n->g.weight_size - skipped, w->own);
+    c.w = shared_read(w->shared, n->weight_at + skipped, n->g.weight_size - skipped, w->private_copy);
     c.dy = (source){s->delta[n->first_delta], n->value_stride};
     if (n->edge[0] >= 0)
         c.dx[0] = (sink){s->delta[n->edge[0]] + from, c.x[0].stride};
@@ -319,13 +320,13 @@ static void add_parts(worker *w, const step *t, int node, int lane, int n_images
 /* Back through the nodes top, ..., bottom, for some images; their gradients to dw. */
 static void back_through(worker *w, int n, int bottom, int top, float *dw)
 {
-    float *own = w->dw;
+    float *kept = w->dw;
     call c;
     w->dw = dw;
     for (int i = top; i >= bottom; i--)
-        if (learns_node(w->e, i))
-            backward_node(w, i, n, 1, 1, &c);
-    w->dw = own;
+        if (pass_learns(w->e, i))
+            pass_backward_node(w, i, n, 1, 1, &c);
+    w->dw = kept;
 }
 
 /* Up to the tail, or there and back where there is none; -1 after a failure. */
@@ -335,10 +336,10 @@ static int before(worker *w, const step *t, int j)
     const int n = look_at(w, t, j);
     w->scale = w->share = 1.f / (float)(t->end - t->begin);
     if (!s->n_tail)
-        return gradient_of(w, lane_at(t, j), lane_at(t, j + 1), w->scale, s->gradient[j]);
-    load_chunk(w, lane_at(t, j), n);
+        return pass_gradient(w, lane_at(t, j), lane_at(t, j + 1), w->scale, s->gradient[j]);
+    feed_load(w, lane_at(t, j), n);
     for (int i = w->e->p->n_inputs; i <= s->cut; i++)
-        forward_node(w, i, n, 0);
+        pass_forward_node(w, i, n, 0);
     return 0;
 }
 
@@ -351,12 +352,12 @@ static int64_t between(worker *w, const step *t, int k, int j)
     add_parts(w, t, s->tail[k], j, n);
     int next = k + 1;
     for (; next < s->n_tail && !is_linear(&w->e->p->node[s->tail[next]]); next++)
-        forward_node(w, s->tail[next], n, 0);
+        pass_forward_node(w, s->tail[next], n, 0);
     if (next < s->n_tail)
         return 0;
     w->scale = w->share = 1.f / (float)(t->end - t->begin);
-    number_chunk(w, lane_at(t, j), n);
-    const int lost = lose(w, n, 1);
+    feed_number(w, lane_at(t, j), n);
+    const int lost = pass_loss(w, n, 1);
     if (lost)
         return lane_at(t, j) - t->begin + lost;
     w->count.images += n;
@@ -376,21 +377,21 @@ static void back_between(worker *w, const step *t, int k, int j)
         back_through(w, n, 1, s->cut, s->gradient[j]);
 }
 
-static void update(worker *w, const step *t, int part)
+static void update(worker *w, const step *t, int unit)
 {
     const engine *e = w->e;
     const hybrid *s = e->sync;
     int from, to;
-    stripes_of_part(e, part, &from, &to);
+    unit_stripes(e, unit, &from, &to);
     for (int k = from; k < to; k++) {
         const size_t at = e->stripe[k].at, size = e->stripe[k].size;
         const int there = s->value[e->stripe[k].node] && e->stripe[k].node != s->cut;
         memcpy(w->dw + at, (there ? s->gradient_there : s->gradient[0]) + at, size * sizeof *w->dw);
         for (int j = 1; j < t->n_lanes && !there; j++)
             e->p->isa->add(size, w->dw + at, s->gradient[j] + at);
-        w->version[k] = stripe_version(&w->to->state[k]);
+        w->version[k] = stripe_version(&w->shared->state[k]);
     }
-    publish_part(w, part);
+    unit_publish(w, unit);
 }
 
 static int pieces_of(const engine *e, int stage, int n_lanes)
@@ -399,7 +400,7 @@ static int pieces_of(const engine *e, int stage, int n_lanes)
     switch (s->stage[stage].what) {
     case SLICE_FORWARD:
     case SLICE_BACKWARD: return n_slices(e, s->tail[s->stage[stage].k]);
-    case UPDATE: return n_parts(e);
+    case UPDATE: return unit_count(e);
     default: return n_lanes;
     }
 }
@@ -430,14 +431,14 @@ static int do_stage(worker *w, int stage, const step *t, int64_t *first)
     for (int64_t i; !lost && (i = __atomic_fetch_add(&s->tickets, 1, __ATOMIC_RELAXED) - *first) < n;)
         lost = piece(w, stage, t, (int)i);
     if (lost > 0)
-        fail(w->e, DIVERGED, t->begin + lost - 1);
-    if (s->n_tail && what != UPDATE) { /* gradient_of looks at the clock itself */
+        team_fail(w->e, DIVERGED, t->begin + lost - 1);
+    if (s->n_tail && what != UPDATE) { /* pass_gradient looks at the clock itself */
         const int64_t spent = ticks() - since;
         w->count.passing += spent;
         *(what <= BETWEEN ? &w->count.forward : &w->count.backward) += spent;
     }
     *first += n + w->e->n_workers;
-    return lost || (what != UPDATE && meet(w));
+    return lost || (what != UPDATE && team_meet(w));
 }
 
 static step step_over(const engine *e, int64_t begin, int64_t end)
@@ -453,15 +454,15 @@ static void train_steps(worker *w)
     step t = {.end = __atomic_load_n(&e->next, __ATOMIC_RELAXED)};
     int64_t first = 0;
     if (w->id == 0)
-        s->goes_on = goes_on(e);
-    while (!meet(w) && s->goes_on && t.end < e->end) {
+        s->goes_on = team_goes_on(e);
+    while (!team_meet(w) && s->goes_on && t.end < e->end) {
         t = step_over(e, t.end, t.end + e->batch < e->end ? t.end + e->batch : e->end);
         for (int i = 0; i < s->n_stages; i++)
             if (do_stage(w, i, &t, &first))
                 return;
         if (w->id == 0) {
             __atomic_store_n(&e->next, t.end, __ATOMIC_RELAXED);
-            s->goes_on = goes_on(e);
+            s->goes_on = team_goes_on(e);
         }
     }
 }

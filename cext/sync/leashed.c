@@ -105,7 +105,7 @@ static void update(worker *w, const vector *from, vector *to, uint32_t stale)
 {
     engine *e = w->e;
     update_step step = e->step;
-    step.lr = step_rate(e, stale);
+    step.lr = weights_rate(e, stale);
     for (int k = 0; k < e->shared.n_stripes; k++) {
         const size_t at = e->stripe[k].at, n = e->stripe[k].size;
         float *moment[MAX_MOMENTS];
@@ -118,7 +118,7 @@ static void update(worker *w, const vector *from, vector *to, uint32_t stale)
         e->rule->apply(n, to->v->w + at, w->dw + at, moment, &step);
     }
     for (int i = 0; i < e->p->n_nodes; i++)
-        bound_copy(w, i, to->v->w);
+        bounds_limit_copy(w, i, to->v->w);
     to->number = from->number + 1;
 }
 
@@ -133,7 +133,7 @@ static void phase_begin(worker *w)
         l->pool[0].number = 0;
         __atomic_store_n(&l->current, &l->pool[0], __ATOMIC_SEQ_CST);
     }
-    meet(w);
+    team_meet(w);
 }
 
 static void step_begin(worker *w)
@@ -172,7 +172,7 @@ static void step_done(worker *w)
     w->count.dropped += !done;
     for (int k = 0; done && k < w->e->shared.n_stripes; k++)
         if (w->pending[k])
-            count_update(w, k, stale);
+            weights_count_update(w, k, stale);
     forget_pending(w);
 }
 
@@ -195,7 +195,7 @@ static void phase_end(engine *e)
 
 const strategy sync_leashed = {
     .name = "leashed",
-    .late = 1,
+    .publishes_later = 1,
     .bounds = 1,
     .open = open,
     .close = close,

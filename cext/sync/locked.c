@@ -9,7 +9,7 @@ typedef struct {
 
 static int open(engine *e) { return (e->sync = aligned_alloc(128, sizeof(lock))) ? ((lock *)e->sync)->held = 0 : -1; }
 static void close(engine *e) { free(e->sync); }
-static size_t room(const engine *e) { return e->p->weight_size; }
+static size_t data_size(const engine *e) { return e->p->weight_size; }
 
 static void hold(worker *w)
 {
@@ -29,29 +29,29 @@ static void leave(worker *w) { __atomic_store_n(&((lock *)w->e->sync)->held, 0, 
 static void step_begin(worker *w)
 {
     hold(w);
-    read_copy(w, w->room);
+    weights_read_all(w, w->strategy_data);
     leave(w);
 }
 
 static void step_done(worker *w)
 {
     hold(w);
-    for (int k = 0; k < w->to->n_stripes; k++)
+    for (int k = 0; k < w->shared->n_stripes; k++)
         if (w->pending[k])
-            publish_stripe(w, k);
+            weights_publish(w, k);
     for (int i = 0; i < w->e->p->n_nodes; i++)
-        bound_layer(w, i);
+        bounds_limit_layer(w, i);
     leave(w);
     forget_pending(w);
 }
 
 const strategy sync_locked = {
     .name = "locked",
-    .late = 1,
+    .publishes_later = 1,
     .bounds = 1,
     .open = open,
     .close = close,
-    .room = room,
+    .data_size = data_size,
     .step_begin = step_begin,
     .layer_done = gather_layer,
     .step_done = step_done,

@@ -11,20 +11,20 @@ static inline int replica_refresh(engine *e, shared_weights **r)
     if (!*r) {
         *r = replica_new(e, &e->shared);
         if (!*r)
-            fail(e, NO_MEMORY, 0);
+            team_fail(e, NO_MEMORY, 0);
         return *r ? 0 : -1;
     }
     memcpy((*r)->w, e->shared.w, bytes);
-    copy_versions(*r, &e->shared);
+    shared_copy_versions(*r, &e->shared);
     for (int i = 0; i < e->rule->n_moments; i++)
         memcpy((*r)->moment[i], e->shared.moment[i], bytes);
     return 0;
 }
 
-/* At the phase's end, when nobody runs: the state of the update rule. The process gets the mean of the replicas' moments, in
- * which each counts as often as its stripe was updated in this phase (one that was not still has the old state, which does not
- * go with the new number of updates), and of the numbers of updates the greatest. `at`: the i-th of n replicas, NULL if it is
- * not of this phase. */
+/* At the phase's end, when nobody runs: the state of the update rule. The process gets the mean of the replicas' moments,
+ * in which each counts as often as its stripe was updated in this phase (one that was not still has the old state, which
+ * does not go with the new number of updates), and of the numbers of updates the greatest. `at`: the i-th of n replicas,
+ * NULL if it is not of this phase. */
 static inline void replica_states(engine *e, const shared_weights *(*at)(const engine *, int), int n)
 {
     for (int k = 0; k < e->shared.n_stripes; k++) {

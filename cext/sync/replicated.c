@@ -75,7 +75,7 @@ static int make_replica(const worker *w, ring *r)
     group *g = &r->at[w->id / r->size];
     const size_t bytes = e->p->weight_size * sizeof(float);
     if (!g->base && !(g->base = aligned_alloc(64, bytes ? bytes : 64)))
-        fail(e, NO_MEMORY, 0);
+        team_fail(e, NO_MEMORY, 0);
     if (!g->base || replica_refresh(e, &g->replica))
         return -1;
     memcpy(g->base, g->replica->w, bytes);
@@ -91,8 +91,8 @@ static void phase_begin(worker *w)
     ring *r = w->e->sync;
     if (r->n == 1 || (leads(w, r) && make_replica(w, r)))
         return;
-    if (!meet(w))
-        w->to = r->at[w->id / r->size].replica;
+    if (!team_meet(w))
+        w->shared = r->at[w->id / r->size].replica;
 }
 
 static int begin(worker *w)
@@ -102,7 +102,7 @@ static int begin(worker *w)
         return 0;
     if (leads(w, r) && make_replica(w, r))
         return -1;
-    w->to = r->at[w->id / r->size].replica;
+    w->shared = r->at[w->id / r->size].replica;
     return 0;
 }
 
@@ -167,7 +167,7 @@ static void phase_done(worker *w)
 {
     ring *r = w->e->sync;
     controlled_phase_done(w);
-    if (leads(w, r) && w->to != &w->e->shared && has_token(w, r))
+    if (leads(w, r) && w->shared != &w->e->shared && has_token(w, r))
         hand_on(w, r);
 }
 
@@ -197,7 +197,7 @@ static void phase_end(engine *e)
                 e->shared.w[j] += g->replica->w[j] - g->base[j];
     }
     if (live)
-        bound_result(e);
+        bounds_limit_result(e);
 }
 
 static const replica_hooks replicas = {.begin = begin, .exchange = exchange_stripe, .other = other};

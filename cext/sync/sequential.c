@@ -5,7 +5,7 @@ static void layer_done(worker *w, int node, int from, int to)
 {
     (void)node;
     for (int k = from; k < to; k++)
-        publish_stripe(w, k);
+        weights_publish(w, k);
 }
 
 const strategy sync_sequential = {

@@ -8,12 +8,12 @@
 /* `then` (unless NULL) is called while the stripe is still held. */
 static inline int try_publish(worker *w, int k, void (*then)(worker *w, int k))
 {
-    stripe_state *t = &w->to->state[k];
+    stripe_state *t = &w->shared->state[k];
     if (!stripe_try_lock(t)) {
-        count_lock_failure(w, k);
+        weights_count_lock_failure(w, k);
         return 0;
     }
-    publish_stripe(w, k);
+    weights_publish(w, k);
     if (then)
         then(w, k);
     stripe_unlock(t);
@@ -57,7 +57,7 @@ static inline void controlled_layer_begin(worker *w, int node, int from, int to)
 {
     (void)node;
     if (w->n_pending) {
-        try_pending(w, 0, w->to->n_stripes);
+        try_pending(w, 0, w->shared->n_stripes);
         settle(w, from, to);
     }
 }
@@ -68,32 +68,32 @@ static inline void controlled_layer_done(worker *w, int from, int to, int most, 
     for (int i = 0; i < n; i++) {
         const int k = from + (start + i) % n;
         if (!try_publish(w, k, then))
-            postpone_stripe(w, k);
+            weights_postpone(w, k);
     }
     if (w->n_pending > most)
-        settle(w, 0, w->to->n_stripes);
+        settle(w, 0, w->shared->n_stripes);
 }
 
 /* A bound on staleness counts steps, so none of it may be left over for the next one. */
 static inline void controlled_step_done(worker *w)
 {
     if (w->e->bounded)
-        settle(w, 0, w->to->n_stripes);
+        settle(w, 0, w->shared->n_stripes);
 }
 
-static inline void controlled_phase_done(worker *w) { settle(w, 0, w->to->n_stripes); }
+static inline void controlled_phase_done(worker *w) { settle(w, 0, w->shared->n_stripes); }
 
 /* Instead, layer_done of strategies that publish a step as a whole; and what they do afterwards. */
 static inline void gather_layer(worker *w, int node, int from, int to)
 {
     (void)node;
     for (int k = from; k < to; k++)
-        postpone_stripe(w, k);
+        weights_postpone(w, k);
 }
 
 static inline void forget_pending(worker *w)
 {
-    memset(w->pending, 0, (size_t)w->to->n_stripes);
+    memset(w->pending, 0, (size_t)w->shared->n_stripes);
     w->n_pending = 0;
 }
 

@@ -58,23 +58,23 @@ static int form_lane(worker *w, int j, int n_lanes, int64_t begin, int64_t end)
         s->touched[j] = 1;
         memset(s->gradient[j], 0, w->e->p->weight_size * sizeof(float));
     }
-    return gradient_of(w, lane_begin(begin, end, n_lanes, j), lane_begin(begin, end, n_lanes, j + 1),
-                       1.f / (float)(end - begin), s->gradient[j]);
+    return pass_gradient(w, lane_begin(begin, end, n_lanes, j), lane_begin(begin, end, n_lanes, j + 1),
+                         1.f / (float)(end - begin), s->gradient[j]);
 }
 
-static void reduce_part(worker *w, int part, int n_lanes)
+static void reduce_unit(worker *w, int unit, int n_lanes)
 {
     const synchronous *s = w->e->sync;
     int from, to;
-    stripes_of_part(w->e, part, &from, &to);
+    unit_stripes(w->e, unit, &from, &to);
     for (int k = from; k < to; k++) {
-        const size_t at = w->to->stripe[k].at, size = w->to->stripe[k].size;
+        const size_t at = w->shared->stripe[k].at, size = w->shared->stripe[k].size;
         memcpy(w->dw + at, s->gradient[0] + at, size * sizeof *w->dw);
         for (int j = 1; j < n_lanes; j++)
             w->e->p->isa->add(size, w->dw + at, s->gradient[j] + at);
-        w->version[k] = stripe_version(&w->to->state[k]);
+        w->version[k] = stripe_version(&w->shared->state[k]);
     }
-    publish_part(w, part);
+    unit_publish(w, unit);
 }
 
 static void train(worker *w)
@@ -83,27 +83,27 @@ static void train(worker *w)
     synchronous *s = e->sync;
     int64_t begin = __atomic_load_n(&e->next, __ATOMIC_RELAXED), end, first = 0, i;
     if (s->lanes == 1) { /* nothing to share */
-        while (w->id == 0 && pick_step(w, &begin, &end) && !train_step(w, begin, end))
+        while (w->id == 0 && step_pick(w, &begin, &end) && !step_train(w, begin, end))
             ;
         return;
     }
     if (w->id == 0)
-        s->goes_on = goes_on(e);
-    for (; !meet(w) && s->goes_on && begin < e->end; begin = end) {
+        s->goes_on = team_goes_on(e);
+    for (; !team_meet(w) && s->goes_on && begin < e->end; begin = end) {
         end = begin + e->batch < e->end ? begin + e->batch : e->end;
         const int n_lanes = s->lanes < end - begin ? s->lanes : (int)(end - begin);
         while ((i = take(s, first)) < n_lanes)
             if (form_lane(w, (int)i, n_lanes, begin, end))
                 return;
         first += n_lanes + e->n_workers;
-        if (meet(w))
+        if (team_meet(w))
             return;
-        while ((i = take(s, first)) < n_parts(e))
-            reduce_part(w, (int)i, n_lanes);
-        first += n_parts(e) + e->n_workers;
+        while ((i = take(s, first)) < unit_count(e))
+            reduce_unit(w, (int)i, n_lanes);
+        first += unit_count(e) + e->n_workers;
         if (w->id == 0) {
             __atomic_store_n(&e->next, end, __ATOMIC_RELAXED);
-            s->goes_on = goes_on(e);
+            s->goes_on = team_goes_on(e);
         }
     }
 }
@@ -112,7 +112,7 @@ static void layer_done(worker *w, int node, int from, int to)
 {
     (void)node;
     for (int k = from; k < to; k++)
-        publish_stripe(w, k);
+        weights_publish(w, k);
 }
 
 static void phase_end(engine *e) { ((synchronous *)e->sync)->tickets = 0; }

@@ -373,7 +373,7 @@ static engine *engine_for(const plan *p, float *w, int workers, int batch, size_
                                            .n_workers = workers,
                                            .batch = batch,
                                            .stripe_bytes = stripe_bytes,
-                                           .how = strategy_named(variants[v].name),
+                                           .strategy = strategy_named(variants[v].name),
                                            .strategy_options = variants[v].option,
                                            .bounded = variants[v].bounded,
                                            .max_staleness = variants[v].max_staleness,
@@ -755,10 +755,10 @@ static void check_distance(void)
 }
 
 /* Every rule with every option: state and weights stay finite, the padding zero. */
-static void check_rules(const instruction_set *isa, const strategy *how, int workers, int batch)
+static void check_rules(const instruction_set *isa, const strategy *strategy, int workers, int batch)
 {
     plan *p = separable(isa);
-    describe(p, how->name);
+    describe(p, strategy->name);
     int *node_at = block(p->weight_size, sizeof *node_at);
     float *w0 = weights_of(p, node_at), *zeros = copy(w0, p->weight_size);
     memset(zeros, 0, p->weight_size * sizeof *zeros);
@@ -773,7 +773,7 @@ static void check_rules(const instruction_set *isa, const strategy *how, int wor
                               .n_workers = workers,
                               .batch = batch,
                               .stripe_bytes = 256,
-                              .how = how,
+                              .strategy = strategy,
                               .rule = *rule,
                               .rule_options = option,
                               .loss = loss_named(isa, CROSS_ENTROPY)};
@@ -941,7 +941,7 @@ static void check_pinning(const instruction_set *isa)
                                                .cpus = cpus,
                                                .batch = 3,
                                                .stripe_bytes = 256,
-                                               .how = strategy_named("chaos"),
+                                               .strategy = strategy_named("chaos"),
                                                .rule = rule_named(p->isa, "sgd"),
                                                .loss = loss_named(p->isa, CROSS_ENTROPY)});
         if (!e)
@@ -1142,7 +1142,7 @@ static void check_clock(plan *p, enum clock_order order, int v, int workers, int
     for (int i = 1; i < p->n_nodes; i++)
         if (p->node[i].g.weight_size) {
             node[layers] = i;
-            learns[layers] = (uint8_t)learns_node(e, i);
+            learns[layers] = (uint8_t)pass_learns(e, i);
             seconds[layers] = 1e-6;
             stripes_of(e, i, &from[layers], &to[layers]);
             layers++;
@@ -1152,7 +1152,7 @@ static void check_clock(plan *p, enum clock_order order, int v, int workers, int
     for (int i = 0; i < workers; i++)
         factor[i] = 1 + i;
     const int lanes = order == CLOCK_SYNCHRONOUS ? LANES_HERE : 0;
-    const stage_hooks *in_stages = e->how->stages;
+    const stage_hooks *in_stages = e->strategy->stages;
     const int stages = in_stages ? in_stages->count(e) : 0;
     int32_t *pieces = block((size_t)stages + 1, sizeof *pieces);
     double *costs = block((size_t)stages + 1, sizeof *costs);
@@ -1230,7 +1230,7 @@ static void check_clock(plan *p, enum clock_order order, int v, int workers, int
     plan_free(p);
 }
 
-/* For engine_time, which calls layers by itself. */
+/* For bench_time, which calls layers by itself. */
 static void check_times(const instruction_set *isa)
 {
     plan *p = digits(isa);
@@ -1244,7 +1244,7 @@ static void check_times(const instruction_set *isa)
         for (int i = 1; i < p->n_nodes; i++)
             for (int pass = PASS_FORWARD; pass <= PASS_UPDATE; pass++)
                 if (pass == PASS_FORWARD || (!p->node[i].skipped && (p->node[i].g.weight_size || pass == PASS_BACKWARD)))
-                    expect(engine_time(e, i, (enum pass)pass, 2) >= 0 || pass == PASS_WEIGHT_GRADIENT,
+                    expect(bench_time(e, i, (enum pass)pass, 2) >= 0 || pass == PASS_WEIGHT_GRADIENT,
                            "node %d takes less than no time", i);
         engine_free(e);
     }

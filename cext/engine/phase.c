@@ -1,45 +1,44 @@
-/* Phases: the team at work, what it has counted, and the engine's life; see engine.h. */
+/* The team at work, and the engine's life; see phase.h. */
 #include "threads.h"
 
-#include "inside.h"
+#include "bounds.h"
+#include "gate.h"
+#include "lanes.h"
+#include "pass.h"
+#include "phase.h"
+#include "step.h"
+#include "team.h"
 #include "ticks.h"
 #include "trace.h"
+#include "unit.h"
+#include "weights.h"
 
 #include <stdlib.h>
 
-int lanes_of(int64_t batch, int wanted)
-{
-    const int64_t usual = (batch + LANE_IMAGES - 1) / LANE_IMAGES, most = usual < MAX_LANES ? usual : MAX_LANES;
-    const int64_t n = wanted ? wanted : most;
-    return (int)(n < batch ? n : batch);
-}
-
-int64_t lane_begin(int64_t begin, int64_t end, int lanes, int j) { return begin + (end - begin) * j / lanes; }
-
 static void train(worker *w)
 {
-    const strategy *how = w->e->how;
+    const strategy *strategy = w->e->strategy;
     int64_t begin, end;
-    if (how->phase_begin)
-        how->phase_begin(w);
-    if (how->train)
-        how->train(w);
+    if (strategy->phase_begin)
+        strategy->phase_begin(w);
+    if (strategy->train)
+        strategy->train(w);
     else
-        while (pick_step(w, &begin, &end) && !train_step(w, begin, end))
+        while (step_pick(w, &begin, &end) && !step_train(w, begin, end))
             ;
-    if (how->phase_done)
-        how->phase_done(w);
+    if (strategy->phase_done)
+        strategy->phase_done(w);
 }
 
 static void form_lanes(worker *w)
 {
     engine *e = w->e;
     const int64_t begin = e->lanes.begin, end = e->lanes.end;
-    for (int64_t i; goes_on(e) && (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
+    for (int64_t i; team_goes_on(e) && (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
         const int j = e->lanes.first + (int)i;
         w->reached = e->lanes.reached ? e->lanes.reached + i : NULL;
-        if (gradient_of(w, lane_begin(begin, end, e->lanes.count, j), lane_begin(begin, end, e->lanes.count, j + 1),
-                        1.f / (float)(end - begin), e->out + (size_t)i * e->p->weight_size))
+        if (pass_gradient(w, lane_begin(begin, end, e->lanes.count, j), lane_begin(begin, end, e->lanes.count, j + 1),
+                          1.f / (float)(end - begin), e->out + (size_t)i * e->p->weight_size))
             break;
         if (w->reached) /* also what back-propagation does not come to */
             __atomic_store_n(w->reached, 0, __ATOMIC_RELEASE);
@@ -52,22 +51,13 @@ static void apply_parts(worker *w)
     engine *e = w->e;
     int from, to;
     for (int64_t i; (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
-        stripes_of_part(e, (int)i, &from, &to);
+        unit_stripes(e, (int)i, &from, &to);
         for (int k = from; k < to; k++) {
             memcpy(w->dw + e->stripe[k].at, e->gradient + e->stripe[k].at, e->stripe[k].size * sizeof(float));
-            w->version[k] = stripe_version(&w->to->state[k]);
+            w->version[k] = stripe_version(&w->shared->state[k]);
         }
-        publish_part(w, (int)i);
+        unit_publish(w, (int)i);
     }
-}
-
-void worker_begin(worker *w)
-{
-    const engine *e = w->e;
-    memset(&w->count, 0, sizeof w->count);
-    w->step = e->step;
-    memset(w->layer, 0, (size_t)e->n_layers * sizeof *w->layer);
-    w->count.begin = ticks();
 }
 
 static void work(engine *e, int id)
@@ -75,7 +65,7 @@ static void work(engine *e, int id)
     worker *w = e->worker[id];
     int64_t begin, end;
     if (!w && !(w = e->worker[id] = worker_new(e, id))) {
-        fail(e, NO_MEMORY, 0);
+        team_fail(e, NO_MEMORY, 0);
         return;
     }
     worker_begin(w);
@@ -83,14 +73,14 @@ static void work(engine *e, int id)
         w->trace = e->trace ? &e->trace->lane[id] : NULL;
         train(w);
         w->trace = NULL;
-        w->to = &e->shared;
+        w->shared = &e->shared;
         w->reads = NULL;
     } else if (e->phase == LANE_GRADIENTS)
         form_lanes(w);
     else if (e->phase == APPLY)
         apply_parts(w);
     else
-        while (pick_step(w, &begin, &end)) {
+        while (step_pick(w, &begin, &end)) {
             w->scale = w->share = 1.f / (float)(end - begin);
             if (pass_images(w, begin, end))
                 break;
@@ -109,43 +99,8 @@ static void take_part(void *arg, int id)
         work(e, id);
         unpin_thread(&before);
     } else {
-        fail(e, NOT_PINNED, id);
+        team_fail(e, NOT_PINNED, id);
     }
-}
-
-static void merge(tally *to, const tally *from)
-{
-    to->images += from->images;
-    to->errors += from->errors;
-    to->loss += from->loss;
-    to->lock_failures += from->lock_failures;
-    to->give_ways += from->give_ways;
-    to->dropped += from->dropped;
-    to->passing += from->passing;
-    to->waiting += from->waiting;
-    to->passes += from->passes;
-    to->forward += from->forward;
-    to->backward += from->backward;
-    to->publish += from->publish;
-}
-
-static void merge_layer(tally *all, layer_tally *to, const layer_tally *from)
-{
-    to->updates += from->updates;
-    to->staleness_sum += from->staleness_sum;
-    to->lock_failures += from->lock_failures;
-    to->overlaps += from->overlaps;
-    to->pending += from->pending;
-    if (from->staleness_max > to->staleness_max)
-        to->staleness_max = from->staleness_max;
-    const int last = from->staleness_max < STALENESS_BINS ? (int)from->staleness_max : STALENESS_BINS - 1;
-    for (int i = 0; i <= last; i++)
-        to->staleness[i] += from->staleness[i];
-    all->updates += from->updates;
-    all->lock_failures += from->lock_failures;
-    all->staleness_sum += from->staleness_sum;
-    if (from->staleness_max > all->staleness_max)
-        all->staleness_max = from->staleness_max;
 }
 
 /* The phase lasts from when the first worker begins until the last one ends; who is not there yet, or no more, waits. What
@@ -199,9 +154,9 @@ void engine_merge(engine *e, int team)
 {
     for (int i = 0; i < team; i++)
         if (e->worker[i]) {
-            merge(&e->total, &e->worker[i]->count);
+            counts_merge(&e->total, &e->worker[i]->count);
             for (int l = 0; l < e->n_layers; l++)
-                merge_layer(&e->total, &e->layer[l], &e->worker[i]->layer[l]);
+                counts_merge_layer(&e->total, &e->layer[l], &e->worker[i]->layer[l]);
         }
 }
 
@@ -216,8 +171,8 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
     engine_merge(e, team);
     e->tick = to[0] > from[0] ? 1e-9 * (double)(to[1] - from[1]) / (double)(to[0] - from[0]) : 0;
     split_time(e, team);
-    if (phase == TRAIN && e->how->phase_end)
-        e->how->phase_end(e);
+    if (phase == TRAIN && e->strategy->phase_end)
+        e->strategy->phase_end(e);
     if (e->failure)
         return e->failure;
     return e->total.images < end - begin ? STOPPED : DONE;
@@ -240,11 +195,12 @@ int engine_apply(engine *e, const float *gradient, float lr)
 {
     static const images none;
     e->gradient = gradient;
-    const int status = engine_run(e, APPLY, &none, 0, n_parts(e), lr, NULL);
+    const int status = engine_run(e, APPLY, &none, 0, unit_count(e), lr, NULL);
     return status == STOPPED ? DONE : status;
 }
 
 void engine_stop(engine *e) { __atomic_store_n(&e->stop, 1, __ATOMIC_RELAXED); }
+
 void engine_clear(engine *e) { __atomic_store_n(&e->stop, 0, __ATOMIC_RELAXED); }
 
 int64_t engine_position(const engine *e)
@@ -260,7 +216,7 @@ engine *engine_new(const engine_parts *q)
         return NULL;
     memset(e, 0, sizeof *e);
     e->p = q->p;
-    e->how = q->how;
+    e->strategy = q->strategy;
     e->rule = q->rule;
     e->loss = q->loss;
     e->n_workers = q->n_workers;
@@ -270,7 +226,7 @@ engine *engine_new(const engine_parts *q)
         memcpy(e->option, q->strategy_options, sizeof e->option);
     e->bounded = q->bounded;
     e->max_staleness = q->max_staleness;
-    e->flight = calloc((size_t)q->n_workers, sizeof *e->flight);
+    e->gate_step = calloc((size_t)q->n_workers, sizeof *e->gate_step);
     if (q->loss_options)
         memcpy(e->loss_option, q->loss_options, sizeof e->loss_option);
     if (q->rule_options)
@@ -278,9 +234,9 @@ engine *engine_new(const engine_parts *q)
     e->worker = calloc((size_t)q->n_workers, sizeof *e->worker);
     if (q->cpus && (e->cpu = malloc((size_t)q->n_workers * sizeof *e->cpu)))
         memcpy(e->cpu, q->cpus, (size_t)q->n_workers * sizeof *e->cpu);
-    if (!e->worker || !e->flight || (q->cpus && !e->cpu) ||
-        cut_stripes(e, q->weights, q->moment, round_up(q->stripe_bytes / sizeof(float), LANES)) ||
-        (q->how->open && q->how->open(e))) {
+    if (!e->worker || !e->gate_step || (q->cpus && !e->cpu) ||
+        weights_cut(e, q->weights, q->moment, round_up(q->stripe_bytes / sizeof(float), LANES)) ||
+        (q->strategy->open && q->strategy->open(e))) {
         engine_free(e);
         return NULL;
     }
@@ -291,17 +247,14 @@ void engine_free(engine *e)
 {
     if (!e)
         return;
-    if (e->how->close)
-        e->how->close(e);
+    if (e->strategy->close)
+        e->strategy->close(e);
     for (int i = 0; e->worker && i < e->n_workers; i++)
-        if (e->worker[i]) {
-            free(e->worker[i]->memory);
-            free(e->worker[i]);
-        }
+        worker_free(e->worker[i]);
     free(e->worker);
     trace_free(e->trace);
     free(e->cpu);
-    free(e->flight);
+    free(e->gate_step);
     free(e->stripe);
     free(e->first_stripe);
     free(e->layer);

@@ -1,0 +1,13 @@
+/* Single layers for benchmarks. For the door. */
+#ifndef CHAOS_BENCH_H
+#define CHAOS_BENCH_H
+
+#include "engine.h"
+
+/* The loop that the pass takes, in words; NULL: it has only one. */
+const char *bench_loop(const engine *e, int node, enum pass pass);
+/* Seconds per sample of one pass of one layer, on what the last phase with worker 0 left in its buffers (run GRADIENTS
+ * first); the mean of `rounds` calls; -1 where training has no such pass. For benchmarks. */
+double bench_time(engine *e, int node, enum pass pass, long rounds);
+
+#endif

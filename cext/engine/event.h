@@ -1,0 +1,39 @@
+/* What workers do, as numbers: the events that trace.h records and replay.h runs again. For both, and for
+ * who invents their order (cext/virtual/). */
+#ifndef CHAOS_EVENT_H
+#define CHAOS_EVENT_H
+
+#include <stdint.h>
+
+/* What a worker does. A layer is the number of a node with weights; nodes without weights follow the one before them. */
+enum event_kind {
+    EVENT_STEP = 1, /* begins step number `what` of the phase: images [what * batch, (what + 1) * batch) of it */
+    EVENT_COPY,     /* reads all weights at once; the step then sees this copy */
+    EVENT_FORWARD,  /* reads layer `what` and passes it */
+    EVENT_BACKWARD, /* reads layer `what` again and back-propagates it; its gradient is complete when the step's last chunk
+                       has passed */
+    EVENT_PUBLISH,  /* its gradient updates stripe `what` */
+    EVENT_POSTPONE, /* it goes on and publishes stripe `what` later */
+    EVENT_LANE,     /* begins lane `what` of the synchronous step under way */
+    EVENT_REDUCE,   /* adds up the lanes' gradients and updates stripe `what` with the sum */
+    EVENT_ARRIVE,   /* has come to a meeting and takes no step before it leaves it */
+    EVENT_EXCHANGE, /* replicas: makes the exchange of stripe `what`; when all have arrived, where exchanges have meetings */
+    EVENT_LEAVE, /* goes on from what all stripes' exchanges have made of the process's weights */
+    EVENT_READ, /* copies stripe `what` into what its passes read, where workers keep such copies (strategy.keeps_copy); before
+                       its first step of the phase all */
+    EVENT_PIECE, /* does piece `what` of the step under way, counted through its stages (strategy.stages) */
+    EVENT_KINDS
+};
+
+/* worker | kind << 16 | what << 32 */
+typedef uint64_t event;
+
+static inline event event_of(enum event_kind kind, int worker, uint32_t what)
+{
+    return (uint64_t)what << 32 | (uint64_t)kind << 16 | (uint64_t)(uint16_t)worker;
+}
+static inline int event_worker(event v) { return (int)(v & 0xffff); }
+static inline int event_kind(event v) { return (int)(v >> 16 & 0xffff); }
+static inline uint32_t event_what(event v) { return (uint32_t)(v >> 32); }
+
+#endif

@@ -1,0 +1,10 @@
+/* Memory that does not share its pages. For all floors of the engine. */
+#ifndef CHAOS_MEMORY_H
+#define CHAOS_MEMORY_H
+
+#include <stddef.h>
+
+/* Zeros on pages of their own; free() takes them back. */
+void *memory_zeros(size_t bytes);
+
+#endif
