@@ -59,6 +59,7 @@ FLOORS = {
     "replay": {
         "engine",
         "event",
+        "feed",
         "bounds",
         "lanes",
         "memory",
