@@ -3,6 +3,7 @@
 The encoding is read from the bytes, because an AVX-512VL instruction on xmm0-15 looks like an AVX one in text.
 """
 
+import contextlib
 import functools
 import os
 import platform
@@ -22,7 +23,7 @@ if not (TREE / "setup.py").is_file() or not (TREE / "cext").is_dir():
 
 SETUP = runpy.run_path(str(TREE / "setup.py"), run_name="setup_of_chaos")
 COMPILER = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
-FLAGS = [*SETUP["BASELINE"], "-fPIC", "-DNDEBUG", f"-I{TREE / 'cext'}"]
+FLAGS = [*SETUP["BASELINE"], "-fPIC", "-DNDEBUG", f"-I{TREE / 'cext'}", f"-I{TREE / 'build/generated'}"]
 BASE = [
     "registry.c",
     "isa/generic.c",
@@ -188,6 +189,8 @@ def beyond_sse2(instruction):
 @pytest.fixture(scope="module")
 def core(tmp_path_factory):
     """core(file, *flags): the object of a file of the core; compiled once."""
+    with contextlib.chdir(TREE):
+        SETUP["write_lists"]()
     return functools.cache(lambda file, *flags: compiled(TREE / "cext" / file, tmp_path_factory.mktemp("core"), *flags))
 
 

@@ -6,9 +6,14 @@
  *
  * Every array handed to the core is an allocation of exactly its size. Random networks are the same on every machine. */
 #define _GNU_SOURCE /* sched_getcpu */
+#include "engine/bench.h"
 #include "engine/distance.h"
 #include "engine/exchange.h"
+#include "engine/phase.h"
+#include "engine/replay.h"
+#include "engine/trace.h"
 #include "registry.h"
+#include "virtual/clock.h"
 
 #include <math.h>
 #include <pthread.h>

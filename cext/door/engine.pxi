@@ -1,0 +1,602 @@
+# Workers on one weight vector.
+
+TOGETHER = MAX_CHUNK
+
+
+cdef Py_ssize_t _feed(feed *to, array, Py_ssize_t size, str what) except -1:
+    """Describes a flat array with `size` numbers per image; returns the number of images. The caller keeps the array."""
+    cdef const uint8_t[::1] bytes_
+    cdef const float[::1] floats
+    cdef const int64_t[::1] numbers
+    cdef Py_ssize_t total
+    kind = memoryview(array).format
+    to.bytes, to.floats, to.numbers, to.size = NULL, NULL, NULL, size
+    if kind == "B":
+        bytes_ = array
+        total = bytes_.shape[0]
+        to.bytes = &bytes_[0] if total else NULL
+    elif kind == "f":
+        floats = array
+        total = floats.shape[0]
+        to.floats = &floats[0] if total else NULL
+    elif kind in ("l", "q"):
+        numbers = array
+        total = numbers.shape[0]
+        to.numbers = &numbers[0] if total else NULL
+    else:
+        raise ValueError(f"{what} must be uint8, float32 or int64, not of format {kind!r}")
+    if total % size:
+        raise ValueError(f"{total} numbers are no whole number of {what} of {size}")
+    return total // size
+
+
+cdef class Engine:
+    """Workers on one weight vector. One phase runs at a time; `position`, `stop`, `read_weights` and `add_weights` may be called
+    meanwhile."""
+
+    cdef engine_t *e
+    cdef Plan plan
+    cdef float[::1] weights
+    cdef float[:, ::1] moments
+    cdef readonly int workers
+    cdef readonly int batch_size
+    cdef readonly object cpus
+    cdef object lock
+    cdef bint has_gradient
+    cdef void *own_states
+    cdef object states
+
+    def __cinit__(self, Plan plan not None, float[::1] weights not None, int workers=1, strategy="sequential",
+                  loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384, cpus=None,
+                  strategy_options=(), update_options=(), float[:, ::1] moments=None, max_staleness=None, loss_options=()):
+        cdef engine_parts parts
+        cdef double how_option[MAX_STRATEGY_OPTIONS]
+        cdef double rule_option[MAX_RULE_OPTIONS]
+        cdef double loss_option[MAX_LOSS_OPTIONS]
+        cdef int[::1] cpu = None
+        cdef const loss_kind *const *l = plan.p.isa.losses
+        cdef const update_kind *const *u = plan.p.isa.updates
+        cdef int s = 0, i
+        if not plan.finished:
+            raise ValueError("the plan is not finished")
+        if weights.shape[0] != <Py_ssize_t>plan.p.weight_size:
+            raise ValueError(f"the weight vector has {weights.shape[0]} floats, the plan wants {plan.p.weight_size}")
+        if weights.shape[0] and <uintptr_t>&weights[0] % 64:
+            raise ValueError("the weight vector must be 64-byte aligned")
+        if not 1 <= workers <= 4096:
+            raise ValueError(f"workers must be in 1..4096, not {workers}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        if stripe_bytes < 64:
+            raise ValueError(f"stripe_bytes must be at least 64, not {stripe_bytes}")
+        if workers > 1 and not has_openmp:
+            raise RuntimeError(f"workers={workers}, but chaos was built without OpenMP, so only 1 worker can run; "
+                               "install a compiler with OpenMP and build again")
+        while strategy_at(s) != NULL and strategy_at(s).name != strategy.encode():
+            s += 1
+        while l[0] != NULL and l[0].name != loss.encode():
+            l += 1
+        while u[0] != NULL and u[0].name != update.encode():
+            u += 1
+        if strategy_at(s) == NULL or l[0] == NULL or u[0] == NULL:
+            raise ValueError(f"the core does not know one of {strategy!r}, {loss!r}, {update!r}")
+        if strategy_at(s).single and workers != 1:
+            raise ValueError(f"strategy {strategy!r} runs with one worker, not {workers}")
+        if cpus is not None:
+            if not sys.platform.startswith("linux"):
+                raise ValueError("threads cannot be pinned to CPUs on this system")
+            if len(cpus) != workers:
+                raise ValueError(f"{len(cpus)} CPUs for {workers} workers")
+            allowed = os.sched_getaffinity(0)
+            if not allowed.issuperset(cpus):
+                raise ValueError(f"cannot pin a worker to CPU {min(set(cpus) - allowed)}: it is not among the {len(allowed)} "
+                                 "CPUs of this process's affinity mask")
+            cpu = array("i", cpus)
+            self.cpus = tuple(cpus)
+        for name, given, most in (("strategy_options", strategy_options, MAX_STRATEGY_OPTIONS),
+                                  ("update_options", update_options, MAX_RULE_OPTIONS),
+                                  ("loss_options", loss_options, MAX_LOSS_OPTIONS)):
+            if len(given) > most:
+                raise ValueError(f"{len(given)} {name}, at most {most} are possible")
+        for i in range(MAX_STRATEGY_OPTIONS):
+            how_option[i] = strategy_options[i] if i < len(strategy_options) else 0
+        for i in range(MAX_RULE_OPTIONS):
+            rule_option[i] = update_options[i] if i < len(update_options) else 0
+        for i in range(MAX_LOSS_OPTIONS):
+            loss_option[i] = loss_options[i] if i < len(loss_options) else 0
+        if (0 if moments is None else moments.shape[0]) != u[0].n_moments:
+            raise ValueError(f"update rule {update!r} needs {u[0].n_moments} moments")
+        if moments is not None and moments.shape[0]:
+            if moments.shape[1] != weights.shape[0]:
+                raise ValueError(f"a moment has {moments.shape[1]} floats, the weight vector {weights.shape[0]}")
+            # rows of a 64-byte aligned array stay aligned: the weight vector's length is a multiple of 16
+            if moments.shape[1] and <uintptr_t>&moments[0, 0] % 64:
+                raise ValueError("the moments must be 64-byte aligned")
+        if max_staleness is not None and not 0 <= max_staleness <= 1 << 40:
+            raise ValueError(f"max_staleness must be at least 0, not {max_staleness}")
+        self.plan = plan
+        self.weights = weights
+        self.moments = moments
+        self.lock = threading.Lock()
+        self.workers = workers
+        self.batch_size = batch_size
+        parts.p = plan.p
+        parts.weights = &weights[0] if weights.shape[0] else NULL
+        for i in range(MAX_MOMENTS):
+            parts.moment[i] = &moments[i, 0] if i < u[0].n_moments and weights.shape[0] else NULL
+        parts.n_workers = workers
+        parts.cpus = &cpu[0] if cpu is not None else NULL
+        parts.batch = batch_size
+        parts.stripe_bytes = stripe_bytes
+        parts.strategy = strategy_at(s)
+        parts.strategy_options = how_option
+        parts.rule = u[0]
+        parts.rule_options = rule_option
+        parts.bounded = max_staleness is not None
+        parts.max_staleness = max_staleness or 0
+        parts.loss = l[0]
+        parts.loss_options = loss_option
+        self.e = engine_new(&parts)
+        if self.e == NULL:
+            raise MemoryError("out of memory for the engine")
+
+    def __dealloc__(self):
+        if self.own_states != NULL:
+            exchange_move_states(self.e, self.own_states)
+        engine_free(self.e)
+
+    def run(self, str what, inputs, labels=None, const int64_t[::1] order=None, Py_ssize_t begin=0, end=None,
+            float lr=0.0, float[:, ::1] out=None, const float[::1] step_scale=None, events=None, int lanes=0, int jobs=1,
+            const float[::1] weights=None, uint64_t key=0):
+        """Runs one phase over images `order[begin:end]` and returns its counts as a dict: whole ones, except
+        layers {node: {..., pending_seconds}} and time, in seconds summed over workers (its parts are 0 outside training).
+
+        what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
+        `gradient`). inputs: for each input of the plan a flat array of uint8, float32 or int64, image by image in PyTorch's
+        order. labels: int64, a class per image or flat maps of them, or float32, flat, as many as outputs, whatever the loss
+        takes; weights: of each image's loss; key: where random numbers begin (chaos.layers.random). step_scale: 512 factors of the learning rate, by the staleness of an update.
+
+        events: for "train", an iterable of uint64 arrays: the phase runs in this order (see cext/engine/replay.h and
+        `event`), in `jobs` threads, which changes no bit; `lanes` is how many lanes its steps have, 0 for none.
+        """
+        cdef images_t data
+        cdef phase ph
+        cdef float *to = NULL
+        cdef int status, classes = self._classes()
+        cdef Py_ssize_t last
+        if what not in ("train", "test", "forward", "gradients"):
+            raise ValueError(f"unknown phase {what!r}")
+        ph = {"train": TRAIN, "test": TEST, "forward": FORWARD, "gradients": GRADIENTS}[what]
+        last = self._take(&data, inputs, labels, order, begin, end, weights, key)
+        if labels is None and ph != FORWARD:
+            raise ValueError("labels are needed")
+        if ph == FORWARD:
+            if out is None or out.shape[0] < last or out.shape[1] != classes:
+                raise ValueError(f"out must be a ({last}, {classes}) float32 array")
+            to = &out[0, 0] if last else NULL
+        if step_scale is not None and step_scale.shape[0] != STALENESS_BINS:
+            raise ValueError(f"step_scale must have {STALENESS_BINS} factors, not {step_scale.shape[0]}")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            self.e.step_scale = &step_scale[0] if step_scale is not None else NULL
+            if events is not None and ph == TRAIN:
+                status = self._replay(&data, begin, last, lr, events, lanes, jobs)
+            else:
+                with nogil:
+                    status = engine_run(self.e, ph, &data, begin, last, lr, to)
+            self.has_gradient = ph == GRADIENTS and status == DONE
+        finally:
+            self.e.step_scale = NULL
+            self.lock.release()
+        return self._result(status)
+
+    cdef int _classes(self):
+        cdef shape s = self.plan.p.node[self.plan.p.output].g.out
+        return s.c * s.h * s.w
+
+    cdef Py_ssize_t _take(self, images_t *data, inputs, labels, const int64_t[::1] order, Py_ssize_t begin, end,
+                          const float[::1] weights, uint64_t key) except -1:
+        """Checks what a phase is given and describes it to the core; returns the end of the range."""
+        cdef Py_ssize_t count = -1, last, i, n
+        cdef shape s
+        if len(inputs) != self.plan.p.n_inputs:
+            raise ValueError(f"{len(inputs)} arrays for {self.plan.p.n_inputs} inputs")
+        for i in range(self.plan.p.n_inputs):
+            s = self.plan.p.node[i].g.out
+            n = _feed(&data.input[i], inputs[i], <Py_ssize_t>s.c * s.h * s.w, "images")
+            if count >= 0 and n != count:
+                raise ValueError(f"{n} images in one input, {count} in another")
+            count = n
+        last = order.shape[0] if order is not None else count
+        last = last if end is None else end
+        if not 0 <= begin <= last <= (order.shape[0] if order is not None else count):
+            raise ValueError(f"images {begin}..{last} are not within the {count} given")
+        self._take_target(&data.target, &data.form, labels, count)
+        data.order = NULL
+        data.weight = NULL
+        data.key = key
+        if weights is not None:
+            if weights.shape[0] != count:
+                raise ValueError(f"{weights.shape[0]} weights for {count} images")
+            data.weight = &weights[0] if count else NULL
+        if order is not None and order.shape[0]:
+            for i in range(order.shape[0]):
+                if not 0 <= order[i] < count:
+                    raise ValueError(f"order[{i}] = {order[i]} is not one of the {count} images")
+            data.order = &order[0]
+        return last
+
+    cdef int _take_target(self, feed *to, target *form, labels, Py_ssize_t count) except -1:
+        cdef const int64_t[::1] numbers
+        cdef unsigned takes = self.e.loss.targets
+        cdef Py_ssize_t i, n, classes = self._classes(), pixels = 1
+        to.size, to.bytes, to.floats, to.numbers = 0, NULL, NULL, NULL
+        form[0] = <target>TARGET_CLASS
+        if labels is None:
+            return 0
+        if memoryview(labels).format == "f":
+            form[0] = <target>TARGET_VALUES
+            n = _feed(to, labels, classes, "targets")
+        else:
+            numbers = labels
+            if takes & TARGET_MAP and count and numbers.shape[0] > count and not numbers.shape[0] % count \
+                    and not classes % (numbers.shape[0] // count):
+                form[0] = <target>TARGET_MAP
+                pixels = numbers.shape[0] // count
+                classes //= pixels
+            n = _feed(to, labels, pixels, "labels")
+            for i in range(numbers.shape[0]):
+                if not 0 <= numbers[i] < classes:
+                    raise ValueError(f"label {numbers[i]} of image {i // pixels} is not in 0..{classes - 1}, the network's "
+                                     "outputs")
+        if n != count:
+            raise ValueError(f"{n} labels for {count} images")
+        if not form[0] & takes:
+            raise ValueError(f"the loss {self.e.loss.name.decode()!r} does not take such targets")
+        return 0
+
+    cdef _result(self, int status):
+        """The counts of the phase that has ended; the exception where the core says so."""
+        if status == NO_MEMORY:
+            raise MemoryError(f"out of memory for {self.workers} workers of {self.worker_bytes} bytes each")
+        if status == NO_TEAM:
+            raise RuntimeError(f"the OpenMP runtime did not start {self.workers} threads; OMP_THREAD_LIMIT, a limit on "
+                               "processes, or a smaller worker count may be the reason")
+        if status == NOT_PINNED:
+            raise RuntimeError(f"the system refused to pin worker {self.e.failed_at} to CPU {self.cpus[self.e.failed_at]}, "
+                               "although it was in the affinity mask when the engine was made")
+        cdef tally *t = &self.e.total
+        layers = self._layers()
+        return {
+            "status": {DONE: "done", STOPPED: "stopped", DIVERGED: "diverged"}[status],
+            "failed_at": self.e.failed_at if status == DIVERGED else None,
+            "position": engine_position(self.e),
+            "images": t.images, "errors": t.errors, "loss": t.loss,
+            "updates": t.updates, "lock_failures": t.lock_failures, "give_ways": t.give_ways,
+            "dropped": t.dropped,
+            "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
+            "staleness": [sum(same) for same in zip_longest(*(l["staleness"] for l in layers.values()), fillvalue=0)],
+            "layers": layers,
+            "worker_images": [self.e.worker[i].count.images for i in range(self.workers) if self.e.worker[i] != NULL],
+            "time": {"total": self.e.time.total, "forward": self.e.time.forward, "backward": self.e.time.backward,
+                     "publish": self.e.time.publish, "wait": self.e.time.wait},
+        }
+
+    cdef int _replay(self, const images_t *data, int64_t begin, int64_t end, float lr, events, int lanes,
+                     int jobs) except -2:
+        cdef const uint64_t[::1] block
+        cdef int64_t at = 0, count
+        cdef const char *reason = NULL
+        cdef int status = DONE
+        if jobs < 1 or jobs > 1 and not OPENMP:
+            raise ValueError(f"jobs must be at least 1{'' if OPENMP else ', and without OpenMP at most 1'}, not {jobs}")
+        cdef replay_t *r = replay_new(self.e, lanes, jobs)
+        try:
+            if r == NULL or replay_begin(r, data, begin, end, lr):
+                raise MemoryError(f"out of memory for {self.workers} workers of {self.worker_bytes} bytes each")
+            for block in events:
+                count = block.shape[0]
+                if not count:
+                    continue
+                with nogil:
+                    status = replay_run(r, &block[0], count, &at, &reason)
+                if status == NO_TEAM:
+                    raise RuntimeError(f"the OpenMP runtime did not start {min(jobs, self.workers)} threads for the events; "
+                                       "OMP_THREAD_LIMIT or a limit on processes may be the reason; fewer jobs need fewer")
+                if status == -1:
+                    raise ValueError(f"{event_text(block[at])}, event {at} of its block, is not possible: {reason.decode()}")
+                if status != DONE:
+                    break
+            reason = replay_end(r)
+        finally:
+            replay_free(r)
+        if status == DONE and reason != NULL:
+            raise ValueError(f"the events are over, but {reason.decode()}")
+        return status
+
+    def trace(self):
+        """From now on training phases are recorded, see `events`. For strategies that update a stripe only while they hold
+        it, and set what workers read, if at all, to copies that are read stripe by stripe, each while it is held."""
+        if trace_start(self.e):
+            raise MemoryError(f"out of memory for the trace of {self.workers} workers")
+
+    def traced(self):
+        """How many events have been recorded since the last `events`."""
+        return trace_count(self.e)
+
+    def events(self, uint64_t[::1] out not None):
+        """Moves what has been recorded into `out`, in the order in which it happened, and forgets it."""
+        if out.shape[0] != trace_count(self.e):
+            raise ValueError(f"{out.shape[0]} places for {trace_count(self.e)} events")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is running a phase")
+        try:
+            if out.shape[0]:
+                trace_take(self.e, &out[0])
+        finally:
+            self.lock.release()
+    def lane_gradients(self, int lanes, int first, float[:, ::1] out not None, inputs, labels=None,
+                       const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, int32_t[::1] reached=None,
+                       const float[::1] weights=None, uint64_t key=0):
+        """Forms some lanes of a synchronous step's gradient on all workers, without an update.
+
+        The step is over images `order[begin:end]`, cut into `lanes` lanes: lane j has images begin + n * j // lanes up to
+        begin + n * (j + 1) // lanes, n = end - begin. Row i of `out` (which holds zeros or what an earlier call left there)
+        becomes the gradient of the sum of lane (first + i)'s losses / n, laid out as the weights: the rows of all lanes,
+        added up one by one in their order, are the step's gradient. The same bits for any number of workers. Images as for
+        `run`; returns the same dict, "images" being those of these lanes ("stopped": `out` is incomplete).
+
+        `reached`, as long as `out`, tells another thread through the function `reached` what is there already: row i is
+        final for nodes reached[i] and later. The caller fills it beforehand with the number of nodes.
+        """
+        cdef images_t data
+        cdef int status
+        cdef Py_ssize_t last = self._take(&data, inputs, labels, order, begin, end, weights, key)
+        if labels is None:
+            raise ValueError("labels are needed")
+        if not 1 <= lanes <= last - begin:
+            raise ValueError(f"a step of {last - begin} images cannot be cut into {lanes} lanes")
+        if out.shape[0] < 1 or not 0 <= first <= lanes - out.shape[0]:
+            raise ValueError(f"lanes {first}..{first + out.shape[0] - 1} are not within the step's {lanes}")
+        if out.shape[1] != self.weights.shape[0] or (out.shape[1] and <uintptr_t>&out[0, 0] % 64):
+            raise ValueError(f"out must be a 64-byte aligned ({out.shape[0]}, {self.weights.shape[0]}) float32 array")
+        if not self.weights.shape[0]:
+            raise ValueError("the network has no weights")
+        if reached is not None and reached.shape[0] != out.shape[0]:
+            raise ValueError(f"reached has {reached.shape[0]} numbers for {out.shape[0]} lanes")
+        cdef int32_t *to = NULL if reached is None else &reached[0]
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_lanes(self.e, &data, begin, last, lanes, first, <int>out.shape[0], &out[0, 0], to)
+            self.has_gradient = False
+        finally:
+            self.lock.release()
+        return self._result(status)
+
+    def apply(self, const float[::1] gradient not None, float lr):
+        """Updates the weights, and the moments, by the engine's rule with a gradient laid out as the weights (0 in the
+        padding), stripe by stripe on all workers; counts as one update of every stripe. Returns the same dict as `run`."""
+        cdef int status
+        if gradient.shape[0] != self.weights.shape[0]:
+            raise ValueError(f"the gradient has {gradient.shape[0]} floats, the weight vector {self.weights.shape[0]}")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_apply(self.e, &gradient[0] if gradient.shape[0] else NULL, lr)
+            self.has_gradient = False
+        finally:
+            self.lock.release()
+        return self._result(status)
+
+    cdef _layers(self):
+        """What the last phase counted about every layer with weights: {node: dict}."""
+        cdef layer_tally *t
+        cdef int k, i
+        found = {}
+        for k in range(self.e.shared.n_stripes):
+            t = &self.e.layer[self.e.shared.stripe[k].layer]
+            if self.e.shared.stripe[k].node not in found:
+                found[self.e.shared.stripe[k].node] = {
+                    "updates": t.updates, "lock_failures": t.lock_failures, "overlaps": t.overlaps,
+                    "pending_seconds": t.pending * self.e.tick,
+                    "staleness_sum": t.staleness_sum, "staleness_max": t.staleness_max,
+                    "staleness": [t.staleness[i] for i in range(min(t.staleness_max + 1, STALENESS_BINS))]}
+        return found
+
+    def gradient(self, float[::1] out not None):
+        """Copies the gradient of the last "gradients" phase, laid out as the weight vector."""
+        cdef Py_ssize_t i
+        if out.shape[0] != <Py_ssize_t>self.plan.p.weight_size or not self.has_gradient:
+            raise ValueError("the last phase was not 'gradients', or the gradient has another size")
+        for i in range(out.shape[0]):
+            out[i] = self.e.worker[0].dw[i]
+
+    def time(self, int node, str what, long rounds=1):
+        """Seconds per sample of one pass of one layer, the mean of `rounds` calls on the data of the last "gradients"
+        phase: "forward", "weight_gradient" (backward without the gradient of the inputs), "backward" or "update". None
+        where training does not run that pass."""
+        cdef plan_node *n = self.plan._node(node)
+        cdef pass_t p
+        cdef double seconds
+        if what not in ("forward", "weight_gradient", "backward", "update"):
+            raise ValueError(f"unknown pass {what!r}")
+        p = {"forward": PASS_FORWARD, "weight_gradient": PASS_WEIGHT_GRADIENT, "backward": PASS_BACKWARD,
+             "update": PASS_UPDATE}[what]
+        if node == 0 or self.e.worker[0] == NULL:
+            raise ValueError("nothing to time: node 0 is the input, and a 'gradients' phase has to be run before")
+        if rounds < 1:
+            raise ValueError(f"rounds must be at least 1, not {rounds}")
+        if p != PASS_FORWARD and (n.skipped or not (n.needs_gradient and n.n_deltas)):
+            return None
+        if p in (PASS_WEIGHT_GRADIENT, PASS_UPDATE) and not n.g.weight_size:
+            return None
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is running a phase")
+        try:
+            with nogil:
+                seconds = bench_time(self.e, node, p, rounds)
+        finally:
+            self.lock.release()
+        return seconds if seconds >= 0 else None
+
+    def loop(self, int node, str what):
+        """The loop that a pass (named as for `time`, "backward" meaning the data gradient) of a layer takes, in words;
+        None if there is only one."""
+        cdef const char *words
+        self.plan._node(node)
+        if node == 0 or what not in ("forward", "weight_gradient", "backward", "update"):
+            raise ValueError(f"no pass {what!r} of node {node}")
+        words = bench_loop(self.e, node, {"forward": PASS_FORWARD, "weight_gradient": PASS_WEIGHT_GRADIENT,
+                                           "backward": PASS_BACKWARD, "update": PASS_UPDATE}[what])
+        return None if words == NULL else words.decode()
+
+    def stop(self):
+        """Asks the running phase, or the next one, to end after the images under way; until `clear`."""
+        engine_stop(self.e)
+
+    def clear(self):
+        engine_clear(self.e)
+
+    @property
+    def position(self):
+        """How far the running phase has picked."""
+        return engine_position(self.e)
+
+    @property
+    def stripes(self):
+        return self.e.shared.n_stripes
+
+    def hold(self, int k):
+        """Takes the lock of a stripe, as a worker would: whether it was free. For tests: workers that need it wait until
+        `release`."""
+        if not 0 <= k < self.e.shared.n_stripes:
+            raise IndexError(k)
+        return bool(stripe_try_lock(&self.e.shared.state[k]))
+
+    def release(self, int k):
+        """Gives back what `hold` has taken."""
+        if not 0 <= k < self.e.shared.n_stripes:
+            raise IndexError(k)
+        stripe_unlock(&self.e.shared.state[k])
+
+    def stripe(self, int k):
+        """Where stripe k is in the weight vector: (first, size) in floats."""
+        if not 0 <= k < self.e.shared.n_stripes:
+            raise IndexError(k)
+        return self.e.shared.stripe[k].at, self.e.shared.stripe[k].size
+
+    cdef int _stripes(self, Py_ssize_t size, int first, last) except -1:
+        """The end of a range of stripes, checked, as is the length of the vector that goes with it."""
+        cdef int end = self.e.shared.n_stripes if last is None else last
+        if size != <Py_ssize_t>self.plan.p.weight_size:
+            raise ValueError(f"the vector has {size} floats, the weight vector {self.plan.p.weight_size}")
+        if not 0 <= first <= end <= self.e.shared.n_stripes:
+            raise ValueError(f"stripes {first}..{end} are not within the {self.e.shared.n_stripes} there are")
+        return end
+
+    def read_weights(self, float[::1] out not None, int first=0, last=None):
+        """Copies stripes [first, last) of the weights to their places in `out`, a vector as long as the weights. May be
+        called while a phase runs: each stripe is then as it was at one moment, if the strategy locks stripes."""
+        cdef int end = self._stripes(out.shape[0], first, last)
+        if end > first:
+            with nogil:
+                exchange_read(self.e, first, end, &out[0])
+
+    def add_weights(self, const float[::1] delta not None, float scale=1.0, int first=0, last=None):
+        """Adds scale * delta to stripes [first, last) of the weights, under their locks. May be called while a phase runs:
+        no update of a worker is lost, if the strategy locks stripes."""
+        cdef int end = self._stripes(delta.shape[0], first, last)
+        cdef float[::1] own = None
+        cdef float *room = NULL
+        if CHAOS_CAREFUL:
+            own = array("f", bytes(4 * delta.shape[0]))
+            room = &own[0] if delta.shape[0] else NULL
+        if end > first:
+            with nogil:
+                exchange_add(self.e, first, end, &delta[0], scale, room)
+
+    def share_states(self, uint8_t[::1] place not None):
+        """Keeps the locks and versions of the stripes at `place`, zeroed memory of `state_bytes` that other processes use for
+        theirs; a weight vector in shared memory needs them there. Between phases only, once."""
+        if self.own_states != NULL:
+            raise ValueError("the stripe states have been moved already")
+        if place.shape[0] < <Py_ssize_t>exchange_state_bytes(self.e) or <uintptr_t>&place[0] % 128:
+            raise ValueError(f"{exchange_state_bytes(self.e)} bytes aligned to 128 are needed, not {place.shape[0]}")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is running a phase")
+        self.states = place
+        self.own_states = exchange_move_states(self.e, &place[0])
+        self.lock.release()
+
+    def rewind(self):
+        """Between phases: makes `position` 0 until the next one begins."""
+        exchange_rewind(self.e)
+
+    @property
+    def state_bytes(self):
+        """Memory of the stripes' locks and versions in bytes."""
+        return exchange_state_bytes(self.e)
+
+    def versions(self, uint32_t[::1] new=None):
+        """How often each stripe has been updated, as a list, for update rules that count; `new` replaces it. Not while a
+        phase runs."""
+        cdef int k
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is running a phase")
+        try:
+            if new is not None:
+                if new.shape[0] != self.e.shared.n_stripes:
+                    raise ValueError(f"{new.shape[0]} versions for {self.e.shared.n_stripes} stripes")
+                for k in range(self.e.shared.n_stripes):
+                    self.e.shared.state[k].version = new[k]
+            return [self.e.shared.state[k].version for k in range(self.e.shared.n_stripes)]
+        finally:
+            self.lock.release()
+
+    @property
+    def worker_bytes(self):
+        """Memory of one worker in bytes."""
+        return worker_bytes(self.e)
+
+    @property
+    def chunk(self):
+        """Images that pass through the layers together."""
+        return self.e.chunk
+
+    def lanes(self, int wanted=0):
+        """Into how many lanes a synchronous step is cut, 0: the usual number; a strategy with stages knows it itself."""
+        if self.e.strategy.stages != NULL:
+            return self.e.strategy.stages.lanes(self.e)
+        return lanes_of(self.batch_size, wanted)
+
+    def stages(self, int64_t images):
+        """The stages of a step of so many images, [(name, node, pieces), ...]; empty if its strategy, or the network, has
+        none."""
+        cdef const char *name = NULL
+        cdef int node = 0, n, i
+        cdef const stage_hooks *h = self.e.strategy.stages
+        found = []
+        if h != NULL:
+            for i in range(h.count(self.e)):
+                n = h.pieces(self.e, i, images, &name, &node)
+                found.append((name.decode(), node, n))
+        return found
+
+    @property
+    def late(self):
+        """Whether the strategy publishes after its layer's hook has returned."""
+        return bool(self.e.strategy.publishes_later)
+
+    @property
+    def stripe_table(self):
+        """[(node, floats), ...] of the stripes."""
+        return [(self.e.shared.stripe[k].node, self.e.shared.stripe[k].size) for k in range(self.e.shared.n_stripes)]
+
+    def learns(self, int node):
+        """Whether back-propagation passes the node."""
+        cdef plan_node *n = self.plan._node(node)
+        return bool(n.needs_gradient and n.n_deltas)
