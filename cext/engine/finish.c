@@ -44,6 +44,7 @@ static void measure(plan *p)
     for (int i = 0; i < p->n_nodes; i++) {
         plan_node *n = &p->node[i];
         n->value_stride = round_up(shape_size(n->g.out), LANES) + SLACK;
+        p->sample_size += n->value_stride + n->g.keep_size;
         if (n->g.scratch_size > p->scratch_size)
             p->scratch_size = n->g.scratch_size;
         if (n->g.rows && n->g.weight_size / (n->g.rows + 1) > p->scratch_size) /* a number per column, for bound_weights */
@@ -84,6 +85,8 @@ int plan_finish(plan *p, int output)
     measure(p);
     if (add_edges(p))
         return -1;
+    for (int i = 0; i < p->n_edges; i++)
+        p->sample_size += p->node[p->edge[i].node].value_stride;
     find_users(p);
     fusion_hand_winners_through(p);
     return 0;
