@@ -17,35 +17,27 @@ from ._version import __version__
 from .cluster import train
 from .errors import ChaosError, CheckpointError, ClusterError, DataError, DataNotFound, DivergedError, TraceError
 from .info import info
-from .layers import Add, Conv2d, Flatten, Input, Linear, MaxPool2d, ReLU, ScaledTanh, Sigmoid, Tanh
+from .layers import *  # noqa: F403, every kind
+from .layers import __all__ as _layers
 from .network import Network, load
 from .trainer import Run, evaluate
 
 __all__ = [
-    "Add",
     "ChaosError",
     "CheckpointError",
     "ClusterError",
-    "Conv2d",
     "DataError",
     "DataNotFound",
     "DivergedError",
-    "Flatten",
-    "Input",
-    "Linear",
-    "MaxPool2d",
     "Network",
-    "ReLU",
     "Run",
-    "ScaledTanh",
-    "Sigmoid",
-    "Tanh",
-    "__version__",
     "TraceError",
+    "__version__",
     "data",
     "evaluate",
     "info",
     "load",
     "models",
     "train",
+    *_layers,
 ]

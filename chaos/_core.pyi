@@ -168,13 +168,14 @@ class Exchange:
         lanes: int,
         first: int,
         out: NDArray[np.float32],
-        pixels: NDArray[np.uint8] | None = None,
-        values: NDArray[np.float32] | None = None,
-        labels: NDArray[np.int64] | None = None,
+        inputs: Sequence[NDArray[Any]],
+        labels: NDArray[Any] | None = None,
         order: NDArray[np.int64] | None = None,
         begin: int = 0,
         end: int | None = None,
         reached: NDArray[np.int32] | None = None,
+        weights: NDArray[np.float32] | None = None,
+        key: int = 0,
     ) -> dict[str, Any]: ...
     def apply(self, gradient: NDArray[np.float32], lr: float) -> None: ...
 

@@ -14,8 +14,9 @@ import numpy as np
 from . import _core
 from .errors import CheckpointError, DataError
 from .formats import read_tensors, write_tensors
-from .layers import LAYERS, Elementwise, Input, Layer, Node, whole
-from .losses import LOSSES
+from .layers import LAYERS, Input, Layer, Node, random, whole
+from .layers.base import Trained
+from .losses import CLASS, LOSSES, VALUES
 
 FORMAT = "chaos-1"
 STATE = "optimizer."  # begins the names of tensors that are kept beside the parameters: the state of an update rule
@@ -26,17 +27,22 @@ class Network:
 
     Parameters
     ----------
-    inputs : tuple of int, or chaos.Input
-        Shape of one image, (channels, height, width) or (features,), followed by a list of layers; or the input node of a
-        graph, followed by its output node.
+    inputs : tuple of int, chaos.Input, or list of chaos.Input
+        Shape of one image, (channels, height, width), (channels, length) or (features,), followed by a list of layers; or
+        the input node of a graph, or a list of its input nodes, followed by its output node. A layer that stands in several
+        places of a graph has one set of weights there; their gradients add up.
     outputs : list of Layer, or Node
     seed : int
         Of the initial values: PyTorch's defaults, uniform in +-1/sqrt(fan_in), drawn layer by layer.
 
     Attributes
     ----------
+    input_shape : tuple
+        Of one image; of several inputs a tuple of shapes.
+    output_shape : tuple
     weights : ndarray of float32
-        All parameters in the layout of the kernels, padding included; shared with whatever trains the network. Use
+        All parameters, and what layers observe (running statistics), in the layout of the kernels, padding included; shared
+        with whatever trains the network. Use
         `state_dict` for the parameters in PyTorch's shapes.
 
     Raises
@@ -47,8 +53,9 @@ class Network:
 
     def __init__(self, inputs, outputs, *, seed=0):
         if isinstance(outputs, Node):
-            if not isinstance(inputs, Input):
-                raise TypeError(f"a graph needs its chaos.Input, not {type(inputs).__name__}")
+            several = isinstance(inputs, (list, tuple)) and inputs and all(isinstance(node, Input) for node in inputs)
+            if not isinstance(inputs, Input) and not several:
+                raise TypeError(f"a graph needs its chaos.Input, or a list of them, not {type(inputs).__name__}")
             output = outputs
         else:
             if isinstance(inputs, Node):
@@ -58,25 +65,30 @@ class Network:
                 if not isinstance(layer, Layer):
                     raise TypeError(f"layers must be layers such as chaos.Linear(10), not {layer!r}")
                 output = layer(output)
-        self._order = _topological_order(inputs, output)
+        self._inputs = [inputs] if isinstance(inputs, Input) else list(inputs)
+        self._order = _topological_order(self._inputs, output)
         self._number = {node: i for i, node in enumerate(self._order)}
-        self.input_shape = inputs.shape
+        self.input_shapes = [node.shape for node in self._inputs]
+        self.input_shape = self.input_shapes[0] if len(self._inputs) == 1 else tuple(self.input_shapes)
         self.output_shape = output.shape
         self._name_nodes()
         self._plan = None
         self._engine = None
         self._forwarding = threading.Lock()
         self.weights = aligned_zeros(self.plan.weight_size)
-        self._positions = {}
+        self._positions = {}  # of all parts
+        self._trained = set()  # names of those that gradients change
         rng = np.random.default_rng(whole("seed", seed, 0))
-        for i, node in enumerate(self._order[1:], 1):
+        for i, node in enumerate(self._order):
+            if node.layer is None or self._owner[node] is not node:
+                continue
             shapes = self._shapes_into(node)
-            declared = node.layer.parameter_shapes(*shapes)
-            for k, name in enumerate(node.layer.parameters):
-                if name in declared:
-                    at = np.empty(int(np.prod(declared[name])), np.int64)
-                    self.plan.positions(i, k, at)
-                    self._positions[f"{self._names[node]}.{name}"] = (at, declared[name])
+            for name, part in node.layer.parts(*shapes).items():
+                at, called = np.empty(int(np.prod(part.shape)), np.int64), f"{self._names[node]}.{name}"
+                self.plan.positions(i, name, at)
+                self._positions[called] = (at, part.shape)
+                if isinstance(part, Trained):
+                    self._trained.add(called)
             for name, value in node.layer.initial_values(rng, *shapes).items():
                 at, _ = self._positions[f"{self._names[node]}.{name}"]
                 self.weights[at] = value.ravel()
@@ -84,12 +96,13 @@ class Network:
     # ---- structure ----
 
     def _name_nodes(self):
-        self._names = {}
-        for i, node in enumerate(self._order[1:]):
-            name = node.layer.name or str(i)
+        self._names, self._owner, first = {}, {}, {}
+        for i, node in enumerate([node for node in self._order if node.layer]):
+            owner = first.setdefault(id(node.layer), node)
+            name = (node.layer.name if owner is node else None) or str(i)
             if name in self._names.values():
                 raise ValueError(f"two layers are named {name!r}")
-            self._names[node] = name
+            self._names[node], self._owner[node] = name, owner
 
     def _shapes_into(self, node):
         return [source.shape for source in node.inputs]
@@ -98,60 +111,71 @@ class Network:
         """[(node, name), ...] in topological order; the input comes first and is named "input"."""
         return [(node, self._names.get(node, "input")) for node in self._order]
 
+    def part_owner(self, node):
+        """The name under which the parts of a node's layer are kept: the first one's, where it stands in several places."""
+        return self._names[self._owner[node]]
+
     @property
     def plan(self):
-        """The core's plan, for the instruction set in force (`CHAOS_ISA`, `CHAOS_WINOGRAD`); the layout of the weights is
-        the same for all."""
-        if self._plan is None or (self._plan.isa, self._plan.winograd) != (_core.get_isa(), _core.get_winograd()):
-            try:
-                plan = _core.Plan(*_core_shape(self.input_shape))
-            except OverflowError:
-                raise ValueError(f"input shape {self.input_shape} is too large") from None
-            for i, (node, (_, layer, seen)) in enumerate(zip(self._order[1:], self.core_layers(), strict=True), 1):
-                channels, options = layer.core_options(*seen)
-                try:
-                    plan.add(layer.kind, [self._number[source] for source in node.inputs], channels, options)
-                except (ValueError, OverflowError) as error:
-                    raise ValueError(f"{layer} on input of shape {seen}: {error}") from None
-                shape = layer.output_shape(*seen)
-                if plan.shape(i) != _core_shape(shape):
-                    raise RuntimeError(
-                        f"{layer} has output {plan.shape(i)} in the core and {shape} here: the two "
-                        "halves of this layer disagree"
-                    )
-            plan.finish(len(self._order) - 1)
+        """The core's plan, for the instruction set and the loops in force (`CHAOS_ISA`, `CHAOS_WINOGRAD`, `CHAOS_LOOP`); the
+        layout of the weights is the same for all."""
+        if self._plan is None or self._plan.choice != _core.get_choice():
+            plan = _core.Plan()
+            for i, node in enumerate(self._order):
+                if node.layer is None:
+                    self._add_input(plan, node)
+                else:
+                    self._add_layer(plan, i, node)
+            last = len(self._order) - 1
+            if len(self.output_shape) > 1:  # the core's outputs are vectors, in PyTorch's order
+                last = plan.add("flatten", [last])
+            plan.finish(last)
             self._plan, self._engine = plan, None
         return self._plan
 
-    def _pool_before_activation(self):
-        """{node: the layer that the core computes there}. An increasing function commutes with taking the maximum, so an
-        activation that only a max-pooling reads changes places with it: the same values from a fraction of the work."""
-        layers = {node: node.layer for node in self._order}
-        readers = {node: [] for node in self._order}
-        for node in self._order:
-            for source in node.inputs:
-                readers[source].append(node)
-        for node in self._order[1:-1]:
-            if isinstance(node.layer, Elementwise) and [r.layer.kind for r in readers[node]] == ["max_pool2d"]:
-                pool = readers[node][0]
-                layers[node], layers[pool] = layers[pool], layers[node]
-        return layers
+    def _add_input(self, plan, node):
+        try:
+            plan.add_input(*_core_shape(node.shape))
+        except OverflowError:
+            raise ValueError(f"input shape {node.shape} is too large") from None
+
+    def _add_layer(self, plan, i, node):
+        shapes = self._shapes_into(node)
+        core, owner = node.layer.core(*shapes), self._owner[node]
+        try:
+            plan.add(
+                core.kind,
+                [self._number[source] for source in node.inputs],
+                core.channels,
+                core.whole,
+                core.real,
+                -1 if owner is node else self._number[owner],
+            )
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{node.layer} on input of shape {shapes}: {error}") from None
+        if plan.shape(i) != _core_shape(node.shape):
+            raise RuntimeError(
+                f"{node.layer} has output {plan.shape(i)} in the core and {node.shape} here: the two "
+                "halves of this layer disagree"
+            )
 
     def core_layers(self):
-        """[(name, layer, shapes of its inputs), ...]: what the core computes at its nodes 1, 2, ..., for benchmarks. An
-        activation and the max-pooling that alone reads it have changed places; names stay with their layers."""
-        layers, names = self._pool_before_activation(), {node.layer: name for node, name in self._names.items()}
-        found, shapes = [], {self._order[0]: self.input_shape}
-        for node in self._order[1:]:
-            layer, seen = layers[node], [shapes[source] for source in node.inputs]
-            found.append((names[layer], layer, seen))
-            shapes[node] = layer.output_shape(*seen)
+        """[(name, layer, shapes of its inputs), ...]: what the core computes at the nodes of `nodes()` that are no inputs,
+        for benchmarks. An activation and the max-pooling that alone reads it have changed places; names stay with their
+        layers."""
+        found, shapes = [], {node: node.shape for node in self._order}
+        for i, node in enumerate(self._order):
+            if node.layer:
+                there = self._order[self.plan.layer(i)]
+                seen = [shapes[source] for source in node.inputs]
+                found.append((self._names[there], there.layer, seen))
+                shapes[node] = there.layer.output_shape(*seen)
         return found
 
     @property
     def n_parameters(self):
         """Number of trainable parameters, padding not counted."""
-        return sum(len(at) for at, _ in self._positions.values())
+        return sum(len(at) for name, (at, _) in self._positions.items() if name in self._trained)
 
     def macs(self):
         """Multiply-adds of one image: {"forward", "weight_gradient", "data_gradient"} (none of the last for layers that
@@ -160,42 +184,55 @@ class Network:
         learns = {}
         for node in self._order:
             before = any(learns[source] for source in node.inputs)
-            learns[node] = before or bool(node.layer and node.layer.parameters)
+            trained = bool(node.layer and node.layer.parts(*self._shapes_into(node)))
+            learns[node] = before or trained
             if node.layer:
                 macs = node.layer.macs(*self._shapes_into(node))
                 total["forward"] += macs
-                total["weight_gradient"] += macs if node.layer.parameters else 0
+                total["weight_gradient"] += macs if trained else 0
                 total["data_gradient"] += macs if before else 0
         return total
 
     def config(self):
         """The architecture as JSON-able data; `Network.from_config` builds it again."""
-        layers = [
-            {"kind": node.layer.kind, "inputs": [self._number[s] for s in node.inputs], **node.layer.config()}
-            for node in self._order[1:]
-        ]
-        return {"input": list(self.input_shape), "layers": layers}
+        layers = []
+        for node in self._order:
+            if node.layer:
+                owner = self._owner[node]
+                shares = {} if owner is node else {"shares": self._number[owner]}
+                inputs = [self._number[source] for source in node.inputs]
+                layers.append({"kind": node.layer.kind, "inputs": inputs, **shares, **node.layer.config()})
+        if len(self._inputs) == 1:
+            return {"input": list(self.input_shape), "layers": layers}
+        return {"inputs": [list(shape) for shape in self.input_shapes], "layers": layers}
 
     @classmethod
     def from_config(cls, config, *, seed=0):
         """The network that `config` describes, with fresh weights; ValueError where it describes none."""
         try:
-            nodes = [Input(config["input"])]
+            inputs = [Input(shape) for shape in config["inputs"]] if "inputs" in config else [Input(config["input"])]
+            nodes = list(inputs)
             for entry in config["layers"]:
                 options = {
-                    k: tuple(v) if isinstance(v, list) else v for k, v in entry.items() if k not in ("kind", "inputs")
+                    k: tuple(v) if isinstance(v, list) else v
+                    for k, v in entry.items()
+                    if k not in ("kind", "inputs", "shares")
                 }
                 if entry["kind"] not in LAYERS:
                     raise ValueError(f"unknown layer kind {entry['kind']!r}; known: {', '.join(LAYERS)}")
-                nodes.append(LAYERS[entry["kind"]](**options)(*(nodes[i] for i in entry["inputs"])))
+                layer = nodes[entry["shares"]].layer if "shares" in entry else LAYERS[entry["kind"]](**options)
+                nodes.append(layer(*(nodes[i] for i in entry["inputs"])))
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"the description of the network is damaged: {type(error).__name__} {error}") from None
-        return cls(nodes[0], nodes[-1], seed=seed)
+        return cls(inputs[0] if len(inputs) == 1 else inputs, nodes[-1], seed=seed)
 
     def __repr__(self):
-        lines = [f"Network: {self.n_parameters:,} parameters", f"{'':8} {'input':40} {self.input_shape}"]
-        for node in self._order[1:]:
-            count = sum(int(np.prod(s)) for s in node.layer.parameter_shapes(*self._shapes_into(node)).values())
+        lines = [f"Network: {self.n_parameters:,} parameters"]
+        for node in self._order:
+            if node.layer is None:
+                lines.append(f"{'':8} {'input':40} {node.shape}")
+                continue
+            count = sum(len(at) for name, (at, _) in self._positions.items() if name.rpartition(".")[0] == self._names[node])
             count = f"{count:,}" if count else ""
             lines.append(f"{self._names[node]:8} {node.layer!r:40} {node.shape!s:16} {count}".rstrip())
         return "\n".join(lines)
@@ -212,12 +249,18 @@ class Network:
         return before
 
     def state_dict(self):
-        """{"<index or name>.weight": float32 array in PyTorch's shape, ...} in the order of the layers; copies."""
+        """{"<index or name>.weight": float32 array in PyTorch's shape, ...} in the order of the layers, with what they
+        observe (running statistics); copies."""
         return self.unpack(self.weights)
 
-    def unpack(self, vector):
-        """{parameter name: array in PyTorch's shape} of a vector that is laid out as the weights; copies."""
-        return {name: vector[at].reshape(shape) for name, (at, shape) in self._positions.items()}
+    def unpack(self, vector, trained_only=False):
+        """{name: array in PyTorch's shape} of a vector that is laid out as the weights; copies. `trained_only`: without what
+        layers observe."""
+        return {
+            name: vector[at].reshape(shape)
+            for name, (at, shape) in self._positions.items()
+            if not trained_only or name in self._trained
+        }
 
     def pack(self, state, vector):
         """The way back: puts {parameter name: array} into a vector that is laid out as the weights."""
@@ -275,11 +318,11 @@ class Network:
         ----------
         x : array, (n, channels, height, width) or (n, features)
             uint8 pixels are seen as x / 127.5 - 1, anything else as float32 values; (n, height, width) is accepted for one
-            channel.
+            channel. Of a network with several inputs a list of such arrays.
 
         Returns
         -------
-        ndarray of float32, (n, k)
+        ndarray of float32, (n, k), or (n, channels, ...) where the last layer's output is an image or a sequence
 
         Raises
         ------
@@ -294,65 +337,97 @@ class Network:
                 plan = self.plan
                 if self._engine is None:
                     self._engine = _core.Engine(plan, self.weights, batch_size=_core.TOGETHER)
-                self._engine.run("forward", data["pixels"], data["values"], out=out)
-        return out
+                self._engine.run("forward", inputs=data["inputs"], out=out)
+        return out.reshape(len(out), *self.output_shape)
 
     def predict_proba(self, x):
-        """softmax(forward(x)): (n, k) float32, rows sum to 1."""
+        """softmax(forward(x)) over the classes, axis 1: (n, k) or (n, channels, ...) float32."""
         y = self.forward(x)
         e = np.exp(y - y.max(1, keepdims=True))
         return e / e.sum(1, keepdims=True)
 
     def predict(self, x):
-        """The class with the largest output for each image: (n,) int64."""
+        """The class with the largest output for each image: (n,) int64; for each pixel where the outputs are images."""
         return self.forward(x).argmax(1)
 
-    def loss_and_gradients(self, x, y, loss="cross_entropy"):
-        """Mean loss over the images and its gradients; the weights stay as they are.
+    def loss_and_gradients(self, x, y, loss="cross_entropy", *, loss_options=None, sample_weight=None, seed=0, epoch=0):
+        """Mean loss over the images and its gradients, as in a step of training; the weights stay as they are.
 
         Parameters
         ----------
         x : array
             As for `forward`.
-        y : array of int, (n,)
-            Labels.
+        y : array
+            Targets, in one of the forms that the loss takes (chaos.losses): labels (n,), a map of labels (n, ...), or values
+            shaped as the outputs.
         loss : str
             One of chaos.losses.LOSSES.
+        loss_options : dict, optional
+            Of the loss, by name.
+        sample_weight : array, (n,), optional
+            What each image's loss is multiplied with; the mean still divides by n.
+        seed, epoch : int
+            Of the random numbers of layers that draw some.
 
         Returns
         -------
         float, {parameter name: float32 gradient in PyTorch's shape}
         """
+        result, vector = self._gradients(x, y, loss, loss_options, sample_weight, seed, epoch)
+        return result, self.unpack(vector, trained_only=True)
+
+    def _gradients(self, x, y, loss, loss_options=None, sample_weight=None, seed=0, epoch=0):
+        """(mean loss, vector laid out as the weights: gradients, and of state what was observed minus what is there)."""
         data = self.take_images(x)
-        labels = take_labels(y, data["count"], int(np.prod(self.output_shape)))
         if loss not in LOSSES:
             raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
+        targets = self.take_targets(y, data["count"], loss)
+        options = LOSSES[loss].resolve(loss_options or {})
         if not data["count"]:
             raise DataError("loss_and_gradients needs at least one image")
-        engine = _core.Engine(self.plan, self.weights, loss=loss, batch_size=data["count"])
-        result = engine.run("gradients", data["pixels"], data["values"], labels=labels)
+        weights = None if sample_weight is None else take_weights(sample_weight, data["count"])
+        engine = _core.Engine(
+            self.plan, self.weights, loss=loss, batch_size=data["count"], loss_options=LOSSES[loss].core_options(options)
+        )
+        result = engine.run("gradients", inputs=data["inputs"], labels=targets, weights=weights, key=run_key(seed, epoch))
         if result["status"] == "diverged":
             raise ArithmeticError(f"the loss of image {result['failed_at']} is not finite")
         vector = np.empty_like(self.weights)
         engine.gradient(vector)
-        return result["loss"] / data["count"], self.unpack(vector)
+        return result["loss"] / data["count"], vector
+
+    def take_targets(self, y, count, loss="cross_entropy"):
+        """`y` as the core wants it, flat: int64 labels or float32 values of `count` images; DataError if the loss takes no
+        such targets, or a label is no output."""
+        y = np.asarray(y)
+        if y.ndim < 1 or len(y) != count:
+            raise DataError(f"labels have shape {y.shape}, expected ({count},): one per image")
+        if y.dtype.kind not in "fiu":
+            raise DataError(f"labels must be integers, not {y.dtype}")
+        try:
+            form = LOSSES[loss].form(self.output_shape, y.shape[1:], y.dtype.kind in "iu")
+        except ValueError as error:
+            raise DataError(str(error)) from None
+        if form == VALUES:
+            y = np.ascontiguousarray(y, np.float32).reshape(-1)
+            if not np.isfinite(y).all():
+                raise DataError("targets hold NaN or infinity")
+            return y
+        classes = int(np.prod(self.output_shape)) if form == CLASS else self.output_shape[0]
+        if count and (y.min() < 0 or y.max() >= classes):
+            first = tuple(int(i) for i in np.argwhere((y < 0) | (y >= classes))[0])
+            raise DataError(f"label {y[first]} of image {first[0]} is not in 0..{classes - 1}, the network's outputs")
+        return np.ascontiguousarray(y, np.int64).reshape(-1)
 
     def take_images(self, x):
-        """`x` as the core wants it: {"pixels" or "values": flat array (the other None), "count": n}; DataError if it cannot
-        be."""
-        x = np.asarray(x)
-        if x.ndim == 3 and len(self.input_shape) == 3 and self.input_shape[0] == 1:
-            x = x[:, None]
-        if x.shape[1:] != self.input_shape:
-            raise DataError(f"images have shape {x.shape}, the network wants (n, {', '.join(map(str, self.input_shape))})")
-        if x.dtype == np.uint8:
-            return {"pixels": np.ascontiguousarray(x).reshape(-1), "values": None, "count": len(x)}
-        if x.dtype.kind not in "fiu":
-            raise DataError(f"images must be numbers, not {x.dtype}")
-        x = np.ascontiguousarray(x, np.float32)
-        if not np.isfinite(x).all():
-            raise DataError("images hold NaN or infinity")
-        return {"pixels": None, "values": x.reshape(-1), "count": len(x)}
+        """`x` as the core wants it: {"inputs": [flat array of each input], "count": n}; DataError if it cannot be."""
+        several = len(self._inputs) > 1
+        if several and (not isinstance(x, (tuple, list)) or len(x) != len(self._inputs)):
+            raise DataError(f"the network has {len(self._inputs)} inputs: a list of as many arrays is needed")
+        arrays = [_take_input(one, shape) for one, shape in zip(x if several else [x], self.input_shapes, strict=True)]
+        if len({len(array) for array in arrays}) > 1:
+            raise DataError(f"the inputs have different numbers of images: {', '.join(str(len(a)) for a in arrays)}")
+        return {"inputs": [array.reshape(-1) for array in arrays], "count": len(arrays[0])}
 
     def __getstate__(self):
         return {"config": self.config(), "state": self.state_dict()}
@@ -363,17 +438,37 @@ class Network:
         self.load_state_dict(state["state"])
 
 
-def take_labels(y, count, classes):
-    """`y` as contiguous int64 labels of `count` images, each in 0..classes-1; DataError otherwise."""
-    y = np.asarray(y)
-    if y.shape != (count,):
-        raise DataError(f"labels have shape {y.shape}, expected ({count},): one per image")
-    if y.dtype.kind not in "iu":
-        raise DataError(f"labels must be integers, not {y.dtype}")
-    if count and (y.min() < 0 or y.max() >= classes):
-        first = int(np.flatnonzero((y < 0) | (y >= classes))[0])
-        raise DataError(f"label {y[first]} of image {first} is not in 0..{classes - 1}, the network's outputs")
-    return np.ascontiguousarray(y, np.int64)
+def _take_input(x, shape):
+    """Images of that shape, contiguous and of a type that the core takes; DataError if they cannot be."""
+    x = np.asarray(x)
+    if x.ndim == 3 and len(shape) == 3 and shape[0] == 1:
+        x = x[:, None]
+    if x.shape[1:] != shape or not x.ndim:
+        raise DataError(f"images have shape {x.shape}, the network wants (n, {', '.join(map(str, shape))})")
+    if x.dtype == np.uint8:
+        return np.ascontiguousarray(x)
+    if x.dtype.kind not in "fiu":
+        raise DataError(f"images must be numbers, not {x.dtype}")
+    x = np.ascontiguousarray(x, np.float32)
+    if not np.isfinite(x).all():
+        raise DataError("images hold NaN or infinity")
+    return x
+
+
+def take_weights(weights, count):
+    """Weights of `count` images as float32; DataError where they are not finite numbers of at least 0."""
+    weights = np.asarray(weights)
+    if weights.shape != (count,) or weights.dtype.kind not in "fiu":
+        raise DataError(f"sample weights are {weights.dtype} of shape {weights.shape}, expected {count} numbers")
+    weights = np.ascontiguousarray(weights, np.float32)
+    if not np.isfinite(weights).all() or (count and weights.min() < 0):
+        raise DataError("sample weights must be finite and not negative")
+    return weights
+
+
+def run_key(seed, epoch):
+    """Where the random numbers of layers begin in an epoch."""
+    return int(random.key(random.key(0, seed % (1 << 64)), epoch)[0])
 
 
 def load(path):
@@ -403,7 +498,7 @@ def load_with_state(path):
     return net, metadata, {name: tensor for name, tensor in tensors.items() if name not in known}
 
 
-def _topological_order(start, output):
+def _topological_order(starts, output):
     """The nodes that `output` depends on, inputs first; ValueError for graphs that are no network."""
     order, state = [], {}
     stack = [(output, iter(output.inputs))]
@@ -418,24 +513,21 @@ def _topological_order(start, output):
         else:
             stack.pop()
             order.append(node)
-    inputs = [node for node in order if node.layer is None]
-    if inputs != [start]:
-        raise ValueError(
-            "the output does not depend on the given chaos.Input"
-            if start not in inputs
-            else "the output depends on another chaos.Input than the one given"
-        )
-    if output is start:
+    inputs = {node for node in order if node.layer is None}
+    if len(set(starts)) != len(starts):
+        raise ValueError("a chaos.Input is named twice among the inputs")
+    if set(starts) - inputs:
+        raise ValueError("the output does not depend on the given chaos.Input")
+    if inputs - set(starts):
+        raise ValueError("the output depends on another chaos.Input than the one given")
+    if output in starts:
         raise ValueError("a network needs at least one layer")
-    used = [node.layer for node in order[1:]]
-    if order[0] is not start or len(set(map(id, used))) != len(used):
-        raise ValueError("a layer object is used twice; sharing weights between layers is not supported")
-    return order
+    return [*starts, *(node for node in order if node.layer)]
 
 
 def _core_shape(shape):
-    """The core sees a vector of k features as an image of k channels and one pixel."""
-    return shape if len(shape) == 3 else (shape[0], 1, 1)
+    """The core sees a vector of k features as an image of k channels and one pixel, a sequence as an image of one row."""
+    return shape if len(shape) == 3 else (shape[0], 1, shape[1] if len(shape) == 2 else 1)
 
 
 def aligned_zeros(shape):

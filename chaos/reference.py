@@ -5,6 +5,8 @@ The oracle that tests and benchmarks hold the core to. Uses the layers' own defi
 
 import numpy as np
 
+from .layers import random
+from .layers.base import Context
 from .losses import LOSSES
 
 
@@ -14,42 +16,59 @@ def take(x, dtype=np.float64):
     return x.astype(dtype) / 127.5 - 1 if x.dtype == np.uint8 else x.astype(dtype)
 
 
-def forward(net, x, dtype=np.float64, state=None, touch=lambda a: a):
+def forward(net, x, dtype=np.float64, state=None, touch=lambda a: a, training=False, key=0):
     """{node: output array} for all nodes of the graph; the last one is the network's output. `state` replaces the
-    network's own parameters; every intermediate result passes through `touch` (to study the effect of rounding)."""
+    network's own parameters; every intermediate result passes through `touch` (to study the effect of rounding). `training`
+    and `key` (chaos.network.run_key) are what layers are told that differ in training; the images are numbers 0, 1, ..."""
     state = _state(net, dtype, state)
-    values = {}
-    for node, name in net.nodes():
+    values, inputs = {}, iter(x if isinstance(x, (tuple, list)) else [x])
+    for i, (node, _) in enumerate(net.nodes()):
         if node.layer is None:
-            values[node] = take(x, dtype)
+            values[node] = take(next(inputs), dtype)
         else:
-            inputs = [values[source] for source in node.inputs]
-            values[node] = touch(node.layer.forward(inputs, _params(state, node, name)))
+            seen = [values[source] for source in node.inputs]
+            context = _context(len(seen[0]), i, training, key)
+            values[node] = touch(node.layer.forward(seen, _parts(state, net, node), context))
     return values
 
 
-def loss_and_gradients(net, x, y, loss="cross_entropy", dtype=np.float64, state=None, touch=lambda a: a):
-    """Mean loss and {parameter name: gradient}, as `Network.loss_and_gradients`; `state` and `touch` as for `forward`."""
+def loss_and_gradients(
+    net, x, y, loss="cross_entropy", dtype=np.float64, state=None, touch=lambda a: a, key=0, loss_options=None, weights=None
+):
+    """Mean loss and {parameter name: gradient}, as `Network.loss_and_gradients`; `state` and `touch` as for `forward`. Of
+    what layers observe, the mean of observed - there instead of a gradient."""
     state = _state(net, dtype, state)
-    values = forward(net, x, dtype, state, touch)
-    nodes = net.nodes()
+    values = forward(net, x, dtype, state, touch, training=True, key=key)
+    nodes, options = net.nodes(), loss_options or {}
     output = values[nodes[-1][0]]
-    deltas = {nodes[-1][0]: touch(LOSSES[loss].gradient(output.reshape(len(output), -1), y).reshape(output.shape))}
+    weights = np.ones(len(output), dtype) if weights is None else np.asarray(weights, dtype)
+    kind, y = LOSSES[loss], np.asarray(y)
+    value = sum(w * kind.value(output[s : s + 1], y[s : s + 1], **options) for s, w in enumerate(weights)) / len(output)
+    by_image = weights.reshape(-1, *[1] * (output.ndim - 1))
+    deltas = {nodes[-1][0]: touch(by_image * kind.gradient(output, y, **options))}
     gradients = {}
-    for node, name in reversed(nodes):
+    for i, (node, _) in reversed(list(enumerate(nodes))):
         if node.layer is None:
             continue
         inputs = [values[source] for source in node.inputs]
-        into, own = node.layer.backward(inputs, _params(state, node, name), values[node], deltas[node])
-        gradients |= {f"{name}.{key}": value for key, value in own.items()}
+        context = _context(len(output), i, True, key)
+        into, own = node.layer.backward(inputs, _parts(state, net, node), values[node], deltas[node], context)
+        for part, gradient in own.items():
+            name = f"{net.part_owner(node)}.{part}"
+            gradients[name] = gradients[name] + gradient if name in gradients else gradient
         for source, delta in zip(node.inputs, map(touch, into), strict=True):
             deltas[source] = deltas[source] + delta if source in deltas else delta
-    return LOSSES[loss].value(output.reshape(len(output), -1), y), gradients
+    return value, gradients
+
+
+def _context(n, node, training, key):
+    return Context(training, random.key(random.key(key, np.arange(n)), node))
 
 
 def _state(net, dtype, state):
     return {name: np.asarray(value, dtype) for name, value in (net.state_dict() if state is None else state).items()}
 
 
-def _params(state, node, name):
-    return {key: state[f"{name}.{key}"] for key in node.layer.parameters if f"{name}.{key}" in state}
+def _parts(state, net, node):
+    owner = net.part_owner(node)
+    return {part: state[f"{owner}.{part}"] for part in node.layer.part_names if f"{owner}.{part}" in state}

@@ -24,7 +24,7 @@ from .data import Dataset
 from .errors import CheckpointError, DataError, DivergedError
 from .formats.atomic import write_atomically
 from .losses import LOSSES
-from .network import STATE, Network, aligned_zeros, load_with_state, take_labels
+from .network import STATE, Network, aligned_zeros, load_with_state
 from .options import check_number
 from .progress import Progress
 from .sync import STRATEGIES
@@ -238,8 +238,8 @@ def evaluate(net, data, *, workers=None, loss="cross_entropy"):
         After Ctrl-C or SIGTERM.
     """
     plan = _workers(workers)
-    images, labels = _take(net, data, "data")
     _known("loss", loss, LOSSES)
+    images, labels = _take(net, data, "data", loss)
     engine = _evaluator(net, plan, loss)
     with threadpool_limits(1, user_api="blas"), _signals() as caught, ThreadPoolExecutor(1) as pool:
         result, seconds = _phase(pool, engine, caught, None, "test", Alone(), **images, labels=labels)
@@ -274,7 +274,7 @@ def _known(what, name, table):
         raise ValueError(f"unknown {what} {name!r}; known: {', '.join(table)}")
 
 
-def _take(net, data, what):
+def _take(net, data, what, loss):
     if not isinstance(data, Dataset):
         raise DataError(
             f"{what} must be a chaos.data.Dataset, not {type(data).__name__}; "
@@ -282,7 +282,7 @@ def _take(net, data, what):
         )
     images = net.take_images(data.images)
     count = images.pop("count")
-    return images, take_labels(data.labels, count, int(np.prod(net.output_shape)))
+    return images, net.take_targets(data.labels, count, loss)
 
 
 def _workers(requested, only_one=None, pin="none"):
@@ -445,8 +445,8 @@ class Job:
         self.net, self.seed, self.shuffle, self.validate, self.link = net, int(seed), bool(shuffle), bool(validate), link
         self.strategy, self.epochs, self.lr, self.lr_decay = strategy, int(epochs), float(lr), float(lr_decay)
         self.rule, self.schedule, self.schedule_options = rule, schedule, schedule_options
-        self.train_images, self.train_labels = _take(net, train, "train")
-        self.test_images, self.test_labels = (None, None) if test is None else _take(net, test, "test")
+        self.train_images, self.train_labels = _take(net, train, "train", loss)
+        self.test_images, self.test_labels = (None, None) if test is None else _take(net, test, "test", loss)
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
         rule.start(self.moments, update_options)
         self.engine = _core.Engine(

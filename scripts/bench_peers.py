@@ -244,7 +244,7 @@ def check(config, state, x, y, lr=0.01, count=64):
     for n, strategy in ((count, "sequential"), (1, "chaos")):
         net.load_state_dict(state)
         engine = chaos._core.Engine(net.plan, net.weights, workers=1, strategy=strategy, batch_size=n)
-        engine.run("train", values=x[:n].reshape(-1), labels=y[:n], lr=lr)
+        engine.run("train", inputs=[x[:n].reshape(-1)], labels=y[:n], lr=lr)
         twin.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
         parameters = list(twin.parameters())
         _, step = torch_gradients(x[:n], y[:n])
@@ -364,14 +364,14 @@ class ChaosSide(Side):
 
     def advance(self, images):
         end = min(self.at + images, len(self.y))
-        result = self.engine.run("train", values=self.x, labels=self.y, begin=self.at, end=end, lr=self.job["lr"])
+        result = self.engine.run("train", inputs=[self.x], labels=self.y, begin=self.at, end=end, lr=self.job["lr"])
         if result["status"] != "done" or result["images"] != end - self.at:
             raise RuntimeError(f"chaos: {result}")
         self.at = end % len(self.y)
         return result["images"]
 
     def loss(self):
-        return self.engine.run("test", values=self.x, labels=self.y, end=512)["loss"] / 512
+        return self.engine.run("test", inputs=[self.x], labels=self.y, end=512)["loss"] / 512
 
 
 class CopyingChaosSide(ChaosSide):

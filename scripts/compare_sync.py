@@ -86,7 +86,7 @@ class Speed(Case):
         images, labels = self.images, self.labels
         check(self.net, self.what, images, labels, self.batch_size)
         n = max(16 * CHECKED_IMAGES, 2 * self.threads.workers * self.batch_size)
-        order, arguments = np.arange(n) % len(labels), dict(pixels=images.reshape(-1), labels=labels, lr=RATE)
+        order, arguments = np.arange(n) % len(labels), dict(inputs=[images.reshape(-1)], labels=labels, lr=RATE)
         found, _ = run(self.engine, self.what, "train", n, order=order, **arguments)
         if sum(found["worker_images"]) != n:
             raise ChaosError(f"{self.what}: the workers counted {sum(found['worker_images'])} of {n} images")

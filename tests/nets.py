@@ -4,6 +4,7 @@ import numpy as np
 
 import chaos
 from chaos import reference
+from chaos.network import run_key
 
 
 def one_layer(shape, layer, seed=0):
@@ -49,16 +50,24 @@ class Oracle:
 
     FACTOR = 64
 
-    def __init__(self, net, x, labels=None, loss="cross_entropy"):
-        self.net, self.x, self.labels, self.loss = net, reference.take(x), labels, loss
+    def __init__(self, net, x, labels=None, loss="cross_entropy", loss_options=None, weights=None):
+        self.net, self.labels, self.loss = net, labels, loss
+        self.loss_options, self.weights = loss_options, weights
+        several = isinstance(x, (list, tuple))
+        self.x = [reference.take(one) for one in x] if several else reference.take(x)
+        n = len(x[0]) if several else len(x)
         state = {k: v.astype(np.float64) for k, v in net.state_dict().items()}
         self.exact = self._run(self.x, state, lambda a: a)
         rng = np.random.default_rng(0)
 
         def move(a):
-            return a * (1 + 2.0**-24 * rng.uniform(-1, 1, a.shape)) + 2.0**-24 / len(x) * rng.uniform(-1, 1, a.shape)
+            return a * (1 + 2.0**-24 * rng.uniform(-1, 1, a.shape)) + 2.0**-24 / n * rng.uniform(-1, 1, a.shape)
 
-        moved = [self._run(move(self.x), {k: move(v) for k, v in state.items()}, move) for _ in range(5)]
+        def moved_once():
+            x = [move(one) for one in self.x] if several else move(self.x)
+            return self._run(x, {k: move(v) for k, v in state.items()}, move)
+
+        moved = [moved_once() for _ in range(5)]
         self.tolerance = {
             k: self.FACTOR * max(np.abs(m[k] - v).max() for m in moved) + 2.0**-23 * np.abs(v).max()
             for k, v in self.exact.items()
@@ -69,7 +78,15 @@ class Oracle:
         found = {"output": values[self.net.nodes()[-1][0]]}
         if self.labels is not None:
             found["loss"], gradients = reference.loss_and_gradients(
-                self.net, x, self.labels, self.loss, state=state, touch=touch
+                self.net,
+                x,
+                self.labels,
+                self.loss,
+                state=state,
+                touch=touch,
+                key=run_key(0, 0),
+                loss_options=self.loss_options,
+                weights=self.weights,
             )
             found |= gradients
         return found
@@ -77,7 +94,8 @@ class Oracle:
     def check(self, pixels):
         close(self.net.forward(pixels), self.exact["output"], self.tolerance["output"])
         if self.labels is not None:
-            loss, gradients = self.net.loss_and_gradients(pixels, self.labels, self.loss)
+            loss, vector = self.net._gradients(pixels, self.labels, self.loss, self.loss_options, self.weights)
+            gradients = self.net.unpack(vector)  # and what layers observe
             assert {"output", "loss", *gradients} == self.exact.keys()
             for name, value in {"loss": loss, **gradients}.items():
                 close(value, self.exact[name], self.tolerance[name])

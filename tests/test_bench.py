@@ -80,7 +80,7 @@ def check_kernels(result, net):
                 agree(layer[name])
                 assert name == "data_gradient" or layer[name]["us_per_image"] > 0
                 sums[name] += layer[name]["us_per_image"]
-        learns = bool(chaos.layers.LAYERS[layer["kind"]].parameters)
+        learns = bool(chaos.layers.LAYERS[layer["kind"]].part_names)
         assert layer["forward"] and learns == bool(layer["update"])
         # at batch 1 a fully connected layer leaves its gradient to the update
         assert bool(layer["weight_gradient"]) == (learns and not layer["update"]["flops"])

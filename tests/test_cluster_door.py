@@ -41,7 +41,7 @@ def test_nothing_is_lost_beside_running_workers(isa, workers, stripe_bytes):
     thread.start()
     running.wait()
     for _ in range(3):
-        assert engine.run("train", data["pixels"], data["values"], labels=y, lr=1.0)["images"] == n
+        assert engine.run("train", data["inputs"], labels=y, lr=1.0)["images"] == n
     ended.set()
     thread.join()
     weight = net.state_dict()["1.weight"]
@@ -92,10 +92,7 @@ def test_states_can_live_elsewhere(isa):
         doors[0].share_states(place)
     with pytest.raises(ValueError, match="aligned"):
         _core.Exchange(engine_of(net)).share_states(np.zeros(64, np.uint8))
-    threads = [
-        threading.Thread(target=e.run, args=("train", data["pixels"], data["values"], y, None, 0, None, 1.0))
-        for e in engines
-    ]
+    threads = [threading.Thread(target=e.run, args=("train", data["inputs"], y, None, 0, None, 1.0)) for e in engines]
     for thread in threads:
         thread.start()
     for thread in threads:

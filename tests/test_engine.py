@@ -16,6 +16,12 @@ import chaos
 from chaos import _core
 
 
+def _plan(*shape):
+    plan = _core.Plan()
+    plan.add_input(*shape)
+    return plan
+
+
 def engine_of(net, workers=1, strategy="sequential", **options):
     return _core.Engine(net.plan, net.weights, workers=workers, strategy=strategy, **options)
 
@@ -23,7 +29,7 @@ def engine_of(net, workers=1, strategy="sequential", **options):
 def run(net, x, y, what="train", lr=0.05, workers=1, strategy="sequential", order=None, **options):
     data = net.take_images(x)
     return engine_of(net, workers, strategy, **options).run(
-        what, data["pixels"], data["values"], labels=np.asarray(y, np.int64), order=order, lr=lr
+        what, data["inputs"], labels=np.asarray(y, np.int64), order=order, lr=lr
     )
 
 
@@ -62,12 +68,12 @@ def test_stop_ends_a_phase_at_once_and_keeps_count():
     timer = threading.Timer(0.1, engine.stop)
     timer.start()
     start = time.perf_counter()
-    result = engine.run("train", values=data["values"], labels=y, order=np.arange(4000).repeat(20))
+    result = engine.run("train", inputs=data["inputs"], labels=y, order=np.arange(4000).repeat(20))
     assert result["status"] == "stopped" and result["images"] == result["position"] < 80000
     assert time.perf_counter() - start < 5
-    assert engine.run("train", values=data["values"], labels=y)["images"] == 0, "a stop holds until it is cleared"
+    assert engine.run("train", inputs=data["inputs"], labels=y)["images"] == 0, "a stop holds until it is cleared"
     engine.clear()
-    assert engine.run("train", values=data["values"], labels=y, end=100)["status"] == "done"
+    assert engine.run("train", inputs=data["inputs"], labels=y, end=100)["status"] == "done"
 
 
 def test_divergence_is_seen():
@@ -93,19 +99,19 @@ def test_divergence_names_the_image(strategy, batch_size):
 def test_bad_calls():
     net = chaos.models.small()
     x, y = images(10, net.input_shape)
-    values = net.take_images(x)["values"]
+    values = net.take_images(x)["inputs"]
     engine = engine_of(net)
     for bad in (
-        dict(values=values[:-1], labels=y),
-        dict(values=values),
-        dict(values=values, labels=y[:5]),
-        dict(values=values, labels=np.full(10, 10)),
-        dict(values=values, labels=np.full(10, -1)),
-        dict(values=values, labels=y, order=np.array([0, 10])),
-        dict(values=values, labels=y, order=np.array([-1])),
-        dict(values=values, labels=y, begin=11),
-        dict(values=values, labels=y, end=11),
-        dict(labels=y),
+        dict(inputs=[values[0][:-1]], labels=y),
+        dict(inputs=values),
+        dict(inputs=values, labels=y[:5]),
+        dict(inputs=values, labels=np.full(10, 10)),
+        dict(inputs=values, labels=np.full(10, -1)),
+        dict(inputs=values, labels=y, order=np.array([0, 10])),
+        dict(inputs=values, labels=y, order=np.array([-1])),
+        dict(inputs=values, labels=y, begin=11),
+        dict(inputs=values, labels=y, end=11),
+        dict(inputs=[], labels=y),
     ):
         with pytest.raises(ValueError):
             engine.run("train", **bad)
@@ -124,9 +130,9 @@ def test_bad_calls():
     with pytest.raises(ValueError):
         _core.Engine(net.plan, net.weights[:-16].copy())
     with pytest.raises(ValueError, match="no such layer kind"):
-        _core.Plan(1, 4, 4).add("nothing", [0], 1, [])
+        _plan(1, 4, 4).add("nothing", [0], 1, [])
     with pytest.raises(ValueError, match="larger than the padded input"):
-        _core.Plan(1, 4, 4).add("conv2d", [0], 1, [5, 5, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1])
+        _plan(1, 4, 4).add("conv2d", [0], 1, [5, 5, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1])
     with pytest.raises(ValueError, match="supported: generic"):
         _core.set_isa("mmx")
 
@@ -134,12 +140,12 @@ def test_bad_calls():
 def test_forward_after_a_failed_phase_starts_anew():
     net = chaos.models.small()
     x, y = images(20, net.input_shape)
-    values = net.take_images(x)["values"]
+    values = net.take_images(x)["inputs"]
     engine = engine_of(net, 2, "chaos")
     weights = net.weights.copy()
-    assert engine.run("train", values=values, labels=y, lr=1e38)["status"] == "diverged"
+    assert engine.run("train", inputs=values, labels=y, lr=1e38)["status"] == "diverged"
     net.weights[:] = weights
-    assert engine.run("test", values=values, labels=y)["status"] == "done"
+    assert engine.run("test", inputs=values, labels=y)["status"] == "done"
 
 
 def test_predicting_from_several_threads():
@@ -181,15 +187,15 @@ def test_huge_geometry_is_refused():
 def test_no_two_phases_at_once():
     net = chaos.models.small()
     x, y = images(2000, net.input_shape)
-    values = net.take_images(x)["values"]
+    values = net.take_images(x)["inputs"]
     engine = engine_of(net)
     order = np.arange(2000).repeat(50)
-    thread = threading.Thread(target=engine.run, args=("train",), kwargs=dict(values=values, labels=y, order=order))
+    thread = threading.Thread(target=engine.run, args=("train",), kwargs=dict(inputs=values, labels=y, order=order))
     thread.start()
     while not engine.position:
         time.sleep(0.001)
     with pytest.raises(RuntimeError, match="already running"):
-        engine.run("test", values=values, labels=y)
+        engine.run("test", inputs=values, labels=y)
     engine.stop()
     thread.join()
 

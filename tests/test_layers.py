@@ -1,5 +1,6 @@
-"""Every layer: its NumPy definition against finite differences, the core against the definition, for odd geometries and
-every instruction set. Runs over the list of layers: a new kind needs a strategy in `layer_on` and nothing else."""
+"""Every layer: its NumPy definition against finite differences, the core against the definition, for the geometries that
+the kind gives as examples, every instruction set and every loop. Runs over the list of layers: a new kind is tested without
+a new test."""
 
 import numpy as np
 import pytest
@@ -10,97 +11,120 @@ from nets import Oracle, close, graph, images, one_layer
 import chaos
 from chaos import _core
 from chaos.layers import LAYERS
-from chaos.losses import LOSSES
+from chaos.layers.base import Context, State, Trained
+from chaos.layers.examples import Picker
+from chaos.losses import CLASS, LOSSES, MAP, VALUES
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@st.composite
-def layer_on(draw, kind):
-    """(layer, input shape) with odd sizes around the widths of the vectors."""
-    channels, many = st.integers(1, 5), st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 20, 31, 33, 48, 65, 70])
-    if kind == "conv2d":
-        kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
-        groups = draw(st.sampled_from([1, 1, 1, 2, 3, 5]))
-        dilation = draw(st.sampled_from([1, 1, 1, 2, (1, 3), (2, 1)]))
-        if draw(st.booleans()):
-            padding, stride = draw(st.sampled_from(["same", "valid"])), 1
-        else:
-            padding, stride = (
-                draw(st.tuples(st.integers(0, 2), st.integers(0, 2))),
-                draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
-            )
-        depthwise = groups > 1 and draw(st.booleans())
-        c, o = draw(st.one_of(channels, st.sampled_from([16, 17, 20]))), draw(many)
-        shape = (c * groups, draw(st.integers(5, 11)), draw(st.integers(5, 11)))
-        if depthwise:
-            groups = o = shape[0]
-        layer = chaos.Conv2d(
-            o * groups if not depthwise else o, kernel, stride, padding, dilation, groups, bias=draw(st.booleans())
-        )
-        try:
-            layer.output_shape(shape)
-        except ValueError:  # the dilated kernel is too large
-            return chaos.Conv2d(o, (1, 2), groups=o if depthwise else 1), shape
-        return layer, shape
-    if kind == "max_pool2d":
-        kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-        stride = draw(st.one_of(st.none(), st.tuples(st.integers(1, 4), st.integers(1, 4))))
-        return chaos.MaxPool2d(kernel, stride), (draw(many), draw(st.integers(3, 9)), draw(st.integers(3, 9)))
-    if kind == "linear":
-        return chaos.Linear(draw(st.one_of(many, st.sampled_from([150, 300]))), draw(st.booleans())), (draw(many),)
-    shape = draw(st.one_of(st.tuples(many), st.tuples(channels, st.integers(1, 7), st.integers(1, 7))))
-    return LAYERS[kind](), shape
+class Pick:
+    """What `Layer.example` chooses with, by hypothesis."""
+
+    def __init__(self, data):
+        self.draw = data.draw
+
+    def __call__(self, values):
+        return self.draw(st.sampled_from(values))
+
+    def whole(self, least, most):
+        return self.draw(st.integers(least, most))
 
 
 def test_every_kind_has_a_core_half():
-    assert sorted(LAYERS) == sorted(_core.layer_kinds())
-    assert {k: len(v.parameters) for k, v in LAYERS.items()} == _core.layer_kinds()
+    core, rng = _core.layer_kinds(), np.random.default_rng(0)
+    used = set()
+    for kind, layer in LAYERS.items():
+        for _ in range(20):
+            example, shapes = layer.example(Picker(rng))
+            there = example.core(*shapes).kind
+            used.add(there)
+            parts = example.parts(*shapes)
+            assert set(parts) <= set(layer.part_names) and list(core[there]) == list(layer.part_names), kind
+            assert {name: isinstance(part, State) for name, part in parts.items()}.items() <= core[there].items()
+    assert used == core.keys()
 
 
 @pytest.mark.parametrize("kind", LAYERS)
 @given(data=st.data())
 @QUICK
 def test_definition_against_finite_differences(kind, data):
-    layer, shape = data.draw(layer_on(kind))
+    layer, shapes = LAYERS[kind].example(Pick(data))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    inputs = [rng.standard_normal((2, *shape)) for _ in range(1 if layer.one_input else 2)]
-    # central differences of a piecewise function are wrong across a kink: keep ReLU's away and max-pooling's apart
-    inputs = [np.where(np.abs(x) < 1e-3, 0.5, x) if kind == "relu" else x for x in inputs]
-    params = {k: v.astype(float) for k, v in layer.initial_values(rng, *([shape] * len(inputs))).items()}
-    y = layer.forward(inputs, params)
-    assert y.shape == (2, *layer.output_shape(*([shape] * len(inputs))))
+    context = Context(True, rng.integers(0, 2**63, 2).astype(np.uint64))
+    inputs = [layer.smooth(rng.standard_normal((2, *shape))) for shape in shapes]
+    params = {k: v.astype(float) for k, v in layer.initial_values(rng, *shapes).items()}
+    trained = {k for k, part in layer.parts(*shapes).items() if isinstance(part, Trained)}
+    y = layer.forward(inputs, params, context)
+    assert y.shape == (2, *layer.output_shape(*shapes))
     dy = rng.standard_normal(y.shape)
-    into, own = layer.backward(inputs, params, y, dy)
+    into, own = layer.backward(inputs, params, y, dy, context)
     assert own.keys() == params.keys()
     step = 1e-6
-    for array, gradient in [*zip(inputs, into, strict=True), *((params[k], own[k]) for k in params)]:
+    for array, gradient in [*zip(inputs, into, strict=True), *((params[k], own[k]) for k in trained)]:
         assert gradient.shape == array.shape
         for at in map(tuple, rng.integers(0, array.shape, (8, array.ndim))):
             keep = array[at]
             array[at] = keep + step
-            up = layer.forward(inputs, params).copy()
+            up = layer.forward(inputs, params, context).copy()
             array[at] = keep - step
-            down = layer.forward(inputs, params).copy()
+            down = layer.forward(inputs, params, context).copy()
             array[at] = keep
             # truncation step^2, cancellation 2^-52 / step of the summed magnitudes: both below 1e-7 of them
             numeric = ((up - down) * dy).sum() / (2 * step)
             assert abs(numeric - gradient[at]) < 1e-6 * (1 + np.abs((up - down) * dy).sum() / (2 * step))
 
 
+def around(layer, shapes, *behind):
+    """A network in which the layer's data gradients are used: behind layers with weights of their own."""
+    first = {1: chaos.Linear, 2: chaos.Conv1d, 3: chaos.Conv2d}
+    sources = [chaos.Input(shape) for shape in shapes]
+    inner = [first[len(shape)](shape[0], *[1] * (len(shape) > 1))(x) for x, shape in zip(sources, shapes, strict=True)]
+    output = layer(*inner)
+    for other in behind:
+        output = other(output)
+    return chaos.Network(sources, output, seed=1)
+
+
+def check(net, shapes, n, seed, loss="cross_entropy"):
+    """Outputs, loss and gradients of the core against the definition, on random images."""
+    rng = np.random.default_rng(seed)
+    x = [rng.standard_normal((n, *shape), np.float32) for shape in shapes]
+    target = rng.integers(0, int(np.prod(net.output_shape)), n)
+    if CLASS not in LOSSES[loss].targets:
+        target = rng.random((n, *net.output_shape), np.float32)
+    x = x if len(x) > 1 else x[0]
+    Oracle(net, x, target, loss).check(x)
+
+
 @pytest.mark.parametrize("kind", LAYERS)
 @given(data=st.data())
 @QUICK
 def test_core_against_definition(isa, kind, data):
-    layer, shape = data.draw(layer_on(kind))
-    n = data.draw(st.sampled_from([1, 2, 3, 9, 17]))
-    before = chaos.Linear(int(np.prod(shape))) if len(shape) == 1 else chaos.Conv2d(shape[0], 1)
-    x = chaos.Input(shape)
-    inner = before(x)  # so that the layer's data gradient is used
-    out = layer(inner) if layer.one_input else layer(inner, x, inner)
-    net = chaos.Network(x, chaos.Flatten()(out) if len(out.shape) == 3 else out, seed=1)
-    pixels, labels = images(n, shape, data.draw(st.integers(0, 99)), classes=int(np.prod(out.shape)))
-    Oracle(net, pixels, labels, data.draw(st.sampled_from(sorted(LOSSES)))).check(pixels)
+    layer, shapes = LAYERS[kind].example(Pick(data))
+    n, seed, loss = data.draw(
+        st.tuples(st.sampled_from([1, 2, 3, 9, 17]), st.integers(0, 99), st.sampled_from(sorted(LOSSES)))
+    )
+    check(around(layer, shapes), shapes, n, seed, loss)
+
+
+LOOPS = [(kind, what, name) for kind, passes in _core.loops().items() for what, names in passes.items() for name in names]
+
+
+@pytest.mark.parametrize("kind, what, name", LOOPS)
+@given(data=st.data())
+@settings(QUICK, max_examples=12)
+def test_every_loop_on_every_geometry_it_accepts(isa, kind, what, name, data):
+    """A loop is used wherever it says that it can be, also where another one is faster."""
+    layer, shapes = LAYERS[kind].example(Pick(data))
+    pool = chaos.MaxPool2d(data.draw(st.sampled_from([1, 2, (1, 2), (2, 1)])))
+    n, seed = data.draw(st.tuples(st.sampled_from([1, 3, 9]), st.integers(0, 99)))
+    _core.set_loops(f"{kind}.{what}={name}")
+    try:
+        fits = len(shapes[0]) == 3 and min(layer.output_shape(*shapes)[1:]) >= 2
+        check(around(layer, shapes, *[pool] * (fits and data.draw(st.booleans()))), shapes, n, seed)
+    finally:
+        _core.set_loops("")
 
 
 @given(data=st.data())
@@ -219,7 +243,7 @@ def test_pooling_of_equals_and_nan(isa, channels):
     with np.errstate(invalid="ignore"):
         windows = x[:, :, :6, :12].reshape(4, channels, 3, 2, 6, 2).max((3, 5)).reshape(4, -1)
     out = np.empty_like(windows)
-    _core.Engine(net.plan, net.weights).run("forward", values=x.reshape(-1), out=out)
+    _core.Engine(net.plan, net.weights).run("forward", inputs=[x.reshape(-1)], out=out)
     np.testing.assert_array_equal(out, windows)
 
 
@@ -254,18 +278,57 @@ def test_activations_at_the_ends(isa, kind):
     close(y, [limit[0], limit[0], limit[1], limit[1]], 2.0**-23)
 
 
-def test_losses_against_finite_differences():
-    rng = np.random.default_rng(0)
-    y, labels = rng.standard_normal((4, 6)), np.array([0, 5, 2, 2])
-    for loss in LOSSES.values():
-        gradient = loss.gradient(y, labels)
-        for at in np.ndindex(y.shape):
-            up, down = y.copy(), y.copy()
-            up[at] += 1e-6
-            down[at] -= 1e-6
-            numeric = (loss.value(up, labels) - loss.value(down, labels)) / 2e-6
-            assert abs(numeric - gradient[at]) < 1e-8
-    assert sorted(LOSSES) == sorted(_core.losses())
+def targets_of(loss, shape, n, rng):
+    """One target in each form that the loss takes for outputs of that shape."""
+    if CLASS in loss.targets:
+        yield rng.integers(0, int(np.prod(shape)), n)
+    if MAP in loss.targets and len(shape) > 1:
+        yield rng.integers(0, shape[0], (n, *shape[1:]))
+    if VALUES in loss.targets:
+        yield rng.random((n, *shape))
+
+
+def options_of(loss):
+    """The defaults, and every option at another value."""
+    yield {}
+    for name, option in loss.options.items():
+        yield {name: option.check(name, 0.3)}
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 2, 2)])
+@pytest.mark.parametrize("kind", LOSSES)
+def test_losses_against_finite_differences(kind, shape):
+    loss, rng = LOSSES[kind], np.random.default_rng(0)
+    y = rng.standard_normal((4, *shape))
+    for target in targets_of(loss, shape, 4, rng):
+        for options in options_of(loss):
+            gradient = loss.gradient(y, target, **options)
+            for at in np.ndindex(y.shape):
+                up, down = y.copy(), y.copy()
+                up[at] += 1e-6
+                down[at] -= 1e-6
+                numeric = (loss.value(up, target, **options) - loss.value(down, target, **options)) / 2e-6
+                assert abs(numeric - gradient[at]) < 1e-8
+
+
+def test_losses_of_the_core():
+    assert {kind: sorted(loss.targets) for kind, loss in LOSSES.items()} == {
+        kind: sorted(forms) for kind, forms in _core.losses().items()
+    }
+
+
+@pytest.mark.parametrize("layers", [[chaos.Conv2d(3, 2), chaos.Flatten(), chaos.Linear(6)], [chaos.Conv2d(3, 2)]])
+@pytest.mark.parametrize("kind", LOSSES)
+def test_losses_against_definition(isa, kind, layers):
+    """Targets in every form, options, weights of samples; outputs that are vectors or images."""
+    loss, rng = LOSSES[kind], np.random.default_rng(1)
+    net = chaos.Network((2, 4, 5), layers, seed=2)
+    x = rng.standard_normal((9, 2, 4, 5), np.float32)
+    for target in targets_of(loss, net.output_shape, 9, rng):
+        target = target.astype(np.float32) if target.dtype == float else target
+        for options in options_of(loss):
+            for weights in (None, rng.random(9).astype(np.float32)):
+                Oracle(net, x, target, kind, loss_options=options, weights=weights).check(x)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +363,7 @@ def test_impossible_geometry(layer, shape, words):
         lambda: chaos.MaxPool2d(True),
         lambda: chaos.Tanh(name="a.b"),
         lambda: chaos.Tanh(name="3"),
-        lambda: chaos.Input((1, 2)),
+        lambda: chaos.Input((1, 2, 3, 4)),
         lambda: chaos.Input((0, 2, 2)),
         lambda: chaos.Add()(),
         lambda: chaos.Linear(3)(chaos.Input((4,)), chaos.Input((4,))),

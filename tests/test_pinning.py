@@ -39,7 +39,7 @@ def engine_and_data(workers, pin, repeat=1):
     x, y = images(1000, net.input_shape)
     cpus = threads.resolve(workers, pin=pin).cpus
     engine = _core.Engine(net.plan, net.weights, workers=workers, strategy="chaos", cpus=cpus)
-    return engine, dict(values=net.take_images(x)["values"], labels=y, order=np.arange(1000).repeat(repeat), lr=0.001)
+    return engine, dict(inputs=net.take_images(x)["inputs"], labels=y, order=np.arange(1000).repeat(repeat), lr=0.001)
 
 
 @pytest.mark.parametrize("pin", PINS)
@@ -121,7 +121,7 @@ if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, whole):
     raise SystemExit
 x = np.zeros(40 * 29 * 29, np.float32)
 try:
-    engine.run("train", values=x, labels=np.zeros(40, np.int64))
+    engine.run("train", inputs=[x], labels=np.zeros(40, np.int64))
 except RuntimeError as error:
     print(error)
 """

@@ -56,7 +56,7 @@ from chaos import _core, threads
 workers, pinned, short, long = map(int, sys.argv[1:])
 net = chaos.models.small()
 rng = np.random.default_rng(0)
-data = {n: dict(pixels=rng.integers(0, 256, n * 841, dtype=np.uint8), labels=rng.integers(0, 10, n),
+data = {n: dict(inputs=[rng.integers(0, 256, n * 841, dtype=np.uint8)], labels=rng.integers(0, 10, n),
                 order=rng.permutation(n), lr=0.001) for n in (short, long)}
 engine = _core.Engine(net.plan, net.weights, workers=workers, strategy="chaos",
                       cpus=threads.resolve(workers, pin="compact").cpus if pinned else None)

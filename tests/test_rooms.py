@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import chaos
+from chaos.layers import LAYERS
 
 HERE = Path(__file__).resolve().parent.parent
 CEXT, CHAOS = HERE / "cext", HERE / "chaos"
@@ -17,7 +18,7 @@ if not CEXT.is_dir():
 C_ARROWS = {
     "simd": {"simd", "layers"},  # tiles speak of source and sink, which layers/layer.h declares
     "layers": {"simd", "layers"},
-    "losses": {"losses"},
+    "losses": {"losses", "options"},
     "updates": {"updates"},
     "isa": {"isa", "simd", "layers", "losses", "updates"},
     "engine": {"engine", "isa", "layers", "losses", "updates"},
@@ -37,6 +38,8 @@ FLOORS = {
     "threads": set(),
     "distance": {"ticks"},
     "plan": set(),
+    "fusion": {"plan"},
+    "finish": {"plan", "fusion"},
     "shared": set(),
     "strategy": {"shared"},
     "engine": {"counts", "plan", "strategy"},
@@ -49,7 +52,8 @@ FLOORS = {
     "weights": {"worker", "memory", "ticks", "trace"},
     "bounds": {"worker", "wait"},
     "unit": {"worker", "bounds", "weights"},
-    "pass": {"worker", "bounds", "team", "ticks", "trace"},
+    "feed": {"worker"},
+    "pass": {"worker", "bounds", "feed", "team", "ticks", "trace"},
     "step": {"worker", "bounds", "gate", "pass", "team", "trace"},
     "bench": {"engine", "worker", "pass", "threads", "ticks"},
     "phase": {"engine", "bounds", "gate", "lanes", "pass", "step", "team", "threads", "ticks", "trace", "unit", "weights"},
@@ -57,6 +61,7 @@ FLOORS = {
     "replay": {
         "engine",
         "event",
+        "feed",
         "bounds",
         "lanes",
         "memory",
@@ -75,7 +80,7 @@ PY_ARROWS = {
     "_version": set(),
     "options": set(),
     "layers": {"layers"},
-    "losses": {"losses"},
+    "losses": {"losses", "options"},
     "updates": {"updates", "options"},
     "sync": {"sync", "options"},
     "formats": {"formats", "errors"},
@@ -84,7 +89,7 @@ PY_ARROWS = {
     "progress": set(),
     "network": {"_core", "errors", "formats", "layers", "losses"},
     "models": {"models", "network", "layers"},
-    "reference": {"losses"},
+    "reference": {"losses", "layers"},
     "info": {"_core", "threads", "_version"},
     "trainer": {"network", "threads", "progress", "options", "_core", *_MEANING},
     "bench": {"bench", "network", "models", "trainer", "threads", "reference", "info", "_core", *_MEANING},
@@ -208,9 +213,12 @@ def test_threads_and_races_have_one_place():
     [("layers", (".py", ".c")), ("losses", (".py", ".c")), ("updates", (".py", ".c")), ("sync", (".py", ".c"))],
 )
 def test_both_halves_have_the_same_files(room, suffixes):
-    meaning = {p.stem for p in (CHAOS / room).glob("*.py")} - {"__init__", "base", "schedules"}
+    others = {"__init__", "base", "examples", "random", "schedules"}
+    meaning = {p.stem for p in (CHAOS / room).glob("*.py")} - others
     speed = {p.stem for p in (CEXT / room).glob("*.c")}
-    assert meaning == speed
+    # a layer may be computed by another kind of the core
+    lowered = {kind for kind, layer in LAYERS.items() if room == "layers" and "core" in vars(layer) and kind not in speed}
+    assert meaning - lowered == speed
 
 
 def test_every_file_says_what_it_is():

@@ -82,7 +82,7 @@ def test_an_epoch_visits_every_image_once(case, workers, batch_size):
         values = rng.integers(0, 1 << 20, n)
         found = engine.run(
             "train",
-            values=net.take_images(values[:, None].astype(np.float32))["values"],
+            inputs=net.take_images(values[:, None].astype(np.float32))["inputs"],
             labels=np.arange(n) % 2,
             order=order,
         )
@@ -102,7 +102,7 @@ def test_every_image_changes_the_weights_once(case, workers, batch_size, shuffle
     x, y = np.eye(n, dtype=np.float32), np.arange(n) % 2
     order = np.random.default_rng(1).permutation(n) if shuffled else None
     engine = engine_of(net, case, workers, batch_size=batch_size, loss="score")
-    assert engine.run("train", values=net.take_images(x)["values"], labels=y, order=order, lr=1)["images"] == n
+    assert engine.run("train", inputs=net.take_images(x)["inputs"], labels=y, order=order, lr=1)["images"] == n
     full, last = n // batch_size * batch_size, n % batch_size
     position = np.argsort(order) if shuffled else np.arange(n)
     share = np.where(position < full, 1 / batch_size, 1 / last if last else 1).astype(np.float32)
@@ -125,7 +125,7 @@ def test_one_worker_is_sequential_bit_for_bit(isa, case, workers, update, batch_
         x, y = images(101, net.input_shape, classes=net.output_shape[0])
         engine = engine_of(net, how, 1, update, batch_size=batch_size)
         for _ in range(2):
-            engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.02)
+            engine.run("train", inputs=net.take_images(x)["inputs"], labels=y, lr=0.02)
         weights.append(net.weights.tobytes())
     assert weights[0] == weights[1]
 
@@ -139,7 +139,7 @@ def test_deterministic_means_the_same_bits_twice(case, workers, update, batch_si
         net = graph(seed=5)
         x, y = images(150, net.input_shape, classes=5)
         engine = engine_of(net, case, p, update, batch_size=batch_size, stripe_bytes=256)
-        results = [engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.02) for _ in range(2)]
+        results = [engine.run("train", inputs=net.take_images(x)["inputs"], labels=y, lr=0.02) for _ in range(2)]
         found.add((net.weights.tobytes(), *(result[key] for result in results for key in ("loss", "errors", "updates"))))
     assert len(found) == 1
 
@@ -161,7 +161,7 @@ def test_no_update_is_lost(isa, case, workers, stripe_bytes):
     labels = rng.integers(0, 252, n)
     before = net.state_dict()
     engine = engine_of(net, case, workers, stripe_bytes=stripe_bytes, loss="score")
-    result = engine.run("train", values=net.take_images(pixels)["values"], labels=labels, lr=1)
+    result = engine.run("train", inputs=net.take_images(pixels)["inputs"], labels=labels, lr=1)
     assert result["images"] == n
     if case.name == "chaos" and workers == 8 and stripe_bytes == 64:
         assert result["lock_failures"] > 0, "nothing was postponed, so postponing was not tested"
@@ -178,7 +178,7 @@ def test_no_update_is_lost(isa, case, workers, stripe_bytes):
         "linear.weight": dy.T @ flat,
         "linear.bias": dy.sum(0),
     }
-    names = {f"{node.layer.kind}.{p}": f"{name}.{p}" for node, name in net.nodes()[1:] for p in node.layer.parameters}
+    names = {f"{node.layer.kind}.{p}": f"{name}.{p}" for node, name in net.nodes()[1:] for p in node.layer.part_names}
     for key, total in sums.items():
         assert (net.state_dict()[names[key]] == before[names[key]] - total).all(), key
 
@@ -194,7 +194,7 @@ def test_lost_updates_are_measured(case, workers, record_property):
     engine = engine_of(net, case, workers, loss="score")
     found = engine.run(
         "train",
-        values=net.take_images(np.ones((1, size), np.float32))["values"],
+        inputs=net.take_images(np.ones((1, size), np.float32))["inputs"],
         labels=np.zeros(1, int),
         order=np.zeros(n, int),
         lr=1,
@@ -258,7 +258,7 @@ def test_readers_see_no_torn_word(case, workers):
     seen, reads = aligned_zeros(net.plan.weight_size), set()
     at = np.empty(256, np.int64)
     net.plan.positions(1, 0, at)
-    arguments = dict(values=net.take_images(step)["values"], labels=np.zeros(2, int), order=np.arange(100) % 2, lr=1)
+    arguments = dict(inputs=net.take_images(step)["inputs"], labels=np.zeros(2, int), order=np.arange(100) % 2, lr=1)
     for _ in range(1600):
         net.load_state_dict(start)
         phase = threading.Thread(target=engine.run, args=("train",), kwargs=arguments)
@@ -288,7 +288,7 @@ def test_staleness_is_within_the_promise(case, workers, batch_size):
     x, y = images(600, net.input_shape, classes=5)
     engine = engine_of(net, case, workers, batch_size=batch_size, stripe_bytes=256)
     for _ in range(3):
-        found = engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.01)
+        found = engine.run("train", inputs=net.take_images(x)["inputs"], labels=y, lr=0.01)
         assert most is None or found["staleness_max"] <= most
         assert workers > 1 or found["staleness_max"] == 0
     if case.name == "delayed":

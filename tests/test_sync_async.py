@@ -31,7 +31,7 @@ def run(net, x, y, strategy, lr=0.05, workers=1, options=None, epochs=1, step_sc
     )
     data = net.take_images(x)
     return [
-        engine.run("train", data["pixels"], data["values"], labels=np.asarray(y, np.int64), lr=lr, step_scale=step_scale)
+        engine.run("train", data["inputs"], labels=np.asarray(y, np.int64), lr=lr, step_scale=step_scale)
         for _ in range(epochs)
     ]
 
@@ -56,7 +56,7 @@ def test_one_worker_keeps_the_rules_state_as_sequential_does(strategy, rule, bat
             update_options=UPDATES[rule].core_options(UPDATES[rule].resolve({})),
         )
         for begin in (0, 11, 29):
-            engine.run("train", values=net.take_images(x)["values"], labels=y, begin=begin, lr=0.01)
+            engine.run("train", inputs=net.take_images(x)["inputs"], labels=y, begin=begin, lr=0.01)
         found.append((net.weights.tobytes(), moments.tobytes(), engine.versions()))
     assert found[0] == found[1]
 
@@ -156,17 +156,17 @@ def test_nobody_is_left_waiting(strategy, bound):
         max_staleness=bound,
         strategy_options=STRATEGIES[strategy].core_options(options),
     )
-    values = net.take_images(x)["values"]
-    assert engine.run("train", values=values, labels=y, end=3, lr=1e-3)["images"] == 3
-    assert engine.run("train", values=values, labels=y, begin=60, lr=1e-3)["status"] == "done"
-    assert engine.run("train", values=values, labels=y, order=np.arange(60).repeat(50), lr=1e38)["status"] == "diverged"
+    values = net.take_images(x)["inputs"]
+    assert engine.run("train", inputs=values, labels=y, end=3, lr=1e-3)["images"] == 3
+    assert engine.run("train", inputs=values, labels=y, begin=60, lr=1e-3)["status"] == "done"
+    assert engine.run("train", inputs=values, labels=y, order=np.arange(60).repeat(50), lr=1e38)["status"] == "diverged"
     net.weights[:] = before
     engine.stop()
-    assert engine.run("train", values=values, labels=y, lr=1e-3)["images"] == 0
+    assert engine.run("train", inputs=values, labels=y, lr=1e-3)["images"] == 0
     engine.clear()
-    result = engine.run("train", values=values, labels=y, lr=1e-3)
+    result = engine.run("train", inputs=values, labels=y, lr=1e-3)
     assert result["images"] == 60 and (bound is None or result["staleness_max"] <= bound)
-    assert engine.run("test", values=values, labels=y)["images"] == 60
+    assert engine.run("test", inputs=values, labels=y)["images"] == 60
 
 
 def test_rate_scales_with_workers():
@@ -371,7 +371,7 @@ def test_the_state_goes_with_the_number_of_updates(strategy, options, images):
     net.plan.positions(1, 0, at)
     updates, away = 0, np.ones(2)  # from 1
     for _ in range(3):
-        counts = engine.run("train", values=x, labels=y, lr=0.01)["worker_images"]
+        counts = engine.run("train", inputs=[x], labels=y, lr=0.01)["worker_images"]
         groups = np.add.reduceat(counts, np.arange(0, 6, options.get("group", 1)))
         away *= [np.dot(groups, beta ** groups.astype(float)) / images for beta in (0.9, 0.999)]
         np.testing.assert_allclose(np.abs(moments[:, at]), 1 - away[:, None].repeat(4, 1), rtol=1e-3)

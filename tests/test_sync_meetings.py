@@ -19,7 +19,7 @@ TIMELESS = ("seconds", "images_per_second", "workers", "worker_images", "time_sp
 def data_for(net, n, seed=0):
     x, y = images(n, net.input_shape, seed=seed, classes=net.output_shape[0])
     data = net.take_images(x)
-    return dict(pixels=data["pixels"], values=data["values"], labels=y)
+    return dict(inputs=data["inputs"], labels=y)
 
 
 def engine_of(net, strategy, workers=1, options=(), **others):
@@ -407,7 +407,7 @@ def test_hybrid_is_exact_where_arithmetic_is(isa, batch, slices):
         before = net.weights.copy()
         options = (0, slices) if strategy == "hybrid" else ()
         engine_of(net, strategy, workers, options, batch_size=batch, loss="score").run(
-            "train", values=net.take_images(pixels)["values"], labels=labels, lr=1
+            "train", inputs=net.take_images(pixels)["inputs"], labels=labels, lr=1
         )
         assert (net.weights != before).mean() > 0.3 and np.abs(net.weights).max() < 2**20
         weights.add(net.weights.tobytes())
@@ -471,7 +471,7 @@ def test_stopping_loses_and_repeats_no_image(strategy, batch):
     n = 2000
     net = one_layer((n,), chaos.Linear(2, bias=False))
     x, y = np.eye(n, dtype=np.float32), np.arange(n) % 2
-    d = dict(pixels=None, values=net.take_images(x)["values"], labels=y)
+    d = dict(inputs=net.take_images(x)["inputs"], labels=y)
     engine = engine_of(net, strategy, 3, batch_size=batch, loss="score")
     want = np.zeros((2, n))
     want[y, np.arange(n)] = 1 / batch

@@ -23,7 +23,7 @@ def digits():
 
 def run(net, x, y, workers, strategy, **options):
     engine = _core.Engine(net.plan, net.weights, workers=workers, strategy=strategy, **options)
-    return engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.01)
+    return engine.run("train", inputs=net.take_images(x)["inputs"], labels=y, lr=0.01)
 
 
 @pytest.mark.parametrize("strategy, workers", WORKERS)
@@ -33,7 +33,7 @@ def test_counts_add_up(strategy, workers):
     found = run(net, x, y, workers, strategy, batch_size=3, stripe_bytes=256)
     layers = found["layers"].values()
     assert {net.nodes()[node][1] for node in found["layers"]} == {
-        name for node, name in net.nodes()[1:] if node.layer.parameters
+        name for node, name in net.nodes()[1:] if node.layer.part_names
     }
     for layer in (found, *layers):
         assert sum(layer["staleness"]) == layer["updates"] > 0
@@ -72,7 +72,7 @@ def test_a_phase_that_does_not_train_counts_images_and_time_only():
     x, y = images(300, net.input_shape)
     engine = _core.Engine(net.plan, net.weights, workers=2, strategy="chaos")
     for what in ("train", "test"):
-        found = engine.run(what, values=net.take_images(x)["values"], labels=y)
+        found = engine.run(what, inputs=net.take_images(x)["inputs"], labels=y)
     assert found["updates"] == 0 and found["staleness"] == [0] and sum(found["worker_images"]) == 300
     assert all(layer["updates"] == 0 for layer in found["layers"].values())
     assert found["time"]["total"] > 0 and found["time"]["forward"] == found["time"]["backward"] == 0
@@ -95,7 +95,7 @@ def held(seconds):
     thread = threading.Thread(target=let_go)
     start = time.perf_counter()
     thread.start()
-    found = engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.01)
+    found = engine.run("train", inputs=net.take_images(x)["inputs"], labels=y, lr=0.01)
     took = time.perf_counter() - start
     thread.join()
     assert _core.Exchange(engine).hold(2), "the worker has not given the lock back"
@@ -134,7 +134,7 @@ def test_staleness_is_no_more_than_the_others_did():
     x, y = images(4000, net.input_shape, classes=8)
     engine = _core.Engine(net.plan, net.weights, workers=2, strategy="chaos", stripe_bytes=256)
     stripes = engine.stripes
-    found = engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.01)
+    found = engine.run("train", inputs=net.take_images(x)["inputs"], labels=y, lr=0.01)
     (layer,) = found["layers"].values()
     assert sum(found["staleness"]) == 4000 * stripes == sum(engine.versions())
     assert layer["staleness_max"] <= max(found["worker_images"]) + 1
@@ -200,11 +200,11 @@ def test_pieces_add_up():
     """Counts of an epoch that was stopped and resumed, with another number of workers."""
     net = chaos.models.small()
     x, y = images(200, net.input_shape)
-    values = net.take_images(x)["values"]
+    values = net.take_images(x)["inputs"]
     pieces = []
     for workers, begin, end in ((3, 0, 120), (2, 120, 200)):
         engine = _core.Engine(net.plan, net.weights, workers=workers, strategy="chaos", stripe_bytes=1024)
-        found = engine.run("train", values=values, labels=y, lr=0.01, begin=begin, end=end)
+        found = engine.run("train", inputs=values, labels=y, lr=0.01, begin=begin, end=end)
         pieces.append({**found, "layers": {str(node): layer for node, layer in found["layers"].items()}})
     together = _counts(_counts(_counts(), pieces[0], 1.5), pieces[1], 2)
     assert together["seconds"] == 3.5 and together["position"] == 200

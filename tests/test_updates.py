@@ -75,7 +75,7 @@ class Problem:
             update_options=rule.core_options(resolved),
             **more,
         )
-        assert engine.run("train", values=self.x.ravel(), labels=self.y, lr=LR)["images"] == STEPS
+        assert engine.run("train", inputs=[self.x.ravel()], labels=self.y, lr=LR)["images"] == STEPS
         self.padding = np.ones(net.plan.weight_size, bool)
         for parameter in net.unpack(np.arange(net.plan.weight_size)).values():
             self.padding[parameter] = False
@@ -140,7 +140,7 @@ def test_centered_rmsprop_of_a_constant_gradient(isa):
         update_options=rule.core_options(rule.resolve(dict(alpha=0.5, centered=True))),
     )
     x = np.tile(np.random.default_rng(0).standard_normal(64).astype(np.float32), 300)
-    assert engine.run("train", values=x, labels=np.zeros(300, np.int64), lr=1e-9)["status"] == "done"
+    assert engine.run("train", inputs=[x], labels=np.zeros(300, np.int64), lr=1e-9)["status"] == "done"
     assert np.isfinite(net.weights).all() and np.isfinite(moments).all()
     square, _, mean = (net.unpack(m)["0.weight"] for m in moments)
     assert (square < mean.astype(np.float64) ** 2).any(), "rounding did not make it negative, so nothing was tested"
@@ -224,7 +224,7 @@ def bounded_training(net, x, y, bounds, batch_size, lr):
         some = slice(at, at + batch_size)
         data = net.take_images(x[some])
         _, gradients = other.loss_and_gradients(x[some], y[some])
-        engine.run("train", values=data["values"], labels=y[some], lr=lr)
+        engine.run("train", inputs=data["inputs"], labels=y[some], lr=lr)
         state = other.state_dict()
         for layer, g in layers_of(other, gradients).items():
             for parameter, value in clip(g, options["clip_value"], options["clip_norm"]).items():

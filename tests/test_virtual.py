@@ -137,7 +137,7 @@ def test_orders_are_possible(
     x, y = images(max(n, 1), net.input_shape, classes=5)
     codes = np.array([_core.event(*event[:3]) for event in found], np.uint64)
     result = engine.run(
-        "train", values=net.take_images(x)["values"], labels=y, end=n, lr=0.01, events=[codes], lanes=order.lanes
+        "train", inputs=net.take_images(x)["inputs"], labels=y, end=n, lr=0.01, events=[codes], lanes=order.lanes
     )
     assert result["status"] == "done" and result["images"] == n == result["position"]
     assert result["updates"] == engine.stripes * -(-n // batch)
@@ -167,10 +167,10 @@ def codes_of(events):
 def test_executor_is_sequential_for_one_worker(isa, make):
     x, y = images(40, make().input_shape, classes=5)
     nets = make(), make()
-    values = nets[0].take_images(x)["values"]
-    wanted = engine_of(nets[0], 1, "sequential").run("train", values=values, labels=y, lr=0.05)
+    values = nets[0].take_images(x)["inputs"]
+    wanted = engine_of(nets[0], 1, "sequential").run("train", inputs=values, labels=y, lr=0.05)
     engine = engine_of(nets[1], 1, "sequential")
-    found = engine.run("train", values=values, labels=y, lr=0.05, events=[codes_of(default_order(nets[1], engine, 40))])
+    found = engine.run("train", inputs=values, labels=y, lr=0.05, events=[codes_of(default_order(nets[1], engine, 40))])
     assert (nets[0].weights == nets[1].weights).all()
     assert all(found[key] == wanted[key] for key in ("loss", "errors", "updates", "staleness", "images", "status"))
 
@@ -251,7 +251,7 @@ def test_averaging_is_that_of_real_workers(workers, n, batch, period, seed, jobs
             )
             for _ in range(2):
                 asked = dict(events=order.blocks(n), jobs=jobs) if virtually else {}
-                result = engine.run("train", values=x.reshape(-1), labels=y, lr=0.05, **asked)
+                result = engine.run("train", inputs=[x.reshape(-1)], labels=y, lr=0.05, **asked)
                 found.append(
                     (
                         result["status"],
@@ -315,7 +315,7 @@ def test_hybrid_is_that_of_real_workers(make, workers, real, n, batch, lanes, sl
         order = Order(net, engine, flat_times(net), Machine(jitter=0.5), "hybrid", options, [seed])
         for _ in range(2):
             asked = dict(events=order.blocks(n), jobs=jobs, lanes=order.lanes) if virtually else {}
-            result = engine.run("train", values=x.reshape(-1), labels=y, lr=0.05, **asked)
+            result = engine.run("train", inputs=[x.reshape(-1)], labels=y, lr=0.05, **asked)
             found.append(
                 (
                     result["status"],
@@ -330,7 +330,7 @@ def test_hybrid_is_that_of_real_workers(make, workers, real, n, batch, lanes, sl
                     engine.versions(),
                 )
             )
-        assert engine.run("test", values=x.reshape(-1), labels=y)["images"] == n
+        assert engine.run("test", inputs=[x.reshape(-1)], labels=y)["images"] == n
     assert found[:2] == found[2:]
 
 
@@ -359,10 +359,10 @@ def test_impossible_pieces_are_refused():
         (found[:-1], "not every image"),
     ):
         with pytest.raises(ValueError, match=message):
-            engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(events)])
+            engine.run("train", inputs=[x.reshape(-1)], labels=y, lr=0.01, events=[codes_of(events)])
     with pytest.raises(ValueError, match="have no pieces"):
-        engine_of(net, 2).run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(found)])
-    assert engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(found)])["images"] == 40
+        engine_of(net, 2).run("train", inputs=[x.reshape(-1)], labels=y, lr=0.01, events=[codes_of(found)])
+    assert engine.run("train", inputs=[x.reshape(-1)], labels=y, lr=0.01, events=[codes_of(found)])["images"] == 40
 
 
 @settings(max_examples=30, deadline=None)
@@ -389,7 +389,7 @@ def test_elastic_is_its_definition_in_the_given_order(workers, n, batch, period,
     )
     order = Order(net, engine, flat_times(net), Machine(jitter=0.5), "elastic", options, [seed])
     found = events_of(order, n)
-    result = engine.run("train", values=x.reshape(-1), labels=y, lr=0.05, events=[codes_of(found)], jobs=jobs)
+    result = engine.run("train", inputs=[x.reshape(-1)], labels=y, lr=0.05, events=[codes_of(found)], jobs=jobs)
     assert result["status"] == "done" and result["images"] == n and result["staleness_max"] == 0
 
     centre, rate = replicas[0].weights.copy(), np.float32(alpha or 0.9 / workers)
@@ -399,7 +399,7 @@ def test_elastic_is_its_definition_in_the_given_order(workers, n, batch, period,
         if kind == "step":  # nobody else sees the replica: all of the step may happen at once
             assert exchanges[w] == steps[w] // period * engine.stripes
             engines[w].run(
-                "train", values=x.reshape(-1), labels=y, lr=0.05, begin=what * batch, end=min(n, (what + 1) * batch)
+                "train", inputs=[x.reshape(-1)], labels=y, lr=0.05, begin=what * batch, end=min(n, (what + 1) * batch)
             )
             steps[w] += 1
         elif kind == "exchange":
@@ -445,7 +445,7 @@ def test_replicated_is_its_definition_in_the_given_order(workers, group, period,
     for jobs in (1, 2, 3):
         net = make()
         result = engine_of(net, workers, "replicated", **asked, loss="score").run(
-            "train", values=x.reshape(-1), labels=y, lr=1.0, events=[codes], jobs=jobs
+            "train", inputs=[x.reshape(-1)], labels=y, lr=1.0, events=[codes], jobs=jobs
         )
         assert result["status"] == "done" and result["images"] == n
         ends.append(net.weights.tobytes())
@@ -579,18 +579,18 @@ def test_reads_that_are_missing_are_refused():
     engine = engine_of(net, 2, strategy_options=STRATEGIES["chaos"].core_options(options))
     found = events_of(Order(net, engine, flat_times(net), Machine(), "chaos", options, [0]), 4)
     with pytest.raises(ValueError, match="has not read all stripes"):
-        engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(found[1:])])
+        engine.run("train", inputs=[x.reshape(-1)], labels=y, lr=0.01, events=[codes_of(found[1:])])
     step = [event[0] for event in found].index("step")
     with pytest.raises(ValueError, match="copied at the beginning"):
         engine.run(
             "train",
-            values=x.reshape(-1),
+            inputs=[x.reshape(-1)],
             labels=y,
             lr=0.01,
             events=[codes_of([*found[: step + 1], ("copy", *found[step][1:])])],
         )
     with pytest.raises(ValueError, match="keep no copies"):
-        engine_of(net, 2).run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(found)])
+        engine_of(net, 2).run("train", inputs=[x.reshape(-1)], labels=y, lr=0.01, events=[codes_of(found)])
 
 
 def any_order(net, engine, workers, steps, rng):
@@ -640,7 +640,7 @@ def run_events(make, codes, *, workers, jobs, n, lanes=0, block=1 << 16, x=None,
     values = (images(n, net.input_shape, classes=5)[0] if x is None else x).astype(np.float32).reshape(-1)
     result = engine_of(net, workers, **options).run(
         "train",
-        values=values,
+        inputs=values,
         labels=y,
         lr=0.05,
         events=[codes[i : i + block] for i in range(0, len(codes), block)],
@@ -767,7 +767,7 @@ def test_threads_stop_at_once():
 
     timer = threading.Timer(0.05, stop)
     timer.start()
-    result = engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.01, events=[codes], jobs=4)
+    result = engine.run("train", inputs=net.take_images(x)["inputs"], labels=y, lr=0.01, events=[codes], jobs=4)
     ended = time.perf_counter()
     timer.join()
     assert result["status"] == "stopped" and result["images"] < n and ended - asked[0] < 0.5
@@ -794,9 +794,9 @@ def test_impossible_exchanges_are_refused():
         for events, why in ((found, None), (spoil(found), message)):
             if why:
                 with pytest.raises(ValueError, match=why):
-                    engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(events)])
+                    engine.run("train", inputs=[x.reshape(-1)], labels=y, lr=0.01, events=[codes_of(events)])
             else:
-                engine.run("train", values=x.reshape(-1), labels=y, lr=0.01, events=[codes_of(events)])
+                engine.run("train", inputs=[x.reshape(-1)], labels=y, lr=0.01, events=[codes_of(events)])
 
     def where(found, kind, n=0):
         return [i for i, event in enumerate(found) if event[0] == kind][n]
@@ -863,7 +863,7 @@ def test_impossible_orders_are_refused(spoil, message):
     engine = engine_of(net, 1)
     events = spoil(default_order(net, engine, 3))
     with pytest.raises(ValueError, match=message):
-        engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.01, events=[codes_of(events)])
+        engine.run("train", inputs=net.take_images(x)["inputs"], labels=y, lr=0.01, events=[codes_of(events)])
 
 
 def test_unknown_kinds_are_refused_and_nothing_is_run_before():
@@ -873,7 +873,7 @@ def test_unknown_kinds_are_refused_and_nothing_is_run_before():
     engine = engine_of(net, 1)
     codes = np.append(codes_of(default_order(net, engine, 3)), np.uint64(77 << 16))
     with pytest.raises(ValueError, match="worker 0: kind 77.*no such event"):
-        engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.01, events=[codes])
+        engine.run("train", inputs=net.take_images(x)["inputs"], labels=y, lr=0.01, events=[codes])
     assert (net.weights == before).all()
 
 
@@ -888,7 +888,7 @@ def test_the_order_matters():
         two = [(kind, 1, 1 if kind == "step" else what) for kind, _, what in one]
         reads = 1 + sum(kind == "forward" for kind, *_ in one)
         events = [*one[:reads], *two[:reads], *one[reads:], *two[reads:]] if together else one + two
-        result = engine.run("train", values=net.take_images(x)["values"], labels=y, lr=0.1, events=[codes_of(events)])
+        result = engine.run("train", inputs=net.take_images(x)["inputs"], labels=y, lr=0.1, events=[codes_of(events)])
         assert result["staleness_max"] == int(together)
         found.append(net.weights)
     assert (found[0] != found[1]).any()

@@ -124,7 +124,7 @@ def test_what_lies_beyond_the_image_does_not_matter(isa):
     x, _ = images(1, net.input_shape)
     clean, spoilt = net.forward(x).reshape(24, 8, 8), np.empty((1, 24 * 64), np.float32)
     x[0, 0, 11, 11] = np.nan
-    _core.Engine(net.plan, net.weights).run("forward", values=x.reshape(-1), out=spoilt)
+    _core.Engine(net.plan, net.weights).run("forward", inputs=[x.reshape(-1)], out=spoilt)
     spoilt = spoilt.reshape(24, 8, 8)
     assert np.isnan(spoilt[:, 7, 7]).all()
     np.testing.assert_array_equal(spoilt[:, :4], clean[:, :4])

@@ -1,10 +1,8 @@
 # Single layers, and how far cores are from each other.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from .engine cimport engine_t
+from .kinds cimport engine_t, pass_t
 
 cdef extern from "engine/bench.h" nogil:
-    enum pass_t "pass":
-        PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE
     double bench_time(engine_t *e, int node, pass_t p, long rounds)
     const char *bench_loop(const engine_t *e, int node, pass_t p)
 

@@ -1,10 +1,9 @@
 # Workers on one weight vector, and their phases.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from .kinds cimport engine_t, loss_kind, strategy, update_kind
+from .kinds cimport engine_t, loss_kind, strategy, target, update_kind
 from .plan cimport plan_t
 
 cdef extern from "engine/engine.h" nogil:
-    enum: MAX_CHUNK
     enum: STALENESS_BINS
     ctypedef struct layer_tally:
         int64_t updates, staleness_sum, staleness_max, lock_failures, overlaps, pending
@@ -15,11 +14,18 @@ cdef extern from "engine/engine.h" nogil:
         int64_t staleness_sum, staleness_max, updates, lock_failures, give_ways, dropped
     ctypedef struct time_split:
         double total, forward, backward, publish, wait
-    ctypedef struct images_t "images":
+    ctypedef struct feed:
         const uint8_t *bytes
         const float *floats
-        const int64_t *labels
+        const int64_t *numbers
+        size_t size
+    ctypedef struct images_t "images":
+        feed *input
+        target form
+        feed target
+        const float *weight
         const int64_t *order
+        uint64_t key
     ctypedef struct worker_t "worker":
         float *dw
         tally count
@@ -39,6 +45,7 @@ cdef extern from "engine/engine.h" nogil:
     ctypedef struct engine_t "engine":
         shared_weights shared
         const strategy *strategy
+        const loss_kind *loss
         worker_t **worker
         int chunk
         const float *step_scale
@@ -47,6 +54,9 @@ cdef extern from "engine/engine.h" nogil:
         layer_tally *layer
         time_split time
         double tick
+
+cdef extern from "engine/plan.h" nogil:
+    enum: MAX_CHUNK
 
 cdef extern from "engine/phase.h" nogil:
     ctypedef struct engine_parts:
@@ -64,6 +74,7 @@ cdef extern from "engine/phase.h" nogil:
         int bounded
         int64_t max_staleness
         const loss_kind *loss
+        const double *loss_options
     engine_t *engine_new(const engine_parts *parts)
     void engine_free(engine_t *e)
     int engine_run(engine_t *e, phase ph, const images_t *data, int64_t begin, int64_t end, float lr, float *out)

@@ -3,6 +3,33 @@
 TOGETHER = MAX_CHUNK
 
 
+cdef Py_ssize_t _feed(feed *to, array, Py_ssize_t size, str what) except -1:
+    """Describes a flat array with `size` numbers per image; returns the number of images. The caller keeps the array."""
+    cdef const uint8_t[::1] bytes_
+    cdef const float[::1] floats
+    cdef const int64_t[::1] numbers
+    cdef Py_ssize_t total
+    kind = memoryview(array).format
+    to.bytes, to.floats, to.numbers, to.size = NULL, NULL, NULL, size
+    if kind == "B":
+        bytes_ = array
+        total = bytes_.shape[0]
+        to.bytes = &bytes_[0] if total else NULL
+    elif kind == "f":
+        floats = array
+        total = floats.shape[0]
+        to.floats = &floats[0] if total else NULL
+    elif kind in ("l", "q"):
+        numbers = array
+        total = numbers.shape[0]
+        to.numbers = &numbers[0] if total else NULL
+    else:
+        raise ValueError(f"{what} must be uint8, float32 or int64, not of format {kind!r}")
+    if total % size:
+        raise ValueError(f"{total} numbers are no whole number of {what} of {size}")
+    return total // size
+
+
 cdef class Engine:
     """Workers on one weight vector. One phase runs at a time; `position`, `stop` and Exchange's `read_weights` and
     `add_weights` may be called meanwhile."""
@@ -21,10 +48,11 @@ cdef class Engine:
 
     def __cinit__(self, Plan plan not None, float[::1] weights not None, int workers=1, strategy="sequential",
                   loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384, cpus=None,
-                  strategy_options=(), update_options=(), float[:, ::1] moments=None, max_staleness=None):
+                  strategy_options=(), update_options=(), float[:, ::1] moments=None, max_staleness=None, loss_options=()):
         cdef engine_parts parts
         cdef double how_option[MAX_STRATEGY_OPTIONS]
         cdef double rule_option[MAX_RULE_OPTIONS]
+        cdef double loss_option[MAX_LOSS_OPTIONS]
         cdef int[::1] cpu = None
         cdef const loss_kind *const *l = plan.p.isa.losses
         cdef const update_kind *const *u = plan.p.isa.updates
@@ -66,13 +94,16 @@ cdef class Engine:
             cpu = array("i", cpus)
             self.cpus = tuple(cpus)
         for name, given, most in (("strategy_options", strategy_options, MAX_STRATEGY_OPTIONS),
-                                  ("update_options", update_options, MAX_RULE_OPTIONS)):
+                                  ("update_options", update_options, MAX_RULE_OPTIONS),
+                                  ("loss_options", loss_options, MAX_LOSS_OPTIONS)):
             if len(given) > most:
                 raise ValueError(f"{len(given)} {name}, at most {most} are possible")
         for i in range(MAX_STRATEGY_OPTIONS):
             how_option[i] = strategy_options[i] if i < len(strategy_options) else 0
         for i in range(MAX_RULE_OPTIONS):
             rule_option[i] = update_options[i] if i < len(update_options) else 0
+        for i in range(MAX_LOSS_OPTIONS):
+            loss_option[i] = loss_options[i] if i < len(loss_options) else 0
         if (0 if moments is None else moments.shape[0]) != u[0].n_moments:
             raise ValueError(f"update rule {update!r} needs {u[0].n_moments} moments")
         if moments is not None and moments.shape[0]:
@@ -104,6 +135,7 @@ cdef class Engine:
         parts.bounded = max_staleness is not None
         parts.max_staleness = max_staleness or 0
         parts.loss = l[0]
+        parts.loss_options = loss_option
         self.e = engine_new(&parts)
         if self.e == NULL:
             raise MemoryError("out of memory for the engine")
@@ -113,15 +145,16 @@ cdef class Engine:
             exchange_move_states(self.e, self.own_states)
         engine_free(self.e)
 
-    def run(self, str what, const uint8_t[::1] pixels=None, const float[::1] values=None, const int64_t[::1] labels=None,
-            const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, float lr=0.0, float[:, ::1] out=None,
-            const float[::1] step_scale=None, events=None, int lanes=0, int jobs=1):
+    def run(self, str what, inputs, labels=None, const int64_t[::1] order=None, Py_ssize_t begin=0, end=None,
+            float lr=0.0, float[:, ::1] out=None, const float[::1] step_scale=None, events=None, int lanes=0, int jobs=1,
+            const float[::1] weights=None, uint64_t key=0):
         """Runs one phase over images `order[begin:end]` and returns its counts as a dict: whole ones, except
         layers {node: {..., pending_seconds}} and time, in seconds summed over workers (its parts are 0 outside training).
 
         what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
-        `gradient`). Exactly one of pixels (uint8) and values (float32) holds the images, flat, each (c, h, w). step_scale:
-        512 factors of the learning rate, by the staleness of an update.
+        `gradient`). inputs: for each input of the plan a flat array of uint8, float32 or int64, image by image in PyTorch's
+        order. labels: int64, a class per image or flat maps of them, or float32, flat, as many as outputs, whatever the loss
+        takes; weights: of each image's loss; key: where random numbers begin (chaos.layers.random). step_scale: 512 factors of the learning rate, by the staleness of an update.
 
         events: for "train", an iterable of uint64 arrays: the phase runs in this order (see cext/engine/replay.h and
         `event`), in `jobs` threads, which changes no bit; `lanes` is how many lanes its steps have, 0 for none.
@@ -134,7 +167,7 @@ cdef class Engine:
         if what not in ("train", "test", "forward", "gradients"):
             raise ValueError(f"unknown phase {what!r}")
         ph = {"train": TRAIN, "test": TEST, "forward": FORWARD, "gradients": GRADIENTS}[what]
-        last = self._take(&data, pixels, values, labels, order, begin, end)
+        last = self._take(&data, inputs, labels, order, begin, end, weights, key)
         if labels is None and ph != FORWARD:
             raise ValueError("labels are needed")
         if ph == FORWARD:
@@ -162,39 +195,66 @@ cdef class Engine:
         cdef shape s = self.plan.p.node[self.plan.p.output].g.out
         return s.c * s.h * s.w
 
-    cdef Py_ssize_t _take(self, images_t *data, const uint8_t[::1] pixels, const float[::1] values, const int64_t[::1] labels,
-                          const int64_t[::1] order, Py_ssize_t begin, end) except -1:
+    cdef Py_ssize_t _take(self, images_t *data, inputs, labels, const int64_t[::1] order, Py_ssize_t begin, end,
+                          const float[::1] weights, uint64_t key) except -1:
         """Checks what a phase is given and describes it to the core; returns the end of the range."""
-        cdef shape s = self.plan.p.node[0].g.out
-        cdef Py_ssize_t size = <Py_ssize_t>s.c * s.h * s.w, count, last, i
-        cdef int classes = self._classes()
-        if (pixels is None) == (values is None):
-            raise ValueError("either pixels or values must be given")
-        count = pixels.shape[0] if pixels is not None else values.shape[0]
-        if count % size:
-            raise ValueError(f"{count} numbers are no whole number of images of {size}")
-        count //= size
+        cdef Py_ssize_t count = -1, last, i, n
+        cdef shape s
+        if len(inputs) != self.plan.p.n_inputs:
+            raise ValueError(f"{len(inputs)} arrays for {self.plan.p.n_inputs} inputs")
+        for i in range(self.plan.p.n_inputs):
+            s = self.plan.p.node[i].g.out
+            n = _feed(&data.input[i], inputs[i], <Py_ssize_t>s.c * s.h * s.w, "images")
+            if count >= 0 and n != count:
+                raise ValueError(f"{n} images in one input, {count} in another")
+            count = n
         last = order.shape[0] if order is not None else count
         last = last if end is None else end
         if not 0 <= begin <= last <= (order.shape[0] if order is not None else count):
             raise ValueError(f"images {begin}..{last} are not within the {count} given")
-        data.bytes = &pixels[0] if pixels is not None and count else NULL
-        data.floats = &values[0] if values is not None and count else NULL
-        data.labels = NULL
+        self._take_target(&data.target, &data.form, labels, count)
         data.order = NULL
-        if labels is not None:
-            if labels.shape[0] != count:
-                raise ValueError(f"{labels.shape[0]} labels for {count} images")
-            for i in range(count):
-                if not 0 <= labels[i] < classes:
-                    raise ValueError(f"label {labels[i]} of image {i} is not in 0..{classes - 1}, the network's outputs")
-            data.labels = &labels[0] if count else NULL
+        data.weight = NULL
+        data.key = key
+        if weights is not None:
+            if weights.shape[0] != count:
+                raise ValueError(f"{weights.shape[0]} weights for {count} images")
+            data.weight = &weights[0] if count else NULL
         if order is not None and order.shape[0]:
             for i in range(order.shape[0]):
                 if not 0 <= order[i] < count:
                     raise ValueError(f"order[{i}] = {order[i]} is not one of the {count} images")
             data.order = &order[0]
         return last
+
+    cdef int _take_target(self, feed *to, target *form, labels, Py_ssize_t count) except -1:
+        cdef const int64_t[::1] numbers
+        cdef unsigned takes = self.e.loss.targets
+        cdef Py_ssize_t i, n, classes = self._classes(), pixels = 1
+        to.size, to.bytes, to.floats, to.numbers = 0, NULL, NULL, NULL
+        form[0] = <target>TARGET_CLASS
+        if labels is None:
+            return 0
+        if memoryview(labels).format == "f":
+            form[0] = <target>TARGET_VALUES
+            n = _feed(to, labels, classes, "targets")
+        else:
+            numbers = labels
+            if takes & TARGET_MAP and count and numbers.shape[0] > count and not numbers.shape[0] % count \
+                    and not classes % (numbers.shape[0] // count):
+                form[0] = <target>TARGET_MAP
+                pixels = numbers.shape[0] // count
+                classes //= pixels
+            n = _feed(to, labels, pixels, "labels")
+            for i in range(numbers.shape[0]):
+                if not 0 <= numbers[i] < classes:
+                    raise ValueError(f"label {numbers[i]} of image {i // pixels} is not in 0..{classes - 1}, the network's "
+                                     "outputs")
+        if n != count:
+            raise ValueError(f"{n} labels for {count} images")
+        if not form[0] & takes:
+            raise ValueError(f"the loss {self.e.loss.name.decode()!r} does not take such targets")
+        return 0
 
     cdef _result(self, int status):
         """The counts of the phase that has ended; the exception where the core says so."""

@@ -80,9 +80,9 @@ cdef class Exchange:
         """Between phases: makes `position` 0 until the next one begins."""
         exchange_rewind(self.engine.e)
 
-    def lane_gradients(self, int lanes, int first, float[:, ::1] out not None, const uint8_t[::1] pixels=None,
-                       const float[::1] values=None, const int64_t[::1] labels=None, const int64_t[::1] order=None,
-                       Py_ssize_t begin=0, end=None, int32_t[::1] reached=None):
+    def lane_gradients(self, int lanes, int first, float[:, ::1] out not None, inputs, labels=None,
+                       const int64_t[::1] order=None, Py_ssize_t begin=0, end=None, int32_t[::1] reached=None,
+                       const float[::1] weights=None, uint64_t key=0):
         """Forms some lanes of a synchronous step's gradient on all workers, without an update.
 
         The step is over images `order[begin:end]`, cut into `lanes` lanes: lane j has images begin + n * j // lanes up to
@@ -96,7 +96,7 @@ cdef class Exchange:
         """
         cdef images_t data
         cdef int status
-        cdef Py_ssize_t last = self.engine._take(&data, pixels, values, labels, order, begin, end)
+        cdef Py_ssize_t last = self.engine._take(&data, inputs, labels, order, begin, end, weights, key)
         if labels is None:
             raise ValueError("labels are needed")
         if not 1 <= lanes <= last - begin:

@@ -3,7 +3,15 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "registry.h" nogil:
     enum: MAX_INPUTS
-    enum: MAX_OPTIONS
+    enum: MAX_WHOLE
+    enum: MAX_REAL
+    enum: MAX_LOSS_OPTIONS
+    enum: WHOLE_BATCH
+    enum: TARGET_CLASS
+    enum: TARGET_MAP
+    enum: TARGET_VALUES
+    enum target:
+        pass
     enum: MAX_MOMENTS
     enum: MAX_RULE_OPTIONS
     enum: MAX_STRATEGY_OPTIONS
@@ -11,13 +19,22 @@ cdef extern from "registry.h" nogil:
         int c, h, w
     ctypedef struct geometry:
         shape out
-        size_t weight_size
+        size_t weight_size, state_size
+        unsigned properties
+    enum pass_t "pass":
+        PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE
+    ctypedef struct part:
+        const char *name
+        int state
     ctypedef struct layer_kind:
         const char *name
-        int n_parameters
+        int n_parts
+        const part *parts
+        const char *(*loop_at)(pass_t p, int i) noexcept nogil
         ptrdiff_t (*locate)(const geometry *g, int k, ptrdiff_t i) noexcept nogil
     ctypedef struct loss_kind:
         const char *name
+        unsigned targets
     ctypedef struct update_kind:
         const char *name
         int n_moments

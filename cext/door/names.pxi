@@ -67,6 +67,56 @@ def set_winograd(bint allowed):
     _winograd = allowed
 
 
+_loops = None
+
+
+def get_loops():
+    """The loops that new plans are to use wherever they give the right result, unless CHAOS_LOOP is empty when the process
+    first asks: "kind.pass=beginning of a loop's name;...", with the passes forward, weight_gradient and data_gradient. For
+    tests and benchmarks. ValueError where it names no loop."""
+    if _loops is None:
+        set_loops(os.environ.get("CHAOS_LOOP", "").strip())
+    return _loops
+
+
+def set_loops(text):
+    """The loops that new plans are to use; "": those that are fastest."""
+    global _loops
+    for wanted in filter(None, text.split(";")):
+        where, _, name = wanted.partition("=")
+        kind, _, pass_name = where.partition(".")
+        known = {f"{k}.{p}": names for k, passes in loops().items() for p, names in passes.items()}
+        if where not in known or not any(known_name.startswith(name) for known_name in known[where]):
+            raise ValueError(f"CHAOS_LOOP: no loop {wanted!r}; known: "
+                             + "; ".join(f"{place}={'|'.join(names)}" for place, names in known.items()))
+    _loops = text
+
+
+def get_choice():
+    """(instruction set, Winograd's algorithm allowed, loops) that new plans are made for."""
+    return get_isa(), get_winograd(), get_loops()
+
+
+def loops():
+    """{kind: {pass: [names of its loops]}} of the kinds that have several."""
+    cdef const layer_kind *const *k = supported_isa(0).layers
+    cdef int i
+    found = {}
+    while k[0] != NULL:
+        if k[0].loop_at != NULL:
+            passes = {}
+            for name, p in (("forward", PASS_FORWARD), ("weight_gradient", PASS_WEIGHT_GRADIENT),
+                            ("data_gradient", PASS_BACKWARD)):
+                passes[name] = []
+                i = 0
+                while k[0].loop_at(p, i) != NULL:
+                    passes[name].append(k[0].loop_at(p, i).decode())
+                    i += 1
+            found[k[0].name.decode()] = passes
+        k += 1
+    return found
+
+
 cdef const instruction_set *_find_isa(name) except NULL:
     cdef int i = 0
     while supported_isa(i) != NULL:
@@ -94,14 +144,27 @@ cdef _names(const void *const *table):
 
 
 def layer_kinds():
-    """Names of the layer kinds of the core, each with its number of parameters."""
+    """Names of the layer kinds of the core, each with its parts: {name: whether it is state}."""
     cdef const layer_kind *const *k = supported_isa(0).layers
-    return {name: k[i].n_parameters for i, name in enumerate(_names(<const void *const *>k))}
+    cdef int j
+    found = {}
+    while k[0] != NULL:
+        parts = {}
+        for j in range(k[0].n_parts):
+            parts[k[0].parts[j].name.decode()] = bool(k[0].parts[j].state)
+        found[k[0].name.decode()] = parts
+        k += 1
+    return found
 
 
 def losses():
-    """Names of the losses of the core."""
-    return _names(<const void *const *>supported_isa(0).losses)
+    """Names of the losses of the core, each with the forms of targets that it takes."""
+    cdef const loss_kind *const *l = supported_isa(0).losses
+    return {name: [form for form, bit in _FORMS.items() if l[i].targets & bit]
+            for i, name in enumerate(_names(<const void *const *>l))}
+
+
+_FORMS = {"class": TARGET_CLASS, "map": TARGET_MAP, "values": TARGET_VALUES}
 
 
 def updates():

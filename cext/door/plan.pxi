@@ -1,40 +1,69 @@
 # The plan of a network.
 
 cdef class Plan:
-    """The geometry of a network for one instruction set. Node 0 is the input; nodes are added in topological order."""
+    """The geometry of a network, for the instruction set and the loops in force. Nodes are added in topological order, the inputs
+    first."""
 
     cdef plan_t *p
     cdef bint finished
+    cdef readonly object choice
 
-    def __cinit__(self, int c, int h, int w, isa=None):
-        cdef const char *reason = NULL
-        cdef shape s
-        if min(c, h, w) < 1:
-            raise ValueError(f"input shape must be positive, not {(c, h, w)}")
-        self.p = plan_new(_find_isa(isa or get_isa()), get_winograd())
-        s.c, s.h, s.w = c, h, w
-        if self.p == NULL or plan_add_input(self.p, s, &reason) < 0:
+    def __cinit__(self):
+        self.choice = get_choice()
+        isa, winograd, wanted = self.choice
+        cdef bytes text = wanted.encode()
+        cdef const char *loops = NULL
+        if wanted:
+            loops = text
+        self.p = plan_new(_find_isa(isa), not winograd, loops)
+        if self.p == NULL:
             raise MemoryError("out of memory for the plan")
 
     def __dealloc__(self):
         plan_free(self.p)
 
-    def add(self, kind, inputs, int channels, options):
-        """Adds a layer; returns its node number. ValueError with the core's reason where the geometry is impossible."""
-        cdef int input[MAX_INPUTS]
-        cdef int option[MAX_OPTIONS]
+    def add_input(self, int c, int h, int w):
+        """Adds an input of the network; returns its node number."""
         cdef const char *reason = NULL
+        cdef shape s
+        cdef int node
+        if min(c, h, w) < 1:
+            raise ValueError(f"input shape must be positive, not {(c, h, w)}")
+        if self.finished or self.p.n_nodes > self.p.n_inputs:
+            raise ValueError("inputs come before all layers")
+        s.c, s.h, s.w = c, h, w
+        node = plan_add_input(self.p, s, &reason)
+        if node < 0:
+            raise ValueError(reason.decode())
+        return node
+
+    def add(self, kind, inputs, int channels=0, whole=(), real=(), int shares=-1):
+        """Adds a layer; returns its node number. `shares`: a node whose weights it uses, instead of weights of its own.
+        ValueError with the core's reason where the geometry is impossible."""
+        cdef int input[MAX_INPUTS]
+        cdef int whole_option[MAX_WHOLE]
+        cdef float real_option[MAX_REAL]
+        cdef const char *reason = NULL
+        cdef plan_layer layer
         cdef int i, node
         cdef bytes name = kind.encode()
         if self.finished:
             raise ValueError("the plan is finished")
-        if not 1 <= len(inputs) <= MAX_INPUTS or len(options) > MAX_OPTIONS:
+        if not 1 <= len(inputs) <= MAX_INPUTS:
             raise ValueError(f"a layer takes 1 to {MAX_INPUTS} inputs, not {len(inputs)}")
+        if len(whole) > MAX_WHOLE or len(real) > MAX_REAL:
+            raise ValueError(f"a layer takes at most {MAX_WHOLE} whole and {MAX_REAL} real options")
         for i in range(<int>len(inputs)):
             input[i] = inputs[i]
-        for i in range(<int>len(options)):
-            option[i] = options[i]
-        node = plan_add(self.p, name, <int>len(inputs), input, channels, <int>len(options), option, &reason)
+        for i in range(<int>len(whole)):
+            whole_option[i] = whole[i]
+        for i in range(<int>len(real)):
+            real_option[i] = real[i]
+        layer.kind, layer.channels, layer.shares = name, channels, shares
+        layer.n_inputs, layer.input = <int>len(inputs), input
+        layer.n_whole, layer.whole = <int>len(whole), whole_option
+        layer.n_real, layer.real = <int>len(real), real_option
+        node = plan_add(self.p, &layer, &reason)
         if node < 0:
             raise ValueError(reason.decode())
         return node
@@ -62,21 +91,28 @@ cdef class Plan:
         cdef plan_node *n = self._node(node)
         return n.weight_at, n.g.weight_size
 
-    def positions(self, int node, int k, int64_t[::1] out):
-        """Position in the weight vector of every element of the node's parameter k (0 weight, 1 bias), in the order of
-        its PyTorch shape; ValueError if the parameter has another number of elements than `out`."""
+    def layer(self, int node):
+        """The node whose layer is computed at this one: another's where two have changed places."""
+        return self._node(node).layer
+
+    def positions(self, int node, str name, int64_t[::1] out):
+        """Position in the weight vector of every element of the node's part of that name, in the order of its PyTorch shape;
+        ValueError if the part has another number of elements than `out`."""
         cdef plan_node *n = self._node(node)
         cdef Py_ssize_t i
         cdef ptrdiff_t at
-        if n.kind == NULL or n.kind.locate == NULL or not 0 <= k < n.kind.n_parameters:
-            raise ValueError(f"node {node} has no parameter {k}")
+        cdef int k = 0
+        while n.kind != NULL and k < n.kind.n_parts and n.kind.parts[k].name != name.encode():
+            k += 1
+        if n.kind == NULL or n.kind.locate == NULL or k == n.kind.n_parts:
+            raise ValueError(f"node {node} has no part {name!r}")
         for i in range(out.shape[0]):
             at = n.kind.locate(&n.g, k, i)
             if at < 0:
-                raise ValueError(f"parameter {k} of node {node} has {i} elements, not {out.shape[0]}")
+                raise ValueError(f"{name} of node {node} has {i} elements, not {out.shape[0]}")
             out[i] = <int64_t>n.weight_at + at
         if n.kind.locate(&n.g, k, out.shape[0]) >= 0:
-            raise ValueError(f"parameter {k} of node {node} has more than {out.shape[0]} elements")
+            raise ValueError(f"{name} of node {node} has more than {out.shape[0]} elements")
 
     @property
     def weight_size(self):
@@ -89,4 +125,9 @@ cdef class Plan:
 
     @property
     def winograd(self):
-        return bool(self.p.winograd)
+        return not self.p.direct_only
+
+    @property
+    def whole_batch(self):
+        """Whether a layer sees all images of a step together."""
+        return bool(self.p.properties & WHOLE_BATCH)

@@ -8,9 +8,22 @@
 
 const char *bench_loop(const engine *e, int i, enum pass pass)
 {
+    static float written; /* something that is not NULL */
     const plan_node *node = &e->p->node[i];
-    const geometry *pool = node->pool < 0 ? NULL : &e->p->node[node->pool].g;
-    return node->kind->loop ? node->kind->loop(&node->g, pool, e->batch == 1 ? 1 : e->chunk, pass) : NULL;
+    const worker *w = e->worker[0];
+    call c;
+    if (!node->kind->loop)
+        return NULL;
+    if (w) {
+        pass_backward_call(e, w, i, e->chunk, 1, &c);
+    } else {
+        memset(&c, 0, sizeof c);
+        c.n = e->chunk;
+        c.first = 1;
+        c.pool = node->pool < 0 ? NULL : &e->p->node[node->pool].g;
+    }
+    c.dw = e->batch == 1 && pass_applies(e, node) ? NULL : &written;
+    return node->kind->loop(&node->g, &c, pass);
 }
 
 double bench_time(engine *e, int i, enum pass pass, long rounds)

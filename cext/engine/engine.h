@@ -8,15 +8,23 @@
 #include "plan.h"
 #include "strategy.h"
 
-enum { MAX_CHUNK = 8 }; /* samples that pass through the layers together; more would push the weights out of the caches */
-
 enum outcome { DONE = 0, STOPPED, DIVERGED, NO_MEMORY, NO_TEAM, NOT_PINNED };
 
+/* One array of numbers for every image, in PyTorch's order. */
 typedef struct {
     const uint8_t *bytes; /* pixels 0..255, seen as x / 127.5 - 1; or */
-    const float *floats; /* values as they are; (c, h, w) per image */
-    const int64_t *labels;
+    const float *floats;  /* values as they are; or */
+    const int64_t *numbers;
+    size_t size; /* numbers per image */
+} feed;
+
+typedef struct {
+    feed input[MAX_INPUTS]; /* one for each input of the plan */
+    enum target form;
+    feed target;          /* what the loss compares outputs with: a class, pixels' classes, or values; may be without */
+    const float *weight;  /* NULL, or of each image's loss */
     const int64_t *order; /* which image is the i-th; NULL: 0, 1, 2, ... */
+    uint64_t key;         /* where random numbers begin: of the seed and the epoch, see layers/random.h */
 } images;
 
 enum phase { TRAIN, TEST, FORWARD, GRADIENTS, LANE_GRADIENTS, APPLY };
@@ -26,9 +34,10 @@ struct engine {
     const strategy *strategy;
     const update_kind *rule;
     const loss_kind *loss;
+    double loss_option[MAX_LOSS_OPTIONS];
     shared_weights shared;
     stripe *stripe;
-    int *first_stripe; /* per node, and one past the last; see stripes_of */
+    int *first_stripe; /* per block, and one past the last; see stripes_of */
     void *sync; /* the strategy's own */
     double option[MAX_STRATEGY_OPTIONS]; /* meaning: the strategy's own, in the order of chaos/sync/ */
     int instant; /* set by `open`: backward passes add to the shared weights as they go; only for plain rules */
@@ -69,11 +78,12 @@ struct engine {
     double tick; /* seconds */
 };
 
-/* The stripes of the layer at `node`: [*from, *to). */
+/* The stripes of the weights and the state of the layer at `node`, which may share them with others: [*from, *to). */
 static inline void stripes_of(const engine *e, int node, int *from, int *to)
 {
-    *from = e->first_stripe[node];
-    *to = e->first_stripe[node + 1];
+    const int block = e->p->node[node].block;
+    *from = block < 0 ? 0 : e->first_stripe[block];
+    *to = block < 0 ? 0 : e->first_stripe[block + 1];
 }
 
 #endif

@@ -12,8 +12,6 @@ int pass_images(worker *w, int64_t begin, int64_t end);
 
 /* ---- the pass in single steps, without the strategy's hooks; for whoever runs workers in an order of its own ---- */
 
-/* Images [at, at + n) of the order become the worker's chunk. */
-void pass_load_chunk(worker *w, int64_t at, int n);
 /* One node forward; `note_versions`: its stripes' versions become `seen`. */
 void pass_forward_node(worker *w, int node, int n, int note_versions);
 /* Loss of the chunk, counted; writes the output's delta, scaled by worker.scale, where the phase `learns`. Which image of

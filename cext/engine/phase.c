@@ -81,7 +81,7 @@ static void work(engine *e, int id)
         apply_parts(w);
     else
         while (step_pick(w, &begin, &end)) {
-            w->scale = 1.f / (float)(end - begin);
+            w->scale = w->share = 1.f / (float)(end - begin);
             if (pass_images(w, begin, end))
                 break;
         }
@@ -221,12 +221,14 @@ engine *engine_new(const engine_parts *q)
     e->loss = q->loss;
     e->n_workers = q->n_workers;
     e->batch = q->batch;
-    e->chunk = q->batch < MAX_CHUNK ? q->batch : MAX_CHUNK;
+    e->chunk = plan_chunk(q->p, q->batch);
     if (q->strategy_options)
         memcpy(e->option, q->strategy_options, sizeof e->option);
     e->bounded = q->bounded;
     e->max_staleness = q->max_staleness;
     e->gate_step = calloc((size_t)q->n_workers, sizeof *e->gate_step);
+    if (q->loss_options)
+        memcpy(e->loss_option, q->loss_options, sizeof e->loss_option);
     if (q->rule_options)
         memcpy(e->step.option, q->rule_options, sizeof e->step.option);
     e->worker = calloc((size_t)q->n_workers, sizeof *e->worker);

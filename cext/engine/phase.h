@@ -21,6 +21,7 @@ typedef struct {
     int bounded; /* no update is more than max_staleness updates of its stripe late */
     int64_t max_staleness;
     const loss_kind *loss;
+    const double *loss_options;
 } engine_parts;
 
 engine *engine_new(const engine_parts *parts);

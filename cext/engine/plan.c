@@ -4,18 +4,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-plan *plan_new(const instruction_set *isa, int winograd)
+plan *plan_new(const instruction_set *isa, int direct_only, const char *loops)
 {
     plan *p = calloc(1, sizeof *p);
-    if (p)
-        p->isa = isa, p->winograd = winograd;
+    char *copy = loops ? malloc(strlen(loops) + 1) : NULL;
+    if (!p || (loops && !copy)) {
+        free(p);
+        free(copy);
+        return NULL;
+    }
+    p->isa = isa, p->direct_only = direct_only;
+    p->loops = loops ? strcpy(copy, loops) : NULL;
     return p;
 }
 
 void plan_free(plan *p)
 {
     if (p) {
+        free((char *)p->loops);
         free(p->node);
+        free(p->block);
         free(p->edge);
         free(p);
     }
@@ -26,118 +34,98 @@ static plan_node *new_node(plan *p, const char **reason)
     if (p->n_nodes == p->node_room) {
         int room = p->node_room ? 2 * p->node_room : 16;
         plan_node *node = realloc(p->node, (size_t)room * sizeof *node);
-        if (!node) {
+        plan_block *block = realloc(p->block, (size_t)room * sizeof *block);
+        p->node = node ? node : p->node;
+        p->block = block ? block : p->block;
+        if (!node || !block) {
             *reason = "out of memory";
             return NULL;
         }
-        p->node = node;
         p->node_room = room;
     }
     plan_node *n = &p->node[p->n_nodes];
     memset(n, 0, sizeof *n);
-    n->first_delta = n->last_delta = -1;
+    n->first_delta = n->last_delta = n->block = n->pool = -1;
+    n->layer = p->n_nodes;
     return n;
 }
 
 int plan_add_input(plan *p, shape s, const char **reason)
 {
+    if (p->n_inputs == MAX_INPUTS) {
+        *reason = "too many inputs (at most 16)";
+        return -1;
+    }
     plan_node *n = new_node(p, reason);
     if (!n)
         return -1;
     n->g.out = s;
+    n->feed = p->n_inputs++;
     return p->n_nodes++;
 }
 
-int plan_add(plan *p, const char *kind, int n_inputs, const int *input, int channels, int n_options, const int *option,
-             const char **reason)
+static const layer_kind *kind_named(const plan *p, const char *name)
 {
     const layer_kind *const *k = p->isa->layers;
-    while (*k && strcmp((*k)->name, kind))
+    while (*k && strcmp((*k)->name, name))
         k++;
-    if (!*k) {
+    return *k;
+}
+
+/* The block of the node to be added; NULL or a reason. */
+static const char *give_block(plan *p, plan_node *n, int shares)
+{
+    if (shares >= 0) {
+        const plan_node *owner = shares < p->n_nodes ? &p->node[shares] : NULL;
+        if (!owner || owner->kind != n->kind || owner->g.weight_size != n->g.weight_size ||
+            owner->g.state_size != n->g.state_size || owner->g.rows != n->g.rows || owner->g.columns != n->g.columns)
+            return "its weights do not fit this input: layers that share weights need inputs of the same kind";
+        n->block = owner->block;
+    } else if (n->g.weight_size || n->g.state_size) {
+        n->block = p->n_blocks;
+        p->block[p->n_blocks++] = (plan_block){.owner = p->n_nodes, .weights = n->g.weight_size, .state = n->g.state_size};
+    }
+    return NULL;
+}
+
+int plan_add(plan *p, const plan_layer *layer, const char **reason)
+{
+    const layer_kind *kind = kind_named(p, layer->kind);
+    if (!kind) {
         *reason = "the core has no such layer kind";
         return -1;
     }
-    if (n_inputs < 1 || n_inputs > MAX_INPUTS || n_options > MAX_OPTIONS) {
+    if (layer->n_inputs < 1 || layer->n_inputs > MAX_INPUTS || layer->n_whole > MAX_WHOLE || layer->n_real > MAX_REAL) {
         *reason = "too many inputs (at most 16) or options";
         return -1;
     }
     plan_node *n = new_node(p, reason);
     if (!n)
         return -1;
-    n->kind = *k;
-    n->g.n_inputs = n_inputs;
-    n->g.winograd = p->winograd;
-    n->g.out.c = channels;
-    for (int i = 0; i < n_inputs; i++) {
-        if (input[i] < 0 || input[i] >= p->n_nodes) {
+    n->kind = kind;
+    n->g.n_inputs = layer->n_inputs;
+    n->g.direct_only = p->direct_only;
+    n->g.loops = p->loops;
+    n->g.out.c = layer->channels;
+    for (int i = 0; i < layer->n_inputs; i++) {
+        if (layer->input[i] < 0 || layer->input[i] >= p->n_nodes) {
             *reason = "an input comes later in the order";
             return -1;
         }
-        n->input[i] = input[i];
-        n->g.in[i] = p->node[input[i]].g.out;
-        n->needs_gradient |= p->node[input[i]].needs_gradient;
+        n->input[i] = layer->input[i];
+        n->g.in[i] = p->node[n->input[i]].g.out;
+        n->needs_gradient |= p->node[n->input[i]].needs_gradient;
     }
-    memcpy(n->g.option, option, (size_t)n_options * sizeof *option);
+    memcpy(n->g.whole, layer->whole, (size_t)layer->n_whole * sizeof *layer->whole);
+    memcpy(n->g.real, layer->real, (size_t)layer->n_real * sizeof *layer->real);
     *reason = n->kind->set_up(&n->g);
     if (!*reason && shape_size(n->g.out) > INT32_MAX)
         *reason = "the output is too large: more than 2^31 - 1 numbers";
+    if (!*reason)
+        *reason = give_block(p, n, layer->shares);
     if (*reason)
         return -1;
-    n->needs_gradient |= n->g.weight_size > 0;
+    n->needs_gradient |= n->block >= 0;
+    p->properties |= n->g.properties;
     return p->n_nodes++;
-}
-
-static void add_edge(plan *p, int node, int reader)
-{
-    plan_node *n = &p->node[node];
-    p->edge[p->n_edges] = (plan_edge){node, reader, -1};
-    if (n->n_deltas++)
-        p->edge[n->last_delta].next = p->n_edges;
-    else
-        n->first_delta = p->n_edges;
-    n->last_delta = p->n_edges++;
-}
-
-int plan_finish(plan *p, int output)
-{
-    size_t edges = 1;
-    for (int i = 0; i < p->n_nodes; i++)
-        edges += (size_t)p->node[i].g.n_inputs;
-    p->edge = calloc(edges, sizeof *p->edge);
-    if (!p->edge)
-        return -1;
-    p->output = output;
-    add_edge(p, output, -1); /* the loss */
-    for (int i = 0; i < p->n_nodes; i++) {
-        plan_node *n = &p->node[i];
-        n->value_stride = round_up(shape_size(n->g.out), LANES) + SLACK;
-        n->weight_at = p->weight_size;
-        p->weight_size += n->g.weight_size;
-        if (n->g.scratch_size > p->scratch_size)
-            p->scratch_size = n->g.scratch_size;
-        if (n->g.rows && n->g.weight_size / (n->g.rows + 1) > p->scratch_size) /* a number per column, for bound_weights */
-            p->scratch_size = n->g.weight_size / (n->g.rows + 1);
-    }
-    for (int i = p->n_nodes - 1; i >= 0; i--) /* deltas in the order in which backward forms them */
-        for (int k = 0; k < p->node[i].g.n_inputs; k++) {
-            plan_node *n = &p->node[i];
-            n->edge[k] = -1;
-            /* without parameters before it an input wants no gradient; without consumers a node sends none */
-            if (n->needs_gradient && n->n_deltas && p->node[n->input[k]].needs_gradient) {
-                n->edge[k] = p->n_edges;
-                add_edge(p, n->input[k], i);
-            }
-        }
-    for (int i = 1; i < p->n_nodes; i++) {
-        plan_node *n = &p->node[i];
-        const int reader = n->n_deltas == 1 ? p->edge[n->first_delta].reader : -1;
-        n->pool = -1;
-        if (n->kind->takes_winners && n->kind->takes_winners(&n->g) && reader >= 0 && p->node[reader].kind->gives_winners &&
-            p->node[reader].kind->gives_winners(&p->node[reader].g)) {
-            n->pool = reader;
-            p->node[reader].skipped = 1;
-        }
-    }
-    return 0;
 }

@@ -6,44 +6,96 @@
 #include "isa/isa.h"
 
 typedef struct {
-    const layer_kind *kind; /* NULL: the input */
+    const layer_kind *kind; /* NULL: an input */
     geometry g;
+    int feed;               /* of an input: its number among them, in the order in which they were added */
+    int layer;              /* number of the node whose layer is computed here: another's where two have changed places */
     int input[MAX_INPUTS];  /* nodes it reads */
     int edge[MAX_INPUTS];   /* delta buffers it writes in backward, one per input; -1: no gradient wanted there */
-    int needs_gradient;     /* it, or something before it, has parameters */
+    int needs_gradient;     /* it, or something before it, has weights or state */
     int n_deltas;           /* consumers that send it a gradient, the loss included */
     int first_delta;        /* the sum ends up in this buffer */
     int last_delta;
     int pool;               /* the max-pooling behind it that hands its winners through; -1: none */
     int skipped;            /* it is such a max-pooling: its backward is not called */
-    size_t weight_at;       /* floats from the start of the weight vector */
+    int block;              /* its weights and state; -1: none */
+    size_t weight_at;       /* where these are: floats from the start of the weight vector */
+    size_t state_at;
     size_t value_stride;    /* floats per sample of its output and of each of its deltas */
 } plan_node;
 
+/* Weights, and behind them state, of one node or shared by several. */
 typedef struct {
-    int node;     /* whose output the gradient is of */
-    int reader;   /* who forms it; -1: the loss */
-    int next;     /* next delta of the same node, -1: none */
+    int owner;        /* the node they were made for */
+    size_t at;        /* floats from the start of the weight vector */
+    size_t weights;   /* floats, a multiple of LANES */
+    size_t state;     /* likewise */
+    int first_reader; /* the node that reads them first in a forward pass */
+    /* Of the nodes that back-propagation passes: the one that it meets first, which overwrites the gradient, and the one that
+     * it meets last, after which the gradient is complete; -1: none. */
+    int first_user, final_user;
+} plan_block;
+
+typedef struct {
+    int node; /* whose output the gradient is of */
+    int reader; /* who forms it; -1: the loss */
+    int next; /* next delta of the same node, -1: none */
 } plan_edge;
 
 typedef struct {
     const instruction_set *isa;
-    int winograd; /* whether convolutions may use it */
+    int direct_only; /* see geometry */
+    const char *loops; /* likewise; a copy */
     int n_nodes, node_room, output;
     plan_node *node;
+    int n_inputs;
+    int n_blocks;
+    plan_block *block;
     int n_edges;
     plan_edge *edge;
-    size_t weight_size;  /* floats */
+    unsigned properties; /* of any layer */
+    size_t weight_size; /* floats, state included */
     size_t scratch_size; /* floats: the largest of any layer */
+    size_t sample_size; /* floats per sample in a worker's memory: outputs, what is kept of them, deltas */
 } plan;
 
-plan *plan_new(const instruction_set *isa, int winograd);
+/* A layer that is to be added. */
+typedef struct {
+    const char *kind;
+    int n_inputs;
+    const int *input;
+    int channels; /* of the output, where the kind has them as an option, else 0 */
+    int n_whole;
+    const int *whole;
+    int n_real;
+    const float *real;
+    int shares; /* a node of the same kind, with the same options, whose weights it uses; -1: it has its own */
+} plan_layer;
+
+plan *plan_new(const instruction_set *isa, int direct_only, const char *loops);
 void plan_free(plan *p);
-/* Both return the node's number, or -1 with a reason. */
+/* Both return the node's number, or -1 with a reason. finish.h has what comes last. */
 int plan_add_input(plan *p, shape s, const char **reason);
-int plan_add(plan *p, const char *kind, int n_inputs, const int *input, int channels, int n_options, const int *option,
-             const char **reason);
-/* Fixes the output, the edges and all sizes; 0, or -1 when out of memory. */
-int plan_finish(plan *p, int output);
+int plan_add(plan *p, const plan_layer *layer, const char **reason);
+
+/* The block of a node with weights or state, else NULL. */
+static inline const plan_block *plan_block_of(const plan *p, int node)
+{
+    return p->node[node].block < 0 ? NULL : &p->block[p->node[node].block];
+}
+
+/* Whether back-propagation passes the node. */
+static inline int plan_learns(const plan *p, int node) { return p->node[node].needs_gradient && p->node[node].n_deltas; }
+
+/* Images that pass through the layers together in a step of `batch`: all that a layer wants to see, else MAX_CHUNK, as more
+ * would push the weights out of the caches, and fewer where these would take more than CHUNK_BYTES of a worker's memory. */
+enum { MAX_CHUNK = 8, CHUNK_BYTES = 64 << 20 };
+static inline int plan_chunk(const plan *p, int batch)
+{
+    int chunk = batch < MAX_CHUNK || p->properties & WHOLE_BATCH ? batch : MAX_CHUNK;
+    while (chunk > 1 && !(p->properties & WHOLE_BATCH) && (size_t)chunk * p->sample_size * sizeof(float) > CHUNK_BYTES)
+        chunk /= 2;
+    return chunk;
+}
 
 #endif

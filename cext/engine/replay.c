@@ -2,6 +2,7 @@
 #include "threads.h"
 
 #include "bounds.h"
+#include "feed.h"
 #include "lanes.h"
 #include "memory.h"
 #include "pass.h"
@@ -738,7 +739,7 @@ static void go_forth(replay *r, worker *w, const place *v, int from, int to)
 
 static void load(replay *r, worker *w, const place *v)
 {
-    pass_load_chunk(w, v->at, images_of(r, v));
+    feed_load(w, v->at, images_of(r, v));
     go_forth(r, w, v, 1, r->forth[0]);
 }
 
@@ -791,7 +792,7 @@ static int perform(replay *r, event ev, const ticket *t, int64_t *lost)
         const int64_t step = kind == EVENT_STEP ? (int64_t)what : (int64_t)t->step;
         *v = place_in(r, step, kind == EVENT_STEP ? -1 : what);
         w->hooks = kind == EVENT_STEP;
-        w->scale = 1.f / (float)(step_end(r, step) - (r->begin + step * e->batch));
+        w->scale = w->share = 1.f / (float)(step_end(r, step) - (r->begin + step * e->batch));
         w->reads = r->keeps ? w->strategy_data : NULL;
         if (kind == EVENT_STEP || what == 0) /* of a step's lanes one counts */
             __atomic_fetch_add(&e->next, e->batch, __ATOMIC_RELAXED);

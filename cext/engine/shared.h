@@ -28,7 +28,8 @@ typedef struct {
 
 typedef struct {
     size_t at, size; /* floats from the start of the weight vector */
-    int node;
+    int node;        /* the owner of the block */
+    int state;       /* it is state, not weights */
     int layer; /* the node's place among those with weights */
 } stripe;
 
@@ -108,6 +109,20 @@ static inline void shared_apply(shared_weights *s, const layer_kind *kind, const
 #else
     (void)private_copy;
     kind->apply(g, c, at - block, n, s->w + block, lr);
+#endif
+}
+
+/* The rule of state: s += rate * ds. */
+static inline void shared_observe(shared_weights *s, const instruction_set *isa, size_t at, size_t n, const float *ds,
+                                  float rate, float *own)
+{
+#if CHAOS_CAREFUL
+    racy_copy(own + at, s->w + at, n);
+    isa->add_scaled(n, own + at, ds + at, rate);
+    racy_copy(s->w + at, own + at, n);
+#else
+    (void)own;
+    isa->add_scaled(n, s->w + at, ds + at, rate);
 #endif
 }
 

@@ -27,6 +27,7 @@ int step_train(worker *w, int64_t begin, int64_t end)
     const strategy *strategy = e->strategy;
     w->hooks = 1;
     w->scale = (e->instant ? -e->step.lr : 1.f) / (float)(end - begin);
+    w->share = 1.f / (float)(end - begin);
     if (w->trace) {
         trace_event(w, EVENT_STEP, (uint32_t)((begin - e->trace->begin) / e->batch));
         w->reads = w->reads ? w->reads : w->trace->copy;

@@ -4,6 +4,13 @@
 #include "bounds.h"
 #include "weights.h"
 
+/* Whether the node's block is its own, so that it is looked at once. */
+static int owns(const engine *e, int node)
+{
+    const plan_block *b = plan_block_of(e->p, node);
+    return b && b->owner == node;
+}
+
 static int by_layers(const engine *e) { return bounds_on_gradients(e) || bounds_on_weights(e); }
 
 int unit_count(const engine *e) { return by_layers(e) ? e->p->n_nodes : e->shared.n_stripes; }
@@ -12,8 +19,10 @@ void unit_stripes(const engine *e, int unit, int *from, int *to)
 {
     *from = unit;
     *to = unit + 1;
-    if (by_layers(e))
+    if (by_layers(e) && owns(e, unit))
         stripes_of(e, unit, from, to);
+    else if (by_layers(e))
+        *to = *from;
     if (*from < *to && !e->p->node[e->stripe[*from].node].n_deltas)
         *to = *from; /* nothing there learns */
 }

@@ -14,25 +14,29 @@ int weights_cut(engine *e, float *weights, float *const *moment, size_t stripe_f
     s->w = weights;
     s->size = p->weight_size;
     memcpy(s->moment, moment, sizeof s->moment);
-    for (int i = 0; i < p->n_nodes; i++)
-        s->n_stripes += (int)((p->node[i].g.weight_size + stripe_floats - 1) / stripe_floats);
+    for (int b = 0; b < p->n_blocks; b++)
+        s->n_stripes += (int)((p->block[b].weights + stripe_floats - 1) / stripe_floats +
+                              (p->block[b].state + stripe_floats - 1) / stripe_floats);
     s->stripe = e->stripe = calloc((size_t)s->n_stripes + 1, sizeof *e->stripe);
-    e->first_stripe = calloc((size_t)p->n_nodes + 1, sizeof *e->first_stripe);
+    e->first_stripe = calloc((size_t)p->n_blocks + 1, sizeof *e->first_stripe);
     s->state = memory_zeros(((size_t)s->n_stripes + 1) * sizeof *s->state);
     if (!e->stripe || !e->first_stripe || !s->state)
         return -1;
     int k = 0;
-    for (int i = 0; i < p->n_nodes; i++) {
-        const size_t size = p->node[i].g.weight_size;
-        e->n_layers += size > 0;
-        for (size_t at = 0; at < size; at += stripe_floats, k++) {
-            e->stripe[k].at = p->node[i].weight_at + at;
-            e->stripe[k].size = size - at < stripe_floats ? size - at : stripe_floats;
-            e->stripe[k].node = i;
-            e->stripe[k].layer = e->n_layers - 1;
+    for (int b = 0; b < p->n_blocks; b++) {
+        const plan_block *block = &p->block[b];
+        for (int state = 0; state < 2; state++) {
+            const size_t first = block->at + (state ? block->weights : 0), size = state ? block->state : block->weights;
+            for (size_t at = 0; at < size; at += stripe_floats, k++)
+                e->stripe[k] = (stripe){.at = first + at,
+                                        .size = size - at < stripe_floats ? size - at : stripe_floats,
+                                        .node = block->owner,
+                                        .state = state,
+                                        .layer = b};
         }
-        e->first_stripe[i + 1] = k;
+        e->first_stripe[b + 1] = k;
     }
+    e->n_layers = p->n_blocks;
     e->layer = calloc((size_t)e->n_layers + 1, sizeof *e->layer);
     return e->layer ? 0 : -1;
 }
@@ -63,10 +67,12 @@ void weights_publish(worker *w, int k)
     w->step.lr = weights_rate(e, stale);
     if (w->trace)
         trace_event(w, EVENT_PUBLISH, (uint32_t)k);
-    if (w->unwritten && !w->pending[k]) { /* what waits has been written down */
-        const plan_node *node = &e->p->node[e->stripe[k].node];
+    const plan_node *node = &e->p->node[e->stripe[k].node];
+    if (e->stripe[k].state)
+        shared_observe(w->shared, e->p->isa, at, size, w->dw, node->g.state_rate, w->private_copy);
+    else if (w->unwritten && !w->pending[k]) /* what waits has been written down */
         shared_apply(w->shared, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->private_copy);
-    } else
+    else
         shared_update(w->shared, e->rule, at, size, w->dw, &w->step, w->private_copy);
     const uint32_t others = (e->strategy->unlocked ? stripe_count(t) : stripe_advance(t)) - version;
     if (others)
@@ -108,7 +114,7 @@ void weights_postpone(worker *w, int k)
     w->n_pending++;
     if (w->trace)
         trace_event(w, EVENT_POSTPONE, (uint32_t)k);
-    if (w->unwritten) {
+    if (w->unwritten && !e->stripe[k].state) {
         memset(w->dw + e->stripe[k].at, 0, e->stripe[k].size * sizeof(float));
         node->kind->apply(&node->g, w->unwritten, e->stripe[k].at - node->weight_at, e->stripe[k].size,
                           w->dw + node->weight_at, -1);

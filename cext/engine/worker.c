@@ -45,7 +45,8 @@ static size_t lay_out(worker *w, const engine *e, char *base)
     w->pending = place(base, &used, (size_t)n_stripes, sizeof *w->pending);
     w->postponed = place(base, &used, (size_t)n_stripes, sizeof *w->postponed);
     w->layer = place(base, &used, (size_t)e->n_layers, sizeof *w->layer);
-    w->label = place(base, &used, (size_t)chunk, sizeof *w->label);
+    w->image = place(base, &used, (size_t)chunk, sizeof *w->image);
+    w->key = place(base, &used, (size_t)chunk, sizeof *w->key);
     w->strategy_data = place(base, &used, e->strategy->data_size ? e->strategy->data_size(e) : 0, sizeof(float));
     return used;
 }

@@ -23,11 +23,13 @@ struct worker {
     int n_pending;
     int64_t waits_since; /* 0: it does not wait */
     layer_tally *layer;  /* per layer with weights, see stripe.layer */
-    int *label;         /* of the chunk */
+    int64_t *image;     /* of the chunk: number of each */
+    uint64_t *key;      /* of the layer under way, per sample */
     const call *unwritten; /* the backward call of the layer being published if its gradient is not in dw */
     update_step step;   /* of the stripe being published */
     float *strategy_data;        /* the strategy's own, see strategy.data_size */
-    float scale;        /* of the loss of each image under way: 1 / images of the step */
+    float scale;        /* of the loss of each image under way: 1 / images of the step, */
+    float share;        /* which is this; under `instant` the other has the learning rate in it */
     struct trace_lane *trace; /* not NULL: what the worker does is recorded, see trace.h */
     int hooks;          /* the strategy's hooks are called: a step, not only a gradient */
     int32_t *reached;   /* NULL, or the lane's in which it says how far back-propagation has come, see engine_lanes */

@@ -30,6 +30,13 @@ KERNEL void add_into(size_t n, float *to, const float *from)
         vstore(to + i, vload(to + i) + vload(from + i));
 }
 
+KERNEL void add_scaled(size_t n, float *to, const float *from, float scale)
+{
+    const vec by = vset(scale);
+    for (size_t i = 0; i < n; i += VW)
+        vstore(to + i, vload(to + i) + by * vload(from + i));
+}
+
 /* Independent multiply-adds in registers: what this core can reach, the 100 % of `fraction_of_peak`. */
 enum { CHAINS = VW == 16 ? 20 : 12 };
 KERNEL double fma_seconds(long rounds)
@@ -63,6 +70,15 @@ KERNEL double fma_seconds(long rounds)
 #define NAME(isa) NAME_(isa)
 #define TEXT_(isa) #isa
 #define TEXT(isa) TEXT_(isa)
-const instruction_set NAME(ISA) = {TEXT(ISA),     VW,          layers,          losses,
-                                   updates,       add_into,    clip_gradient,   column_factors,
-                                   scale_columns, fma_seconds, 2L * VW * CHAINS};
+const instruction_set NAME(ISA) = {.name = TEXT(ISA),
+                                   .lanes = VW,
+                                   .layers = layers,
+                                   .losses = losses,
+                                   .updates = updates,
+                                   .add = add_into,
+                                   .add_scaled = add_scaled,
+                                   .clip_gradient = clip_gradient,
+                                   .column_factors = column_factors,
+                                   .scale_columns = scale_columns,
+                                   .fma_seconds = fma_seconds,
+                                   .fma_flops = 2L * VW * CHAINS};

@@ -28,4 +28,4 @@ KERNEL void add_backward(const geometry *g, const call *c)
                    shape_size(g->out) * sizeof(float));
 }
 
-static const layer_kind layer_add = {"add", 0, add_set_up, NULL, add_forward, add_backward, NULL, NULL, NULL, NULL};
+static const layer_kind layer_add = {.name = "add", .set_up = add_set_up, .forward = add_forward, .backward = add_backward};

@@ -12,6 +12,7 @@
  *   data gradient    vectors over patch rows with transposed weights, one pixel at a time, its non-zero channels only
  * dy is sparse behind max-pooling, which leaves one entry per window, and often behind ReLU. A max-pooling that only this
  * layer feeds hands its winners through (call.pool), so that nothing has to be searched for.
+ * Which loop runs is decided by the lists at the end of this file, see loops.h.
  * Padding: forward keeps a copy of the input with a zero frame; the data gradient is formed in such a frame and cropped. */
 
 #include "conv2d_shape.h"
@@ -19,10 +20,15 @@
 #include "conv2d_gradients.h"
 #include "conv2d_winograd.h"
 #include "conv2d_windows.h"
+#include "loops.h"
 
-KERNEL const char *conv2d_set_up(geometry *g)
+static const char *const conv2d_name = "conv2d";
+
+/* ---- set up ---- */
+
+KERNEL const char *conv2d_refuse(const geometry *g)
 {
-    const int *o = g->option;
+    const int *o = g->whole;
     if (o[KH] < 1 || o[KW] < 1 || o[STRIDE_H] < 1 || o[STRIDE_W] < 1 || o[DILATION_H] < 1 || o[DILATION_W] < 1 ||
         g->out.c < 1)
         return "kernel, stride, dilation and channels must be positive";
@@ -36,90 +42,169 @@ KERNEL const char *conv2d_set_up(geometry *g)
     if (H > most || W > most || reach_h > most || reach_w > most || H * W > most / g->in[0].c ||
         (int64_t)o[KH] * o[KW] > most / g->in[0].c / (g->out.c + LANES))
         return "the padded input or the kernel is too large: more than 2^31 - 1 numbers";
-    const int winograd = g->winograd;
-    g->winograd = g->winograd_dx = 0;
-    conv_shape s = conv_of(g);
-    const int high = (int)reach_h + 1, wide = (int)reach_w + 1;
-    if (s.H < high || s.W < wide)
+    if (H <= reach_h || W <= reach_w)
         return "the kernel is larger than the padded input";
-    g->out.h = (s.H - high) / s.sh + 1;
-    g->out.w = (s.W - wide) / s.sw + 1;
+    return NULL;
+}
+
+/* Sides of Winograd's tiles and parts of packed vectors: what is fastest, or what geometry.loops asks for. */
+KERNEL void conv2d_choose_tiles(const geometry *g, conv_shape *s, conv_shape *adjoint)
+{
+    const int packed = loop_is_wanted(g, conv2d_name, PASS_FORWARD, "several pixels a vector");
+    const int forth = loop_is_wanted(g, conv2d_name, PASS_FORWARD, "Winograd") ||
+                      loop_is_wanted(g, conv2d_name, PASS_WEIGHT_GRADIENT, "Winograd");
+    const int back = loop_is_wanted(g, conv2d_name, PASS_BACKWARD, "Winograd");
+    s->part = packed_part(s, packed), s->packed = s->part ? VW / s->part : 0;
+    if (g->direct_only)
+        return;
+    s->wino = s->part && !forth ? 0 : winograd_tile(s, forth);
+    const int *o = g->whole; /* dy in a frame must reach all of the padded input */
+    if (o[PAD_TOP] < s->kh && o[PAD_BOTTOM] < s->kh && o[PAD_LEFT] < s->kw && o[PAD_RIGHT] < s->kw && s->sh == 1 &&
+        s->sw == 1 && s->dh == 1 && s->dw == 1 && s->groups == 1)
+        adjoint->wino = winograd_tile(adjoint, back);
+    winograd_steps(s);
+    winograd_steps(adjoint);
+}
+
+KERNEL const char *conv2d_set_up(geometry *g)
+{
+    const char *reason = conv2d_refuse(g);
+    if (reason)
+        return reason;
+    conv_shape s = conv_asked(g);
+    g->out.h = s.OH = (s.H - (s.kh - 1) * s.dh - 1) / s.sh + 1;
+    g->out.w = s.OW = (s.W - (s.kw - 1) * s.dw - 1) / s.sw + 1;
     /* strides and dilations of a single step have no effect, however large: products of them need not be feared below */
-    if (g->out.h == 1)
-        g->option[STRIDE_H] = 1;
-    if (g->out.w == 1)
-        g->option[STRIDE_W] = 1;
-    if (o[KH] == 1)
-        g->option[DILATION_H] = 1;
-    if (o[KW] == 1)
-        g->option[DILATION_W] = 1;
-    s = conv_of(g);
-    g->option[PACKED_PART] = packed_part(&s);
-    g->winograd = winograd && !g->option[PACKED_PART] ? winograd_tile(&s) : 0;
+    s.sh = s.OH == 1 ? 1 : s.sh, s.sw = s.OW == 1 ? 1 : s.sw;
+    s.dh = s.kh == 1 ? 1 : s.dh, s.dw = s.kw == 1 ? 1 : s.dw;
+    conv_settle(&s);
     conv_shape adjoint = adjoint_of(g, &s);
-    if (winograd && o[PAD_TOP] < s.kh && o[PAD_BOTTOM] < s.kh && o[PAD_LEFT] < s.kw && o[PAD_RIGHT] < s.kw && s.sh == 1 &&
-        s.sw == 1 && s.dh == 1 && s.dw == 1 && s.groups == 1)
-        g->winograd_dx = winograd_tile(&adjoint);
-    adjoint = adjoint_of(g, &s);
-    s = conv_of(g);
+    conv2d_choose_tiles(g, &s, &adjoint);
     conv_scratch parts;
     g->rows = (size_t)s.K * s.R;
     g->columns = is_depthwise(&s) ? round_up((size_t)s.groups, LANES) : s.o_pad;
     g->weight_size = (g->rows + 1) * g->columns * (is_depthwise(&s) ? 1 : (size_t)s.groups);
     g->keep_size = s.padded ? conv_frame(&s) : 0;
     g->scratch_size = conv_scratch_at(&s, &adjoint, NULL, &parts);
+    *(conv_plan *)g->derived = (conv_plan){s, adjoint};
     return NULL;
 }
 
 KERNEL ptrdiff_t conv2d_locate(const geometry *g, int k, ptrdiff_t i)
 {
-    const conv_shape s = conv_of(g);
-    const ptrdiff_t taps = (ptrdiff_t)s.kh * s.kw, o = k == 1 ? i : i / taps / s.C;
-    if (o >= s.y_step)
+    const conv_shape *s = &conv_of(g)->s;
+    const ptrdiff_t taps = (ptrdiff_t)s->kh * s->kw, o = k == 1 ? i : i / taps / s->C;
+    if (o >= s->y_step)
         return -1;
-    const ptrdiff_t c = i / taps % s.C, row = k == 1 ? taps * s.C : i % taps * s.C + c;
-    if (is_depthwise(&s))
-        return row * (ptrdiff_t)round_up((size_t)s.groups, LANES) + o;
-    return o / s.O * (ptrdiff_t)s.block + row * (ptrdiff_t)s.o_pad + o % s.O;
+    const ptrdiff_t c = i / taps % s->C, row = k == 1 ? taps * s->C : i % taps * s->C + c;
+    if (is_depthwise(s))
+        return row * (ptrdiff_t)round_up((size_t)s->groups, LANES) + o;
+    return o / s->O * (ptrdiff_t)s->block + row * (ptrdiff_t)s->o_pad + o % s->O;
 }
 
-KERNEL void conv2d_forward(const geometry *g, const call *c)
-{
-    const conv_shape s = conv_of(g);
+/* ---- what the loops share ---- */
+
+/* What a loop works on: the call, or one sample and group of it. */
+typedef struct {
+    const conv_shape *s, *adjoint;
     conv_scratch t;
-    const conv_shape adjoint = adjoint_of(g, &s);
-    conv_scratch_at(&s, &adjoint, c->scratch, &t);
-#if VW == 16
-    if (s.part)
-        conv2d_spread(&s, &t, c->w);
-#endif
-    for (int n = 0; n < c->n; n++) {
-        const float *x = c->x[0].p + (size_t)n * c->x[0].stride;
-        float *y = c->y.p + (size_t)n * c->y.stride;
-        if (s.padded) {
-            float *frame = c->keep.p + (size_t)n * c->keep.stride;
-            frame_in(g, &s, x, frame);
-            x = frame;
-        }
-        if (s.wino)
-            continue;
-        if (is_depthwise(&s))
-            depthwise_forward(&s, &t, x, c->w, y);
-#if VW == 16
-        else if (s.part)
-            conv2d_packed_forward(&s, &t, x, y);
-#endif
-        else if (takes_strips(&s))
-            conv2d_strip_forward(&s, x, c->w, c->w + s.block - s.o_pad, y);
-        else
-            for (int group = 0; group < s.groups; group++) {
-                const float *w = c->w + group * s.block;
-                conv2d_tile_forward(&s, &t, x + group * s.C, w, w + s.block - s.o_pad, y + group * s.O);
-            }
-    }
-    if (s.wino)
-        conv2d_winograd_forward(&s, &t, c, s.padded ? (source){c->keep.p, c->keep.stride} : c->x[0]);
+    conv_view v;
+    const geometry *pool;
+    source x; /* of all samples, padding included */
+    /* of the sample and group under way: */
+    const float *image, *w, *dy;
+    const int32_t *won;
+    float *dx, *dw; /* dx: NULL, or itself or the frame around it */
+    float *dx_bare; /* dx itself, of the sample */
+    int first;
+} conv_work;
+
+/* What a loop for gradients needs. */
+enum {
+    EACH_SAMPLE = 1, /* it is run for one sample and group after the other, else once */
+    BY_PIXEL = 2,    /* the non-zero entries listed so */
+    BY_CHANNEL = 4,
+    OWN_FRAME = 8, /* it writes all of dx, padding or not */
+};
+
+/* The view that the loops behind this pooling take; NULL: that of all others. */
+INLINE conv_view conv2d_view(const conv_shape *s, const geometry *pool)
+{
+    return view_of(s, pool && !takes_short_rows(s) && !has_few(s, pool));
 }
+
+INLINE void conv2d_prepare(const geometry *g, const call *c, conv_work *k)
+{
+    k->s = &conv_of(g)->s;
+    k->adjoint = &conv_of(g)->adjoint;
+    k->pool = c->pool;
+    k->x = k->s->padded ? (source){c->keep.p, c->keep.stride} : c->x[0];
+    conv_scratch_at(k->s, k->adjoint, c->scratch, &k->t);
+}
+
+/* ---- forward loops ---- */
+
+/* Sample n with its padding, which is kept for the way back. */
+INLINE const float *conv2d_image(const geometry *g, const call *c, const conv_work *k, int n)
+{
+    const float *x = c->x[0].p + (size_t)n * c->x[0].stride;
+    if (!k->s->padded)
+        return x;
+    float *frame = c->keep.p + (size_t)n * c->keep.stride;
+    frame_in(g, k->s, x, frame);
+    return frame;
+}
+
+#define FOR_EACH_IMAGE(x, y)                                                                                                \
+    const conv_work *k = work;                                                                                              \
+    const conv_shape *s = k->s;                                                                                             \
+    for (int n = 0; n < c->n; n++) {                                                                                        \
+        const float *x = conv2d_image(g, c, k, n);                                                                          \
+        float *y = c->y.p + (size_t)n * c->y.stride;
+
+KERNEL void conv2d_forward_channels(const geometry *g, const call *c, void *work)
+{
+    FOR_EACH_IMAGE(x, y)
+    depthwise_forward(s, &k->t, x, c->w, y);
+}
+}
+
+KERNEL void conv2d_forward_packed(const geometry *g, const call *c, void *work)
+{
+#if VW == 16
+    conv2d_spread(((conv_work *)work)->s, &((conv_work *)work)->t, c->w);
+    FOR_EACH_IMAGE(x, y)
+    conv2d_packed_forward(s, &k->t, x, y);
+}
+#endif
+}
+
+KERNEL void conv2d_forward_winograd(const geometry *g, const call *c, void *work)
+{
+    const conv_work *k = work;
+    for (int n = 0; n < c->n; n++)
+        conv2d_image(g, c, k, n);
+    conv2d_winograd_forward(k->s, &k->t, c, k->x);
+}
+
+KERNEL void conv2d_forward_strips(const geometry *g, const call *c, void *work)
+{
+    FOR_EACH_IMAGE(x, y)
+    conv2d_strip_forward(s, x, c->w, c->w + s->block - s->o_pad, y);
+}
+}
+
+KERNEL void conv2d_forward_tiles(const geometry *g, const call *c, void *work)
+{
+    FOR_EACH_IMAGE(x, y)
+    for (int group = 0; group < s->groups; group++) {
+        const float *w = c->w + group * s->block;
+        conv2d_tile_forward(s, &k->t, x + group * s->C, w, w + s->block - s->o_pad, y + group * s->O);
+    }
+}
+}
+
+/* ---- gradient loops ---- */
 
 /* The data gradient of one sample goes here first: dx itself or the frame around it. */
 INLINE int has_frame(const conv_shape *s, const conv_view *v) { return s->padded || v->pixel != s->x_step; }
@@ -134,156 +219,255 @@ INLINE void clear_dx(const conv_shape *s, const conv_view *v, float *dx)
     memset(dx, 0, (size_t)s->H * s->W * v->pixel * sizeof(float));
 }
 
-KERNEL void depthwise_backward(const geometry *g, const conv_shape *s, const conv_scratch *t, const call *c, source x)
+KERNEL void conv2d_dx_channels(const geometry *g, const call *c, void *work)
 {
-    const conv_view v = view_of(s, 0);
-    for (int n = 0; c->dx[0].p && n < c->n; n++) {
-        float *dx = dx_of(s, &v, t, c, n);
-        clear_dx(s, &v, dx);
-        depthwise_data_gradient(s, t, c->dy.p + (size_t)n * c->dy.stride, c->w, dx);
-        if (s->padded)
-            frame_out(g, s, &v, dx, c->dx[0].p + (size_t)n * c->dx[0].stride);
+    const conv_work *k = work;
+    for (int n = 0; n < c->n; n++) {
+        float *dx = dx_of(k->s, &k->v, &k->t, c, n);
+        clear_dx(k->s, &k->v, dx);
+        depthwise_data_gradient(k->s, &k->t, c->dy.p + (size_t)n * c->dy.stride, c->w, dx);
+        if (k->s->padded)
+            frame_out(g, k->s, &k->v, dx, c->dx[0].p + (size_t)n * c->dx[0].stride);
     }
-    depthwise_weight_gradient(s, t, c, x, s->K + g->option[HAS_BIAS]);
 }
 
-INLINE call conv2d_one_sample(const call *c, int n)
+KERNEL void conv2d_dx_winograd(const geometry *g, const call *c, void *work)
 {
-    call one = *c;
-    one.n = 1;
-    one.first = c->first && n == 0;
-    one.x[0].p += (size_t)n * c->x[0].stride;
-    one.y.p += (size_t)n * c->y.stride;
-    one.keep.p += (size_t)n * c->keep.stride;
-    one.dy.p += (size_t)n * c->dy.stride;
-    if (c->pool)
-        one.won.p += (size_t)n * c->won.stride;
-    if (c->dx[0].p)
-        one.dx[0].p += (size_t)n * c->dx[0].stride;
-    return one;
+    const conv_work *k = work;
+    conv2d_winograd_data_gradient(k->s, k->adjoint, &k->t, c);
 }
 
-/* Everything that goes through the non-zero entries: one sample, one group. */
-KERNEL void conv2d_listed_gradients(const geometry *g, const conv_shape *s, const conv_view *v, conv_scratch *t,
-                                    const call *c, int group, int sparse)
+KERNEL void conv2d_dx_scatter(const geometry *g, const call *c, void *work)
 {
-    const geometry *pool = c->pool;
-    const float *w = c->w + group * s->block, *dy = c->dy.p + group * s->O;
-    const int32_t *won = pool ? c->won.p + group * s->O : NULL;
-    float *dx = c->dx[0].p ? dx_of(s, v, t, c, 0) + group * s->C : NULL;
-    const float *x = (s->padded ? c->keep.p : c->x[0].p) + group * s->C;
-    float *dw = c->dw + group * s->block;
-    const int few = has_few(s, pool), windows = pool && takes_short_rows(s), whole = pool && takes_whole_kernels(s);
-    if (!pool)
-        conv2d_find(s, t, dy);
-    else if (dx && !few)
-        conv2d_find_winners(s, t, pool, dy, won);
-    if (pool && !windows && !whole)
-        conv2d_sort_winners(s, v, t, pool, dy, won);
-    else if (sparse && !pool)
-        conv2d_sort(s, t);
-    if (dx && few) /* before the weight gradient, because dw may be the weights themselves */
-        conv2d_scatter_data_gradient(g, s, t, pool, dy, won, w, c->dx[0].p);
-    else if (dx)
-        conv2d_data_gradient(s, v, t, w, dx);
+    const conv_work *k = work;
+    conv2d_scatter_data_gradient(g, k->s, &k->t, k->pool, k->dy, k->won, k->w, k->dx_bare);
+}
+
+KERNEL void conv2d_dx_entries(const geometry *g, const call *c, void *work)
+{
+    const conv_work *k = work;
+    conv2d_data_gradient(k->s, &k->v, &k->t, k->w, k->dx);
+}
+
+KERNEL void conv2d_dw_channels(const geometry *g, const call *c, void *work)
+{
+    const conv_work *k = work;
+    depthwise_weight_gradient(k->s, &k->t, c, k->x);
+}
+
+KERNEL void conv2d_dw_woven(const geometry *g, const call *c, void *work)
+{
 #if VW == 16
-    if (pool && takes_woven_rows(s))
-        conv2d_woven_weight_gradient(s, t, pool, dy, won, x, c->first, dw);
-    else
+    const conv_work *k = work;
+    conv2d_woven_weight_gradient(k->s, &k->t, k->pool, k->dy, k->won, k->image, k->first, k->dw);
 #endif
-        if (windows)
-        conv2d_windows_weight_gradient(s, t, pool, dy, won, x, c->first, dw);
-    else if (whole)
-        conv2d_whole_weight_gradient(s, t, pool, dy, won, x, c->first, dw);
-    else if (sparse)
-        conv2d_sparse_weight_gradient(s, v, t, view_in(s, v, x, t->image),
-                                      pool ? rows_together(s, v, pool) * pool->out.w : t->room, c->first, dw);
 }
 
-/* The view that the loops behind this pooling take; NULL: that of all others. */
-INLINE conv_view conv2d_view(const conv_shape *s, const geometry *pool)
+KERNEL void conv2d_dw_windows(const geometry *g, const call *c, void *work)
 {
-    return view_of(s, pool && !takes_short_rows(s) && !has_few(s, pool));
+    const conv_work *k = work;
+    conv2d_windows_weight_gradient(k->s, &k->t, k->pool, k->dy, k->won, k->image, k->first, k->dw);
+}
+
+KERNEL void conv2d_dw_kernels(const geometry *g, const call *c, void *work)
+{
+    const conv_work *k = work;
+    conv2d_whole_weight_gradient(k->s, &k->t, k->pool, k->dy, k->won, k->image, k->first, k->dw);
+}
+
+KERNEL void conv2d_dw_entries(const geometry *g, const call *c, void *work)
+{
+    const conv_work *k = work;
+    const int together = k->pool ? rows_together(k->s, &k->v, k->pool) * k->pool->out.w : k->t.room;
+    conv2d_sparse_weight_gradient(k->s, &k->v, &k->t, view_in(k->s, &k->v, k->image, k->t.image), together, k->first, k->dw);
+}
+
+KERNEL void conv2d_dw_winograd(const geometry *g, const call *c, void *work)
+{
+    const conv_work *k = work;
+    conv2d_winograd_weight_gradient(k->s, &k->t, c, k->x);
+}
+
+KERNEL void conv2d_dw_tiles(const geometry *g, const call *c, void *work)
+{
+    const conv_work *k = work;
+    for (int group = 0; group < k->s->groups; group++)
+        conv2d_dense_weight_gradient(k->s, &k->t, c, (source){k->x.p + group * k->s->C, k->x.stride},
+                                     (source){c->dy.p + group * k->s->O, c->dy.stride}, c->dw + group * k->s->block);
+}
+
+/* ---- which loop runs ---- */
+
+#define CASE(name, condition)                                                                                               \
+    KERNEL int conv2d_##name(const geometry *g, const call *c, int sparse)                                                  \
+    {                                                                                                                       \
+        const conv_shape *s = &conv_of(g)->s;                                                                               \
+        const geometry *pool = c->pool;                                                                                     \
+        (void)s, (void)pool;                                                                                                \
+        return condition;                                                                                                   \
+    }
+CASE(is_by_channels, is_depthwise(s))
+CASE(is_packed, s->part > 0)
+CASE(is_6x6, s->wino == 6)
+CASE(is_8x8, s->wino == 8)
+CASE(is_6x6_densely, s->wino == 6 && !pool)
+CASE(is_8x8_densely, s->wino == 8 && !pool)
+CASE(is_6x6_backwards, conv_of(g)->adjoint.wino == 6 && !pool)
+CASE(is_8x8_backwards, conv_of(g)->adjoint.wino == 8 && !pool)
+CASE(is_in_strips, takes_strips(s) && s->groups == 1)
+CASE(has_wide_winners, pool &&takes_wide_pixels(s))
+CASE(has_few_winners, has_few(s, pool))
+CASE(has_winners, !!pool)
+CASE(has_woven_winners, pool &&takes_woven_rows(s))
+CASE(has_short_winners, pool &&takes_short_rows(s))
+CASE(has_whole_winners, pool &&takes_whole_kernels(s))
+CASE(has_shifted_copy, pool &&conv2d_view(s, pool).copies == 2)
+CASE(has_whole_vectors, pool &&conv2d_view(s, pool).pieces > 1)
+CASE(has_sparse_entries, sparse)
+CASE(is_in_groups, !is_depthwise(s))
+CASE(has_dense_dy, !pool && !is_depthwise(s))
+CASE(is_dense, !sparse)
+#undef CASE
+
+static const loop conv2d_forward_loops[] = {{"channels", conv2d_is_by_channels, NULL, conv2d_forward_channels, 0},
+                                            {"several pixels a vector", conv2d_is_packed, NULL, conv2d_forward_packed, 0},
+                                            {"Winograd, 6x6", conv2d_is_6x6, NULL, conv2d_forward_winograd, 0},
+                                            {"Winograd, 8x8", conv2d_is_8x8, NULL, conv2d_forward_winograd, 0},
+                                            {"strips", conv2d_is_in_strips, NULL, conv2d_forward_strips, 0},
+                                            {"tiles", conv2d_is_in_groups, NULL, conv2d_forward_tiles, 0},
+                                            {0}};
+
+static const loop conv2d_dw_loops[] = {
+    {"channels", conv2d_is_by_channels, NULL, conv2d_dw_channels, 0},
+    {"winners, woven rows", conv2d_has_woven_winners, NULL, conv2d_dw_woven, EACH_SAMPLE},
+    {"winners, short rows", conv2d_has_short_winners, NULL, conv2d_dw_windows, EACH_SAMPLE},
+    {"winners, kernels", conv2d_has_whole_winners, NULL, conv2d_dw_kernels, EACH_SAMPLE},
+    {"winners, shifted copy", conv2d_has_shifted_copy, NULL, conv2d_dw_entries, EACH_SAMPLE | BY_CHANNEL},
+    {"winners, whole vectors", conv2d_has_whole_vectors, NULL, conv2d_dw_entries, EACH_SAMPLE | BY_CHANNEL},
+    {"winners, rows", conv2d_has_winners, NULL, conv2d_dw_entries, EACH_SAMPLE | BY_CHANNEL},
+    {"entries", conv2d_has_dense_dy, conv2d_has_sparse_entries, conv2d_dw_entries, EACH_SAMPLE | BY_CHANNEL},
+    {"Winograd, 6x6", conv2d_is_6x6_densely, NULL, conv2d_dw_winograd, 0},
+    {"Winograd, 8x8", conv2d_is_8x8_densely, NULL, conv2d_dw_winograd, 0},
+    {"tiles", conv2d_has_dense_dy, NULL, conv2d_dw_tiles, 0},
+    {0}};
+
+static const loop conv2d_dx_loops[] = {
+    {"channels", conv2d_is_by_channels, NULL, conv2d_dx_channels, 0},
+    {"winners one by one", conv2d_has_wide_winners, conv2d_has_few_winners, conv2d_dx_scatter, EACH_SAMPLE | OWN_FRAME},
+    {"winners by pixel and tap", conv2d_has_whole_vectors, NULL, conv2d_dx_entries, EACH_SAMPLE | BY_PIXEL},
+    {"winners by pixel", conv2d_has_winners, NULL, conv2d_dx_entries, EACH_SAMPLE | BY_PIXEL},
+    {"Winograd, 6x6", conv2d_is_6x6_backwards, conv2d_is_dense, conv2d_dx_winograd, 0},
+    {"Winograd, 8x8", conv2d_is_8x8_backwards, conv2d_is_dense, conv2d_dx_winograd, 0},
+    {"entries by pixel", conv2d_has_dense_dy, NULL, conv2d_dx_entries, EACH_SAMPLE | BY_PIXEL},
+    {0}};
+
+static const loop *const conv2d_loops[] = {conv2d_forward_loops, conv2d_dw_loops, conv2d_dx_loops};
+
+KERNEL void conv2d_forward(const geometry *g, const call *c)
+{
+    conv_work k;
+    conv2d_prepare(g, c, &k);
+    loop_for(conv2d_forward_loops, g, c, 0, conv2d_name, PASS_FORWARD)->run(g, c, &k);
+}
+
+/* One sample and group through the loops that want them so; dx or dw may be NULL. */
+KERNEL void conv2d_sample_backward(const geometry *g, const call *c, conv_work *k, int n, int group, const loop *dx,
+                                   const loop *dw)
+{
+    const conv_shape *s = k->s;
+    const unsigned lists = (dx ? dx->flags : 0) | (dw ? dw->flags : 0);
+    k->first = c->first && n == 0;
+    k->w = c->w + group * s->block;
+    k->dw = c->dw + group * s->block;
+    k->image = k->x.p + (size_t)n * k->x.stride + group * s->C;
+    k->dy = c->dy.p + (size_t)n * c->dy.stride + group * s->O;
+    k->won = k->pool ? c->won.p + (size_t)n * c->won.stride + group * s->O : NULL;
+    k->dx_bare = dx ? c->dx[0].p + (size_t)n * c->dx[0].stride + group * s->C : NULL;
+    k->dx = dx ? dx_of(s, &k->v, &k->t, c, n) + group * s->C : NULL;
+    if (lists & (k->pool ? BY_PIXEL : BY_PIXEL | BY_CHANNEL)) {
+        if (k->pool)
+            conv2d_find_winners(s, &k->t, k->pool, k->dy, k->won);
+        else
+            conv2d_find(s, &k->t, k->dy);
+    }
+    if (lists & BY_CHANNEL) {
+        if (k->pool)
+            conv2d_sort_winners(s, &k->v, &k->t, k->pool, k->dy, k->won);
+        else
+            conv2d_sort(s, &k->t);
+    }
+    if (dx) /* before the weight gradient, because dw may be the weights themselves */
+        dx->run(g, c, k);
+    if (dw)
+        dw->run(g, c, k);
+}
+
+KERNEL void conv2d_bias_backward(const call *c, const conv_work *k)
+{
+    const conv_shape *s = k->s;
+    const size_t pixels = k->pool ? (size_t)k->pool->out.h * k->pool->out.w : (size_t)s->OH * s->OW;
+    if (is_depthwise(s))
+        depthwise_bias_gradient(s, c);
+    for (int group = 0; group < s->groups && !is_depthwise(s); group++)
+        conv2d_bias_gradient(s, c, (source){c->dy.p + group * s->O, c->dy.stride}, pixels,
+                             c->dw + group * s->block + s->block - s->o_pad);
 }
 
 KERNEL void conv2d_backward(const geometry *g, const call *c)
 {
-    const conv_shape s = conv_of(g);
-    const source x = s.padded ? (source){c->keep.p, c->keep.stride} : c->x[0];
-    const geometry *pool = c->pool;
-    const int sparse = pool || conv2d_is_sparse(&s, c), few = has_few(&s, pool);
-    const conv_view v = conv2d_view(&s, pool);
-    conv_scratch t;
-    const conv_shape adjoint = adjoint_of(g, &s);
-    conv_scratch_at(&s, &adjoint, c->scratch, &t);
-    if (is_depthwise(&s)) {
-        depthwise_backward(g, &s, &t, c, x);
-        return;
-    }
-    for (int a = 0, number = 0; pool && a < pool->option[0]; a++)
-        for (int b = 0; b < pool->option[1]; b++)
-            t.window[number++] = (int32_t)view_patch(&s, &v, a, b);
-    const int dx_first = !sparse && c->dx[0].p && adjoint.wino;
-    if (dx_first)
-        conv2d_winograd_data_gradient(g, &s, &adjoint, &t, c);
-    for (int n = 0; n < c->n && (sparse || c->dx[0].p) && !dx_first; n++) {
-        const call one = conv2d_one_sample(c, n);
-        const int framed = one.dx[0].p && !few;
+    conv_work k;
+    conv2d_prepare(g, c, &k);
+    const conv_shape *s = k.s;
+    const int sparse = !k.pool && !is_depthwise(s) && conv2d_is_sparse(s, c);
+    const loop *dw = loop_for(conv2d_dw_loops, g, c, sparse, conv2d_name, PASS_WEIGHT_GRADIENT);
+    const loop *dx = c->dx[0].p ? loop_for(conv2d_dx_loops, g, c, sparse, conv2d_name, PASS_BACKWARD) : NULL;
+    const int dx_each = dx && dx->flags & EACH_SAMPLE, dw_each = dw->flags & EACH_SAMPLE;
+    const int framed = dx_each && !(dx->flags & OWN_FRAME);
+    k.v = conv2d_view(s, k.pool);
+    for (int a = 0, number = 0; k.pool && a < k.pool->window.kh; a++)
+        for (int b = 0; b < k.pool->window.kw; b++)
+            k.t.window[number++] = (int32_t)view_patch(s, &k.v, a, b);
+    if (dx && !dx_each)
+        dx->run(g, c, &k);
+    for (int n = 0; n < c->n && (dx_each || dw_each); n++) {
         if (framed)
-            clear_dx(&s, &v, dx_of(&s, &v, &t, &one, 0));
-        for (int group = 0; group < s.groups; group++)
-            conv2d_listed_gradients(g, &s, &v, &t, &one, group, sparse);
-        if (framed && has_frame(&s, &v))
-            frame_out(g, &s, &v, t.frame, one.dx[0].p);
+            clear_dx(s, &k.v, dx_of(s, &k.v, &k.t, c, n));
+        for (int group = 0; group < s->groups; group++)
+            conv2d_sample_backward(g, c, &k, n, group, dx_each ? dx : NULL, dw_each ? dw : NULL);
+        if (framed && has_frame(s, &k.v))
+            frame_out(g, s, &k.v, k.t.frame, c->dx[0].p + (size_t)n * c->dx[0].stride);
     }
-    for (int group = 0; group < s.groups; group++) {
-        const source dy = {c->dy.p + group * s.O, c->dy.stride};
-        float *dw = c->dw + group * s.block;
-        if (!sparse && s.wino)
-            conv2d_winograd_weight_gradient(&s, &t, c, x);
-        else if (!sparse)
-            conv2d_dense_weight_gradient(&s, &t, c, (source){x.p + group * s.C, x.stride}, dy, dw);
-        if (g->option[HAS_BIAS])
-            conv2d_bias_gradient(&s, c, dy, pool ? (size_t)pool->out.h * pool->out.w : (size_t)s.OH * s.OW,
-                                 dw + s.block - s.o_pad);
-    }
+    if (!dw_each)
+        dw->run(g, c, &k);
+    if (s->has_bias)
+        conv2d_bias_backward(c, &k);
 }
 
-KERNEL const char *conv2d_loop(const geometry *g, const geometry *pool, int n, enum pass pass)
+/* Without data (c->dy.p is NULL) that of dense gradients. */
+KERNEL const char *conv2d_loop(const geometry *g, const call *c, enum pass pass)
 {
-    const conv_shape s = conv_of(g);
-    const conv_view v = conv2d_view(&s, pool);
-    if (is_depthwise(&s))
-        return pass == PASS_UPDATE ? NULL : "channels";
-    switch (pass) {
-    case PASS_FORWARD:
-        return s.part             ? "several pixels a vector"
-               : takes_strips(&s) ? "strips"
-               : s.wino == 6      ? "Winograd, 6x6"
-               : s.wino == 8      ? "Winograd, 8x8"
-                                  : "tiles";
-    case PASS_WEIGHT_GRADIENT:
-        if (pool)
-            return takes_woven_rows(&s)      ? "winners, woven rows"
-                   : takes_short_rows(&s)    ? "winners, short rows"
-                   : takes_whole_kernels(&s) ? "winners, kernels"
-                   : v.copies == 2           ? "winners, shifted copy"
-                   : v.pieces > 1            ? "winners, whole vectors"
-                                             : "winners, rows";
-        return s.wino ? "Winograd, or entries where sparse" : "tiles, or entries where sparse";
-    case PASS_BACKWARD:
-        if (pool)
-            return has_few(&s, pool) ? "winners one by one" : v.pieces > 1 ? "winners by pixel and tap" : "winners by pixel";
-        return g->winograd_dx ? "Winograd, or entries where sparse" : "entries by pixel";
-    default: return NULL;
-    }
+    const conv_shape *s = &conv_of(g)->s;
+    if (pass == PASS_UPDATE)
+        return NULL;
+    const int sparse = pass != PASS_FORWARD && !c->pool && !is_depthwise(s) && c->dy.p && conv2d_is_sparse(s, c);
+    return loop_for(conv2d_loops[pass], g, c, sparse, conv2d_name, pass)->name;
 }
 
-KERNEL int conv2d_takes_winners(const geometry *g)
+KERNEL const char *conv2d_loop_at(enum pass pass, int i)
 {
-    const conv_shape s = conv_of(g);
-    return !is_depthwise(&s);
+    return pass == PASS_UPDATE ? NULL : loop_name(conv2d_loops[pass], i);
 }
 
-static const layer_kind layer_conv2d = {"conv2d",        2,    conv2d_set_up,        conv2d_locate, conv2d_forward,
-                                        conv2d_backward, NULL, conv2d_takes_winners, NULL,          conv2d_loop};
+KERNEL int conv2d_takes_winners(const geometry *g) { return !is_depthwise(&conv_of(g)->s); }
+
+static const part conv2d_parts[] = {{"weight", 0}, {"bias", 0}};
+static const layer_kind layer_conv2d = {.name = "conv2d",
+                                        .n_parts = 2,
+                                        .parts = conv2d_parts,
+                                        .set_up = conv2d_set_up,
+                                        .locate = conv2d_locate,
+                                        .forward = conv2d_forward,
+                                        .backward = conv2d_backward,
+                                        .takes_winners = conv2d_takes_winners,
+                                        .loop = conv2d_loop,
+                                        .loop_at = conv2d_loop_at};

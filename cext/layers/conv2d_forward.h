@@ -218,7 +218,8 @@ typedef void pack_fn(const conv_shape *s, const float *x, const float *spread, c
     PACK_TILE(W, 1, 2) PACK_TILE(W, 1, 3) PACK_TILE(W, 1, 4) PACK_TILE(W, 2, 1) PACK_TILE(W, 2, 2) PACK_TILE(W, 2, 3)
 PACK_TILES(0)
 PACK_TILES(3)
-PACK_TILES(4) PACK_TILES(5)
+PACK_TILES(4)
+PACK_TILES(5)
 #define PACK_TABLE(W)                                                                                                       \
     {                                                                                                                       \
         {0}, {0, pack_##W##_1_1, pack_##W##_1_2, pack_##W##_1_3, pack_##W##_1_4},                                           \
@@ -226,7 +227,7 @@ PACK_TILES(4) PACK_TILES(5)
             0, pack_##W##_2_1, pack_##W##_2_2, pack_##W##_2_3                                                               \
         }                                                                                                                   \
     }
-    static pack_fn *const pack_tile[4][3][PACK_ROWS + 1] = {PACK_TABLE(0), PACK_TABLE(3), PACK_TABLE(4), PACK_TABLE(5)};
+static pack_fn *const pack_tile[4][3][PACK_ROWS + 1] = {PACK_TABLE(0), PACK_TABLE(3), PACK_TABLE(4), PACK_TABLE(5)};
 
 /* The weights and biases as the vectors of pack() want them, one copy per pixel: for every row of the block all parts. And
  * lanes: lane[l] is where the input of pixel l / part lies, lane[VW + f] in which lane of the parts the f-th output. */

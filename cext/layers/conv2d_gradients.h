@@ -97,7 +97,7 @@ KERNEL void conv2d_sort(const conv_shape *s, conv_scratch *t)
 KERNEL void conv2d_find_winners(const conv_shape *s, conv_scratch *t, const geometry *pool, const float *dy,
                                 const int32_t *won)
 {
-    const int kh = pool->option[0], kw = pool->option[1], sh = pool->option[2], sw = pool->option[3];
+    const int kh = pool->window.kh, kw = pool->window.kw, sh = pool->window.sh, sw = pool->window.sw;
     int found = 0, p = 0;
     for (int i = 0, wi = 0, a = 0; i < s->OH; i++, wi += a + 1 == sh, a = a + 1 == sh ? 0 : a + 1)
         for (int j = 0, wj = 0, b = 0; j < s->OW; j++, p++, wj += b + 1 == sw, b = b + 1 == sw ? 0 : b + 1) {
@@ -116,7 +116,7 @@ KERNEL void conv2d_find_winners(const conv_shape *s, conv_scratch *t, const geom
 INLINE int32_t window_at(const conv_shape *s, const conv_view *v, const geometry *pool, int number)
 {
     const int w = pool->out.w;
-    return (int32_t)view_patch(s, v, number / w * pool->option[2], number % w * pool->option[3]);
+    return (int32_t)view_patch(s, v, number / w * pool->window.sh, number % w * pool->window.sw);
 }
 
 /* The same by channel. */
@@ -131,7 +131,7 @@ KERNEL void conv2d_sort_winners(const conv_shape *s, const conv_view *v, conv_sc
         t->count[o] = windows;
 #if VW == 16
     const __m512i offset = _mm512_loadu_si512(t->window);
-    for (; q + VW <= windows && pool->option[0] * pool->option[1] <= VW;
+    for (; q + VW <= windows && pool->window.kh * pool->window.kw <= VW;
          q += VW, dy += VW * s->y_step, won += VW * s->y_step) {
         ivec at;
         for (int i = 0; i < VW; i++)
@@ -183,9 +183,9 @@ typedef void windows_fn(const conv_shape *s, const conv_scratch *t, const geomet
         _Pragma("GCC unroll 6") for (int n = 0; n < N; n++) _Pragma("GCC unroll 6") for (int k = 0; k < K; k++)             \
             sum[n][k] = (type){0};                                                                                          \
         for (int i = 0; i < pool->out.h; i++) {                                                                             \
-            const float *row = x + patch_at(s, i * pool->option[2], 0);                                                     \
+            const float *row = x + patch_at(s, i * pool->window.sh, 0);                                                     \
             for (int j = 0; j < pool->out.w;                                                                                \
-                 j++, row += pool->option[3] * s->sw * s->x_step, dy += s->y_step, won += s->y_step)                        \
+                 j++, row += pool->window.sw * s->sw * s->x_step, dy += s->y_step, won += s->y_step)                        \
                 _Pragma("GCC unroll 6") for (int n = 0; n < N; n++)                                                         \
                 {                                                                                                           \
                     const float *from = row + t->window[won[n]];                                                            \
@@ -200,17 +200,19 @@ typedef void windows_fn(const conv_shape *s, const conv_scratch *t, const geomet
 #define ALL_WINDOWS(type)                                                                                                   \
     WINDOWS(type, 1, 1)                                                                                                     \
     WINDOWS(type, 1, 2)                                                                                                     \
-    WINDOWS(type, 1, 3) WINDOWS(type, 2, 1) WINDOWS(type, 2, 2) WINDOWS(type, 2, 3) WINDOWS(type, 3, 1) WINDOWS(type, 3, 2) \
-        WINDOWS(type, 3, 3) WINDOWS(type, 4, 1) WINDOWS(type, 4, 2) WINDOWS(type, 4, 3) WINDOWS(type, 5, 1)                 \
-            WINDOWS(type, 5, 2) WINDOWS(type, 6, 1)                                                                         \
-                WINDOWS(type, 6, 2) static windows_fn *const windows_##type[MAX_SHORT_ROWS + 1][4] = {                      \
-                    {0},                                                                                                    \
-                    {0, windows_##type##_1_1, windows_##type##_1_2, windows_##type##_1_3},                                  \
-                    {0, windows_##type##_2_1, windows_##type##_2_2, windows_##type##_2_3},                                  \
-                    {0, windows_##type##_3_1, windows_##type##_3_2, windows_##type##_3_3},                                  \
-                    {0, windows_##type##_4_1, windows_##type##_4_2, windows_##type##_4_3},                                  \
-                    {0, windows_##type##_5_1, windows_##type##_5_2},                                                        \
-                    {0, windows_##type##_6_1, windows_##type##_6_2}};
+    WINDOWS(type, 1, 3)                                                                                                     \
+    WINDOWS(type, 2, 1)                                                                                                     \
+    WINDOWS(type, 2, 2)                                                                                                     \
+    WINDOWS(type, 2, 3) WINDOWS(type, 3, 1) WINDOWS(type, 3, 2) WINDOWS(type, 3, 3) WINDOWS(type, 4, 1) WINDOWS(type, 4, 2) \
+        WINDOWS(type, 4, 3) WINDOWS(type, 5, 1) WINDOWS(type, 5, 2) WINDOWS(type, 6, 1)                                     \
+            WINDOWS(type, 6, 2) static windows_fn *const windows_##type[MAX_SHORT_ROWS + 1][4] = {                          \
+                {0},                                                                                                        \
+                {0, windows_##type##_1_1, windows_##type##_1_2, windows_##type##_1_3},                                      \
+                {0, windows_##type##_2_1, windows_##type##_2_2, windows_##type##_2_3},                                      \
+                {0, windows_##type##_3_1, windows_##type##_3_2, windows_##type##_3_3},                                      \
+                {0, windows_##type##_4_1, windows_##type##_4_2, windows_##type##_4_3},                                      \
+                {0, windows_##type##_5_1, windows_##type##_5_2},                                                            \
+                {0, windows_##type##_6_1, windows_##type##_6_2}};
 ALL_WINDOWS(narrow_4)
 #if VW > 4
 ALL_WINDOWS(narrow_8)
@@ -282,7 +284,7 @@ enum { FIT = 30 * 1024 }; /* bytes that stay in the first cache, of at least 32 
 /* How many rows of windows to take at a time, for the input under them to stay in the first cache. */
 INLINE int rows_together(const conv_shape *s, const conv_view *v, const geometry *pool)
 {
-    const ptrdiff_t row = v->row * s->sh * pool->option[2] * (v->copies == 2 ? 2 : 1) * (ptrdiff_t)sizeof(float);
+    const ptrdiff_t row = v->row * s->sh * pool->window.sh * (v->copies == 2 ? 2 : 1) * (ptrdiff_t)sizeof(float);
     const ptrdiff_t fit = FIT / row;
     return even_block(pool->out.h, fit < 1 ? 1 : fit < pool->out.h ? (int)fit : pool->out.h);
 }
@@ -371,28 +373,38 @@ KERNEL void conv2d_data_gradient(const conv_shape *s, const conv_view *v, const 
         }
 }
 
-KERNEL void depthwise_weight_gradient(const conv_shape *s, const conv_scratch *t, const call *c, source x, int rows)
+/* One row of the block: the tap at `run` of every patch, or with run < 0 the biases. */
+INLINE void depthwise_row_gradient(const conv_shape *s, const call *c, source x, ptrdiff_t run, float *dw)
 {
-    const size_t C = (size_t)s->groups, pad = round_up(C, LANES);
-    for (int k = 0; k < rows; k++) /* row K is the bias */
-        for (size_t ch = 0; ch < C; ch += VW) {
-            vec sum = vset(0);
-            for (int n = 0; n < c->n; n++) {
-                const float *dy = c->dy.p + (size_t)n * c->dy.stride + ch;
-                const float *from = x.p + (size_t)n * x.stride + ch + (k < s->K ? t->run[k] : 0);
-                for (int i = 0; i < s->OH; i++)
-                    for (int j = 0; j < s->OW; j++, dy += C) {
-                        vec d = vload(dy);
-                        if (k < s->K)
-                            d *= vload(from + patch_at(s, i, j));
-                        sum += d;
-                    }
-            }
-            float *to = c->dw + (size_t)k * pad + ch;
-            if (!c->first)
-                sum += vload(to);
-            vstore_n(to, sum, C - ch < VW ? (int)(C - ch) : VW);
+    const size_t C = (size_t)s->groups;
+    for (size_t ch = 0; ch < C; ch += VW) {
+        vec sum = vset(0);
+        for (int n = 0; n < c->n; n++) {
+            const float *dy = c->dy.p + (size_t)n * c->dy.stride + ch;
+            const float *from = x.p + (size_t)n * x.stride + ch + (run < 0 ? 0 : run);
+            for (int i = 0; i < s->OH; i++)
+                for (int j = 0; j < s->OW; j++, dy += C) {
+                    vec d = vload(dy);
+                    if (run >= 0)
+                        d *= vload(from + patch_at(s, i, j));
+                    sum += d;
+                }
         }
+        if (!c->first)
+            sum += vload(dw + ch);
+        vstore_n(dw + ch, sum, C - ch < VW ? (int)(C - ch) : VW);
+    }
+}
+
+KERNEL void depthwise_weight_gradient(const conv_shape *s, const conv_scratch *t, const call *c, source x)
+{
+    for (int k = 0; k < s->K; k++)
+        depthwise_row_gradient(s, c, x, t->run[k], c->dw + (size_t)k * round_up((size_t)s->groups, LANES));
+}
+
+KERNEL void depthwise_bias_gradient(const conv_shape *s, const call *c)
+{
+    depthwise_row_gradient(s, c, c->x[0], -1, c->dw + (size_t)s->K * round_up((size_t)s->groups, LANES));
 }
 
 KERNEL void depthwise_data_gradient(const conv_shape *s, const conv_scratch *t, const float *dy, const float *w, float *dx)

@@ -4,21 +4,8 @@
  * kernel is dilated or the channels are grouped. A group is a convolution of its own on some channels of the same pixels;
  * in the rest of these files "channel" is a channel of the group under way. */
 
-enum {
-    KH,
-    KW,
-    STRIDE_H,
-    STRIDE_W,
-    PAD_TOP,
-    PAD_BOTTOM,
-    PAD_LEFT,
-    PAD_RIGHT,
-    HAS_BIAS,
-    DILATION_H,
-    DILATION_W,
-    GROUPS,
-    PACKED_PART /* set by conv2d_set_up: s.part */
-};
+/* The options, geometry.whole. */
+enum { KH, KW, STRIDE_H, STRIDE_W, PAD_TOP, PAD_BOTTOM, PAD_LEFT, PAD_RIGHT, HAS_BIAS, DILATION_H, DILATION_W, GROUPS };
 
 typedef struct {
     int kh, kw, sh, sw, dh, dw, groups;
@@ -30,7 +17,8 @@ typedef struct {
     size_t o_pad, r_pad;    /* O and R rounded up to LANES */
     size_t block;           /* floats of a group's weights: [K * R][o_pad], then the biases */
     int part, packed;       /* see pack() in conv2d_forward.h; 0: other loops are faster */
-    int padded;
+    int padded, top, left;  /* whether there is padding, and how much before the image */
+    int has_bias;
     /* Of conv2d_winograd.h: side of its tiles (0: not used), tiles and output channels under way together; floats from tile to
      * tile of the input, from frequency to frequency of weights, inputs, sums (odd numbers of cache lines, so that these are
      * not all in one set of a cache) */
@@ -62,25 +50,29 @@ INLINE void winograd_steps(conv_shape *s)
 /* Whether a run is a row of the kernel. */
 INLINE int has_whole_rows(const conv_shape *s) { return s->dw == 1 && s->groups == 1; }
 
-INLINE conv_shape conv_of(const geometry *g)
+/* What was asked, without what depends on the output's size or on the loops. */
+INLINE conv_shape conv_asked(const geometry *g)
 {
-    const int *o = g->option;
+    const int *o = g->whole;
     conv_shape s = {0};
     s.kh = o[KH], s.kw = o[KW], s.sh = o[STRIDE_H], s.sw = o[STRIDE_W], s.dh = o[DILATION_H], s.dw = o[DILATION_W];
-    s.groups = o[GROUPS], s.part = o[PACKED_PART], s.packed = s.part ? VW / s.part : 0;
+    s.groups = o[GROUPS];
     s.H = g->in[0].h + o[PAD_TOP] + o[PAD_BOTTOM], s.W = g->in[0].w + o[PAD_LEFT] + o[PAD_RIGHT];
-    s.OH = g->out.h, s.OW = g->out.w;
     s.x_step = g->in[0].c, s.y_step = g->out.c;
     s.C = s.x_step / s.groups, s.O = s.y_step / s.groups;
-    const int whole_rows = has_whole_rows(&s);
-    s.K = whole_rows ? s.kh : s.kh * s.kw;
-    s.R = whole_rows ? s.kw * s.C : s.C;
-    s.o_pad = round_up((size_t)s.O, LANES), s.r_pad = round_up((size_t)s.R, LANES);
-    s.block = ((size_t)s.K * s.R + 1) * s.o_pad;
     s.padded = o[PAD_TOP] || o[PAD_BOTTOM] || o[PAD_LEFT] || o[PAD_RIGHT];
-    s.wino = g->winograd;
-    winograd_steps(&s);
+    s.top = o[PAD_TOP], s.left = o[PAD_LEFT], s.has_bias = o[HAS_BIAS];
     return s;
+}
+
+/* The rest, when kernel, strides and dilations are settled. */
+INLINE void conv_settle(conv_shape *s)
+{
+    const int whole_rows = has_whole_rows(s);
+    s->K = whole_rows ? s->kh : s->kh * s->kw;
+    s->R = whole_rows ? s->kw * s->C : s->C;
+    s->o_pad = round_up((size_t)s->O, LANES), s->r_pad = round_up((size_t)s->R, LANES);
+    s->block = ((size_t)s->K * s->R + 1) * s->o_pad;
 }
 
 /* From the first float of a patch to its k-th run. */
@@ -178,14 +170,14 @@ INLINE ptrdiff_t view_run(const conv_shape *s, const conv_view *v, int k)
 
 enum { PACK = 3 }; /* vectors side by side */
 
-/* Into parts of how many output channels pack() cuts this convolution; 0: other loops are faster. Counted in vectors per
- * pixel. */
-INLINE int packed_part(const conv_shape *s)
+/* Into parts of how many output channels pack() cuts this convolution; 0: other loops are faster, or with `always` it cannot.
+ * Counted in vectors per pixel. */
+INLINE int packed_part(const conv_shape *s, int always)
 {
     int best = 0, rest = s->O % LANES, least = s->O / LANES * 64 + (!rest ? 0 : rest <= LANES / 2 ? 48 : 64);
     if (VW < LANES || s->groups > 1 || s->sh > 1 || s->sw > 1 || s->dh > 1 || s->dw > 1)
         return 0;
-    least = least * 9 / 10;
+    least = always ? INT32_MAX : least * 9 / 10;
     for (int parts = 1; parts <= 2; parts++) {
         const int part = s->O / parts;
         if (s->O % parts || part > LANES / 2)
@@ -200,16 +192,17 @@ INLINE int packed_part(const conv_shape *s)
 }
 
 /* The side of the tiles of conv2d_winograd.h that are fastest here, 0 if direct sums are (or nearly, as they are more
- * accurate): with few input channels transforming their tiles takes longest, in vectors most of which is idle. Counted in vector operations of one image, those on weights included; within 15 % of what was measured for kernels
- * of 3 and 5, 20 to 64 channels, outputs of 9 x 9 to 22 x 22. */
-INLINE int winograd_tile(const conv_shape *s)
+ * accurate), or with `always` if there are none: with few input channels transforming their tiles takes longest, in vectors
+ * most of which is idle. Counted in vector operations of one image, those on weights included; within 15 % of what was
+ * measured for kernels of 3 and 5, 20 to 64 channels, outputs of 9 x 9 to 22 x 22. */
+INLINE int winograd_tile(const conv_shape *s, int always)
 {
     const int k = s->kh, rest = s->O % LANES;
     const double in = (s->C + LANES - 1) / LANES, out = s->o_pad / (double)LANES;
     const double multiplied = rest && rest <= LANES / 2 ? out - 0.5 : out; /* see multiply_half_tile */
-    double least = 0.85 * (1.1 * s->OH * s->OW * s->K * s->R * multiplied);
+    double least = always ? HUGE_VAL : 0.85 * (1.1 * s->OH * s->OW * s->K * s->R * multiplied);
     int best = 0;
-    if (s->C < LANES / 2 || k != s->kw || k < 3 || k > 6 || s->sh > 1 || s->sw > 1 || s->dh > 1 || s->dw > 1 ||
+    if ((s->C < LANES / 2 && !always) || k != s->kw || k < 3 || k > 6 || s->sh > 1 || s->sw > 1 || s->dh > 1 || s->dw > 1 ||
         s->groups > 1)
         return 0;
     for (int T = 6; T <= 8; T += 2) {
@@ -233,31 +226,36 @@ INLINE conv_shape adjoint_of(const geometry *g, const conv_shape *s)
     a.OH = g->in[0].h, a.OW = g->in[0].w;
     a.H = a.OH + s->kh - 1, a.W = a.OW + s->kw - 1;
     a.C = a.x_step = s->O, a.O = a.y_step = s->C;
-    a.K = a.kh, a.R = a.kw * a.C;
-    a.o_pad = round_up((size_t)a.O, LANES), a.r_pad = round_up((size_t)a.R, LANES);
-    a.wino = g->winograd_dx;
-    winograd_steps(&a);
+    conv_settle(&a);
     return a;
 }
 
+/* geometry.derived of a convolution. */
+typedef struct {
+    conv_shape s, adjoint;
+} conv_plan;
+
+_Static_assert(sizeof(conv_plan) <= MAX_DERIVED, "a convolution's plan fits into its geometry");
+INLINE const conv_plan *conv_of(const geometry *g) { return (const conv_plan *)g->derived; }
+
 /* The scratch memory of one call. */
 typedef struct {
-    ptrdiff_t *run;     /* run_at of every run */
-    float *weights;     /* of some runs of a group, transposed: [k][o][r padded] */
-    float *gradient;    /* of the weights, likewise */
-    float *frame;       /* dx with its padding; or the same with wide pixels */
-    float *image;       /* the copies of a conv_view */
-    float *woven;       /* see weave() */
-    float *value;       /* the non-zero entries of one sample's dy, pixel by pixel, */
-    int32_t *channel;   /* their output channels, */
-    int32_t *start;     /* [pixel + 1] and the first entry of each pixel */
-    float *by_channel;  /* the same entries channel by channel, [o][room]: values */
-    int32_t *patch;     /* and where in x their patches start */
-    int32_t *count;     /* per o */
-    int32_t *lane;      /* for pack(): see conv2d_spread(), */
-    float *spread;      /* and the weights */
-    int32_t *window;    /* per entry of a pooling window: how far its patch is from the first one's */
-    int32_t *place;     /* the same in another form of the image */
+    ptrdiff_t *run; /* run_at of every run */
+    float *weights; /* of some runs of a group, transposed: [k][o][r padded] */
+    float *gradient; /* of the weights, likewise */
+    float *frame; /* dx with its padding; or the same with wide pixels */
+    float *image; /* the copies of a conv_view */
+    float *woven; /* see weave() */
+    float *value; /* the non-zero entries of one sample's dy, pixel by pixel, */
+    int32_t *channel; /* their output channels, */
+    int32_t *start; /* [pixel + 1] and the first entry of each pixel */
+    float *by_channel; /* the same entries channel by channel, [o][room]: values */
+    int32_t *patch; /* and where in x their patches start */
+    int32_t *count; /* per o */
+    int32_t *lane; /* for pack(): see conv2d_spread(), */
+    float *spread; /* and the weights */
+    int32_t *window; /* per entry of a pooling window: how far its patch is from the first one's */
+    int32_t *place; /* the same in another form of the image */
     float *wino_weights, *wino_input, *wino_sums, *wino_zeros, *wino_frame; /* see conv2d_winograd.h */
     int room;
 } conv_scratch;
@@ -306,15 +304,14 @@ INLINE void frame_in(const geometry *g, const conv_shape *s, const float *x, flo
     const size_t row = (size_t)g->in[0].w * s->x_step, wide = (size_t)s->W * s->x_step;
     memset(to, 0, conv_frame(s) * sizeof(float));
     for (int i = 0; i < g->in[0].h; i++)
-        memcpy(to + (size_t)(i + g->option[PAD_TOP]) * wide + (size_t)g->option[PAD_LEFT] * s->x_step, x + i * row,
-               row * sizeof(float));
+        memcpy(to + (size_t)(i + s->top) * wide + (size_t)s->left * s->x_step, x + i * row, row * sizeof(float));
 }
 
 INLINE void frame_out(const geometry *g, const conv_shape *s, const conv_view *v, const float *from, float *dx)
 {
     const int whole = v->pixel == s->x_step, pixels = whole ? 1 : g->in[0].w, n = whole ? g->in[0].w * s->x_step : s->x_step;
     const ptrdiff_t row = (ptrdiff_t)s->W * v->pixel;
-    from += g->option[PAD_TOP] * row + (ptrdiff_t)g->option[PAD_LEFT] * v->pixel;
+    from += s->top * row + (ptrdiff_t)s->left * v->pixel;
     for (int i = 0; i < g->in[0].h; i++, from += row)
         for (int j = 0; j < pixels; j++, dx += n)
             for (int c = 0; c < n; c += VW) /* addresses ascend: what spills over is written again */

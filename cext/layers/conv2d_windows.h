@@ -40,8 +40,8 @@ INLINE void woven(const int N, const conv_shape *s, const geometry *pool, const 
     for (int n = 0; n < N; n++)
         sum[n][0] = sum[n][1] = (narrow_8){0};
     for (int i = 0; i < pool->out.h; i++) {
-        const float *row = x + 4 * patch_at(s, i * pool->option[2], 0);
-        for (int j = 0; j < pool->out.w; j++, row += 4 * pool->option[3] * s->sw, dy += s->y_step, won += s->y_step)
+        const float *row = x + 4 * patch_at(s, i * pool->window.sh, 0);
+        for (int j = 0; j < pool->out.w; j++, row += 4 * pool->window.sw * s->sw, dy += s->y_step, won += s->y_step)
 #pragma GCC unroll 6
             for (int n = 0; n < N; n++) {
                 const float *from = row + window[won[n]];
@@ -65,14 +65,16 @@ INLINE void woven(const int N, const conv_shape *s, const geometry *pool, const 
     }
 WOVEN_SUM(1)
 WOVEN_SUM(2)
-WOVEN_SUM(3) WOVEN_SUM(4) WOVEN_SUM(5)
-    WOVEN_SUM(6) static woven_fn *const woven_sum[WOVEN + 1] = {0, woven_1, woven_2, woven_3, woven_4, woven_5, woven_6};
+WOVEN_SUM(3)
+WOVEN_SUM(4)
+WOVEN_SUM(5)
+WOVEN_SUM(6) static woven_fn *const woven_sum[WOVEN + 1] = {0, woven_1, woven_2, woven_3, woven_4, woven_5, woven_6};
 
 KERNEL void conv2d_woven_weight_gradient(const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy,
                                          const int32_t *won, const float *x, int first, float *dw)
 {
     int32_t *window = t->place;
-    for (int k = 0; k < pool->option[0] * pool->option[1]; k++)
+    for (int k = 0; k < pool->window.kh * pool->window.kw; k++)
         window[k] = 4 * t->window[k];
     weave(s, x, t->woven);
     for (int o = 0; o < s->O;) {
@@ -122,9 +124,9 @@ INLINE void whole(const int K, const int V, const conv_shape *s, const conv_scra
         for (int v = 0; v < V; v++)
             sum[k][v] = vset(0);
     for (int i = 0; i < pool->out.h; i++) {
-        const float *row = x + patch_at(s, i * pool->option[2], 0);
+        const float *row = x + patch_at(s, i * pool->window.sh, 0);
         for (int j = 0; j < pool->out.w; j++, dy += s->y_step, won += s->y_step) {
-            const float *from = row + patch_at(s, 0, j * pool->option[3]) + t->window[*won];
+            const float *from = row + patch_at(s, 0, j * pool->window.sw) + t->window[*won];
             const vec a = vset(*dy);
 #pragma GCC unroll 6
             for (int k = 0; k < K; k++, from += step)
@@ -148,7 +150,10 @@ INLINE void whole(const int K, const int V, const conv_shape *s, const conv_scra
     }
 WHOLE(1, 1)
 WHOLE(2, 1)
-WHOLE(3, 1) WHOLE(4, 1) WHOLE(5, 1) WHOLE(6, 1) WHOLE(1, 2) WHOLE(2, 2) WHOLE(3, 2) WHOLE(4, 2) WHOLE(5, 2)
+WHOLE(3, 1)
+WHOLE(4, 1)
+WHOLE(5, 1)
+WHOLE(6, 1) WHOLE(1, 2) WHOLE(2, 2) WHOLE(3, 2) WHOLE(4, 2) WHOLE(5, 2)
     WHOLE(6, 2) static whole_fn *const whole_tile[KERNEL_VECTORS + 1][KERNEL_ROWS + 1] = {
         {0},
         {0, whole_1_1, whole_2_1, whole_3_1, whole_4_1, whole_5_1, whole_6_1},
@@ -218,7 +223,7 @@ INLINE void add_winner(const int n, int K, size_t row, float value, const float 
 KERNEL void conv2d_scatter_data_gradient(const geometry *g, const conv_shape *s, const conv_scratch *t, const geometry *pool,
                                          const float *dy, const int32_t *won, const float *w, float *dx)
 {
-    const int kh = pool->option[0], kw = pool->option[1], sh = pool->option[2], sw = pool->option[3];
+    const int kh = pool->window.kh, kw = pool->window.kw, sh = pool->window.sh, sw = pool->window.sw;
     const int C = s->C, wide = (int)wide_pixel(s), blocks = s->kw * wide / SHORT;
     const size_t step = wide_kernel(s), row = (size_t)s->dh * s->W * wide;
     int32_t *window = t->place;
@@ -240,7 +245,7 @@ KERNEL void conv2d_scatter_data_gradient(const geometry *g, const conv_shape *s,
         }
     /* without the padding of pixels and image; what spills over a pixel is written again, or lies in the slack */
     for (int i = 0; i < g->in[0].h; i++) {
-        const float *from = t->frame + ((size_t)(i + g->option[PAD_TOP]) * s->W + g->option[PAD_LEFT]) * (size_t)wide;
+        const float *from = t->frame + ((size_t)(i + s->top) * s->W + s->left) * (size_t)wide;
         for (int j = 0; j < g->in[0].w; j++, from += wide, dx += C)
             for (int c = 0; c < C; c += SHORT)
                 *(narrow_8_u *)(dx + c) = *(const narrow_8_u *)(from + c);

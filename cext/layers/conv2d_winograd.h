@@ -371,12 +371,11 @@ KERNEL void conv2d_winograd_forward(const conv_shape *s, const conv_scratch *t, 
 }
 
 /* dx of all samples; `a` is the adjoint of s. */
-KERNEL void conv2d_winograd_data_gradient(const geometry *g, const conv_shape *s, const conv_shape *a, const conv_scratch *t,
-                                          const call *c)
+KERNEL void conv2d_winograd_data_gradient(const conv_shape *s, const conv_shape *a, const conv_scratch *t, const call *c)
 {
     const size_t run = s->o_pad * s->r_pad;
     const ptrdiff_t last = s->kh - 1, step[3] = {-(ptrdiff_t)run, -s->C, (ptrdiff_t)s->r_pad};
-    const int top = s->kh - 1 - g->option[PAD_TOP], left = s->kw - 1 - g->option[PAD_LEFT];
+    const int top = s->kh - 1 - s->top, left = s->kw - 1 - s->left;
     for (int k = 0; k < s->K; k++)
         transpose(c->w + (size_t)k * s->R * s->o_pad, s->o_pad, s->R, s->O, t->weights + k * run, (int)s->r_pad, s->r_pad);
     memset(t->wino_zeros, 0, a->wino_lanes * sizeof(float));

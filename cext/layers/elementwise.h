@@ -1,11 +1,14 @@
-/* The frame of every layer y = f(x) whose derivative is a function of y. Included by the bodies in this folder.
+/* The frame of every layer y = f(x) with f increasing and a derivative that is a function of y. Included by the bodies in this folder.
  * Whole vectors run into the slack behind a sample. */
 #ifndef CHAOS_ELEMENTWISE_H
 #define CHAOS_ELEMENTWISE_H
 
+#include "layer.h"
+
 KERNEL const char *elementwise_set_up(geometry *g)
 {
     g->out = g->in[0];
+    g->properties = MONOTONE;
     return NULL;
 }
 
@@ -29,7 +32,7 @@ KERNEL const char *elementwise_set_up(geometry *g)
                 vstore(c->dx[0].p + (size_t)n * c->dx[0].stride + i, times_dy);                                             \
             }                                                                                                               \
     }                                                                                                                       \
-    static const layer_kind layer_##id = {#id,  0,   elementwise_set_up, NULL, id##_forward, id##_backward, NULL, NULL,     \
-                                          NULL, NULL};
+    static const layer_kind layer_##id = {                                                                                  \
+        .name = #id, .set_up = elementwise_set_up, .forward = id##_forward, .backward = id##_backward};
 
 #endif

@@ -32,5 +32,5 @@ KERNEL void flatten_backward(const geometry *g, const call *c)
     }
 }
 
-static const layer_kind layer_flatten = {"flatten",        0,    flatten_set_up, NULL, flatten_forward,
-                                         flatten_backward, NULL, NULL,           NULL, NULL};
+static const layer_kind layer_flatten = {
+    .name = "flatten", .set_up = flatten_set_up, .forward = flatten_forward, .backward = flatten_backward};

@@ -9,8 +9,16 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
-enum { MAX_INPUTS = 16, MAX_OPTIONS = 13, SLACK = 64, LANES = 16 /* widest vector: every layout pads to it */ };
+enum {
+    MAX_INPUTS = 16,
+    MAX_WHOLE = 16, /* options that are whole numbers, and real ones */
+    MAX_REAL = 8,
+    MAX_DERIVED = 1024, /* bytes */
+    SLACK = 64,
+    LANES = 16 /* widest vector: every layout pads to it */
+};
 
 typedef struct {
     int c, h, w;
@@ -19,24 +27,42 @@ typedef struct {
 static inline size_t shape_size(shape s) { return (size_t)s.c * (size_t)s.h * (size_t)s.w; }
 static inline size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
+/* What others may know about a layer without knowing its kind; set_up says which of them hold. */
+enum property {
+    MONOTONE = 1,    /* y = f(x), entry by entry, with f increasing: changes places with taking a maximum */
+    SELECTS = 2,     /* a max-pooling: every output is one of its window's inputs, see `window` and call.won */
+    WHOLE_BATCH = 4, /* sees all images of a worker's step together when it trains */
+    RANDOM = 8,      /* draws random numbers when it trains, from call.key */
+};
+
+/* The windows of a layer that SELECTS: kh x kw entries, every sh, sw pixels. */
+typedef struct {
+    int kh, kw, sh, sw;
+} window;
+
 /* The geometry of one layer in one network; fixed once set up. */
 typedef struct {
+    /* what was asked: read-only */
     int n_inputs;
     shape in[MAX_INPUTS];
-    shape out;
-    int option[MAX_OPTIONS]; /* meaning: the kind's own */
-    /* Whether a convolution may use it; then the side of the tiles in its forward pass, 0: it does not; in its data gradient. */
-    int winograd, winograd_dx;
-    size_t weight_size; /* floats of the weight block, a multiple of LANES; 0: no parameters */
+    int whole[MAX_WHOLE]; /* options; meaning: the kind's own */
+    float real[MAX_REAL];
+    int direct_only;  /* no loop whose rounding errors are larger than those of the plain sums */
+    const char *loops; /* NULL, or loops that are wanted where they can be: see loops.h */
+    /* what set_up says of it */
+    shape out; /* beforehand: out.c, where the kind has channels as an option */
+    unsigned properties;
+    window window;
+    size_t weight_size; /* floats of the weight block, a multiple of LANES; 0: no weights */
+    size_t state_size;  /* likewise of what is not trained but observed, behind the weights; 0: none */
+    float state_rate;   /* state += state_rate * (observed - state) */
     /* The weight block is groups of `rows` rows of `columns` weights, a column being what goes into one output, each with a
      * row of biases behind it; rows = 0: it has another form. */
     size_t rows, columns;
     size_t keep_size; /* floats per sample kept from forward to backward */
     size_t scratch_size; /* floats that a call may use freely */
+    _Alignas(16) char derived[MAX_DERIVED]; /* what set_up has worked out for the kind's own loops: nobody else reads it */
 } geometry;
-
-/* Options of "linear"; the second is set by cext/sync/hybrid.c for a part of the inputs: no row of biases behind its block. */
-enum { LINEAR_BIAS, LINEAR_INNER };
 
 typedef struct {
     const float *p;
@@ -50,10 +76,14 @@ typedef struct {
 
 typedef struct {
     int n; /* samples */
-    int first; /* backward: 1 overwrites dw, 0 adds to it */
+    int first; /* backward: 1 overwrites dw and dstate, 0 adds to them */
+    int training;
+    float share; /* of each sample in its step: 1 / images of the step */
+    const uint64_t *key; /* per sample: where its random numbers begin, see random.h */
     source x[MAX_INPUTS];
     sink y; /* forward writes it, backward may read it */
     const float *w; /* weight block */
+    const float *state; /* state block */
     sink keep; /* keep_size floats per sample */
     float *scratch;
     source dy; /* backward only, from here on */
@@ -68,28 +98,43 @@ typedef struct {
     /* Gradient block, laid out as w; its padding stays zero. It may be the weights themselves, so a sample's dx is formed
      * before its dw. NULL: `apply` will be used instead. */
     float *dw;
+    float *dstate; /* sum over the samples of share * (observed - state); laid out as state */
 } call;
 
 enum pass { PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE };
 
+/* A named array that a layer has: trained, or state. */
 typedef struct {
     const char *name;
-    int n_parameters;
-    /* Fills g->out, weight_size, keep_size, scratch_size from the inputs and options; NULL or a reason. */
+    int state;
+} part;
+
+/* Members that a kind has no use for are left out (NULL, 0). */
+typedef struct {
+    const char *name;
+    int n_parts;
+    const part *parts;
+    /* Fills g from the inputs and options; NULL or a reason. */
     const char *(*set_up)(geometry *g);
-    /* Position in the block of element i of parameter k, counted in the order of the PyTorch shape; -1 past the end. */
+    /* Position in the node's block (its weights, then its state) of element i of part k, counted in the order of the PyTorch
+     * shape; -1 past the end. */
     ptrdiff_t (*locate)(const geometry *g, int k, ptrdiff_t i);
     void (*forward)(const geometry *g, const call *c);
     void (*backward)(const geometry *g, const call *c);
-    /* Whether backward can be replaced by handing dy and the winners (kept in `keep`) to the layer before; may be NULL. */
+    /* Whether backward can be replaced by handing dy and the winners (kept in `keep`) to the layer before. */
     int (*gives_winners)(const geometry *g);
-    /* Whether backward can do with them (call.pool); NULL: never. */
+    /* Whether backward can do with them (call.pool). */
     int (*takes_winners)(const geometry *g);
-    /* NULL, or: after a backward call with one sample and without dw, w[i] -= lr * gradient[i] for i in [from, from + n),
-     * multiples of LANES. For gradients that are cheaper to apply than to write down. */
+    /* After a backward call with one sample and without dw, w[i] -= lr * gradient[i] for i in [from, from + n), multiples of
+     * LANES. For gradients that are cheaper to apply than to write down. */
     void (*apply)(const geometry *g, const call *c, size_t from, size_t n, float *w, float lr);
-    /* NULL, or: the loop that a pass over n samples takes, in words, for benchmarks; `pool` as in call. */
-    const char *(*loop)(const geometry *g, const geometry *pool, int n, enum pass pass);
+    /* Makes of g the layer that sees inputs [from, from + n) only, of a sum over inputs; the biases go with the last ones.
+     * Returns where its weights begin in the block. */
+    size_t (*slice)(geometry *g, int from, int n);
+    /* The name of the loop that a pass takes in this call, where there are several. */
+    const char *(*loop)(const geometry *g, const call *c, enum pass pass);
+    /* The i-th loop of a pass; NULL past the last. For whoever wants to try them all. */
+    const char *(*loop_at)(enum pass pass, int i);
 } layer_kind;
 
 #endif

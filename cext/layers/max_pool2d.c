@@ -6,7 +6,7 @@ enum { POOL_KH, POOL_KW, POOL_SH, POOL_SW };
 
 KERNEL const char *max_pool2d_set_up(geometry *g)
 {
-    const int *o = g->option;
+    const int *o = g->whole;
     if (o[POOL_KH] < 1 || o[POOL_KW] < 1 || o[POOL_SH] < 1 || o[POOL_SW] < 1)
         return "kernel and stride must be positive";
     if (g->in[0].h < o[POOL_KH] || g->in[0].w < o[POOL_KW])
@@ -14,10 +14,12 @@ KERNEL const char *max_pool2d_set_up(geometry *g)
     g->out.c = g->in[0].c;
     g->out.h = (g->in[0].h - o[POOL_KH]) / o[POOL_SH] + 1;
     g->out.w = (g->in[0].w - o[POOL_KW]) / o[POOL_SW] + 1;
+    g->properties = SELECTS;
+    g->window = (window){o[POOL_KH], o[POOL_KW], o[POOL_SH], o[POOL_SW]};
     if (g->out.h == 1) /* a stride of no effect, which may be large */
-        g->option[POOL_SH] = o[POOL_KH];
+        g->window.sh = g->window.kh;
     if (g->out.w == 1)
-        g->option[POOL_SW] = o[POOL_KW];
+        g->window.sw = g->window.kw;
     g->keep_size = round_up(shape_size(g->out), LANES) + SLACK;
     return NULL;
 }
@@ -51,8 +53,7 @@ KERNEL void pool_2x2_packed(const geometry *g, const call *c)
     for (int n = 0; n < c->n; n++)
         for (int i = 0; i < g->out.h; i++)
             for (int j = 0; j < g->out.w; j += G) {
-                const float *x = c->x[0].p + (size_t)n * c->x[0].stride + (size_t)i * g->option[POOL_SH] * row +
-                                 (size_t)j * 2 * C;
+                const float *x = c->x[0].p + (size_t)n * c->x[0].stride + (size_t)i * g->window.sh * row + (size_t)j * 2 * C;
                 const size_t at = ((size_t)i * g->out.w + j) * C;
                 vec best = vset(0);
                 ivec which = iset(0);
@@ -74,7 +75,7 @@ KERNEL void pool_2x2_packed(const geometry *g, const call *c)
 
 INLINE void pool_forward(const int kh, const int kw, const geometry *g, const call *c)
 {
-    const int sh = g->option[POOL_SH], sw = g->option[POOL_SW];
+    const int sh = g->window.sh, sw = g->window.sw;
     const size_t C = (size_t)g->in[0].c, row = (size_t)g->in[0].w * C;
     for (int n = 0; n < c->n; n++) {
         float *y = c->y.p + (size_t)n * c->y.stride;
@@ -100,9 +101,9 @@ INLINE void pool_forward(const int kh, const int kw, const geometry *g, const ca
 
 KERNEL void max_pool2d_forward(const geometry *g, const call *c)
 {
-    const int kh = g->option[POOL_KH], kw = g->option[POOL_KW];
+    const int kh = g->window.kh, kw = g->window.kw;
 #if VW == 16
-    if (kh == 2 && kw == 2 && g->option[POOL_SW] == 2 && g->in[0].c <= VW / 2) {
+    if (kh == 2 && kw == 2 && g->window.sw == 2 && g->in[0].c <= VW / 2) {
         pool_2x2_packed(g, c);
         return;
     }
@@ -117,7 +118,7 @@ KERNEL void max_pool2d_forward(const geometry *g, const call *c)
 
 KERNEL void max_pool2d_backward(const geometry *g, const call *c)
 {
-    const int kh = g->option[POOL_KH], kw = g->option[POOL_KW], sh = g->option[POOL_SH], sw = g->option[POOL_SW];
+    const int kh = g->window.kh, kw = g->window.kw, sh = g->window.sh, sw = g->window.sw;
     const size_t C = (size_t)g->in[0].c, row = (size_t)g->in[0].w * C;
     const int covered = sh == kh && sw == kw && g->out.w * kw == g->in[0].w && g->out.h * kh == g->in[0].h;
     for (int n = 0; n < c->n; n++) {
@@ -150,10 +151,12 @@ KERNEL void max_pool2d_backward(const geometry *g, const call *c)
 /* Windows must not overlap, and be large enough for the winners to be few. */
 KERNEL int max_pool2d_gives_winners(const geometry *g)
 {
-    const int *o = g->option;
-    return o[POOL_SH] >= o[POOL_KH] && o[POOL_SW] >= o[POOL_KW] && o[POOL_KH] * o[POOL_KW] >= 3;
+    const window *o = &g->window;
+    return o->sh >= o->kh && o->sw >= o->kw && o->kh * o->kw >= 3;
 }
 
-static const layer_kind layer_max_pool2d = {
-    "max_pool2d", 0,   max_pool2d_set_up, NULL, max_pool2d_forward, max_pool2d_backward, max_pool2d_gives_winners, NULL,
-    NULL,         NULL};
+static const layer_kind layer_max_pool2d = {.name = "max_pool2d",
+                                            .set_up = max_pool2d_set_up,
+                                            .forward = max_pool2d_forward,
+                                            .backward = max_pool2d_backward,
+                                            .gives_winners = max_pool2d_gives_winners};

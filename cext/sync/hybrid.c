@@ -10,6 +10,7 @@
  *
  * Work is done in stages, and the workers meet between them.
  */
+#include "engine/feed.h"
 #include "engine/ticks.h"
 #include "sync.h"
 
@@ -86,7 +87,17 @@ static void close(engine *e)
     free(s);
 }
 
-static int is_linear(const plan_node *n) { return !strcmp(n->kind->name, "linear"); }
+/* Whether its inputs can be cut. */
+static int is_linear(const plan_node *n) { return n->kind->slice != NULL; }
+
+/* Whether the tail may contain it: stages know nothing of random numbers, state, and weights that others use too. */
+static int is_plain(const plan *p, int node)
+{
+    const plan_node *n = &p->node[node];
+    const plan_block *b = plan_block_of(p, node);
+    return !(n->g.properties & (RANDOM | WHOLE_BATCH)) &&
+           (!b || (is_linear(n) && !b->state && b->first_user == b->final_user));
+}
 
 static int is_vector(shape s) { return s.h == 1 && s.w == 1; }
 
@@ -94,9 +105,9 @@ static int is_vector(shape s) { return s.h == 1 && s.w == 1; }
 static void find_tail(const plan *p, hybrid *s)
 {
     int length = 0;
-    for (int i = p->output; i > 0; i = p->node[i].input[0]) {
+    for (int i = p->output; p->node[i].kind; i = p->node[i].input[0]) {
         const plan_node *n = &p->node[i];
-        if (n->g.n_inputs != 1 || !is_vector(n->g.in[0]) || !is_vector(n->g.out) || (n->kind->n_parameters && !is_linear(n)))
+        if (n->g.n_inputs != 1 || !is_vector(n->g.in[0]) || !is_vector(n->g.out) || !is_plain(p, i))
             break;
         s->tail[length++] = i;
         if (is_linear(n)) {
@@ -243,19 +254,14 @@ static int look_at(worker *w, const step *t, int j)
 }
 
 /* A slice of a linear layer: a layer of its own, on inputs `from`, ... of all images of the step. */
-static geometry slice_of(const engine *e, int node, int j, const step *t, call *c, int *from)
+static geometry slice_of(const engine *e, int node, int j, const step *t, call *c, int *from, size_t *skipped)
 {
     const hybrid *s = e->sync;
     const plan_node *n = &e->p->node[node];
     geometry g = n->g;
     const int rows = slice_rows(e, n), left = g.in[0].c - j * rows;
     *from = j * rows;
-    if (left > rows) { /* the biases are behind the last one */
-        g.in[0].c = rows;
-        g.option[LINEAR_BIAS] = 0;
-        g.option[LINEAR_INNER] = 1;
-    } else
-        g.in[0].c = left;
+    *skipped = n->kind->slice(&g, *from, left > rows ? rows : left);
     memset(c, 0, sizeof *c);
     c->n = (int)(t->end - t->begin);
     c->x[0] = (source){s->value[n->input[0]] + *from, e->p->node[n->input[0]].value_stride};
@@ -268,10 +274,10 @@ static void slice_forward(worker *w, const step *t, int node, int j)
     const plan_node *n = &w->e->p->node[node];
     call c;
     int from;
-    const geometry g = slice_of(w->e, node, j, t, &c, &from);
+    size_t skipped;
+    const geometry g = slice_of(w->e, node, j, t, &c, &from, &skipped);
     c.scratch = w->scratch;
     c.y = (sink){s->partial + (size_t)j * (size_t)w->e->batch * n->value_stride, n->value_stride};
-    const size_t skipped = (size_t)from * n->g.columns;
     c.w = shared_read(w->shared, n->weight_at + skipped, n->g.weight_size - skipped, w->private_copy);
     n->kind->forward(&g, &c);
 }
@@ -282,8 +288,8 @@ static void slice_backward(worker *w, const step *t, int node, int j)
     const plan_node *n = &w->e->p->node[node];
     call c;
     int from;
-    const geometry g = slice_of(w->e, node, j, t, &c, &from);
-    const size_t skipped = (size_t)from * n->g.columns;
+    size_t skipped;
+    const geometry g = slice_of(w->e, node, j, t, &c, &from, &skipped);
     c.scratch = w->scratch;
     c.first = 1;
     c.w = shared_read(w->shared, n->weight_at + skipped, n->g.weight_size - skipped, w->private_copy);
@@ -328,16 +334,14 @@ static int before(worker *w, const step *t, int j)
 {
     const hybrid *s = w->e->sync;
     const int n = look_at(w, t, j);
-    w->scale = 1.f / (float)(t->end - t->begin);
+    w->scale = w->share = 1.f / (float)(t->end - t->begin);
     if (!s->n_tail)
         return pass_gradient(w, lane_at(t, j), lane_at(t, j + 1), w->scale, s->gradient[j]);
-    pass_load_chunk(w, lane_at(t, j), n);
-    for (int i = 1; i <= s->cut; i++)
+    feed_load(w, lane_at(t, j), n);
+    for (int i = w->e->p->n_inputs; i <= s->cut; i++)
         pass_forward_node(w, i, n, 0);
     return 0;
 }
-
-static int label_of(const engine *e, int64_t i) { return (int)e->data.labels[e->data.order ? e->data.order[i] : i]; }
 
 /* From the k-th of the tail, a linear layer, to the next one, or to the loss and back to it. Which image of the step (1, 2,
  * ...) is the first whose loss is not finite; 0: none. */
@@ -351,9 +355,8 @@ static int64_t between(worker *w, const step *t, int k, int j)
         pass_forward_node(w, s->tail[next], n, 0);
     if (next < s->n_tail)
         return 0;
-    w->scale = 1.f / (float)(t->end - t->begin);
-    for (int i = 0; i < n; i++)
-        w->label[i] = label_of(w->e, lane_at(t, j) + i);
+    w->scale = w->share = 1.f / (float)(t->end - t->begin);
+    feed_number(w, lane_at(t, j), n);
     const int lost = pass_loss(w, n, 1);
     if (lost)
         return lane_at(t, j) - t->begin + lost;

@@ -18,4 +18,4 @@ KERNEL void adagrad_apply(size_t n, float *restrict w, const float *restrict dw,
     }
 }
 
-static const update_kind update_adagrad = {"adagrad", 1, 0, adagrad_apply};
+static const update_kind update_adagrad = {.name = "adagrad", .n_moments = 1, .apply = adagrad_apply};

@@ -30,4 +30,4 @@ KERNEL void adam_apply(size_t n, float *restrict w, const float *restrict dw, fl
     adam_loop(n, w, dw, moment, s, both_penalties(s), 1);
 }
 
-static const update_kind update_adam = {"adam", 2, 0, adam_apply};
+static const update_kind update_adam = {.name = "adam", .n_moments = 2, .apply = adam_apply};

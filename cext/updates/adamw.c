@@ -6,4 +6,4 @@ KERNEL void adamw_apply(size_t n, float *restrict w, const float *restrict dw, f
     adam_loop(n, w, dw, moment, s, penalty_of(0, s->option[RULE_L1]), (float)(1 - s->lr * s->option[RULE_WEIGHT_DECAY]));
 }
 
-static const update_kind update_adamw = {"adamw", 2, 0, adamw_apply};
+static const update_kind update_adamw = {.name = "adamw", .n_moments = 2, .apply = adamw_apply};

@@ -17,4 +17,4 @@ KERNEL void momentum_apply(size_t n, float *restrict w, const float *restrict dw
     }
 }
 
-static const update_kind update_momentum = {"momentum", 1, 0, momentum_apply};
+static const update_kind update_momentum = {.name = "momentum", .n_moments = 1, .apply = momentum_apply};

@@ -15,4 +15,4 @@ KERNEL void nesterov_apply(size_t n, float *restrict w, const float *restrict dw
     }
 }
 
-static const update_kind update_nesterov = {"nesterov", 1, 0, nesterov_apply};
+static const update_kind update_nesterov = {.name = "nesterov", .n_moments = 1, .apply = nesterov_apply};

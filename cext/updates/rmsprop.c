@@ -33,4 +33,4 @@ KERNEL void rmsprop_apply(size_t n, float *restrict w, const float *restrict dw,
     }
 }
 
-static const update_kind update_rmsprop = {"rmsprop", 3, 0, rmsprop_apply};
+static const update_kind update_rmsprop = {.name = "rmsprop", .n_moments = 3, .apply = rmsprop_apply};

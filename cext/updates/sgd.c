@@ -12,4 +12,4 @@ KERNEL void sgd_apply(size_t n, float *restrict w, const float *restrict dw, flo
     }
 }
 
-static const update_kind update_sgd = {"sgd", 0, 1, sgd_apply};
+static const update_kind update_sgd = {.name = "sgd", .plain = 1, .apply = sgd_apply};

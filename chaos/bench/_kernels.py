@@ -110,7 +110,7 @@ class _Kernels:
         engine = _core.Engine(self.net.plan, self.net.weights)
         result = engine.run(
             "train",
-            pixels=self.images.reshape(-1),
+            inputs=[self.images.reshape(-1)],
             labels=self.labels,
             order=order_of(len(self.labels), TRAINED_IMAGES),
             lr=TRAINED_RATE,
@@ -125,7 +125,7 @@ class _Kernels:
         order = self.net.nodes()
         for i, ((node, _), (name, layer, shapes)) in enumerate(zip(order[1:], self.net.core_layers(), strict=True), 1):
             before = any(learns.get(source) for source in node.inputs)
-            learns[node] = before or bool(layer.parameters)
+            learns[node] = before or bool(layer.part_names)
             flops = 2 * layer.macs(*shapes)
             found[i] = {
                 "name": name,
@@ -147,7 +147,7 @@ class _Kernels:
             self.what,
             "gradients",
             self.together,
-            pixels=self.images.reshape(-1),
+            inputs=[self.images.reshape(-1)],
             labels=self.labels,
             order=order,
         )
@@ -158,7 +158,7 @@ class _Kernels:
             self.what,
             "train",
             count,
-            pixels=self.images.reshape(-1),
+            inputs=[self.images.reshape(-1)],
             labels=self.labels,
             order=order_of(len(self.labels), count),
             lr=RATE,
@@ -171,7 +171,7 @@ class _Kernels:
             self.what,
             "forward",
             count,
-            pixels=self.images.reshape(-1),
+            inputs=[self.images.reshape(-1)],
             order=order_of(len(self.labels), count),
             out=out,
         )[1]

@@ -120,7 +120,7 @@ class _Case(Case):
             self.what,
             "gradients",
             count,
-            pixels=self.images.reshape(-1),
+            inputs=[self.images.reshape(-1)],
             labels=self.labels,
             order=np.arange(count),
         )

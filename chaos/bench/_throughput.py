@@ -124,7 +124,7 @@ class Case:
             self.what,
             "train",
             count,
-            pixels=self.images.reshape(-1),
+            inputs=[self.images.reshape(-1)],
             labels=self.labels,
             order=order_of(len(self.labels), count),
             lr=RATE,

@@ -230,10 +230,10 @@ class _Steps:
         self.verdict = verdict
         self._decided.set()
 
-    def run(self, what, *, pixels, values, labels, order, begin, lr, step_scale=None):
+    def run(self, what, *, inputs, labels, order, begin, lr, step_scale=None, key=0, weights=None):
         """A training phase, as `_core.Engine.run`; no update is stale, so step_scale is not used."""
         try:
-            return self._run(dict(pixels=pixels, values=values, labels=labels, order=order), begin, lr)
+            return self._run(dict(inputs=inputs, labels=labels, order=order, key=key, weights=weights), begin, lr)
         finally:
             self.begun.put(None)
 

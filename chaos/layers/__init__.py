@@ -1,10 +1,11 @@
-"""The layer kinds: meaning, shapes, initial values, NumPy definition. cext/layers/list.h has the same list.
+"""The layer kinds: meaning, shapes, initial values, NumPy definition.
 
-To add one: chaos/layers/x.py, cext/layers/x.c, one line here and one (two) there.
+To add one: chaos/layers/x.py, cext/layers/x.c, and one line here.
 """
 
 from .add import Add
 from .base import Elementwise, Input, Layer, Node, whole
+from .conv1d import Conv1d
 from .conv2d import Conv2d
 from .flatten import Flatten
 from .linear import Linear
@@ -14,6 +15,6 @@ from .scaled_tanh import ScaledTanh
 from .sigmoid import Sigmoid
 from .tanh import Tanh
 
-LAYERS = {kind.kind: kind for kind in (Add, Conv2d, Flatten, Linear, MaxPool2d, ReLU, ScaledTanh, Sigmoid, Tanh)}
+LAYERS = {kind.kind: kind for kind in list(globals().values()) if isinstance(kind, type) and hasattr(kind, "kind")}
 
-__all__ = ["LAYERS", "Elementwise", "Input", "Layer", "Node", "whole", *(kind.__name__ for kind in LAYERS.values())]
+__all__ = ["Input", *(kind.__name__ for kind in LAYERS.values())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .base import Layer
+from .base import EVALUATION, Layer
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -16,15 +16,15 @@ class Add(Layer):
     """
 
     kind: ClassVar[str] = "add"
-    one_input: ClassVar[bool] = False
+    inputs: ClassVar[tuple[int, int | None]] = (1, None)
 
     def output_shape(self, *shapes):
         if len(set(shapes)) != 1:
             raise ValueError(f"{self} needs inputs of equal shape, not {', '.join(map(str, shapes))}")
         return shapes[0]
 
-    def forward(self, inputs, params):
+    def forward(self, inputs, parts, context=EVALUATION):
         return sum(inputs[1:], inputs[0])
 
-    def backward(self, inputs, params, y, dy):
+    def backward(self, inputs, parts, y, dy, context=EVALUATION):
         return [dy] * len(inputs), {}

@@ -1,5 +1,8 @@
-"""What every layer kind is: its options, shapes, initial values and NumPy definition. For the files of this folder and
-chaos.network."""
+"""What every layer kind is: its options, shapes, parts, initial values, NumPy definition and examples. For the files of this
+folder and chaos.network.
+
+The contract with the other half (cext/layers/layer.h): a layer says in `core` which C kind computes it, with which options;
+`parts` names what it keeps in the weight vector."""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class Input(Node):
     Parameters
     ----------
     shape : tuple of int
-        (channels, height, width), or (features,) for vectors.
+        (channels, height, width), (channels, length), or (features,) for vectors.
     """
 
     def __init__(self, shape):
@@ -38,14 +41,15 @@ class Input(Node):
 
 
 def check_shape(shape):
-    """`shape` as a tuple (c, h, w) or (k,) of positive ints; ValueError otherwise."""
+    """`shape` as a tuple (c, h, w), (c, l) or (k,) of positive ints; ValueError otherwise."""
+    wanted = "shape must be (channels, height, width), (channels, length) or (features,)"
     try:
         shape = tuple(shape)
         whole = all(int(n) == n for n in shape)
-    except TypeError:
-        raise ValueError(f"shape must be (channels, height, width) or (features,), not {shape!r}") from None
-    if len(shape) not in (1, 3) or not whole or min(shape) < 1:
-        raise ValueError(f"shape must be (channels, height, width) or (features,) with positive sizes, not {shape!r}")
+    except (TypeError, ValueError):
+        raise ValueError(f"{wanted}, not {shape!r}") from None
+    if len(shape) not in (1, 2, 3) or not whole or min(shape) < 1:
+        raise ValueError(f"{wanted} with positive sizes, not {shape!r}")
     return tuple(int(n) for n in shape)
 
 
@@ -65,16 +69,68 @@ def pair(what, value, least=1):
     return (whole(what, value, least),) * 2
 
 
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A part that gradients change. Its initial values are PyTorch's default, uniform in +-1/sqrt(fan_in), unless `fill`
+    gives one number for all."""
+
+    shape: tuple[int, ...]
+    fan_in: int = 1
+    fill: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """A part that is not trained but observed, such as a running mean: state += rate * (observed - state), without decay,
+    clipping, moments or schedule; `backward` gives the mean over the samples of observed - state."""
+
+    shape: tuple[int, ...]
+    fill: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Core:
+    """What computes a layer: a kind of the core, the channels or features of the output if the layer sets them (else 0), and
+    its options, whole and real numbers."""
+
+    kind: str
+    channels: int = 0
+    whole: tuple[int, ...] = ()
+    real: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """How a definition is evaluated: as in training or not; and per sample where its random numbers in this layer begin (see
+    chaos.layers.random)."""
+
+    training: bool = False
+    keys: np.ndarray | None = None
+
+
+EVALUATION = Context()
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layer:
     """One layer, independent of where it is used: options as dataclass fields, everything else derived from the shapes
-    of its inputs. In the NumPy definition samples come first: (n, c, h, w) or (n, k)."""
+    of its inputs. In the NumPy definition samples come first: (n, c, h, w), (n, c, l) or (n, k).
+
+    Attributes
+    ----------
+    kind : str
+        Its name in files; also of its C half, unless `core` names another.
+    inputs : (int, int or None)
+        The fewest and the most inputs that it takes.
+    part_names : tuple of str
+        Of all parts that it may have.
+    """
 
     name: str | None = dataclasses.field(default=None, kw_only=True)
 
     kind: ClassVar[str]
-    one_input: ClassVar[bool] = True
-    parameters: ClassVar[tuple[str, ...]] = ()
+    inputs: ClassVar[tuple[int, int | None]] = (1, 1)
+    part_names: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         if not isinstance(getattr(self, "bias", True), (bool, np.bool_)):
@@ -92,10 +148,18 @@ class Layer:
                     f"{type(self).__name__}()(...) takes nodes of a graph (chaos.Input or another layer's "
                     f"output), not {type(node).__name__}"
                 )
-        if not inputs or (self.one_input and len(inputs) != 1):
-            raise ValueError(
-                f"{type(self).__name__} takes {'one input' if self.one_input else 'at least one input'}, not {len(inputs)}"
+        least, most = self.inputs
+        if not least <= len(inputs) <= (most or len(inputs)):
+            wanted = (
+                "one input"
+                if (least, most) == (1, 1)
+                else f"{least} inputs"
+                if least == most
+                else f"at least {'one input' if least == 1 else f'{least} inputs'}"
+                if most is None
+                else f"{least} to {most} inputs"
             )
+            raise ValueError(f"{type(self).__name__} takes {wanted}, not {len(inputs)}")
         return Node(self, inputs, self.output_shape(*(node.shape for node in inputs)))
 
     def config(self):
@@ -116,12 +180,12 @@ class Layer:
         """Output shape for the given input shapes; ValueError with the formula where the geometry is impossible."""
         return shapes[0]
 
-    def core_options(self, *shapes):
-        """(channels or features of the output if the layer sets them else 0, the integers that the C half takes)."""
-        return 0, ()
+    def core(self, *shapes):
+        """The `Core` that computes it."""
+        return Core(self.kind)
 
-    def parameter_shapes(self, *shapes):
-        """{name: PyTorch shape}, in the order of `parameters`."""
+    def parts(self, *shapes):
+        """{name: Trained or State}, in the order of `part_names`."""
         return {}
 
     def macs(self, *shapes):
@@ -129,29 +193,53 @@ class Layer:
         return 0
 
     def initial_values(self, rng, *shapes):
-        """PyTorch's default initial values: every parameter uniform in +-1/sqrt(fan_in)."""
-        shapes = self.parameter_shapes(*shapes)
+        """{name: float32 array} of all parts."""
         values = {}
-        for name, shape in shapes.items():
-            bound = 1 / np.sqrt(np.prod(shapes["weight"][1:]))
-            values[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
+        for name, part in self.parts(*shapes).items():
+            if part.fill is None:
+                bound = 1 / np.sqrt(part.fan_in)
+                values[name] = rng.uniform(-bound, bound, part.shape).astype(np.float32)
+            else:
+                values[name] = np.full(part.shape, part.fill, np.float32)
         return values
 
-    def forward(self, inputs, params):
+    def forward(self, inputs, parts, context=EVALUATION):
         """The definition: list of input arrays and {name: array} to the output array, in the dtype given."""
         raise TypeError(f"{type(self).__name__} has no definition")
 
-    def backward(self, inputs, params, y, dy):
-        """The gradients of sum(y * dy): (list of gradients of the inputs, {name: gradient})."""
+    def backward(self, inputs, parts, y, dy, context=EVALUATION):
+        """The gradients of sum(y * dy): (list of gradients of the inputs, {name: gradient}); of a `State` the mean of
+        observed - state instead of a gradient."""
         raise TypeError(f"{type(self).__name__} has no definition")
+
+    @classmethod
+    def example(cls, pick):
+        """One of the geometries that the kind is to be tried with: (layer, [shape of an input, ...]).
+
+        Parameters
+        ----------
+        pick : callable
+            ``pick(values)`` chooses one of them, ``pick.whole(least, most)`` a whole number.
+        """
+        shape = (pick(ODD),) if pick((True, False)) else (pick.whole(1, 5), pick.whole(1, 7), pick.whole(1, 7))
+        return cls(), [shape] * (cls.inputs[0] if cls.inputs[1] else cls.inputs[0] + pick.whole(0, 2))
+
+    @classmethod
+    def smooth(cls, x):
+        """`x` moved away from where the kind has kinks: there central differences say nothing of a derivative."""
+        return x
+
+
+# channels around the widths of the vectors
+ODD = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 20, 31, 33, 48, 65, 70)
 
 
 class Elementwise(Layer):
     """A layer y = f(x) with f increasing and a derivative that is a function of y; the kinds define `f(x)` and
     `derivative(y)`."""
 
-    def forward(self, inputs, params):
+    def forward(self, inputs, parts, context=EVALUATION):
         return self.f(inputs[0])
 
-    def backward(self, inputs, params, y, dy):
+    def backward(self, inputs, parts, y, dy, context=EVALUATION):
         return [dy * self.derivative(y)], {}

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .base import Layer, pair, whole
+from .base import EVALUATION, ODD, Core, Layer, Trained, pair, whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,7 +43,7 @@ class Conv2d(Layer):
     bias: bool = True
 
     kind: ClassVar[str] = "conv2d"
-    parameters: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    part_names: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
     def __post_init__(self):
         super().__post_init__()
@@ -91,8 +91,8 @@ class Conv2d(Layer):
             sizes.append((size + pad - reach) // stride + 1)
         return self.out_channels, *sizes
 
-    def core_options(self, *shapes):
-        return self.out_channels, (
+    def core(self, *shapes):
+        options = (
             *pair("", self.kernel_size),
             *pair("", self.stride),
             *self._pads(),
@@ -100,15 +100,15 @@ class Conv2d(Layer):
             *pair("", self.dilation),
             self.groups,
         )
+        return Core("conv2d", self.out_channels, options)
 
-    def parameter_shapes(self, *shapes):
-        found = {"weight": (self.out_channels, shapes[0][0] // self.groups, *pair("", self.kernel_size))}
-        if self.bias:
-            found["bias"] = (self.out_channels,)
-        return found
+    def parts(self, *shapes):
+        shape = (self.out_channels, shapes[0][0] // self.groups, *pair("", self.kernel_size))
+        found = {"weight": Trained(shape, fan_in := int(np.prod(shape[1:])))}
+        return found | ({"bias": Trained((self.out_channels,), fan_in)} if self.bias else {})
 
     def macs(self, *shapes):
-        return int(np.prod(self.output_shape(*shapes)) * np.prod(self.parameter_shapes(*shapes)["weight"][1:]))
+        return int(np.prod(self.output_shape(*shapes)) * self.parts(*shapes)["weight"].fan_in)
 
     def _patches(self, x):
         """View (n, group, c, i, j, a, b) of the padded input."""
@@ -122,17 +122,17 @@ class Conv2d(Layer):
     def _grouped(self, weight):
         return weight.reshape(self.groups, -1, *weight.shape[1:])
 
-    def forward(self, inputs, params):
-        y = np.einsum("ngcijab,gocab->ngoij", self._patches(inputs[0]), self._grouped(params["weight"]), optimize=True)
+    def forward(self, inputs, parts, context=EVALUATION):
+        y = np.einsum("ngcijab,gocab->ngoij", self._patches(inputs[0]), self._grouped(parts["weight"]), optimize=True)
         y = y.reshape(len(y), self.out_channels, *y.shape[3:])
-        return y + params["bias"][:, None, None] if self.bias else y
+        return y + parts["bias"][:, None, None] if self.bias else y
 
-    def backward(self, inputs, params, y, dy):
-        x, weight = inputs[0], self._grouped(params["weight"])
+    def backward(self, inputs, parts, y, dy, context=EVALUATION):
+        x, weight = inputs[0], self._grouped(parts["weight"])
         grouped = dy.reshape(len(dy), self.groups, -1, *dy.shape[2:])
         grads = {
             "weight": np.einsum("ngoij,ngcijab->gocab", grouped, self._patches(x), optimize=True).reshape(
-                params["weight"].shape
+                parts["weight"].shape
             )
         }
         if self.bias:
@@ -150,3 +150,22 @@ class Conv2d(Layer):
                 frame[..., rows, columns] += part
         frame = frame.reshape(n, c, *frame.shape[3:])
         return [frame[:, :, top : top + h, left : left + w]], grads
+
+    @classmethod
+    def example(cls, pick):
+        kernel, groups = (pick.whole(1, 5), pick.whole(1, 5)), pick((1, 1, 1, 2, 3, 5))
+        dilation = pick((1, 1, 1, 2, (1, 3), (2, 1)))
+        if pick((True, False)):
+            padding, stride = pick(("same", "valid")), 1
+        else:
+            padding, stride = (pick.whole(0, 2), pick.whole(0, 2)), (pick.whole(1, 3), pick.whole(1, 3))
+        shape = (pick((1, 2, 3, 4, 5, 16, 17, 20)) * groups, pick.whole(5, 11), pick.whole(5, 11))
+        channels = pick(ODD) * groups
+        if groups > 1 and pick((True, False)):  # depthwise
+            channels = groups = shape[0]
+        layer = cls(channels, kernel, stride, padding, dilation, groups, bias=pick((True, False)))
+        try:
+            layer.output_shape(shape)
+        except ValueError:  # the dilated kernel is too large
+            return cls(channels, (1, 2), groups=groups), [shape]
+        return layer, [shape]

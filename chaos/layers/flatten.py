@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .base import Layer
+from .base import EVALUATION, Layer
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -19,8 +19,8 @@ class Flatten(Layer):
     def output_shape(self, *shapes):
         return (int(np.prod(shapes[0])),)
 
-    def forward(self, inputs, params):
+    def forward(self, inputs, parts, context=EVALUATION):
         return inputs[0].reshape(len(inputs[0]), -1)
 
-    def backward(self, inputs, params, y, dy):
+    def backward(self, inputs, parts, y, dy, context=EVALUATION):
         return [dy.reshape(inputs[0].shape)], {}

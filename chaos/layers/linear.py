@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .base import Layer, whole
+from .base import EVALUATION, ODD, Core, Layer, Trained, whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -22,7 +22,7 @@ class Linear(Layer):
     bias: bool = True
 
     kind: ClassVar[str] = "linear"
-    parameters: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    part_names: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
     def __post_init__(self):
         super().__post_init__()
@@ -33,24 +33,26 @@ class Linear(Layer):
             raise ValueError(f"{self} needs vectors, its input has shape {shapes[0]}: put Flatten() before it")
         return (self.out_features,)
 
-    def core_options(self, *shapes):
-        return self.out_features, (int(self.bias),)
+    def core(self, *shapes):
+        return Core("linear", self.out_features, (int(self.bias),))
 
-    def parameter_shapes(self, *shapes):
-        found = {"weight": (self.out_features, shapes[0][0])}
-        if self.bias:
-            found["bias"] = (self.out_features,)
-        return found
+    def parts(self, *shapes):
+        found = {"weight": Trained((self.out_features, shapes[0][0]), shapes[0][0])}
+        return found | ({"bias": Trained((self.out_features,), shapes[0][0])} if self.bias else {})
 
     def macs(self, *shapes):
         return self.out_features * shapes[0][0]
 
-    def forward(self, inputs, params):
-        y = inputs[0] @ params["weight"].T
-        return y + params["bias"] if self.bias else y
+    def forward(self, inputs, parts, context=EVALUATION):
+        y = inputs[0] @ parts["weight"].T
+        return y + parts["bias"] if self.bias else y
 
-    def backward(self, inputs, params, y, dy):
+    def backward(self, inputs, parts, y, dy, context=EVALUATION):
         grads = {"weight": dy.T @ inputs[0]}
         if self.bias:
             grads["bias"] = dy.sum(0)
-        return [dy @ params["weight"]], grads
+        return [dy @ parts["weight"]], grads
+
+    @classmethod
+    def example(cls, pick):
+        return cls(pick((*ODD, 150, 300)), bias=pick((True, False))), [(pick(ODD),)]

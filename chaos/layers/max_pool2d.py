@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .base import Layer, pair
+from .base import EVALUATION, ODD, Core, Layer, pair
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,8 +51,8 @@ class MaxPool2d(Layer):
             sizes.append((size - kernel) // stride + 1)
         return shape[0], *sizes
 
-    def core_options(self, *shapes):
-        return 0, (*pair("", self.kernel_size), *self._steps())
+    def core(self, *shapes):
+        return Core("max_pool2d", 0, (*pair("", self.kernel_size), *self._steps()))
 
     def _windows(self, x):
         """(n, c, i, j, a*b)"""
@@ -60,13 +60,18 @@ class MaxPool2d(Layer):
         windows = np.lib.stride_tricks.sliding_window_view(x, pair("", self.kernel_size), axis=(2, 3))[:, :, ::sh, ::sw]
         return windows.reshape(*windows.shape[:4], -1)
 
-    def forward(self, inputs, params):
+    def forward(self, inputs, parts, context=EVALUATION):
         return self._windows(inputs[0]).max(-1)
 
-    def backward(self, inputs, params, y, dy):
+    def backward(self, inputs, parts, y, dy, context=EVALUATION):
         won = self._windows(inputs[0]).argmax(-1)
         (sh, sw), (_, kw) = self._steps(), pair("", self.kernel_size)
         n, c, i, j = np.indices(won.shape)
         dx = np.zeros(inputs[0].shape, dy.dtype)
         np.add.at(dx, (n, c, i * sh + won // kw, j * sw + won % kw), dy)
         return [dx], {}
+
+    @classmethod
+    def example(cls, pick):
+        stride = pick((None, (pick.whole(1, 4), pick.whole(1, 4))))
+        return cls((pick.whole(1, 3), pick.whole(1, 3)), stride), [(pick(ODD), pick.whole(3, 9), pick.whole(3, 9))]

@@ -21,3 +21,7 @@ class ReLU(Elementwise):
 
     def derivative(self, y):
         return (y > 0).astype(y.dtype)
+
+    @classmethod
+    def smooth(cls, x):
+        return np.where(np.abs(x) < 1e-3, 0.5, x)

@@ -1,22 +1,45 @@
 """Softmax cross-entropy. Imported by chaos.losses; the fast half is cext/losses/cross_entropy.c."""
 
+from __future__ import annotations
+
+from typing import ClassVar
+
 import numpy as np
 
+from ..options import Option
+from .base import CLASS, MAP, Loss, flat, pixels_last
 
-class CrossEntropy:
-    """log(sum_j exp y_j) - y_label per sample, as ``torch.nn.CrossEntropyLoss``; gradient softmax(y) - onehot(label)."""
+
+class CrossEntropy(Loss):
+    """log(sum_j exp y_j) - sum_j t_j y_j per sample, as ``torch.nn.CrossEntropyLoss``, with t = onehot(label); gradient
+    softmax(y) - t. Of maps the mean over the pixels. With label_smoothing s, t = (1 - s) onehot(label) + s / k."""
 
     kind = "cross_entropy"
+    targets: ClassVar[tuple[str, ...]] = (CLASS, MAP)
+    options: ClassVar[dict] = {"label_smoothing": Option(0.0, "how much of the target goes to all classes alike", 0, 1)}
 
     def _softmax(self, y):
         e = np.exp(y - y.max(1, keepdims=True))
         return e / e.sum(1, keepdims=True)
 
-    def value(self, y, labels):
-        top = y.max(1)
-        return (np.log(np.exp(y - top[:, None]).sum(1)) + top - y[np.arange(len(y)), labels]).mean()
+    def _wanted(self, y, labels, smoothing):
+        t = np.zeros_like(y)
+        t[np.arange(len(y)), labels] = 1
+        return (1 - smoothing) * t + smoothing / y.shape[1]
 
-    def gradient(self, y, labels):
-        dy = self._softmax(y)
-        dy[np.arange(len(y)), labels] -= 1
-        return dy / len(y)
+    def _rows(self, y, target):
+        target = np.asarray(target)
+        return (flat(y), target) if target.ndim == 1 else pixels_last(y, target)
+
+    def value(self, y, target, label_smoothing=0.0):
+        y, labels = self._rows(y, target)
+        top = y.max(1)
+        log_sum = np.log(np.exp(y - top[:, None]).sum(1)) + top
+        return (log_sum - (self._wanted(y, labels, label_smoothing) * y).sum(1)).mean()
+
+    def gradient(self, y, target, label_smoothing=0.0):
+        rows, labels = self._rows(y, target)
+        dy = (self._softmax(rows) - self._wanted(rows, labels, label_smoothing)) / len(rows)
+        if np.ndim(target) == 1:
+            return dy.reshape(y.shape)
+        return np.moveaxis(dy.reshape(len(y), -1, y.shape[1]), 2, 1).reshape(y.shape)

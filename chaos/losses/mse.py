@@ -1,15 +1,29 @@
 """Squared error. Imported by chaos.losses; the fast half is cext/losses/mse.c."""
 
+from __future__ import annotations
+
+from typing import ClassVar
+
 import numpy as np
 
+from .base import CLASS, VALUES, Loss, flat, onehot
 
-class MeanSquaredError:
-    """Mean over the k outputs of (y - onehot(label))^2, as ``torch.nn.MSELoss`` against one-hot targets."""
+
+class MeanSquaredError(Loss):
+    """Mean over the k outputs of (y - target)^2, as ``torch.nn.MSELoss``; of classes against their one-hot vectors."""
 
     kind = "mse"
+    targets: ClassVar[tuple[str, ...]] = (CLASS, VALUES)
 
-    def value(self, y, labels):
-        return np.square(y - np.eye(y.shape[1], dtype=y.dtype)[labels]).mean()
+    def answers(self, form, output_shape):
+        return int(form == CLASS)
 
-    def gradient(self, y, labels):
-        return 2 * (y - np.eye(y.shape[1], dtype=y.dtype)[labels]) / y.size
+    def _error(self, y, target):
+        target = np.asarray(target)
+        return flat(y) - (onehot(y, target) if target.ndim == 1 and target.dtype.kind in "iu" else flat(target))
+
+    def value(self, y, target):
+        return np.square(self._error(y, target)).mean()
+
+    def gradient(self, y, target):
+        return (2 * self._error(y, target) / y.size).reshape(y.shape)

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from .base import Loss, flat, onehot
 
-class Score:
+
+class Score(Loss):
     """-y_label per sample: linear, so its gradient -onehot(label) is the same whatever the weights.
 
     Unbounded below, hence useless for training to a result; it makes the sum of all updates of a run known in advance,
@@ -12,8 +14,8 @@ class Score:
 
     kind = "score"
 
-    def value(self, y, labels):
-        return -y[np.arange(len(y)), labels].mean()
+    def value(self, y, target):
+        return -flat(y)[np.arange(len(y)), target].mean()
 
-    def gradient(self, y, labels):
-        return -np.eye(y.shape[1], dtype=y.dtype)[labels] / len(y)
+    def gradient(self, y, target):
+        return (-onehot(y, target) / len(y)).reshape(y.shape)

@@ -118,7 +118,7 @@ def measured(net, batch_size=1, update="sgd", images=64, seed=0):
     data = copy.take_images(rng.integers(0, 256, (count, *copy.input_shape), np.uint8))
     labels = rng.integers(0, int(np.prod(copy.output_shape)), count)
     engine = _core.Engine(copy.plan, copy.weights, batch_size=batch_size)
-    arguments = dict(pixels=data["pixels"], values=data["values"], labels=labels)
+    arguments = dict(inputs=data["inputs"], labels=labels)
     engine.run("gradients", **arguments, end=engine.chunk)
     nodes = range(1, len(copy.nodes()))
     passes = {what: tuple(_time(engine, node, what) for node in nodes) for what in ("forward", "backward", "update")}

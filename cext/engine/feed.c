@@ -1,0 +1,86 @@
+/* Inputs, targets and random keys of a chunk; see feed.h. */
+#include "feed.h"
+
+#include "layers/random.h"
+
+static inline float pixel_value(uint8_t byte) { return (float)byte * (1.f / 127.5f) - 1.f; }
+
+/* Channels innermost, what lies channel by channel. */
+static void load_input(const feed *f, shape s, int64_t image, float *x)
+{
+    const size_t C = (size_t)s.c, P = (size_t)s.h * (size_t)s.w, at = (size_t)image * C * P;
+    const uint8_t *b = f->bytes ? f->bytes + at : NULL;
+    if (C == 1 && b) /* most small data sets; without the stride the compiler vectorises it */
+        for (size_t i = 0; i < P; i++)
+            x[i] = pixel_value(b[i]);
+    else if (f->numbers)
+        for (size_t c = 0; c < C; c++)
+            for (size_t i = 0; i < P; i++)
+                x[i * C + c] = (float)f->numbers[at + c * P + i];
+    else
+        for (size_t c = 0; c < C; c++)
+            for (size_t i = 0; i < P; i++)
+                x[i * C + c] = b ? pixel_value(b[c * P + i]) : f->floats[at + c * P + i];
+}
+
+void feed_number(worker *w, int64_t at, int n)
+{
+    const images *d = &w->e->data;
+    for (int s = 0; s < n; s++)
+        w->image[s] = d->order ? d->order[at + s] : at + s;
+}
+
+void feed_load(worker *w, int64_t at, int n)
+{
+    const engine *e = w->e;
+    feed_number(w, at, n);
+    for (int i = 0; i < e->p->n_inputs; i++) {
+        const plan_node *in = &e->p->node[i];
+        for (int s = 0; s < n; s++)
+            load_input(&e->data.input[in->feed], in->g.out, w->image[s], w->value[i] + (size_t)s * in->value_stride);
+    }
+}
+
+/* Asks for an image's part of an array. */
+static void expect(const feed *f, int64_t image)
+{
+    const size_t each = f->bytes ? sizeof *f->bytes : f->floats ? sizeof *f->floats : sizeof *f->numbers;
+    const size_t size = f->size * each, line = 64;
+    const char *start = f->bytes ? (const char *)f->bytes : f->floats ? (const char *)f->floats : (const char *)f->numbers;
+    const char *at = start + (size_t)image * size;
+    for (size_t k = 0; k < size + line - 1; k += line) /* the last line too, wherever the first one begins */
+        __builtin_prefetch(at + (k < size ? k : size - 1));
+}
+
+void feed_expect(const engine *e, int64_t at, int n)
+{
+    const images *d = &e->data;
+    for (int64_t i = at; i < at + n && i < e->end; i++) {
+        const int64_t image = d->order ? d->order[i] : i;
+        if (d->target.size)
+            expect(&d->target, image);
+        for (int k = 0; k < e->p->n_inputs; k++)
+            expect(&d->input[k], image);
+    }
+}
+
+loss_call feed_loss_call(const worker *w, int s)
+{
+    const engine *e = w->e;
+    const images *d = &e->data;
+    const size_t at = (size_t)w->image[s] * d->target.size;
+    return (loss_call){.k = (int)shape_size(e->p->node[e->p->output].g.out),
+                       .pixels = d->form == TARGET_MAP ? (int)d->target.size : 1,
+                       .target = d->form,
+                       .number = d->target.numbers ? d->target.numbers + at : NULL,
+                       .values = d->target.floats ? d->target.floats + at : NULL,
+                       .option = e->loss_option,
+                       .weight = d->weight ? d->weight[w->image[s]] : 1,
+                       .scale = d->weight ? w->scale * d->weight[w->image[s]] : w->scale};
+}
+
+void feed_keys(const worker *w, int layer, int n)
+{
+    for (int s = 0; s < n; s++)
+        w->key[s] = random_key(random_key(w->e->data.key, (uint64_t)w->image[s]), (uint64_t)layer);
+}

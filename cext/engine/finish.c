@@ -1,0 +1,93 @@
+/* Fixing a plan; see finish.h. */
+#include "finish.h"
+
+#include "fusion.h"
+
+#include <stdlib.h>
+
+static void add_edge(plan *p, int node, int reader)
+{
+    plan_node *n = &p->node[node];
+    p->edge[p->n_edges] = (plan_edge){node, reader, -1};
+    if (n->n_deltas++)
+        p->edge[n->last_delta].next = p->n_edges;
+    else
+        n->first_delta = p->n_edges;
+    n->last_delta = p->n_edges++;
+}
+
+/* Deltas in the order in which backward forms them. */
+static int add_edges(plan *p)
+{
+    size_t edges = 1;
+    for (int i = 0; i < p->n_nodes; i++)
+        edges += (size_t)p->node[i].g.n_inputs;
+    p->edge = calloc(edges, sizeof *p->edge);
+    if (!p->edge)
+        return -1;
+    add_edge(p, p->output, -1); /* the loss */
+    for (int i = p->n_nodes - 1; i >= 0; i--)
+        for (int k = 0; k < p->node[i].g.n_inputs; k++) {
+            plan_node *n = &p->node[i];
+            n->edge[k] = -1;
+            /* without weights before it an input wants no gradient; without consumers a node sends none */
+            if (n->needs_gradient && n->n_deltas && p->node[n->input[k]].needs_gradient) {
+                n->edge[k] = p->n_edges;
+                add_edge(p, n->input[k], i);
+            }
+        }
+    return 0;
+}
+
+static void measure(plan *p)
+{
+    for (int i = 0; i < p->n_nodes; i++) {
+        plan_node *n = &p->node[i];
+        n->value_stride = round_up(shape_size(n->g.out), LANES) + SLACK;
+        p->sample_size += n->value_stride + n->g.keep_size;
+        if (n->g.scratch_size > p->scratch_size)
+            p->scratch_size = n->g.scratch_size;
+        if (n->g.rows && n->g.weight_size / (n->g.rows + 1) > p->scratch_size) /* a number per column, for bound_weights */
+            p->scratch_size = n->g.weight_size / (n->g.rows + 1);
+    }
+    for (int b = 0; b < p->n_blocks; b++) {
+        p->block[b].at = p->weight_size;
+        p->weight_size += p->block[b].weights + p->block[b].state;
+        p->block[b].first_reader = p->block[b].first_user = p->block[b].final_user = -1;
+    }
+    for (int i = 0; i < p->n_nodes; i++)
+        if (p->node[i].block >= 0) {
+            const plan_block *b = plan_block_of(p, i);
+            p->node[i].weight_at = b->at;
+            p->node[i].state_at = b->at + b->weights;
+        }
+}
+
+static void find_users(plan *p)
+{
+    for (int i = p->n_nodes - 1; i >= 0; i--) {
+        if (p->node[i].block < 0)
+            continue;
+        plan_block *b = &p->block[p->node[i].block];
+        b->first_reader = i;
+        if (!plan_learns(p, i))
+            continue;
+        b->first_user = b->first_user < 0 ? i : b->first_user;
+        b->final_user = i;
+    }
+}
+
+int plan_finish(plan *p, int output)
+{
+    p->output = output;
+    if (fusion_move_activations(p))
+        return -1;
+    measure(p);
+    if (add_edges(p))
+        return -1;
+    for (int i = 0; i < p->n_edges; i++)
+        p->sample_size += p->node[p->edge[i].node].value_stride;
+    find_users(p);
+    fusion_hand_winners_through(p);
+    return 0;
+}
