@@ -26,6 +26,9 @@ def reached(lanes: NDArray[np.int32]) -> int: ...
 
 EVENTS: tuple[str, ...]
 CLOCK_ORDERS: tuple[str, ...]
+PHASES: tuple[str, ...]
+OUTCOMES: tuple[str, ...]
+PASSES: tuple[str, ...]
 
 def event(kind: str, worker: int, what: int) -> int: ...
 def event_text(code: int) -> str: ...

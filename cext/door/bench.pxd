@@ -3,6 +3,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from .kinds cimport engine_t, pass_t
 
 cdef extern from "engine/bench.h" nogil:
+    const char *bench_pass_name(int p)
     double bench_time(engine_t *e, int node, pass_t p, long rounds)
     const char *bench_loop(const engine_t *e, int node, pass_t p)
 

@@ -14,6 +14,9 @@ def hand_over(int32_t[::1] room not None, int side, int turns, float[::1] out no
     return count
 
 
+PASSES = _names_by(bench_pass_name)
+
+
 cdef class Bench:
     """Single layers of an engine, on the data of its last "gradients" phase."""
 
@@ -29,10 +32,9 @@ cdef class Bench:
         cdef plan_node *n = self.engine.plan._node(node)
         cdef pass_t p
         cdef double seconds
-        if what not in ("forward", "weight_gradient", "backward", "update"):
+        if what not in PASSES:
             raise ValueError(f"unknown pass {what!r}")
-        p = {"forward": PASS_FORWARD, "weight_gradient": PASS_WEIGHT_GRADIENT, "backward": PASS_BACKWARD,
-             "update": PASS_UPDATE}[what]
+        p = <pass_t><int>PASSES.index(what)
         if node == 0 or self.engine.e.worker[0] == NULL:
             raise ValueError("nothing to time: node 0 is the input, and a 'gradients' phase has to be run before")
         if rounds < 1:
@@ -55,8 +57,7 @@ cdef class Bench:
         None if there is only one."""
         cdef const char *words
         self.engine.plan._node(node)
-        if node == 0 or what not in ("forward", "weight_gradient", "backward", "update"):
+        if node == 0 or what not in PASSES:
             raise ValueError(f"no pass {what!r} of node {node}")
-        words = bench_loop(self.engine.e, node, {"forward": PASS_FORWARD, "weight_gradient": PASS_WEIGHT_GRADIENT,
-                                           "backward": PASS_BACKWARD, "update": PASS_UPDATE}[what])
+        words = bench_loop(self.engine.e, node, <pass_t><int>PASSES.index(what))
         return None if words == NULL else words.decode()

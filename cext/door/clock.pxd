@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 cdef extern from "virtual/clock.h" nogil:
     enum clock_order:
         pass
+    const char *clock_order_name(int order)
     ctypedef struct clock_parts:
         clock_order order
         int n_workers, n_layers, n_stripes

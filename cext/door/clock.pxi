@@ -1,7 +1,6 @@
 # The clock of virtual workers.
 
-CLOCK_ORDERS = ("chaos", "hogwild", "locked", "delayed", "synchronous", "leashed", "averaging", "elastic",
-                "replicated", "stages")
+CLOCK_ORDERS = _names_by(clock_order_name)
 
 
 cdef class Clock:

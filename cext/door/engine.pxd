@@ -75,6 +75,8 @@ cdef extern from "engine/phase.h" nogil:
         int64_t max_staleness
         const loss_kind *loss
         const double *loss_options
+    const char *outcome_name(int outcome)
+    const char *phase_name(int phase)
     engine_t *engine_new(const engine_parts *parts)
     void engine_free(engine_t *e)
     int engine_run(engine_t *e, phase ph, const images_t *data, int64_t begin, int64_t end, float lr, float *out)

@@ -1,6 +1,8 @@
 # Workers on one weight vector.
 
 TOGETHER = MAX_CHUNK
+PHASES = _names_by(phase_name)
+OUTCOMES = _names_by(outcome_name)
 
 
 cdef Py_ssize_t _feed(feed *to, array, Py_ssize_t size, str what) except -1:
@@ -164,9 +166,9 @@ cdef class Engine:
         cdef float *to = NULL
         cdef int status, classes = self._classes()
         cdef Py_ssize_t last
-        if what not in ("train", "test", "forward", "gradients"):
+        if what not in PHASES[:GRADIENTS + 1]:
             raise ValueError(f"unknown phase {what!r}")
-        ph = {"train": TRAIN, "test": TEST, "forward": FORWARD, "gradients": GRADIENTS}[what]
+        ph = <phase><int>PHASES.index(what)
         last = self._take(&data, inputs, labels, order, begin, end, weights, key)
         if labels is None and ph != FORWARD:
             raise ValueError("labels are needed")
@@ -269,7 +271,7 @@ cdef class Engine:
         cdef tally *t = &self.e.total
         layers = self._layers()
         return {
-            "status": {DONE: "done", STOPPED: "stopped", DIVERGED: "diverged"}[status],
+            "status": OUTCOMES[status],
             "failed_at": self.e.failed_at if status == DIVERGED else None,
             "position": engine_position(self.e),
             "images": t.images, "errors": t.errors, "loss": t.loss,

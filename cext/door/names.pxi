@@ -143,6 +143,14 @@ cdef _names(const void *const *table):
     return names
 
 
+cdef _names_by(const char *(*name)(int) noexcept nogil):
+    """The names of an enum's values, in their order."""
+    names = []
+    while name(<int>len(names)) != NULL:
+        names.append(name(<int>len(names)).decode())
+    return tuple(names)
+
+
 def layer_kinds():
     """Names of the layer kinds of the core, each with its parts: {name: whether it is state}."""
     cdef const layer_kind *const *k = supported_isa(0).layers

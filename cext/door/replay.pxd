@@ -4,6 +4,7 @@ from .engine cimport engine_t, images_t
 
 cdef extern from "engine/event.h" nogil:
     enum: EVENT_KINDS
+    const char *event_name(int kind)
 
 cdef extern from "engine/replay.h" nogil:
     ctypedef struct replay_t "replay":

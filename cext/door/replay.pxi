@@ -1,7 +1,6 @@
 # Events in numbers and words; see cext/engine/event.h.
 
-EVENTS = ("", "step", "copy", "forward", "backward", "publish", "postpone", "lane", "reduce", "arrive",
-          "exchange", "leave", "read", "piece")
+EVENTS = _names_by(event_name)
 
 
 def event(kind, worker, what):

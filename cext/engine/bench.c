@@ -6,6 +6,15 @@
 #include "ticks.h"
 #include "worker.h"
 
+const char *bench_pass_name(int pass)
+{
+    static const char *const names[] = {[PASS_FORWARD] = "forward",
+                                        [PASS_WEIGHT_GRADIENT] = "weight_gradient",
+                                        [PASS_BACKWARD] = "backward",
+                                        [PASS_UPDATE] = "update"};
+    return pass >= 0 && pass < (int)(sizeof names / sizeof *names) ? names[pass] : NULL;
+}
+
 const char *bench_loop(const engine *e, int i, enum pass pass)
 {
     static float written; /* something that is not NULL */

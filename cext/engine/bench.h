@@ -4,6 +4,8 @@
 
 #include "engine.h"
 
+/* Name of enum pass; NULL past the last. */
+const char *bench_pass_name(int pass);
 /* The loop that the pass takes, in words; NULL: it has only one. */
 const char *bench_loop(const engine *e, int node, enum pass pass);
 /* Seconds per sample of one pass of one layer, on what the last phase with worker 0 left in its buffers (run GRADIENTS

@@ -8,7 +8,28 @@
 #include "plan.h"
 #include "strategy.h"
 
-enum outcome { DONE = 0, STOPPED, DIVERGED, NO_MEMORY, NO_TEAM, NOT_PINNED };
+/* How a phase ends, with the names that phase.h gives. */
+#define OUTCOMES(X)                                                                                                         \
+    X(DONE, "done")                                                                                                         \
+    X(STOPPED, "stopped")                                                                                                   \
+    X(DIVERGED, "diverged")                                                                                                 \
+    X(NO_MEMORY, "no_memory")                                                                                               \
+    X(NO_TEAM, "no_team")                                                                                                   \
+    X(NOT_PINNED, "not_pinned")
+
+/* What a phase does. */
+#define PHASES(X)                                                                                                           \
+    X(TRAIN, "train")                                                                                                       \
+    X(TEST, "test")                                                                                                         \
+    X(FORWARD, "forward")                                                                                                   \
+    X(GRADIENTS, "gradients")                                                                                               \
+    X(LANE_GRADIENTS, "lane_gradients")                                                                                     \
+    X(APPLY, "apply")
+
+#define X(value, name) value,
+enum outcome { OUTCOMES(X) };
+enum phase { PHASES(X) };
+#undef X
 
 /* One array of numbers for every image, in PyTorch's order. */
 typedef struct {
@@ -26,8 +47,6 @@ typedef struct {
     const int64_t *order; /* which image is the i-th; NULL: 0, 1, 2, ... */
     uint64_t key;         /* where random numbers begin: of the seed and the epoch, see layers/random.h */
 } images;
-
-enum phase { TRAIN, TEST, FORWARD, GRADIENTS, LANE_GRADIENTS, APPLY };
 
 struct engine {
     const plan *p;

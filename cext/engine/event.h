@@ -5,25 +5,43 @@
 
 #include <stdint.h>
 
-/* What a worker does. A layer is the number of a node with weights; nodes without weights follow the one before them. */
-enum event_kind {
-    EVENT_STEP = 1, /* begins step number `what` of the phase: images [what * batch, (what + 1) * batch) of it */
-    EVENT_COPY,     /* reads all weights at once; the step then sees this copy */
-    EVENT_FORWARD,  /* reads layer `what` and passes it */
-    EVENT_BACKWARD, /* reads layer `what` again and back-propagates it; its gradient is complete when the step's last chunk
-                       has passed */
-    EVENT_PUBLISH,  /* its gradient updates stripe `what` */
-    EVENT_POSTPONE, /* it goes on and publishes stripe `what` later */
-    EVENT_LANE,     /* begins lane `what` of the synchronous step under way */
-    EVENT_REDUCE,   /* adds up the lanes' gradients and updates stripe `what` with the sum */
-    EVENT_ARRIVE,   /* has come to a meeting and takes no step before it leaves it */
-    EVENT_EXCHANGE, /* replicas: makes the exchange of stripe `what`; when all have arrived, where exchanges have meetings */
-    EVENT_LEAVE, /* goes on from what all stripes' exchanges have made of the process's weights */
-    EVENT_READ, /* copies stripe `what` into what its passes read, where workers keep such copies (strategy.keeps_copy); before
-                       its first step of the phase all */
-    EVENT_PIECE, /* does piece `what` of the step under way, counted through its stages (strategy.stages) */
-    EVENT_KINDS
-};
+/* What a worker does. A layer is the number of a node with weights; nodes without weights follow the one before them.
+ *
+ *   STEP      begins step number `what` of the phase: images [what * batch, (what + 1) * batch) of it
+ *   COPY      reads all weights at once; the step then sees this copy
+ *   FORWARD   reads layer `what` and passes it
+ *   BACKWARD  reads layer `what` again and back-propagates it; its gradient is complete when the step's last chunk has passed
+ *   PUBLISH   its gradient updates stripe `what`
+ *   POSTPONE  it goes on and publishes stripe `what` later
+ *   LANE      begins lane `what` of the synchronous step under way
+ *   REDUCE    adds up the lanes' gradients and updates stripe `what` with the sum
+ *   ARRIVE    has come to a meeting and takes no step before it leaves it
+ *   EXCHANGE  replicas: makes the exchange of stripe `what`; when all have arrived, where exchanges have meetings
+ *   LEAVE     goes on from what all stripes' exchanges have made of the process's weights
+ *   READ      copies stripe `what` into what its passes read, where workers keep such copies (strategy.keeps_copy); before its
+ *             first step of the phase all
+ *   PIECE     does piece `what` of the step under way, counted through its stages (strategy.stages) */
+#define EVENTS(X)                                                                                                           \
+    X(STEP, "step")                                                                                                         \
+    X(COPY, "copy")                                                                                                         \
+    X(FORWARD, "forward")                                                                                                   \
+    X(BACKWARD, "backward")                                                                                                 \
+    X(PUBLISH, "publish")                                                                                                   \
+    X(POSTPONE, "postpone")                                                                                                 \
+    X(LANE, "lane")                                                                                                         \
+    X(REDUCE, "reduce")                                                                                                     \
+    X(ARRIVE, "arrive")                                                                                                     \
+    X(EXCHANGE, "exchange")                                                                                                 \
+    X(LEAVE, "leave")                                                                                                       \
+    X(READ, "read")                                                                                                         \
+    X(PIECE, "piece")
+
+#define X(kind, name) EVENT_##kind,
+enum event_kind { EVENT_NONE, EVENTS(X) EVENT_KINDS };
+#undef X
+
+/* "" for EVENT_NONE; NULL for what is no kind. */
+const char *event_name(int kind);
 
 /* worker | kind << 16 | what << 32 */
 typedef uint64_t event;

@@ -15,6 +15,13 @@
 
 #include <stdlib.h>
 
+#define X(value, name) name,
+static const char *const outcomes[] = {OUTCOMES(X) NULL}, *const phases[] = {PHASES(X) NULL};
+#undef X
+
+const char *outcome_name(int outcome) { return outcome >= 0 && outcome <= NOT_PINNED ? outcomes[outcome] : NULL; }
+const char *phase_name(int phase) { return phase >= 0 && phase <= APPLY ? phases[phase] : NULL; }
+
 static void train(worker *w)
 {
     const strategy *strategy = w->e->strategy;

@@ -44,6 +44,10 @@ void engine_stop(engine *e);
 void engine_clear(engine *e);
 int64_t engine_position(const engine *e);
 
+/* Names of enum outcome and enum phase; NULL past the last. */
+const char *outcome_name(int outcome);
+const char *phase_name(int phase);
+
 /* What engine_run does before and after the workers' work: `team` workers' counts are added to engine.total. */
 void engine_begin(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out);
 void engine_merge(engine *e, int team);

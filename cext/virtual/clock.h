@@ -13,23 +13,47 @@
 
 #include "engine/replay.h"
 
-enum clock_order {
-    CLOCK_CHAOS,      /* stripes by try-lock, a busy one is passed over and visited again; cext/sync/chaos.c */
-    CLOCK_HOGWILD,    /* a layer's stripes without any lock, when the layer's gradient is complete */
-    CLOCK_LOCKED,     /* one lock for all weights, first come first served: copies them, later publishes a whole step */
-    CLOCK_DELAYED,    /* workers in strict turn publish a whole step and copy the weights for their next one */
-    CLOCK_SYNCHRONOUS, /* lanes of one step, a meeting, stripes of its sum, a meeting */
-    CLOCK_LEASHED, /* a step reads weights that stay as they are; what it makes of those that are current in the end becomes
-                         current unless others have moved on meanwhile: then it tries again */
-    CLOCK_AVERAGING, /* replicas; after `period` steps of each worker a meeting, where each averages its share of the stripes,
-                         another meeting, and a copy of the result */
-    CLOCK_ELASTIC, /* replicas; after `period` steps, and in the end, a worker's is exchanged with the process's weights,
-                         stripe by stripe under the stripe's lock */
-    CLOCK_REPLICATED, /* replicas of groups, updated as by CHAOS; a token goes round, and with it an exchange with the next
-                         group's replica (mix) or the process's weights; cext/sync/replicated.c */
-    CLOCK_STAGES /* a step is a row of stages, of each of which workers take pieces until none is left, and meet;
-                         cext/sync/hybrid.c */
-};
+/* In which order workers meet the weights.
+ *
+ *   CHAOS        stripes by try-lock, a busy one is passed over and visited again; cext/sync/chaos.c
+ *   HOGWILD      a layer's stripes without any lock, when the layer's gradient is complete
+ *   LOCKED       one lock for all weights, first come first served: copies them, later publishes a whole step
+ *   DELAYED      workers in strict turn publish a whole step and copy the weights for their next one
+ *   SYNCHRONOUS  lanes of one step, a meeting, stripes of its sum, a meeting
+ *   LEASHED      a step reads weights that stay as they are; what it makes of those that are current in the end becomes
+ *                current unless others have moved on meanwhile: then it tries again
+ *   AVERAGING    replicas; after `period` steps of each worker a meeting, where each averages its share of the stripes,
+ *                another meeting, and a copy of the result
+ *   ELASTIC      replicas; after `period` steps, and in the end, a worker's is exchanged with the process's weights, stripe
+ *                by stripe under the stripe's lock
+ *   REPLICATED   replicas of groups, updated as by CHAOS; a token goes round, and with it an exchange with the next group's
+ *                replica (mix) or the process's weights; cext/sync/replicated.c
+ *   STAGES       a step is a row of stages, of each of which workers take pieces until none is left, and meet;
+ *                cext/sync/hybrid.c */
+#define CLOCK_ORDERS(X)                                                                                                     \
+    X(CHAOS, "chaos")                                                                                                       \
+    X(HOGWILD, "hogwild")                                                                                                   \
+    X(LOCKED, "locked")                                                                                                     \
+    X(DELAYED, "delayed")                                                                                                   \
+    X(SYNCHRONOUS, "synchronous")                                                                                           \
+    X(LEASHED, "leashed")                                                                                                   \
+    X(AVERAGING, "averaging")                                                                                               \
+    X(ELASTIC, "elastic")                                                                                                   \
+    X(REPLICATED, "replicated")                                                                                             \
+    X(STAGES, "stages")
+
+#define X(order, name) CLOCK_##order,
+enum clock_order { CLOCK_ORDERS(X) N_CLOCK_ORDERS };
+#undef X
+
+/* NULL past the last. */
+static inline const char *clock_order_name(int order)
+{
+#define X(order, name) name,
+    static const char *const names[] = {CLOCK_ORDERS(X)};
+#undef X
+    return order >= 0 && order < N_CLOCK_ORDERS ? names[order] : NULL;
+}
 
 typedef struct {
     enum clock_order order;
