@@ -1,4 +1,4 @@
-"""Data room: data sets by name or file, checked arrays, sizes. Anyone above may use it; it uses NumPy only.
+"""Data room: data sets by name or file, checked arrays, sizes. Anyone above may use it; importing it needs NumPy only.
 
 Example
 -------

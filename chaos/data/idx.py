@@ -182,10 +182,13 @@ class _Gunzip:
         got = 0
         while got < len(view):
             if self.decoder.eof:
-                self.input = self.decoder.unused_data or self.file.read(_CHUNK)
+                # A gzip file may have several members, and zeros between and behind them.
+                self.input = self.decoder.unused_data.lstrip(b"\0")
+                while not self.input and (chunk := self.file.read(_CHUNK)):
+                    self.input = chunk.lstrip(b"\0")
                 if not self.input:
                     break
-                self.decoder = self._new_decoder()  # a gzip file may have several members
+                self.decoder = self._new_decoder()
             self.input = self.input or self.file.read(_CHUNK)
             at_end = not self.input
             piece = self.decoder.decompress(self.input, min(_CHUNK, len(view) - got))

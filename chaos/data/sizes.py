@@ -1,4 +1,10 @@
-"""Image sizes: padding, bilinear resizing, and the rule that chooses between them. Used by the data room."""
+"""Image sizes: padding, bilinear resizing, and the rule that chooses between them. Used by the data room.
+
+Resizing is not left to Pillow, because pixels of data sets must stay as published figures were trained on them. Enlarged in
+8 bits, Pillow rounds twice (11 % of the pixels of the digits at 29x29 differ by 1); in floating point 0.014 % differ, where
+the exact value lies halfway between two pixels; and reduced, it takes means where `resize` takes samples (36 % of the pixels
+of MNIST at 14x14 differ, by up to 82). Single pictures are another matter, see `pictures`.
+"""
 
 from __future__ import annotations
 
