@@ -167,7 +167,10 @@ def test_all_results_go_into_one_file(short, tmp_path, monkeypatch):
         (gzip.compress(b"{"), "damaged"),
         (gzip.compress(b"{}"), "not the results of a reproduction"),
         (gzip.compress(b"[]"), "not the results of a reproduction"),
-        (gzip.compress(json.dumps({"format": store.WHOLE, "experiments": []}).encode()), "damaged: experiments must be an obj"),
+        (
+            gzip.compress(json.dumps({"format": store.WHOLE, "experiments": []}).encode()),
+            "damaged: experiments must be an obj",
+        ),
         (
             gzip.compress(json.dumps({"format": store.WHOLE, "experiments": {"small-real-1": 3}, "here": {}}).encode()),
             "damaged",

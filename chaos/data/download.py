@@ -87,7 +87,7 @@ class _Refused(Exception):
 
 def _retrieve(url: str, size: int, sha256: str, folder: str, name: str) -> None:
     """The verified file from one address; RequestException for passing faults, _Refused for lasting ones."""
-    import pooch
+    import pooch  # type: ignore[import-untyped]
 
     logger = pooch.get_logger()
     level = logger.level

@@ -69,10 +69,11 @@ def load_mnist(*, data_dir: str | os.PathLike[str] | None = None, download: bool
             f"{paths['t10k-images-idx3-ubyte']}: dimensions: test images of {arrays[1][0].shape[1:]} pixels, "
             f"training images of {arrays[0][0].shape[1:]}"
         )
-    return tuple(
+    train, test = (
         Dataset(images, labels, name=name, classes=10)
         for (images, labels), name in zip(arrays, ("mnist/train", "mnist/test"), strict=True)
     )
+    return train, test
 
 
 def cache_folder() -> str:

@@ -104,7 +104,7 @@ def _opaque(picture: Image) -> Image:
         return picture
     picture = picture.convert("RGBA")
     shown = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    least, most = picture.getchannel("A").getextrema()
-    if least != most and all(low == high for low, high in shown.getextrema()):
+    alpha, colours = np.asarray(picture)[..., 3], np.asarray(shown)
+    if alpha.min() != alpha.max() and (colours == colours[0, 0]).all():
         raise DataError("white on transparent ground; put it on a ground of another colour first")
     return shown

@@ -158,7 +158,8 @@ def _interpolate(images: np.ndarray, axis: int, new: int) -> np.ndarray:
     weight = position - below
     if axis == 1:
         weight = weight[:, None]
-    return np.take(images, below, axis) * (1 - weight) + np.take(images, above, axis) * weight
+    mixed: np.ndarray = np.take(images, below, axis) * (1 - weight) + np.take(images, above, axis) * weight
+    return mixed
 
 
 def _check_images(images: np.ndarray) -> np.ndarray:
