@@ -152,7 +152,7 @@ class _Content:
             from requests import Timeout
 
             raise Timeout(f"not done after {DEADLINE} s")
-        if self.start is not None and len(self.start) < 2:
+        if len(self.start) < 2:
             self.start += chunk
             if len(self.start) < 2:
                 return
