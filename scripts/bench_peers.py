@@ -1,33 +1,15 @@
 """Benchmark of chaos against PyTorch (and JAX, where installed) on this machine's CPU. For whoever wants to
-check a claim about speed; needs `pip install torch`, imports chaos as installed, changes nothing.
+check a claim about speed; needs `pip install torch`, imports chaos as installed, changes nothing. Its parts are in peers/.
 
     python scripts/bench_peers.py                               about five minutes on two cores
     python scripts/bench_peers.py --models small --quick        a minute; shows that all of it works
     python scripts/bench_peers.py --json peers.json --plot peers.png
 """
 
-from __future__ import annotations
-
-import argparse
-import contextlib
-import datetime
-import importlib.metadata
-import importlib.util
-import json
-import math
-import multiprocessing
-import os
-import platform
-import signal
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
-import traceback
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
+<<<<<<< HEAD
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -1140,7 +1122,12 @@ def main(words=None):
     if args.plot:
         plot(document, args.plot)
     return 0
+=======
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+>>>>>>> main
 
+from peers.pipe import SideFailed  # noqa: E402
+from peers.run import main  # noqa: E402
 
 if __name__ == "__main__":
     try:
