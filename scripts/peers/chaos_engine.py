@@ -31,14 +31,14 @@ class ChaosSide(Side):
 
     def advance(self, images):
         end = min(self.at + images, len(self.y))
-        result = self.engine.run("train", values=self.x, labels=self.y, begin=self.at, end=end, lr=self.job["lr"])
+        result = self.engine.run("train", inputs=[self.x], labels=self.y, begin=self.at, end=end, lr=self.job["lr"])
         if result["status"] != "done" or result["images"] != end - self.at:
             raise RuntimeError(f"chaos: {result}")
         self.at = end % len(self.y)
         return result["images"]
 
     def loss(self):
-        return self.engine.run("test", values=self.x, labels=self.y, end=512)["loss"] / 512
+        return self.engine.run("test", inputs=[self.x], labels=self.y, end=512)["loss"] / 512
 
 
 class CopyingChaosSide(ChaosSide):

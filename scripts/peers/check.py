@@ -125,7 +125,7 @@ def check(config, state, x, y, lr=0.01, count=64):
     for n, strategy in ((count, "sequential"), (1, "chaos")):
         net.load_state_dict(state)
         engine = chaos._core.Engine(net.plan, net.weights, workers=1, strategy=strategy, batch_size=n)
-        engine.run("train", values=x[:n].reshape(-1), labels=y[:n], lr=lr)
+        engine.run("train", inputs=[x[:n].reshape(-1)], labels=y[:n], lr=lr)
         twin.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
         parameters = list(twin.parameters())
         _, step = torch_gradients(x[:n], y[:n])
