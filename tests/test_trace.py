@@ -149,7 +149,7 @@ def test_another_order_gives_other_weights(digits, tmp_path):
         engine = _core.Engine(other.plan, other.weights, workers=2, strategy="chaos")
         engine.run(
             "train",
-            data["pixels"],
+            data["inputs"],
             labels=digits.labels,
             lr=0.01,
             events=order,

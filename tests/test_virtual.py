@@ -452,7 +452,7 @@ def test_replicated_is_its_definition_in_the_given_order(workers, group, period,
     assert ends[0] == ends[1] == ends[2]
 
     groups, position = -(-workers // group), np.empty(2 * max(n, 1), np.int64)
-    net.plan.positions(1, 0, position)
+    net.plan.positions(1, "weight", position)
     beta = (
         next(b.real for b in np.roots([1, *[0] * (groups - 2), 1, -1]) if abs(b.imag) < 1e-9 and 0 < b.real < 1)
         if groups > 1
@@ -640,7 +640,7 @@ def run_events(make, codes, *, workers, jobs, n, lanes=0, block=1 << 16, x=None,
     values = (images(n, net.input_shape, classes=5)[0] if x is None else x).astype(np.float32).reshape(-1)
     result = engine_of(net, workers, **options).run(
         "train",
-        inputs=values,
+        inputs=[values],
         labels=y,
         lr=0.05,
         events=[codes[i : i + block] for i in range(0, len(codes), block)],
@@ -781,7 +781,7 @@ def test_numbers_of_threads_that_make_no_sense_are_refused(tmp_path):
             virtual.replay(tmp_path / "none", None, jobs=jobs)
     net = small_net()
     with pytest.raises(ValueError, match="jobs must be at least 1, not 0"):
-        engine_of(net, 1).run("train", values=np.zeros(0, np.float32), labels=np.zeros(0, np.int64), events=[], jobs=0)
+        engine_of(net, 1).run("train", inputs=[np.zeros(0, np.float32)], labels=np.zeros(0, np.int64), events=[], jobs=0)
 
 
 def test_impossible_exchanges_are_refused():
