@@ -158,6 +158,16 @@ def test_the_engine_has_floors():
     assert {p.stem for p in (CEXT / "engine").glob("*.[ch]")} == lower
 
 
+def test_names_say_which_file_of_the_engine():
+    """What a file of cext/engine offers to others begins with its name."""
+    others = {"phase": r"engine_|phase_|outcome_", "finish": r"plan_finish$", "lanes": r"lanes?_"}
+    for path in (CEXT / "engine").glob("*.h"):
+        if path.with_suffix(".c").exists():
+            code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.S)
+            for name in re.findall(r"^(?!static|typedef|\s)[\w ]+[ *](\w+)\(", code, re.M):
+                assert re.match(others.get(path.stem, f"{path.stem}_"), name), f"{path.name} declares {name}"
+
+
 def test_instruction_sets_share_no_kernel():
     for path in [*(CEXT / "simd").glob("*.h"), *(CEXT / "isa").glob("*.[ch]")]:
         names = re.findall(r"^extern (.*);", path.read_text(), re.M)

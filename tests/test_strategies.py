@@ -200,7 +200,7 @@ def test_lost_updates_are_measured(case, workers, record_property):
         lr=1,
     )
     weights, at = net.state_dict()["0.weight"], np.empty(size, np.int64)
-    net.plan.positions(1, 0, at)
+    net.plan.positions(1, "weight", at)
     missing, first = n - weights, [engine.stripe(k)[0] for k in range(engine.stripes)]
     lost = float(missing.mean() / n)
     (layer,) = found["layers"].values()
@@ -257,7 +257,7 @@ def test_readers_see_no_torn_word(case, workers):
     engine = engine_of(net, case, workers, loss="score", stripe_bytes=256)
     seen, reads = aligned_zeros(net.plan.weight_size), set()
     at = np.empty(256, np.int64)
-    net.plan.positions(1, 0, at)
+    net.plan.positions(1, "weight", at)
     arguments = dict(inputs=net.take_images(step)["inputs"], labels=np.zeros(2, int), order=np.arange(100) % 2, lr=1)
     for _ in range(1600):
         net.load_state_dict(start)

@@ -368,7 +368,7 @@ def test_the_state_goes_with_the_number_of_updates(strategy, options, images):
         update_options=rule.core_options(rule.resolve({})),
     )
     x, y, at = np.ones(4 * images, np.float32), np.zeros(images, int), np.empty(4, np.int64)
-    net.plan.positions(1, 0, at)
+    net.plan.positions(1, "weight", at)
     updates, away = 0, np.ones(2)  # from 1
     for _ in range(3):
         counts = engine.run("train", inputs=[x], labels=y, lr=0.01)["worker_images"]
