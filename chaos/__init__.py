@@ -14,15 +14,16 @@ Example
 
 from . import data, models
 from ._version import __version__
-from .cluster import train
+from .api import train
 from .errors import ChaosError, CheckpointError, ClusterError, DataError, DataNotFound, DivergedError, TraceError
 from .info import info
 from .layers import Add, Conv2d, Flatten, Input, Linear, MaxPool2d, ReLU, ScaledTanh, Sigmoid, Tanh
 from .network import Network, load
-from .trainer import Run, evaluate
+from .training import Callback, Run, evaluate
 
 __all__ = [
     "Add",
+    "Callback",
     "ChaosError",
     "CheckpointError",
     "ClusterError",

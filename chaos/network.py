@@ -1,7 +1,7 @@
 """A network: a graph of layers, its shapes, its weights in one flat vector, and its plan for the core.
 
-Below the trainer and above the layers; with chaos.trainer, chaos.info, chaos.bench and chaos.perfmodel the only room that
-sees chaos._core.
+Below chaos.training and above the layers; with chaos.training, chaos.info, chaos.bench and chaos.perfmodel the only room
+that sees chaos._core.
 """
 
 from __future__ import annotations

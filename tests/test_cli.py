@@ -20,7 +20,7 @@ import chaos
 import chaos.data.mnist
 from chaos.cli import main
 from chaos.cli.train import quantile
-from chaos.trainer import CONFIG, METRICS, MODEL
+from chaos.training import CONFIG, METRICS, MODEL
 
 COMMANDS = [
     "",
@@ -247,7 +247,7 @@ def test_debug_shows_the_traceback(argv, capsys):
 
 
 def test_a_bug_is_not_an_error_of_the_user(monkeypatch):
-    monkeypatch.setattr(chaos.trainer, "train", lambda *a, **b: {}["missing"])
+    monkeypatch.setattr(chaos.training, "train", lambda *a, **b: {}["missing"])
     with pytest.raises(KeyError):
         main(TRAIN)
 

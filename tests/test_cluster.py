@@ -11,7 +11,7 @@ import pytest
 import chaos
 from chaos.cluster import MODES
 from chaos.cluster.compress import Feedback, decode, encode
-from chaos.trainer import METRICS, MODEL, Alone
+from chaos.training import METRICS, MODEL, Alone
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="jobs are started with POSIX launchers")
 

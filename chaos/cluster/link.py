@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import ClusterError
-from ..trainer import Alone
+from ..training import Alone
 from .compress import Feedback, decode
 
 _STOP, _HALT, _ASK, _STATE = range(4)
@@ -54,7 +54,7 @@ class Part(NamedTuple):
 
 
 class Link(Alone):
-    """What `chaos.trainer.train` knows of the other ranks.
+    """What `chaos.training.train` knows of the other ranks.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class Link(Alone):
         self.hosts = [host for host, _ in known]
         self.names = [f"rank {rank} ({host}, process {pid})" for rank, (host, pid) in enumerate(known)]
 
-    # ---- what the trainer asks ----
+    # ---- what the training asks ----
 
     def checked(self, call):
         result = error = None
@@ -122,7 +122,7 @@ class Link(Alone):
     @contextmanager
     def joined(self, job, caught):
         self._job, self._caught, self._engine = job, caught, job.engine
-        self.strategy_options = job.identity["strategy_options"]
+        self.strategy_options = job.settings.strategy_options
         job.history, job.partial = self.gather((job.history, job.partial) if self.rank == 0 else None)[0]
         self._versions(job.engine)
         for vector in (job.net.weights, *job.moments):
@@ -186,7 +186,7 @@ class Link(Alone):
             done = future.done()
             if done:
                 if future.exception() is not None:
-                    return True  # the trainer raises it, and this rank ends the job
+                    return True  # the training raises it, and this rank ends the job
                 if future.result()["status"] == "diverged" and not self.halted:
                     self.halted = True
                     self._tell_all(_HALT)

@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from .. import data, threads, trainer, virtual
+from .. import data, threads, training, virtual
 from ..bench import machine
 from ..errors import CheckpointError
 from ..formats.atomic import write_atomically
@@ -207,10 +207,7 @@ def _run(folder, one):
     clock = time.process_time if one.virtual else time.perf_counter
     before, start = _seconds(where), clock()
     try:
-        run = trainer.train(
-            net,
-            train,
-            test,
+        settings = training.Settings(
             strategy=strategy,
             workers=one.workers,
             epochs=one.epochs,
@@ -221,8 +218,8 @@ def _run(folder, one):
             run_dir=where,
             resume=True,
             progress=False,
-            runner=runner,
         )
+        run = training.train(net, train, test, settings, runner=runner)
     finally:
         seconds = before + clock() - start
         with contextlib.suppress(OSError):  # there is no folder where nothing could be started
