@@ -21,7 +21,7 @@ from ..training.settings import ABOUT, KEPT, Name, OptionsOf
 DATA = "auto|mnist|digits|FILE.npz"
 DATA_HELP = "data set; auto: mnist or, where it cannot be had, the small digits that come with chaos"
 # what config.json holds as text and as objects
-NAMES = {"model", "data", "cluster", *(name for name in KEPT if isinstance(ABOUT[name], Name))} - {"pin"}
+NAMES = {"model", "data", "cluster", *(name for name in KEPT if isinstance(ABOUT[name], Name))}
 TABLES = {"virtual", *(name for name, about in ABOUT.items() if isinstance(about, OptionsOf))}
 
 

@@ -79,7 +79,8 @@ def add_short_option(group, name, text, of="update_options"):
 
 def in_group(title, without=()):
     """The names of the settings of a part of the help, in their order."""
-    return [name for name, about in ABOUT.items() if about.group == title and name not in without]
+    names = [name for name, about in ABOUT.items() if about.group == title and name not in without]
+    return sorted(names, key=lambda name: ABOUT[name].line)
 
 
 def settings_from(arguments, earlier):

@@ -31,6 +31,8 @@ class Setting:
         What stands for a value in the help.
     group : str
         The part of the help to which it belongs.
+    line : int
+        The help is sorted by it, within its part.
     role : str
         "identity": has to be the same where a run is continued. "kept": is in config.json, and taken from there where a run
         is continued and nothing else is asked for. "call": of one call only.
@@ -43,6 +45,7 @@ class Setting:
     text: str
     unit: str | None = None
     group: Group = "training"
+    line: int = 0
     role: Role = "identity"
     shown: str | None = None
     later: bool = False
@@ -113,18 +116,26 @@ def setting(default: Any, about: Setting) -> Any:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings of a training, as they were asked for; `resolved` checks them. The docstring of `chaos.train` explains
-    them at length. The order is that of the command line's help."""
+    them at length. The order is that of config.json."""
 
-    epochs: int = setting(
-        10,
-        Number(
-            text="passes over the training images, those of a resumed run included",
-            unit="N",
-            role="kept",
-            least=0,
-            most=1 << 31,
-            whole=True,
+    strategy: str = setting(
+        "chaos",
+        Name(
+            text="when updates meet the shared weights: {names}",
+            unit="NAME",
+            group="workers",
+            table=STRATEGIES,
+            what="strategy",
         ),
+    )
+    strategy_options: Mapping[str, Any] | None = setting(
+        None, OptionsOf(text="an option of the strategy", group="workers", owner="strategy", table=STRATEGIES)
+    )
+    update: str = setting(
+        "sgd", Name(text="the update rule: {names}", line=1, unit="NAME", table=UPDATES, what="update rule")
+    )
+    update_options: Mapping[str, Any] | None = setting(
+        None, OptionsOf(text="an option of the update rule", line=1, owner="update", table=UPDATES)
     )
     lr: float = setting(1e-3, Number(text="learning rate of the first epoch", unit="RATE", least=0, above=True))
     lr_decay: float = setting(
@@ -147,41 +158,39 @@ class Settings:
         ),
     )
     batch_size: int = setting(1, Number(text="images per update of one worker", unit="N", least=1, most=1 << 24, whole=True))
-    update: str = setting("sgd", Name(text="the update rule: {names}", unit="NAME", table=UPDATES, what="update rule"))
-    update_options: Mapping[str, Any] | None = setting(
-        None, OptionsOf(text="an option of the update rule", owner="update", table=UPDATES)
-    )
     loss: str = setting(
         "cross_entropy",
         # score is for proofs, it trains nothing
-        Name(text="one of {names}", unit="NAME", table=LOSSES, what="loss", hidden=("score",)),
+        Name(text="one of {names}", line=1, unit="NAME", table=LOSSES, what="loss", hidden=("score",)),
     )
-    seed: int = setting(0, Number(text="of the initial weights and of the order of images", unit="N", least=0, whole=True))
-    shuffle: bool = setting(True, Flag(text="a new order of images every epoch"))
-    validate: bool = setting(False, Flag(text="also measure the training images after every epoch"))
+    shuffle: bool = setting(True, Flag(text="a new order of images every epoch", line=3))
+    validate: bool = setting(False, Flag(text="also measure the training images after every epoch", line=3))
+    seed: int = setting(
+        0, Number(text="of the initial weights and of the order of images", line=2, unit="N", least=0, whole=True)
+    )
+    epochs: int = setting(
+        10,
+        Number(
+            text="passes over the training images, those of a resumed run included",
+            line=-1,
+            unit="N",
+            role="kept",
+            least=0,
+            most=1 << 31,
+            whole=True,
+        ),
+    )
     workers: int | None = setting(
         None,
         Number(
             text="threads that train",
+            line=-1,
             unit="N",
             group="workers",
             role="kept",
             shown="CHAOS_NUM_THREADS, else one per available core",
             whole=True,
         ),
-    )
-    strategy: str = setting(
-        "chaos",
-        Name(
-            text="when updates meet the shared weights: {names}",
-            unit="NAME",
-            group="workers",
-            table=STRATEGIES,
-            what="strategy",
-        ),
-    )
-    strategy_options: Mapping[str, Any] | None = setting(
-        None, OptionsOf(text="an option of the strategy", group="workers", owner="strategy", table=STRATEGIES)
     )
     pin: str = setting(
         "none",
