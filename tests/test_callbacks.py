@@ -257,3 +257,31 @@ def test_an_error_on_one_rank_is_one_on_all(library, tmp_path, mode, when, at):
     name, text = found[1 - at]
     assert name == "ClusterError" and f"rank {at} (" in text and "LookupError: planted" in text
     assert len((tmp_path / "run" / METRICS).read_text().splitlines()) == 1
+
+
+def test_the_bar_of_a_terminal(digits, monkeypatch, capsys):
+    bars = []
+
+    class Bar:
+        def __init__(self, desc, total, initial, **options):
+            self.desc, self.total, self.n = desc, total, initial
+            bars.append(self)
+
+        def update(self, n):
+            self.n += n
+
+        def close(self):
+            self.closed = True
+
+    begin = training.progress.Progress.train_begin
+
+    def train_begin(self, event):
+        self.tqdm = Bar
+        begin(self, event)
+
+    monkeypatch.setattr(training.progress.Progress, "train_begin", train_begin)
+    data = chaos.data.Dataset(np.tile(digits[0].images, (20, 1, 1, 1)), np.tile(digits[0].labels, 20))
+    chaos.train(chaos.models.small(), data, data, epochs=2, lr=0.01)
+    assert [bar.desc for bar in bars] == [f"epoch {n}/2 {phase}" for n in (1, 2) for phase in ("train", "test")]
+    assert all(bar.closed and bar.total == len(data) and 0 < bar.n <= len(data) for bar in bars)
+    assert len(capsys.readouterr().err.splitlines()) == 3

@@ -437,6 +437,7 @@ def test_alone_has_the_whole_face_of_a_link():
             "__doc__",
             "__dict__",
             "__weakref__",
+            "__annotations__",
             "__static_attributes__",
             "__firstlineno__",
         ), name

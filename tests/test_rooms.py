@@ -124,6 +124,19 @@ def test_python_arrows_point_down():
             assert name in PY_ARROWS[room], f"{path.relative_to(HERE)} must not import chaos.{name}"
 
 
+def test_the_floors_of_the_training_room():
+    """From below; what a file needs for its annotations only is no import."""
+    floors = "settings signals records callbacks link phases runner state store job progress run __init__".split()
+    files = {path.stem: path for path in (CHAOS / "training").glob("*.py")}
+    assert sorted(files) == sorted(floors)
+    for name, path in files.items():
+        below = floors[: floors.index(name)]
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                for module in [node.module] if node.module else [alias.name for alias in node.names]:
+                    assert module in below, f"chaos/training/{name}.py must not import {module}"
+
+
 def test_only_the_cluster_speaks_mpi():
     for path in CHAOS.rglob("*.py"):
         if "cluster" not in path.parts:
