@@ -1,5 +1,5 @@
 """`chaos.train`: alone, or on every rank of an MPI job. Above chaos.training and chaos.cluster, which is loaded only where a
-job asks for it."""
+job asks for it. One function, long because it is where every setting is explained."""
 
 from __future__ import annotations
 
