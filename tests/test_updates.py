@@ -17,7 +17,7 @@ from chaos.cli import main
 from chaos.formats import read_tensors, write_tensors
 from chaos.network import STATE, aligned_zeros
 from chaos.sync import STRATEGIES
-from chaos.trainer import CONFIG, MODEL
+from chaos.training import CONFIG, MODEL
 from chaos.updates import SCHEDULES, UPDATES
 from chaos.updates.base import clip, project
 from chaos.updates.momentum import corrected
