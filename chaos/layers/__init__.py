@@ -15,6 +15,10 @@ from .scaled_tanh import ScaledTanh
 from .sigmoid import Sigmoid
 from .tanh import Tanh
 
-LAYERS = {kind.kind: kind for kind in list(globals().values()) if isinstance(kind, type) and hasattr(kind, "kind")}
+LAYERS: dict[str, type[Layer]] = {
+    kind.kind: kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, Layer) and hasattr(kind, "kind")
+}
 
 __all__ = ["Input", *(kind.__name__ for kind in LAYERS.values())]

@@ -9,6 +9,8 @@ from .cross_entropy import CrossEntropy
 from .mse import MeanSquaredError
 from .score import Score
 
-LOSSES = {loss.kind: loss() for loss in list(globals().values()) if isinstance(loss, type) and hasattr(loss, "kind")}
+LOSSES: dict[str, Loss] = {
+    loss.kind: loss() for loss in list(globals().values()) if isinstance(loss, type) and hasattr(loss, "kind")
+}
 
 __all__ = ["CLASS", "LOSSES", "MAP", "VALUES", "Loss"]

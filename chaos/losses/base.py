@@ -3,11 +3,15 @@ chaos.reference and chaos.network."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..options import WithOptions
+
+Array: TypeAlias = NDArray[Any]
+Shape: TypeAlias = tuple[int, ...]
 
 CLASS, MAP, VALUES = "class", "map", "values"  # as the core knows them
 
@@ -32,10 +36,10 @@ class Loss(WithOptions):
     kind: ClassVar[str]
     targets: ClassVar[tuple[str, ...]] = (CLASS,)
 
-    def _called(self):
+    def _called(self) -> str:
         return f"loss {self.kind!r}"
 
-    def form(self, output_shape, target_shape, integers):
+    def form(self, output_shape: Shape, target_shape: Shape, integers: bool) -> str:
         """The form of a target whose entries, one per sample, have `target_shape`; ValueError where the loss takes no such
         target."""
         found = None
@@ -52,33 +56,34 @@ class Loss(WithOptions):
             MAP: f"integers of shape (n, {', '.join(map(str, output_shape[1:]))})" if len(output_shape) > 1 else None,
             VALUES: f"numbers of shape (n, {', '.join(map(str, output_shape))})",
         }
-        known = " or ".join(wanted[form] for form in self.targets if wanted[form])
+        known = " or ".join(text for text in (wanted[form] for form in self.targets) if text)
         got = f"(n, {', '.join(map(str, target_shape))})" if target_shape else "(n,)"
         raise ValueError(f"{self._called()} takes {known}, not {'integers' if integers else 'numbers'} of shape {got}")
 
-    def answers(self, form, output_shape):
+    def answers(self, form: str, output_shape: Shape) -> int:
         """How many answers of a sample are right or wrong; 0: there is no right and wrong."""
         return int(np.prod(output_shape[1:])) if form == MAP else 1
 
-    def value(self, y, target, **options):
+    # *args and **options together let every kind name options of its own
+    def value(self, y: Array, target: Any, *args: Any, **options: Any) -> Any:
         """Mean loss of the samples."""
         raise TypeError(f"{type(self).__name__} has no definition")
 
-    def gradient(self, y, target, **options):
+    def gradient(self, y: Array, target: Any, *args: Any, **options: Any) -> Array:
         """Gradient of that mean, shaped as y."""
         raise TypeError(f"{type(self).__name__} has no definition")
 
 
-def flat(y):
+def flat(y: Array) -> Array:
     """(n, k) of outputs of any shape."""
     return y.reshape(len(y), -1)
 
 
-def onehot(y, labels):
+def onehot(y: Array, labels: Array) -> Array:
     """The one-hot vectors of classes, (n, k), in y's dtype."""
     return np.eye(flat(y).shape[1], dtype=y.dtype)[labels]
 
 
-def pixels_last(y, target):
+def pixels_last(y: Array, target: Any) -> tuple[Array, Array]:
     """(n * pixels, channels) of outputs whose target is a map, and the n * pixels right channels."""
     return np.moveaxis(y.reshape(*y.shape[:2], -1), 1, 2).reshape(-1, y.shape[1]), np.reshape(target, -1)
