@@ -1,5 +1,9 @@
 """Elastic averaging. Imported by chaos.sync; the fast half is cext/sync/elastic.c."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from ..options import Option
 from .base import Strategy
 
@@ -35,5 +39,5 @@ class Elastic(Strategy):
         ),
     }
 
-    def most_stale(self, resolved, workers):
+    def most_stale(self, resolved: dict[str, Any], workers: int) -> int | None:
         return 0

@@ -1,5 +1,9 @@
 """Hogwild. Imported by chaos.sync; the fast half is cext/sync/hogwild.c."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from ..options import Option
 from .base import Asynchronous
 
@@ -31,7 +35,7 @@ class Hogwild(Asynchronous):
         )
     }
 
-    def check(self, resolved, update, update_options):
+    def check(self, resolved: dict[str, Any], update: str, update_options: dict[str, Any]) -> None:
         if resolved["grain"] == "instant":
             if update != "sgd" or any(update_options.values()):
                 asked = ", ".join([repr(update), *(f"{key}={value!r}" for key, value in update_options.items() if value)])

@@ -1,5 +1,9 @@
 """Data and model parallel, the paper's strategy A. Imported by chaos.sync; the fast half is cext/sync/hybrid.c."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from ..options import Option
 from .base import Strategy
 
@@ -51,5 +55,5 @@ class Hybrid(Strategy):
         ),
     }
 
-    def most_stale(self, resolved, workers):
+    def most_stale(self, resolved: dict[str, Any], workers: int) -> int | None:
         return 0

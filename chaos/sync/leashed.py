@@ -1,5 +1,9 @@
 """Leashed-SGD. Imported by chaos.sync; the fast half is cext/sync/leashed.c."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from ..options import Option
 from .base import Asynchronous
 
@@ -26,5 +30,5 @@ class Leashed(Asynchronous):
         )
     }
 
-    def core_options(self, resolved):
+    def core_options(self, resolved: dict[str, Any]) -> list[float]:
         return [0.0 if resolved["persistence"] is None else resolved["persistence"] + 1.0]

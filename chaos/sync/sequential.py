@@ -1,5 +1,9 @@
 """The reference strategy. Imported by chaos.sync; the fast half is cext/sync/sequential.c."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from .base import Strategy
 
 
@@ -10,5 +14,5 @@ class Sequential(Strategy):
     single = True
     deterministic = True
 
-    def most_stale(self, resolved, workers):
+    def most_stale(self, resolved: dict[str, Any], workers: int) -> int | None:
         return 0

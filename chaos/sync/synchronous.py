@@ -1,5 +1,9 @@
 """Synchronous mini-batch SGD. Imported by chaos.sync; the fast half is cext/sync/synchronous.c."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from ..options import Option
 from .base import Strategy
 
@@ -40,5 +44,5 @@ class Synchronous(Strategy):
     }
     variants = (({}, {}), ({"lanes": 1}, {"equals_sequential": True}), ({"lanes": 5}, {}))
 
-    def most_stale(self, resolved, workers):
+    def most_stale(self, resolved: dict[str, Any], workers: int) -> int | None:
         return 0

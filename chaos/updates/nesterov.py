@@ -1,7 +1,11 @@
 """SGD with Nesterov's momentum. Imported by chaos.updates; the fast half is cext/updates/nesterov.c."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 from ..options import Option
-from .base import penalised
+from .base import Array, Stepped, penalised
 from .momentum import CORRECTION, Momentum
 
 
@@ -15,7 +19,18 @@ class Nesterov(Momentum):
     kind = "nesterov"
     options = {"momentum": Option(0.9, "share of the buffer that is kept", 0, 1), "correct_asynchrony": CORRECTION}
 
-    def apply(self, w, dw, moments, lr, t, *, weight_decay=0.0, l1=0.0, momentum=0.9):
+    def apply(  # type: ignore[override]  # of momentum's options it has no dampening
+        self,
+        w: Array,
+        dw: Array,
+        moments: Sequence[Array],
+        lr: float,
+        t: int,
+        *,
+        weight_decay: float = 0.0,
+        l1: float = 0.0,
+        momentum: float = 0.9,
+    ) -> Stepped:
         g = penalised(w, dw, weight_decay, l1)
         b = momentum * moments[0] + g
         return w - lr * (g + momentum * b), [b]
