@@ -18,7 +18,7 @@ from .api import train
 from .errors import ChaosError, CheckpointError, ClusterError, DataError, DataNotFound, DivergedError, TraceError
 from .info import info
 from .layers import *  # noqa: F403, every kind
-from .layers import __all__ as _layers
+from .layers import __all__ as _layers  # type: ignore[attr-defined]  # computed: type checkers do not see it
 from .network import Network, load
 from .training import Callback, Run, evaluate
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +11,10 @@ from . import _core, threads
 from ._version import __version__
 
 
-def info():
+def info() -> dict[str, Any]:
     """Versions, instruction set, cores, OpenMP and MPI as a dict of JSON-able values; starts no MPI."""
 
-    def version(package):
+    def version(package: str) -> str | None:
         try:
             return importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -7,15 +7,19 @@ that sees chaos._core.
 from __future__ import annotations
 
 import json
+import os
 import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from . import _core
 from .errors import CheckpointError, DataError
 from .formats import read_tensors, write_tensors
 from .layers import LAYERS, Input, Layer, Node, random, whole
-from .layers.base import Trained
+from .layers.base import Array, Shape, Trained
 from .losses import CLASS, LOSSES, VALUES
 
 FORMAT = "chaos-1"
@@ -51,7 +55,13 @@ class Network:
         Where a layer does not fit its input; the message shows the layer, the input's shape and the formula.
     """
 
-    def __init__(self, inputs, outputs, *, seed=0):
+    @overload
+    def __init__(self, inputs: Iterable[int], outputs: Iterable[Layer], *, seed: int = 0) -> None: ...
+
+    @overload
+    def __init__(self, inputs: Input | Sequence[Input], outputs: Node, *, seed: int = 0) -> None: ...
+
+    def __init__(self, inputs: Any, outputs: Node | Iterable[Layer], *, seed: int = 0) -> None:
         if isinstance(outputs, Node):
             several = isinstance(inputs, (list, tuple)) and inputs and all(isinstance(node, Input) for node in inputs)
             if not isinstance(inputs, Input) and not several:
@@ -65,19 +75,21 @@ class Network:
                 if not isinstance(layer, Layer):
                     raise TypeError(f"layers must be layers such as chaos.Linear(10), not {layer!r}")
                 output = layer(output)
-        self._inputs = [inputs] if isinstance(inputs, Input) else list(inputs)
+        self._inputs: list[Input] = [inputs] if isinstance(inputs, Input) else list(inputs)
         self._order = _topological_order(self._inputs, output)
         self._number = {node: i for i, node in enumerate(self._order)}
         self.input_shapes = [node.shape for node in self._inputs]
-        self.input_shape = self.input_shapes[0] if len(self._inputs) == 1 else tuple(self.input_shapes)
+        self.input_shape: Shape | tuple[Shape, ...] = (
+            self.input_shapes[0] if len(self._inputs) == 1 else tuple(self.input_shapes)
+        )
         self.output_shape = output.shape
         self._name_nodes()
-        self._plan = None
-        self._engine = None
+        self._plan: _core.Plan | None = None
+        self._engine: _core.Engine | None = None
         self._forwarding = threading.Lock()
-        self.weights = aligned_zeros(self.plan.weight_size)
-        self._positions = {}  # of all parts
-        self._trained = set()  # names of those that gradients change
+        self.weights: NDArray[np.float32] = aligned_zeros(self.plan.weight_size)
+        self._positions: dict[str, tuple[NDArray[np.int64], Shape]] = {}  # of all parts
+        self._trained: set[str] = set()  # names of those that gradients change
         rng = np.random.default_rng(whole("seed", seed, 0))
         for i, node in enumerate(self._order):
             if node.layer is None or self._owner[node] is not node:
@@ -95,28 +107,30 @@ class Network:
 
     # ---- structure ----
 
-    def _name_nodes(self):
-        self._names, self._owner, first = {}, {}, {}
-        for i, node in enumerate([node for node in self._order if node.layer]):
-            owner = first.setdefault(id(node.layer), node)
-            name = (node.layer.name if owner is node else None) or str(i)
+    def _name_nodes(self) -> None:
+        self._names: dict[Node, str] = {}
+        self._owner: dict[Node, Node] = {}
+        first: dict[int, Node] = {}
+        for i, (node, layer) in enumerate((node, node.layer) for node in self._order if node.layer):
+            owner = first.setdefault(id(layer), node)
+            name = (layer.name if owner is node else None) or str(i)
             if name in self._names.values():
                 raise ValueError(f"two layers are named {name!r}")
             self._names[node], self._owner[node] = name, owner
 
-    def _shapes_into(self, node):
+    def _shapes_into(self, node: Node) -> list[Shape]:
         return [source.shape for source in node.inputs]
 
-    def nodes(self):
+    def nodes(self) -> list[tuple[Node, str]]:
         """[(node, name), ...] in topological order; the input comes first and is named "input"."""
         return [(node, self._names.get(node, "input")) for node in self._order]
 
-    def part_owner(self, node):
+    def part_owner(self, node: Node) -> str:
         """The name under which the parts of a node's layer are kept: the first one's, where it stands in several places."""
         return self._names[self._owner[node]]
 
     @property
-    def plan(self):
+    def plan(self) -> _core.Plan:
         """The core's plan, for the instruction set and the loops in force (`CHAOS_ISA`, `CHAOS_WINOGRAD`, `CHAOS_LOOP`); the
         layout of the weights is the same for all."""
         if self._plan is None or self._plan.choice != _core.get_choice():
@@ -125,7 +139,7 @@ class Network:
                 if node.layer is None:
                     self._add_input(plan, node)
                 else:
-                    self._add_layer(plan, i, node)
+                    self._add_layer(plan, i, node, node.layer)
             last = len(self._order) - 1
             if len(self.output_shape) > 1:  # the core's outputs are vectors, in PyTorch's order
                 last = plan.add("flatten", [last])
@@ -133,15 +147,15 @@ class Network:
             self._plan, self._engine = plan, None
         return self._plan
 
-    def _add_input(self, plan, node):
+    def _add_input(self, plan: _core.Plan, node: Node) -> None:
         try:
             plan.add_input(*_core_shape(node.shape))
         except OverflowError:
             raise ValueError(f"input shape {node.shape} is too large") from None
 
-    def _add_layer(self, plan, i, node):
+    def _add_layer(self, plan: _core.Plan, i: int, node: Node, layer: Layer) -> None:
         shapes = self._shapes_into(node)
-        core, owner = node.layer.core(*shapes), self._owner[node]
+        core, owner = layer.core(*shapes), self._owner[node]
         try:
             plan.add(
                 core.kind,
@@ -152,14 +166,14 @@ class Network:
                 -1 if owner is node else self._number[owner],
             )
         except (ValueError, OverflowError) as error:
-            raise ValueError(f"{node.layer} on input of shape {shapes}: {error}") from None
+            raise ValueError(f"{layer} on input of shape {shapes}: {error}") from None
         if plan.shape(i) != _core_shape(node.shape):
             raise RuntimeError(
-                f"{node.layer} has output {plan.shape(i)} in the core and {node.shape} here: the two "
+                f"{layer} has output {plan.shape(i)} in the core and {node.shape} here: the two "
                 "halves of this layer disagree"
             )
 
-    def core_layers(self):
+    def core_layers(self) -> list[tuple[str, Layer, list[Shape]]]:
         """[(name, layer, shapes of its inputs), ...]: what the core computes at the nodes of `nodes()` that are no inputs,
         for benchmarks. An activation and the max-pooling that alone reads it have changed places; names stay with their
         layers."""
@@ -167,21 +181,22 @@ class Network:
         for i, node in enumerate(self._order):
             if node.layer:
                 there = self._order[self.plan.layer(i)]
+                assert there.layer  # what changed places with a layer is one
                 seen = [shapes[source] for source in node.inputs]
                 found.append((self._names[there], there.layer, seen))
                 shapes[node] = there.layer.output_shape(*seen)
         return found
 
     @property
-    def n_parameters(self):
+    def n_parameters(self) -> int:
         """Number of trainable parameters, padding not counted."""
         return sum(len(at) for name, (at, _) in self._positions.items() if name in self._trained)
 
-    def macs(self):
+    def macs(self) -> dict[str, int]:
         """Multiply-adds of one image: {"forward", "weight_gradient", "data_gradient"} (none of the last for layers that
         see only the input)."""
         total = {"forward": 0, "weight_gradient": 0, "data_gradient": 0}
-        learns = {}
+        learns: dict[Node, bool] = {}
         for node in self._order:
             before = any(learns[source] for source in node.inputs)
             trained = bool(node.layer and node.layer.parts(*self._shapes_into(node)))
@@ -193,7 +208,7 @@ class Network:
                 total["data_gradient"] += macs if before else 0
         return total
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         """The architecture as JSON-able data; `Network.from_config` builds it again."""
         layers = []
         for node in self._order:
@@ -207,13 +222,13 @@ class Network:
         return {"inputs": [list(shape) for shape in self.input_shapes], "layers": layers}
 
     @classmethod
-    def from_config(cls, config, *, seed=0):
+    def from_config(cls, config: dict[str, Any], *, seed: int = 0) -> Network:
         """The network that `config` describes, with fresh weights; ValueError where it describes none."""
         try:
             inputs = [Input(shape) for shape in config["inputs"]] if "inputs" in config else [Input(config["input"])]
-            nodes = list(inputs)
+            nodes: list[Node] = list(inputs)
             for entry in config["layers"]:
-                options = {
+                options: dict[str, Any] = {
                     k: tuple(v) if isinstance(v, list) else v
                     for k, v in entry.items()
                     if k not in ("kind", "inputs", "shares")
@@ -226,20 +241,20 @@ class Network:
             raise ValueError(f"the description of the network is damaged: {type(error).__name__} {error}") from None
         return cls(inputs[0] if len(inputs) == 1 else inputs, nodes[-1], seed=seed)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         lines = [f"Network: {self.n_parameters:,} parameters"]
         for node in self._order:
             if node.layer is None:
                 lines.append(f"{'':8} {'input':40} {node.shape}")
                 continue
-            count = sum(len(at) for name, (at, _) in self._positions.items() if name.rpartition(".")[0] == self._names[node])
-            count = f"{count:,}" if count else ""
+            found = sum(len(at) for name, (at, _) in self._positions.items() if name.rpartition(".")[0] == self._names[node])
+            count = f"{found:,}" if found else ""
             lines.append(f"{self._names[node]:8} {node.layer!r:40} {node.shape!s:16} {count}".rstrip())
         return "\n".join(lines)
 
     # ---- weights ----
 
-    def move_weights(self, vector):
+    def move_weights(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         """Keeps the weights in `vector` (float32, as long as `weights`, 64-byte aligned) from now on; returns the vector
         where they were. What it held is overwritten. No engine made before sees later changes."""
         with self._forwarding:
@@ -248,12 +263,12 @@ class Network:
             vector[:] = before
         return before
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, NDArray[np.float32]]:
         """{"<index or name>.weight": float32 array in PyTorch's shape, ...} in the order of the layers, with what they
         observe (running statistics); copies."""
         return self.unpack(self.weights)
 
-    def unpack(self, vector, trained_only=False):
+    def unpack(self, vector: NDArray[np.float32], trained_only: bool = False) -> dict[str, NDArray[np.float32]]:
         """{name: array in PyTorch's shape} of a vector that is laid out as the weights; copies. `trained_only`: without what
         layers observe."""
         return {
@@ -262,12 +277,12 @@ class Network:
             if not trained_only or name in self._trained
         }
 
-    def pack(self, state, vector):
+    def pack(self, state: Mapping[str, Array], vector: Array) -> None:
         """The way back: puts {parameter name: array} into a vector that is laid out as the weights."""
         for name, (at, _) in self._positions.items():
             vector[at] = state[name].ravel()
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Takes the parameters of `state`, anything array-like in PyTorch's names and shapes. What a training run keeps
         beside them in its file, under names that begin with "optimizer.", is passed over.
 
@@ -292,7 +307,9 @@ class Network:
             arrays[name] = array
         self.pack(arrays, self.weights)
 
-    def save(self, path, metadata=None, state=None):
+    def save(
+        self, path: str | os.PathLike[str], metadata: dict[str, str] | None = None, state: Mapping[str, Array] | None = None
+    ) -> None:
         """Writes architecture and weights to a safetensors file, atomically.
 
         Parameters
@@ -311,7 +328,7 @@ class Network:
 
     # ---- use ----
 
-    def forward(self, x):
+    def forward(self, x: Any) -> NDArray[np.float32]:
         """Outputs (logits) for images.
 
         Parameters
@@ -340,17 +357,29 @@ class Network:
                 self._engine.run("forward", inputs=data["inputs"], out=out)
         return out.reshape(len(out), *self.output_shape)
 
-    def predict_proba(self, x):
+    def predict_proba(self, x: Any) -> NDArray[np.float32]:
         """softmax(forward(x)) over the classes, axis 1: (n, k) or (n, channels, ...) float32."""
         y = self.forward(x)
-        e = np.exp(y - y.max(1, keepdims=True))
-        return e / e.sum(1, keepdims=True)
+        e: NDArray[np.float32] = np.exp(y - y.max(1, keepdims=True))
+        shares: NDArray[np.float32] = e / e.sum(1, keepdims=True)
+        return shares
 
-    def predict(self, x):
+    def predict(self, x: Any) -> NDArray[np.int64]:
         """The class with the largest output for each image: (n,) int64; for each pixel where the outputs are images."""
-        return self.forward(x).argmax(1)
+        classes: NDArray[np.int64] = self.forward(x).argmax(1)
+        return classes
 
-    def loss_and_gradients(self, x, y, loss="cross_entropy", *, loss_options=None, sample_weight=None, seed=0, epoch=0):
+    def loss_and_gradients(
+        self,
+        x: Any,
+        y: ArrayLike,
+        loss: str = "cross_entropy",
+        *,
+        loss_options: dict[str, Any] | None = None,
+        sample_weight: ArrayLike | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> tuple[float, dict[str, NDArray[np.float32]]]:
         """Mean loss over the images and its gradients, as in a step of training; the weights stay as they are.
 
         Parameters
@@ -376,7 +405,16 @@ class Network:
         result, vector = self._gradients(x, y, loss, loss_options, sample_weight, seed, epoch)
         return result, self.unpack(vector, trained_only=True)
 
-    def _gradients(self, x, y, loss, loss_options=None, sample_weight=None, seed=0, epoch=0):
+    def _gradients(
+        self,
+        x: Any,
+        y: ArrayLike,
+        loss: str,
+        loss_options: dict[str, Any] | None = None,
+        sample_weight: ArrayLike | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> tuple[float, NDArray[np.float32]]:
         """(mean loss, vector laid out as the weights: gradients, and of state what was observed minus what is there)."""
         data = self.take_images(x)
         if loss not in LOSSES:
@@ -396,7 +434,7 @@ class Network:
         engine.gradient(vector)
         return result["loss"] / data["count"], vector
 
-    def take_targets(self, y, count, loss="cross_entropy"):
+    def take_targets(self, y: ArrayLike, count: int, loss: str = "cross_entropy") -> tuple[Array, str]:
         """(`y` as the core wants it, flat: int64 labels or float32 values of `count` images, and its form in chaos.losses);
         DataError if the loss takes no such targets, or a label is no output."""
         y = np.asarray(y)
@@ -419,7 +457,7 @@ class Network:
             raise DataError(f"label {y[first]} of image {first[0]} is not in 0..{classes - 1}, the network's outputs")
         return np.ascontiguousarray(y, np.int64).reshape(-1), form
 
-    def take_images(self, x):
+    def take_images(self, x: Any) -> dict[str, Any]:
         """`x` as the core wants it: {"inputs": [flat array of each input], "count": n}; DataError if it cannot be."""
         several = len(self._inputs) > 1
         if several and (not isinstance(x, (tuple, list)) or len(x) != len(self._inputs)):
@@ -429,16 +467,16 @@ class Network:
             raise DataError(f"the inputs have different numbers of images: {', '.join(str(len(a)) for a in arrays)}")
         return {"inputs": [array.reshape(-1) for array in arrays], "count": len(arrays[0])}
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {"config": self.config(), "state": self.state_dict()}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         other = Network.from_config(state["config"])
         self.__dict__.update(other.__dict__)
         self.load_state_dict(state["state"])
 
 
-def _take_input(x, shape):
+def _take_input(x: ArrayLike, shape: Shape) -> Array:
     """Images of that shape, contiguous and of a type that the core takes; DataError if they cannot be."""
     x = np.asarray(x)
     if x.ndim == 3 and len(shape) == 3 and shape[0] == 1:
@@ -455,7 +493,7 @@ def _take_input(x, shape):
     return x
 
 
-def take_weights(weights, count):
+def take_weights(weights: ArrayLike, count: int) -> NDArray[np.float32]:
     """Weights of `count` images as float32; DataError where they are not finite numbers of at least 0."""
     weights = np.asarray(weights)
     if weights.shape != (count,) or weights.dtype.kind not in "fiu":
@@ -466,12 +504,12 @@ def take_weights(weights, count):
     return weights
 
 
-def run_key(seed, epoch):
+def run_key(seed: int, epoch: int) -> int:
     """Where the random numbers of layers begin in an epoch."""
     return int(random.key(random.key(0, seed % (1 << 64)), epoch)[0])
 
 
-def load(path):
+def load(path: str | os.PathLike[str]) -> Network:
     """The network in a file written by `Network.save` or a training run.
 
     Raises
@@ -482,7 +520,7 @@ def load(path):
     return load_with_state(path)[0]
 
 
-def load_with_state(path):
+def load_with_state(path: str | os.PathLike[str]) -> tuple[Network, dict[str, str], dict[str, Array]]:
     """As `load`, with the file's metadata {str: str} and the tensors {name: array} that are not parameters."""
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != FORMAT:
@@ -498,9 +536,10 @@ def load_with_state(path):
     return net, metadata, {name: tensor for name, tensor in tensors.items() if name not in known}
 
 
-def _topological_order(starts, output):
+def _topological_order(starts: list[Input], output: Node) -> list[Node]:
     """The nodes that `output` depends on, inputs first; ValueError for graphs that are no network."""
-    order, state = [], {}
+    order: list[Node] = []
+    state: dict[Node, str] = {}
     stack = [(output, iter(output.inputs))]
     state[output] = "open"
     while stack:  # depth first without recursion: deep networks are ordinary
@@ -525,12 +564,12 @@ def _topological_order(starts, output):
     return [*starts, *(node for node in order if node.layer)]
 
 
-def _core_shape(shape):
+def _core_shape(shape: Shape) -> tuple[int, int, int]:
     """The core sees a vector of k features as an image of k channels and one pixel, a sequence as an image of one row."""
     return shape if len(shape) == 3 else (shape[0], 1, shape[1] if len(shape) == 2 else 1)
 
 
-def aligned_zeros(shape):
+def aligned_zeros(shape: int | Shape) -> NDArray[np.float32]:
     """A float32 array that starts on a cache line."""
     size = int(np.prod(shape))
     room = np.zeros(size + 16, np.float32)

@@ -3,20 +3,44 @@
 The oracle that tests and benchmarks hold the core to. Uses the layers' own definitions; knows nothing of chaos._core.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from .layers import random
-from .layers.base import Context
+from .layers.base import Array, Arrays, Context, Node
 from .losses import LOSSES
 
 
-def take(x, dtype=np.float64):
+class Described(Protocol):
+    """A network, as far as its definition needs to know it."""
+
+    def nodes(self) -> list[tuple[Node, str]]: ...
+
+    def part_owner(self, node: Node) -> str: ...
+
+    def state_dict(self) -> Mapping[str, ArrayLike]: ...
+
+
+def take(x: ArrayLike, dtype: DTypeLike = np.float64) -> Array:
     """Images as the network sees them: uint8 pixels become x / 127.5 - 1."""
     x = np.asarray(x)
     return x.astype(dtype) / 127.5 - 1 if x.dtype == np.uint8 else x.astype(dtype)
 
 
-def forward(net, x, dtype=np.float64, state=None, touch=lambda a: a, training=False, key=0):
+def forward(
+    net: Described,
+    x: Any,
+    dtype: DTypeLike = np.float64,
+    state: Mapping[str, ArrayLike] | None = None,
+    touch: Callable[[Array], Array] = lambda a: a,
+    training: bool = False,
+    key: int = 0,
+) -> dict[Node, Array]:
     """{node: output array} for all nodes of the graph; the last one is the network's output. `state` replaces the
     network's own parameters; every intermediate result passes through `touch` (to study the effect of rounding). `training`
     and `key` (chaos.network.run_key) are what layers are told that differ in training; the images are numbers 0, 1, ..."""
@@ -33,8 +57,17 @@ def forward(net, x, dtype=np.float64, state=None, touch=lambda a: a, training=Fa
 
 
 def loss_and_gradients(
-    net, x, y, loss="cross_entropy", dtype=np.float64, state=None, touch=lambda a: a, key=0, loss_options=None, weights=None
-):
+    net: Described,
+    x: Any,
+    y: ArrayLike,
+    loss: str = "cross_entropy",
+    dtype: DTypeLike = np.float64,
+    state: Mapping[str, ArrayLike] | None = None,
+    touch: Callable[[Array], Array] = lambda a: a,
+    key: int = 0,
+    loss_options: dict[str, Any] | None = None,
+    weights: ArrayLike | None = None,
+) -> tuple[Any, Arrays]:
     """Mean loss and {parameter name: gradient}, as `Network.loss_and_gradients`; `state` and `touch` as for `forward`. Of
     what layers observe, the mean of observed - there instead of a gradient."""
     state = _state(net, dtype, state)
@@ -46,7 +79,7 @@ def loss_and_gradients(
     value = sum(w * kind.value(output[s : s + 1], y[s : s + 1], **options) for s, w in enumerate(weights)) / len(output)
     by_image = weights.reshape(-1, *[1] * (output.ndim - 1))
     deltas = {nodes[-1][0]: touch(by_image * kind.gradient(output, y, **options))}
-    gradients = {}
+    gradients: Arrays = {}
     for i, (node, _) in reversed(list(enumerate(nodes))):
         if node.layer is None:
             continue
@@ -61,14 +94,15 @@ def loss_and_gradients(
     return value, gradients
 
 
-def _context(n, node, training, key):
+def _context(n: int, node: int, training: bool, key: int) -> Context:
     return Context(training, random.key(random.key(key, np.arange(n)), node))
 
 
-def _state(net, dtype, state):
+def _state(net: Described, dtype: DTypeLike, state: Mapping[str, ArrayLike] | None) -> Arrays:
     return {name: np.asarray(value, dtype) for name, value in (net.state_dict() if state is None else state).items()}
 
 
-def _parts(state, net, node):
+def _parts(state: Arrays, net: Described, node: Node) -> Arrays:
     owner = net.part_owner(node)
-    return {part: state[f"{owner}.{part}"] for part in node.layer.part_names if f"{owner}.{part}" in state}
+    names = node.layer.part_names if node.layer else ()
+    return {part: state[f"{owner}.{part}"] for part in names if f"{owner}.{part}" in state}

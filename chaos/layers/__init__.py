@@ -1,19 +1,25 @@
 """The layer kinds: meaning, shapes, initial values, NumPy definition.
 
-To add one: chaos/layers/x.py, cext/layers/x.c, and one line here.
+To add one: chaos/layers/x.py, cext/layers/x.c, and one line here ("as": type checkers then see the name from outside).
 """
 
-from .add import Add
-from .base import Elementwise, Input, Layer, Node, whole
-from .conv1d import Conv1d
-from .conv2d import Conv2d
-from .flatten import Flatten
-from .linear import Linear
-from .max_pool2d import MaxPool2d
-from .relu import ReLU
-from .scaled_tanh import ScaledTanh
-from .sigmoid import Sigmoid
-from .tanh import Tanh
+from typing import TYPE_CHECKING
+
+from .add import Add as Add
+from .base import Elementwise as Elementwise
+from .base import Input as Input
+from .base import Layer as Layer
+from .base import Node as Node
+from .base import whole as whole
+from .conv1d import Conv1d as Conv1d
+from .conv2d import Conv2d as Conv2d
+from .flatten import Flatten as Flatten
+from .linear import Linear as Linear
+from .max_pool2d import MaxPool2d as MaxPool2d
+from .relu import ReLU as ReLU
+from .scaled_tanh import ScaledTanh as ScaledTanh
+from .sigmoid import Sigmoid as Sigmoid
+from .tanh import Tanh as Tanh
 
 LAYERS: dict[str, type[Layer]] = {
     kind.kind: kind
@@ -21,4 +27,5 @@ LAYERS: dict[str, type[Layer]] = {
     if isinstance(kind, type) and issubclass(kind, Layer) and hasattr(kind, "kind")
 }
 
-__all__ = ["Input", *(kind.__name__ for kind in LAYERS.values())]
+if not TYPE_CHECKING:  # type checkers understand no computed list
+    __all__ = ["Input", *(kind.__name__ for kind in LAYERS.values())]
