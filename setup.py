@@ -59,7 +59,9 @@ int main(void) {
 def sources():
     """The files that are compiled; the bodies in simd, layers, losses, updates are #included by cext/isa."""
     return ["cext/_core.pyx"] + [
-        f for room in (".", "isa", "engine", "sync", "virtual") for f in sorted(glob(os.path.normpath(f"cext/{room}/*.c")))
+        f
+        for room in (".", "isa", "engine", "replay", "sync", "virtual")
+        for f in sorted(glob(os.path.normpath(f"cext/{room}/*.c")))
     ]
 
 

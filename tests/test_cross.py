@@ -17,7 +17,7 @@ FILES = [
     str(p.relative_to(TREE))
     for p in (
         TREE / "cext/registry.c",
-        *(p for room in ("isa", "engine", "sync") for p in sorted((TREE / "cext" / room).glob("*.c"))),
+        *(p for room in ("isa", "engine", "replay", "sync", "virtual") for p in sorted((TREE / "cext" / room).glob("*.c"))),
     )
 ]
 

@@ -158,7 +158,7 @@ cdef class Engine:
         order. labels: int64, a class per image or flat maps of them, or float32, flat, as many as outputs, whatever the loss
         takes; weights: of each image's loss; key: where random numbers begin (chaos.layers.random). step_scale: 512 factors of the learning rate, by the staleness of an update.
 
-        events: for "train", an iterable of uint64 arrays: the phase runs in this order (see cext/engine/replay.h and
+        events: for "train", an iterable of uint64 arrays: the phase runs in this order (see cext/replay/replay.h and
         `event`), in `jobs` threads, which changes no bit; `lanes` is how many lanes its steps have, 0 for none.
         """
         cdef images_t data

@@ -11,7 +11,7 @@ typedef struct worker worker; /* worker.h */
 enum { MAX_STRATEGY_OPTIONS = 8 };
 
 /* What workers who train replicas of the process's weights do beside their steps, in single pieces: for whoever runs them
- * in an order of its own (replay.h). */
+ * in an order of its own (replay/replay.h). */
 typedef struct {
     /* Makes worker.shared what it trains in this phase, equal to the process's weights; called for all workers in turn,
      * before anything else. -1 when out of memory. */
@@ -26,7 +26,7 @@ typedef struct {
     shared_weights *(*other)(const worker *w);
 } replica_hooks;
 
-/* A synchronous step that is done in stages, in single pieces: for whoever runs workers in an order of its own (replay.h).
+/* A synchronous step that is done in stages, in single pieces: for whoever runs workers in an order of its own (replay/replay.h).
  * Any worker may do any piece of a stage when all pieces of the stage before it are done. */
 typedef struct {
     int (*count)(const engine *e); /* stages; 0: this network's steps have none but lanes */

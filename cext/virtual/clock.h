@@ -1,5 +1,5 @@
 /* A discrete-event clock: invents the order in which virtual workers would meet the weights on a machine of given speed, as
- * events for engine/replay.h, and how long it would take. It computes no network. For the door.
+ * events for replay/replay.h, and how long it would take. It computes no network. For the door.
  *
  * The model. A worker is always doing one thing: beginning a step, passing a layer forward or backward, publishing, copying or
  * exchanging a stripe, or waiting. A pass takes the layer's time per image x images x the worker's factor (hardware threads of a core share it,
@@ -11,7 +11,9 @@
 #ifndef CHAOS_CLOCK_H
 #define CHAOS_CLOCK_H
 
-#include "engine/replay.h"
+#include "engine/event.h"
+
+#include <stddef.h>
 
 /* In which order workers meet the weights.
  *

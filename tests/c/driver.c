@@ -10,7 +10,7 @@
 #include "engine/distance.h"
 #include "engine/exchange.h"
 #include "engine/phase.h"
-#include "engine/replay.h"
+#include "replay/replay.h"
 #include "engine/trace.h"
 #include "registry.h"
 #include "virtual/clock.h"
