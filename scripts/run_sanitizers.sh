@@ -38,7 +38,7 @@ missing() {
 build() {
     local name=$1 compiler=$2
     shift 2
-    local flags=(-std=gnu11 -O1 -g -fno-omit-frame-pointer -fno-math-errno -fno-trapping-math -Wall -Wextra
+    local flags=(-std=gnu11 -O1 -g1 -fno-omit-frame-pointer -fno-math-errno -fno-trapping-math -Wall -Wextra
         -Wno-unused-parameter -Werror -fopenmp -DCHAOS_OPENMP=1 -Icext "-I$out/generated" "$@")
     rm -rf "${out:?}/$name"
     mkdir -p "$out/$name"
