@@ -1,14 +1,20 @@
 """Options of strategies and update rules: defaults, checks, and their numbers for the core. Knows nothing of chaos."""
 
+from __future__ import annotations
+
 import math
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 
-def check_number(what, value, least=-math.inf, most=math.inf, *, whole=False, above=False):
+def check_number(
+    what: str, value: Any, least: float = -math.inf, most: float = math.inf, *, whole: bool = False, above: bool = False
+) -> None:
     """ValueError naming `what`, unless `value` is a finite number of least..most (with `above`: more than least)."""
-    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    kinds: Any = (int, np.integer) if whole else (int, float, np.integer, np.floating)
     # NaN fails every comparison
     if (
         isinstance(value, bool)
@@ -38,11 +44,21 @@ class Option:
         The option is one of these words instead of a number; the core gets its place in the tuple.
     """
 
-    def __init__(self, default, text, least=-math.inf, most=math.inf, *, whole=False, above=False, choices=None):
+    def __init__(
+        self,
+        default: Any,
+        text: str,
+        least: float = -math.inf,
+        most: float = math.inf,
+        *,
+        whole: bool = False,
+        above: bool = False,
+        choices: tuple[str, ...] | None = None,
+    ) -> None:
         self.default, self.text, self.choices = default, text, choices
-        self.bounds = dict(least=least, most=most, whole=whole, above=above)
+        self.bounds: dict[str, Any] = dict(least=least, most=most, whole=whole, above=above)
 
-    def check(self, what, value):
+    def check(self, what: str, value: Any) -> Any:
         """The value in its own type; ValueError where it makes no sense."""
         if value is None and self.default is None:
             return None
@@ -53,7 +69,7 @@ class Option:
         check_number(what, value, **self.bounds)
         return int(value) if self.bounds["whole"] else float(value)
 
-    def parse(self, what, text):
+    def parse(self, what: str, text: str) -> Any:
         """The value that a command line means by `text`."""
         if text.lower() == "none" and self.default is None:
             return None
@@ -65,7 +81,7 @@ class Option:
             raise ValueError(f"{what} must be a {'whole ' if self.bounds['whole'] else ''}number, not {text!r}") from None
         return self.check(what, value)
 
-    def number(self, value):
+    def number(self, value: Any) -> float:
         """The value as the core's number."""
         return 0.0 if value is None else float(self.choices.index(value) if self.choices else value)
 
@@ -73,15 +89,15 @@ class Option:
 class Flag(Option):
     """An option that is True or False; on a command line yes or no, for the core 1 or 0."""
 
-    def __init__(self, default, text):
+    def __init__(self, default: bool, text: str) -> None:
         super().__init__(default, text)
 
-    def check(self, what, value):
+    def check(self, what: str, value: Any) -> bool:
         if not isinstance(value, (bool, np.bool_)):
             raise ValueError(f"{what} must be True or False, not {value!r}")
         return bool(value)
 
-    def parse(self, what, text):
+    def parse(self, what: str, text: str) -> bool:
         if text.lower() not in ("yes", "no", "true", "false"):
             raise ValueError(f"{what} must be yes or no, not {text!r}")
         return text.lower() in ("yes", "true")
@@ -98,13 +114,13 @@ class WithOptions:
         Further ones, which the core is told in another way.
     """
 
-    options = {}
-    common = {}
+    options: dict[str, Option] = {}
+    common: dict[str, Option] = {}
 
-    def _called(self):
+    def _called(self) -> str:
         raise NotImplementedError
 
-    def resolve(self, given):
+    def resolve(self, given: dict[str, Any]) -> dict[str, Any]:
         """All options {name: value}, the given ones checked, the others at their defaults; ValueError for unknown names,
         with the known ones, and for values that make no sense."""
         known = self.options | self.common
@@ -117,7 +133,7 @@ class WithOptions:
             for name, option in known.items()
         }
 
-    def parse(self, pairs):
+    def parse(self, pairs: Iterable[str]) -> dict[str, Any]:
         """The options that a command line means by ["name=value", ...]."""
         given = {}
         for pair in pairs:
@@ -128,7 +144,7 @@ class WithOptions:
             given[name.replace("-", "_")] = option.parse(f"option {name} of {self._called()}", text)
         return given
 
-    def describe(self):
+    def describe(self) -> list[str]:
         """A line for each option: name, default, text, and what it may be."""
         lines = [f"options of {self._called()}:"]
         for name, option in (self.options | self.common).items():
@@ -145,7 +161,7 @@ class WithOptions:
             lines.append(f"  {name}={default}  {option.text}{words}")
         return lines if len(lines) > 1 else [f"{self._called()} has no options"]
 
-    def _option(self, name):
+    def _option(self, name: str) -> Option:
         known = self.options | self.common
         if name not in known:
             raise ValueError(
@@ -154,6 +170,6 @@ class WithOptions:
             )
         return known[name]
 
-    def core_options(self, resolved):
+    def core_options(self, resolved: dict[str, Any]) -> list[float]:
         """The numbers for the core."""
         return [option.number(resolved[name]) for name, option in self.options.items()]

@@ -1,34 +1,38 @@
 """What a training shows: a bar on a terminal, one line per epoch elsewhere. For chaos.trainer."""
 
+from __future__ import annotations
+
 import sys
+from typing import Any
 
 
 class Progress:
     """Context manager that draws to standard error; silent when not `on`."""
 
-    def __init__(self, on, epochs):
-        self.on, self.epochs, self.bar = on, epochs, None
-        self.tqdm = None
+    def __init__(self, on: bool, epochs: int) -> None:
+        self.on, self.epochs = on, epochs
+        self.bar: Any = None  # of tqdm, like the next
+        self.tqdm: Any = None
         if on and sys.stderr is not None and sys.stderr.isatty():
             try:
-                from tqdm import tqdm
+                from tqdm import tqdm  # type: ignore[import-untyped]
             except ImportError:  # the extra `progress` is not installed
                 pass
             else:
                 self.tqdm = tqdm
 
-    def __enter__(self):
+    def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._close()
 
-    def _close(self):
+    def _close(self) -> None:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         """Prints a line."""
         self._close()
         if not self.on or sys.stderr is None:
@@ -40,7 +44,7 @@ class Progress:
         except OSError:  # a log that is full is no reason to lose a training
             self.on = False
 
-    def begin(self, epoch, phase, total, done=0):
+    def begin(self, epoch: int, phase: str, total: int, done: int = 0) -> None:
         """A phase of `total` images begins."""
         self._close()
         if self.tqdm:
@@ -53,12 +57,12 @@ class Progress:
                 dynamic_ncols=True,
             )
 
-    def at(self, position):
+    def at(self, position: int) -> None:
         """The phase has picked this many images."""
         if self.bar is not None:
             self.bar.update(position - self.bar.n)
 
-    def epoch(self, record):
+    def epoch(self, record: dict[str, Any]) -> None:
         """An epoch is finished."""
         text = (
             f"epoch {record['epoch']}/{self.epochs}  train loss {record['train_loss']:.4f} error {record['train_error']:.2%}"

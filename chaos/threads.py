@@ -3,20 +3,25 @@
 Standard library only, starts no threads, reads /proc and /sys. For the trainer, the CLI and `chaos.info()`.
 """
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import operator
 import os
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 __all__ = ["MAX_WORKERS", "PINNINGS", "Plan", "placement", "resolve", "topology"]
 
 MAX_WORKERS = 4096
 PINNINGS = ("none", "compact", "scatter")
 _VARIABLES = ("CHAOS_NUM_THREADS", "OMP_NUM_THREADS")
+T = TypeVar("T")
 _MEASURED = ("affinity mask", "cgroup quota", "physical cores")
 
 
@@ -58,7 +63,7 @@ class Plan:
 
 
 def resolve(
-    requested: int | None = None, *, pin: str = "none", root: str | os.PathLike = "/", mask: set[int] | None = None
+    requested: int | None = None, *, pin: str = "none", root: str | os.PathLike[str] = "/", mask: set[int] | None = None
 ) -> Plan:
     """Decide the number of workers, and on which CPUs they run if they are pinned.
 
@@ -90,13 +95,15 @@ def resolve(
         raise ValueError(f"pin={pin!r}: workers can be pinned to CPUs on Linux only")
     mask = _affinity_mask() if mask is None else set(mask)
     cores = _cores(root, mask)
-    measured = {"affinity mask": len(mask), "cgroup quota": _cgroup_quota(root), "physical cores": len(cores)}
-    measured = {name: n for name, n in measured.items() if n is not None}
+    found = {"affinity mask": len(mask), "cgroup quota": _cgroup_quota(root), "physical cores": len(cores)}
+    measured = {name: n for name, n in found.items() if n is not None}
     available = min(measured.values())
 
-    limits, limit = {}, min(measured, key=measured.get)
+    limits: dict[str, int] = {}
+    limit = min(measured, key=lambda name: measured[name])
     # An empty variable counts as not set.
-    wishes = {"argument": requested} | {name: os.environ.get(name, "").strip() or None for name in _VARIABLES}
+    wishes: dict[str, object] = {"argument": requested}
+    wishes |= {name: os.environ.get(name, "").strip() or None for name in _VARIABLES}
     for name, value in wishes.items():
         if value is not None:
             limits[name] = _number(name, value)
@@ -110,7 +117,7 @@ def resolve(
     return Plan(workers, limit, limits, workers > available, cpus, pin)
 
 
-def placement(pin: str, *, root: str | os.PathLike = "/", mask: set[int] | None = None) -> tuple[int, ...]:
+def placement(pin: str, *, root: str | os.PathLike[str] = "/", mask: set[int] | None = None) -> tuple[int, ...]:
     """The CPUs of the mask in the order in which workers get them; further workers start again at the first.
 
     Both orders take one hardware thread of every physical core before the second of any.
@@ -143,13 +150,13 @@ def placement(pin: str, *, root: str | os.PathLike = "/", mask: set[int] | None 
     return tuple(core[i] for i in range(max(map(len, cores))) for core in cores if i < len(core))
 
 
-def _deal(stacks) -> list:
+def _deal(stacks: Iterable[Iterable[T]]) -> list[T]:
     """One from each stack in turn, until all are empty."""
     rounds = itertools.zip_longest(*stacks)
     return [item for one_each in rounds for item in one_each if item is not None]
 
 
-def ranges(cpus) -> str:
+def ranges(cpus: Iterable[int]) -> str:
     """CPU numbers in their order, runs of neighbours shortened: '0-3,8,6'."""
     runs: list[list[int]] = []
     for cpu in cpus:
@@ -160,7 +167,7 @@ def ranges(cpus) -> str:
     return ",".join("-".join(map(str, run)) for run in runs)
 
 
-def topology(*, root: str | os.PathLike = "/") -> dict:
+def topology(*, root: str | os.PathLike[str] = "/") -> dict[str, Any]:
     """What the machine is, for `chaos info`: the whole machine, not only the part this process may use.
 
     Returns
@@ -173,7 +180,8 @@ def topology(*, root: str | os.PathLike = "/") -> dict:
     root = Path(root)
     cpus = {int(p.name[3:]) for p in root.glob("sys/devices/system/cpu/cpu[0-9]*") if p.name[3:].isdigit()}
     ids = [_core_id(root, cpu) for cpu in sorted(cpus)]
-    known = bool(ids) and None not in ids
+    known = [one for one in ids if one is not None]
+    all_known = bool(ids) and len(known) == len(ids)
     cpuinfo = _read(root / "proc/cpuinfo") or ""
     model = re.search(r"^(?:model name|cpu model|Processor)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
 
@@ -181,18 +189,18 @@ def topology(*, root: str | os.PathLike = "/") -> dict:
     for index in sorted(root.glob("sys/devices/system/cpu/cpu0/cache/index[0-9]*")):
         level, kind, size = (_read(index / name) for name in ("level", "type", "size"))
         if level and size:
-            caches["L" + level + {"Data": "d", "Instruction": "i"}.get(kind, "")] = size
+            caches["L" + level + {"Data": "d", "Instruction": "i"}.get(kind or "", "")] = size
     return {
         "cpu": model[1].strip() if model else None,
-        "sockets": len({package for package, *_ in ids}) if known else None,
-        "cores": len(set(ids)) if known else None,
+        "sockets": len({package for package, *_ in known}) if all_known else None,
+        "cores": len(set(known)) if all_known else None,
         "logical_cpus": len(cpus) or os.cpu_count(),
         "numa_nodes": len(list(root.glob("sys/devices/system/node/node[0-9]*"))) or None,
         "caches": caches,
     }
 
 
-def _number(name: str, value: object) -> int:
+def _number(name: str, value: Any) -> int:
     """`value` as a number of workers, or a ValueError that names where it came from."""
     n = None
     if isinstance(value, str) and name in _VARIABLES:
@@ -226,16 +234,18 @@ def _core_id(root: Path, cpu: int) -> tuple[int, ...] | None:
     """(package, die, core) of a logical CPU; SMT siblings have it in common. None when unknown."""
     # die_id is missing on old kernels; where it exists, core_id may be unique only within the die.
     folder = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
-    found = _read(folder / "physical_package_id"), _read(folder / "die_id") or "0", _read(folder / "core_id")
+    package, core = _read(folder / "physical_package_id"), _read(folder / "core_id")
+    if package is None or core is None:
+        return None
     try:
-        return tuple(map(int, found))
-    except (TypeError, ValueError):
+        return int(package), int(_read(folder / "die_id") or "0"), int(core)
+    except ValueError:
         return None
 
 
 def _cores(root: Path, mask: set[int]) -> list[list[int]]:
     """The CPUs of the mask grouped by physical core; one group per CPU when the topology is unknown."""
-    cores: dict[tuple, list[int]] = {}
+    cores: dict[tuple[int, ...], list[int]] = {}
     for cpu in sorted(mask):
         core = _core_id(root, cpu)
         if core is None:
@@ -264,7 +274,8 @@ def _cgroup_quota(root: Path) -> int | None:
     for line in (_read(root / "proc/self/cgroup") or "").splitlines():
         hierarchy, controllers, path = (line.split(":", 2) + ["", ""])[:3]
         if hierarchy == "0" and not controllers:
-            mounts, quota_of = ("", "unified"), _quota_v2
+            mounts: tuple[str, ...] = ("", "unified")
+            quota_of = _quota_v2
         elif "cpu" in controllers.split(","):
             mounts, quota_of = (controllers, "cpu", "cpu,cpuacct"), _quota_v1
         else:

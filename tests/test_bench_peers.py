@@ -3,7 +3,6 @@
 Needs the source tree around this file; the comparison runs only where PyTorch is installed.
 """
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -18,14 +17,16 @@ SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "bench_peers.py"
 if not SCRIPT.is_file():
     pytest.skip("the source tree is not beside the tests", allow_module_level=True)
 
-spec = importlib.util.spec_from_file_location("bench_peers", SCRIPT)
-peers = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(peers)
+sys.path.insert(0, str(SCRIPT.parent))
+
+from peers import arguments, chain, figures, plot, table  # noqa: E402
+from peers import check as checks  # noqa: E402
+from peers import run as bench  # noqa: E402
 
 
 def row(system, threads, batch, *us, cpus=1.0):
     turns = [{"images": 1000, "seconds": u * 1e-3, "cpu_seconds": cpus * u * 1e-3, "idle_cpu_seconds": 0.0} for u in us]
-    return peers.summarise({"system": system, "threads": threads, "batch": batch, "variant": None, "turns": turns})
+    return figures.summarise({"system": system, "threads": threads, "batch": batch, "variant": None, "turns": turns})
 
 
 @pytest.fixture
@@ -64,14 +65,14 @@ def test_help_says_what_is_timed():
 )
 def test_bad_arguments(words, complaint, capsys):
     with pytest.raises(SystemExit) as caught:
-        peers.parse(words)
+        arguments.parse(words)
     assert caught.value.code == 2
     assert complaint in capsys.readouterr().err
 
 
 def test_without_torch_it_says_how_to_get_it(monkeypatch, capsys):
-    monkeypatch.setattr(peers, "_has", lambda package: package != "torch")
-    assert peers.main([]) == 2
+    monkeypatch.setattr(bench, "has", lambda package: package != "torch")
+    assert bench.main([]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("pip install torch")
 
@@ -83,19 +84,19 @@ def test_medians_and_extremes(rows):
 
 
 def test_ratios_are_taken_round_by_round(rows):
-    one, best = peers.ratios(rows)
+    one, best = figures.ratios(rows)
     assert one["name"] == "chaos 1 worker over PyTorch 1 thread batch 1"
     assert one["times"] == pytest.approx({"median": 100, "min": 50, "max": 100})
     assert best["name"] == "chaos 2 workers over PyTorch's best setting at any batch size"
     assert (best["fast"], best["slow"]) == ("chaos, 2 workers, batch 1", "PyTorch, 1 thread, batch 64")
     assert best["times"] == pytest.approx({"median": 6, "min": 3, "max": 6})
-    assert peers.ratios(rows[:2]) == []
+    assert figures.ratios(rows[:2]) == []
     copying = row("chaos read=publication", 2, 1, 4, 5, 5, cpus=2.0)
-    assert peers.ratios([*rows, copying])[1]["fast"] == "chaos read=publication, 2 workers, batch 1"
+    assert figures.ratios([*rows, copying])[1]["fast"] == "chaos read=publication, 2 workers, batch 1"
 
 
 def test_table_is_aligned(rows):
-    lines = peers.table(rows)
+    lines = table.table(rows)
     assert len(lines) == 1 + len(rows) and all(line == line.rstrip() for line in lines)
     column = lines[0].index("CPUs") + len("CPUs")
     assert [line[column - 4 : column] for line in lines[1:]] == ["1.00", "2.00", "1.00", "1.00", "1.00"]
@@ -105,15 +106,15 @@ def test_table_is_aligned(rows):
 
 
 def test_roofline(rows):
-    one, both = peers.roofline(1_100_000, 200.0, 400.0, 2, rows)
+    one, both = table.roofline(1_100_000, 200.0, 400.0, 2, rows)
     assert one == "roofline, 1 core: 1.100 MFLOP / 200 GFLOP/s = 5.50 us/image; chaos reaches 50% (dense count)"
     assert both.startswith("roofline, 2 cores: 1.100 MFLOP / 400 GFLOP/s = 2.75 us/image; chaos reaches 46%")
 
 
 def test_noise_is_named(rows):
-    assert len(peers.noise({"small": {"rows": rows}}, 2, 0.0, 1.0)) == 2
+    assert len(table.noise({"small": {"rows": rows}}, 2, 0.0, 1.0)) == 2
     starved = [row("chaos", 2, 1, 5, 5, cpus=1.2)]
-    assert peers.noise({"small": {"rows": starved}}, 2, 0.0, 1.0)[-1].startswith("NOISY")
+    assert table.noise({"small": {"rows": starved}}, 2, 0.0, 1.0)[-1].startswith("NOISY")
 
 
 def test_plot(rows, tmp_path):
@@ -125,7 +126,7 @@ def test_plot(rows, tmp_path):
         "date": "2030-01-01T00:00:00+00:00",
         "versions": {"chaos": "1", "torch": "2"},
     }
-    peers.plot(document, tmp_path / "p.png")
+    plot.plot(document, tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -142,8 +143,8 @@ def small():
 
 
 def test_chaos_computes_what_pytorch_computes(small):
-    report = peers.check(*small)
-    assert 0 < report["gradient"] <= 1 and 0 < report["step"] <= 1 and report["loss"] <= peers.TOLERANCE
+    report = checks.check(*small)
+    assert 0 < report["gradient"] <= 1 and 0 < report["step"] <= 1 and report["loss"] <= checks.TOLERANCE
 
 
 @pytest.mark.parametrize("key", ["0.weight", "9.bias"])
@@ -156,11 +157,11 @@ def test_another_gradient_is_noticed(small, monkeypatch, key):
         return loss, gradients
 
     monkeypatch.setattr(chaos.Network, "loss_and_gradients", wrong)
-    with pytest.raises(peers.Mismatch, match=f"chaos: the gradient of {key} is off by 2"):
-        peers.check(*small)
+    with pytest.raises(checks.Mismatch, match=f"chaos: the gradient of {key} is off by 2"):
+        checks.check(*small)
 
 
 def test_what_has_no_counterpart_is_refused():
     net = chaos.Network((1, 8, 8), [chaos.Conv2d(2, 3, stride=2), chaos.Flatten(), chaos.Linear(10)])
     with pytest.raises(ValueError, match="no counterpart of layer 0"):
-        list(peers._chain(net.config()))
+        list(chain.chain(net.config()))

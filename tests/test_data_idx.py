@@ -168,7 +168,7 @@ def zipped_defects():
         "method": bytes(method),
         "only magic": b"\x1f\x8b",
         "garbage after": good + b"garbage",
-        "zeros after": good + bytes(4),
+        "zeros and garbage after": good + bytes(4) + b"garbage",
         "second member": good + gzip.compress(b"x"),
         "deflate": good[:12] + b"\xff" * 40,
     }
@@ -181,6 +181,17 @@ def test_damaged_gzip(tmp_path, defect):
     with pytest.raises(DataError, match=r"file\.gz: (gzip stream|payload|magic): ") as caught:
         read_idx(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("zeros", [1, 4, 512, 2**20 - 1, 2**20 + 1])
+def test_gzip_padded_with_zeros(tmp_path, zeros):
+    """As tapes and some archives leave it: between the members and behind them, as gunzip reads it."""
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(GOOD[:20]) + bytes(zeros) + gzip.compress(GOOD[20:]) + bytes(zeros))
+    assert gzip.decompress(path.read_bytes()) == GOOD
+    plain = tmp_path / "plain"
+    plain.write_bytes(GOOD)
+    assert np.array_equal(read_idx(path), read_idx(plain))
 
 
 def test_gzip_bomb_is_not_unpacked(tmp_path):

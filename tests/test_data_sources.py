@@ -5,10 +5,16 @@ import hashlib
 import http.server
 import io
 import os
+import pwd
 import random
 import re
 import runpy
+import shutil
+import stat
 import struct
+import subprocess
+import sys
+import tempfile
 import threading
 import zipfile
 from pathlib import Path
@@ -181,6 +187,24 @@ def test_default_cache_is_below_home(tmp_path, monkeypatch):
     assert len(load("mnist", download=False)[0]) == 6
 
 
+def test_cache_where_no_home_is_known(tmp_path, monkeypatch):
+    """A user whom the system does not know, as in containers: never a folder below the current one."""
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = Path(mnist.cache_folder())
+    assert folder == tmp_path / f"chaos-{os.getuid()}" / "mnist"
+    assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    put(folder, small_mnist(n=6))
+    assert len(load("mnist", download=False)[0]) == 6
+    shutil.rmtree(folder.parent)
+    (tmp_path / "another's").mkdir()
+    folder.parent.symlink_to(tmp_path / "another's")
+    with pytest.raises(DataNotFound, match="belongs to somebody else; set XDG_CACHE_HOME"):
+        load("mnist", download=False)
+
+
 def test_nothing_anywhere(tmp_path, cache):
     with pytest.raises(DataNotFound) as caught:
         load("mnist", data_dir=tmp_path, download=False)
@@ -343,6 +367,46 @@ def test_interrupted_write_leaves_nothing(mirror, cache, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         load("mnist")
     assert list(cache.iterdir()) == []
+
+
+def test_several_at_once(mirror, cache, tmp_path):
+    """Processes that find the same cache empty all get the whole set, and leave nothing else behind."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from chaos.data import load, mnist\n"
+        f"mnist.MIRRORS, mnist.FILES = ({mirror.url + '/good/'!r},), {mnist.FILES!r}\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "print(len(load('mnist')[0]))\n"
+    )
+    running = [
+        subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    try:
+        for process in running:
+            assert process.stdout.readline() == b"ready\n"
+        for process in running:
+            process.stdin.write(b"go\n")
+            process.stdin.flush()
+        found = [process.communicate(timeout=60) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    assert found == [(b"12\n", b"")] * 4
+    assert {path.name: path.read_bytes() for path in cache.iterdir()} == mirror.contents
+
+
+def test_another_file_of_a_set_that_is_partly_there(mirror, cache, monkeypatch):
+    """A file that could not be brought leaves those that are there."""
+    monkeypatch.setattr(mnist, "MIRRORS", (f"{mirror.url}/good/",))
+    del mirror.answers[f"/good/{NAME}.gz"]
+    put(cache, {name: content for name, content in mirror.contents.items() if name != NAME})
+    with pytest.raises(DataNotFound, match="HTTP status 404"):
+        load("mnist")
+    assert {path.name for path in cache.iterdir()} == set(mirror.contents) - {NAME}
 
 
 def test_real_checksums_and_mirrors():

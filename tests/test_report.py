@@ -1,10 +1,13 @@
 """chaos.report and `chaos plot`: what goes in comes out, in every form, and nothing from outside is needed to read it."""
 
 import builtins
+import html
 import json
 import math
+import os
 import re
 import xml.etree.ElementTree as xml
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import pytest
 
@@ -93,6 +96,30 @@ def test_the_ending_decides(plots, tmp_path):
     assert all((tmp_path / name).stat().st_size for name in ("a.html", "a b.md", "a-b-3.svg", "a.JSON"))
     with pytest.raises(ValueError, match="a.pdf: a report is written as .html, .md, .json"):
         report.write(example(), tmp_path / "a.pdf")
+
+
+@pytest.mark.parametrize("name", ["conv", "_conv", "a$b$c", "$\\foo$", "$$", "a_b^c", "1 < 2 & 3"])
+def test_names_are_shown_as_they_are(plots, name):
+    """matplotlib leaves names with _ in front out of a legend, and takes what stands between $ for mathematics."""
+    for one in (Line, Bars):
+        svg = report.to_svg(Plot(name, name, name, [one(name, [1, 2], [1, 2]), one("other", [1, 2], [2, 1])]))
+        assert svg.count(f">{html.escape(name, quote=False)}<") == 4, "title, two labels, legend"
+        assert svg.count(">other<") == 1
+
+
+@pytest.mark.parametrize("stem", ["plain", "run#1", "a%41", "why?", "a b", "x(1)", "l\u00e4ufe", os.fsdecode(b"run\xff")])
+def test_links_of_markdown_lead_to_the_plots(plots, tmp_path, stem):
+    found = report.write(example(), tmp_path / f"{stem}.md")
+    links = re.findall(r"\]\((.*)\)", found[0].read_text())
+    names = [os.fsdecode(unquote_to_bytes(urlsplit(link).path)) for link in links]
+    assert [tmp_path / name for name in names] == found[1:] and all(path.stat().st_size for path in found)
+
+
+@pytest.mark.parametrize("ending", ["html", "md", "json"])
+def test_a_title_that_is_no_utf8(plots, tmp_path, ending):
+    made = report.Report(os.fsdecode(b"run\xff")).add(Plot("p", "x", "y", [Line(os.fsdecode(b"l\xff"), [1], [1.0])]))
+    for path in report.write(made, tmp_path / f"a.{ending}"):
+        assert "\\udcff" in path.read_text() or path.suffix == ".svg"
 
 
 def test_without_matplotlib(monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """The reproduction: which experiments, each once, stopped and continued, and a report with no figure that is not known."""
 
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,7 @@ from chaos import cli, reproduce
 from chaos.errors import CheckpointError
 from chaos.perfmodel import papers
 from chaos.report import to_json, to_markdown
-from chaos.reproduce import experiments, paper
+from chaos.reproduce import experiments, here, paper, store
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def test_a_stopped_reproduction_goes_on(short, tmp_path, monkeypatch, which):
 def test_report(short, tmp_path):
     pytest.importorskip("matplotlib")
     found = reproduce.run_all(tmp_path, short[:1] + short[2:], lambda line: None, jobs=1)
-    report = reproduce.make_report(found, quick=True, ours=False)
+    report = reproduce.make_report(found, quick=True)
     text = to_markdown(report)[0]
     for wanted in (
         paper.MACHINE,
@@ -103,16 +105,16 @@ def test_report(short, tmp_path):
         assert wanted in text, wanted
     kept = json.loads(to_json(report))["data"]["experiments"][0]
     whole = found[next(iter(found))]["history"]
-    assert kept["format"] == experiments.FORMAT
+    assert kept["format"] == store.FORMAT
     assert whole[-1]["layers"]["0"]["staleness"]["histogram"], "one epoch's histograms are kept"
-    assert "layers" not in whole[0] and "history" not in kept, "it is in experiments/"
+    assert "layers" not in whole[0] and "history" not in kept, "it is with the results"
 
 
 def test_report_about_the_large_experiment_names_both_machines(short, tmp_path):
     pytest.importorskip("matplotlib")
     ((one, kept),) = reproduce.run_all(tmp_path, short[:1], lambda line: None).items()
     large = reproduce.Experiment("large", 1, False, 15, None, "mnist")
-    text = to_markdown(reproduce.make_report({large: kept | {"seconds": 360.0}}, ours=False))[0]
+    text = to_markdown(reproduce.make_report({large: kept | {"seconds": 360.0}}))[0]
     assert re.search(
         r"Large, 15 epochs with the validation pass: 0\.10 h with 1 worker on .*, 2\.86 h \(M\+\) with 244 "
         r"threads on the Intel Xeon Phi 7120P .*: 28\.6 times as fast",
@@ -128,29 +130,110 @@ def test_only_sure_figures_are_told():
     assert set(marks) == {"R", "M+"}
 
 
+HERE = {
+    "small": {
+        "layers": {"names": ["0 conv2d"], "begin": 1e-6, "forward": [2e-6], "backward": [4e-6], "publish": [1e-6]},
+        "predicted": [[1, 9.5], [2, 5.5]],
+    }
+}
+
+
+def test_all_results_go_into_one_file(short, tmp_path, monkeypatch):
+    """From which they come back as they were, and are kept when others are added."""
+    found = reproduce.run_all(tmp_path, short, lambda line: None, jobs=1)
+    first = dict(list(found.items())[:2])
+    path = reproduce.write_all(tmp_path, first, HERE)
+    assert path == tmp_path / reproduce.RESULTS and reproduce.measured(tmp_path) == HERE
+    assert len(list((tmp_path / "experiments").iterdir())) == 2, "of the others there are still files"
+    assert reproduce.results(tmp_path, short) == found
+    reproduce.write_all(tmp_path, found, {})
+    assert [one.name for one in tmp_path.iterdir()] == [reproduce.RESULTS]
+    assert reproduce.results(tmp_path, short) == found and reproduce.measured(tmp_path) == HERE
+    content = path.read_bytes()
+    reproduce.write_all(tmp_path, found, HERE)
+    assert path.read_bytes() == content
+    monkeypatch.setattr(experiments, "_run", None)  # nothing is left to run
+    assert reproduce.run_all(tmp_path, short, lambda line: None) == found
+    with pytest.raises(CheckpointError, match=f"{reproduce.RESULTS} holds, as small-real-1, the result of another exp"):
+        reproduce.results(tmp_path, reproduce.plan(True, ["small"], "digits", cores=2, seed=1))
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "damaged"),
+        (b"{}", "damaged: Not a gzipped file"),
+        (gzip.compress(b"{}")[:-4], "damaged"),
+        (gzip.compress(b"{"), "damaged"),
+        (gzip.compress(b"{}"), "not the results of a reproduction"),
+        (gzip.compress(b"[]"), "not the results of a reproduction"),
+        (
+            gzip.compress(json.dumps({"format": store.WHOLE, "experiments": []}).encode()),
+            "damaged: experiments must be an obj",
+        ),
+        (
+            gzip.compress(json.dumps({"format": store.WHOLE, "experiments": {"small-real-1": 3}, "here": {}}).encode()),
+            "damaged",
+        ),
+    ],
+)
+def test_damaged_results_are_refused(short, tmp_path, content, words):
+    (tmp_path / reproduce.RESULTS).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{reproduce.RESULTS}: {words}"):
+        reproduce.results(tmp_path, short)
+
+
+def test_what_is_measured_here_is_measured_once(short, monkeypatch):
+    found = dict.fromkeys(short, {"images": 60, "test_images": 60})
+    calls = []
+    monkeypatch.setattr(here, "_layers", lambda model: calls.append(model) or HERE[model]["layers"])
+    monkeypatch.setattr(here, "_predicted", lambda model, real, kept: calls.append(len(real)) or HERE[model]["predicted"])
+    assert reproduce.measure_here(found) == HERE and calls == ["small", 2]
+    assert reproduce.measure_here(found, HERE) == HERE and calls == ["small", 2]
+    fewer = {"small": HERE["small"] | {"predicted": [[1, 9.5]]}, "large": {}}
+    assert reproduce.measure_here(found, fewer) == HERE | {"large": {}} and calls == ["small", 2, 2]
+
+
+def test_the_report_of_the_documentation_can_be_made_again(tmp_path):
+    """Its Markdown to the byte, from its data; what the pictures show is in the tables."""
+    pytest.importorskip("matplotlib")
+    docs = Path(__file__).resolve().parent.parent / "docs" / "reproduction"
+    if not (docs / reproduce.RESULTS).is_file():
+        pytest.skip("the source tree is not beside the tests")
+    found = reproduce.results(docs, reproduce.plan(cores=2))
+    assert len(found) == 27
+    text, plots = to_markdown(reproduce.make_report(found, here=reproduce.measured(docs)), "report-{}.svg")
+    assert text == (docs / "report.md").read_text()
+    assert {path.name for path in docs.iterdir()} == {"report.md", reproduce.RESULTS, *plots}
+
+
 def test_command(short, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(reproduce, "make_report", lambda found, quick: make(found, quick, ours=False))
+    monkeypatch.setattr(reproduce, "measure_here", lambda found, known: known or HERE)
     arguments = ["reproduce", "--quick", "--models", "small", "--data", "digits", "--jobs", "1"]
     assert cli.main([*arguments, "--report-only"]) == 2
     assert "holds no finished experiment" in capsys.readouterr().err
     assert cli.main(arguments) == 0
-    out = capsys.readouterr().out
+    out, folder = capsys.readouterr().out, tmp_path / "reproduction-quick"
     assert "20 virtual workers" in out and "speed-up" in out
+    pictures = sorted(path.name for path in folder.glob("report-*.svg"))
+    assert {path.name for path in folder.iterdir()} == {"report.md", reproduce.RESULTS, *pictures}
+    first = (folder / "report.md").read_text()
+    assert all(f"({name})" in first for name in pictures) and len(first) > 1000
     for ending in ("html", "md", "json"):
-        assert (tmp_path / "reproduction-quick" / f"report.{ending}").stat().st_size > 1000
-    assert cli.main([*arguments, "--report-only"]) == 0
+        assert cli.main([*arguments, "--report-only", "--report", f"again.{ending}"]) == 0
+        assert (tmp_path / f"again.{ending}").stat().st_size > 1000
+    assert (tmp_path / "again.md").read_text().replace("(again-", "(report-") == first
     for bad, message in (
         (["--models", "tiny"], "tiny"),
         (["--jobs", "0"], "--jobs"),
         (["--seed", "1"], "another experiment"),
+        (["--report", "a.pdf"], "a.pdf: a report is written as"),
+        (["--report", "no/a.md"], "there is no directory no"),
     ):
         assert cli.main([*arguments, *bad]) == 2
         assert message in capsys.readouterr().err
-
-
-make = reproduce.make_report
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

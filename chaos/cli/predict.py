@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from .. import data
+from ..data import pictures
 from ..errors import DataError
 from .common import add_command, open_model, show_json
 
 KINDS = "IDX files (plain or .gz), .npy and .npz"
-PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 
 
 def add(commands):
@@ -22,9 +22,9 @@ def add(commands):
         usage="RUN_OR_MODEL IMAGES... [options]",
         description="Prints a line per image: file[index], the most likely label and its probability. Images "
         f"are read from {KINDS} (array x_test, else the first one); pictures such as PNG need "
-        "the package pillow. Images of another size are brought to the network's. Whole numbers "
-        "are pixels of 0..255; other numbers are taken as the network sees them, -1 (black) to 1 "
-        "(white).",
+        "the package pillow; transparent parts of them are white. Images of another size are brought to "
+        "the network's. Whole numbers are pixels of 0..255; other numbers are taken as the network sees "
+        "them, -1 (black) to 1 (white).",
         examples=["chaos predict runs/first t10k-images-idx3-ubyte.gz", "chaos predict model.safetensors mine.npy --json"],
     )
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run directory or .safetensors file")
@@ -75,8 +75,8 @@ def read_images(path, shape):
     channels = shape[0] if len(shape) == 3 else 1
     if kind in (".npy", ".npz"):
         images = _read_numpy(path)
-    elif kind in PICTURES:
-        images = _read_picture(path, channels)
+    elif kind in pictures.ENDINGS:
+        images = pictures.read_picture(path, channels, shape[1:] if len(shape) == 3 else None)
     else:
         images = data.read_idx(path)
     if images.ndim == 2 and len(shape) == 1 and images.shape[1:] == shape:
@@ -111,22 +111,3 @@ def _read_numpy(path):
         raise
     except Exception as error:  # NumPy and zipfile raise a dozen kinds between them for damaged bytes
         raise DataError(f"{path}: not a readable NumPy file: {error or type(error).__name__}") from None
-
-
-def _read_picture(path, channels):
-    try:
-        from PIL import Image
-    except ImportError:
-        raise DataError(
-            f"{path}: pictures need the package pillow, which is not installed; without it {KINDS} are read"
-        ) from None
-    if channels not in (1, 3):
-        raise DataError(f"{path}: pictures have 1 or 3 channels, the network wants {channels}")
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    except OSError:
-        raise
-    except Exception as error:  # pillow's own kinds for damaged or huge pictures
-        raise DataError(f"{path}: not a readable picture: {error or type(error).__name__}") from None
-    return pixels[None, None] if channels == 1 else pixels.transpose(2, 0, 1)[None]

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from .. import reproduce
 from ..errors import ChaosError
-from ..report import Paragraph, Plot, write
+from ..report import FORMATS, Paragraph, Plot, need_format, write
 from .common import add_command
+
+REPORT = "report.md"
 
 
 def add(commands):
@@ -18,14 +20,19 @@ def add(commands):
         help="run the paper's experiments again and report",
         usage="[options]",
         description="Runs the experiments of the CHAOS paper: three networks, 70, 70 and 15 epochs, on 1 to all cores of "
-        "this machine and with 15 to 244 virtual workers, and writes report.html, report.md and report.json "
-        "beside the paper's figures. Takes hours; Ctrl-C stops it, the same command goes on. Every finished "
-        "experiment is a file in DIR/experiments.",
+        f"this machine and with 15 to 244 virtual workers, and writes {REPORT}, its plots, and all results as "
+        f"{reproduce.RESULTS}, from which the report can be made again. Takes hours; Ctrl-C stops it, the same command "
+        "goes on. Until all is done every finished experiment is a file in DIR/experiments.",
         examples=["chaos reproduce --quick", "chaos reproduce --out docs/reproduction"],
     )
     parser.add_argument("--quick", action="store_true", help="fewer epochs, images and numbers of workers: some minutes")
     parser.add_argument(
         "--out", metavar="DIR", help="where results and report go (default: reproduction, or reproduction-quick)"
+    )
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help=f"where to write the report, {', '.join(FORMATS)}; .html has the plots in itself (default: {REPORT} in DIR)",
     )
     parser.add_argument(
         "--models",
@@ -53,6 +60,8 @@ def run(arguments):
         arguments.parser.error(f"--jobs must be at least 1, not {arguments.jobs}")
     if arguments.seed < 0:
         arguments.parser.error(f"--seed must be at least 0, not {arguments.seed}")
+    if arguments.report:
+        need_format(arguments.report)
     folder = Path(arguments.out or ("reproduction-quick" if arguments.quick else "reproduction"))
     experiments = reproduce.plan(arguments.quick, arguments.models.split(","), arguments.data, seed=arguments.seed)
     start = time.perf_counter()
@@ -66,22 +75,20 @@ def run(arguments):
         except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
             print(f"stopped; the same command goes on (finished experiments are in {folder / 'experiments'})", flush=True)
             raise
-    report = reproduce.make_report(found, arguments.quick)
-    for path in _write(report, folder):
-        print(f"report      {path}")
+    here = reproduce.measure_here(found, reproduce.measured(folder))
+    print(f"results     {reproduce.write_all(folder, found, here)}")
+    report = reproduce.make_report(found, arguments.quick, here)
+    print(f"report      {_write(report, Path(arguments.report or folder / REPORT))}")
     print(f"elapsed     {time.perf_counter() - start:.0f} s")
 
 
-def _write(report, folder):
-    """The paths of the three forms; without plots where they cannot be drawn."""
-    names = [folder / f"report.{ending}" for ending in ("html", "md", "json")]
+def _write(report, path):
+    """The report's path; it is without plots where they cannot be drawn."""
     try:
-        for path in names:
-            write(report, path)
+        write(report, path)
     except ChaosError as error:  # matplotlib is not installed
         report.blocks = [block for block in report.blocks if not isinstance(block, Plot)]
         report.add(Paragraph(f"Plots are missing: {error}"))
         print(f"no plots: {error}")
-        for path in names:
-            write(report, path)
-    return names
+        write(report, path)
+    return path

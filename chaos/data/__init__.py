@@ -1,4 +1,4 @@
-"""Data room: data sets by name or file, checked arrays, sizes. Anyone above may use it; it uses NumPy only.
+"""Data room: data sets by name or file, checked arrays, sizes. Anyone above may use it; importing it needs NumPy only.
 
 Example
 -------
@@ -68,6 +68,7 @@ def load(
     """
     if size is not None:
         size = check_size(size)
+    test: Dataset | None
     text = os.fspath(name) if isinstance(name, (str, os.PathLike)) else None
     if text == "mnist":
         from .mnist import load_mnist
@@ -92,7 +93,7 @@ def _load_npz(path: str) -> tuple[Dataset, Dataset | None]:
     images, labels, test_images, test_labels = read_npz(path)
     stem = os.path.splitext(os.path.basename(path))[0]
     train = _named(path, "training", images, labels, f"{stem}/train")
-    if test_images is None:
+    if test_images is None or test_labels is None:
         return train, None
     test = _named(path, "test", test_images, test_labels, f"{stem}/test")
     if train.shape != test.shape:

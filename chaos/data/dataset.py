@@ -120,7 +120,7 @@ class Dataset:
         digest = hashlib.sha256()
         for array in (self.images, self.labels):
             digest.update(f"{array.shape}{array.dtype.str}".encode())
-            digest.update(memoryview(array).cast("B"))
+            digest.update(array.data.cast("B"))
         return digest.hexdigest()[:16]
 
     def _replaced(

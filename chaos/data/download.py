@@ -1,12 +1,20 @@
-"""Downloads that are verified before anybody sees them. Used by the data room, when a file is missing."""
+"""Downloads that are verified before anybody sees them. Used by the data room, when a file is missing.
+
+`pooch` brings the file, compares its checksum and puts it into its place in one step; here are the mirrors in turn,
+the limits of what a mirror may send, and one line for what went wrong.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import DataNotFound
+
+if TYPE_CHECKING:
+    from requests import RequestException, Response
 
 TIMEOUT = 10
 """Seconds without an answer after which a mirror is given up."""
@@ -14,7 +22,7 @@ DEADLINE = 300
 """Seconds for one whole file."""
 ATTEMPTS = 2
 
-_CHUNK = 2**16
+_CHUNK = 2**14
 
 
 def fetch(urls: Sequence[str], size: int, sha256: str, folder: str, name: str) -> str:
@@ -45,101 +53,164 @@ def fetch(urls: Sequence[str], size: int, sha256: str, folder: str, name: str) -
         No mirror has it, or it cannot be written. The message says in one line what went wrong at each
         mirror.
     """
+    import requests
+
+    path, was_there = os.path.join(folder, name), os.path.isdir(folder)
     failures = []
-    for url in urls:
-        for attempt in range(ATTEMPTS):
-            try:
-                content = _get(url, size, sha256)
-            except _Refused as error:
-                failures.append(f"{url}: {error}")
-                break
-            except OSError as error:
-                if attempt == ATTEMPTS - 1:
-                    failures.append(f"{url}: {_reason(error)}")
-            else:
-                return _store(content, folder, name)
-    raise DataNotFound("; ".join(failures))
+    try:
+        for url in urls:
+            for attempt in range(ATTEMPTS):
+                try:
+                    _retrieve(url, size, sha256, folder, name)
+                    return path
+                except _Refused as error:
+                    failures.append(f"{url}: {error}")
+                    break
+                except requests.RequestException as error:
+                    lasting = error.response is not None and error.response.status_code < 500
+                    if lasting or attempt == ATTEMPTS - 1:
+                        failures.append(f"{url}: {_reason(error)}")
+                    if lasting:
+                        break
+                except OSError as error:
+                    raise DataNotFound(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise DataNotFound("; ".join(failures))
+    except DataNotFound:
+        if not was_there:
+            _remove_if_empty(folder)
+        raise
 
 
 class _Refused(Exception):
     """The mirror answered, but not with the file: asking again would not help."""
 
 
-def _get(url: str, size: int, sha256: str) -> bytes:
-    """The verified content behind one address; OSError for passing faults, _Refused for lasting ones."""
-    import hashlib
-    import http.client
-    import urllib.error
-    import urllib.request
+def _retrieve(url: str, size: int, sha256: str, folder: str, name: str) -> None:
+    """The verified file from one address; RequestException for passing faults, _Refused for lasting ones."""
+    import pooch  # type: ignore[import-untyped]
 
-    deadline = time.monotonic() + DEADLINE
-    most = size + size // 8 + 65536  # gzip never makes a file much larger
-    data = bytearray()
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")  # it would print a line for each file
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
-            expected = answer.length
-            while chunk := answer.read(_CHUNK):
-                data += chunk
-                if len(data) > most:
-                    raise _Refused(f"sends more than {most} bytes")
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"not done after {DEADLINE} s")
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code < 500:
-            raise _Refused(f"HTTP status {error.code}") from None
-        raise OSError(f"HTTP status {error.code}") from None
-    except http.client.HTTPException as error:
-        raise OSError(f"bad answer ({type(error).__name__})") from None
-    if expected is not None and len(data) < expected:
-        raise OSError(f"connection ended after {len(data)} of {expected} bytes")
-
-    content = _uncompressed(bytes(data), size)
-    if len(content) != size:
-        got = "more" if len(content) > size else f"{len(content)}"
-        raise _Refused(f"content is not {size} bytes but {got}")
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise _Refused(f"checksum mismatch, SHA-256 is {found[:16]}..., must be {sha256[:16]}...")
-    return content
+        pooch.retrieve(url, f"sha256:{sha256}", fname=name, path=folder, downloader=_Downloader(size))
+    except ValueError as error:
+        if isinstance(error, OSError):  # an address that makes no sense is both
+            raise
+        raise _Refused(f"checksum mismatch, SHA-256 must be {sha256[:16]}...") from None
+    finally:
+        logger.setLevel(level)
 
 
-def _uncompressed(data: bytes, size: int) -> bytes:
-    """The content of a gzip stream, at most size + 1 bytes of it; anything else as it is."""
-    if data[:2] != b"\x1f\x8b":
-        return data
-    import zlib
+class _Downloader:
+    """What `pooch` calls to bring a file: its own HTTP downloader, writing through `_Content`."""
 
-    try:
-        return zlib.decompressobj(wbits=31).decompress(data, size + 1)
-    except zlib.error as error:
-        raise _Refused(f"damaged gzip stream ({error})") from None
+    def __init__(self, size: int) -> None:
+        self.size = size
 
+    def __call__(self, url: str, output_file: str, pooch: Any, check_only: bool | None = False) -> None:
+        from pooch import HTTPDownloader
 
-def _store(content: bytes, folder: str, name: str) -> str:
-    """Write a file so that it appears whole or not at all."""
-    import tempfile
-
-    path = os.path.join(folder, name)
-    temporary = None
-    try:
-        os.makedirs(folder, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-        with open(descriptor, "wb") as file:
-            file.write(content)
+        answers: list[Response] = []
+        hooks = {"response": lambda answer, *_, **__: answers.append(answer)}
+        with open(output_file, "wb") as file:
+            content = _Content(file, self.size)
+            try:
+                HTTPDownloader(chunk_size=_CHUNK, timeout=TIMEOUT, hooks=hooks)(url, content, pooch)
+            finally:
+                for answer in answers:  # an answer that was not read to its end keeps its connection
+                    answer.close()
+            content.finish()
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise DataNotFound(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        if temporary is not None:
-            os.unlink(temporary)
-    return path
 
 
-def _reason(error: OSError) -> str:
-    """One line for an OSError, without urllib's wrapping."""
-    reason = getattr(error, "reason", error)
-    return " ".join(str(getattr(reason, "strerror", None) or reason).split()) or type(error).__name__
+class _Content:
+    """A file to write to that uncompresses gzip, and refuses more than the file can be.
+
+    Parameters
+    ----------
+    file : binary file
+    size : int
+        Bytes of the uncompressed content.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file, self.size = file, size
+        self.most = size + size // 8 + 65536  # gzip never makes a file much larger
+        self.end = time.monotonic() + DEADLINE
+        self.received = self.written = 0
+        self.start = b""
+        self.decoder: Any = None
+
+    def write(self, chunk: bytes) -> None:
+        """Takes what was received."""
+        self.received += len(chunk)
+        if self.received > self.most:
+            raise _Refused(f"sends more than {self.most} bytes")
+        if time.monotonic() > self.end:
+            from requests import Timeout
+
+            raise Timeout(f"not done after {DEADLINE} s")
+        if len(self.start) < 2:
+            self.start += chunk
+            if len(self.start) < 2:
+                return
+            chunk = self.start
+            if chunk[:2] == b"\x1f\x8b":
+                import zlib
+
+                self.decoder = zlib.decompressobj(wbits=31)
+        self._put(chunk)
+
+    def _put(self, chunk: bytes) -> None:
+        if self.decoder is not None:
+            import zlib
+
+            try:
+                chunk = self.decoder.decompress(chunk, self.size + 1 - self.written)
+            except zlib.error as error:
+                raise _Refused(f"damaged gzip stream ({error})") from None
+            if self.written + len(chunk) > self.size:
+                raise _Refused(f"content is not {self.size} bytes but more")
+        self.file.write(chunk)
+        self.written += len(chunk)
+
+    def flush(self) -> None:
+        """Nothing: the file is flushed once, at the end."""
+
+    def finish(self) -> None:
+        """_Refused unless the content has the size that it must have."""
+        if len(self.start) < 2:
+            self._put(self.start)
+        if self.written != self.size:
+            got = "more" if self.written > self.size else f"{self.written}"
+            raise _Refused(f"content is not {self.size} bytes but {got}")
+
+
+def _reason(error: RequestException) -> str:
+    """One line for a failure, without the wrapping of requests and urllib3."""
+    from urllib3.exceptions import IncompleteRead
+
+    if error.response is not None:
+        return f"HTTP status {error.response.status_code}"
+    reason: BaseException = error
+    for reason in _causes(error):
+        if isinstance(reason, IncompleteRead) and reason.expected is not None:
+            return f"connection ended after {reason.partial} of {reason.partial + reason.expected} bytes"
+    return " ".join(str(getattr(reason, "strerror", None) or reason).split()) or type(reason).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The exception, the one that it wraps, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _remove_if_empty(folder: str) -> None:
+    """Takes away a folder that `pooch` made for a file that did not come."""
+    import contextlib
+
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)

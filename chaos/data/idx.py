@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -105,7 +105,7 @@ def read_images_and_labels(
     return images, labels
 
 
-def _read(file: BinaryIO | _Gunzip, name: str, size: int, zipped: bool) -> np.ndarray:
+def _read(file: _Source, name: str, size: int, zipped: bool) -> np.ndarray:
     """Header, payload and end of the file; `size` is that of the file on disk in bytes."""
     magic = _take(file, 4, name, "magic")
     if magic[:2] != b"\0\0":
@@ -138,7 +138,7 @@ def _read(file: BinaryIO | _Gunzip, name: str, size: int, zipped: bool) -> np.nd
         raise DataError(f"{name}: payload: expected {promised} bytes, more than {size} of gzip can hold")
 
     data = np.empty(promised, np.uint8)
-    got = file.readinto(memoryview(data))
+    got = file.readinto(data.data)
     if got < promised:
         raise DataError(f"{name}: payload: expected {promised} bytes for {_times(shape)}, got {got}")
     if file.readinto(memoryview(bytearray(1))):
@@ -146,7 +146,7 @@ def _read(file: BinaryIO | _Gunzip, name: str, size: int, zipped: bool) -> np.nd
     return data.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
-def _take(file: BinaryIO | _Gunzip, count: int, name: str, field: str) -> bytes:
+def _take(file: _Source, count: int, name: str, field: str) -> bytes:
     """Exactly `count` bytes of the header."""
     data = bytearray(count)
     got = file.readinto(memoryview(data))
@@ -158,6 +158,12 @@ def _take(file: BinaryIO | _Gunzip, count: int, name: str, field: str) -> bytes:
 def _times(shape: list[int]) -> str:
     """4 x 28 x 28, for messages."""
     return " x ".join(map(str, shape))
+
+
+class _Source(Protocol):
+    """A file, or what stands for one."""
+
+    def readinto(self, view: memoryview, /) -> int: ...
 
 
 class _Gunzip:
@@ -172,7 +178,7 @@ class _Gunzip:
         self.decoder = self._new_decoder()
 
     @staticmethod
-    def _new_decoder():
+    def _new_decoder() -> Any:
         import zlib
 
         return zlib.decompressobj(wbits=31)
@@ -182,10 +188,13 @@ class _Gunzip:
         got = 0
         while got < len(view):
             if self.decoder.eof:
-                self.input = self.decoder.unused_data or self.file.read(_CHUNK)
+                # A gzip file may have several members, and zeros between and behind them.
+                self.input = self.decoder.unused_data.lstrip(b"\0")
+                while not self.input and (chunk := self.file.read(_CHUNK)):
+                    self.input = chunk.lstrip(b"\0")
                 if not self.input:
                     break
-                self.decoder = self._new_decoder()  # a gzip file may have several members
+                self.decoder = self._new_decoder()
             self.input = self.input or self.file.read(_CHUNK)
             at_end = not self.input
             piece = self.decoder.decompress(self.input, min(_CHUNK, len(view) - got))

@@ -7,6 +7,7 @@ Proceedings of the IEEE 86(11), 1998. 60,000 training and 10,000 test images of 
 from __future__ import annotations
 
 import os
+import stat
 
 from ..errors import DataError, DataNotFound
 from .dataset import Dataset
@@ -68,18 +69,48 @@ def load_mnist(*, data_dir: str | os.PathLike[str] | None = None, download: bool
             f"{paths['t10k-images-idx3-ubyte']}: dimensions: test images of {arrays[1][0].shape[1:]} pixels, "
             f"training images of {arrays[0][0].shape[1:]}"
         )
-    return tuple(
+    train, test = (
         Dataset(images, labels, name=name, classes=10)
         for (images, labels), name in zip(arrays, ("mnist/train", "mnist/test"), strict=True)
     )
+    return train, test
 
 
 def cache_folder() -> str:
-    """``$XDG_CACHE_HOME/chaos/mnist``, with ``~/.cache`` if that is unset or not an absolute path."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
+    """``mnist`` in the user's cache for chaos: ``$XDG_CACHE_HOME/chaos``, with ``~/.cache`` if that is unset.
+
+    Always an absolute path: where no home is known (as for a user of a container without an entry in
+    ``/etc/passwd``), a folder of the user's own among the temporary files.
+    """
+    import platformdirs
+
+    try:
+        base = platformdirs.user_cache_dir("chaos")
+    except RuntimeError:  # no home is known
+        base = ""
+    if not os.path.isabs(base):  # older platformdirs take a relative $XDG_CACHE_HOME as it is
+        base = os.path.join(os.path.expanduser("~"), ".cache", "chaos")
     if not os.path.isabs(base):
-        base = os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(base, "chaos", "mnist")
+        base = _temporary_folder()
+    return os.path.join(base, "mnist")
+
+
+def _temporary_folder() -> str:
+    """``/tmp/chaos-UID``, which must not be another's: what lies there is believed."""
+    import tempfile
+
+    folder = os.path.join(tempfile.gettempdir(), f"chaos-{os.getuid()}")
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        status = os.lstat(folder)
+        if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
+            raise DataNotFound(
+                f"no home directory is known, and {folder} belongs to somebody else; set XDG_CACHE_HOME or CHAOS_DATA_DIR"
+            ) from None
+    except OSError:  # a message will name the folder when something is to be written into it
+        pass
+    return folder
 
 
 def find_files(folder: str) -> dict[str, str]:

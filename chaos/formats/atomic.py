@@ -1,11 +1,13 @@
 """Files that are either there as a whole or not at all. For chaos.formats and chaos.trainer."""
 
+from __future__ import annotations
+
 import os
 import tempfile
 from pathlib import Path
 
 
-def write_atomically(path, data):
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes bytes to a temporary file beside `path`, flushes it to the disk and renames it over `path`.
 
     OSError, naming `path`, where that fails; what was there is still there then.
@@ -17,7 +19,7 @@ def write_atomically(path, data):
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
-def _write(path, data):
+def _write(path: Path, data: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

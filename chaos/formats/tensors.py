@@ -1,7 +1,11 @@
 """safetensors files: named float arrays plus {str: str} metadata. For chaos.network and chaos.trainer."""
 
+from __future__ import annotations
+
 import json
+import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,7 @@ from ..errors import CheckpointError
 from .atomic import write_atomically
 
 
-def write_tensors(path, tensors, metadata):
+def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Writes `tensors` {name: array} and `metadata` {str: str} to `path`, atomically."""
     from safetensors.numpy import save
 
@@ -24,7 +28,7 @@ def write_tensors(path, tensors, metadata):
     write_atomically(path, struct.pack("<Q", len(text)) + text + data[8 + size :])
 
 
-def read_tensors(path):
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The tensors and metadata of a safetensors file; CheckpointError naming the file where it is none."""
     from safetensors import SafetensorError, safe_open
 

@@ -10,11 +10,17 @@ which workers come is stored as it is, each worker's own events by themselves, w
 step.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
+import os
 import struct
 import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -26,9 +32,9 @@ STEP = 1  # the kind whose `what` counts up
 _RECORD = struct.Struct("<4sQI")
 
 
-def digest(weights):
+def digest(weights: np.ndarray) -> str:
     """SHA-256 of an array's bytes, in hex."""
-    return hashlib.sha256(np.ascontiguousarray(weights)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(weights).data).hexdigest()
 
 
 class TraceWriter:
@@ -39,10 +45,12 @@ class TraceWriter:
     path : path
     """
 
-    def __init__(self, path):
-        self.path, self.file, self.phases = Path(path), None, 0
+    file: BinaryIO
 
-    def __enter__(self):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path, self.phases = Path(path), 0
+
+    def __enter__(self) -> TraceWriter:
         try:
             self.file = open(self.path, "wb")
         except OSError as error:
@@ -50,16 +58,16 @@ class TraceWriter:
         self.file.write(MAGIC)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         with self.file:
             self._record(b"LAST", json.dumps({"phases": self.phases}).encode())
 
-    def head(self, about, weights):
+    def head(self, about: dict[str, Any], weights: np.ndarray) -> None:
         """What the run is, a JSON-able dict, and its initial weights, float32."""
         self._record(b"HEAD", json.dumps(about).encode())
-        self._record(b"WGHT", zlib.compress(np.ascontiguousarray(weights, "<f4")))
+        self._record(b"WGHT", zlib.compress(np.ascontiguousarray(weights, "<f4").data))
 
-    def phase(self, about, events, weights):
+    def phase(self, about: dict[str, Any], events: np.ndarray, weights: np.ndarray) -> None:
         """A training phase: a JSON-able dict, its events (uint64) and the weights behind it."""
         self._record(b"PHAS", json.dumps(about | {"events": len(events)}).encode())
         for at in range(0, len(events), BLOCK):
@@ -67,7 +75,7 @@ class TraceWriter:
         self._record(b"DONE", json.dumps({"weights": digest(weights)}).encode())
         self.phases += 1
 
-    def _record(self, tag, payload):
+    def _record(self, tag: bytes, payload: bytes) -> None:
         self.file.write(_RECORD.pack(tag, len(payload), zlib.crc32(payload)))
         self.file.write(payload)
 
@@ -87,7 +95,7 @@ class TraceReader:
         If the file is missing, none of ours, damaged, or cut short.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
             self.file = open(self.path, "rb")
@@ -99,7 +107,7 @@ class TraceReader:
             self.file.close()
             raise
 
-    def _open(self):
+    def _open(self) -> None:
         magic = self.file.read(len(MAGIC))
         if magic != MAGIC:
             known = magic[:10] == MAGIC[:10]
@@ -119,13 +127,13 @@ class TraceReader:
         except (zlib.error, ValueError) as error:
             raise TraceError(f"{self.path}: damaged: {error}") from None
 
-    def __enter__(self):
+    def __enter__(self) -> TraceReader:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.file.close()
 
-    def phases(self):
+    def phases(self) -> Iterator[tuple[dict[str, Any], Iterator[np.ndarray], Callable[[], Any]]]:
         """Yields (about, events, end) for each phase in order: the dict, an iterator over arrays of events, and a function
         that must be called then and gives the SHA-256 that the weights must have."""
         found = 0
@@ -139,15 +147,15 @@ class TraceReader:
                 raise TraceError(f"{self.path}: damaged: a record {tag!r} where a phase begins")
             about = self._parse(payload)
             events = self._events(about.get("events"))
-            yield about, events, lambda events=events: self._end(events)
+            yield about, events, partial(self._end, events)
             found += 1
 
-    def _end(self, events):
+    def _end(self, events: Iterator[np.ndarray]) -> Any:
         for _ in events:  # those that nobody wanted
             pass
         return self._json(b"DONE").get("weights")
 
-    def _events(self, count):
+    def _events(self, count: Any) -> Iterator[np.ndarray]:
         left = count
         while left:
             block = unpack(self._payload(b"EVNT"), self.path)
@@ -156,7 +164,7 @@ class TraceReader:
                 raise TraceError(f"{self.path}: damaged: more than the {count} events announced")
             yield block
 
-    def _read(self):
+    def _read(self) -> tuple[bytes, bytes]:
         head = self.file.read(_RECORD.size)
         if len(head) < _RECORD.size:
             raise TraceError(f"{self.path}: cut short; the run that wrote it did not end properly")
@@ -169,13 +177,13 @@ class TraceReader:
             raise TraceError(f"{self.path}: damaged: the checksum of record {tag!r} is wrong")
         return tag, payload
 
-    def _payload(self, tag):
+    def _payload(self, tag: bytes) -> bytes:
         found, payload = self._read()
         if found != tag:
             raise TraceError(f"{self.path}: damaged: a record {found!r} where {tag!r} is expected")
         return payload
 
-    def _parse(self, payload):
+    def _parse(self, payload: bytes) -> dict[str, Any]:
         try:
             found = json.loads(payload)
         except ValueError as error:
@@ -184,11 +192,11 @@ class TraceReader:
             raise TraceError(f"{self.path}: damaged: no object where one is expected")
         return found
 
-    def _json(self, tag):
+    def _json(self, tag: bytes) -> dict[str, Any]:
         return self._parse(self._payload(tag))
 
 
-def pack(events):
+def pack(events: np.ndarray) -> bytes:
     """Events as bytes, see `unpack`."""
     events = np.ascontiguousarray(events, np.uint64)
     worker = (events & np.uint64(0xFFFF)).astype("<u2")
@@ -203,7 +211,7 @@ def pack(events):
     return struct.pack("<I", len(events)) + zlib.compress(b"".join(np.ascontiguousarray(p).tobytes() for p in parts), 6)
 
 
-def unpack(payload, where="trace"):
+def unpack(payload: bytes, where: object = "trace") -> np.ndarray:
     """The events in what `pack` gave; TraceError naming `where` if it is none."""
     try:
         (n,) = struct.unpack_from("<I", payload)
@@ -222,4 +230,5 @@ def unpack(payload, where="trace"):
     what[by_worker] = np.ascontiguousarray(data[3 * n :].reshape(4, n).T).view("<u4")[:, 0]
     steps = np.flatnonzero(kind == STEP)
     what[steps] = np.cumsum(what[steps]) & 0xFFFFFFFF
-    return worker | kind << np.uint64(16) | what.astype(np.uint64) << np.uint64(32)
+    events: np.ndarray = worker | kind << np.uint64(16) | what.astype(np.uint64) << np.uint64(32)
+    return events

@@ -6,9 +6,11 @@ import html
 import io
 import json
 import math
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import quote
 
 from ..errors import ChaosError
 from .structure import Bars, Heading, Line, Paragraph, Plot, Table, shown
@@ -80,7 +82,7 @@ def to_markdown(report, plot_name="plot-{}.svg"):
         elif isinstance(block, Plot):
             name = plot_name.format(len(plots) + 1)
             plots[name] = to_svg(block)
-            blocks.append(f"![{_plain(block.title)}]({name})")
+            blocks.append(f"![{_plain(block.title)}]({quote(os.fsencode(name))})")
         else:
             raise TypeError(f"a report holds headings, paragraphs, tables and plots, not {block!r}")
     return "\n\n".join(blocks) + "\n", plots
@@ -116,7 +118,8 @@ def to_svg(plot, salt="plot"):
         import matplotlib
     except ImportError as error:
         raise ChaosError(f"plots need matplotlib ({error}); install chaos[plot], or write .json, which needs none") from None
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif"}):
+    plain = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "text.parse_math": False}
+    with matplotlib.rc_context(plain):
         out = io.StringIO()
         draw(plot).savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
@@ -129,26 +132,20 @@ def draw(plot):
 
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
-    below = None
+    below, handles = None, []
     for series in plot.series:
         y = [math.nan if value is None else float(value) for value in series.y]
         if isinstance(series, Bars):
             names = any(isinstance(value, str) for value in series.x)
-            axes.bar(range(len(y)) if names else series.x, y, bottom=below, label=series.name)
+            handles.append(axes.bar(range(len(y)) if names else series.x, y, bottom=below))
             below = y if below is None else [a + b for a, b in zip(below, y, strict=True)]
             if names:
                 every = -(-len(y) // MOST_NAMES)
                 axes.set_xticks([at for at in range(len(y)) if at % every == 0 or at == len(y) - 1])
                 axes.set_xticklabels([str(series.x[int(at)]) for at in axes.get_xticks()])
         elif isinstance(series, Line):
-            axes.plot(
-                series.x,
-                y,
-                "--" if series.dashed else "-",
-                label=series.name,
-                marker="o" if len(series.x) <= 40 else None,
-                markersize=4,
-            )
+            marker = "o" if len(series.x) <= 40 else None
+            handles += axes.plot(series.x, y, "--" if series.dashed else "-", marker=marker, markersize=4)
         else:
             raise TypeError(f"a plot holds lines or bars, not {series!r}")
     axes.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label)
@@ -165,7 +162,10 @@ def draw(plot):
     axes.set_axisbelow(True)
     if len(plot.series) > 1:
         beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if below else {}
-        axes.legend(**beside)
+        # Named afterwards, as matplotlib leaves names that begin with "_" out of a legend.
+        legend = axes.legend(handles, [str(number) for number in range(len(handles))], **beside)
+        for text, series in zip(legend.get_texts(), plot.series, strict=True):
+            text.set_text(series.name)
     return figure
 
 
@@ -198,11 +198,14 @@ def write(report, path):
         text, plots = to_markdown(report, re.sub(r"[{}\s()]", "-", path.stem) + "-{}.svg")
     else:
         text = to_html(report) if ending == ".html" else to_json(report)
-    written = []
-    for name, content in [(path.name, text), *plots.items()]:
-        (path.parent / name).write_text(content, encoding="utf-8")
-        written.append(path.parent / name)
-    return written
+    # All is encoded before a file is opened, which empties it. A path of a title may hold what UTF-8 cannot.
+    files = {
+        path.parent / name: content.encode("utf-8", "backslashreplace")
+        for name, content in [(path.name, text), *plots.items()]
+    }
+    for where, content in files.items():
+        where.write_bytes(content)
+    return list(files)
 
 
 def need_format(path):

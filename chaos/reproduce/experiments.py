@@ -1,5 +1,5 @@
-"""The experiments: what they are, running them, keeping their results. One file per finished experiment, so that a stopped
-reproduction goes on where it was. For chaos.reproduce."""
+"""The experiments: what they are, and running them. Every finished one is kept at once, so that a stopped reproduction goes
+on where it was. For chaos.reproduce."""
 
 from __future__ import annotations
 
@@ -16,15 +16,12 @@ from pathlib import Path
 
 from .. import data, threads, trainer, virtual
 from ..bench import machine
-from ..errors import CheckpointError
-from ..formats.atomic import write_atomically
 from ..models import MODELS as ZOO
 from ..perfmodel import papers, read_machine
-from . import paper
+from . import paper, store
 
 MODELS = ("small", "medium", "large")
 MACHINE = "xeon-phi-7120p"  # of the virtual workers
-FORMAT = "chaos-experiment-1"
 # --quick: (epochs, training images; None: all), and the numbers of virtual workers
 QUICK = {"small": (3, None), "medium": (2, 10_000), "large": (1, 3_000)}
 QUICK_WORKERS = (15, 60, 244)
@@ -96,26 +93,6 @@ def plan(quick=False, models=MODELS, data_name="mnist", cores=None, seed=0):
     return found
 
 
-def results(folder, experiments):
-    """{experiment: result} of those that are finished; CheckpointError where the folder holds other experiments."""
-    found = {}
-    for one in experiments:
-        path = Path(folder, "experiments", f"{one.name}.json")
-        if not path.exists():
-            continue
-        try:
-            kept = json.loads(path.read_bytes())
-            settings, history = kept["experiment"], kept["history"]
-            if kept["format"] != FORMAT or not isinstance(history, list):
-                raise ValueError("not the result of an experiment")
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path}: damaged: {error}; delete it to run the experiment again") from None
-        if settings != dataclasses.asdict(one):
-            raise CheckpointError(f"{path} is the result of another experiment ({settings}); name another folder")
-        found[one] = kept
-    return found
-
-
 def run_all(folder, experiments, say=print, jobs=None):
     """Runs the experiments that are not finished yet. Real ones have the machine for themselves; virtual ones, each of which
     needs one core, go side by side.
@@ -123,7 +100,8 @@ def run_all(folder, experiments, say=print, jobs=None):
     Parameters
     ----------
     folder : path
-        Is made; holds experiments/NAME.json, and runs/NAME of those under way.
+        Is made; holds experiments/NAME.json of those that this session has finished, runs/NAME of those under way,
+        and what `chaos.reproduce.write_all` has left.
     experiments : list of Experiment
     say : callable
         Is given a line per experiment.
@@ -140,7 +118,7 @@ def run_all(folder, experiments, say=print, jobs=None):
     folder = Path(folder)
     for part in ("experiments", "runs"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    found = results(folder, experiments)
+    found = store.results(folder, experiments)
     todo = [one for one in experiments if one not in found]
     if found:
         say(f"{len(found)} of {len(experiments)} experiments were finished before")
@@ -228,7 +206,7 @@ def _run(folder, one):
         with contextlib.suppress(OSError):  # there is no folder where nothing could be started
             (where / "seconds.json").write_text(json.dumps(seconds))
     kept = {
-        "format": FORMAT,
+        "format": store.FORMAT,
         "experiment": dataclasses.asdict(one),
         "history": _brief(run.history),
         "seconds": seconds,
@@ -236,7 +214,7 @@ def _run(folder, one):
         "test_images": len(test),
         "machine": machine(),
     }
-    write_atomically(folder / "experiments" / f"{one.name}.json", json.dumps(kept, separators=(",", ":")).encode() + b"\n")
+    store.write_one(folder, one, kept)
     shutil.rmtree(where, ignore_errors=True)
     return kept
 

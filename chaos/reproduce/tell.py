@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 
-from .. import virtual
 from ..models import MODELS as ZOO
-from ..perfmodel import estimate, paper_predictions
+from ..perfmodel import paper_predictions
 from ..report import Bars, Heading, Line, Paragraph, Plot, Report, Table
 from . import paper
 
 
-def make_report(found, quick=False, ours=True):
+def make_report(found, quick=False, here=None):
     """The report about what has been finished.
 
     Parameters
@@ -20,9 +19,8 @@ def make_report(found, quick=False, ours=True):
         As `run_all` returns it; experiments may be missing.
     quick : bool
         Whether these are the shortened experiments; it is said in the report.
-    ours : bool
-        Whether to add what is measured and predicted here and now: times of layers, and our own performance model, whose
-        calibration takes some seconds per network.
+    here : dict, optional
+        As `measure_here` returns it; without it nothing is told of times of layers and of our own performance model.
 
     Returns
     -------
@@ -32,10 +30,11 @@ def make_report(found, quick=False, ours=True):
         model: sorted((one for one in found if one.model == model), key=lambda one: (one.virtual, one.workers))
         for model in dict.fromkeys(one.model for one in found)
     }
-    here = next((kept["machine"] for kept in found.values()), {})
+    here = here or {}
+    machine = next((kept["machine"] for kept in found.values()), {})
     report = Report(
         "The CHAOS paper's experiments, run again",
-        data={  # the epochs are in experiments/
+        data={  # the epochs are kept with the results
             "quick": quick,
             "paper": {"machine": paper.MACHINE, "marks": paper.MARKS},
             "experiments": [{key: one for key, one in kept.items() if key != "history"} for kept in found.values()],
@@ -43,7 +42,7 @@ def make_report(found, quick=False, ours=True):
     )
     report.add(
         Paragraph(
-            f"Machine: {here.get('cpu', 'unknown')}, {here.get('cores', '?')} cores; chaos {_versions(found)}. "
+            f"Machine: {machine.get('cpu', 'unknown')}, {machine.get('cores', '?')} cores; chaos {_versions(found)}. "
             "Real workers run on its cores; virtual ones "
             "are simulated with real arithmetic in the order that a clock invents for the paper's machine, the "
             f"{paper.MACHINE}: one thread takes as long per image as the papers' model (b) says, its cores share their "
@@ -60,7 +59,7 @@ def make_report(found, quick=False, ours=True):
             )
         )
     report.add(Paragraph(f"Figures of the paper are marked. {paper.MARKS} Others are left out."))
-    report.add(*_headline(found, here, quick))
+    report.add(*_headline(found, machine, quick))
     for model, ones in by_model.items():
         report.add(
             Heading(
@@ -69,9 +68,9 @@ def make_report(found, quick=False, ours=True):
             )
         )
         report.add(*_times(model, ones, found, quick), *_errors(ones, found), *_staleness(ones, found))
-        if ours:
-            report.add(*_layers(model))
-        report.add(*_models(model, ones, found, ours, quick))
+        if model in here:
+            report.add(*_layers(model, here[model]["layers"]))
+        report.add(*_models(model, ones, found, here.get(model)))
     return report
 
 
@@ -95,7 +94,7 @@ def _label(one):
     return f"{one.workers} {'virtual' if one.virtual else 'real'}"
 
 
-def _headline(found, here, quick):
+def _headline(found, machine, quick):
     """The large experiment against the paper's 2.86 h."""
     large = [one for one in found if one.model == "large" and not one.virtual]
     if quick or not large:
@@ -105,8 +104,8 @@ def _headline(found, here, quick):
     return [
         Paragraph(
             f"Large, 15 epochs with the validation pass: {ours:.2f} h with {best.workers} "
-            f"worker{'s' if best.workers != 1 else ''} on {here.get('cpu', 'this machine')}, {theirs:g} h ({mark}) with 244 "
-            f"threads on the {paper.MACHINE}: {theirs / ours:.1f} times as fast."
+            f"worker{'s' if best.workers != 1 else ''} on {machine.get('cpu', 'this machine')}, {theirs:g} h ({mark}) with "
+            f"244 threads on the {paper.MACHINE}: {theirs / ours:.1f} times as fast."
         )
     ]
 
@@ -246,22 +245,20 @@ def _staleness(ones, found):
     ]
 
 
-def _layers(model):
-    """Where the time of one worker on this machine goes."""
-    net = ZOO[model]()
-    times = virtual.measured(net)
-    names = [f"{name} {layer.kind}" for name, layer, _ in net.core_layers()]
-    total = times.per_image
+def _layers(model, times):
+    """Where the time of one worker on the machine that was measured goes."""
+    names, passes = times["names"], ("forward", "backward", "publish")
+    total = times["begin"] + sum(sum(times[what]) for what in passes)
     rows = [
-        [name, 100 * forward / total, 100 * backward / total, 100 * publish / total]
-        for name, forward, backward, publish in zip(names, times.forward, times.backward, times.publish, strict=True)
+        [name, *(100 * seconds / total for seconds in row)]
+        for name, *row in zip(names, *(times[what] for what in passes), strict=True)
     ]
     rows.append(
         [
             "all, and beginning an image",
-            100 * (sum(times.forward) + times.begin) / total,
-            100 * sum(times.backward) / total,
-            100 * sum(times.publish) / total,
+            100 * (sum(times["forward"]) + times["begin"]) / total,
+            100 * sum(times["backward"]) / total,
+            100 * sum(times["publish"]) / total,
         ]
     )
     return [
@@ -275,15 +272,12 @@ def _layers(model):
             f"{model}: time per layer",
             "layer",
             "us per image",
-            [
-                Bars(what, names, [1e6 * seconds for seconds in getattr(times, what)])
-                for what in ("forward", "backward", "publish")
-            ],
+            [Bars(what, names, [1e6 * seconds for seconds in times[what]]) for what in passes],
         ),
     ]
 
 
-def _models(model, ones, found, ours, quick):
+def _models(model, ones, found, here):
     """Performance models against measurements."""
     blocks = []
     threads = [n for n in paper.THREADS if n <= 240]
@@ -313,21 +307,12 @@ def _models(model, ones, found, ours, quick):
         )
     )
     real = [one for one in ones if not one.virtual]
-    if ours and real:
-        one = found[real[0]]
-        found_here = estimate(
-            model,
-            [o.workers for o in real],
-            images=one["images"],
-            test_images=one["test_images"],
-            epochs=real[0].epochs,
-            validate=True,
-        )
-        rows = []
-        for experiment, point in zip(real, found_here["points"], strict=True):
-            seconds = sum(record["seconds"] for record in found[experiment]["history"])
-            us = seconds / experiment.epochs / one["images"] * 1e6
-            rows.append([experiment.workers, point["us_per_image"], us, 100 * (point["us_per_image"] / us - 1)])
+    if here and real:
+        rows, predicted_here = [], dict(here["predicted"])
+        for one in real:
+            seconds = sum(record["seconds"] for record in found[one]["history"])
+            us = seconds / one.epochs / found[one]["images"] * 1e6
+            rows.append([one.workers, predicted_here[one.workers], us, 100 * (predicted_here[one.workers] / us - 1)])
         blocks.append(
             Table(
                 ["real workers", "predicted, us per image", "measured in the experiment", "off by, %"],

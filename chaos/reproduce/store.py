@@ -1,0 +1,99 @@
+"""The results of a reproduction in files: one per experiment while it goes on, all in one when it is done. For
+chaos.reproduce."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gzip
+import json
+import zlib
+from pathlib import Path
+
+from ..errors import CheckpointError
+from ..formats.atomic import write_atomically
+
+RESULTS = "results.json.gz"
+FORMAT = "chaos-experiment-1"
+WHOLE = "chaos-reproduction-1"
+
+
+def path_of(folder, one):
+    """Of the file of one experiment while the reproduction goes on."""
+    return Path(folder, "experiments", f"{one.name}.json")
+
+
+def results(folder, experiments):
+    """{experiment: result} of those that are finished; CheckpointError where the folder holds other experiments."""
+    found, whole = {}, _whole(folder)
+    for one in experiments:
+        path = path_of(folder, one)
+        if path.exists():
+            kept, what = _load(path, json.loads), f"{path} is"
+        elif one.name in whole["experiments"]:
+            path = Path(folder, RESULTS)
+            kept, what = whole["experiments"][one.name], f"{path} holds, as {one.name},"
+        else:
+            continue
+        try:
+            settings, history = kept["experiment"], kept["history"]
+            if kept["format"] != FORMAT or not isinstance(history, list):
+                raise ValueError("not the result of an experiment")
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: damaged: {error}; delete it to run the experiment again") from None
+        if settings != dataclasses.asdict(one):
+            raise CheckpointError(f"{what} the result of another experiment ({settings}); name another folder")
+        found[one] = kept
+    return found
+
+
+def measured(folder):
+    """What `measure_here` has found in an earlier session, {} if nothing."""
+    return _whole(folder)["here"]
+
+
+def write_one(folder, one, kept):
+    """Keeps the result of one experiment."""
+    write_atomically(path_of(folder, one), json.dumps(kept, separators=(",", ":")).encode() + b"\n")
+
+
+def write_all(folder, found, here):
+    """Puts all results, and what was measured here, into RESULTS, and takes away the files of single experiments.
+
+    Results that are there already and not in `found`, as those of other networks, stay.
+
+    Returns
+    -------
+    Path
+    """
+    whole, path = _whole(folder), Path(folder, RESULTS)
+    experiments = whole["experiments"] | {one.name: kept for one, kept in found.items()}
+    content = {"format": WHOLE, "here": whole["here"] | here, "experiments": experiments}
+    # gzip without the time of day: the same results are the same file
+    write_atomically(path, gzip.compress(json.dumps(content, separators=(",", ":")).encode() + b"\n", 9, mtime=0))
+    for one in found:
+        path_of(folder, one).unlink(missing_ok=True)
+    for part in ("experiments", "runs"):
+        with contextlib.suppress(OSError):  # not there, or holding others
+            Path(folder, part).rmdir()
+    return path
+
+
+def _whole(folder):
+    path = Path(folder, RESULTS)
+    if not path.exists():
+        return {"experiments": {}, "here": {}}
+    found = _load(path, lambda content: json.loads(gzip.decompress(content)))
+    if not isinstance(found, dict) or found.get("format") != WHOLE:
+        raise CheckpointError(f"{path}: not the results of a reproduction")
+    for part in ("experiments", "here"):
+        if not isinstance(found.get(part), dict):
+            raise CheckpointError(f"{path}: damaged: {part} must be an object")
+    return found
+
+
+def _load(path, parse):
+    try:
+        return parse(path.read_bytes())
+    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise CheckpointError(f"{path}: damaged: {error}; delete it to run the experiment again") from None
