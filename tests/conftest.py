@@ -13,6 +13,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # These start ranks, pin threads or count what the cores do: two of them at once would only wait for each other.
 BOTH_CORES = ("test_cluster", "test_pinning", "test_quiet_epoch")
 FIRST = ("both-cores", "test_sanitizers")  # what takes longest
+LAST = "test_is_not_inferior_to_sequential"  # many of some seconds each, for whichever process is through first
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -25,9 +26,19 @@ def pytest_collection_modifyitems(items):
     def group(item):
         return "both-cores" if item.path.stem.startswith(BOTH_CORES) else item.path.stem
 
+    def place(item):
+        return (
+            -1
+            if getattr(item, "originalname", None) == LAST
+            else len(FIRST) - FIRST.index(group(item))
+            if group(item) in FIRST
+            else 0
+        )
+
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: FIRST.index(group(item)) if group(item) in FIRST else len(FIRST))
+        if place(item) >= 0:
+            item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=place, reverse=True)
 
 
 @pytest.fixture(params=_core.instruction_sets())
