@@ -63,7 +63,9 @@ def passed(text):
 @pytest.mark.slow
 def test_layers_are_held_to_the_lists(tree):
     layers = " or ".join(name for name, (room, _) in ADDED.items() if room == "layers")
-    found = run(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_layers.py", "-k", f"({layers}) and not every_loop")
+    found = run(
+        tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_layers.py", "-k", f"({layers}) and not every_loop"
+    )
     # finite differences once, the core on every instruction set
     isas = int(run(tree, "-c", "from chaos import _core; print(len(_core.instruction_sets()))"))
     assert passed(found) == 3 * (1 + isas)
@@ -72,8 +74,17 @@ def test_layers_are_held_to_the_lists(tree):
 @pytest.mark.slow
 def test_a_loss_an_update_rule_and_a_strategy_too(tree):
     found = run(
-        tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_layers.py", "tests/test_updates.py",
-        "tests/test_strategies.py", "tests/test_rooms.py::test_both_halves_have_the_same_files", "-k",
+        tree,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_layers.py",
+        "tests/test_updates.py",
+        "tests/test_strategies.py",
+        "tests/test_rooms.py::test_both_halves_have_the_same_files",
+        "-k",
         "huber or twice or eager or losses_of_the_core or halves or test_lists_agree",
     )
     assert passed(found) > 20

@@ -20,8 +20,15 @@ def images(n=48, seed=0):
 def random_net(seed=3):
     return chaos.Network(
         (2, 9, 9),
-        [chaos.Conv2d(6, 3), chaos.LeakyReLU(0.2), chaos.MaxPool2d(2), chaos.Dropout(0.3), chaos.Flatten(), chaos.Dropout(0.5),
-         chaos.Linear(5)],
+        [
+            chaos.Conv2d(6, 3),
+            chaos.LeakyReLU(0.2),
+            chaos.MaxPool2d(2),
+            chaos.Dropout(0.3),
+            chaos.Flatten(),
+            chaos.Dropout(0.5),
+            chaos.Linear(5),
+        ],
         seed=seed,
     )
 
@@ -29,7 +36,13 @@ def random_net(seed=3):
 def normal_net(seed=3):
     return chaos.Network(
         (2, 9, 9),
-        [chaos.Conv2d(6, 3), chaos.RunningNorm(momentum=0.2, name="norm"), chaos.LeakyReLU(), chaos.Flatten(), chaos.Linear(5)],
+        [
+            chaos.Conv2d(6, 3),
+            chaos.RunningNorm(momentum=0.2, name="norm"),
+            chaos.LeakyReLU(),
+            chaos.Flatten(),
+            chaos.Linear(5),
+        ],
         seed=seed,
     )
 
@@ -100,9 +113,12 @@ def test_statistics_are_the_definition_step_by_step():
 @pytest.mark.parametrize("update", ["momentum", "adam", "adamw", "rmsprop"])
 def test_update_rules_do_not_touch_state(update):
     """No decay, clipping or moments: at learning rate 0 (almost) what is observed is that of plain descent."""
+
     def statistics(**options):
         net = normal_net()
-        chaos.train(net, images(), epochs=1, batch_size=8, workers=1, lr=1e-30, strategy="sequential", progress=False, **options)
+        chaos.train(
+            net, images(), epochs=1, batch_size=8, workers=1, lr=1e-30, strategy="sequential", progress=False, **options
+        )
         return {name: value for name, value in net.state_dict().items() if name.startswith("norm.running")}
 
     more = dict(weight_decay=0.5, clip_value=1e-3, clip_norm=1e-3, max_norm=5.0)
@@ -137,8 +153,18 @@ def test_stopped_and_resumed(make, tmp_path):
     wanted, _ = weights(make, strategy="sequential", batch_size=4)
     for epochs in (1, 2):
         net = make()
-        chaos.train(net, images(), epochs=epochs, lr=0.05, workers=1, strategy="sequential", batch_size=4, progress=False,
-                    run_dir=tmp_path / "run", resume=epochs > 1)
+        chaos.train(
+            net,
+            images(),
+            epochs=epochs,
+            lr=0.05,
+            workers=1,
+            strategy="sequential",
+            batch_size=4,
+            progress=False,
+            run_dir=tmp_path / "run",
+            resume=epochs > 1,
+        )
     assert same(net.state_dict(), wanted)
     assert same(chaos.load(tmp_path / "run/model.safetensors").state_dict(), wanted)
 
@@ -187,5 +213,7 @@ def test_a_loss_without_right_and_wrong():
     rng = np.random.default_rng(0)
     data = chaos.data.Dataset(rng.standard_normal((32, 4), np.float32), targets=rng.standard_normal((32, 2), np.float32))
     net = chaos.Network((4,), [chaos.Linear(2)])
-    run = chaos.train(net, data, data, loss="huber", loss_options={"delta": 0.5}, epochs=2, lr=0.1, workers=1, progress=False)
+    run = chaos.train(
+        net, data, data, loss="huber", loss_options={"delta": 0.5}, epochs=2, lr=0.1, workers=1, progress=False
+    )
     assert run.history[-1]["test_error"] is None and run.history[-1]["test_loss"] < run.history[0]["test_loss"]
