@@ -99,8 +99,8 @@ class Job:
         if nodes and self.strategy.lanes:
             known = [name for name, strategy in STRATEGIES.items() if not strategy.lanes]
             raise ValueError(
-                f"{net.nodes()[nodes[0]][0].layer} sees the whole batch, which strategy {self.settings.strategy!r} cuts into "
-                f"lanes; strategies with which it works: {', '.join(known)}"
+                f"{net.nodes()[nodes[0]][0].layer} sees the whole batch, which strategy {self.settings.strategy!r} cuts "
+                f"into lanes; strategies with which it works: {', '.join(known)}"
             )
 
     def _make_engine(self) -> _core.Engine:

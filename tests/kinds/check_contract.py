@@ -186,7 +186,7 @@ def test_virtual_workers(make):
     found = []
     for _ in range(2):
         net = make()
-        runner = virtual.Virtual(virtual.Machine(), 7)
+        runner = virtual.Virtual()
         chaos.train(net, images(), epochs=1, lr=0.02, batch_size=2, workers=7, runner=runner, progress=False)
         found.append(net.state_dict())
     assert same(*found) and all(np.isfinite(value).all() for value in found[0].values())

@@ -31,7 +31,5 @@ KERNEL void leaky_relu_backward(const geometry *g, const call *c)
         }
 }
 
-static const layer_kind layer_leaky_relu = {.name = "leaky_relu",
-                                            .set_up = leaky_relu_set_up,
-                                            .forward = leaky_relu_forward,
-                                            .backward = leaky_relu_backward};
+static const layer_kind layer_leaky_relu = {
+    .name = "leaky_relu", .set_up = leaky_relu_set_up, .forward = leaky_relu_forward, .backward = leaky_relu_backward};

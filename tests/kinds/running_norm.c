@@ -25,6 +25,7 @@ KERNEL ptrdiff_t running_norm_locate(const geometry *g, int k, ptrdiff_t i)
     return i < g->out.c ? k * (ptrdiff_t)norm_pad(g) + i : -1;
 }
 
+/* Statistics and normalised inputs of the step's images, in double precision until they are stored. */
 KERNEL void running_norm_observe(const geometry *g, const call *c, float *statistics)
 {
     const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);
@@ -39,7 +40,12 @@ KERNEL void running_norm_observe(const geometry *g, const call *c, float *statis
                 const double d = (double)c->x[0].p[(size_t)n * c->x[0].stride + i * C + k] - sum / m;
                 square += d * d;
             }
-        statistics[k] = (float)(1 / sqrt(square / m + (double)g->real[NORM_EPS]));
+        const double inverse = 1 / sqrt(square / m + (double)g->real[NORM_EPS]);
+        for (int n = 0; n < c->n; n++)
+            for (size_t i = 0; i < P; i++)
+                c->keep.p[(size_t)n * c->keep.stride + i * C + k] =
+                    (float)(((double)c->x[0].p[(size_t)n * c->x[0].stride + i * C + k] - sum / m) * inverse);
+        statistics[k] = (float)inverse;
         statistics[pad + k] = (float)(sum / m);
         statistics[2 * pad + k] = (float)(square / (m > 1 ? m - 1 : 1));
     }
@@ -60,8 +66,8 @@ KERNEL void running_norm_forward(const geometry *g, const call *c)
         for (size_t i = 0; i < P; i++)
             for (size_t k = 0; k < C; k++) {
                 const float x = c->x[0].p[(size_t)n * c->x[0].stride + i * C + k];
-                const float normal = (x - statistics[pad + k]) * statistics[k];
-                c->keep.p[(size_t)n * c->keep.stride + i * C + k] = normal;
+                const float kept = c->keep.p[(size_t)n * c->keep.stride + i * C + k];
+                const float normal = c->training ? kept : (x - statistics[pad + k]) * statistics[k];
                 c->y.p[(size_t)n * c->y.stride + i * C + k] = c->w[k] * normal + c->w[pad + k];
             }
 }
@@ -70,7 +76,8 @@ KERNEL void running_norm_backward(const geometry *g, const call *c)
 {
     const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);
     const float *statistics = c->keep.p + norm_room(g);
-    const float m = (float)c->n * (float)P, share = c->share * (float)c->n;
+    const double m = (double)c->n * (double)P;
+    const float share = c->share * (float)c->n;
     for (size_t k = 0; k < C; k++) {
         double sum = 0, product = 0;
         for (int n = 0; n < c->n; n++)
@@ -81,10 +88,10 @@ KERNEL void running_norm_backward(const geometry *g, const call *c)
             }
         for (int n = 0; c->dx[0].p && n < c->n; n++) /* before dw, which may be the weights themselves */
             for (size_t i = 0; i < P; i++) {
-                const float dy = c->dy.p[(size_t)n * c->dy.stride + i * C + k];
-                const float normal = c->keep.p[(size_t)n * c->keep.stride + i * C + k];
-                c->dx[0].p[(size_t)n * c->dx[0].stride + i * C + k] =
-                    c->w[k] * statistics[k] * (dy - ((float)sum + normal * (float)product) / m);
+                const double dy = (double)c->dy.p[(size_t)n * c->dy.stride + i * C + k];
+                const double normal = (double)c->keep.p[(size_t)n * c->keep.stride + i * C + k];
+                c->dx[0].p[(size_t)n * c->dx[0].stride + i * C + k] = (float)((double)(c->w[k] * statistics[k]) *
+                                                                              (dy - (sum + normal * product) / m));
             }
         c->dw[k] = (float)product + (c->first ? 0 : c->dw[k]);
         c->dw[pad + k] = (float)sum + (c->first ? 0 : c->dw[pad + k]);
