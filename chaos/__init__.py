@@ -14,15 +14,16 @@ Example
 
 from . import data, models
 from ._version import __version__
-from .cluster import train
+from .api import train
 from .errors import ChaosError, CheckpointError, ClusterError, DataError, DataNotFound, DivergedError, TraceError
 from .info import info
 from .layers import *  # noqa: F403, every kind
 from .layers import __all__ as _layers
 from .network import Network, load
-from .trainer import Run, evaluate
+from .training import Callback, Run, evaluate
 
 __all__ = [
+    "Callback",
     "ChaosError",
     "CheckpointError",
     "ClusterError",

@@ -1,7 +1,7 @@
 """A network: a graph of layers, its shapes, its weights in one flat vector, and its plan for the core.
 
-Below the trainer and above the layers; with chaos.trainer, chaos.info, chaos.bench and chaos.perfmodel the only room that
-sees chaos._core.
+Below chaos.training and above the layers; with chaos.training, chaos.info, chaos.bench and chaos.perfmodel the only room
+that sees chaos._core.
 """
 
 from __future__ import annotations
@@ -381,7 +381,7 @@ class Network:
         data = self.take_images(x)
         if loss not in LOSSES:
             raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
-        targets = self.take_targets(y, data["count"], loss)
+        targets, _ = self.take_targets(y, data["count"], loss)
         options = LOSSES[loss].resolve(loss_options or {})
         if not data["count"]:
             raise DataError("loss_and_gradients needs at least one image")
@@ -397,8 +397,8 @@ class Network:
         return result["loss"] / data["count"], vector
 
     def take_targets(self, y, count, loss="cross_entropy"):
-        """`y` as the core wants it, flat: int64 labels or float32 values of `count` images; DataError if the loss takes no
-        such targets, or a label is no output."""
+        """(`y` as the core wants it, flat: int64 labels or float32 values of `count` images, and its form in chaos.losses);
+        DataError if the loss takes no such targets, or a label is no output."""
         y = np.asarray(y)
         if y.ndim < 1 or len(y) != count:
             raise DataError(f"labels have shape {y.shape}, expected ({count},): one per image")
@@ -412,12 +412,12 @@ class Network:
             y = np.ascontiguousarray(y, np.float32).reshape(-1)
             if not np.isfinite(y).all():
                 raise DataError("targets hold NaN or infinity")
-            return y
+            return y, form
         classes = int(np.prod(self.output_shape)) if form == CLASS else self.output_shape[0]
         if count and (y.min() < 0 or y.max() >= classes):
             first = tuple(int(i) for i in np.argwhere((y < 0) | (y >= classes))[0])
             raise DataError(f"label {y[first]} of image {first[0]} is not in 0..{classes - 1}, the network's outputs")
-        return np.ascontiguousarray(y, np.int64).reshape(-1)
+        return np.ascontiguousarray(y, np.int64).reshape(-1), form
 
     def take_images(self, x):
         """`x` as the core wants it: {"inputs": [flat array of each input], "count": n}; DataError if it cannot be."""

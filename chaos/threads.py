@@ -1,6 +1,6 @@
 """How many workers and where: argument > environment > what the machine really gives this process.
 
-Standard library only, starts no threads, reads /proc and /sys. For the trainer, the CLI and `chaos.info()`.
+Standard library only, starts no threads, reads /proc and /sys. For chaos.training, the CLI and `chaos.info()`.
 """
 
 from __future__ import annotations

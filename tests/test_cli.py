@@ -20,7 +20,7 @@ import chaos
 import chaos.data.mnist
 from chaos.cli import main
 from chaos.cli.train import quantile
-from chaos.trainer import CONFIG, METRICS, MODEL
+from chaos.training import ABOUT, CONFIG, METRICS, MODEL
 
 COMMANDS = [
     "",
@@ -117,6 +117,24 @@ def test_examples_in_help_are_commands_that_parse(capsys, monkeypatch):
         assert examples
         for example in examples:
             assert _parser().parse_known_args(example.split())[1] == []
+
+
+def test_train_asks_for_every_setting():
+    """With options that argparse gives no value of its own, so that a continued run's are taken where none is given."""
+    from chaos.cli import _parser
+
+    asked = vars(_parser().parse_args(["train", "small"]))
+    assert {name: asked[name] for name in ABOUT} == dict.fromkeys(ABOUT)
+    changed = vars(_parser().parse_args("train small --lr 2 --quiet --resume --run-dir r --no-shuffle --momentum 3".split()))
+    changed = {name: value for name, value in changed.items() if name in ABOUT and value is not None}
+    assert changed == {
+        "lr": 2,
+        "progress": False,
+        "resume": True,
+        "run_dir": "r",
+        "shuffle": False,
+        "update_options": ["momentum=3"],
+    }
 
 
 def test_version(capsys):
@@ -247,7 +265,7 @@ def test_debug_shows_the_traceback(argv, capsys):
 
 
 def test_a_bug_is_not_an_error_of_the_user(monkeypatch):
-    monkeypatch.setattr(chaos.trainer, "train", lambda *a, **b: {}["missing"])
+    monkeypatch.setattr(chaos.training, "train", lambda *a, **b: {}["missing"])
     with pytest.raises(KeyError):
         main(TRAIN)
 

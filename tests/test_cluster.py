@@ -11,7 +11,7 @@ import pytest
 import chaos
 from chaos.cluster import MODES
 from chaos.cluster.compress import Feedback, decode, encode
-from chaos.trainer import METRICS, MODEL, Alone
+from chaos.training import METRICS, MODEL, Alone
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="jobs are started with POSIX launchers")
 
@@ -438,6 +438,7 @@ def test_alone_has_the_whole_face_of_a_link():
             "__doc__",
             "__dict__",
             "__weakref__",
+            "__annotations__",
             "__static_attributes__",
             "__firstlineno__",
         ), name

@@ -13,7 +13,7 @@ import pytest
 from test_cluster import HEAD
 
 import chaos
-from chaos.trainer import METRICS, MODEL
+from chaos.training import METRICS, MODEL
 
 SOON = 10  # seconds
 

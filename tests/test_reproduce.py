@@ -71,15 +71,15 @@ def test_each_experiment_is_run_once(short, tmp_path, monkeypatch):
 def test_a_stopped_reproduction_goes_on(short, tmp_path, monkeypatch, which):
     """Stopped in the second epoch of a real and of a virtual experiment: the first epoch is not trained again."""
     one, trained = short[which], []
-    epoch = chaos.trainer.Job.epoch
+    epoch = chaos.training.Job.epoch
 
-    def stop(job, pool, display, caught):
+    def stop(job, pool, listeners, caught):
         trained.append(len(job.history))
         if len(trained) == 2:
             caught.signal = signal.SIGINT
-        return epoch(job, pool, display, caught)
+        return epoch(job, pool, listeners, caught)
 
-    monkeypatch.setattr(chaos.trainer.Job, "epoch", stop)
+    monkeypatch.setattr(chaos.training.Job, "epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         reproduce.run_all(tmp_path, [one], lambda line: None, jobs=1)
     found = reproduce.run_all(tmp_path, [one], lambda line: None, jobs=1)

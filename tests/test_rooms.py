@@ -91,17 +91,16 @@ PY_ARROWS = {
     "formats": {"formats", "errors"},
     "data": {"data", "errors"},
     "threads": set(),
-    "progress": set(),
     "network": {"_core", "errors", "formats", "layers", "losses"},
     "models": {"models", "network", "layers"},
     "reference": {"losses", "layers"},
     "info": {"_core", "threads", "_version"},
-    "trainer": {"network", "threads", "progress", "options", "_core", *_MEANING},
-    "bench": {"bench", "network", "models", "trainer", "threads", "reference", "info", "_core", *_MEANING},
+    "training": {"training", "network", "threads", "options", "_core", *_MEANING},
+    "bench": {"bench", "network", "models", "training", "threads", "reference", "info", "_core", *_MEANING},
     "perfmodel": {"perfmodel", "bench", "network", "models", "threads", "_core", *_MEANING},
     "report": {"report", "errors"},
-    "cluster": {"cluster", "_core", "network", "trainer", "threads", "options", "errors", "sync", "updates"},
-    "virtual": {"virtual", "network", "trainer", "threads", "options", "_core", *_MEANING},
+    "cluster": {"cluster", "_core", "network", "training", "threads", "options", "errors", "sync", "updates"},
+    "virtual": {"virtual", "network", "training", "threads", "options", "_core", *_MEANING},
     "reproduce": {
         "reproduce",
         "virtual",
@@ -110,7 +109,7 @@ PY_ARROWS = {
         "bench",
         "models",
         "network",
-        "trainer",
+        "training",
         "threads",
         *_MEANING,
     },
@@ -125,12 +124,13 @@ PY_ARROWS = {
         "info",
         "models",
         "network",
-        "trainer",
+        "training",
         "threads",
         *_MEANING,
     },
+    "api": {"training", "cluster", "network", "data"},
     "__main__": {"cli"},
-    "__init__": {"cluster", "data", "models", "_version", "errors", "info", "layers", "network", "trainer"},
+    "__init__": {"api", "data", "models", "_version", "errors", "info", "layers", "network", "training"},
 }
 
 
@@ -210,6 +210,19 @@ def test_python_arrows_point_down():
         assert room in PY_ARROWS, f"chaos/{room} is a room without a line in this test"
         for name in imports(path):
             assert name in PY_ARROWS[room], f"{path.relative_to(HERE)} must not import chaos.{name}"
+
+
+def test_the_floors_of_the_training_room():
+    """From below; what a file needs for its annotations only is no import."""
+    floors = "settings signals records callbacks link phases runner state store job progress run __init__".split()
+    files = {path.stem: path for path in (CHAOS / "training").glob("*.py")}
+    assert sorted(files) == sorted(floors)
+    for name, path in files.items():
+        below = floors[: floors.index(name)]
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                for module in [node.module] if node.module else [alias.name for alias in node.names]:
+                    assert module in below, f"chaos/training/{name}.py must not import {module}"
 
 
 def test_only_the_cluster_speaks_mpi():

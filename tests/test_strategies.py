@@ -32,7 +32,7 @@ def cases(wanted=lambda case: True, workers=(1,)):
 
 
 def engine_of(net, case, workers, update="sgd", **others):
-    """An engine with the case's options, as the trainer makes it."""
+    """An engine with the case's options, as a training makes it."""
     rule, resolved = UPDATES[update], case.strategy.resolve(case.options)
     moments = aligned_zeros((rule.moments, net.plan.weight_size))
     rule.start(moments, rule.resolve({}))

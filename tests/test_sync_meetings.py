@@ -217,13 +217,13 @@ def interrupt_once(monkeypatch):
     """The next training phase is interrupted as soon as it has done something."""
     left = [1]
 
-    def at(self, position):
-        if left and position:
+    def step(self, event):
+        if left and event.position:
             left.pop()
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(chaos.trainer.Progress, "at", at)
-    monkeypatch.setattr(chaos.trainer, "POLL", 1e-3)
+    monkeypatch.setattr(chaos.training.progress.Progress, "step", step)
+    monkeypatch.setattr(chaos.training.callbacks, "POLL", 1e-3)
     return left
 
 

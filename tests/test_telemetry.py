@@ -10,7 +10,7 @@ from nets import graph, images, one_layer
 import chaos
 from chaos import _core
 from chaos.sync import STRATEGIES
-from chaos.trainer import _counts, _staleness
+from chaos.training.records import counts, no_counts, staleness
 
 WORKERS = [(name, n) for name, strategy in STRATEGIES.items() for n in ((1,) if strategy.single else (1, 2, 5))]
 PARTS = {"forward", "backward", "publish", "wait", "evaluate"}
@@ -191,7 +191,7 @@ def test_percentiles(histogram, p50, p99):
         "staleness_sum": sum(i * n for i, n in enumerate(histogram)),
         "staleness_max": max(len(histogram) - 1, 0),
     }
-    found = _staleness(counts)
+    found = staleness(counts)
     assert (found["p50"], found["p99"], found["histogram"]) == (p50, p99, histogram)
     assert found["mean"] == (np.average(np.arange(len(histogram)), weights=histogram) if histogram else 0)
 
@@ -206,7 +206,7 @@ def test_pieces_add_up():
         engine = _core.Engine(net.plan, net.weights, workers=workers, strategy="chaos", stripe_bytes=1024)
         found = engine.run("train", inputs=values, labels=y, lr=0.01, begin=begin, end=end)
         pieces.append({**found, "layers": {str(node): layer for node, layer in found["layers"].items()}})
-    together = _counts(_counts(_counts(), pieces[0], 1.5), pieces[1], 2)
+    together = counts(counts(no_counts(), pieces[0], 1.5), pieces[1], 2)
     assert together["seconds"] == 3.5 and together["position"] == 200
     first, second = pieces
     for key in ("images", "errors", "updates", "lock_failures", "staleness_sum"):

@@ -203,8 +203,10 @@ typedef void windows_fn(const conv_shape *s, const conv_scratch *t, const geomet
     WINDOWS(type, 1, 3)                                                                                                     \
     WINDOWS(type, 2, 1)                                                                                                     \
     WINDOWS(type, 2, 2)                                                                                                     \
-    WINDOWS(type, 2, 3) WINDOWS(type, 3, 1) WINDOWS(type, 3, 2) WINDOWS(type, 3, 3) WINDOWS(type, 4, 1) WINDOWS(type, 4, 2) \
-        WINDOWS(type, 4, 3) WINDOWS(type, 5, 1) WINDOWS(type, 5, 2) WINDOWS(type, 6, 1)                                     \
+    WINDOWS(type, 2, 3)                                                                                                     \
+    WINDOWS(type, 3, 1)                                                                                                     \
+    WINDOWS(type, 3, 2) WINDOWS(type, 3, 3) WINDOWS(type, 4, 1) WINDOWS(type, 4, 2) WINDOWS(type, 4, 3) WINDOWS(type, 5, 1) \
+        WINDOWS(type, 5, 2) WINDOWS(type, 6, 1)                                                                             \
             WINDOWS(type, 6, 2) static windows_fn *const windows_##type[MAX_SHORT_ROWS + 1][4] = {                          \
                 {0},                                                                                                        \
                 {0, windows_##type##_1_1, windows_##type##_1_2, windows_##type##_1_3},                                      \

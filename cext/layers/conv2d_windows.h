@@ -153,7 +153,9 @@ WHOLE(2, 1)
 WHOLE(3, 1)
 WHOLE(4, 1)
 WHOLE(5, 1)
-WHOLE(6, 1) WHOLE(1, 2) WHOLE(2, 2) WHOLE(3, 2) WHOLE(4, 2) WHOLE(5, 2)
+WHOLE(6, 1)
+WHOLE(1, 2)
+WHOLE(2, 2) WHOLE(3, 2) WHOLE(4, 2) WHOLE(5, 2)
     WHOLE(6, 2) static whole_fn *const whole_tile[KERNEL_VECTORS + 1][KERNEL_ROWS + 1] = {
         {0},
         {0, whole_1_1, whole_2_1, whole_3_1, whole_4_1, whole_5_1, whole_6_1},

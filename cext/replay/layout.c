@@ -38,13 +38,13 @@ int layout_open(layout *l, engine *e, int lanes)
     l->users = calloc(workers + 1, 1);
     if (!l->forward || !l->backward || !l->layer || !l->vector || !l->other || !l->users || count_pieces(l, 0, e->batch))
         return -1;
-    for (int i = 1; i < p->n_nodes; i++)
-        if (p->node[i].g.weight_size) {
-            l->layer[i] = l->n_forward;
+    for (int i = 0; i < p->n_nodes; i++)
+        if (p->node[i].block >= 0) {
+            l->layer[i] = p->node[i].block;
             l->forward[l->n_forward++] = i;
         }
-    for (int i = p->n_nodes - 1; i > 0; i--)
-        if (p->node[i].g.weight_size && pass_learns(e, i))
+    for (int i = p->n_nodes - 1; i >= 0; i--)
+        if (p->node[i].block >= 0 && pass_learns(e, i))
             l->backward[l->n_backward++] = i;
     return 0;
 }

@@ -10,7 +10,7 @@
 typedef struct {
     engine *e;
     int n_forward, n_backward, *forward, *backward; /* nodes with weights, in the order of the passes */
-    int *layer; /* per node with weights: its place in `forward` */
+    int *layer; /* per node with weights or state: its block */
     int n_stripes, n_lanes, keeps_copy;
     int n_stages; /* of a step; 0: it has none */
     int *n_pieces[2]; /* per stage: of a step; of the last one, which may be shorter */

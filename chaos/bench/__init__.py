@@ -1,6 +1,6 @@
 """Measurements of this installation, each checked before it is timed. For `chaos bench`, scripts and users.
 
-One of the engine-facing rooms beside chaos.network: it times the core without the trainer around it.
+One of the engine-facing rooms beside chaos.network: it times the core without the training around it.
 """
 
 from ._common import machine, peak_gflops

@@ -15,13 +15,14 @@ from .. import data
 from ..errors import CheckpointError, DataError, DataNotFound, DivergedError
 from ..models import MODELS
 from ..network import load
-from ..trainer import CONFIG, MODEL
+from ..training import CONFIG, MODEL
+from ..training.settings import ABOUT, KEPT, Name, OptionsOf
 
 DATA = "auto|mnist|digits|FILE.npz"
 DATA_HELP = "data set; auto: mnist or, where it cannot be had, the small digits that come with chaos"
 # what config.json holds as text and as objects
-NAMES = {"model", "data", "strategy", "update", "lr_schedule", "loss", "cluster"}
-TABLES = {"strategy_options", "update_options", "schedule_options", "cluster_options", "virtual"}
+NAMES = {"model", "data", "cluster", *(name for name in KEPT if isinstance(ABOUT[name], Name))}
+TABLES = {"virtual", *(name for name, about in ABOUT.items() if isinstance(about, OptionsOf))}
 
 
 class Help(argparse.HelpFormatter):

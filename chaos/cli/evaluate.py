@@ -1,6 +1,6 @@
 """`chaos evaluate`: the test error of a trained network."""
 
-from .. import trainer
+from .. import training
 from .common import DATA, DATA_HELP, add_command, load_data, need_test, open_model, percent, show_json
 
 
@@ -25,7 +25,7 @@ def run(arguments):
     """Runs the command."""
     net, config = open_model(arguments.model)
     name, _, test = load_data(arguments.data or config.get("data", "auto"), net)
-    result = trainer.evaluate(
+    result = training.evaluate(
         net, need_test(name, test), workers=arguments.workers, loss=config.get("loss", "cross_entropy")
     )
     if arguments.json:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .. import report
-from ..trainer import METRICS
+from ..training import METRICS
 from .common import add_command, read_config
 
 OUT = "report.html"

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from .. import trainer, virtual
+from .. import training, virtual
 from ..errors import TraceError
 from ..formats.trace import TraceReader
 from ..info import info
@@ -51,7 +51,7 @@ def run(arguments):
             net = Network.from_config(trace.about["network"])
         except (KeyError, ValueError) as error:
             raise TraceError(f"{arguments.file}: damaged: {error}") from None
-    kept = load(Path(arguments.run_dir) / trainer.MODEL) if arguments.run_dir else None
+    kept = load(Path(arguments.run_dir) / training.MODEL) if arguments.run_dir else None
     _, train, _ = load_data(arguments.data, net)
     start, phases = time.perf_counter(), []
 

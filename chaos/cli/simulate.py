@@ -5,12 +5,13 @@ import dataclasses
 import json
 from pathlib import Path
 
-from .. import trainer, virtual
+from .. import training, virtual
 from ..errors import CheckpointError
 from ..perfmodel import read_machine
 from ..sync import STRATEGIES
+from ..training import ABOUT, IDENTITY, Settings
 from .common import add_command, build_model, declare_jobs, percent, read_config
-from .train import DEFAULTS, declare, declare_run, execute, prepare, quantile
+from .train import declare, declare_run, execute, prepare, quantile
 
 TIMES = "times.json"
 LOSS = 0.005  # of error, that is worth looking for a remedy
@@ -37,7 +38,7 @@ def add(commands):
             "chaos simulate medium --against-real --subset 20000",
         ],
     )
-    declare(parser, "virtual workers", virtual.DEFAULT_WORKERS, virtual.ORDERS)
+    declare(parser, virtual.ORDERS, text="virtual workers", shown=str(virtual.DEFAULT_WORKERS))
     group = parser.add_argument_group("virtual machine")
     group.add_argument(
         "--machine",
@@ -89,7 +90,7 @@ def add(commands):
         help="instead: one epoch on 1 and on 2 real workers beside their simulation with measured times",
     )
     declare_jobs(declare_run(parser))
-    parser.set_defaults(pin=None, virtual_run=True)
+    parser.set_defaults(virtual_run=True)
 
 
 def run(arguments):
@@ -104,9 +105,9 @@ def run(arguments):
     if kept is None and earlier:
         raise CheckpointError(f"{arguments.run_dir} holds a run of real threads; continue it with chaos train")
     prepared = prepare(arguments)
-    settings, model, net, _ = prepared
+    settings, _, model, net, _ = prepared
     times = _times(arguments, kept, net)
-    workers = settings["workers"] or (1 if STRATEGIES[settings["strategy"]].single else virtual.DEFAULT_WORKERS)
+    workers = settings.workers or (1 if STRATEGIES[settings.strategy].single else virtual.DEFAULT_WORKERS)
     machine = _machine(arguments, kept, times, workers)
     runner = virtual.Virtual(machine, times, arguments.jobs)
 
@@ -141,7 +142,7 @@ def _times(arguments, kept, net):
     if name in (None, "nominal"):
         return virtual.nominal(net)
     if name == "measured":
-        return virtual.measured(net, arguments.batch_size or DEFAULTS["batch_size"])
+        return virtual.measured(net, arguments.batch_size or Settings.batch_size)
     return virtual.read_times(name, net)
 
 
@@ -165,7 +166,7 @@ def _machine(arguments, kept, times, workers):
 
 
 def _summary(result, train, test, elapsed, net, settings, machine, times, workers):
-    print(f"virtual     {machine.describe(workers)}, {settings['strategy']}, times {times.source}")
+    print(f"virtual     {machine.describe(workers)}, {settings.strategy}, times {times.source}")
     if result.history:
         last, epochs = result.history[-1], len(result.history)
         part, count = ("test", len(test)) if test is not None else ("train", len(train))
@@ -192,11 +193,11 @@ def _summary(result, train, test, elapsed, net, settings, machine, times, worker
                 net,
                 last["workers"],
                 images=len(train),
-                strategy=settings["strategy"],
-                strategy_options=settings["strategy_options"],
-                batch_size=settings["batch_size"],
+                strategy=settings.strategy,
+                strategy_options=settings.strategy_options,
+                batch_size=settings.batch_size,
                 machine=machine,
-                seed=settings["seed"],
+                seed=settings.seed,
             )
             print(
                 f"this host   cores like these would take {host['seconds']:.4g} s per epoch, speed-up "
@@ -211,28 +212,30 @@ def _summary(result, train, test, elapsed, net, settings, machine, times, worker
 def _beside_sequential(result, train, test, settings, machine, times, model, jobs):
     """Prints what the workers cost, and what other options make of it."""
     part = "test_error" if test is not None else "train_error"
-    same = {key: value for key, value in settings.items() if key not in ("pin", "workers", "strategy", "strategy_options")}
+    alike = dataclasses.replace(
+        settings, workers=None, strategy=Settings.strategy, strategy_options=None, run_dir=None, resume=False, progress=False
+    )
 
     def error(**changed):
         runner = virtual.Virtual(machine, times, jobs)
-        net = build_model(model, settings["seed"])
-        run = trainer.train(net, train, test, progress=False, runner=runner, **same | changed)
+        net = build_model(model, settings.seed)
+        run = training.train(net, train, test, dataclasses.replace(alike, **changed), runner=runner)
         return run.history[-1][part]
 
     alone, found = error(strategy="sequential"), result.history[-1][part]
     print(f"sequential  {percent(alone)}: {result.history[-1]['workers']} workers cost {100 * (found - alone):+.2f} points")
     if found - alone <= LOSS:
         return
-    asked = {"strategy": settings["strategy"], "workers": result.history[-1]["workers"]}
-    tried = {"--lr " + f"{settings['lr'] / 2:g}": {"lr": settings["lr"] / 2}}
-    option = STRATEGIES[settings["strategy"]].common.get("staleness_step")
+    asked = {"strategy": settings.strategy, "workers": result.history[-1]["workers"]}
+    tried = {"--lr " + f"{settings.lr / 2:g}": {"lr": settings.lr / 2}}
+    option = STRATEGIES[settings.strategy].common.get("staleness_step")
     for step in option.choices[1:] if option else ():
         tried[f"--strategy-option staleness_step={step}"] = {
-            "strategy_options": settings["strategy_options"] | {"staleness_step": step}
+            "strategy_options": settings.strategy_options | {"staleness_step": step}
         }
     errors = {}
     for text, changed in tried.items():
-        errors[text] = error(**{**asked, "strategy_options": settings["strategy_options"], **changed})
+        errors[text] = error(**{**asked, "strategy_options": settings.strategy_options, **changed})
         print(f"            {percent(errors[text])} with {text}")
     best = min(errors, key=errors.get)
     told = "recovers it" if errors[best] - alone <= LOSS else "helps most" if errors[best] < found else "helps least badly"
@@ -241,29 +244,18 @@ def _beside_sequential(result, train, test, settings, machine, times, model, job
 
 def _against_real(arguments):
     """Prints how far the simulation is from real runs."""
-    settings, _, net, (name, train, _) = prepare(arguments)
-    if settings["subset"] is not None:
-        train = train[: settings["subset"]]
-    asked = {
-        key: settings[key]
-        for key in (
-            "strategy",
-            "strategy_options",
-            "update",
-            "update_options",
-            "lr",
-            "batch_size",
-            "loss",
-            "shuffle",
-            "seed",
-        )
-    }
-    workers = (1,) if STRATEGIES[settings["strategy"]].single else (1, 2)
+    settings, about_data, _, net, (name, train, _) = prepare(arguments)
+    if about_data.subset is not None:
+        train = train[: about_data.subset]
+    # one epoch without validation has no use for the rest
+    unused = {"validate", *(key for key in ABOUT if key.startswith(("lr_", "schedule_")))}
+    asked = {key: getattr(settings, key) for key in IDENTITY if key not in unused}
+    workers = (1,) if STRATEGIES[settings.strategy].single else (1, 2)
     machine = _machine(arguments, None, virtual.nominal(net), workers[-1])
     rows = virtual.compare(net, train, workers, machine=machine, **asked)
     for row in rows:
         print(
-            f"{row['workers']} worker{'s' if row['workers'] != 1 else ''}, {settings['strategy']}, {len(train):,} images "
+            f"{row['workers']} worker{'s' if row['workers'] != 1 else ''}, {settings.strategy}, {len(train):,} images "
             f"of {name}"
         )
         print(f"  {'':14}{'real':>12}{'simulated':>12}{'difference':>12}")

@@ -1,48 +1,21 @@
 """`chaos train`: trains a network and keeps the run in a directory."""
 
-import argparse
 import contextlib
+import dataclasses
 import os
 import shlex
 import sys
-import textwrap
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .. import cluster, trainer, virtual
+from .. import cluster, training, virtual
 from ..errors import CheckpointError
-from ..losses import LOSSES
 from ..models import MODELS
 from ..network import Network, load
-from ..sync import STRATEGIES
-from ..threads import PINNINGS
-from ..updates import SCHEDULES, UPDATES
-from .common import DATA, DATA_HELP, add_command, build_model, columns, exit_code, load_data, percent, read_config
-
-# Not argparse's own defaults, because a run that is continued takes what was not given from its config.json.
-DEFAULTS = {
-    "data": "auto",
-    "subset": None,
-    "strategy": "chaos",
-    "strategy_options": {},
-    "update": "sgd",
-    "update_options": {},
-    "workers": None,
-    "epochs": 10,
-    "lr": 1e-3,
-    "lr_decay": 0.9,
-    "lr_schedule": "exponential",
-    "schedule_options": {},
-    "batch_size": 1,
-    "loss": "cross_entropy",
-    "shuffle": True,
-    "validate": False,
-    "seed": 0,
-    "pin": "none",
-}
-
-LISTED = "may be repeated; help lists them"
+from ..training import Settings
+from .common import add_command, build_model, exit_code, load_data, percent, read_config
+from .options import DATA_ABOUT, add_setting, add_short_option, in_group, parse_options, settings_from
 
 
 def add(commands):
@@ -64,13 +37,8 @@ def add(commands):
             "mpirun -n 4 chaos train large --cluster easgd --run-dir runs/l",
         ],
     )
-    group = declare(parser, "threads that train", "CHAOS_NUM_THREADS, else one per available core")
-    group.add_argument(
-        "--pin",
-        choices=PINNINGS,
-        metavar="HOW",
-        help=f"where each worker stays: {', '.join(PINNINGS)} (Linux) (default: {DEFAULTS['pin']})",
-    )
+    group = declare(parser)
+    add_setting(group, "pin")
     group.add_argument(
         "--trace",
         metavar="FILE",
@@ -78,40 +46,15 @@ def add(commands):
         "slower than training without",
     )
     group = parser.add_argument_group("several processes (MPI)")
-    group.add_argument(
-        "--cluster",
-        choices=("none", *cluster.MODES),
-        metavar="MODE",
-        help="how the processes of a launcher keep their weights together: "
-        f"{', '.join(cluster.MODES)}; none: each trains alone (default: local if a launcher has "
-        "started several)",
-    )
-    group.add_argument(
-        "--cluster-option",
-        metavar="KEY=VALUE",
-        action="append",
-        dest="cluster_options",
-        help=f"an option of the mode; {LISTED}",
-    )
-    group.add_argument(
-        "--stall-timeout",
-        type=float,
-        default=300.0,
-        metavar="SECONDS",
-        help="a process that neither answers nor moves on ends the job after so long; 0: never (default: 300)",
-    )
-    group.add_argument("--rank-details", action="store_true", help="metrics.jsonl tells about every process")
+    for name in in_group("cluster"):
+        modes = {"names": tuple(cluster.MODES), "choices": ("none", *cluster.MODES)} if name == "cluster" else {}
+        add_setting(group, name, **modes)
     declare_run(parser)
 
 
-def declare(parser, workers, default_workers, strategies=STRATEGIES):
-    """The options that say what is trained and how, without those about threads, for `chaos train` and `chaos simulate`;
-    returns the group about workers."""
-
-    def option(group, name, text, shown=None, **how):
-        default = DEFAULTS[name.removeprefix("--").replace("-", "_")]
-        group.add_argument(name, help=f"{text} (default: {default if shown is None else shown})", **how)
-
+def declare(parser, strategies=None, **workers):
+    """The options that say what is trained and how, for `chaos train` and `chaos simulate`; returns the group about workers.
+    `strategies` are those that the help shows, `workers` what is different about that setting."""
     parser.add_argument(
         "model",
         metavar="MODEL",
@@ -119,82 +62,28 @@ def declare(parser, workers, default_workers, strategies=STRATEGIES):
         help=f"{', '.join(MODELS)}, or a .safetensors file to start from its weights; not needed with --resume",
     )
     group = parser.add_argument_group("data")
-    option(group, "--data", DATA_HELP, metavar=DATA)
-    option(group, "--subset", "only the first N training images", "all", type=int, metavar="N")
+    for name in DATA_ABOUT:
+        add_setting(group, name)
 
     group = parser.add_argument_group("training")
-    option(group, "--epochs", "passes over the training images, those of a resumed run included", type=int, metavar="N")
-    option(group, "--lr", "learning rate of the first epoch", type=float, metavar="RATE")
-    option(group, "--lr-decay", "factor of the learning rate from epoch to epoch", type=float, metavar="FACTOR")
-    option(
-        group,
-        "--lr-schedule",
-        f"how it goes from epoch to epoch: {', '.join(SCHEDULES)}",
-        choices=tuple(SCHEDULES),
-        metavar="NAME",
-    )
-    group.add_argument(
-        "--schedule-option",
-        metavar="KEY=VALUE",
-        action="append",
-        dest="schedule_options",
-        help=f"an option of the schedule, such as warmup=3 (epochs); {LISTED}",
-    )
-    option(group, "--batch-size", "images per update of one worker", type=int, metavar="N")
-    option(group, "--update", f"the update rule: {', '.join(UPDATES)}", choices=tuple(UPDATES), metavar="NAME")
-    group.add_argument(
-        "--update-option",
-        metavar="KEY=VALUE",
-        action="append",
-        dest="update_options",
-        help=f"an option of the update rule; {LISTED}",
-    )
-    for name, what in (("momentum", "share of earlier updates"), ("weight-decay", "L2 penalty (adamw: decoupled decay)")):
-        group.add_argument(
-            f"--{name}",
-            metavar="X",
-            action="append",
-            dest="update_options",
-            type=f"{name}={{}}".format,
-            help=f"{what}; short for --update-option {name}=X",
-        )
-    losses = [name for name in LOSSES if name != "score"]  # that one is for proofs, it trains nothing
-    option(group, "--loss", f"one of {', '.join(losses)}", choices=losses, metavar="NAME")
-    option(group, "--seed", "of the initial weights and of the order of images", type=int, metavar="N")
-    option(group, "--shuffle", "a new order of images every epoch", "yes", action=argparse.BooleanOptionalAction)
-    option(
-        group,
-        "--validate",
-        "also measure the training images after every epoch",
-        "no",
-        action=argparse.BooleanOptionalAction,
-    )
+    for name in in_group("training"):
+        add_setting(group, name)
+        if name == "update_options":
+            add_short_option(group, "momentum", "share of earlier updates")
+            add_short_option(group, "weight_decay", "L2 penalty (adamw: decoupled decay)")
 
     group = parser.add_argument_group("workers")
-    option(group, "--workers", workers, default_workers, type=int, metavar="N")
-    option(
-        group,
-        "--strategy",
-        f"when updates meet the shared weights: {', '.join(strategies)}",
-        choices=tuple(STRATEGIES),
-        metavar="NAME",
-    )
-    group.add_argument(
-        "--strategy-option",
-        metavar="KEY=VALUE",
-        action="append",
-        dest="strategy_options",
-        help=f"an option of the strategy; {LISTED}",
-    )
+    for name in in_group("workers", without=("pin",)):
+        changed = {"workers": workers, "strategy": {"names": strategies}}.get(name, {})
+        add_setting(group, name, **changed)
     return group
 
 
 def declare_run(parser):
     """The options about the run directory; returns their group."""
     group = parser.add_argument_group("run")
-    group.add_argument("--run-dir", metavar="DIR", help="where the run is kept (default: runs/<model>-<time in UTC>)")
-    group.add_argument("--resume", action="store_true", help="continue the run in --run-dir; starts it if there is none")
-    group.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+    for name in in_group("run"):
+        add_setting(group, name)
     return group
 
 
@@ -213,7 +102,9 @@ def run(arguments):
         with contextlib.ExitStack() as stack:
             execute(arguments, None, stack.enter_context(virtual.Traced(arguments.trace)) if arguments.trace else None)
         return
-    with cluster.connect(mode, options, stall_timeout=arguments.stall_timeout, rank_details=arguments.rank_details) as link:
+    asked = {name: getattr(arguments, name) for name in ("stall_timeout", "rank_details")}
+    settings = Settings.among({name: value for name, value in asked.items() if value is not None})
+    with cluster.connect(dataclasses.replace(settings, cluster=mode, cluster_options=options)) as link:
         try:
             execute(arguments, link)
         except Exception as error:
@@ -237,37 +128,39 @@ def _cluster(arguments):
         return None, None
     if arguments.cluster_options:
         modes = {name: one({}) for name, one in cluster.MODES.items()}
-        options = _parsed(modes, mode, arguments.cluster_options)
+        options = parse_options(modes, mode, arguments.cluster_options)
     return mode, options
 
 
-def execute(arguments, link=None, runner=None, summary=None, config=None, prepared=None):
+def execute(arguments, link=None, runner=None, summary=None, config=None, prepared=None, callbacks=()):
     """One process's part: what the arguments ask for, with a summary. `link` is None where there are no other processes,
     `runner` as in chaos.train; summary(result, train, test, seconds) instead of the usual one; `config` is kept with the
-    run; `prepared` is what `prepare` gave, if it has been called."""
+    run; `prepared` is what `prepare` gave, if it has been called;
+    `callbacks` as in chaos.train."""
     root = not link or not link.rank
     checked = link.checked if link else lambda call: call()
     # what the others are told: they need not see the run directory
     prepared = prepared or checked(lambda: prepare(arguments) if root else None)
     if link:
-        settings, model, config, name = link.gather((*prepared[:2], prepared[2].config(), prepared[3][0]) if root else None)[
+        settings, asked, model, net, data = prepared or (None,) * 5
+        settings, asked, model, graph, name = link.gather((settings, asked, model, net.config(), data[0]) if root else None)[
             0
         ]
 
         def follow():  # after rank 0, which may have downloaded the data
-            net = Network.from_config(config)
-            return settings, model, net, load_data(name, net)
+            net = Network.from_config(graph)
+            return settings, asked, model, net, load_data(name, net)
 
         prepared = checked(lambda: prepared if root else follow())
-    settings, model, net, (settings["data"], train, test) = prepared
-    if settings["subset"] is not None:
-        train = train[: settings["subset"]]
+    settings, asked, model, net, (name, train, test) = prepared
+    if asked.subset is not None:
+        train = train[: asked.subset]
 
     config = {
         "model": model,
-        "data": settings.pop("data"),
-        "subset": settings.pop("subset"),
-        "requested_workers": settings["workers"],
+        "data": name,
+        "subset": asked.subset,
+        "requested_workers": settings.workers,
         "argv": ["chaos", *arguments.argv],
         **(config or {}),
     }
@@ -283,15 +176,13 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
                 net,
                 train,
                 test,
-                run_dir=folder,
-                resume=arguments.resume,
-                progress=not arguments.quiet,
+                dataclasses.replace(settings, run_dir=folder),
                 config=config,
+                callbacks=callbacks,
                 runner=runner,
-                **settings,
             )
         except (KeyboardInterrupt, SystemExit):
-            if root and (folder / trainer.MODEL).exists():
+            if root and (folder / training.MODEL).exists():
                 again = shlex.join([*arguments.parser.prog.split(), model, "--resume", "--run-dir", str(folder)])
                 print(f"continue with: {again}", file=sys.stderr)
             raise
@@ -300,61 +191,27 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
 
 
 def prepare(arguments):
-    """(settings, name of the model, network, (name of the data, train, test))."""
+    """(Settings, DataSettings, name of the model, network, (name of the data, train, test))."""
     earlier = read_config(arguments.run_dir) if arguments.resume else {}
     if "virtual" in earlier and "virtual_run" not in arguments:
         raise CheckpointError(f"{arguments.run_dir} holds a run of virtual workers; continue it with chaos simulate")
-    settings = _settings(arguments, earlier)
-    for name, least in (("seed", 0), ("subset", 1)):  # what is needed before chaos.train checks the rest
-        value = settings[name]
-        if value is not DEFAULTS[name] and (type(value) is not int or value < least):
-            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    net, model = _network(arguments, earlier, settings)
-    return settings, model, net, load_data(settings["data"], net)
+    settings, asked = settings_from(arguments, earlier)
+    net, model = _network(arguments, earlier, settings.seed)
+    return settings, asked, model, net, load_data(asked.data, net)
 
 
-def _settings(arguments, earlier):
-    """What was given, else what the earlier run had, else the defaults."""
-    earlier = {**earlier, "workers": earlier.get("requested_workers")}
-    given = {name: getattr(arguments, name) for name in DEFAULTS if getattr(arguments, name) is not None}
-    settings = DEFAULTS | {name: earlier[name] for name in DEFAULTS if name in earlier} | given
-    for name, options, table in (
-        ("strategy", "strategy_options", STRATEGIES),
-        ("update", "update_options", UPDATES),
-        ("lr_schedule", "schedule_options", SCHEDULES),
-    ):
-        if options in given:
-            kept = earlier.get(options, {}) if settings[name] == earlier.get(name) else {}
-            settings[options] = kept | _parsed(table, settings[name], given[options])
-        elif name in given and given[name] != earlier.get(name):
-            settings[options] = {}  # those of the earlier run are another's
-    return settings
-
-
-def _parsed(table, name, pairs):
-    """The options of table[name] in ["name=value", ...]; where one is the word help, shows all instead, and ends."""
-    if name not in table:  # in a config.json of another version
-        raise ValueError(f"unknown name {name!r}; known: {', '.join(table)}")
-    owner = table[name]
-    if "help" not in pairs:
-        return owner.parse(pairs)
-    for line in owner.describe():
-        print(textwrap.fill(line, columns() - 1, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False))
-    raise SystemExit(0)
-
-
-def _network(arguments, earlier, settings):
+def _network(arguments, earlier, seed):
     """The network to train and its name."""
     if arguments.model is not None:
-        return build_model(arguments.model, settings["seed"]), arguments.model
+        return build_model(arguments.model, seed), arguments.model
     if not arguments.resume:
         arguments.parser.error(f"a MODEL is needed: {', '.join(MODELS)} or a .safetensors file")
-    model, kept = earlier.get("model"), Path(arguments.run_dir) / trainer.MODEL
+    model, kept = earlier.get("model"), Path(arguments.run_dir) / training.MODEL
     if kept.exists():
         return load(kept), str(model or kept)
     if not isinstance(model, str):
         raise ValueError(f"{arguments.run_dir} holds no run; name a MODEL to start one")
-    return build_model(model, settings["seed"]), model
+    return build_model(model, seed), model
 
 
 @contextlib.contextmanager

@@ -1,15 +1,20 @@
 """Training across processes with MPI: one file per exchange mode. The only room that imports mpi4py, and only when a job
 starts: importing this initialises nothing. Users go through `chaos.train` and the CLI."""
 
-import inspect
+from __future__ import annotations
+
+import dataclasses
 import os
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from .. import threads, trainer
+from .. import threads, training
 from ..errors import ClusterError
-from ..options import check_number
+from ..network import Network
 from ..sync import STRATEGIES
+from ..training import ABOUT, Run, Settings, Threads
 from ..updates import UPDATES
 from .allreduce import Allreduce
 from .asynchronous import Async
@@ -19,110 +24,44 @@ from .launcher import fix, launched
 from .local import Local
 from .shared import Shared
 
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from .link import Link
+
 MODES = {mode.name: mode for mode in (Local, EASGD, Gossip, Async, Shared, Allreduce)}
 
-__all__ = ["MODES", "connect", "launched", "train"]
+__all__ = ["MODES", "connect", "launched", "train_linked"]
 
 
-def train(
-    net,
-    train,
-    test=None,
+def train_linked(
+    link: Link | None,
+    net: Network,
+    train: Any,
+    test: Any,
+    settings: Settings,
     *,
-    cluster=None,
-    cluster_options=None,
-    comm=None,
-    stall_timeout=300.0,
-    rank_details=False,
-    **options,
-):
-    """Trains a network in place: `chaos.trainer.train`, which has all further options, alone or on every rank of an MPI job.
-
-    In a job every rank calls this with the same arguments; all have the data, and each trains on its part of every epoch's
-    order, so that an epoch is still every image once. Rank 0 writes the run directory and the progress; the history, with
-    the totals over all ranks, and at the end the weights are the same everywhere.
-
-    Parameters
-    ----------
-    net, train, test
-        As in `chaos.trainer.train`.
-    cluster : str, optional
-        How the ranks keep their weights together: a name in chaos.cluster.MODES; each says there what it promises and what
-        options it has. None: this process trains alone, whatever has started it.
-    cluster_options : dict, optional
-        Of the mode, by name.
-    comm : mpi4py.MPI.Intracomm, optional
-        The ranks of the job; MPI.COMM_WORLD by default. With one rank the result is that of no cluster.
-    stall_timeout : float
-        Seconds after which a rank that neither answers nor moves on ends the job, with the rank named; 0: never.
-    rank_details : bool
-        Whether the records tell about every rank.
-    **options
-        As in `chaos.trainer.train`. `workers` is per rank; by default the ranks of a machine share its cores. `run_dir`
-        matters on rank 0.
-
-    Returns
-    -------
-    Run
-        Its records have "cluster" in a job of several ranks: mode, options, ranks, exchanges, bytes (sent by all ranks for
-        the weights; of a sum what the best algorithm sends), exchange_seconds (of all ranks) and overlap (the part of them
-        in which that rank's workers were running).
-
-    Raises
-    ------
-    ClusterError
-        Where MPI or the job is not what is needed, with the fix, before anything is trained.
-    ValueError, DataError, ...
-        As `chaos.trainer.train`, on all ranks. Where one rank alone fails while training, its traceback is printed and the
-        job is ended.
-    """
-    if cluster is None:
-        if cluster_options:
-            raise ValueError(f"cluster_options {cluster_options!r} without cluster; known: {', '.join(MODES)}")
-        if comm is not None:
-            raise ValueError(f"comm {comm!r} without cluster; known: {', '.join(MODES)}")
-        return trainer.train(net, train, test, **options)
-    with connect(cluster, cluster_options, comm=comm, stall_timeout=stall_timeout, rank_details=rank_details) as link:
-        return train_linked(link, net, train, test, **options)
-
-
-def _full_signature():
-    """That of `train` with the options of `chaos.trainer.train` by name, for help() and editors."""
-    own, all_options = (inspect.signature(one).parameters for one in (train, trainer.train))
-    ours = [one for name, one in own.items() if name not in all_options and one.kind is one.KEYWORD_ONLY]
-    theirs = [one for name, one in all_options.items() if name not in ("link", "runner")]
-    return inspect.Signature([*theirs, *ours, *(all_options[name] for name in ("link", "runner"))])
-
-
-train.__signature__ = _full_signature()
-
-
-def train_linked(link, net, train, test=None, *, strategy="chaos", update="sgd", workers=None, config=None, **options):
-    """`train` for who has connected already; `link` may be None: alone."""
+    config: Mapping[str, Any] | None = None,
+    callbacks: Iterable[Any] = (),
+    runner: Threads | None = None,
+) -> Run:
+    """`chaos.training.train` for who has connected; `link` may be None: alone."""
     if link is None:
-        return trainer.train(net, train, test, strategy=strategy, update=update, workers=workers, config=config, **options)
+        return training.train(net, train, test, settings, config=config, callbacks=callbacks, runner=runner)
     mode = link.mode
 
-    def prepare():
-        mode.check(link, strategy, options.get("batch_size", 1))
-        mode.prepare(link, net, UPDATES[update].moments if update in UPDATES else 0)
+    def prepare() -> None:
+        mode.check(link, settings.strategy, settings.batch_size)
+        mode.prepare(link, net, UPDATES[settings.update].moments if settings.update in UPDATES else 0)
 
     link.checked(prepare)
-    if workers is None and not (strategy in STRATEGIES and STRATEGIES[strategy].single):
-        workers = _share_of_cores(link)
-    _tell_bindings(link, workers or 1)
+    if settings.workers is None and not (settings.strategy in STRATEGIES and STRATEGIES[settings.strategy].single):
+        settings = dataclasses.replace(settings, workers=_share_of_cores(link))
+    _tell_bindings(link, settings.workers or 1)
     told = {"cluster": mode.name, "cluster_options": mode.option, "ranks": link.size, "hosts": sorted(set(link.hosts))}
     try:
-        return trainer.train(
-            net,
-            train,
-            test,
-            strategy=strategy,
-            update=update,
-            workers=workers,
-            config={**(config or {}), **told},
-            link=link,
-            **options,
+        return training.train(
+            net, train, test, settings, config={**(config or {}), **told}, callbacks=callbacks, link=link, runner=runner
         )
     except BaseException:
         if link.agreed:
@@ -131,13 +70,13 @@ def train_linked(link, net, train, test=None, *, strategy="chaos", update="sgd",
 
 
 @contextmanager
-def connect(cluster, cluster_options=None, *, comm=None, stall_timeout=300.0, rank_details=False, delay=None):
+def connect(settings: Settings, comm: MPI.Intracomm | None = None, *, delay: float | None = None) -> Iterator[Link | None]:
     """The link to the other ranks of the job while the context lasts, None in a job of one rank. An exception on one rank in
     it ends the whole job."""
-    if cluster not in MODES:
-        raise ValueError(f"unknown cluster mode {cluster!r}; known: {', '.join(MODES)}")
-    mode = MODES[cluster](cluster_options or {})
-    check_number("stall_timeout", stall_timeout, 0)
+    if settings.cluster not in MODES:
+        raise ValueError(f"unknown cluster mode {settings.cluster!r}; known: {', '.join(MODES)}")
+    mode = MODES[settings.cluster](settings.cluster_options or {})
+    stall_timeout = ABOUT["stall_timeout"].check("stall_timeout", settings.stall_timeout)
     delay = float(os.environ.get("CHAOS_CLUSTER_DELAY") or 0) if delay is None else delay
     comm = _world() if comm is None else comm
     _check(comm)
@@ -146,7 +85,7 @@ def connect(cluster, cluster_options=None, *, comm=None, stall_timeout=300.0, ra
         return
     from .link import Link
 
-    link = Link(comm, mode, stall_timeout=stall_timeout, details=rank_details, delay=delay)
+    link = Link(comm, mode, stall_timeout=stall_timeout, details=settings.rank_details, delay=delay)
     try:
         yield link
     except BaseException as error:

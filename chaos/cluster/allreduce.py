@@ -11,7 +11,7 @@ import numpy as np
 from .. import _core
 from ..network import aligned_zeros
 from ..options import Option
-from ..trainer import together
+from ..training import together
 from .link import Part
 from .mode import Mode
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from .. import _core
 from ..errors import ClusterError
-from ..trainer import Alone
+from ..training import Alone
 from .compress import Feedback, decode
 
 _STOP, _HALT, _ASK, _STATE = range(4)
@@ -55,7 +55,7 @@ class Part(NamedTuple):
 
 
 class Link(Alone):
-    """What `chaos.trainer.train` knows of the other ranks.
+    """What `chaos.training.train` knows of the other ranks.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class Link(Alone):
         self.hosts = [host for host, _ in known]
         self.names = [f"rank {rank} ({host}, process {pid})" for rank, (host, pid) in enumerate(known)]
 
-    # ---- what the trainer asks ----
+    # ---- what the training asks ----
 
     def checked(self, call):
         result = error = None
@@ -123,7 +123,7 @@ class Link(Alone):
     @contextmanager
     def joined(self, job, caught):
         self._job, self._caught, self._engine = job, caught, job.engine
-        self.strategy_options = job.identity["strategy_options"]
+        self.strategy_options = job.settings.strategy_options
         job.history, job.partial = self.gather((job.history, job.partial) if self.rank == 0 else None)[0]
         self._versions(job.engine)
         for vector in (job.net.weights, *job.moments):
@@ -187,7 +187,7 @@ class Link(Alone):
             done = future.done()
             if done:
                 if future.exception() is not None:
-                    return True  # the trainer raises it, and this rank ends the job
+                    return True  # the training raises it, and this rank ends the job
                 if future.result()["status"] == "diverged" and not self.halted:
                     self.halted = True
                     self._tell_all(_HALT)

@@ -112,4 +112,4 @@ def _named(path: str, part: str, images: np.ndarray, labels: np.ndarray, name: s
 
 def _sized(dataset: Dataset, size: tuple[int, int]) -> Dataset:
     """The data set with images of (h, w) = size."""
-    return dataset._replaced(images=fit(dataset.images, size))
+    return dataset._replaced(inputs=(fit(dataset.images, size),))

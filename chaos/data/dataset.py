@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,15 +14,21 @@ if TYPE_CHECKING:
 
 
 class Dataset:
-    """Images with one label each.
+    """Images with one label each, or with other targets.
 
     Parameters
     ----------
     images : array_like (n, c, h, w), (n, h, w) or, for networks that take vectors, (n, features)
         Pixels. uint8 and float32 are kept (and not copied if C-contiguous); other floats become float32;
-        other integers must lie in 0..255 and become uint8.
-    labels : array_like (n,)
+        other integers must lie in 0..255 and become uint8. A tuple of arrays, one for each input of a network that has
+        several; sequences (n, c, l) are such arrays as they are.
+    labels : array_like (n,), optional
         Whole numbers from 0 to ``classes - 1``.
+    targets : array_like (n, ...), optional
+        Instead of labels what the loss compares outputs with (chaos.losses): integers, a class for each pixel, or real
+        numbers shaped as the network's outputs.
+    weights : array_like (n,), optional
+        What the loss of each image is multiplied with in training; not negative.
     name : str
         For messages and ``repr``.
     classes : int, optional
@@ -30,12 +36,14 @@ class Dataset:
 
     Attributes
     ----------
-    images : ndarray (n, c, h, w) or (n, features)
+    images : ndarray (n, c, h, w) or (n, features), or tuple of ndarray
         uint8 or float32, C-contiguous.
-    labels : ndarray (n,)
-        int64, C-contiguous.
+    labels : ndarray (n,), or (n, ...)
+        int64 or (targets) float32, C-contiguous.
+    weights : ndarray (n,) of float32, or None
     name : str
     classes : int
+        0 where the targets are real numbers.
     shape : tuple of int
         (c, h, w) or (features,) of one image.
 
@@ -46,26 +54,47 @@ class Dataset:
         not whole, negative or too large; values that are not real numbers.
     """
 
-    def __init__(self, images: ArrayLike, labels: ArrayLike, *, name: str = "arrays", classes: int | None = None) -> None:
+    def __init__(
+        self,
+        images: ArrayLike | tuple[ArrayLike, ...],
+        labels: ArrayLike | None = None,
+        *,
+        targets: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        name: str = "arrays",
+        classes: int | None = None,
+    ) -> None:
         self.name = str(name)
-        self.images = _check_images(images)
-        self.labels = _check_labels(labels)
-        found, wanted = len(self.labels), len(self.images)
+        self.inputs = _check_inputs(images)
+        if (labels is None) == (targets is None):
+            raise DataError("either labels or targets must be given")
+        self.labels = _check_labels(labels) if labels is not None else _check_targets(targets)
+        found, wanted = len(self.labels), len(self)
         if found != wanted:
             raise DataError(f"labels: {found} labels for {wanted} images; there must be one label per image")
-        self.classes = _check_classes(classes, self.labels)
+        self.weights = None if weights is None else _check_weights(weights, wanted)
+        self.classes = _check_classes(classes, self.labels) if self.labels.dtype.kind == "i" else 0
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """(c, h, w): channels, height and width of one image; or (features,)."""
-        return self.images.shape[1:]
+    def images(self) -> Any:
+        """The images; of several inputs the tuple of all."""
+        return self.inputs[0] if len(self.inputs) == 1 else self.inputs
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """(c, h, w): channels, height and width of one image; or (features,); of several inputs a tuple of these."""
+        shapes = tuple(array.shape[1:] for array in self.inputs)
+        return shapes[0] if len(shapes) == 1 else shapes
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.inputs[0])
 
     def __repr__(self) -> str:
-        pixels = f"{'x'.join(map(str, self.shape))} {self.images.dtype}"
-        return f"<Dataset {self.name!r}: {len(self)} images {pixels}, {self.classes} classes>"
+        pixels = " and ".join(f"{'x'.join(map(str, array.shape[1:]))} {array.dtype}" for array in self.inputs)
+        values = f"targets {'x'.join(map(str, self.labels.shape[1:]))} {self.labels.dtype}"
+        return (
+            f"<Dataset {self.name!r}: {len(self)} images {pixels}, {f'{self.classes} classes' if self.classes else values}>"
+        )
 
     def __getitem__(self, index: slice | ArrayLike) -> Dataset:
         """Part of the data set, with the same name and number of classes.
@@ -86,13 +115,14 @@ class Dataset:
         """
         if not isinstance(index, slice):
             index = _check_index(index)
-        images, labels = self.images[index], self.labels[index]
-        if not len(images):
+        new = self._replaced(inputs=tuple(array[index] for array in self.inputs), labels=self.labels[index])
+        if not len(new):
             raise DataError(f"this part of {self.name!r} is empty; a Dataset holds at least one image")
-        return self._replaced(images=images, labels=labels)
+        new.weights = None if self.weights is None else np.ascontiguousarray(self.weights[index])
+        return new
 
     def scaled(self) -> np.ndarray:
-        """The images as the network sees them.
+        """The images, of the first input, as the network sees them.
 
         Returns
         -------
@@ -100,9 +130,9 @@ class Dataset:
             float32. uint8 pixels x become x / 127.5 - 1, that is 0..255 becomes -1..1; float32 images are
             returned as they are, without a copy.
         """
-        if self.images.dtype == np.float32:
-            return self.images
-        scaled = self.images.astype(np.float32)
+        if self.inputs[0].dtype == np.float32:
+            return self.inputs[0]
+        scaled = self.inputs[0].astype(np.float32)
         scaled /= np.float32(127.5)
         scaled -= np.float32(1)
         return scaled
@@ -118,18 +148,19 @@ class Dataset:
         import hashlib
 
         digest = hashlib.sha256()
-        for array in (self.images, self.labels):
+        for array in (*self.inputs, self.labels, *([] if self.weights is None else [self.weights])):
             digest.update(f"{array.shape}{array.dtype.str}".encode())
             digest.update(array.data.cast("B"))
         return digest.hexdigest()[:16]
 
     def _replaced(
-        self, *, images: np.ndarray | None = None, labels: np.ndarray | None = None, classes: int | None = None
+        self, *, inputs: tuple[np.ndarray, ...] | None = None, labels: np.ndarray | None = None, classes: int | None = None
     ) -> Dataset:
         """This data set with other arrays or classes, whose values are known to be good."""
         new = object.__new__(Dataset)
         new.name = self.name
-        new.images = self.images if images is None else np.ascontiguousarray(images)
+        new.inputs = self.inputs if inputs is None else tuple(np.ascontiguousarray(array) for array in inputs)
+        new.weights = self.weights
         new.labels = self.labels if labels is None else np.ascontiguousarray(labels)
         new.classes = self.classes if classes is None else classes
         return new
@@ -150,6 +181,43 @@ def _first(bad: np.ndarray) -> int | tuple[int, ...]:
     """Index of the first True: an int for one axis, a tuple for more."""
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
     return index[0] if len(index) == 1 else index
+
+
+def _check_inputs(images: Any) -> tuple[np.ndarray, ...]:
+    """The arrays of all inputs, as many images in each."""
+    if not (isinstance(images, tuple) and images and all(isinstance(one, np.ndarray) and one.ndim > 1 for one in images)):
+        return (_check_images(images),)
+    arrays = tuple(np.require(_check_images(one).reshape(one.shape)) for one in images)
+    if len({len(array) for array in arrays}) > 1:
+        raise DataError(
+            f"images: the inputs have {', '.join(str(len(array)) for array in arrays)} images; as many are needed"
+        )
+    return arrays
+
+
+def _check_targets(targets: Any) -> np.ndarray:
+    """Targets as int64 or float32 (n, ...)."""
+    array = _numbers(targets, "targets")
+    if array.ndim < 1 or array.size == 0:
+        raise DataError(f"targets: shape {array.shape} is empty; there must be targets for every image")
+    if array.dtype.kind != "f":
+        if array.min() < 0:
+            at = _first(array < 0)
+            raise DataError(f"targets: class {at} is {array[at]}; it must be a whole number from 0 to classes - 1")
+        return np.require(array, np.int64, ["C", "A"])
+    return np.require(_check_floats(array, "targets: number"), requirements=["C", "A"])
+
+
+def _check_weights(weights: ArrayLike, count: int) -> np.ndarray:
+    """Weights as finite float32 (n,) that are not negative."""
+    array = _numbers(weights, "weights")
+    if array.shape != (count,):
+        raise DataError(f"weights: shape {array.shape}; there must be one for each of {count} images")
+    array = _check_floats(np.require(array, np.float32, ["C", "A"]), "weights: weight")
+    if array.min() < 0:
+        at = _first(array < 0)
+        raise DataError(f"weights: weight {at} is {array[at]}; it must not be negative")
+    return array
 
 
 def _check_images(images: ArrayLike) -> np.ndarray:
@@ -173,15 +241,15 @@ def _check_images(images: ArrayLike) -> np.ndarray:
     return np.require(array, requirements=["C", "A"])
 
 
-def _check_floats(array: np.ndarray) -> np.ndarray:
-    """Finite images as float32."""
+def _check_floats(array: np.ndarray, what: str = "images: pixel") -> np.ndarray:
+    """Finite numbers as float32."""
     with np.errstate(all="ignore"):
         converted = array.astype(np.float32, copy=False)
         # NaN and infinity show in the extremes, which need no array of flags as large as the images.
         finite = np.isfinite(converted.min()) and np.isfinite(converted.max())
     if not finite:
         at = _first(~np.isfinite(converted))
-        raise DataError(f"images: pixel {at} is {array[at]}; pixels must be finite and fit float32")
+        raise DataError(f"{what} {at} is {array[at]}; {what.split()[1]}s must be finite and fit float32")
     return converted
 
 

@@ -1,4 +1,4 @@
-"""Files that are either there as a whole or not at all. For chaos.formats and chaos.trainer."""
+"""Files that are either there as a whole or not at all. For chaos.formats and chaos.training."""
 
 from __future__ import annotations
 

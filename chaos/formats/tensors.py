@@ -1,4 +1,4 @@
-"""safetensors files: named float arrays plus {str: str} metadata. For chaos.network and chaos.trainer."""
+"""safetensors files: named float arrays plus {str: str} metadata. For chaos.network and chaos.training."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Chooses the examples that kinds give of themselves, at random: for benchmarks, tests, and the C driver, which reads them
-as text (tests/c/layers.txt)."""
+as text (tests/c/layers.txt, written by tests/test_layers.py)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from .. import data, threads, trainer, virtual
+from .. import data, threads, training, virtual
 from ..bench import machine
 from ..models import MODELS as ZOO
 from ..perfmodel import papers, read_machine
@@ -185,10 +185,7 @@ def _run(folder, one):
     clock = time.process_time if one.virtual else time.perf_counter
     before, start = _seconds(where), clock()
     try:
-        run = trainer.train(
-            net,
-            train,
-            test,
+        settings = training.Settings(
             strategy=strategy,
             workers=one.workers,
             epochs=one.epochs,
@@ -199,8 +196,8 @@ def _run(folder, one):
             run_dir=where,
             resume=True,
             progress=False,
-            runner=runner,
         )
+        run = training.train(net, train, test, settings, runner=runner)
     finally:
         seconds = before + clock() - start
         with contextlib.suppress(OSError):  # there is no folder where nothing could be started

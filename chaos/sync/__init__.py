@@ -1,4 +1,7 @@
-"""Synchronisation strategies: promise, source and options of each. cext/sync/sync.h has the same list."""
+"""Synchronisation strategies: promise, source and options of each.
+
+To add one: chaos/sync/x.py, cext/sync/x.c, and one line here.
+"""
 
 from .averaging import Averaging
 from .chaos import Chaos
@@ -12,21 +15,6 @@ from .replicated import Replicated
 from .sequential import Sequential
 from .synchronous import Synchronous
 
-STRATEGIES = {
-    strategy.name: strategy
-    for strategy in (
-        Sequential(),
-        Chaos(),
-        Synchronous(),
-        Averaging(),
-        Delayed(),
-        Hogwild(),
-        Locked(),
-        Leashed(),
-        Elastic(),
-        Replicated(),
-        Hybrid(),
-    )
-}
+STRATEGIES = {kind.name: kind() for kind in list(globals().values()) if isinstance(kind, type) and kind.name}
 
 __all__ = ["STRATEGIES"]

@@ -34,6 +34,8 @@ class Strategy(WithOptions):
         are workers.
     inferior : bool
         It is known to end up worse than `sequential`; the docstring says when and why.
+    lanes : bool
+        Steps are cut into lanes, so that no layer sees all images of one.
     variants : tuple of (dict, dict)
         For the tests over the list: options that change what happens, and the attributes above that are different with them.
     """
@@ -48,6 +50,7 @@ class Strategy(WithOptions):
     racing = False
     divides = False
     inferior = False
+    lanes = False
     variants = (({}, {}),)
     common = {
         "stripe_bytes": Option(16384, "bytes of weights that are locked and published together", 64, 1 << 30, whole=True)

@@ -29,6 +29,7 @@ class Hybrid(Strategy):
     """
 
     name = "hybrid"
+    lanes = True
     equals_sequential = False
     deterministic = True
     any_workers = True

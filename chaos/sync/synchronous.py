@@ -25,6 +25,7 @@ class Synchronous(Strategy):
     """
 
     name = "synchronous"
+    lanes = True
     equals_sequential = False
     deterministic = True
     any_workers = True

@@ -18,6 +18,7 @@ class Adam(Update):
     """
 
     kind = "adam"
+    tried_with = {"lr": 0.002}
     state = ("exp_avg", "exp_avg_sq")
     options = {
         "beta1": Option(0.9, "share of the mean gradient that is kept", 0, BELOW_1),

@@ -15,6 +15,7 @@ class Momentum(Update):
     """
 
     kind = "momentum"
+    tried_with = {"lr": 0.002}
     state = ("momentum_buffer",)
     options = {
         "momentum": Option(0.9, "share of the buffer that is kept", 0, 1),

@@ -17,6 +17,7 @@ class RMSprop(Update):
     """
 
     kind = "rmsprop"
+    tried_with = {"lr": 0.001}
     state = ("square_avg", "momentum_buffer", "grad_avg")
     options = {
         "alpha": Option(0.99, "share of the mean square that is kept", 0, 1),

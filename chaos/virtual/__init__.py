@@ -1,5 +1,5 @@
 """Many workers on few cores: runs a given order of events on the real kernels, in any number of threads, bit for bit. Orders
-come from a discrete-event clock (simulation) or from a real run (trace and replay). Above chaos.trainer."""
+come from a discrete-event clock (simulation) or from a real run (trace and replay). Above chaos.training."""
 
 from .clock import ORDERS, Machine, Order
 from .replay import TRACEABLE, Traced, replay

@@ -1,5 +1,5 @@
 """Tracing real runs, and repeating them bit for bit. The file format is chaos/formats/trace.py, the executor
-cext/engine/replay.c, the recorder cext/engine/trace.c."""
+cext/replay/, the recorder cext/engine/trace.c."""
 
 from __future__ import annotations
 
@@ -7,34 +7,24 @@ import dataclasses
 
 import numpy as np
 
-from .. import _core, threads, trainer
+from .. import _core, threads
 from .._version import __version__
 from ..data import Dataset
 from ..errors import TraceError
 from ..formats.trace import TraceReader, TraceWriter, digest
-from ..network import Network
+from ..network import Network, run_key
 from ..options import check_number
+from ..training import IDENTITY, Alone, Job, Settings, Threads
+from ..training.settings import completed
 from .clock import BLOCK, check_events
 
 MAX_JOBS = 1024
 TRACEABLE = ("sequential", "chaos")  # they update a stripe only while they hold it, or alone
-_SETTINGS = (
-    "strategy",
-    "strategy_options",
-    "update",
-    "update_options",
-    "lr",
-    "lr_decay",
-    "lr_schedule",
-    "schedule_options",
-    "batch_size",
-    "loss",
-    "shuffle",
-    "seed",
-)
+# no phase but the training phases is traced
+_SETTINGS = tuple(name for name in IDENTITY if name != "validate")
 
 
-class Traced(trainer.Threads):
+class Traced(Threads):
     """Runs a job on real threads and records the order in which they met the weights, as a context manager; for the argument
     `runner` of chaos.train.
 
@@ -66,15 +56,15 @@ class Traced(trainer.Threads):
             self.writer.__exit__(*exception)
 
     def start(self, job):
-        if job.strategy not in TRACEABLE:
-            raise ValueError(f"strategy {job.strategy!r} cannot be traced; these can: {', '.join(TRACEABLE)}")
+        if job.settings.strategy not in TRACEABLE:
+            raise ValueError(f"strategy {job.settings.strategy!r} cannot be traced; these can: {', '.join(TRACEABLE)}")
         if job.link.size > 1:
             raise ValueError(f"a job of {job.link.size} processes cannot be traced; only one process can")
-        check_events(job.strategy, job.identity["update_options"], "traced")
+        check_events(job.settings.strategy, job.settings.update_options, "traced")
         job.engine.trace()
         return super().start(job)
 
-    def train(self, job, epoch, pool, caught, display, ahead, **arguments):
+    def train(self, job, epoch, pool, caught, listeners, ahead, **arguments):
         if self.writer is None:
             if job.history or job.partial:
                 raise ValueError("a run that is continued cannot be traced: its beginning is not in the trace")
@@ -84,9 +74,9 @@ class Traced(trainer.Threads):
                     **{name: job.identity[name] for name in _SETTINGS},
                     "network": job.identity["network"],
                     "train": job.identity["train"],
-                    "images": len(job.train_labels),
+                    "images": job.training.count,
                     "workers": job.plan.workers,
-                    "epochs": job.epochs,
+                    "epochs": job.settings.epochs,
                     "isa": job.net.plan.isa,
                     "winograd": _core.get_winograd(),
                     "chaos": __version__,
@@ -94,7 +84,7 @@ class Traced(trainer.Threads):
                 },
                 job.net.weights,
             )
-        result, seconds = super().train(job, epoch, pool, caught, display, ahead, **arguments)
+        result, seconds = super().train(job, epoch, pool, caught, listeners, ahead, **arguments)
         events = np.empty(job.engine.traced(), np.uint64)
         job.engine.events(events)
         self.writer.phase(
@@ -121,7 +111,7 @@ class VirtualPlan(threads.Plan):
         return self.text
 
 
-class _Replayed(trainer.Threads):
+class _Replayed(Threads):
     def workers(self, requested, only_one, pin):
         return VirtualPlan(
             requested,
@@ -168,8 +158,8 @@ def replay(path, data, *, progress=None, jobs=1):
     """
     check_jobs(jobs)
     with TraceReader(path) as trace:
-        net = _network(trace, data)
-        about = trace.about
+        about = completed(trace.about)
+        net = _network(trace, about, data)
         if len(data) > about["images"]:
             data = data[: about["images"]]
         if data.fingerprint() != about["train"]:
@@ -178,18 +168,10 @@ def replay(path, data, *, progress=None, jobs=1):
                 f"these {len(data)} have {data.fingerprint()}"
             )
         try:
-            job = trainer.Job(
-                net,
-                data,
-                None,
-                workers=about["workers"],
-                epochs=about["epochs"],
-                validate=False,
-                pin="none",
-                link=trainer.Alone(),
-                runner=_Replayed(),
-                **{name: about[name] for name in _SETTINGS},
+            settings = Settings(
+                workers=about["workers"], epochs=about["epochs"], **{name: about[name] for name in _SETTINGS}
             )
+            job = Job(net, data, None, settings, link=Alone(), runner=_Replayed())
         except (ValueError, TypeError) as error:
             raise TraceError(
                 f"{path}: damaged, or written by another version of chaos ({about['chaos']}): {error}"
@@ -209,9 +191,9 @@ def replay(path, data, *, progress=None, jobs=1):
     return net
 
 
-def _network(trace, data):
+def _network(trace, about, data):
     """The network with its initial weights; TraceError where it cannot be replayed here."""
-    about, path = trace.about, trace.path
+    path = trace.path
     wanted = {
         **dict.fromkeys(_SETTINGS, object),
         "network": dict,
@@ -257,13 +239,13 @@ def _run(path, job, phase, events, jobs):
         blocks = (block[at : at + BLOCK] for block in events for at in range(0, len(block), BLOCK))
         result = job.engine.run(
             "train",
-            **job.train_images,
-            labels=job.train_labels,
+            **job.training.arguments,
             order=job.order(epoch),
             begin=begin,
             end=end,
             lr=job.rate(epoch),
             step_scale=job.step_scale(),
+            key=run_key(job.settings.seed, epoch),
             events=blocks,
             jobs=jobs,
         )

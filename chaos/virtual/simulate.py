@@ -6,10 +6,11 @@ import dataclasses
 
 import numpy as np
 
-from .. import _core, trainer
+from .. import _core, training
 from ..network import Network
 from ..options import check_number
 from ..sync import STRATEGIES
+from ..training import Settings, Threads
 from .clock import Machine, Order, check_events, check_strategy
 from .replay import VirtualPlan, check_jobs
 from .times import measured, nominal
@@ -19,7 +20,7 @@ DEFAULT_WORKERS = 244  # the threads of the paper's machine
 ONE_WORKER_IMAGES = 4096  # that the clock of one worker runs over, for the speed-up
 
 
-class Virtual(trainer.Threads):
+class Virtual(Threads):
     """Runs a job's training phases with virtual workers: for the argument `runner` of chaos.train.
 
     The clock (cext/virtual/clock.h says what it models) invents when which worker reads and updates what; the executor
@@ -66,12 +67,19 @@ class Virtual(trainer.Threads):
     def start(self, job):
         if job.link.size > 1:
             raise ValueError(f"a job of {job.link.size} processes cannot be simulated; only one process can")
-        check_strategy(job.strategy, job.identity["strategy_options"], job.identity["update_options"])
+        settings = job.settings
+        check_strategy(settings.strategy, settings.strategy_options, settings.update_options)
         self.times = self.times or nominal(job.net)
         order = self._order(job, 0)  # which checks the rest
-        check_events(job.strategy, job.identity["update_options"], "simulated", lanes=order.lanes > 0)
+        check_events(settings.strategy, settings.update_options, "simulated", lanes=order.lanes > 0)
         # one thread: whatever is added up over images is added up in the same order every time
-        return _core.Engine(job.net.plan, job.net.weights, loss=job.identity["loss"], batch_size=_core.TOGETHER)
+        return _core.Engine(
+            job.net.plan,
+            job.net.weights,
+            loss=settings.loss,
+            loss_options=training.phases.loss_numbers(settings.loss, settings.loss_options),
+            batch_size=_core.TOGETHER,
+        )
 
     def _order(self, job, epoch, workers=None):
         machine = self.machine if workers is None else dataclasses.replace(self.machine, stragglers=0)
@@ -80,13 +88,13 @@ class Virtual(trainer.Threads):
             job.engine,
             self.times,
             machine,
-            job.strategy,
-            job.identity["strategy_options"],
-            [job.seed, epoch],
+            job.settings.strategy,
+            job.settings.strategy_options,
+            [job.settings.seed, epoch],
             workers,
         )
 
-    def train(self, job, epoch, pool, caught, display, ahead, **arguments):
+    def train(self, job, epoch, pool, caught, listeners, ahead, **arguments):
         # each epoch's clock starts anew, so that a continued run has the same events
         order = self._order(job, epoch)
         weights, moments, versions = job.net.weights.copy(), job.moments.copy(), job.engine.versions()
@@ -96,7 +104,7 @@ class Virtual(trainer.Threads):
             epoch,
             pool,
             caught,
-            display,
+            listeners,
             ahead,
             events=order.blocks(images),
             lanes=order.lanes,
@@ -140,7 +148,16 @@ class Virtual(trainer.Threads):
 
 
 def predict(
-    net, workers, *, images, strategy="chaos", strategy_options=None, batch_size=1, machine=None, times=None, seed=0
+    net,
+    workers,
+    *,
+    images,
+    strategy=Settings.strategy,
+    strategy_options=Settings.strategy_options,
+    batch_size=Settings.batch_size,
+    machine=None,
+    times=None,
+    seed=Settings.seed,
 ):
     """Runs only the clock: how long a training phase would take.
 
@@ -216,13 +233,13 @@ def compare(net, data, workers=(1, 2), *, repeats=3, machine=None, **settings):
         train_error, staleness (mean, p50, p99, max, histogram); speedup_difference (simulated / real - 1);
         staleness_distance (half the sum of the absolute differences of the two histograms' shares, 0 if equal, at most 1).
     """
-    batch_size = settings.get("batch_size", 1)
-    times = measured(net, batch_size)
+    settings = Settings(epochs=1, progress=False, **settings)
+    times = measured(net, settings.batch_size)
 
     def one(count, runner=None):
         copy = Network.from_config(net.config())
         copy.weights[:] = net.weights
-        run = trainer.train(copy, data, workers=count, epochs=1, progress=False, runner=runner, **settings)
+        run = training.train(copy, data, None, dataclasses.replace(settings, workers=count), runner=runner)
         record = run.history[0]
         return {name: record[name] for name in ("seconds", "train_error", "staleness")}
 

@@ -8,12 +8,14 @@
 #define _GNU_SOURCE /* sched_getcpu */
 #include "engine/bench.h"
 #include "engine/distance.h"
+#include "engine/finish.h"
 #include "engine/exchange.h"
 #include "engine/phase.h"
 #include "replay/replay.h"
 #include "engine/trace.h"
 #include "registry.h"
 #include "virtual/clock.h"
+#include "virtual/orders.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -63,18 +65,31 @@ static void *block(size_t n, size_t size)
 
 /* ---- networks ---- */
 
+static const int nothing[1];
+static const float no_number[1];
+
 /* The numbers are the kind's options. Returns -1 when the geometry is impossible. */
 static int layer(plan *p, const char *kind, int input, int channels, int n_options, const int *option)
 {
     const char *reason;
-    static const int none[1];
-    return plan_add(p, kind, 1, &input, channels, n_options, option ? option : none, &reason);
+    return plan_add(p,
+                    &(plan_layer){.kind = kind,
+                                  .n_inputs = 1,
+                                  .input = &input,
+                                  .channels = channels,
+                                  .n_whole = n_options,
+                                  .whole = option ? option : nothing,
+                                  .real = no_number,
+                                  .shares = -1},
+                    &reason);
 }
 
 static int add(plan *p, int n, const int *input)
 {
     const char *reason;
-    return plan_add(p, "add", n, input, 0, 0, (const int[1]){0}, &reason);
+    return plan_add(
+        p, &(plan_layer){.kind = "add", .n_inputs = n, .input = input, .whole = nothing, .real = no_number, .shares = -1},
+        &reason);
 }
 
 static int act(plan *p, const char *kind, int input) { return layer(p, kind, input, 0, 0, NULL); }
@@ -94,7 +109,7 @@ static int conv(plan *p, int input, int channels, int k, int padding)
 static plan *begin(const instruction_set *isa, int c, int h, int w)
 {
     const char *reason;
-    plan *p = plan_new(isa, 1);
+    plan *p = plan_new(isa, 0, NULL);
     if (!p || plan_add_input(p, (shape){c, h, w}, &reason) < 0)
         abort();
     return p;
@@ -217,7 +232,13 @@ static void describe(const plan *p, const char *name)
 
 /* ---- weights and data ---- */
 
-static int has_bias(const plan_node *n) { return n->g.option[strcmp(n->kind->name, "linear") ? 8 : 0]; }
+/* How many of its parts a layer has: a bias is an option of some. */
+static int n_parts(const plan_node *n)
+{
+    if (!strcmp(n->kind->name, "conv2d"))
+        return 1 + n->g.whole[8];
+    return !strcmp(n->kind->name, "linear") ? 1 + n->g.whole[0] : n->kind->n_parts;
+}
 
 /* Random weights at the places of parameters, which are marked with their node; the rest stays zero and 0. */
 static float *weights_of(const plan *p, int *node_at)
@@ -235,10 +256,10 @@ static float *weights_of(const plan *p, int *node_at)
         while (n->kind->locate(&n->g, 0, size) >= 0)
             size++;
         const float most = sqrtf(3.f * (float)n->g.out.c / (float)size);
-        for (int k = 0; k < 1 + has_bias(n); k++)
+        for (int k = 0; k < n_parts(n); k++)
             for (ptrdiff_t j = 0; (at = n->kind->locate(&n->g, k, j)) >= 0; j++) {
-                expect((size_t)at < n->g.weight_size && !node_at[n->weight_at + (size_t)at], "node %d: place %td is taken",
-                       i, at);
+                expect((size_t)at < n->g.weight_size + n->g.state_size && !node_at[n->weight_at + (size_t)at],
+                       "node %d: place %td is taken", i, at);
                 w[n->weight_at + (size_t)at] = between(-most, most);
                 node_at[n->weight_at + (size_t)at] = i;
             }
@@ -261,31 +282,37 @@ typedef struct {
 
 static data data_for(const plan *p, int n, int bytes)
 {
-    const size_t size = shape_size(p->node[0].g.out);
     const int classes = (int)shape_size(p->node[p->output].g.out), stored = n - n / 4;
-    uint8_t *b = block((size_t)stored * size, 1);
-    float *f = block((size_t)stored * size, sizeof *f);
     int64_t *labels = block((size_t)stored, sizeof *labels), *order = block((size_t)n, sizeof *order);
-    for (size_t i = 0; i < (size_t)stored * size; i++) {
-        b[i] = (uint8_t)below(256);
-        f[i] = between(-1, 1);
+    data d = {{.form = TARGET_CLASS, .target = {.numbers = labels, .size = 1}, .order = order}, n};
+    for (int k = 0; k < p->n_inputs; k++) {
+        const size_t size = shape_size(p->node[k].g.out);
+        uint8_t *b = block((size_t)stored * size, 1);
+        float *f = block((size_t)stored * size, sizeof *f);
+        for (size_t i = 0; i < (size_t)stored * size; i++) {
+            b[i] = (uint8_t)below(256);
+            f[i] = between(-1, 1);
+        }
+        if (bytes)
+            free(f), f = NULL;
+        else
+            free(b), b = NULL;
+        d.view.input[k] = (feed){.bytes = b, .floats = f, .size = size};
     }
     for (int i = 0; i < stored; i++)
         labels[i] = below(classes);
     for (int i = 0; i < n; i++)
         order[i] = i < stored ? stored - 1 - i : below(stored);
-    if (bytes)
-        free(f), f = NULL;
-    else
-        free(b), b = NULL;
-    return (data){{b, f, labels, order}, n};
+    return d;
 }
 
 static void data_free(data d)
 {
-    free((void *)d.view.bytes);
-    free((void *)d.view.floats);
-    free((void *)d.view.labels);
+    for (int k = 0; k < MAX_INPUTS; k++) {
+        free((void *)d.view.input[k].bytes);
+        free((void *)d.view.input[k].floats);
+    }
+    free((void *)d.view.target.numbers);
     free((void *)d.view.order);
 }
 
@@ -334,15 +361,6 @@ static int variant_of(const char *name)
     while (strcmp(variants[v].name, name))
         v++;
     return v;
-}
-
-static int variant_for(enum clock_order order)
-{
-    return order == CLOCK_AVERAGING    ? variant_of("averaging")
-           : order == CLOCK_ELASTIC    ? variant_of("elastic")
-           : order == CLOCK_REPLICATED ? variant_of("replicated")
-           : order == CLOCK_STAGES     ? variant_of("hybrid")
-                                       : CHAOS;
 }
 
 static const strategy *strategy_named(const char *name)
@@ -527,7 +545,8 @@ static void check_network(plan *p, const char *name, int n, results *first)
         outputs[b] = block((size_t)n * k, sizeof(float));
         gradient[b] = block(size, sizeof(float));
         engine *e = engine_for(p, w, 1, batches[b], 4096, SEQUENTIAL, CROSS_ENTROPY);
-        const images unlabelled = {d.view.bytes, d.view.floats, NULL, d.view.order};
+        images unlabelled = d.view;
+        unlabelled.target = (feed){.size = 0};
         run(e, FORWARD, &unlabelled, n, 0, outputs[b]);
         run(e, TEST, &d.view, n, 0, NULL);
         const double loss = e->total.loss;
@@ -640,7 +659,8 @@ static void check_conservation(const instruction_set *isa, int workers, int batc
         for (int j = 0; j < IN; j++)
             want[j][labels[i]] += x[i * IN + j] = (float)(below(7) - 3);
     }
-    const images view = {NULL, x, labels, NULL};
+    const images view = {
+        .input = {{.floats = x, .size = IN}}, .form = TARGET_CLASS, .target = {.numbers = labels, .size = 1}};
     engine *e = engine_for(p, w, workers, batch, 64, v, SCORE);
     const int epochs = 3;
     for (int i = 0; i < epochs; i++)
@@ -694,7 +714,8 @@ static void check_exchange(const instruction_set *isa, int workers)
         count[labels[i] = below(OUT)]++;
     for (int i = 0; i < IN * N; i++)
         x[i] = 1;
-    const images view = {NULL, x, labels, NULL};
+    const images view = {
+        .input = {{.floats = x, .size = IN}}, .form = TARGET_CLASS, .target = {.numbers = labels, .size = 1}};
     engine *e = engine_for(p, w, workers, 1, 64, CHAOS, SCORE);
     exchanger beside = {
         e, 0, 0, block(p->weight_size, sizeof(float)), block(p->weight_size, sizeof(float)), aligned_alloc(64, size)};
@@ -866,7 +887,7 @@ static void check_divergence(const instruction_set *isa, int v, enum phase phase
     float *w = weights_of(p, node_at);
     data d = data_for(p, 200, 0);
     const size_t size = shape_size(p->node[0].g.out);
-    ((float *)d.view.floats)[(size_t)d.view.order[77] * size + 3] = NAN;
+    ((float *)d.view.input[0].floats)[(size_t)d.view.order[77] * size + 3] = NAN;
     engine *e = engine_for(p, w, 4, 1, 256, v, CROSS_ENTROPY);
     const int status = engine_run(e, phase, &d.view, 0, 200, 1e-3f, NULL);
     n_phases++;
@@ -990,7 +1011,7 @@ static void check_meetings(plan *p, const char *net, const char *name, int n, in
                        workers, batch);
             else
                 first = copy(w, p->weight_size);
-            float *pixel = (float *)d.view.floats, was = *pixel;
+            float *pixel = (float *)d.view.input[0].floats, was = *pixel;
             *pixel = NAN;
             expect(engine_run(e, TRAIN, &d.view, 0, n, 0.01f, NULL) == DIVERGED, "%s: not a number is trained on", name);
             *pixel = was;
@@ -1065,7 +1086,7 @@ static void check_lanes(const instruction_set *isa)
         exchange_add_rows(rows, LANES_HERE, p->weight_size, p->weight_size, whole);
         expect(!memcmp(whole, sum, p->weight_size * sizeof *sum), "layers that were said to be complete were not");
     }
-    float *pixel = (float *)d.view.floats + (size_t)d.view.order[0] * shape_size(p->node[0].g.out), was = *pixel;
+    float *pixel = (float *)d.view.input[0].floats + (size_t)d.view.order[0] * shape_size(p->node[0].g.out), was = *pixel;
     *pixel = NAN;
     reached[0] = reached[1] = p->n_nodes;
     expect(engine_lanes(e, &d.view, 0, N, LANES_HERE, 0, 2, rows, reached) == DIVERGED, "lanes of what is not a number");
@@ -1128,8 +1149,9 @@ static void check_traces(plan *p, const char *net, int v, int workers, int batch
     plan_free(p);
 }
 
-/* What the clock invents can be run, whatever the order, and by any number of threads to the same weights. */
-static void check_clock(plan *p, enum clock_order order, int v, int workers, int batch)
+/* What the clock invents can be run, whatever the order, and by any number of threads to the same weights. The engine's
+ * strategy is that of variant v: the order's own, or one that can do the same. */
+static void check_clock(plan *p, const clock_order *order, int v, int workers, int batch)
 {
     enum { N = 60, ROOM = 4096, LANES_HERE = 5, PERIOD = 3 };
     describe(p, "clock");
@@ -1137,88 +1159,64 @@ static void check_clock(plan *p, enum clock_order order, int v, int workers, int
     float *w0 = weights_of(p, node_at), *first = NULL;
     data d = data_for(p, N, 0);
     engine *e = engine_for(p, w0, workers, batch, 256, v, CROSS_ENTROPY);
-    const int stripes = e->shared.n_stripes;
-    int32_t *node = block((size_t)p->n_nodes, sizeof *node), *from = block((size_t)p->n_nodes, sizeof *from);
-    int32_t *to = block((size_t)p->n_nodes, sizeof *to), *lines = block((size_t)stripes, sizeof *lines);
-    uint8_t *learns = block((size_t)p->n_nodes, sizeof *learns);
-    double *seconds = block((size_t)p->n_nodes, sizeof *seconds), *publish = block((size_t)stripes, sizeof *publish);
+    const stage_hooks *in_stages = e->strategy->stages;
+    clock_parts parts = {.order = order,
+                         .n_workers = workers,
+                         .n_stripes = e->shared.n_stripes,
+                         .n_stages = in_stages ? in_stages->count(e) : 0,
+                         .line = 1e-8,
+                         .jitter = 0.5,
+                         .seed = 1,
+                         .batch = batch,
+                         .chunk = e->chunk,
+                         .lanes = in_stages ? in_stages->lanes(e) : LANES_HERE,
+                         .publishes_later = e->strategy->publishes_later};
+    memcpy(parts.option, variants[v].option, sizeof parts.option);
+    if (!strcmp(order->name, "averaging") || !strcmp(order->name, "elastic"))
+        parts.option[0] = PERIOD;
+    if (!strcmp(order->name, "replicated"))
+        parts.option[1] = PERIOD;
+    clock_layer *layer = block((size_t)p->n_nodes, sizeof *layer);
+    clock_stripe *stripe = block((size_t)parts.n_stripes, sizeof *stripe);
+    clock_stage *stage = block((size_t)parts.n_stages + 1, sizeof *stage);
     double *factor = block((size_t)workers, sizeof *factor);
-    int layers = 0;
     for (int i = 1; i < p->n_nodes; i++)
         if (p->node[i].g.weight_size) {
-            node[layers] = i;
-            learns[layers] = (uint8_t)pass_learns(e, i);
-            seconds[layers] = 1e-6;
-            stripes_of(e, i, &from[layers], &to[layers]);
-            layers++;
+            clock_layer *l = &layer[parts.n_layers++];
+            *l = (clock_layer){.node = i, .learns = pass_learns(e, i), .forward = 1e-6, .backward = 1e-6};
+            stripes_of(e, i, &l->first, &l->end);
         }
-    for (int k = 0; k < stripes; k++)
-        lines[k] = 4, publish[k] = 1e-6;
+    for (int k = 0; k < parts.n_stripes; k++)
+        stripe[k] = (clock_stripe){.publish = 1e-6, .lines = 4};
+    for (int i = 0; i < parts.n_stages; i++) {
+        enum stage_kind kind;
+        int node;
+        const int pieces = in_stages->pieces(e, i, batch, &kind, &node);
+        const int by_lane = kind == STAGE_BEFORE || kind == STAGE_BETWEEN || kind == STAGE_BACK_BETWEEN;
+        stage[i] = (clock_stage){by_lane ? 0 : pieces, 1e-6, 1e-6, 1e-6, 1e-6, (enum clock_count)(i % CLOCK_COUNTS)};
+    }
     for (int i = 0; i < workers; i++)
         factor[i] = 1 + i;
-    const int lanes = order == CLOCK_SYNCHRONOUS ? LANES_HERE : 0;
-    const stage_hooks *in_stages = e->strategy->stages;
-    const int stages = in_stages ? in_stages->count(e) : 0;
-    int32_t *pieces = block((size_t)stages + 1, sizeof *pieces);
-    double *costs = block((size_t)stages + 1, sizeof *costs);
-    uint8_t *counted = block((size_t)stages + 1, 1);
-    for (int i = 0; i < stages; i++) {
-        const char *name;
-        int of;
-        pieces[i] = in_stages->pieces(e, i, batch, &name, &of);
-        pieces[i] = strcmp(name, "update") && strncmp(name, "slice", 5) ? 0 : pieces[i];
-        costs[i] = 1e-6;
-        counted[i] = (uint8_t)(i % 3);
-    }
-    const clock_parts parts = {.order = order,
-                               .n_workers = workers,
-                               .n_layers = layers,
-                               .n_stripes = stripes,
-                               .node = node,
-                               .from = from,
-                               .to = to,
-                               .forward = seconds,
-                               .backward = seconds,
-                               .learns = learns,
-                               .publish = publish,
-                               .lines = lines,
-                               .line = 1e-8,
-                               .factor = factor,
-                               .jitter = 0.5,
-                               .seed = 1,
-                               .batch = batch,
-                               .chunk = e->chunk,
-                               .lanes = stages ? in_stages->lanes(e) : lanes,
-                               .n_stages = stages,
-                               .pieces = pieces,
-                               .piece_seconds = costs,
-                               .image_seconds = costs,
-                               .piece_lines = costs,
-                               .image_lines = costs,
-                               .counted = counted,
-                               .period = PERIOD,
-                               .keeps = v == AT_PUBLICATION && workers > 1,
-                               .group = variants[v].option[0] > 1 ? (int)variants[v].option[0] : 1,
-                               .mix = variants[v].option[2] == 0};
+    parts.layer = layer, parts.stripe = stripe, parts.stage = stage, parts.factor = factor;
     event *events = block(ROOM, sizeof *events);
     engine_free(e);
     for (int threads = 1; threads < 5; threads++) {
         float *w = copy(w0, p->weight_size);
         e = engine_for(p, w, workers, batch, 256, v, CROSS_ENTROPY);
         vclock *c = vclock_new(&parts);
-        replay *r = replay_new(e, lanes, threads);
+        replay *r = replay_new(e, vclock_lanes(c), threads);
         int64_t n, at;
         const char *reason = NULL;
         vclock_begin(c, N);
         expect(!replay_begin(r, &d.view, 0, N, 0.01f), "no replay");
         while ((n = vclock_next(c, ROOM, events, NULL, NULL)))
-            if (!expect(replay_run(r, events, n, &at, &reason) == DONE, "order %d: %s", (int)order, reason ? reason : ""))
+            if (!expect(replay_run(r, events, n, &at, &reason) == DONE, "order %s: %s", order->name, reason ? reason : ""))
                 break;
         reason = replay_end(r);
-        expect(!reason, "order %d: %s", (int)order, reason ? reason : "");
+        expect(!reason, "order %s: %s", order->name, reason ? reason : "");
         if (first)
             expect(!memcmp(w, first, p->weight_size * sizeof *w),
-                   "order %d, %d workers, batch %d: other weights by %d threads", (int)order, workers, batch, threads);
+                   "order %s, %d workers, batch %d: other weights by %d threads", order->name, workers, batch, threads);
         else
             first = copy(w, p->weight_size);
         replay_free(r);
@@ -1227,8 +1225,7 @@ static void check_clock(plan *p, enum clock_order order, int v, int workers, int
         free(w);
     }
     data_free(d);
-    free(pieces), free(costs), free(counted);
-    free(events), free(factor), free(publish), free(seconds), free(learns), free(lines), free(to), free(from), free(node);
+    free(events), free(factor), free(stage), free(stripe), free(layer);
     free(first);
     free(w0);
     free(node_at);
@@ -1265,9 +1262,100 @@ static void fault(void)
     plan *p = digits(supported_isa(0));
     float out[11 * 10], *w = aligned_alloc(64, p->weight_size * sizeof *w);
     memset(w, 0, p->weight_size * sizeof *w);
-    const images view = {block(10 * shape_size(p->node[0].g.out), 1), NULL, NULL, NULL};
+    const size_t size = shape_size(p->node[0].g.out);
+    const images view = {.input = {{.bytes = block(10 * size, 1), .size = size}}};
     engine *e = engine_for(p, w, 1, 1, 4096, SEQUENTIAL, CROSS_ENTROPY);
     engine_run(e, FORWARD, &view, 0, 11, 0, out);
+}
+
+/* ---- the examples that kinds give of themselves ---- */
+
+/* The next word of a line, as a number; *line moves behind it. */
+static double next_number(char **line)
+{
+    char *end;
+    const double number = strtod(*line, &end);
+    if (end == *line)
+        abort();
+    *line = end;
+    return number;
+}
+
+/* A network of one layer, described by a line of tests/c/layers.txt, behind layers with weights of their own, so that its
+ * data gradients are used; NULL: `loops` asks for a loop that this kind does not have. */
+static plan *example(const instruction_set *isa, const char *text, const char *loops, const layer_kind **kind)
+{
+    char line[1000], *at = line, *name = line;
+    int input[MAX_INPUTS], whole[MAX_WHOLE];
+    float real[MAX_REAL];
+    const char *reason;
+    snprintf(line, sizeof line, "%s", text);
+    at += strcspn(line, " ");
+    *at++ = 0;
+    plan *p = plan_new(isa, 0, loops);
+    plan_layer q = {.kind = name, .input = input, .whole = whole, .real = real, .shares = -1};
+    q.channels = (int)next_number(&at);
+    q.n_inputs = (int)next_number(&at);
+    for (int i = 0; i < q.n_inputs; i++) {
+        shape s;
+        s.c = (int)next_number(&at), s.h = (int)next_number(&at), s.w = (int)next_number(&at);
+        input[i] = plan_add_input(p, s, &reason);
+    }
+    q.n_whole = (int)next_number(&at);
+    for (int i = 0; i < q.n_whole; i++)
+        whole[i] = (int)next_number(&at);
+    q.n_real = (int)next_number(&at);
+    for (int i = 0; i < q.n_real; i++)
+        real[i] = (float)next_number(&at);
+    for (int i = 0; i < q.n_inputs; i++)
+        input[i] = conv(p, input[i], p->node[input[i]].g.out.c, 1, 0);
+    const int made = plan_add(p, &q, &reason);
+    if (!expect(made >= 0, "%s: %s", text, reason))
+        abort();
+    *kind = p->node[made].kind;
+    return finish(p, act(p, "flatten", made));
+}
+
+static void check_example(const instruction_set *isa, const char *text, const char *loops, const layer_kind **kind)
+{
+    plan *p = example(isa, text, loops, kind);
+    snprintf(where, sizeof where, "%s, %s, %s", text, isa->name, loops ? loops : "fastest loops");
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w = weights_of(p, node_at);
+    for (int batch = 1; batch <= 3; batch += 2) {
+        data d = data_for(p, 5, 0);
+        engine *e = engine_for(p, w, 1, batch, 4096, SEQUENTIAL, CROSS_ENTROPY);
+        run(e, TRAIN, &d.view, d.n, 0.001f, NULL);
+        run(e, TEST, &d.view, d.n, 0, NULL);
+        engine_free(e);
+        data_free(d);
+    }
+    only_parameters(w, node_at, p->weight_size, "weights");
+    free(w);
+    free(node_at);
+    plan_free(p);
+}
+
+/* Every example, with the fastest loops and with each loop that its kind has. */
+static void check_examples(const instruction_set *isa, const char *file)
+{
+    static const char *const passes[] = {"forward", "weight_gradient", "data_gradient"};
+    char line[1000], loops[200];
+    FILE *f = fopen(file, "r");
+    if (!expect(f != NULL, "%s cannot be read", file))
+        return;
+    while (fgets(line, sizeof line, f)) {
+        const layer_kind *kind;
+        const char *name;
+        line[strcspn(line, "\n")] = 0;
+        check_example(isa, line, NULL, &kind);
+        for (int pass = 0; kind->loop_at && pass < 3; pass++)
+            for (int i = 0; (name = kind->loop_at(pass, i)); i++) {
+                snprintf(loops, sizeof loops, "%s.%s=%s", kind->name, passes[pass], name);
+                check_example(isa, line, loops, &kind);
+            }
+    }
+    fclose(f);
 }
 
 int main(int n, char **argument)
@@ -1289,6 +1377,7 @@ int main(int n, char **argument)
     }
     const instruction_set *isa;
     for (int i = 0; (isa = supported_isa(i)); i++) {
+        check_examples(isa, "tests/c/layers.txt");
         seed = 4;
         for (int workers = 1; workers <= 8; workers *= 2) {
             check_exchange(isa, workers);
@@ -1325,13 +1414,17 @@ int main(int n, char **argument)
                     check_traces(digits(isa), "traces, digits", v, workers, batch, 1);
                     check_traces(branches(isa), "traces, branches", v, workers, batch, 3);
                 }
-                check_clock(branches(isa), CLOCK_CHAOS, AT_PUBLICATION, workers, batch);
-                for (int order = CLOCK_CHAOS; order <= CLOCK_STAGES; order++)
-                    if (order != CLOCK_REPLICATED || workers > 1)
-                        check_clock(branches(isa), (enum clock_order)order, variant_for((enum clock_order)order), workers,
-                                    batch);
+                check_clock(branches(isa), &clock_order_chaos, AT_PUBLICATION, workers, batch);
+                for (int i = 0; orders_at(i); i++) {
+                    const clock_order *order = orders_at(i);
+                    const int v = variant_of(order->name), one = order == &clock_order_sequential;
+                    if (!one || workers == 1)
+                        check_clock(branches(isa), order, v, workers, batch);
+                    if (!one && !order->place && (!order->cuts || order->in_lanes)) /* CHAOS's engine can do these too */
+                        check_clock(branches(isa), order, CHAOS, workers, batch);
+                }
                 for (int v = variant_of("replicated"); workers > 2 && !strcmp(variants[v].name, "replicated"); v++)
-                    check_clock(branches(isa), CLOCK_REPLICATED, v, workers, batch);
+                    check_clock(branches(isa), &clock_order_replicated, v, workers, batch);
             }
     }
     for (int i = 0; (isa = supported_isa(i)); i++)

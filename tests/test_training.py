@@ -1,9 +1,11 @@
 """Training: records, schedule, resuming, interruption, divergence, bad input, and that the process is left as found."""
 
+import dataclasses
 import inspect
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +19,8 @@ from nets import images
 from threadpoolctl import threadpool_info
 
 import chaos
-from chaos import trainer
-from chaos.trainer import CONFIG, METRICS, MODEL
+from chaos import _core, training
+from chaos.training import CONFIG, METRICS, MODEL, Settings
 
 QUIET = dict(progress=False)
 
@@ -67,14 +69,14 @@ def test_learns_and_records(digits, tmp_path):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 8, 9])
 def test_evaluations_take_images_through_the_layers_together(digits, batch_size):
-    class Seen(trainer.Threads):
+    class Seen(training.Threads):
         def start(self, job):
             self.job, self.evaluator = job, super().start(job)
             return self.evaluator
 
     seen, net = Seen(), chaos.models.small(seed=1)
     run = chaos.train(net, *digits, workers=1, epochs=1, batch_size=batch_size, lr=0.01, progress=False, runner=seen)
-    together = trainer._core.Engine(net.plan, net.weights, batch_size=max(batch_size, 8))
+    together = _core.Engine(net.plan, net.weights, batch_size=max(batch_size, 8))
     assert seen.evaluator.worker_bytes == together.worker_bytes and (seen.evaluator is seen.job.engine) == (batch_size >= 8)
     assert run.history[-1]["test_loss"] == chaos.evaluate(net, digits[1], workers=1)["loss"]
 
@@ -215,7 +217,7 @@ def test_a_broken_state_replaces_no_good_one(digits, tmp_path, monkeypatch, what
     options = dict(workers=1, update="adam", lr=1e-3, run_dir=tmp_path)
     net = chaos.models.small(seed=0)
     train(net, digits[0][:100], epochs=1, **options)
-    good, phase = net.weights.copy(), chaos.trainer._phase
+    good, phase = net.weights.copy(), training.phases.run_phase
 
     def breaks(pool, engine, *others, **arguments):
         engine.stop()
@@ -225,14 +227,14 @@ def test_a_broken_state_replaces_no_good_one(digits, tmp_path, monkeypatch, what
 
     held = SimpleNamespace()
 
-    class Watched(chaos.trainer.Job):
+    class Watched(training.Job):
         def __init__(self, *args, **named):
             super().__init__(*args, **named)
             held.weights, held.moments = self.net.weights, self.moments
 
     with monkeypatch.context() as patch:
-        patch.setattr(chaos.trainer, "_phase", breaks)
-        patch.setattr(chaos.trainer, "Job", Watched)
+        patch.setattr(training.phases, "run_phase", breaks)
+        patch.setattr(training.run, "Job", Watched)
         with pytest.raises(chaos.DivergedError, match=f"epoch 2: .*{words} is not finite .* the last good checkpoint is"):
             train(net, digits[0][:100], epochs=2, resume=True, **options)
     assert (net.weights == good).all()
@@ -332,7 +334,13 @@ def test_lines_when_not_on_a_terminal(digits, capsys):
     assert lines[1].startswith("epoch 1/2  train loss ") and "test loss" in lines[1] and "\r" not in "".join(lines)
 
 
-def test_help_of_train_shows_every_option():
-    shown, inner = inspect.signature(chaos.train).parameters, inspect.signature(trainer.train).parameters
-    assert inner.keys() <= shown.keys() and {"cluster", "comm", "rank_details"} <= shown.keys()
-    assert all(shown[name] == inner[name] for name in inner) and "options" not in shown
+def test_the_signature_of_train_states_every_setting():
+    """What is no setting is an object: data, and who takes part."""
+    shown = inspect.signature(chaos.train).parameters
+    stated = {field.name: field.default for field in dataclasses.fields(Settings)}
+    objects = {"net", "train", "test", "config", "callbacks", "comm", "link", "runner"}
+    assert {name: one.default for name, one in shown.items() if name not in objects} == stated
+    assert objects <= shown.keys() and "cluster" in stated
+    assert all(one.kind is one.KEYWORD_ONLY for name, one in shown.items() if name in stated)
+    for name in shown:
+        assert re.search(rf"^    (\w+, )*{name}(, \w+)* : ", chaos.train.__doc__, re.M), f"{name} is not documented"

@@ -1,0 +1,170 @@
+"""`chaos.train`: alone, or on every rank of an MPI job. Above chaos.training and chaos.cluster, which is loaded only where a
+job asks for it. One function, long because it is where every setting is explained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from . import training
+from .data import Dataset
+from .network import Network
+from .training import Alone, Run, Settings, Threads
+
+
+def train(
+    net: Network,
+    train: Dataset,
+    test: Dataset | None = None,
+    *,
+    strategy: str = "chaos",
+    strategy_options: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    epochs: int = 10,
+    lr: float = 1e-3,
+    lr_decay: float = 0.9,
+    lr_schedule: str = "exponential",
+    schedule_options: Mapping[str, Any] | None = None,
+    batch_size: int = 1,
+    update: str = "sgd",
+    update_options: Mapping[str, Any] | None = None,
+    loss: str = "cross_entropy",
+    loss_options: Mapping[str, Any] | None = None,
+    shuffle: bool = True,
+    validate: bool = False,
+    seed: int = 0,
+    pin: str = "none",
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    config: Mapping[str, Any] | None = None,
+    callbacks: Iterable[Any] = (),
+    cluster: str | None = None,
+    cluster_options: Mapping[str, Any] | None = None,
+    comm: Any = None,
+    stall_timeout: float = 300.0,
+    rank_details: bool = False,
+    link: Alone | None = None,
+    runner: Threads | None = None,
+) -> Run:
+    """Trains a network in place, alone or on every rank of an MPI job.
+
+    Each epoch runs a training phase, in which every image is visited exactly once by some worker, then, if asked, a
+    validation phase (forward only, over the training images, as in the paper) and a test phase; between phases the workers
+    meet.
+
+    In a job every rank calls this with the same arguments; all have the data, and each trains on its part of every epoch's
+    order, so that an epoch is still every image once. Rank 0 writes the run directory and the progress; the history, with
+    the totals over all ranks, and at the end the weights are the same everywhere.
+
+    Parameters
+    ----------
+    net : Network
+    train, test : Dataset
+        `test` may be None.
+    strategy : str
+        A name in chaos.sync.STRATEGIES; each says there what it promises.
+    strategy_options : dict, optional
+        Of the strategy, by name; each says there which it has.
+    workers : int, optional
+        Threads, each with its own network instance; by default what `chaos.threads.resolve` finds ("sequential": 1). In a
+        job per rank; by default the ranks of a machine share its cores.
+    epochs : int
+        Total number, also when resuming.
+    lr, lr_decay : float
+        With the default schedule the learning rate of epoch e = 1, 2, ... is lr * lr_decay**(e - 1).
+    lr_schedule : str
+        A name in chaos.updates.SCHEDULES; each says there what it makes of lr and, where it has a factor, lr_decay.
+    schedule_options : dict, optional
+        Of the schedule, by name; all have `warmup`.
+    batch_size : int
+        Images per update; the gradient is their mean. Of one worker's step, or of the whole step over all workers where
+        the strategy says so.
+    update : str
+        A name in chaos.updates.UPDATES.
+    update_options : dict, optional
+        Of the update rule, by name.
+    loss : str
+        A name in chaos.losses.LOSSES; each says there what targets it takes.
+    loss_options : dict, optional
+        Of the loss, by name.
+    shuffle : bool
+        A new order every epoch, drawn from `seed` and the epoch's number.
+    validate : bool
+        Whether to add the validation phase.
+    seed : int
+        Of the order of images, and of the random numbers of layers that draw some.
+    pin : str
+        "none", or where each worker stays while a phase runs (Linux): "compact" fills the cores of one NUMA domain, or
+        socket, before the next; "scatter" goes round them. `chaos.info()["pin"]` shows the CPUs. It changes no result.
+    run_dir : path, optional
+        Folder for config.json, metrics.jsonl and model.safetensors (weights and training state); made if absent. In a job
+        it matters on rank 0.
+    resume : bool
+        Go on from the state in `run_dir`, or from the start if it holds none. With one worker, and with strategies that
+        promise it, the result has the same bits as an uninterrupted run.
+    progress : bool
+        Draw a bar on a terminal, else print one line per epoch (both to standard error).
+    config : dict, optional
+        Whatever the caller wants kept in config.json beside the settings.
+    callbacks : list, optional
+        What is to hear of epochs and of the progress within them, and may end the training: see `chaos.Callback`.
+    cluster : str, optional
+        How the ranks keep their weights together: a name in chaos.cluster.MODES; each says there what it promises and what
+        options it has. None: this process trains alone, whatever has started it.
+    cluster_options : dict, optional
+        Of the mode, by name.
+    comm : mpi4py.MPI.Intracomm, optional
+        The ranks of the job; MPI.COMM_WORLD by default. With one rank the result is that of no cluster.
+    stall_timeout : float
+        Seconds after which a rank that neither answers nor moves on ends the job, with the rank named; 0: never.
+    rank_details : bool
+        Whether the records tell about every rank.
+    link : Alone, optional
+        The other processes of the job, instead of `cluster`.
+    runner : Threads, optional
+        What runs the training phases, for chaos.virtual.
+
+    Returns
+    -------
+    Run
+        Its records have "cluster" in a job of several ranks: mode, options, ranks, exchanges, bytes (sent by all ranks for
+        the weights; of a sum what the best algorithm sends), exchange_seconds (of all ranks) and overlap (the part of them
+        in which that rank's workers were running).
+
+    Raises
+    ------
+    ValueError, DataError
+        Unknown names and values that make no sense, before any worker starts.
+    TypeError
+        If `net` is no Network, `run_dir` no path, or a callback has none of a callback's methods.
+    OSError
+        If `run_dir` cannot be written, naming the file; what was kept there before is still there.
+    CheckpointError
+        If `run_dir` holds another run, or a damaged one.
+    DivergedError
+        If the loss is no longer finite; the network then has the weights of the last good epoch.
+    ClusterError
+        Where MPI or the job is not what is needed, with the fix, before anything is trained; where a callback has failed on
+        another rank.
+    KeyboardInterrupt, SystemExit
+        After Ctrl-C or SIGTERM: the workers have stopped, and the state, in the middle of the epoch, is in `run_dir`.
+
+    In a job these are raised on all ranks. Where one rank alone fails while training, its traceback is printed and the job
+    is ended.
+    """
+    settings = Settings.among(locals())
+    if cluster is None:
+        for name, value in (("cluster_options", cluster_options or None), ("comm", comm)):
+            if value is not None:
+                from .cluster import MODES
+
+                raise ValueError(f"{name} {value!r} without cluster; known: {', '.join(MODES)}")
+        return training.train(net, train, test, settings, config=config, callbacks=callbacks, link=link, runner=runner)
+    if link is not None:
+        raise ValueError("cluster makes its own link; give one of them")
+    from .cluster import connect, train_linked
+
+    with connect(settings, comm) as found:
+        return train_linked(found, net, train, test, settings, config=config, callbacks=callbacks, runner=runner)

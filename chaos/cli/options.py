@@ -1,0 +1,119 @@
+"""The command line's options about settings, made from what chaos.training and this file state about each. For `chaos train`
+and `chaos simulate`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import textwrap
+
+from ..training import Settings
+from ..training.settings import ABOUT, KEPT, Flag, Name, Number, OptionsOf, Setting, setting, settings_of
+from .common import DATA, DATA_HELP, columns
+
+LISTED = "may be repeated; help lists them"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """What a run is trained on, as the command line knows it."""
+
+    data: str = setting("auto", Setting(text=DATA_HELP, unit=DATA, role="kept"))
+    subset: int | None = setting(
+        None, Number(text="only the first N training images", unit="N", role="kept", shown="all", least=1, whole=True)
+    )
+
+
+DATA_ABOUT = settings_of(DataSettings)
+REMEMBERED = (*DATA_ABOUT, *KEPT)  # a run that is continued takes from its config.json what is not given
+
+
+def add_setting(group, name, names=None, choices=None, **changed):
+    """Adds the option of a setting, for which argparse knows no default, so that it can be told whether one was given.
+
+    Parameters
+    ----------
+    group : argparse group
+    name : str
+        Of a field of Settings or DataSettings.
+    names, choices : sequence of str, optional
+        The names that the help shows, and those that are taken, where they are not those of the setting.
+    **changed
+        Fields of the `Setting` that are different in this command.
+    """
+    owner = DataSettings if name in DATA_ABOUT else Settings
+    about = dataclasses.replace((DATA_ABOUT | ABOUT)[name], **changed)
+    flag, default = f"--{name.replace('_', '-')}", getattr(owner, name)
+    if isinstance(about, Flag) and about.role == "call":
+        # of this call only: nothing that a continued run could have had otherwise
+        if about.opposite:
+            group.add_argument(f"--{about.opposite}", action="store_false", default=None, dest=name, help=about.text)
+        else:
+            group.add_argument(flag, action="store_true", default=None, help=about.text)
+        return
+    options = {"metavar": about.unit}
+    if isinstance(about, Flag):
+        options = {"action": argparse.BooleanOptionalAction}
+        default = "yes" if default else "no"
+    elif isinstance(about, Number):
+        options["type"] = int if about.whole else float
+        default = default if default is None else f"{default:g}"
+    elif isinstance(about, OptionsOf):
+        options = {"metavar": "KEY=VALUE", "action": "append", "dest": name}
+        group.add_argument(flag.removesuffix("s"), help=f"{about.text}; {LISTED}", **options)
+        return
+    elif isinstance(about, Name):
+        names, choices = names or about.offered, choices or about.offered
+    text = about.text.replace("{names}", ", ".join(names or ()))
+    group.add_argument(flag, help=f"{text} (default: {about.shown or default})", choices=choices, **options)
+
+
+def add_short_option(group, name, text, of="update_options"):
+    """Adds --NAME X, short for an option of something."""
+    flag = name.replace("_", "-")
+    whole = f"--{of.removesuffix('s').replace('_', '-')} {flag}=X"
+    group.add_argument(
+        f"--{flag}", metavar="X", action="append", dest=of, type=f"{flag}={{}}".format, help=f"{text}; short for {whole}"
+    )
+
+
+def in_group(title, without=()):
+    """The names of the settings of a part of the help, in their order."""
+    names = [name for name, about in ABOUT.items() if about.group == title and name not in without]
+    return sorted(names, key=lambda name: ABOUT[name].line)
+
+
+def settings_from(arguments, earlier):
+    """(Settings, DataSettings): what was given, else what the earlier run had, else the defaults."""
+    earlier = {**earlier, "workers": earlier.get("requested_workers")}
+    every = DATA_ABOUT | ABOUT
+    given = {name: getattr(arguments, name) for name in every if getattr(arguments, name, None) is not None}
+    found = {name: earlier[name] for name in REMEMBERED if name in earlier} | given
+    for options in KEPT:
+        about = ABOUT[options]
+        if not isinstance(about, OptionsOf):
+            continue
+        name = found.get(about.owner, getattr(Settings, about.owner))
+        if options in given:
+            kept = earlier.get(options, {}) if name == earlier.get(about.owner) else {}
+            found[options] = kept | parse_options(about.table, name, given[options])
+        elif options not in found or (about.owner in given and name != earlier.get(about.owner)):
+            found[options] = {}  # those of the earlier run are another's
+    # what is needed before the training checks the rest
+    for name, unset in (("seed", Settings.seed), ("subset", DataSettings.subset)):
+        if found.get(name, unset) is not unset:
+            found[name] = every[name].check(name, found[name])
+    data = DataSettings(**{name: found[name] for name in DATA_ABOUT if name in found})
+    return Settings.among(found), data
+
+
+def parse_options(table, name, pairs):
+    """The options of table[name] in ["name=value", ...]; where one is the word help, shows all instead, and ends."""
+    if name not in table:  # in a config.json of another version
+        raise ValueError(f"unknown name {name!r}; known: {', '.join(table)}")
+    owner = table[name]
+    if "help" not in pairs:
+        return owner.parse(pairs)
+    for line in owner.describe():
+        print(textwrap.fill(line, columns() - 1, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False))
+    raise SystemExit(0)

@@ -1,0 +1,357 @@
+"""A training under way: what it was asked for, how far it has come, and its epochs. For chaos.training, chaos.virtual and
+chaos.cluster."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+from ..errors import DivergedError
+from ..network import Network, aligned_zeros, run_key
+from ..sync import STRATEGIES
+from ..updates import SCHEDULES, UPDATES
+from . import phases, records
+from .callbacks import Event, Listeners
+from .link import Alone
+from .records import Record, Result
+from .runner import Threads
+from .settings import Settings
+from .signals import FAILED, STOPPED, Caught
+from .store import MODEL, Store
+
+
+class Job:
+    """A training under way.
+
+    Attributes
+    ----------
+    settings : Settings
+        Resolved.
+    identity : dict
+        What has to agree for a run to be continued; the rest (epochs, workers, pin) may change.
+    plan : threads.Plan
+    history : list of dict
+        The records of the finished epochs.
+    partial : dict or None
+        Counts of the unfinished epoch's training phase, None at an epoch's beginning.
+    stopped : bool
+        A callback has ended the training.
+    """
+
+    def __init__(self, net: Network, train: Any, test: Any, settings: Settings, *, link: Alone, runner: Threads) -> None:
+        if not isinstance(net, Network):
+            raise TypeError(f"net must be a chaos.Network, not {type(net).__name__}")
+        self.settings = settings = settings.resolved()
+        strategy: Any = STRATEGIES[settings.strategy]
+        rule: Any = UPDATES[settings.update]
+        schedule: Any = SCHEDULES[settings.lr_schedule]
+        self.strategy, self.rule, self.schedule = strategy, rule, schedule
+        self.plan = runner.workers(settings.workers, "one by definition" if strategy.single else None, settings.pin)
+        if strategy.single and self.plan.workers != 1:
+            raise ValueError(f"strategy {settings.strategy!r} runs with one worker, not {self.plan.workers}")
+        self._check_whole_batches(net)
+        self.rate_scale: float = strategy.rate_scale(settings.strategy_options, self.plan.workers)
+        self._check_rates()
+        self.net, self.link = net, link
+        self.training = phases.take(net, train, "train", self.settings.loss, weighted=True)
+        self.test: phases.Taken | None = None
+        if test is not None:
+            self.test = phases.take(net, test, "test", self.settings.loss)
+        self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
+        rule.start(self.moments, settings.update_options)
+        self.engine = self._make_engine()
+        self.identity = settings.identity() | {
+            "network": net.config(),
+            "train": train.fingerprint(),
+            "test": None if test is None else test.fingerprint(),
+        }
+        self.names = [name for _, name in net.nodes()]
+        self.runner, self.evaluator = runner, runner.start(self)
+        self.history: list[Record] = []
+        self.partial: Result | None = None
+        self.stopped = False
+
+    def _check_rates(self) -> None:
+        """ValueError where the learning rates cannot be numbers of single precision."""
+        asked = self.settings
+        largest, when = self.schedule.largest(
+            asked.lr, asked.lr_decay, max(asked.epochs, 1), **(asked.schedule_options or {})
+        )
+        largest *= self.rate_scale
+        if not largest <= float(np.finfo(np.float32).max):
+            raise ValueError(
+                f"lr={asked.lr!r} and lr_decay={asked.lr_decay!r} lead to a learning rate of {largest:g} in epoch {when}"
+            )
+        if largest < float(np.finfo(np.float32).tiny):
+            raise ValueError(
+                f"lr={asked.lr!r} and lr_decay={asked.lr_decay!r} lead to learning rates of at most {largest:g}, which the "
+                "workers, who calculate in single precision, take for 0"
+            )
+
+    def _check_whole_batches(self, net: Network) -> None:
+        """ValueError where a layer wants to see all images of a step, and the strategy has none who does."""
+        nodes = net.plan.whole_batch
+        if nodes and self.strategy.lanes:
+            known = [name for name, strategy in STRATEGIES.items() if not strategy.lanes]
+            raise ValueError(
+                f"{net.nodes()[nodes[0]][0].layer} sees the whole batch, which strategy {self.settings.strategy!r} cuts "
+                f"into lanes; strategies with which it works: {', '.join(known)}"
+            )
+
+    def _make_engine(self) -> _core.Engine:
+        asked, workers = self.settings, self.plan.workers
+        options = dict(asked.strategy_options or {})
+        return _core.Engine(
+            self.net.plan,
+            self.net.weights,
+            workers=workers,
+            strategy=asked.strategy,
+            loss=asked.loss,
+            loss_options=phases.loss_numbers(asked.loss, asked.loss_options),
+            update=asked.update,
+            batch_size=asked.batch_size,
+            cpus=None if asked.pin == "none" else self.plan.cpus,
+            stripe_bytes=options["stripe_bytes"],
+            moments=self.moments,
+            strategy_options=self.strategy.core_options(options),
+            max_staleness=options.get("max_staleness"),
+            update_options=self.rule.core_options(self.rule.for_workers(asked.update_options, workers)),
+        )
+
+    # ---- what an epoch is ----
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The images of an epoch in the order in which they are picked."""
+        n = self.training.count
+        if not self.settings.shuffle:
+            return np.arange(n)
+        return np.random.default_rng([self.settings.seed, epoch]).permutation(n)
+
+    def left(self, epoch: int, done: Result) -> tuple[NDArray[np.int64], int]:
+        """(images in their order, where to begin): what an epoch still has to visit when `done` is counted."""
+        order = self.order(epoch)
+        if "visited" in done:
+            return order[~records.unpack(done["visited"], len(order))[order]], 0
+        if self.link.size > 1:
+            return order[done["position"] :], 0
+        return order, done["position"]
+
+    def rate(self, epoch: int) -> float:
+        asked = self.settings
+        rate: float = self.schedule.rate(asked.lr, asked.lr_decay, epoch, **(asked.schedule_options or {}))
+        return self.rate_scale * rate
+
+    def step_scale(self) -> NDArray[np.float32] | None:
+        """Factors of the learning rate by staleness, for the epoch under way."""
+        seen = self.history[-1]["staleness"]["histogram"] if self.history else []
+        factors: NDArray[np.float32] | None = self.strategy.step_scale(
+            self.settings.strategy_options, self.plan.workers, seen
+        )
+        return factors
+
+    # ---- the training ----
+
+    def run(self, store: Store | None, listeners: Listeners, caught: Caught) -> None:
+        """Runs the epochs that are left."""
+        ending = None
+        try:
+            self._tell(listeners, "train_begin", self._event(caught))
+            with ThreadPoolExecutor(1, "chaos") as pool:  # the team belongs to this thread and goes with it
+                ending = self._epochs(pool, store, listeners, caught)
+            if ending:
+                caught.leave(ending)
+        except BaseException as error:
+            listeners.end(self._event(caught, ending), error)
+            raise
+        self._tell(listeners, "train_end", self._event(caught, ending))
+
+    def _epochs(self, pool: ThreadPoolExecutor, store: Store | None, listeners: Listeners, caught: Caught) -> str | None:
+        """The text of an early end, on all ranks; None: all epochs are done.
+
+        The watch for divergence is no callback: all ranks take part in it, it changes the weights, and no callback is to
+        hear of an epoch that it throws away."""
+        good, kept = self.net.weights.copy(), "the network has its initial weights"
+        if self.partial or self.history:
+            kept = "the network has the weights that the run was continued from"
+        state = f"; the state is in {store.folder}" if store else ""
+        while len(self.history) < self.settings.epochs:
+            self._tell(listeners, "epoch_begin", self._event(caught, ahead=1))
+            record = self.epoch(pool, listeners, caught)
+            broken = record if isinstance(record, str) else self._broken()
+            if broken:  # also when stopped: such a state could not be continued, and would replace one that can
+                self.link.leave()
+                self.net.weights[:] = good
+                self._diverged(broken, kept, store)
+            if record is None:
+                self._agree(caught)
+                if store:
+                    store.save()
+                self._leave(caught)
+                where = self.partial["position"] if self.partial else 0
+                return f"stopped in epoch {len(self.history) + 1} after {where} of {self.training.count} images{state}"
+            assert isinstance(record, dict)
+            self.history.append(record)
+            self.partial = None
+            good, kept = self.net.weights.copy(), f"the network has the weights of epoch {len(self.history)}"
+            if store:
+                store.save(record)
+            self._tell(listeners, "epoch_end", self._event(caught), record)
+            if self._agree(caught):  # it came when the last phase was over
+                self._leave(caught)
+                return f"stopped after epoch {len(self.history)}{state}"
+        return None
+
+    def _event(self, caught: Caught, ending: str | None = None, ahead: int = 0) -> Event:
+        return Event(self, caught, len(self.history) + ahead, ending=ending)
+
+    def _tell(self, listeners: Listeners, name: str, event: Event, *more: Any) -> None:
+        """Calls a method of all callbacks, on all ranks; where one fails on any rank, all raise."""
+        self.link.checked(partial(listeners.tell, name, event, *more))
+
+    def _agree(self, caught: Caught) -> int | None:
+        """What any rank has caught, on all ranks; where it is the failure of a callback, all raise."""
+        caught.signal = min(filter(None, self.link.gather(caught.signal)), default=None)
+        if caught.signal == FAILED:
+            self.link.checked(caught.raise_error)
+        return caught.signal
+
+    def _leave(self, caught: Caught) -> None:
+        """The ranks end early, with an exception or, where a callback has asked for it, without."""
+        self.stopped = caught.signal == STOPPED
+        if not self.stopped:
+            self.link.leave()
+
+    def _broken(self) -> str | None:
+        """What is not finite on any rank, in words, the same on all; None: nothing."""
+        mine = next(
+            (
+                f": {what} is not finite"
+                for what, numbers in (("a weight", self.net.weights), ("a number of the update rule's state", self.moments))
+                if not np.isfinite(numbers).all()
+            ),
+            None,
+        )
+        return next(filter(None, self.link.gather(mine)), None)
+
+    def _diverged(self, broken: str, kept: str, store: Store | None) -> NoReturn:
+        if store and (store.folder / MODEL).exists():
+            kept += f", the last good checkpoint is {store.folder / MODEL}"
+        epoch = len(self.history) + 1
+        raise DivergedError(
+            f"diverged in epoch {epoch}{broken} (learning rate {self.rate(epoch):g}; try a smaller one); {kept}"
+        )
+
+    # ---- one epoch ----
+
+    def epoch(self, pool: ThreadPoolExecutor, listeners: Listeners, caught: Caught) -> Record | str | None:
+        """Runs (the rest of) one epoch: its record, None when stopped, or the text of a divergence."""
+        number, n, results = len(self.history) + 1, self.training.count, None
+        if (self.partial or records.no_counts())["position"] < n:
+            results, status = self._train(number, pool, listeners, caught)
+            if status != "done":
+                return None if status == "stopped" else status
+        done = self.partial or records.no_counts()
+        evaluated = self._evaluate(pool, listeners, caught)
+        if not isinstance(evaluated, tuple):
+            return evaluated
+        losses, evaluating = evaluated
+        return (
+            {"epoch": number, "lr": self.rate(number)}
+            | self.training.results("train", done)
+            | losses
+            | {
+                "seconds": done["seconds"],
+                "images_per_second": n / done["seconds"],
+                "workers": sum(one["workers"] for one in results) if results else self.plan.workers,
+                "strategy": self.settings.strategy,
+                "updates": done["updates"],
+                "lock_failures": done["lock_failures"],
+                "dropped": done["dropped"],
+                "staleness": records.staleness(done),
+                "layers": {name: records.layer(counted) for name, counted in done["layers"].items()},
+                "worker_images": done["worker_images"],
+                "time_split": records.time_split(done["time"], evaluating),
+            }
+            | self.link.report(results)
+            | self.runner.report()
+        )
+
+    def _train(
+        self, number: int, pool: ThreadPoolExecutor, listeners: Listeners, caught: Caught
+    ) -> tuple[list[Result], str]:
+        """(The rest of) the training phase, which it counts: the results of all ranks, and "done", "stopped", or the text of
+        a divergence."""
+        link, n = self.link, self.training.count
+        done = self.partial or records.no_counts()
+        images, begin = self.left(number, done)
+        listeners.begin(self, "train", n, done["position"])
+        link.train_begins(number, len(images) - begin)
+        result, seconds = self.runner.train(
+            self,
+            number,
+            pool,
+            caught,
+            listeners,
+            done["position"] - begin,
+            **self.training.arguments,
+            key=run_key(self.settings.seed, number),
+            order=link.shard(images, link.rank),
+            begin=begin,
+            lr=self.rate(number),
+            step_scale=self.step_scale(),
+        )
+        results = link.gather(result | {"seconds": seconds, "workers": self.plan.workers})
+        result = records.merged(results)
+        if result["status"] == "diverged":
+            return results, f" after {done['images'] + result['images']} of {n} images: the loss is not finite"
+        result["layers"] = {self.names[node]: counted for node, counted in result["layers"].items()}
+        self.partial = done = records.counts(done, result, result["seconds"])
+        if result["status"] != "stopped":
+            done["position"] = n
+        elif len(images) < n or link.size > 1:  # then the position alone does not tell which images are left
+            visited = np.ones(n, bool)
+            visited[images] = False
+            for rank, one in enumerate(results):
+                visited[link.shard(images, rank)[: one["position"]]] = True
+            done |= {"visited": records.pack(visited), "position": int(visited.sum())}
+        return results, result["status"]
+
+    def _evaluate(self, pool: ThreadPoolExecutor, listeners: Listeners, caught: Caught) -> tuple[Record, float] | str | None:
+        """The phases after training: (losses and errors, the workers' time), None when stopped, or the text of a
+        divergence."""
+        found: Record = {}
+        evaluating = 0.0
+        sets = [("validation", self.training)] if self.settings.validate else []
+        if self.test is not None:
+            sets.append(("test", self.test))
+        for name, taken in sets:
+            n = taken.count
+            listeners.begin(self, name, n, 0)
+            begin, end = self.link.part(n)
+            result, _ = phases.run_phase(
+                pool,
+                self.evaluator,
+                caught,
+                listeners,
+                "test",
+                self.link,
+                -begin,
+                **taken.arguments | {"weights": None},
+                begin=begin,
+                end=end,
+            )
+            result = records.merged(self.link.gather(result))
+            if result["status"] == "diverged":
+                return f" in the {name} phase: the loss is not finite"
+            if result["status"] == "stopped":
+                return None
+            found |= taken.results(name, result)
+            evaluating += result["time"]["total"]
+        if self.test is None:
+            found |= {"test_loss": None, "test_error": None}
+        return found, evaluating

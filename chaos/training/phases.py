@@ -1,0 +1,118 @@
+"""One phase of a training: workers run in a thread of their own, this one looks after signals, callbacks and the other
+ranks. Also what a phase needs: images, labels, the number of workers. For chaos.training."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+from .. import _core, threads
+from ..data import Dataset
+from ..errors import DataError
+from ..losses import LOSSES
+from ..network import Network
+from .callbacks import POLL, Listeners
+from .link import Alone
+from .records import Result
+from .signals import Caught
+
+TOGETHER: int = _core.TOGETHER
+
+
+def run_phase(
+    pool: ThreadPoolExecutor,
+    engine: Any,
+    caught: Caught,
+    listeners: Listeners | None,
+    what: str,
+    link: Alone,
+    ahead: int = 0,
+    **arguments: Any,
+) -> tuple[Result, float]:
+    """Runs a phase in the pool's thread: (result, seconds). Callbacks are told the position, times the number of ranks, plus
+    `ahead`."""
+    if caught.signal:
+        engine.stop()
+    start = time.perf_counter()
+    future = pool.submit(engine.run, what, **arguments)
+    try:
+        while not link.watch(future, listeners.pause() if listeners else POLL):
+            if listeners:
+                listeners.look(ahead + link.position(engine), caught)
+            if caught.signal or link.halted:
+                engine.stop()
+        result = future.result()
+    except BaseException:  # an exception from a signal handler that is not ours: the workers must not outlive it
+        engine.stop()
+        while not future.done():
+            with suppress(BaseException):  # nor a second one
+                future.exception()
+        engine.clear()
+        raise
+    engine.clear()
+    return result, time.perf_counter() - start
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """A data set as the engine takes it: arguments of a phase, how many images, and how many answers of each may be wrong
+    (0: the loss counts none)."""
+
+    arguments: dict[str, Any]
+    count: int
+    answers: int
+
+    def results(self, name: str, result: Any, total: int | None = None) -> dict[str, float | None]:
+        """{name_loss, name_error} of the counts of a phase: means per image and per answer."""
+        wrong = result["errors"] / (self.count * self.answers) if self.answers else None
+        return {f"{name}_loss": result["loss"] / self.count, f"{name}_error": wrong}
+
+
+def take(net: Network, data: Any, what: str, loss: str, weighted: bool = False) -> Taken:
+    """A data set for the engine; DataError where it does not fit the network or the loss. `weighted`: with the weights of
+    its images."""
+    if not isinstance(data, Dataset):
+        raise DataError(
+            f"{what} must be a chaos.data.Dataset, not {type(data).__name__}; "
+            "chaos.data.Dataset(images, labels) makes one from arrays"
+        )
+    arguments = net.take_images(data.images)
+    count = arguments.pop("count")
+    labels, form = net.take_targets(data.labels, count, loss)
+    kind: Any = LOSSES[loss]
+    arguments |= {"labels": labels, "weights": data.weights if weighted else None}
+    return Taken(arguments, count, kind.answers(form, net.output_shape))
+
+
+def resolve_workers(requested: int | None, only_one: str | None = None, pin: str = "none") -> threads.Plan:
+    """The resolved worker plan; where nothing is requested and only one worker can run, one."""
+    only_one = only_one or (None if _core.OPENMP else "built without OpenMP")
+    if only_one and requested is None:
+        plan = threads.resolve(1, pin=pin)
+        limits = {only_one: 1, **{name: n for name, n in plan.limits.items() if name != "argument"}}
+        return dataclasses.replace(plan, limit=only_one, limits=limits)
+    return threads.resolve(requested, pin=pin)
+
+
+def loss_numbers(loss: str, options: Any) -> Any:
+    """The options of a loss as the core takes them."""
+    kind: Any = LOSSES[loss]
+    return kind.core_options(kind.resolve(options or {}))
+
+
+def evaluator(net: Network, plan: threads.Plan, loss: str, options: Any = None) -> _core.Engine:
+    """An engine that takes as many images through the layers together as it can, whatever the training's batch size."""
+    cpus = None if plan.pin == "none" else plan.cpus
+    return _core.Engine(
+        net.plan,
+        net.weights,
+        workers=plan.workers,
+        strategy="chaos",
+        loss=loss,
+        loss_options=loss_numbers(loss, options),
+        batch_size=TOGETHER,
+        cpus=cpus,
+    )

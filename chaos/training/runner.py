@@ -1,0 +1,49 @@
+"""What runs the training phases of a job: real threads here, virtual workers in chaos.virtual. For chaos.training."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from .. import _core, threads
+from . import phases
+from .callbacks import Listeners
+from .records import Record, Result
+from .signals import Caught
+
+if TYPE_CHECKING:
+    from .job import Job
+
+
+class Threads:
+    """Runs the training phases of a job: on real threads. chaos.virtual has others."""
+
+    kind = "real threads"  # a run goes on with the same
+
+    def workers(self, requested: int | None, only_one: str | None, pin: str) -> threads.Plan:
+        """The plan of the workers, from what was asked for."""
+        return phases.resolve_workers(requested, only_one, pin)
+
+    def start(self, job: Job) -> _core.Engine:
+        """The job's engine is there, its weights may still be replaced; returns the engine for evaluations."""
+        if job.settings.batch_size >= phases.TOGETHER:
+            return job.engine
+        return phases.evaluator(job.net, job.plan, job.settings.loss, job.settings.loss_options)
+
+    def train(
+        self,
+        job: Job,
+        epoch: int,
+        pool: ThreadPoolExecutor,
+        caught: Caught,
+        listeners: Listeners,
+        ahead: int,
+        **arguments: Any,
+    ) -> tuple[Result, float]:
+        """A training phase: (result, seconds)."""
+        engine = job.link.trains(job.engine)
+        return phases.run_phase(pool, engine, caught, listeners, "train", job.link, ahead, **arguments)
+
+    def report(self) -> Record:
+        """What the epoch's record tells beside what all records have."""
+        return {}

@@ -1,0 +1,306 @@
+"""The settings of a training, each stated once: name, default, meaning, unit, check, and what it is to a run that is
+continued. `chaos.train`, the command line, config.json, replay, simulation and the cluster room take theirs from here.
+For chaos.training and the rooms above."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from ..losses import LOSSES
+from ..options import check_number
+from ..sync import STRATEGIES
+from ..threads import PINNINGS
+from ..updates import SCHEDULES, UPDATES
+
+Group = Literal["training", "workers", "cluster", "run"]
+Role = Literal["identity", "kept", "call"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is known about one setting beside its name and its default.
+
+    Parameters
+    ----------
+    text : str
+        What it is, for the command line's help; "{names}" stands for the names that it may have.
+    unit : str, optional
+        What stands for a value in the help.
+    group : str
+        The part of the help to which it belongs.
+    line : int
+        The help is sorted by it, within its part.
+    role : str
+        "identity": has to be the same where a run is continued. "kept": is in config.json, and taken from there where a run
+        is continued and nothing else is asked for. "call": of one call only.
+    shown : str, optional
+        What the help says about the default, where that is not the default itself.
+    later : bool
+        Runs that an earlier version has kept may lack it; they had the default.
+    """
+
+    text: str
+    unit: str | None = None
+    group: Group = "training"
+    line: int = 0
+    role: Role = "identity"
+    shown: str | None = None
+    later: bool = False
+
+    def check(self, name: str, value: Any) -> Any:
+        """The value in its own type; ValueError where it makes no sense. Without a check of its own a setting is checked
+        where it is used: only there it is known what the machine, the file system or the cluster allows."""
+        return value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Number(Setting):
+    """A number; the bounds are those of `chaos.options.check_number`. Without `least` it is checked where it is used."""
+
+    least: float | None = None
+    most: float = float("inf")
+    whole: bool = False
+    above: bool = False
+
+    def check(self, name: str, value: Any) -> Any:
+        if self.least is None:
+            return value
+        check_number(name, value, self.least, self.most, whole=self.whole, above=self.above)
+        return int(value) if self.whole else float(value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flag(Setting):
+    """Yes or no. `opposite` is what the command line calls the opposite, where it asks for that."""
+
+    opposite: str | None = None
+
+    def check(self, name: str, value: Any) -> bool:
+        return bool(value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Name(Setting):
+    """A name out of a table. `hidden` are names that the command line does not offer; `what` is used in messages."""
+
+    table: Iterable[str]
+    what: str
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        return tuple(name for name in self.table if name not in self.hidden)
+
+    def check(self, name: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in self.table:
+            raise ValueError(f"unknown {self.what} {value!r}; known: {', '.join(self.table)}")
+        return value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptionsOf(Setting):
+    """Options, by name, of what the setting `owner` names in `table` (None: a table that is not known here)."""
+
+    owner: str
+    table: Mapping[str, Any] | None
+
+
+def setting(default: Any, about: Setting) -> Any:
+    """A field of a dataclass of settings."""
+    return dataclasses.field(default=default, metadata={"setting": about})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of a training, as they were asked for; `resolved` checks them. The docstring of `chaos.train` explains
+    them at length. The order is that of config.json."""
+
+    strategy: str = setting(
+        "chaos",
+        Name(
+            text="when updates meet the shared weights: {names}",
+            unit="NAME",
+            group="workers",
+            table=STRATEGIES,
+            what="strategy",
+        ),
+    )
+    strategy_options: Mapping[str, Any] | None = setting(
+        None, OptionsOf(text="an option of the strategy", group="workers", owner="strategy", table=STRATEGIES)
+    )
+    update: str = setting(
+        "sgd", Name(text="the update rule: {names}", line=1, unit="NAME", table=UPDATES, what="update rule")
+    )
+    update_options: Mapping[str, Any] | None = setting(
+        None, OptionsOf(text="an option of the update rule", line=1, owner="update", table=UPDATES)
+    )
+    lr: float = setting(1e-3, Number(text="learning rate of the first epoch", unit="RATE", least=0, above=True))
+    lr_decay: float = setting(
+        0.9, Number(text="factor of the learning rate from epoch to epoch", unit="FACTOR", least=0, above=True)
+    )
+    lr_schedule: str = setting(
+        "exponential",
+        Name(
+            text="how it goes from epoch to epoch: {names}",
+            unit="NAME",
+            table=SCHEDULES,
+            what="learning-rate schedule",
+            later=True,
+        ),
+    )
+    schedule_options: Mapping[str, Any] | None = setting(
+        None,
+        OptionsOf(
+            text="an option of the schedule, such as warmup=3 (epochs)", owner="lr_schedule", table=SCHEDULES, later=True
+        ),
+    )
+    batch_size: int = setting(1, Number(text="images per update of one worker", unit="N", least=1, most=1 << 24, whole=True))
+    loss: str = setting(
+        "cross_entropy",
+        # score is for proofs, it trains nothing
+        Name(text="one of {names}", line=1, unit="NAME", table=LOSSES, what="loss", hidden=("score",)),
+    )
+    loss_options: Mapping[str, Any] | None = setting(
+        None, OptionsOf(text="an option of the loss", line=1, owner="loss", table=LOSSES, later=True)
+    )
+    shuffle: bool = setting(True, Flag(text="a new order of images every epoch", line=3))
+    validate: bool = setting(False, Flag(text="also measure the training images after every epoch", line=3))
+    seed: int = setting(
+        0, Number(text="of the initial weights and of the order of images", line=2, unit="N", least=0, whole=True)
+    )
+    epochs: int = setting(
+        10,
+        Number(
+            text="passes over the training images, those of a resumed run included",
+            line=-1,
+            unit="N",
+            role="kept",
+            least=0,
+            most=1 << 31,
+            whole=True,
+        ),
+    )
+    workers: int | None = setting(
+        None,
+        Number(
+            text="threads that train",
+            line=-1,
+            unit="N",
+            group="workers",
+            role="kept",
+            shown="CHAOS_NUM_THREADS, else one per available core",
+            whole=True,
+        ),
+    )
+    pin: str = setting(
+        "none",
+        Name(
+            text="where each worker stays: {names} (Linux)",
+            unit="HOW",
+            group="workers",
+            role="kept",
+            table=PINNINGS,
+            what="pin",
+        ),
+    )
+    cluster: str | None = setting(
+        None,
+        Setting(
+            text="how the processes of a launcher keep their weights together: {names}; none: each trains alone",
+            unit="MODE",
+            group="cluster",
+            role="call",
+            shown="local if a launcher has started several",
+        ),
+    )
+    cluster_options: Mapping[str, Any] | None = setting(
+        None, OptionsOf(text="an option of the mode", group="cluster", role="call", owner="cluster", table=None)
+    )
+    stall_timeout: float = setting(
+        300.0,
+        Number(
+            text="a process that neither answers nor moves on ends the job after so long; 0: never",
+            unit="SECONDS",
+            group="cluster",
+            role="call",
+            least=0,
+        ),
+    )
+    rank_details: bool = setting(False, Flag(text="metrics.jsonl tells about every process", group="cluster", role="call"))
+    run_dir: str | os.PathLike[str] | None = setting(
+        None, Setting(text="where the run is kept", unit="DIR", group="run", role="call", shown="runs/<model>-<time in UTC>")
+    )
+    resume: bool = setting(
+        False, Flag(text="continue the run in --run-dir; starts it if there is none", group="run", role="call")
+    )
+    progress: bool = setting(True, Flag(text="no progress, only the summary", group="run", role="call", opposite="quiet"))
+
+    @classmethod
+    def among(cls, values: Mapping[str, Any]) -> Settings:
+        """Of all `values` those that are settings."""
+        return cls(**{name: values[name] for name in ABOUT if name in values})
+
+    def resolved(self) -> Settings:
+        """All in their own types, options with their defaults; ValueError where a value makes no sense, or two do not go
+        together. Checked where they are used: `workers`, `run_dir`, `cluster` and its options."""
+        values = {name: about.check(name, getattr(self, name)) for name, about in ABOUT.items()}
+        for name, about in ABOUT.items():
+            if isinstance(about, OptionsOf) and about.table is not None:
+                values[name] = about.table[values[about.owner]].resolve(values[name] or {})
+        found = Settings(**values)
+        strategy: Any = STRATEGIES[found.strategy]
+        strategy.check(found.strategy_options, found.update, found.update_options)
+        schedule: Any = SCHEDULES[found.lr_schedule]
+        return dataclasses.replace(found, schedule_options=schedule.settle(found.schedule_options, found.epochs))
+
+    def identity(self) -> dict[str, Any]:
+        """What has to agree for a run to be continued."""
+        return {name: getattr(self, name) for name in IDENTITY}
+
+
+def settings_of(cls: type) -> dict[str, Setting]:
+    """What is known about the fields of `Settings`, or of another dataclass of settings, by name."""
+    return {field.name: field.metadata["setting"] for field in dataclasses.fields(cls)}
+
+
+ABOUT = settings_of(Settings)
+IDENTITY = tuple(name for name, about in ABOUT.items() if about.role == "identity")
+KEPT = tuple(name for name, about in ABOUT.items() if about.role != "call")
+
+
+def completed(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity that perhaps an earlier version has kept: what that version did not know had its default then."""
+    found = {name: getattr(Settings, name) for name in IDENTITY if ABOUT[name].later} | dict(identity)
+    for name in IDENTITY:
+        about = ABOUT[name]
+        if isinstance(about, OptionsOf) and about.table is not None and found.get(about.owner) in about.table:
+            found[name] = about.table[found[about.owner]].resolve({}) | (found.get(name) or {})
+    return found
+
+
+def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is another in two identities, in words; options one by one."""
+    found = []
+    for key, value in now.items():
+        before, about = there.get(key), ABOUT.get(key)
+        if before == value:
+            continue
+        if key in _LARGE:
+            found.append(_LARGE[key])
+        elif isinstance(about, OptionsOf) and isinstance(before, dict):
+            if there.get(about.owner) == now[about.owner]:  # else they are another's, which is said already
+                found += [
+                    f"{key} {name} ({before.get(name)!r} there, {value.get(name)!r} now)"
+                    for name in dict.fromkeys([*before, *value])
+                    if before.get(name) != value.get(name)
+                ]
+        else:
+            found.append(f"{key} ({before!r} there, {value!r} now)")
+    return found
+
+
+# of an identity, but not shown: layers, fingerprints
+_LARGE = {"network": "network", "train": "train (other training images)", "test": "test (other test images)"}
