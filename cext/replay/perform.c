@@ -144,7 +144,7 @@ static void backward_layer(performer *p, worker *w)
         if (pass_learns(e, i))
             pass_backward_node(w, i, n, at->at == at->begin, last, &p->unwritten[w->id]);
     w->dw = gradient;
-    if (last && w->hooks) {
+    if (last && w->hooks && plan_block_of(e->p, node)->final_user == node) {
         int from, to;
         bounds_clip_gradient(e, node, w->dw);
         stripes_of(e, node, &from, &to);
