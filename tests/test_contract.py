@@ -1,5 +1,5 @@
-"""What the contract lets a network be beside a chain with one input and classes: shared weights, several inputs, image-shaped
-outputs, other targets. What needs kinds of its own is in test_registration.py."""
+"""What the contract lets a network be beside a chain with one input and classes: shared weights, several inputs, outputs
+that are images, other targets. What needs kinds of its own is in test_registration.py."""
 
 import pickle
 
