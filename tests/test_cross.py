@@ -20,7 +20,11 @@ FILES = [
     str(p.relative_to(TREE))
     for p in (
         TREE / "cext/registry.c",
-        *(p for room in ("isa", "engine", "replay", "sync", "virtual") for p in sorted((TREE / "cext" / room).glob("*.c"))),
+        *(
+            p
+            for room in ("isa", "engine", "replay", "sync", "virtual", "virtual/orders")
+            for p in sorted((TREE / "cext" / room).glob("*.c"))
+        ),
     )
 ]
 

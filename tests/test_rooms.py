@@ -37,6 +37,18 @@ REPLAY_FLOORS = {
     "perform": {"layout", "schedule"},
     "replay": {"layout", "order", "schedule", "perform"},
 }
+VIRTUAL_FLOORS = {
+    "random": set(),
+    "parts": set(),
+    "order": {"parts"},
+    "actor": {"order", "parts", "random"},
+    "stripes": {"actor"},
+    "passes": {"stripes"},
+    "meeting": {"actor"},
+    "replicas": {"stripes"},
+    "clock": {"parts", "order", "actor"},
+    "orders": {"order"},
+}
 ENGINE_FLOORS = {
     "event": set(),
     "lanes": set(),
@@ -138,7 +150,7 @@ def test_c_arrows_point_down():
             assert room_of(target, CEXT) in C_ARROWS[room], f"{path.name} in {room} must not include {name}"
 
 
-FLOORS = {"engine": ENGINE_FLOORS, "replay": REPLAY_FLOORS}
+FLOORS = {"engine": ENGINE_FLOORS, "replay": REPLAY_FLOORS, "virtual": VIRTUAL_FLOORS}
 
 
 @pytest.mark.parametrize("room", FLOORS)
@@ -158,7 +170,7 @@ def test_rooms_have_floors(room):
 @pytest.mark.parametrize("room", FLOORS)
 def test_names_say_which_file(room):
     """What a file offers to others begins with its name."""
-    others = {"phase": r"engine_|phase_|outcome_", "finish": r"plan_finish$", "lanes": r"lanes?_"}
+    others = {"phase": r"engine_|phase_|outcome_", "finish": r"plan_finish$", "lanes": r"lanes?_", "clock": r"vclock_"}
     for path in (CEXT / room).glob("*.h"):
         if path.with_suffix(".c").exists():
             code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.S)

@@ -12,13 +12,13 @@
 static int count_pieces(layout *l, int which, int64_t n)
 {
     const stage_hooks *stages = l->e->strategy->stages;
-    const char *name;
+    enum stage_kind kind;
     int node;
     l->n_stages = stages && !l->n_lanes ? stages->count(l->e) : 0;
     if (!l->n_pieces[which] && !(l->n_pieces[which] = calloc((size_t)l->n_stages + 1, sizeof(int))))
         return -1;
     for (int i = 0; i < l->n_stages; i++) {
-        const int pieces = l->n_pieces[which][i] = stages->pieces(l->e, i, n, &name, &node);
+        const int pieces = l->n_pieces[which][i] = stages->pieces(l->e, i, n, &kind, &node);
         l->most_pieces = pieces > l->most_pieces ? pieces : l->most_pieces;
     }
     return 0;
