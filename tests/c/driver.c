@@ -15,6 +15,7 @@
 #include "engine/trace.h"
 #include "registry.h"
 #include "virtual/clock.h"
+#include "virtual/orders.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -360,15 +361,6 @@ static int variant_of(const char *name)
     while (strcmp(variants[v].name, name))
         v++;
     return v;
-}
-
-static int variant_for(enum clock_order order)
-{
-    return order == CLOCK_AVERAGING    ? variant_of("averaging")
-           : order == CLOCK_ELASTIC    ? variant_of("elastic")
-           : order == CLOCK_REPLICATED ? variant_of("replicated")
-           : order == CLOCK_STAGES     ? variant_of("hybrid")
-                                       : CHAOS;
 }
 
 static const strategy *strategy_named(const char *name)
@@ -1157,8 +1149,9 @@ static void check_traces(plan *p, const char *net, int v, int workers, int batch
     plan_free(p);
 }
 
-/* What the clock invents can be run, whatever the order, and by any number of threads to the same weights. */
-static void check_clock(plan *p, enum clock_order order, int v, int workers, int batch)
+/* What the clock invents can be run, whatever the order, and by any number of threads to the same weights. The engine's
+ * strategy is that of variant v: the order's own, or one that can do the same. */
+static void check_clock(plan *p, const clock_order *order, int v, int workers, int batch)
 {
     enum { N = 60, ROOM = 4096, LANES_HERE = 5, PERIOD = 3 };
     describe(p, "clock");
@@ -1166,88 +1159,64 @@ static void check_clock(plan *p, enum clock_order order, int v, int workers, int
     float *w0 = weights_of(p, node_at), *first = NULL;
     data d = data_for(p, N, 0);
     engine *e = engine_for(p, w0, workers, batch, 256, v, CROSS_ENTROPY);
-    const int stripes = e->shared.n_stripes;
-    int32_t *node = block((size_t)p->n_nodes, sizeof *node), *from = block((size_t)p->n_nodes, sizeof *from);
-    int32_t *to = block((size_t)p->n_nodes, sizeof *to), *lines = block((size_t)stripes, sizeof *lines);
-    uint8_t *learns = block((size_t)p->n_nodes, sizeof *learns);
-    double *seconds = block((size_t)p->n_nodes, sizeof *seconds), *publish = block((size_t)stripes, sizeof *publish);
+    const stage_hooks *in_stages = e->strategy->stages;
+    clock_parts parts = {.order = order,
+                         .n_workers = workers,
+                         .n_stripes = e->shared.n_stripes,
+                         .n_stages = in_stages ? in_stages->count(e) : 0,
+                         .line = 1e-8,
+                         .jitter = 0.5,
+                         .seed = 1,
+                         .batch = batch,
+                         .chunk = e->chunk,
+                         .lanes = in_stages ? in_stages->lanes(e) : LANES_HERE,
+                         .publishes_later = e->strategy->publishes_later};
+    memcpy(parts.option, variants[v].option, sizeof parts.option);
+    if (!strcmp(order->name, "averaging") || !strcmp(order->name, "elastic"))
+        parts.option[0] = PERIOD;
+    if (!strcmp(order->name, "replicated"))
+        parts.option[1] = PERIOD;
+    clock_layer *layer = block((size_t)p->n_nodes, sizeof *layer);
+    clock_stripe *stripe = block((size_t)parts.n_stripes, sizeof *stripe);
+    clock_stage *stage = block((size_t)parts.n_stages + 1, sizeof *stage);
     double *factor = block((size_t)workers, sizeof *factor);
-    int layers = 0;
     for (int i = 1; i < p->n_nodes; i++)
         if (p->node[i].g.weight_size) {
-            node[layers] = i;
-            learns[layers] = (uint8_t)pass_learns(e, i);
-            seconds[layers] = 1e-6;
-            stripes_of(e, i, &from[layers], &to[layers]);
-            layers++;
+            clock_layer *l = &layer[parts.n_layers++];
+            *l = (clock_layer){.node = i, .learns = pass_learns(e, i), .forward = 1e-6, .backward = 1e-6};
+            stripes_of(e, i, &l->first, &l->end);
         }
-    for (int k = 0; k < stripes; k++)
-        lines[k] = 4, publish[k] = 1e-6;
+    for (int k = 0; k < parts.n_stripes; k++)
+        stripe[k] = (clock_stripe){.publish = 1e-6, .lines = 4};
+    for (int i = 0; i < parts.n_stages; i++) {
+        enum stage_kind kind;
+        int node;
+        const int pieces = in_stages->pieces(e, i, batch, &kind, &node);
+        const int by_lane = kind == STAGE_BEFORE || kind == STAGE_BETWEEN || kind == STAGE_BACK_BETWEEN;
+        stage[i] = (clock_stage){by_lane ? 0 : pieces, 1e-6, 1e-6, 1e-6, 1e-6, (enum clock_count)(i % CLOCK_COUNTS)};
+    }
     for (int i = 0; i < workers; i++)
         factor[i] = 1 + i;
-    const int lanes = order == CLOCK_SYNCHRONOUS ? LANES_HERE : 0;
-    const stage_hooks *in_stages = e->strategy->stages;
-    const int stages = in_stages ? in_stages->count(e) : 0;
-    int32_t *pieces = block((size_t)stages + 1, sizeof *pieces);
-    double *costs = block((size_t)stages + 1, sizeof *costs);
-    uint8_t *counted = block((size_t)stages + 1, 1);
-    for (int i = 0; i < stages; i++) {
-        const char *name;
-        int of;
-        pieces[i] = in_stages->pieces(e, i, batch, &name, &of);
-        pieces[i] = strcmp(name, "update") && strncmp(name, "slice", 5) ? 0 : pieces[i];
-        costs[i] = 1e-6;
-        counted[i] = (uint8_t)(i % 3);
-    }
-    const clock_parts parts = {.order = order,
-                               .n_workers = workers,
-                               .n_layers = layers,
-                               .n_stripes = stripes,
-                               .node = node,
-                               .from = from,
-                               .to = to,
-                               .forward = seconds,
-                               .backward = seconds,
-                               .learns = learns,
-                               .publish = publish,
-                               .lines = lines,
-                               .line = 1e-8,
-                               .factor = factor,
-                               .jitter = 0.5,
-                               .seed = 1,
-                               .batch = batch,
-                               .chunk = e->chunk,
-                               .lanes = stages ? in_stages->lanes(e) : lanes,
-                               .n_stages = stages,
-                               .pieces = pieces,
-                               .piece_seconds = costs,
-                               .image_seconds = costs,
-                               .piece_lines = costs,
-                               .image_lines = costs,
-                               .counted = counted,
-                               .period = PERIOD,
-                               .keeps = v == AT_PUBLICATION && workers > 1,
-                               .group = variants[v].option[0] > 1 ? (int)variants[v].option[0] : 1,
-                               .mix = variants[v].option[2] == 0};
+    parts.layer = layer, parts.stripe = stripe, parts.stage = stage, parts.factor = factor;
     event *events = block(ROOM, sizeof *events);
     engine_free(e);
     for (int threads = 1; threads < 5; threads++) {
         float *w = copy(w0, p->weight_size);
         e = engine_for(p, w, workers, batch, 256, v, CROSS_ENTROPY);
         vclock *c = vclock_new(&parts);
-        replay *r = replay_new(e, lanes, threads);
+        replay *r = replay_new(e, vclock_lanes(c), threads);
         int64_t n, at;
         const char *reason = NULL;
         vclock_begin(c, N);
         expect(!replay_begin(r, &d.view, 0, N, 0.01f), "no replay");
         while ((n = vclock_next(c, ROOM, events, NULL, NULL)))
-            if (!expect(replay_run(r, events, n, &at, &reason) == DONE, "order %d: %s", (int)order, reason ? reason : ""))
+            if (!expect(replay_run(r, events, n, &at, &reason) == DONE, "order %s: %s", order->name, reason ? reason : ""))
                 break;
         reason = replay_end(r);
-        expect(!reason, "order %d: %s", (int)order, reason ? reason : "");
+        expect(!reason, "order %s: %s", order->name, reason ? reason : "");
         if (first)
             expect(!memcmp(w, first, p->weight_size * sizeof *w),
-                   "order %d, %d workers, batch %d: other weights by %d threads", (int)order, workers, batch, threads);
+                   "order %s, %d workers, batch %d: other weights by %d threads", order->name, workers, batch, threads);
         else
             first = copy(w, p->weight_size);
         replay_free(r);
@@ -1256,8 +1225,7 @@ static void check_clock(plan *p, enum clock_order order, int v, int workers, int
         free(w);
     }
     data_free(d);
-    free(pieces), free(costs), free(counted);
-    free(events), free(factor), free(publish), free(seconds), free(learns), free(lines), free(to), free(from), free(node);
+    free(events), free(factor), free(stage), free(stripe), free(layer);
     free(first);
     free(w0);
     free(node_at);
@@ -1446,13 +1414,17 @@ int main(int n, char **argument)
                     check_traces(digits(isa), "traces, digits", v, workers, batch, 1);
                     check_traces(branches(isa), "traces, branches", v, workers, batch, 3);
                 }
-                check_clock(branches(isa), CLOCK_CHAOS, AT_PUBLICATION, workers, batch);
-                for (int order = CLOCK_CHAOS; order <= CLOCK_STAGES; order++)
-                    if (order != CLOCK_REPLICATED || workers > 1)
-                        check_clock(branches(isa), (enum clock_order)order, variant_for((enum clock_order)order), workers,
-                                    batch);
+                check_clock(branches(isa), &clock_order_chaos, AT_PUBLICATION, workers, batch);
+                for (int i = 0; orders_at(i); i++) {
+                    const clock_order *order = orders_at(i);
+                    const int v = variant_of(order->name), one = order == &clock_order_sequential;
+                    if (!one || workers == 1)
+                        check_clock(branches(isa), order, v, workers, batch);
+                    if (!one && !order->place && (!order->cuts || order->in_lanes)) /* CHAOS's engine can do these too */
+                        check_clock(branches(isa), order, CHAOS, workers, batch);
+                }
                 for (int v = variant_of("replicated"); workers > 2 && !strcmp(variants[v].name, "replicated"); v++)
-                    check_clock(branches(isa), CLOCK_REPLICATED, v, workers, batch);
+                    check_clock(branches(isa), &clock_order_replicated, v, workers, batch);
             }
     }
     for (int i = 0; (isa = supported_isa(i)); i++)
