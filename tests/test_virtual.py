@@ -1123,7 +1123,7 @@ def test_times_are_kept_and_checked(tmp_path):
 
 def test_what_cannot_be_simulated_is_refused(digits):
     net = chaos.models.small()
-    with pytest.raises(ValueError, match="'other' cannot be simulated; these can: sequential, chaos"):
+    with pytest.raises(ValueError, match="'other' cannot be simulated; these can: averaging, chaos"):
         virtual.clock.check_strategy("other", {})
     with pytest.raises(ValueError, match="clipping with strategy 'hybrid' cannot be simulated"):
         chaos.train(
