@@ -111,6 +111,11 @@ class Network:
         """[(node, name), ...] in topological order; the input comes first and is named "input"."""
         return [(node, self._names.get(node, "input")) for node in self._order]
 
+    @property
+    def shares_weights(self):
+        """Whether a layer with parameters stands in several places."""
+        return any(node.layer.parts(*self._shapes_into(node)) for node, owner in self._owner.items() if owner is not node)
+
     def part_owner(self, node):
         """The name under which the parts of a node's layer are kept: the first one's, where it stands in several places."""
         return self._names[self._owner[node]]

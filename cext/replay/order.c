@@ -89,12 +89,13 @@ static const char *pass_back(order *o, order_worker *w, uint32_t node)
     if (w->doing != GOES_BACKWARD || (int)node != l->backward[w->in.next])
         return "it is not the worker's turn to back-propagate this layer";
     const int last = layout_is_last(l, &w->in);
+    const plan_block *block = plan_block_of(l->e->p, (int)node);
     int from, to;
     stripes_of(l->e, (int)node, &from, &to);
     for (int k = from; k < to && w->in.lane < 0; k++) {
-        if (w->in.at == w->in.begin && w->stripe[k] & ANY)
+        if (w->in.at == w->in.begin && block->first_user == (int)node && w->stripe[k] & ANY)
             return "the layer's gradient of an earlier step has not been published";
-        if (last) {
+        if (last && block->final_user == (int)node) {
             w->stripe[k] |= l->e->strategy->publishes_later ? POSTPONED : FRESH;
             w->n_fresh += !l->e->strategy->publishes_later;
             w->n_unpublished++;

@@ -67,10 +67,11 @@ int perform_copy_layer(performer *p, event ev)
 {
     worker *w = p->l->e->worker[event_worker(ev)];
     const place *at = &p->at[w->id];
-    const int note_versions = w->hooks && event_kind(ev) == EVENT_FORWARD && at->at == at->begin;
+    const int node = (int)event_what(ev), reads_first = plan_block_of(w->e->p, node)->first_reader == node;
+    const int note_versions = w->hooks && event_kind(ev) == EVENT_FORWARD && at->at == at->begin && reads_first;
     float *copy = room_for_copy(p, w);
     int from, to;
-    stripes_of(w->e, (int)event_what(ev), &from, &to);
+    stripes_of(w->e, node, &from, &to);
     for (int k = from; copy && k < to; k++) {
         if (note_versions)
             w->seen[k] = stripe_version(&w->shared->state[k]);
@@ -91,7 +92,7 @@ static void forward(const layout *l, worker *w, const place *at, int from, int t
 static void load(const layout *l, worker *w, const place *at)
 {
     feed_load(w, at->at, layout_images(l, at));
-    forward(l, w, at, 1, l->forward[0]);
+    forward(l, w, at, l->e->p->n_inputs, l->forward[0]);
 }
 
 static void begin(performer *p, worker *w, int64_t step, int lane)
@@ -144,7 +145,7 @@ static void backward_layer(performer *p, worker *w)
         if (pass_learns(e, i))
             pass_backward_node(w, i, n, at->at == at->begin, last, &p->unwritten[w->id]);
     w->dw = gradient;
-    if (last && w->hooks) {
+    if (last && w->hooks && plan_block_of(e->p, node)->final_user == node) {
         int from, to;
         bounds_clip_gradient(e, node, w->dw);
         stripes_of(e, node, &from, &to);
