@@ -8,6 +8,7 @@ import chaos
 from chaos import _core
 from chaos.network import run_key
 from chaos.reference import forward, loss_and_gradients
+from chaos.virtual import ORDERS, Virtual
 
 SHARING = ["chaos", "hogwild", "locked", "leashed", "delayed", "averaging", "elastic", "replicated"]
 
@@ -217,3 +218,12 @@ def test_a_loss_without_right_and_wrong():
         net, data, data, loss="huber", loss_options={"delta": 0.5}, epochs=2, lr=0.1, workers=1, progress=False
     )
     assert run.history[-1]["test_error"] is None and run.history[-1]["test_loss"] < run.history[0]["test_loss"]
+
+
+def test_a_strategy_with_an_order_can_be_simulated():
+    """Its worker does what the real one does, on the clock."""
+    train = chaos.data.load("digits", size=29)[0][:60]
+    nets = chaos.models.small(seed=4), chaos.models.small(seed=4)
+    for net, runner in zip(nets, (None, Virtual()), strict=True):
+        chaos.train(net, train, strategy="eager", workers=1, epochs=1, lr=0.01, progress=False, runner=runner)
+    assert "eager" in ORDERS and (nets[0].weights == nets[1].weights).all()
