@@ -59,7 +59,10 @@ typedef void strip_fn(const conv_shape *s, const float *x, const float *w, const
     {                                                                                                                       \
         strip(9, 1, KW, s, x, w, bias, y, tail);                                                                            \
     }
-HALF_STRIP(3) HALF_STRIP(4) HALF_STRIP(5) strip_fn *const conv2d_half_strip[3] = {half_strip_3, half_strip_4, half_strip_5};
+HALF_STRIP(3)
+HALF_STRIP(4)
+HALF_STRIP(5)
+strip_fn *const conv2d_half_strip[3] = {half_strip_3, half_strip_4, half_strip_5};
 #elif VW == 16
 extern strip_fn *const conv2d_half_strip[3];
 #endif
@@ -215,7 +218,12 @@ typedef void pack_fn(const conv_shape *s, const float *x, const float *spread, c
     }
 #define PACK_TILES(W)                                                                                                       \
     PACK_TILE(W, 1, 1)                                                                                                      \
-    PACK_TILE(W, 1, 2) PACK_TILE(W, 1, 3) PACK_TILE(W, 1, 4) PACK_TILE(W, 2, 1) PACK_TILE(W, 2, 2) PACK_TILE(W, 2, 3)
+    PACK_TILE(W, 1, 2)                                                                                                      \
+    PACK_TILE(W, 1, 3)                                                                                                      \
+    PACK_TILE(W, 1, 4)                                                                                                      \
+    PACK_TILE(W, 2, 1)                                                                                                      \
+    PACK_TILE(W, 2, 2)                                                                                                      \
+    PACK_TILE(W, 2, 3)
 PACK_TILES(0)
 PACK_TILES(3)
 PACK_TILES(4)

@@ -68,7 +68,8 @@ WOVEN_SUM(2)
 WOVEN_SUM(3)
 WOVEN_SUM(4)
 WOVEN_SUM(5)
-WOVEN_SUM(6) static woven_fn *const woven_sum[WOVEN + 1] = {0, woven_1, woven_2, woven_3, woven_4, woven_5, woven_6};
+WOVEN_SUM(6)
+static woven_fn *const woven_sum[WOVEN + 1] = {0, woven_1, woven_2, woven_3, woven_4, woven_5, woven_6};
 
 KERNEL void conv2d_woven_weight_gradient(const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy,
                                          const int32_t *won, const float *x, int first, float *dw)
@@ -156,7 +157,11 @@ WHOLE(5, 1)
 WHOLE(6, 1)
 WHOLE(1, 2)
 WHOLE(2, 2)
-WHOLE(3, 2) WHOLE(4, 2) WHOLE(5, 2) WHOLE(6, 2) static whole_fn *const whole_tile[KERNEL_VECTORS + 1][KERNEL_ROWS + 1] = {
+WHOLE(3, 2)
+WHOLE(4, 2)
+WHOLE(5, 2)
+WHOLE(6, 2)
+static whole_fn *const whole_tile[KERNEL_VECTORS + 1][KERNEL_ROWS + 1] = {
     {0},
     {0, whole_1_1, whole_2_1, whole_3_1, whole_4_1, whole_5_1, whole_6_1},
     {0, whole_1_2, whole_2_2, whole_3_2, whole_4_2, whole_5_2, whole_6_2}};

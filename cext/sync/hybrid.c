@@ -1,4 +1,5 @@
-/* Hybrid parallelism: data parallel in the convolutions, model parallel in the fully connected tail (Krizhevsky 2014).
+/* Hybrid parallelism: data parallel in the convolutions, model parallel in the fully connected tail (Krizhevsky 2014). One
+ * strategy, long because its step is made of stages of six kinds.
  *
  * The tail is the chain of linear layers, and of layers without parameters on vectors between and behind them, that
  * the network ends with. Everything before it is trained as by the synchronous strategy: the step's images are cut
