@@ -382,7 +382,7 @@ class Network:
         return result, self.unpack(vector, trained_only=True)
 
     def _gradients(self, x, y, loss, loss_options=None, sample_weight=None, seed=0, epoch=0):
-        """(mean loss, vector laid out as the weights: gradients, and of state what was observed minus what is there)."""
+        """(mean loss, vector laid out as the weights: gradients, and of state what was observed)."""
         data = self.take_images(x)
         if loss not in LOSSES:
             raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")

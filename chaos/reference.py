@@ -36,7 +36,7 @@ def loss_and_gradients(
     net, x, y, loss="cross_entropy", dtype=np.float64, state=None, touch=lambda a: a, key=0, loss_options=None, weights=None
 ):
     """Mean loss and {parameter name: gradient}, as `Network.loss_and_gradients`; `state` and `touch` as for `forward`. Of
-    what layers observe, the mean of observed - there instead of a gradient."""
+    state what is observed instead of a gradient."""
     state = _state(net, dtype, state)
     values = forward(net, x, dtype, state, touch, training=True, key=key)
     nodes, options = net.nodes(), loss_options or {}

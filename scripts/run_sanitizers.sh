@@ -19,7 +19,7 @@ unset "${!OMP_@}" "${!GOMP_@}" "${!KMP_@}"
 out=$out/$what
 mkdir -p "$out"
 # the lists of kinds, written as for the extension module
-${PYTHON:-python3} -c "import setup; setup.write_lists('$out/generated/lists')"
+${PYTHON:-python3} -c "import sys; sys.path.insert(0, '.'); import setup; setup.write_lists('$out/generated/lists')"
 if command -v ccache >/dev/null; then
     ccache=(ccache)
 fi

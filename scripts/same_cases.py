@@ -563,7 +563,11 @@ def describe():
         "cpu": facts["topology"]["cpu"],
         "build": facts["build"],
         "numpy": np.__version__,
-        "lists": {"strategies": list(STRATEGIES), "updates": list(UPDATES), "losses": list(LOSSES)},
+        "lists": {
+            "strategies": list(STRATEGIES),
+            "updates": list(UPDATES),
+            "losses": [name for name, loss in LOSSES.items() if "class" in getattr(loss, "targets", ["class"])],
+        },
     }
 
 

@@ -26,7 +26,7 @@ ADDED = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tree(tmp_path_factory):
     """The copy, with the kinds, built."""
     copy = tmp_path_factory.mktemp("tree")

@@ -116,7 +116,7 @@ static void update(worker *w, const vector *from, vector *to, uint32_t stale)
             moment[i] = to->v->moment[i] + at;
         step.t = stripe_version(&e->shared.state[k]) + from->number + 1;
         if (e->stripe[k].state)
-            e->p->isa->add_scaled(n, to->v->w + at, w->dw + at, e->p->node[e->stripe[k].node].g.state_rate);
+            e->p->isa->observe(n, to->v->w + at, w->dw + at, e->p->node[e->stripe[k].node].g.state_rate, 1);
         else
             e->rule->apply(n, to->v->w + at, w->dw + at, moment, &step);
     }

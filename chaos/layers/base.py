@@ -82,7 +82,7 @@ class Trained:
 @dataclasses.dataclass(frozen=True)
 class State:
     """A part that is not trained but observed, such as a running mean: state += rate * (observed - state), without decay,
-    clipping, moments or schedule; `backward` gives the mean over the samples of observed - state."""
+    clipping, moments or schedule; `backward` gives what is observed, as a mean over the samples."""
 
     shape: tuple[int, ...]
     fill: float = 0.0
@@ -208,8 +208,8 @@ class Layer:
         raise TypeError(f"{type(self).__name__} has no definition")
 
     def backward(self, inputs, parts, y, dy, context=EVALUATION):
-        """The gradients of sum(y * dy): (list of gradients of the inputs, {name: gradient}); of a `State` the mean of
-        observed - state instead of a gradient."""
+        """The gradients of sum(y * dy): (list of gradients of the inputs, {name: gradient}); of a `State` what is
+        observed instead of a gradient."""
         raise TypeError(f"{type(self).__name__} has no definition")
 
     @classmethod

@@ -104,8 +104,10 @@ def test_statistics_are_the_definition_step_by_step():
         some = slice(10 * step, 10 * step + 10)
         _, gradients = loss_and_gradients(net, data.images[some], data.labels[some], state=state)
         for name in state:
-            observed = name.startswith("norm.running")
-            state[name] = state[name] + (0.2 if observed else -0.05) * gradients[name]
+            if name.startswith("norm.running"):
+                state[name] = state[name] + 0.2 * (gradients[name] - state[name])
+            else:
+                state[name] = state[name] - 0.05 * gradients[name]
     for name, value in net.state_dict().items():
         np.testing.assert_allclose(value, state[name], rtol=0, atol=1e-4)
     assert np.abs(net.state_dict()["norm.running_mean"]).max() > 0
@@ -191,6 +193,36 @@ def test_virtual_workers(make):
         chaos.train(net, images(), epochs=1, lr=0.02, batch_size=2, workers=7, runner=runner, progress=False)
         found.append(net.state_dict())
     assert same(*found) and all(np.isfinite(value).all() for value in found[0].values())
+
+
+@pytest.mark.parametrize("strategy", ["chaos", "replicated"])
+def test_state_stays_between_what_it_was_and_what_is_observed(strategy):
+    """However stale: 100 virtual workers, a large rate, weights that (almost) stay, so that all observations are alike."""
+    from chaos import virtual
+
+    net = chaos.Network(
+        (1, 3, 3),
+        [chaos.Conv2d(2, 1), chaos.RunningNorm(momentum=0.5, name="norm"), chaos.Flatten(), chaos.Linear(2)],
+        seed=0,
+    )
+    rng = np.random.default_rng(0)
+    data = chaos.data.Dataset(rng.standard_normal((600, 1, 3, 3), np.float32), rng.integers(0, 2, 600), classes=2)
+    options = {"group": 4, "period": 1, "rule": "sum"} if strategy == "replicated" else {}
+    chaos.train(
+        net,
+        data,
+        epochs=1,
+        lr=1e-30,
+        batch_size=2,
+        workers=100,
+        strategy=strategy,
+        progress=False,
+        runner=virtual.Virtual(),
+        strategy_options=options,
+    )
+    state = net.state_dict()
+    assert 0 < state["norm.running_var"].min() and state["norm.running_var"].max() < 3
+    assert np.abs(state["norm.running_mean"]).max() < 3
 
 
 def test_the_activation_moves_behind_the_pooling_where_it_increases():

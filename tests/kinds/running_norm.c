@@ -96,7 +96,7 @@ KERNEL void running_norm_backward(const geometry *g, const call *c)
         c->dw[k] = (float)product + (c->first ? 0 : c->dw[k]);
         c->dw[pad + k] = (float)sum + (c->first ? 0 : c->dw[pad + k]);
         for (int s = 0; s < 2; s++) {
-            const float observed = share * (statistics[(size_t)(1 + s) * pad + k] - c->state[(size_t)s * pad + k]);
+            const float observed = share * statistics[(size_t)(1 + s) * pad + k];
             c->dstate[(size_t)s * pad + k] = observed + (c->first ? 0 : c->dstate[(size_t)s * pad + k]);
         }
     }

@@ -56,7 +56,7 @@ class RunningNorm(Layer):
         mean, var = self._statistics(x, parts, context)
         normal, m = self._normal(x, parts, context), x.size / x.shape[1]
         own = {"weight": (dy * normal).sum(axes), "bias": dy.sum(axes)}
-        own |= {"running_mean": mean - parts["running_mean"], "running_var": var * m / max(m - 1, 1) - parts["running_var"]}
+        own |= {"running_mean": mean, "running_var": var * m / max(m - 1, 1)}
         rest = (self._by_channel(own["bias"], x) + normal * self._by_channel(own["weight"], x)) / m
         scale = self._by_channel(parts["weight"] / np.sqrt(var + self.eps), x)
         return [scale * (dy - rest)], own
