@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .base import EVALUATION, Layer
+from .base import EVALUATION, Array, Arrays, Context, Layer, Parts, Shape
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -18,13 +18,15 @@ class Add(Layer):
     kind: ClassVar[str] = "add"
     inputs: ClassVar[tuple[int, int | None]] = (1, None)
 
-    def output_shape(self, *shapes):
+    def output_shape(self, *shapes: Shape) -> Shape:
         if len(set(shapes)) != 1:
             raise ValueError(f"{self} needs inputs of equal shape, not {', '.join(map(str, shapes))}")
         return shapes[0]
 
-    def forward(self, inputs, parts, context=EVALUATION):
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
         return sum(inputs[1:], inputs[0])
 
-    def backward(self, inputs, parts, y, dy, context=EVALUATION):
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
         return [dy] * len(inputs), {}

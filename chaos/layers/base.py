@@ -7,9 +7,16 @@ The contract with the other half (cext/layers/layer.h): a layer says in `core` w
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
+
+Shape = tuple[int, ...]
+Array = NDArray[Any]
+Arrays = list[Array]  # one per input
+Parts = dict[str, Array]  # by name
 
 
 class Node:
@@ -18,12 +25,12 @@ class Node:
     Made by :class:`Input` and by calling a layer; ``chaos.Network`` turns the graph into a plan.
     """
 
-    def __init__(self, layer, inputs, shape):
+    def __init__(self, layer: Layer | None, inputs: Iterable[Node], shape: Shape) -> None:
         self.layer = layer
         self.inputs = tuple(inputs)
         self.shape = shape
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{type(self.layer).__name__ if self.layer else 'Input'} output, shape {self.shape}>"
 
 
@@ -36,11 +43,11 @@ class Input(Node):
         (channels, height, width), (channels, length), or (features,) for vectors.
     """
 
-    def __init__(self, shape):
+    def __init__(self, shape: Any) -> None:
         super().__init__(None, (), check_shape(shape))
 
 
-def check_shape(shape):
+def check_shape(shape: Any) -> Shape:
     """`shape` as a tuple (c, h, w), (c, l) or (k,) of positive ints; ValueError otherwise."""
     wanted = "shape must be (channels, height, width), (channels, length) or (features,)"
     try:
@@ -53,14 +60,14 @@ def check_shape(shape):
     return tuple(int(n) for n in shape)
 
 
-def whole(what, value, least=1):
+def whole(what: str, value: Any, least: int = 1) -> int:
     """`value` as an int >= least; ValueError that names `what` otherwise."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{what} must be a whole number of at least {least}, not {value!r}")
     return int(value)
 
 
-def pair(what, value, least=1):
+def pair(what: str, value: Any, least: int = 1) -> tuple[int, int]:
     """An int or a pair of ints as a pair."""
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
@@ -105,7 +112,7 @@ class Context:
     chaos.layers.random)."""
 
     training: bool = False
-    keys: np.ndarray | None = None
+    keys: NDArray[np.uint64] | None = None
 
 
 EVALUATION = Context()
@@ -132,15 +139,16 @@ class Layer:
     inputs: ClassVar[tuple[int, int | None]] = (1, 1)
     part_names: ClassVar[tuple[str, ...]] = ()
 
-    def __post_init__(self):
-        if not isinstance(getattr(self, "bias", True), (bool, np.bool_)):
-            raise ValueError(f"{type(self).__name__}: bias must be True or False, not {self.bias!r}")
+    def __post_init__(self) -> None:
+        bias = getattr(self, "bias", True)
+        if not isinstance(bias, (bool, np.bool_)):
+            raise ValueError(f"{type(self).__name__}: bias must be True or False, not {bias!r}")
         if self.name is not None and (
             not isinstance(self.name, str) or not self.name or "." in self.name or self.name.isdigit()
         ):
             raise ValueError(f"name must be a word without dots that is no number, not {self.name!r}")
 
-    def __call__(self, *inputs):
+    def __call__(self, *inputs: Node) -> Node:
         """Applies the layer to nodes of a graph and returns its output node."""
         for node in inputs:
             if not isinstance(node, Node):
@@ -162,7 +170,7 @@ class Layer:
             raise ValueError(f"{type(self).__name__} takes {wanted}, not {len(inputs)}")
         return Node(self, inputs, self.output_shape(*(node.shape for node in inputs)))
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         """The options that differ from their defaults, as JSON-able values."""
         options = {}
         for field in dataclasses.fields(self):
@@ -173,26 +181,26 @@ class Layer:
                 options[field.name] = int(value) if isinstance(value, np.integer) else value
         return options
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
 
-    def output_shape(self, *shapes):
+    def output_shape(self, *shapes: Shape) -> Shape:
         """Output shape for the given input shapes; ValueError with the formula where the geometry is impossible."""
         return shapes[0]
 
-    def core(self, *shapes):
+    def core(self, *shapes: Shape) -> Core:
         """The `Core` that computes it."""
         return Core(self.kind)
 
-    def parts(self, *shapes):
+    def parts(self, *shapes: Shape) -> dict[str, Trained | State]:
         """{name: Trained or State}, in the order of `part_names`."""
         return {}
 
-    def macs(self, *shapes):
+    def macs(self, *shapes: Shape) -> int:
         """Multiply-adds of one sample's forward pass; the weight and data gradients take as many each."""
         return 0
 
-    def initial_values(self, rng, *shapes):
+    def initial_values(self, rng: np.random.Generator, *shapes: Shape) -> dict[str, NDArray[np.float32]]:
         """{name: float32 array} of all parts."""
         values = {}
         for name, part in self.parts(*shapes).items():
@@ -203,17 +211,19 @@ class Layer:
                 values[name] = np.full(part.shape, part.fill, np.float32)
         return values
 
-    def forward(self, inputs, parts, context=EVALUATION):
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
         """The definition: list of input arrays and {name: array} to the output array, in the dtype given."""
         raise TypeError(f"{type(self).__name__} has no definition")
 
-    def backward(self, inputs, parts, y, dy, context=EVALUATION):
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
         """The gradients of sum(y * dy): (list of gradients of the inputs, {name: gradient}); of a `State` what is
         observed instead of a gradient."""
         raise TypeError(f"{type(self).__name__} has no definition")
 
     @classmethod
-    def example(cls, pick):
+    def example(cls, pick: Any) -> tuple[Layer, list[Shape]]:
         """One of the geometries that the kind is to be tried with: (layer, [shape of an input, ...]).
 
         Parameters
@@ -225,7 +235,7 @@ class Layer:
         return cls(), [shape] * (cls.inputs[0] if cls.inputs[1] else cls.inputs[0] + pick.whole(0, 2))
 
     @classmethod
-    def smooth(cls, x):
+    def smooth(cls, x: Array) -> Array:
         """`x` moved away from where the kind has kinks: there central differences say nothing of a derivative."""
         return x
 
@@ -238,8 +248,16 @@ class Elementwise(Layer):
     """A layer y = f(x) with f increasing and a derivative that is a function of y; the kinds define `f(x)` and
     `derivative(y)`."""
 
-    def forward(self, inputs, parts, context=EVALUATION):
+    def f(self, x: Array) -> Array:
+        raise TypeError(f"{type(self).__name__} has no definition")
+
+    def derivative(self, y: Array) -> Array:
+        raise TypeError(f"{type(self).__name__} has no definition")
+
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
         return self.f(inputs[0])
 
-    def backward(self, inputs, parts, y, dy, context=EVALUATION):
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
         return [dy * self.derivative(y)], {}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from .base import EVALUATION, ODD, Layer, Trained, whole
+from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, State, Trained, whole
 from .conv2d import Conv2d
 
 
@@ -37,7 +37,7 @@ class Conv1d(Layer):
     kind: ClassVar[str] = "conv1d"
     part_names: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for option in ("out_channels", "kernel_size", "stride", "dilation", "groups"):
             whole(f"Conv1d: {option}", getattr(self, option))
@@ -51,14 +51,14 @@ class Conv1d(Layer):
             if self.padding == "same" and self.stride != 1:
                 raise ValueError(f"Conv1d: padding='same' needs stride 1, not {self.stride}")
 
-    def _rows(self):
+    def _rows(self) -> Conv2d:
         """The convolution of images of one row."""
         padding = self.padding if isinstance(self.padding, str) else (0, self.padding)
         return Conv2d(
             self.out_channels, (1, self.kernel_size), (1, self.stride), padding, (1, self.dilation), self.groups, self.bias
         )
 
-    def output_shape(self, *shapes):
+    def output_shape(self, *shapes: Shape) -> Shape:
         (shape,) = shapes
         if len(shape) != 2:
             raise ValueError(f"{self} needs sequences (c, l), its input has shape {shape}")
@@ -73,29 +73,32 @@ class Conv1d(Layer):
             )
         return self.out_channels, (shape[1] + left + right - reach) // self.stride + 1
 
-    def core(self, *shapes):
+    def core(self, *shapes: Shape) -> Core:
         return self._rows().core()
 
-    def parts(self, *shapes):
+    def parts(self, *shapes: Shape) -> dict[str, Trained | State]:
         found = self._rows().parts((shapes[0][0], 1, shapes[0][1]))
-        weight = found["weight"]
-        return found | {"weight": Trained((*weight.shape[:2], self.kernel_size), weight.fan_in)}
+        shape = found["weight"].shape
+        found["weight"] = Trained((*shape[:2], self.kernel_size), shape[1] * self.kernel_size)
+        return found
 
-    def macs(self, *shapes):
+    def macs(self, *shapes: Shape) -> int:
         return self._rows().macs((shapes[0][0], 1, shapes[0][1]))
 
-    def _lifted(self, inputs, parts):
+    def _lifted(self, inputs: Arrays, parts: Parts) -> tuple[Arrays, Parts]:
         return [inputs[0][:, :, None]], parts | {"weight": parts["weight"][:, :, None]}
 
-    def forward(self, inputs, parts, context=EVALUATION):
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
         return self._rows().forward(*self._lifted(inputs, parts))[:, :, 0]
 
-    def backward(self, inputs, parts, y, dy, context=EVALUATION):
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
         into, own = self._rows().backward(*self._lifted(inputs, parts), y[:, :, None], dy[:, :, None])
         return [into[0][:, :, 0]], own | {"weight": own["weight"][:, :, 0]}
 
     @classmethod
-    def example(cls, pick):
+    def example(cls, pick: Any) -> tuple[Layer, list[Shape]]:
         groups, kernel = pick((1, 1, 2, 3)), pick((1, 2, 3, 5, 9, 17))
         padding, stride = pick((("same", 1), ("valid", 1), (0, 1), (2, 3), (1, 2)))
         shape = (pick((1, 2, 3, 5, 16, 17)) * groups, pick.whole(17, 40))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from .base import EVALUATION, ODD, Core, Layer, Trained, pair, whole
+from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, State, Trained, pair, whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,7 +45,7 @@ class Conv2d(Layer):
     kind: ClassVar[str] = "conv2d"
     part_names: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         whole("Conv2d: out_channels", self.out_channels)
         pair("Conv2d: kernel_size", self.kernel_size)
@@ -61,7 +61,7 @@ class Conv2d(Layer):
         else:
             pair("Conv2d: padding", self.padding, 0)
 
-    def _pads(self):
+    def _pads(self) -> tuple[int, int, int, int]:
         """Zeros (top, bottom, left, right)."""
         if self.padding == "valid":
             return 0, 0, 0, 0
@@ -71,7 +71,7 @@ class Conv2d(Layer):
         h, w = pair("padding", self.padding, 0)
         return h, h, w, w
 
-    def output_shape(self, *shapes):
+    def output_shape(self, *shapes: Shape) -> Shape:
         (shape,) = shapes
         if len(shape) != 3:
             raise ValueError(f"{self} needs images (c, h, w), its input has shape {shape}")
@@ -91,7 +91,7 @@ class Conv2d(Layer):
             sizes.append((size + pad - reach) // stride + 1)
         return self.out_channels, *sizes
 
-    def core(self, *shapes):
+    def core(self, *shapes: Shape) -> Core:
         options = (
             *pair("", self.kernel_size),
             *pair("", self.stride),
@@ -102,15 +102,18 @@ class Conv2d(Layer):
         )
         return Core("conv2d", self.out_channels, options)
 
-    def parts(self, *shapes):
+    def parts(self, *shapes: Shape) -> dict[str, Trained | State]:
         shape = (self.out_channels, shapes[0][0] // self.groups, *pair("", self.kernel_size))
-        found = {"weight": Trained(shape, fan_in := int(np.prod(shape[1:])))}
-        return found | ({"bias": Trained((self.out_channels,), fan_in)} if self.bias else {})
+        fan_in = int(np.prod(shape[1:]))
+        found: dict[str, Trained | State] = {"weight": Trained(shape, fan_in)}
+        if self.bias:
+            found["bias"] = Trained((self.out_channels,), fan_in)
+        return found
 
-    def macs(self, *shapes):
-        return int(np.prod(self.output_shape(*shapes)) * self.parts(*shapes)["weight"].fan_in)
+    def macs(self, *shapes: Shape) -> int:
+        return int(np.prod(self.output_shape(*shapes)) * np.prod(self.parts(*shapes)["weight"].shape[1:]))
 
-    def _patches(self, x):
+    def _patches(self, x: Array) -> Array:
         """View (n, group, c, i, j, a, b) of the padded input."""
         top, bottom, left, right = self._pads()
         x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
@@ -119,15 +122,17 @@ class Conv2d(Layer):
         windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(2, 3))[:, :, ::sh, ::sw, ::dh, ::dw]
         return windows.reshape(len(x), self.groups, -1, *windows.shape[2:])
 
-    def _grouped(self, weight):
+    def _grouped(self, weight: Array) -> Array:
         return weight.reshape(self.groups, -1, *weight.shape[1:])
 
-    def forward(self, inputs, parts, context=EVALUATION):
-        y = np.einsum("ngcijab,gocab->ngoij", self._patches(inputs[0]), self._grouped(parts["weight"]), optimize=True)
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
+        y: Array = np.einsum("ngcijab,gocab->ngoij", self._patches(inputs[0]), self._grouped(parts["weight"]), optimize=True)
         y = y.reshape(len(y), self.out_channels, *y.shape[3:])
         return y + parts["bias"][:, None, None] if self.bias else y
 
-    def backward(self, inputs, parts, y, dy, context=EVALUATION):
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
         x, weight = inputs[0], self._grouped(parts["weight"])
         grouped = dy.reshape(len(dy), self.groups, -1, *dy.shape[2:])
         grads = {
@@ -152,11 +157,11 @@ class Conv2d(Layer):
         return [frame[:, :, top : top + h, left : left + w]], grads
 
     @classmethod
-    def example(cls, pick):
+    def example(cls, pick: Any) -> tuple[Layer, list[Shape]]:
         kernel, groups = (pick.whole(1, 5), pick.whole(1, 5)), pick((1, 1, 1, 2, 3, 5))
         dilation = pick((1, 1, 1, 2, (1, 3), (2, 1)))
         if pick((True, False)):
-            padding, stride = pick(("same", "valid")), 1
+            padding, stride = pick(("same", "valid")), (1, 1)
         else:
             padding, stride = (pick.whole(0, 2), pick.whole(0, 2)), (pick.whole(1, 3), pick.whole(1, 3))
         shape = (pick((1, 2, 3, 4, 5, 16, 17, 20)) * groups, pick.whole(5, 11), pick.whole(5, 11))

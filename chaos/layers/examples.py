@@ -3,23 +3,26 @@ as text (tests/c/layers.txt, written by tests/test_layers.py)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import numpy as np
 
 
 class Picker:
     """What `Layer.example` chooses with, by a NumPy generator."""
 
-    def __init__(self, rng):
+    def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
 
-    def __call__(self, values):
+    def __call__(self, values: Sequence[Any]) -> Any:
         return values[int(self.rng.integers(len(values)))]
 
-    def whole(self, least, most):
+    def whole(self, least: int, most: int) -> int:
         return int(self.rng.integers(least, most + 1))
 
 
-def lines(kinds, count=12, seed=0):
+def lines(kinds: Iterable[Any], count: int = 12, seed: int = 0) -> list[str]:
     """A line for each of `count` examples of every kind: core kind, channels, number of inputs and their (c, h, w), numbers
     of whole and of real options and these."""
     found = []

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .base import EVALUATION, Layer
+from .base import EVALUATION, Array, Arrays, Context, Layer, Parts, Shape
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -16,11 +16,13 @@ class Flatten(Layer):
 
     kind: ClassVar[str] = "flatten"
 
-    def output_shape(self, *shapes):
+    def output_shape(self, *shapes: Shape) -> Shape:
         return (int(np.prod(shapes[0])),)
 
-    def forward(self, inputs, parts, context=EVALUATION):
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
         return inputs[0].reshape(len(inputs[0]), -1)
 
-    def backward(self, inputs, parts, y, dy, context=EVALUATION):
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
         return [dy.reshape(inputs[0].shape)], {}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from .base import EVALUATION, ODD, Core, Layer, pair
+from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, pair
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,16 +29,16 @@ class MaxPool2d(Layer):
 
     kind: ClassVar[str] = "max_pool2d"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         pair("MaxPool2d: kernel_size", self.kernel_size)
         if self.stride is not None:
             pair("MaxPool2d: stride", self.stride)
 
-    def _steps(self):
+    def _steps(self) -> tuple[int, int]:
         return pair("", self.kernel_size if self.stride is None else self.stride)
 
-    def output_shape(self, *shapes):
+    def output_shape(self, *shapes: Shape) -> Shape:
         (shape,) = shapes
         if len(shape) != 3:
             raise ValueError(f"{self} needs images (c, h, w), its input has shape {shape}")
@@ -51,19 +51,22 @@ class MaxPool2d(Layer):
             sizes.append((size - kernel) // stride + 1)
         return shape[0], *sizes
 
-    def core(self, *shapes):
+    def core(self, *shapes: Shape) -> Core:
         return Core("max_pool2d", 0, (*pair("", self.kernel_size), *self._steps()))
 
-    def _windows(self, x):
+    def _windows(self, x: Array) -> Array:
         """(n, c, i, j, a*b)"""
         sh, sw = self._steps()
         windows = np.lib.stride_tricks.sliding_window_view(x, pair("", self.kernel_size), axis=(2, 3))[:, :, ::sh, ::sw]
         return windows.reshape(*windows.shape[:4], -1)
 
-    def forward(self, inputs, parts, context=EVALUATION):
-        return self._windows(inputs[0]).max(-1)
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
+        y: Array = self._windows(inputs[0]).max(-1)
+        return y
 
-    def backward(self, inputs, parts, y, dy, context=EVALUATION):
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
         won = self._windows(inputs[0]).argmax(-1)
         (sh, sw), (_, kw) = self._steps(), pair("", self.kernel_size)
         n, c, i, j = np.indices(won.shape)
@@ -72,6 +75,6 @@ class MaxPool2d(Layer):
         return [dx], {}
 
     @classmethod
-    def example(cls, pick):
+    def example(cls, pick: Any) -> tuple[Layer, list[Shape]]:
         stride = pick((None, (pick.whole(1, 4), pick.whole(1, 4))))
         return cls((pick.whole(1, 3), pick.whole(1, 3)), stride), [(pick(ODD), pick.whole(3, 9), pick.whole(3, 9))]

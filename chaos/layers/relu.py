@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .base import Elementwise
+from .base import Array, Elementwise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -16,12 +16,12 @@ class ReLU(Elementwise):
 
     kind: ClassVar[str] = "relu"
 
-    def f(self, x):
+    def f(self, x: Array) -> Array:
         return np.maximum(x, 0)
 
-    def derivative(self, y):
+    def derivative(self, y: Array) -> Array:
         return (y > 0).astype(y.dtype)
 
     @classmethod
-    def smooth(cls, x):
+    def smooth(cls, x: Array) -> Array:
         return np.where(np.abs(x) < 1e-3, 0.5, x)

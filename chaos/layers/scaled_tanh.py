@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .base import Elementwise
+from .base import Array, Elementwise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -16,8 +16,8 @@ class ScaledTanh(Elementwise):
 
     kind: ClassVar[str] = "scaled_tanh"
 
-    def f(self, x):
+    def f(self, x: Array) -> Array:
         return 1.7159 * np.tanh(x * 2 / 3)
 
-    def derivative(self, y):
+    def derivative(self, y: Array) -> Array:
         return 2 / 3 * (1.7159 - y * y / 1.7159)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .base import Elementwise
+from .base import Array, Elementwise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -16,8 +16,10 @@ class Sigmoid(Elementwise):
 
     kind: ClassVar[str] = "sigmoid"
 
-    def f(self, x):
-        return 0.5 * (1 + np.tanh(x / 2))
+    def f(self, x: Array) -> Array:
+        y: Array = 0.5 * (1 + np.tanh(x / 2))
+        return y
 
-    def derivative(self, y):
-        return y * (1 - y)
+    def derivative(self, y: Array) -> Array:
+        slope: Array = y * (1 - y)
+        return slope

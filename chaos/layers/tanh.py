@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .base import Elementwise
+from .base import Array, Elementwise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -16,8 +16,8 @@ class Tanh(Elementwise):
 
     kind: ClassVar[str] = "tanh"
 
-    def f(self, x):
+    def f(self, x: Array) -> Array:
         return np.tanh(x)
 
-    def derivative(self, y):
+    def derivative(self, y: Array) -> Array:
         return 1 - y * y

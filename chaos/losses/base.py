@@ -3,12 +3,15 @@ chaos.reference and chaos.network."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..options import WithOptions
 
+Array = NDArray[Any]
 CLASS, MAP, VALUES = "class", "map", "values"  # as the core knows them
 
 
@@ -27,15 +30,21 @@ class Loss(WithOptions):
     kind : str
     targets : tuple of str
         The forms that it takes.
+    value : callable
+        ``value(y, target, **options)``: mean loss of the samples.
+    gradient : callable
+        ``gradient(y, target, **options)``: of that mean, shaped as y.
     """
 
     kind: ClassVar[str]
     targets: ClassVar[tuple[str, ...]] = (CLASS,)
+    value: Callable[..., float]
+    gradient: Callable[..., Array]
 
-    def _called(self):
+    def _called(self) -> str:
         return f"loss {self.kind!r}"
 
-    def form(self, output_shape, target_shape, integers):
+    def form(self, output_shape: tuple[int, ...], target_shape: tuple[int, ...], integers: bool) -> str:
         """The form of a target whose entries, one per sample, have `target_shape`; ValueError where the loss takes no such
         target."""
         found = None
@@ -49,36 +58,29 @@ class Loss(WithOptions):
             return found
         wanted = {
             CLASS: "integers of shape (n,)",
-            MAP: f"integers of shape (n, {', '.join(map(str, output_shape[1:]))})" if len(output_shape) > 1 else None,
+            MAP: f"integers of shape (n, {', '.join(map(str, output_shape[1:]))})" if len(output_shape) > 1 else "",
             VALUES: f"numbers of shape (n, {', '.join(map(str, output_shape))})",
         }
         known = " or ".join(wanted[form] for form in self.targets if wanted[form])
         got = f"(n, {', '.join(map(str, target_shape))})" if target_shape else "(n,)"
         raise ValueError(f"{self._called()} takes {known}, not {'integers' if integers else 'numbers'} of shape {got}")
 
-    def answers(self, form, output_shape):
+    def answers(self, form: str, output_shape: tuple[int, ...]) -> int:
         """How many answers of a sample are right or wrong; 0: there is no right and wrong."""
         return int(np.prod(output_shape[1:])) if form == MAP else 1
 
-    def value(self, y, target, **options):
-        """Mean loss of the samples."""
-        raise TypeError(f"{type(self).__name__} has no definition")
 
-    def gradient(self, y, target, **options):
-        """Gradient of that mean, shaped as y."""
-        raise TypeError(f"{type(self).__name__} has no definition")
-
-
-def flat(y):
+def flat(y: Array) -> Array:
     """(n, k) of outputs of any shape."""
     return y.reshape(len(y), -1)
 
 
-def onehot(y, labels):
+def onehot(y: Array, labels: Any) -> Array:
     """The one-hot vectors of classes, (n, k), in y's dtype."""
-    return np.eye(flat(y).shape[1], dtype=y.dtype)[labels]
+    vectors: Array = np.eye(flat(y).shape[1], dtype=y.dtype)[labels]
+    return vectors
 
 
-def pixels_last(y, target):
+def pixels_last(y: Array, target: Any) -> tuple[Array, Array]:
     """(n * pixels, channels) of outputs whose target is a map, and the n * pixels right channels."""
     return np.moveaxis(y.reshape(*y.shape[:2], -1), 1, 2).reshape(-1, y.shape[1]), np.reshape(target, -1)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..options import Option
-from .base import VALUES, Loss, flat
+from .base import VALUES, Array, Loss, flat
 
 
 class BinaryCrossEntropy(Loss):
@@ -17,17 +17,18 @@ class BinaryCrossEntropy(Loss):
 
     kind = "binary_cross_entropy"
     targets: ClassVar[tuple[str, ...]] = (VALUES,)
-    options: ClassVar[dict] = {"pos_weight": Option(1.0, "weight of the answers that are yes", 0, above=True)}
+    options = {"pos_weight": Option(1.0, "weight of the answers that are yes", 0, above=True)}
 
-    def answers(self, form, output_shape):
+    def answers(self, form: str, output_shape: tuple[int, ...]) -> int:
         return int(np.prod(output_shape))
 
-    def value(self, y, target, pos_weight=1.0):
+    def value(self, y: Array, target: Any, pos_weight: float = 1.0) -> float:
         y, t = flat(y), flat(np.asarray(target))
         log_no = np.logaddexp(0, y)  # -log(1 - p)
-        return (pos_weight * t * (log_no - y) + (1 - t) * log_no).mean()
+        return float((pos_weight * t * (log_no - y) + (1 - t) * log_no).mean())
 
-    def gradient(self, y, target, pos_weight=1.0):
+    def gradient(self, y: Array, target: Any, pos_weight: float = 1.0) -> Array:
         x, t = flat(y), flat(np.asarray(target))
         p = np.exp(-np.logaddexp(0, -x))
-        return (((1 - t) * p - pos_weight * t * (1 - p)) / y.size).reshape(y.shape)
+        dy: Array = ((1 - t) * p - pos_weight * t * (1 - p)) / y.size
+        return dy.reshape(y.shape)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..options import Option
-from .base import CLASS, MAP, Loss, flat, pixels_last
+from .base import CLASS, MAP, Array, Loss, flat, pixels_last
 
 
 class CrossEntropy(Loss):
@@ -16,28 +16,30 @@ class CrossEntropy(Loss):
 
     kind = "cross_entropy"
     targets: ClassVar[tuple[str, ...]] = (CLASS, MAP)
-    options: ClassVar[dict] = {"label_smoothing": Option(0.0, "how much of the target goes to all classes alike", 0, 1)}
+    options = {"label_smoothing": Option(0.0, "how much of the target goes to all classes alike", 0, 1)}
 
-    def _softmax(self, y):
+    def _softmax(self, y: Array) -> Array:
         e = np.exp(y - y.max(1, keepdims=True))
-        return e / e.sum(1, keepdims=True)
+        p: Array = e / e.sum(1, keepdims=True)
+        return p
 
-    def _wanted(self, y, labels, smoothing):
+    def _wanted(self, y: Array, labels: Array, smoothing: float) -> Array:
         t = np.zeros_like(y)
         t[np.arange(len(y)), labels] = 1
-        return (1 - smoothing) * t + smoothing / y.shape[1]
+        wanted: Array = (1 - smoothing) * t + smoothing / y.shape[1]
+        return wanted
 
-    def _rows(self, y, target):
+    def _rows(self, y: Array, target: Any) -> tuple[Array, Array]:
         target = np.asarray(target)
         return (flat(y), target) if target.ndim == 1 else pixels_last(y, target)
 
-    def value(self, y, target, label_smoothing=0.0):
+    def value(self, y: Array, target: Any, label_smoothing: float = 0.0) -> float:
         y, labels = self._rows(y, target)
         top = y.max(1)
         log_sum = np.log(np.exp(y - top[:, None]).sum(1)) + top
-        return (log_sum - (self._wanted(y, labels, label_smoothing) * y).sum(1)).mean()
+        return float((log_sum - (self._wanted(y, labels, label_smoothing) * y).sum(1)).mean())
 
-    def gradient(self, y, target, label_smoothing=0.0):
+    def gradient(self, y: Array, target: Any, label_smoothing: float = 0.0) -> Array:
         rows, labels = self._rows(y, target)
         dy = (self._softmax(rows) - self._wanted(rows, labels, label_smoothing)) / len(rows)
         if np.ndim(target) == 1:

@@ -1,8 +1,10 @@
 """Negative score. Imported by chaos.losses; the fast half is cext/losses/score.c."""
 
+from typing import Any
+
 import numpy as np
 
-from .base import Loss, flat, onehot
+from .base import Array, Loss, flat, onehot
 
 
 class Score(Loss):
@@ -14,8 +16,8 @@ class Score(Loss):
 
     kind = "score"
 
-    def value(self, y, target):
-        return -flat(y)[np.arange(len(y)), target].mean()
+    def value(self, y: Array, target: Any) -> float:
+        return float(-flat(y)[np.arange(len(y)), target].mean())
 
-    def gradient(self, y, target):
+    def gradient(self, y: Array, target: Any) -> Array:
         return (-onehot(y, target) / len(y)).reshape(y.shape)

@@ -8,7 +8,7 @@ from ..layers import Conv2d, Flatten, Linear, MaxPool2d, Tanh
 from ..network import Network
 
 
-def small(seed=0):
+def small(seed: int = 0) -> Network:
     """1x29x29-5C4-MP2-10C5-MP3-50N-10N: 6,405 parameters."""
     return Network(
         (1, 29, 29),
@@ -17,7 +17,7 @@ def small(seed=0):
     )
 
 
-def medium(seed=0):
+def medium(seed: int = 0) -> Network:
     """1x29x29-20C4-MP2-40C5-MP3-150N-10N: 76,040 parameters."""
     return Network(
         (1, 29, 29),
@@ -37,7 +37,7 @@ def medium(seed=0):
     )
 
 
-def large(seed=0):
+def large(seed: int = 0) -> Network:
     """1x29x29-20C4-60C5-MP2-100C6-MP2-150N-10N: 383,160 parameters.
 
     The 1x1 max-pooling that the paper lists after the first convolution is the identity and is left out. The last pooling

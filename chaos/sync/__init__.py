@@ -4,6 +4,7 @@ To add one: chaos/sync/x.py, cext/sync/x.c, and one line here.
 """
 
 from .averaging import Averaging
+from .base import Strategy
 from .chaos import Chaos
 from .delayed import Delayed
 from .elastic import Elastic
@@ -15,6 +16,10 @@ from .replicated import Replicated
 from .sequential import Sequential
 from .synchronous import Synchronous
 
-STRATEGIES = {kind.name: kind() for kind in list(globals().values()) if isinstance(kind, type) and kind.name}
+STRATEGIES = {
+    kind.name: kind()
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, Strategy) and kind.name
+}
 
 __all__ = ["STRATEGIES"]

@@ -1,7 +1,12 @@
 """Model averaging, the paper's strategy B. Imported by chaos.sync; the fast half is cext/sync/averaging.c."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 from ..options import Option
-from .base import Strategy
+from .base import Strategy, Variants
 
 
 class Averaging(Strategy):
@@ -33,7 +38,7 @@ class Averaging(Strategy):
     options = {
         "period": Option(None, "steps of each worker between averages; none: one average per epoch", 1, 1 << 31, whole=True)
     }
-    variants = (({}, {}), ({"period": 3}, {}))
+    variants: Variants = (({}, {}), ({"period": 3}, {}))
 
-    def most_stale(self, resolved, workers):
+    def most_stale(self, resolved: Mapping[str, Any], workers: int) -> int | None:
         return 0

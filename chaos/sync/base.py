@@ -1,10 +1,17 @@
 """What every strategy has. Imported by the files of chaos.sync."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..options import Option, WithOptions
+
+Variants = tuple[tuple[dict[str, Any], dict[str, Any]], ...]
 
 STALENESS_BINS = 512  # as in cext/engine/engine.h; the last bin counts everything from there on
 
@@ -40,7 +47,7 @@ class Strategy(WithOptions):
         For the tests over the list: options that change what happens, and the attributes above that are different with them.
     """
 
-    name = None
+    name: str = ""
     single = False
     exact = True
     equals_sequential = True
@@ -51,24 +58,24 @@ class Strategy(WithOptions):
     divides = False
     inferior = False
     lanes = False
-    variants = (({}, {}),)
+    variants: Variants = (({}, {}),)
     common = {
         "stripe_bytes": Option(16384, "bytes of weights that are locked and published together", 64, 1 << 30, whole=True)
     }
 
-    def _called(self):
+    def _called(self) -> str:
         return f"strategy {self.name!r}"
 
-    def most_stale(self, resolved, workers):
+    def most_stale(self, resolved: Mapping[str, Any], workers: int) -> int | None:
         """The largest staleness that an update can have with these options; None: there is no bound."""
 
-    def check(self, resolved, update, update_options):
+    def check(self, resolved: Mapping[str, Any], update: str, update_options: Mapping[str, Any]) -> None:
         """ValueError if the options do not fit each other, or the update rule."""
 
-    def step_scale(self, resolved, workers, histogram):
+    def step_scale(self, resolved: Mapping[str, Any], workers: int, histogram: Sequence[int]) -> NDArray[np.float32] | None:
         """Factors of the learning rate for updates of staleness 0, 1, ...; None: all 1."""
 
-    def rate_scale(self, resolved, workers):
+    def rate_scale(self, resolved: Mapping[str, Any], workers: int) -> float:
         """The factor of the learning rate with that many workers."""
         return 1.0
 
@@ -117,7 +124,7 @@ class Asynchronous(Strategy):
         ),
     }
 
-    def step_scale(self, resolved, workers, histogram):
+    def step_scale(self, resolved: Mapping[str, Any], workers: int, histogram: Sequence[int]) -> NDArray[np.float32] | None:
         """Factors of the learning rate for updates of staleness 0, 1, ...
 
         Parameters
@@ -146,8 +153,9 @@ class Asynchronous(Strategy):
             return None
         return factors.astype(np.float32)
 
-    def most_stale(self, resolved, workers):
-        return resolved["max_staleness"]
+    def most_stale(self, resolved: Mapping[str, Any], workers: int) -> int | None:
+        bound: int | None = resolved["max_staleness"]
+        return bound
 
-    def rate_scale(self, resolved, workers):
+    def rate_scale(self, resolved: Mapping[str, Any], workers: int) -> float:
         return {"none": 1.0, "linear": float(workers), "sqrt": math.sqrt(workers)}[resolved["lr_scale"]]

@@ -1,5 +1,10 @@
 """Delayed SGD in turn, the paper's strategy C. Imported by chaos.sync; the fast half is cext/sync/delayed.c."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 from .base import Strategy
 
 
@@ -25,5 +30,5 @@ class Delayed(Strategy):
     name = "delayed"
     deterministic = True
 
-    def most_stale(self, resolved, workers):
+    def most_stale(self, resolved: Mapping[str, Any], workers: int) -> int | None:
         return workers - 1

@@ -1,5 +1,10 @@
 """Data and model parallel, the paper's strategy A. Imported by chaos.sync; the fast half is cext/sync/hybrid.c."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 from ..options import Option
 from .base import Strategy
 
@@ -52,5 +57,5 @@ class Hybrid(Strategy):
         ),
     }
 
-    def most_stale(self, resolved, workers):
+    def most_stale(self, resolved: Mapping[str, Any], workers: int) -> int | None:
         return 0

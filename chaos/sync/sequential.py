@@ -1,5 +1,10 @@
 """The reference strategy. Imported by chaos.sync; the fast half is cext/sync/sequential.c."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 from .base import Strategy
 
 
@@ -10,5 +15,5 @@ class Sequential(Strategy):
     single = True
     deterministic = True
 
-    def most_stale(self, resolved, workers):
+    def most_stale(self, resolved: Mapping[str, Any], workers: int) -> int | None:
         return 0

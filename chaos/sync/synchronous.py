@@ -1,7 +1,12 @@
 """Synchronous mini-batch SGD. Imported by chaos.sync; the fast half is cext/sync/synchronous.c."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 from ..options import Option
-from .base import Strategy
+from .base import Strategy, Variants
 
 
 class Synchronous(Strategy):
@@ -39,7 +44,7 @@ class Synchronous(Strategy):
             whole=True,
         )
     }
-    variants = (({}, {}), ({"lanes": 1}, {"equals_sequential": True}), ({"lanes": 5}, {}))
+    variants: Variants = (({}, {}), ({"lanes": 1}, {"equals_sequential": True}), ({"lanes": 5}, {}))
 
-    def most_stale(self, resolved, workers):
+    def most_stale(self, resolved: Mapping[str, Any], workers: int) -> int | None:
         return 0

@@ -1,11 +1,13 @@
 """Adam. Imported by chaos.updates; the fast half is cext/updates/adam.c."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
 
 from ..options import Option
-from .base import LARGEST, SMALLEST, Update, penalised
+from .base import LARGEST, SMALLEST, Array, Arrays, Update, penalised
 
 BELOW_1 = 1 - 2.0**-53  # a larger beta would make 1 - beta^t zero
 
@@ -26,10 +28,25 @@ class Adam(Update):
         "eps": Option(1e-8, "added to the denominator", SMALLEST, LARGEST),
     }
 
-    def apply(self, w, dw, moments, lr, t, *, weight_decay=0.0, l1=0.0, beta1=0.9, beta2=0.999, eps=1e-8):
+    def apply(
+        self,
+        w: Array,
+        dw: Array,
+        moments: Arrays,
+        lr: float,
+        t: int,
+        *,
+        weight_decay: float = 0.0,
+        l1: float = 0.0,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+    ) -> tuple[Array, Arrays]:
         return self._step(w, penalised(w, dw, weight_decay, l1), moments, lr, t, beta1, beta2, eps)
 
-    def _step(self, w, g, moments, lr, t, beta1, beta2, eps):
+    def _step(
+        self, w: Array, g: Array, moments: Arrays, lr: float, t: int, beta1: float, beta2: float, eps: float
+    ) -> tuple[Array, Arrays]:
         m = moments[0] + (1 - beta1) * (g - moments[0])
         v = beta2 * moments[1] + (1 - beta2) * g * g
         root = np.sqrt(v) * (1 / math.sqrt(1 - beta2**t)) + eps

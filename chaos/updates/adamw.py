@@ -1,8 +1,10 @@
 """Adam with decoupled weight decay. Imported by chaos.updates; the fast half is cext/updates/adamw.c."""
 
+from __future__ import annotations
+
 from ..options import Option
 from .adam import Adam
-from .base import LARGEST, penalised
+from .base import LARGEST, Array, Arrays, penalised
 
 
 class AdamW(Adam):
@@ -14,6 +16,19 @@ class AdamW(Adam):
     kind = "adamw"
     common = Adam.common | {"weight_decay": Option(0.01, "decoupled decay of weights and biases", 0, LARGEST)}
 
-    def apply(self, w, dw, moments, lr, t, *, weight_decay=0.01, l1=0.0, beta1=0.9, beta2=0.999, eps=1e-8):
+    def apply(
+        self,
+        w: Array,
+        dw: Array,
+        moments: Arrays,
+        lr: float,
+        t: int,
+        *,
+        weight_decay: float = 0.01,
+        l1: float = 0.0,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+    ) -> tuple[Array, Arrays]:
         g = penalised(w, dw, 0.0, l1)
         return self._step((1 - lr * weight_decay) * w, g, moments, lr, t, beta1, beta2, eps)

@@ -1,8 +1,16 @@
 """What every update rule has, and what bounds every rule's gradients and weights. Imported by the files of chaos.updates."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ..options import Option, WithOptions
+
+Array = NDArray[Any]
+Arrays = list[Array]
 
 SMALLEST = 1e-30  # of what is added to denominators; the core takes numbers below 1.2e-38 for 0
 LARGEST = 3e38  # single precision ends there
@@ -45,9 +53,9 @@ class Update(WithOptions):
         Names of the moments, as in PyTorch's optimizer state: each as long as the weights.
     """
 
-    kind = None
+    kind: str = ""
     tried_with = {"lr": 0.01}
-    state = ()
+    state: tuple[str, ...] = ()
     common = {
         "weight_decay": Option(0.0, "L2 penalty on weights and biases", 0, LARGEST),
         "l1": Option(0.0, "L1 penalty on weights and biases", 0, LARGEST),
@@ -57,25 +65,27 @@ class Update(WithOptions):
     }
 
     @property
-    def moments(self):
+    def moments(self) -> int:
         """Number of moments."""
         return len(self.state)
 
-    def _called(self):
+    def _called(self) -> str:
         return f"update rule {self.kind!r}"
 
-    def core_options(self, resolved):
+    def core_options(self, resolved: dict[str, Any]) -> list[float]:
         """The numbers for the core: those of every rule, then the rule's own."""
         return [option.number(resolved[name]) for name, option in (self.common | self.options).items()]
 
-    def for_workers(self, resolved, workers):
+    def for_workers(self, resolved: dict[str, Any], workers: int) -> dict[str, Any]:
         """The options with what the number of workers changes in them."""
         return resolved
 
-    def start(self, moments, resolved):
+    def start(self, moments: Array, resolved: dict[str, Any]) -> None:
         """Gives zeroed moments, (number of moments, n), the values that they have before the first update."""
 
-    def apply(self, w, dw, moments, lr, t, *, weight_decay=0.0, l1=0.0):
+    def apply(
+        self, w: Array, dw: Array, moments: Arrays, lr: float, t: int, *, weight_decay: float = 0.0, l1: float = 0.0
+    ) -> tuple[Array, Arrays]:
         """The definition: the new weights and moments after update number t = 1, 2, ... with gradient dw.
 
         Parameters
@@ -89,12 +99,12 @@ class Update(WithOptions):
         raise NotImplementedError
 
 
-def penalised(w, dw, weight_decay, l1):
+def penalised(w: Array, dw: Array, weight_decay: float, l1: float) -> Array:
     """The gradient with those of the penalties."""
     return dw + weight_decay * w + l1 * np.sign(w)
 
 
-def clip(gradients, clip_value=None, clip_norm=None):
+def clip(gradients: dict[str, Array], clip_value: float | None = None, clip_norm: float | None = None) -> dict[str, Array]:
     """The gradients of one layer, bounded: first every element (torch.nn.utils.clip_grad_value_), then their common norm
     (clip_grad_norm_: times clip_norm / (norm + 1e-6) where that is below 1; Pascanu, Mikolov, Bengio 2013).
 
@@ -112,9 +122,10 @@ def clip(gradients, clip_value=None, clip_norm=None):
     return gradients
 
 
-def project(weight, max_norm):
+def project(weight: Array, max_norm: float) -> Array:
     """The weight with each output unit's incoming weights, weight[o], scaled down to max_norm where their norm is larger, as
     torch.renorm (times max_norm / (norm + 1e-7)) along dimension 0. Source: Hinton, Srivastava, Krizhevsky, Sutskever,
     Salakhutdinov 2012."""
     norms = np.sqrt(np.square(weight, dtype=np.float64).sum(tuple(range(1, weight.ndim)), keepdims=True))
-    return weight * np.where(norms > max_norm, max_norm / (norms + 1e-7), 1).astype(weight.dtype)
+    bounded: Array = weight * np.where(norms > max_norm, max_norm / (norms + 1e-7), 1).astype(weight.dtype)
+    return bounded

@@ -1,7 +1,11 @@
 """SGD with momentum. Imported by chaos.updates; the fast half is cext/updates/momentum.c."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from ..options import Flag, Option
-from .base import Update, penalised
+from .base import Array, Arrays, Update, penalised
 
 CORRECTION = Flag(False, "lower the momentum by what asynchronous workers bring along")
 
@@ -23,20 +27,32 @@ class Momentum(Update):
         "correct_asynchrony": CORRECTION,
     }
 
-    def core_options(self, resolved):
+    def core_options(self, resolved: dict[str, Any]) -> list[float]:
         return super().core_options(resolved)[:-1]  # the core gets the corrected momentum
 
-    def for_workers(self, resolved, workers):
+    def for_workers(self, resolved: dict[str, Any], workers: int) -> dict[str, Any]:
         if not resolved["correct_asynchrony"]:
             return resolved
         return resolved | {"momentum": corrected(resolved["momentum"], workers)}
 
-    def apply(self, w, dw, moments, lr, t, *, weight_decay=0.0, l1=0.0, momentum=0.9, dampening=0.0):
+    def apply(
+        self,
+        w: Array,
+        dw: Array,
+        moments: Arrays,
+        lr: float,
+        t: int,
+        *,
+        weight_decay: float = 0.0,
+        l1: float = 0.0,
+        momentum: float = 0.9,
+        dampening: float = 0.0,
+    ) -> tuple[Array, Arrays]:
         b = momentum * moments[0] + (1.0 if t == 1 else 1 - dampening) * penalised(w, dw, weight_decay, l1)
         return w - lr * b, [b]
 
 
-def corrected(momentum, workers):
+def corrected(momentum: float, workers: int) -> float:
     """The momentum that gives, together with the asynchrony of `workers` workers, the momentum asked for.
 
     Mitliagkas, Zhang, Hadjis, Re 2016 ("Asynchrony begets momentum"): the expected steps of p asynchronous workers with

@@ -1,7 +1,9 @@
 """SGD with Nesterov's momentum. Imported by chaos.updates; the fast half is cext/updates/nesterov.c."""
 
+from __future__ import annotations
+
 from ..options import Option
-from .base import penalised
+from .base import Array, Arrays, penalised
 from .momentum import CORRECTION, Momentum
 
 
@@ -15,7 +17,18 @@ class Nesterov(Momentum):
     kind = "nesterov"
     options = {"momentum": Option(0.9, "share of the buffer that is kept", 0, 1), "correct_asynchrony": CORRECTION}
 
-    def apply(self, w, dw, moments, lr, t, *, weight_decay=0.0, l1=0.0, momentum=0.9):
+    def apply(  # type: ignore[override]  # without dampening
+        self,
+        w: Array,
+        dw: Array,
+        moments: Arrays,
+        lr: float,
+        t: int,
+        *,
+        weight_decay: float = 0.0,
+        l1: float = 0.0,
+        momentum: float = 0.9,
+    ) -> tuple[Array, Arrays]:
         g = penalised(w, dw, weight_decay, l1)
         b = momentum * moments[0] + g
         return w - lr * (g + momentum * b), [b]

@@ -1,9 +1,11 @@
 """RMSprop. Imported by chaos.updates; the fast half is cext/updates/rmsprop.c."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from ..options import Flag, Option
-from .base import LARGEST, SMALLEST, Update, penalised
+from .base import LARGEST, SMALLEST, Array, Arrays, Update, penalised
 
 
 class RMSprop(Update):
@@ -26,7 +28,21 @@ class RMSprop(Update):
         "centered": Flag(False, "divide by the deviation from the mean gradient"),
     }
 
-    def apply(self, w, dw, moments, lr, t, *, weight_decay=0.0, l1=0.0, alpha=0.99, eps=1e-8, momentum=0.0, centered=False):
+    def apply(
+        self,
+        w: Array,
+        dw: Array,
+        moments: Arrays,
+        lr: float,
+        t: int,
+        *,
+        weight_decay: float = 0.0,
+        l1: float = 0.0,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        centered: bool = False,
+    ) -> tuple[Array, Arrays]:
         square, buffer, mean = moments
         g = penalised(w, dw, weight_decay, l1)
         v = square = alpha * square + (1 - alpha) * g * g

@@ -1,6 +1,9 @@
 """Learning-rate schedules: functions of the epoch. Imported by chaos.updates."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 from ..options import Option, WithOptions
 
@@ -16,17 +19,17 @@ class Schedule(WithOptions):
     name : str
     """
 
-    name = None
+    name: str = ""
     common = {"warmup": Option(0, "epochs of linear warm-up before it", 0, 1 << 31, whole=True)}
 
-    def _called(self):
+    def _called(self) -> str:
         return f"learning-rate schedule {self.name!r}"
 
-    def settle(self, resolved, epochs):
+    def settle(self, resolved: dict[str, Any], epochs: int) -> dict[str, Any]:
         """The options with what follows from the number of epochs; ValueError where they do not go with it."""
         return resolved
 
-    def rate(self, lr, decay, epoch, *, warmup=0, **options):
+    def rate(self, lr: float, decay: float, epoch: int, *, warmup: int = 0, **options: Any) -> float:
         """The learning rate of an epoch.
 
         Parameters
@@ -42,7 +45,7 @@ class Schedule(WithOptions):
             return lr * epoch / (warmup + 1)
         return self._own(lr, decay, epoch - warmup, **options)
 
-    def largest(self, lr, decay, epochs, **options):
+    def largest(self, lr: float, decay: float, epochs: int, **options: Any) -> tuple[float, int]:
         """The largest learning rate of epochs 1..epochs, infinity where it is too large for a float, and its epoch."""
         first = min(options["warmup"] + 1, epochs)
         try:  # after the warm-up every schedule goes one way only
@@ -50,7 +53,7 @@ class Schedule(WithOptions):
         except OverflowError:
             return math.inf, epochs
 
-    def _own(self, lr, decay, epoch):
+    def _own(self, lr: float, decay: float, epoch: float, **options: Any) -> float:
         raise NotImplementedError
 
 
@@ -59,7 +62,7 @@ class Constant(Schedule):
 
     name = "constant"
 
-    def _own(self, lr, decay, epoch):
+    def _own(self, lr: float, decay: float, epoch: float, **options: Any) -> float:
         return lr
 
 
@@ -68,8 +71,8 @@ class Exponential(Schedule):
 
     name = "exponential"
 
-    def _own(self, lr, decay, epoch):
-        return lr * decay ** (epoch - 1)
+    def _own(self, lr: float, decay: float, epoch: float, **options: Any) -> float:
+        return float(lr * decay ** (epoch - 1))
 
 
 class Step(Schedule):
@@ -78,8 +81,8 @@ class Step(Schedule):
     name = "step"
     options = {"step_size": Option(10, "epochs with the same learning rate", 1, 1 << 31, whole=True)}
 
-    def _own(self, lr, decay, epoch, step_size):
-        return lr * decay ** ((epoch - 1) // step_size)
+    def _own(self, lr: float, decay: float, epoch: float, step_size: Any = None, **options: Any) -> float:
+        return float(lr * decay ** ((epoch - 1) // step_size))
 
 
 class Cosine(Schedule):
@@ -95,7 +98,7 @@ class Cosine(Schedule):
         "eta_min": Option(0.0, "smallest learning rate", 0),
     }
 
-    def settle(self, resolved, epochs):
+    def settle(self, resolved: dict[str, Any], epochs: int) -> dict[str, Any]:
         if resolved["t_max"] is not None:
             end = resolved["warmup"] + resolved["t_max"]
             if epochs > end and not resolved["eta_min"]:
@@ -106,8 +109,8 @@ class Cosine(Schedule):
             return resolved
         return resolved | {"t_max": max(epochs - resolved["warmup"], 1)}
 
-    def _own(self, lr, decay, epoch, t_max, eta_min):
-        return eta_min + (lr - eta_min) * (1 + math.cos(math.pi * min((epoch - 1) / t_max, 1))) / 2
+    def _own(self, lr: float, decay: float, epoch: float, t_max: Any = None, eta_min: Any = None, **options: Any) -> float:
+        return float(eta_min + (lr - eta_min) * (1 + math.cos(math.pi * min((epoch - 1) / t_max, 1))) / 2)
 
 
 SCHEDULES = {schedule.name: schedule for schedule in (Exponential(), Step(), Cosine(), Constant())}

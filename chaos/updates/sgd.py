@@ -1,6 +1,8 @@
 """Plain SGD. Imported by chaos.updates; the fast half is cext/updates/sgd.c."""
 
-from .base import Update, penalised
+from __future__ import annotations
+
+from .base import Array, Arrays, Update, penalised
 
 
 class SGD(Update):
@@ -8,5 +10,7 @@ class SGD(Update):
 
     kind = "sgd"
 
-    def apply(self, w, dw, moments, lr, t, *, weight_decay=0.0, l1=0.0):
+    def apply(
+        self, w: Array, dw: Array, moments: Arrays, lr: float, t: int, *, weight_decay: float = 0.0, l1: float = 0.0
+    ) -> tuple[Array, Arrays]:
         return w - lr * penalised(w, dw, weight_decay, l1), []
