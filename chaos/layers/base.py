@@ -177,8 +177,8 @@ class Layer:
             value = getattr(self, field.name)
             if value != field.default:
                 # NumPy's numbers are welcome as options but not in JSON
-                value = [int(v) for v in value] if isinstance(value, (tuple, list)) else value
-                options[field.name] = int(value) if isinstance(value, np.integer) else value
+                value = list(value) if isinstance(value, (tuple, list)) else value
+                options[field.name] = np.asarray(value).tolist() if isinstance(value, (list, np.generic)) else value
         return options
 
     def __repr__(self) -> str:
