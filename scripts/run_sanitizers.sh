@@ -94,7 +94,7 @@ asan() {
     LSAN_OPTIONS=suppressions=$out/leaks:print_suppressions=0
     if build asan-gcc gcc -fsanitize=address,undefined -fno-sanitize-recover=all; then
         reports asan-gcc heap-buffer-overflow fault
-        passes asan-gcc 60
+        passes asan-gcc 15
     else
         wrong=1
     fi
@@ -102,7 +102,7 @@ asan() {
         echo "asan-clang: left out, there is no clang with OpenMP and sanitizers"
     elif ASAN_OPTIONS=detect_stack_use_after_return=1 && build asan-clang clang -fsanitize=address; then
         reports asan-clang heap-buffer-overflow fault
-        passes asan-clang 60
+        passes asan-clang 15
     else
         wrong=1
     fi
