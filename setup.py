@@ -59,7 +59,9 @@ int main(void) {
 def sources():
     """The files that are compiled; the bodies in simd, layers, losses, updates are #included by cext/isa."""
     return ["cext/_core.pyx"] + [
-        f for room in (".", "isa", "engine", "sync", "virtual") for f in sorted(glob(os.path.normpath(f"cext/{room}/*.c")))
+        f
+        for room in (".", "isa", "engine", "replay", "sync", "virtual", "virtual/orders")
+        for f in sorted(glob(os.path.normpath(f"cext/{room}/*.c")))
     ]
 
 
@@ -69,11 +71,11 @@ def depends():
 
 
 def write_lists(folder=LISTS):
-    """Writes what registers a kind: NAME.h with KIND(x) for every cext/NAME/x.c, NAME_bodies.h with its #include."""
+    """Writes what registers a kind: NAME.h with KIND(x) for every x.c in folder NAME, NAME_bodies.h with its #include."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for room in ("layers", "losses", "updates", "sync"):
-        stems = sorted(Path(f).stem for f in glob(f"cext/{room}/*.c"))
-        for name, line in ((room, "KIND({})"), (f"{room}_bodies", f'#include "{room}/{{}}.c"')):
+    for room in ("layers", "losses", "updates", "sync", "virtual/orders"):
+        stems, last = sorted(Path(f).stem for f in glob(f"cext/{room}/*.c")), Path(room).name
+        for name, line in ((last, "KIND({})"), (f"{last}_bodies", f'#include "{room}/{{}}.c"')):
             text = f"/* Written by setup.py: the files of cext/{room}. */\n" + "".join(line.format(s) + "\n" for s in stems)
             file = Path(folder, f"{name}.h")
             if not file.is_file() or file.read_text() != text:  # what is newer than an object is compiled again

@@ -2,12 +2,14 @@
 
 For chaos.network and the engine-facing helpers beside it; users go through `chaos`.
 """
+import enum
 import os
 import sys
 import threading
 from array import array
 from itertools import zip_longest
 
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 
 from door.bench cimport *

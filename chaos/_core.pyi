@@ -1,6 +1,7 @@
 """Typed face of the compiled module (cext/_core.pyx). For type checkers; users go through `chaos`."""
 
 from collections.abc import Iterable, Sequence
+from enum import IntEnum
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +30,6 @@ def add_rows(rows: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
 def reached(lanes: NDArray[np.int32]) -> int: ...
 
 EVENTS: tuple[str, ...]
-CLOCK_ORDERS: tuple[str, ...]
 PHASES: tuple[str, ...]
 OUTCOMES: tuple[str, ...]
 PASSES: tuple[str, ...]
@@ -37,18 +37,20 @@ PASSES: tuple[str, ...]
 def event(kind: str, worker: int, what: int) -> int: ...
 def event_text(code: int) -> str: ...
 
+class Count(IntEnum):
+    FORWARD = 0
+    BACKWARD = 1
+    PUBLISHING = 2
+
+def clock_orders() -> list[str]: ...
+
 class Clock:
     def __init__(
         self,
         order: str,
-        node: NDArray[np.int32],
-        first: NDArray[np.int32],
-        to: NDArray[np.int32],
-        forward: NDArray[np.float64],
-        backward: NDArray[np.float64],
-        learns: NDArray[np.uint8],
-        publish: NDArray[np.float64],
-        lines: NDArray[np.int32],
+        options: Sequence[float],
+        layers: Sequence[tuple[int, int, int, bool, float, float]],
+        stripes: NDArray[np.float64],
         factor: NDArray[np.float64],
         *,
         begin: float,
@@ -58,15 +60,8 @@ class Clock:
         batch: int,
         chunk: int,
         lanes: int = 0,
-        max_pending: int = 0,
-        late: bool = False,
-        period: int = 0,
-        keeps: bool = False,
-        group: int = 1,
-        mix: bool = False,
-        pieces: NDArray[np.int32] | None = None,
-        costs: NDArray[np.float64] | None = None,
-        counted: NDArray[np.uint8] | None = None,
+        publishes_later: bool = False,
+        stages: Sequence[tuple[int, float, float, float, float, Count]] = (),
     ) -> None: ...
     def begin(self, images: int) -> None: ...
     def next(
@@ -74,6 +69,10 @@ class Clock:
     ) -> int: ...
     @property
     def room(self) -> int: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def lanes(self) -> int: ...
     @property
     def now(self) -> float: ...
     @property
@@ -104,7 +103,15 @@ class Plan:
     @property
     def winograd(self) -> bool: ...
     @property
-    def whole_batch(self) -> bool: ...
+    def whole_batch(self) -> list[int]: ...
+
+class Stage(IntEnum):
+    BEFORE = 0
+    SLICE_FORWARD = 1
+    BETWEEN = 2
+    SLICE_BACKWARD = 3
+    BACK_BETWEEN = 4
+    UPDATE = 5
 
 class Engine:
     def __init__(
@@ -145,12 +152,12 @@ class Engine:
     def traced(self) -> int: ...
     def events(self, out: NDArray[np.uint64]) -> None: ...
     def lanes(self, wanted: int = 0) -> int: ...
-    def stages(self, images: int) -> list[tuple[str, int, int]]: ...
+    def stages(self, images: int) -> list[tuple[Stage, int, int]]: ...
     def learns(self, node: int) -> bool: ...
     @property
     def chunk(self) -> int: ...
     @property
-    def late(self) -> bool: ...
+    def publishes_later(self) -> bool: ...
     @property
     def stripe_table(self) -> list[tuple[int, int]]: ...
     def gradient(self, out: NDArray[np.float32]) -> None: ...

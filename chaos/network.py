@@ -1,7 +1,7 @@
 """A network: a graph of layers, its shapes, its weights in one flat vector, and its plan for the core.
 
 Below chaos.training and above the layers; with chaos.training, chaos.info, chaos.bench and chaos.perfmodel the only room
-that sees chaos._core.
+that sees chaos._core. One class, and what turns its arguments into arrays for the core; long because of its docstrings.
 """
 
 from __future__ import annotations
@@ -124,6 +124,15 @@ class Network:
     def nodes(self) -> list[tuple[Node, str]]:
         """[(node, name), ...] in topological order; the input comes first and is named "input"."""
         return [(node, self._names.get(node, "input")) for node in self._order]
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether a layer with parameters stands in several places."""
+        return any(
+            node.layer and node.layer.parts(*self._shapes_into(node))
+            for node, owner in self._owner.items()
+            if owner is not node
+        )
 
     def part_owner(self, node: Node) -> str:
         """The name under which the parts of a node's layer are kept: the first one's, where it stands in several places."""
@@ -415,7 +424,7 @@ class Network:
         seed: int = 0,
         epoch: int = 0,
     ) -> tuple[float, NDArray[np.float32]]:
-        """(mean loss, vector laid out as the weights: gradients, and of state what was observed minus what is there)."""
+        """(mean loss, vector laid out as the weights: gradients, and of state what was observed)."""
         data = self.take_images(x)
         if loss not in LOSSES:
             raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .layers import random
-from .layers.base import Array, Arrays, Context, Node
+from .layers.base import Array, Context, Node, Parts
 from .losses import LOSSES
 
 
@@ -67,9 +67,9 @@ def loss_and_gradients(
     key: int = 0,
     loss_options: dict[str, Any] | None = None,
     weights: ArrayLike | None = None,
-) -> tuple[Any, Arrays]:
+) -> tuple[Any, Parts]:
     """Mean loss and {parameter name: gradient}, as `Network.loss_and_gradients`; `state` and `touch` as for `forward`. Of
-    what layers observe, the mean of observed - there instead of a gradient."""
+    state what is observed instead of a gradient."""
     state = _state(net, dtype, state)
     values = forward(net, x, dtype, state, touch, training=True, key=key)
     nodes, options = net.nodes(), loss_options or {}
@@ -79,7 +79,7 @@ def loss_and_gradients(
     value = sum(w * kind.value(output[s : s + 1], y[s : s + 1], **options) for s, w in enumerate(weights)) / len(output)
     by_image = weights.reshape(-1, *[1] * (output.ndim - 1))
     deltas = {nodes[-1][0]: touch(by_image * kind.gradient(output, y, **options))}
-    gradients: Arrays = {}
+    gradients: Parts = {}
     for i, (node, _) in reversed(list(enumerate(nodes))):
         if node.layer is None:
             continue
@@ -98,11 +98,11 @@ def _context(n: int, node: int, training: bool, key: int) -> Context:
     return Context(training, random.key(random.key(key, np.arange(n)), node))
 
 
-def _state(net: Described, dtype: DTypeLike, state: Mapping[str, ArrayLike] | None) -> Arrays:
+def _state(net: Described, dtype: DTypeLike, state: Mapping[str, ArrayLike] | None) -> Parts:
     return {name: np.asarray(value, dtype) for name, value in (net.state_dict() if state is None else state).items()}
 
 
-def _parts(state: Arrays, net: Described, node: Node) -> Arrays:
+def _parts(state: Parts, net: Described, node: Node) -> Parts:
     owner = net.part_owner(node)
     names = node.layer.part_names if node.layer else ()
     return {part: state[f"{owner}.{part}"] for part in names if f"{owner}.{part}" in state}

@@ -20,6 +20,9 @@ import numpy as np
 from chaos.bench import machine
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+from turns import Side, extra, pairs  # noqa: E402
+
 PLACE = ROOT / "build/telemetry"
 
 WORKER = """
@@ -29,7 +32,7 @@ from chaos.bench._throughput import Case
 model, workers, batch_size, seconds, strategy = sys.argv[1], *map(int, sys.argv[2:4]), float(sys.argv[4]), sys.argv[5]
 case = Case(model, workers, batch_size, strategy, images={})
 case.prepare(seconds)
-print(chaos.__file__, flush=True)
+print(json.dumps(chaos.__file__), flush=True)
 for line in sys.stdin:
     counts, taken = case.train(case.count)
     print(json.dumps([taken / case.count * 1e6, counts["time"]["total"]]), flush=True)
@@ -57,40 +60,20 @@ def build(on):
     return folder
 
 
-class Side:
-    """A process that trains when it is told to."""
-
-    def __init__(self, folder, *arguments):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, *map(str, arguments)],
-            cwd=folder,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(folder)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        if not self.process.stdout.readline().startswith(str(folder)):
-            sys.exit(f"{folder}: another chaos was imported, or none")
-
-    def turn(self, counts):
-        """Microseconds per image of one turn."""
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        us, clocked = json.loads(self.process.stdout.readline())
-        if (clocked > 0) != counts:
-            sys.exit("the build with telemetry does not count, or the one without does")
-        return us
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.wait()
+def start(folder, *arguments):
+    """A process that trains with the build in a folder when it is told to."""
+    side = Side([sys.executable, "-c", WORKER, *arguments], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)})
+    if not side.hear().startswith(str(folder)):
+        sys.exit(f"{folder}: another chaos was imported")
+    return side
 
 
-def cost(pairs, rng):
-    """(median, lower, upper) of the extra time of the first of each pair, as a fraction of the second."""
-    extra = np.array([a / b - 1 for a, b in pairs])
-    medians = np.median(extra[rng.integers(0, len(extra), (10_000, len(extra)))], 1)
-    return float(np.median(extra)), *(float(q) for q in np.quantile(medians, [0.025, 0.975]))
+def turn(side, counts):
+    """Microseconds per image of one turn."""
+    us, clocked = side.ask()
+    if (clocked > 0) != counts:
+        sys.exit("the build with telemetry does not count, or the one without does")
+    return us
 
 
 def main():
@@ -105,19 +88,15 @@ def main():
     parser.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
     args = parser.parse_args()
     folders = {on: build(on) for on in (True, False)}
-    rng, rows = np.random.default_rng(0), []
+    rows = []
     print(f"{'model':10}{'workers':>8}{'us/image':>10}{'cost':>9}   95 % interval")
     for model in args.models:
         for workers in args.workers:
-            sides = {on: Side(folders[on], model, workers, args.batch_size, args.seconds, args.strategy) for on in folders}
-            pairs = []
-            for i in range(args.pairs):
-                took = {on: sides[on].turn(on) for on in ((True, False) if i % 2 else (False, True))}
-                pairs.append((took[True], took[False]))
-            for side in sides.values():
-                side.end()
-            middle, low, high = cost(pairs, rng)
-            us = float(np.median([b for _, b in pairs]))
+            case = (model, workers, args.batch_size, args.seconds, args.strategy)
+            with start(folders[True], *case) as on, start(folders[False], *case) as off:
+                found = pairs((on, off), args.pairs, lambda side, on=on: turn(side, side is on))
+            middle, low, high = extra(found)
+            us = float(np.median([b for _, b in found]))
             rows.append(
                 {
                     "model": model,
@@ -126,7 +105,7 @@ def main():
                     "cost": middle,
                     "low": low,
                     "high": high,
-                    "pairs": pairs,
+                    "pairs": found,
                 }
             )
             print(f"{model:10}{workers:8}{us:10.2f}{middle:+9.2%}   {low:+.2%} .. {high:+.2%}", flush=True)

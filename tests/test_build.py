@@ -135,6 +135,8 @@ def test_installed_wheel_trains_without_the_source(tmp_path):
     skipped = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info", "*.so", "__pycache__")
     shutil.copytree(TREE, source, ignore=skipped)
     environ = {k: v for k, v in os.environ.items() if not k.startswith("CHAOS_") and k not in ("PYTHONPATH", "CC", "CFLAGS")}
+    if shutil.which("ccache"):  # scripts/test.sh has compiled the same
+        environ |= {"CC": f"ccache {sysconfig.get_config_var('CC') or 'cc'}"}
 
     def run(*command, **options):
         done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=600, **options)

@@ -662,7 +662,7 @@ def test_settings_of_another_kind_are_damage(trained, capsys, config, words):
         assert "run/config.json: damaged: " + words in err
     Path("run", CONFIG).write_text('{"strategy": "later"}')
     err = refused(capsys, "train", "--resume", "--run-dir", "run", "--strategy-option", "a=1")
-    assert "unknown name 'later'; known: sequential" in err
+    assert "unknown name 'later'; known: averaging, chaos" in err
     Path("run", CONFIG).write_text('{"virtual": {"times": 3}}')
     err = refused(capsys, "simulate", "--resume", "--run-dir", "run", "--data", "digits")
     assert "the times in its config.json are damaged" in err

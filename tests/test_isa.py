@@ -27,7 +27,11 @@ FLAGS = [*SETUP["BASELINE"], "-fPIC", "-DNDEBUG", f"-I{TREE / 'cext'}", f"-I{TRE
 BASE = [
     "registry.c",
     "isa/generic.c",
-    *(f"{p.parent.name}/{p.name}" for room in ("engine", "sync") for p in sorted((TREE / "cext" / room).glob("*.c"))),
+    *(
+        f"{p.parent.name}/{p.name}"
+        for room in ("engine", "replay", "sync")
+        for p in sorted((TREE / "cext" / room).glob("*.c"))
+    ),
 ]
 needs_x86 = pytest.mark.skipif(
     platform.machine() != "x86_64" or not shutil.which(COMPILER) or not shutil.which("objdump"),

@@ -2,6 +2,8 @@
 the kind gives as examples, every instruction set and every loop. Runs over the list of layers: a new kind is tested without
 a new test."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +14,7 @@ import chaos
 from chaos import _core
 from chaos.layers import LAYERS
 from chaos.layers.base import Context, State, Trained
-from chaos.layers.examples import Picker
+from chaos.layers.examples import Picker, lines
 from chaos.losses import CLASS, LOSSES, MAP, VALUES
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -29,6 +31,14 @@ class Pick:
 
     def whole(self, least, most):
         return self.draw(st.integers(least, most))
+
+
+def test_examples_of_the_c_driver(tmp_path):
+    """The driver's text holds what the kinds give now; written again where it does not: copy it to tests/c."""
+    wanted = "\n".join(lines(LAYERS.values())) + "\n"
+    (tmp_path / "layers.txt").write_text(wanted)
+    kept = Path(__file__).parent / "c/layers.txt"
+    assert kept.read_text() == wanted, f"cp {tmp_path / 'layers.txt'} {kept}"
 
 
 def test_every_kind_has_a_core_half():

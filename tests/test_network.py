@@ -168,9 +168,11 @@ def test_predicting_changes_nothing_and_sees_new_weights():
 
 def test_graphs_that_are_no_networks():
     x, other = chaos.Input((4,)), chaos.Input((4,))
-    shared = chaos.Linear(4)
-    with pytest.raises(ValueError, match="used twice"):
-        chaos.Network(x, shared(shared(x)))
+    narrow = chaos.Linear(3)
+    with pytest.raises(ValueError, match="weights do not fit"):
+        chaos.Network(x, narrow(narrow(x)))
+    with pytest.raises(ValueError, match="named twice"):
+        chaos.Network([x, x], chaos.Tanh()(x))
     with pytest.raises(ValueError, match="another chaos.Input"):
         chaos.Network(x, chaos.Add()(x, other))
     with pytest.raises(ValueError, match="does not depend"):

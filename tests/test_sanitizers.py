@@ -16,7 +16,7 @@ if not SCRIPT.is_file() or not (TREE / "cext").is_dir():
 @pytest.mark.parametrize("part", ["asan", "tsan"])
 def test_core_is_clean(part):
     environ = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
-    done = subprocess.run([SCRIPT, part], env=environ, capture_output=True, text=True, timeout=600)
+    done = subprocess.run([SCRIPT, part], env=environ, capture_output=True, text=True, timeout=1500)
     if done.returncode == 77:
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stdout + done.stderr[-8000:]

@@ -298,22 +298,14 @@ def digits():
     return chaos.data.load("digits", size=29)
 
 
-# what trains the small network on the digits well in a few epochs
-GOOD = {
-    "sgd": dict(lr=0.01),
-    "momentum": dict(lr=0.002),
-    "nesterov": dict(lr=0.002),
-    "adagrad": dict(lr=0.01),
-    "rmsprop": dict(lr=0.001),
-    "adam": dict(lr=0.002),
-    "adamw": dict(lr=0.002),
-}
 STATEFUL = dict(weight_decay=1e-4, l1=1e-6, clip_norm=5.0, max_norm=4.0)
 
 
 def train(name, data, workers=None, strategy="sequential", seed=0, **options):
     net = chaos.models.small(seed=seed)
-    run = chaos.train(net, *data, update=name, strategy=strategy, workers=workers, progress=False, **GOOD[name], **options)
+    run = chaos.train(
+        net, *data, update=name, strategy=strategy, workers=workers, progress=False, **(UPDATES[name].tried_with | options)
+    )
     return net, run
 
 
@@ -332,7 +324,7 @@ def test_every_strategy_keeps_the_bounds(digits, strategy, batch_size):
     than max_norm afterwards. Without the bounds all are passed."""
     part = digits[0][:240], None
     options = dict(workers=3, strategy=strategy, epochs=1, lr_decay=1.0, batch_size=batch_size)
-    steps, lr = 240 / batch_size, GOOD["sgd"]["lr"]
+    steps, lr = 240 / batch_size, UPDATES["sgd"].tried_with["lr"]
 
     def moves(**bounds):
         start = chaos.models.small(seed=0).state_dict()

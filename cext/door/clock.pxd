@@ -1,34 +1,39 @@
 # The clock of virtual workers.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+cdef extern from "virtual/order.h" nogil:
+    ctypedef struct clock_order:
+        const char *name
+        bint cuts
+
+cdef extern from "virtual/orders.h" nogil:
+    const clock_order *orders_at(int i)
+
 cdef extern from "virtual/clock.h" nogil:
-    enum clock_order:
-        pass
-    const char *clock_order_name(int order)
+    enum: MAX_STRATEGY_OPTIONS, CLOCK_COUNTS
+    enum clock_count:
+        COUNT_FORWARD, COUNT_BACKWARD, COUNT_PUBLISHING
+    ctypedef struct clock_layer:
+        int node, first, end, learns
+        double forward, backward
+    ctypedef struct clock_stripe:
+        double publish
+        int lines
+    ctypedef struct clock_stage:
+        int pieces
+        double seconds, lines, image_seconds, image_lines
+        clock_count counted
     ctypedef struct clock_parts:
-        clock_order order
-        int n_workers, n_layers, n_stripes
-        const int32_t *node
-        const int32_t *first "from"
-        const int32_t *to
-        const double *forward
-        const double *backward
-        const uint8_t *learns
-        const double *publish
-        const int32_t *lines
-        double begin, line
+        const clock_order *order
+        double option[MAX_STRATEGY_OPTIONS]
+        int n_workers, n_layers, n_stripes, n_stages
+        const clock_layer *layer
+        const clock_stripe *stripe
+        const clock_stage *stage
         const double *factor
-        double jitter
+        double begin, line, jitter
         uint64_t seed
-        int batch, chunk, lanes, max_pending, late, keeps
-        int64_t period
-        int group, mix, n_stages
-        const int32_t *pieces
-        const double *piece_seconds
-        const double *image_seconds
-        const double *piece_lines
-        const double *image_lines
-        const uint8_t *counted
+        int batch, chunk, lanes, publishes_later
     ctypedef struct clock_counts:
         double forward, backward, publishing, waiting
         int64_t published, failures
@@ -41,3 +46,5 @@ cdef extern from "virtual/clock.h" nogil:
     int64_t vclock_room(const vclock *c)
     double vclock_now(const vclock *c)
     const clock_counts *vclock_counted(const vclock *c)
+    int vclock_workers(const vclock *c)
+    int vclock_lanes(const vclock *c)

@@ -1,55 +1,90 @@
 # The clock of virtual workers.
 
-CLOCK_ORDERS = _names_by(clock_order_name)
+
+class Count(enum.IntEnum):
+    """Where the seconds of a stage are counted."""
+
+    FORWARD = COUNT_FORWARD
+    BACKWARD = COUNT_BACKWARD
+    PUBLISHING = COUNT_PUBLISHING
+
+
+def clock_orders():
+    """Names of the strategies whose order of events the clock can invent."""
+    names = []
+    while orders_at(<int>len(names)) != NULL:
+        names.append(orders_at(<int>len(names)).name.decode())
+    return names
+
+
+cdef const clock_order *_find_order(str name) except NULL:
+    cdef int i = 0
+    while orders_at(i) != NULL:
+        if orders_at(i).name == name.encode():
+            return orders_at(i)
+        i += 1
+    raise ValueError(f"strategy {name!r} cannot be simulated; these can: {', '.join(clock_orders())}")
 
 
 cdef class Clock:
     """Invents the order in which virtual workers meet the weights; see cext/virtual/clock.h. For chaos.virtual, which checks
-    what it gives."""
+    what it gives.
+
+    order: the strategy; options: its numbers for the core. layers: of each layer with weights, in the order of the pass,
+    (node, first stripe, end of its stripes, whether it learns, seconds per image forward, backward). stripes: of each,
+    (seconds of an update, cache lines). stages: of each stage of a step, (pieces, 0 for one per lane; seconds and lines of a
+    piece; the same for every image of it; Count). The others as in cext/virtual/parts.h.
+    """
 
     cdef vclock *c
 
-    def __cinit__(self, str order, const int32_t[::1] node not None, const int32_t[::1] first not None,
-                  const int32_t[::1] to not None, const double[::1] forward not None, const double[::1] backward not None,
-                  const uint8_t[::1] learns not None, const double[::1] publish not None, const int32_t[::1] lines not None,
+    def __cinit__(self, str order not None, options, layers, const double[:, ::1] stripes not None,
                   const double[::1] factor not None, *, double begin, double line, double jitter, uint64_t seed, int batch,
-                  int chunk, int lanes=0, int max_pending=0, bint late=False, int64_t period=0,
-                  bint keeps=False, int group=1, bint mix=False, const int32_t[::1] pieces=None,
-                  const double[:, ::1] costs=None, const uint8_t[::1] counted=None):
+                  int chunk, int lanes=0, bint publishes_later=False, stages=()):
         cdef clock_parts parts
-        cdef int l
-        parts.order = <clock_order><int>CLOCK_ORDERS.index(order)
-        parts.n_workers = <int>factor.shape[0]
-        parts.n_layers = <int>node.shape[0]
-        parts.n_stripes = <int>publish.shape[0]
+        cdef clock_layer *layer = NULL
+        cdef clock_stripe *stripe = NULL
+        cdef clock_stage *stage = NULL
+        cdef int i, counted
+        parts.order = _find_order(order)
+        parts.n_workers, parts.n_stripes = <int>factor.shape[0], <int>stripes.shape[0]
+        parts.n_layers, parts.n_stages = <int>len(layers), <int>len(stages)
         if not (1 <= parts.n_workers <= 4096 and parts.n_layers >= 1 and parts.n_stripes >= 1 and batch >= 1 and chunk >= 1):
             raise ValueError("a clock needs 1 to 4096 workers, a layer with weights, and batches of at least one image")
-        if not (first.shape[0] == to.shape[0] == forward.shape[0] == backward.shape[0] == learns.shape[0] == node.shape[0]
-                and lines.shape[0] == publish.shape[0]):
-            raise ValueError("arrays of layers or stripes differ in length")
-        for l in range(parts.n_layers):
-            if not 0 <= first[l] <= to[l] <= parts.n_stripes:
-                raise ValueError(f"stripes {first[l]}..{to[l]} of layer {l} are not among the {parts.n_stripes}")
-        if order == "synchronous" and lanes < 1:
-            raise ValueError("synchronous steps need lanes")
-        parts.n_stages = 0
-        parts.pieces = NULL
-        parts.piece_seconds = parts.image_seconds = parts.piece_lines = parts.image_lines = NULL
-        parts.counted = NULL
-        if order == "stages":
-            parts.n_stages = <int>pieces.shape[0]
-            if not (parts.n_stages and lanes >= 1 and costs.shape[0] == 4 and costs.shape[1] == counted.shape[0] == parts.n_stages):
-                raise ValueError("a clock of stages needs lanes and, for each of at least one stage, pieces and four costs")
-            parts.pieces, parts.counted = &pieces[0], &counted[0]
-            parts.piece_seconds, parts.image_seconds = &costs[0, 0], &costs[1, 0]
-            parts.piece_lines, parts.image_lines = &costs[2, 0], &costs[3, 0]
-        parts.node, parts.first, parts.to = &node[0], &first[0], &to[0]
-        parts.forward, parts.backward, parts.learns = &forward[0], &backward[0], &learns[0]
-        parts.publish, parts.lines, parts.factor = &publish[0], &lines[0], &factor[0]
-        parts.begin, parts.line, parts.jitter, parts.seed = begin, line, jitter, seed
-        parts.batch, parts.chunk, parts.lanes, parts.max_pending, parts.late = batch, chunk, lanes, max_pending, late
-        parts.period, parts.keeps, parts.group, parts.mix = period, keeps, group, mix
-        self.c = vclock_new(&parts)
+        if stripes.shape[1] != 2 or len(options) > MAX_STRATEGY_OPTIONS:
+            raise ValueError(f"a clock needs 2 numbers per stripe and at most {MAX_STRATEGY_OPTIONS} options")
+        if parts.order.cuts and lanes < 1:
+            raise ValueError(f"{order} steps need lanes")
+        for i in range(MAX_STRATEGY_OPTIONS):
+            parts.option[i] = options[i] if i < len(options) else 0
+        try:
+            layer = <clock_layer *>PyMem_Malloc(parts.n_layers * sizeof(clock_layer))
+            stripe = <clock_stripe *>PyMem_Malloc(parts.n_stripes * sizeof(clock_stripe))
+            stage = <clock_stage *>PyMem_Malloc((parts.n_stages + 1) * sizeof(clock_stage))
+            if layer == NULL or stripe == NULL or stage == NULL:
+                raise MemoryError("out of memory for the clock")
+            for i in range(parts.n_layers):
+                (layer[i].node, layer[i].first, layer[i].end, layer[i].learns, layer[i].forward,
+                 layer[i].backward) = layers[i]
+                if not 0 <= layer[i].first <= layer[i].end <= parts.n_stripes:
+                    raise ValueError(f"stripes {layer[i].first}..{layer[i].end} of layer {i} are not among the "
+                                     f"{parts.n_stripes}")
+            for i in range(parts.n_stripes):
+                stripe[i].publish, stripe[i].lines = stripes[i, 0], <int>stripes[i, 1]
+            for i in range(parts.n_stages):
+                (stage[i].pieces, stage[i].seconds, stage[i].lines, stage[i].image_seconds, stage[i].image_lines,
+                 counted) = stages[i]
+                if not 0 <= counted < CLOCK_COUNTS:
+                    raise ValueError(f"stage {i} is counted as {counted}")
+                stage[i].counted = <clock_count>counted
+            parts.layer, parts.stripe, parts.stage, parts.factor = layer, stripe, stage, &factor[0]
+            parts.begin, parts.line, parts.jitter, parts.seed = begin, line, jitter, seed
+            parts.batch, parts.chunk, parts.lanes, parts.publishes_later = batch, chunk, lanes, publishes_later
+            self.c = vclock_new(&parts)
+        finally:
+            PyMem_Free(layer)
+            PyMem_Free(stripe)
+            PyMem_Free(stage)
         if self.c == NULL:
             raise MemoryError("out of memory for the clock")
 
@@ -77,6 +112,16 @@ cdef class Clock:
     def room(self):
         """The fewest events that `next` must have room for."""
         return vclock_room(self.c)
+
+    @property
+    def workers(self):
+        """How many take part: one, where the order comes to one worker's."""
+        return vclock_workers(self.c)
+
+    @property
+    def lanes(self):
+        """Into how many lanes steps are cut, 0: their events are not those of lanes; for `Engine.run`."""
+        return vclock_lanes(self.c)
 
     @property
     def now(self):

@@ -32,6 +32,17 @@ cdef Py_ssize_t _feed(feed *to, array, Py_ssize_t size, str what) except -1:
     return total // size
 
 
+class Stage(enum.IntEnum):
+    """What is done in a stage of a step; see stage_kind in cext/engine/strategy.h."""
+
+    BEFORE = STAGE_BEFORE
+    SLICE_FORWARD = STAGE_SLICE_FORWARD
+    BETWEEN = STAGE_BETWEEN
+    SLICE_BACKWARD = STAGE_SLICE_BACKWARD
+    BACK_BETWEEN = STAGE_BACK_BETWEEN
+    UPDATE = STAGE_UPDATE
+
+
 cdef class Engine:
     """Workers on one weight vector. One phase runs at a time; `position`, `stop` and Exchange's `read_weights` and
     `add_weights` may be called meanwhile."""
@@ -158,7 +169,7 @@ cdef class Engine:
         order. labels: int64, a class per image or flat maps of them, or float32, flat, as many as outputs, whatever the loss
         takes; weights: of each image's loss; key: where random numbers begin (chaos.layers.random). step_scale: 512 factors of the learning rate, by the staleness of an update.
 
-        events: for "train", an iterable of uint64 arrays: the phase runs in this order (see cext/engine/replay.h and
+        events: for "train", an iterable of uint64 arrays: the phase runs in this order (see cext/replay/replay.h and
         `event`), in `jobs` threads, which changes no bit; `lanes` is how many lanes its steps have, 0 for none.
         """
         cdef images_t data
@@ -385,20 +396,20 @@ cdef class Engine:
         return lanes_of(self.batch_size, wanted)
 
     def stages(self, int64_t images):
-        """The stages of a step of so many images, [(name, node, pieces), ...]; empty if its strategy, or the network, has
+        """The stages of a step of so many images, [(Stage, node, pieces), ...]; empty if its strategy, or the network, has
         none."""
-        cdef const char *name = NULL
+        cdef stage_kind kind = STAGE_BEFORE
         cdef int node = 0, n, i
         cdef const stage_hooks *h = self.e.strategy.stages
         found = []
         if h != NULL:
             for i in range(h.count(self.e)):
-                n = h.pieces(self.e, i, images, &name, &node)
-                found.append((name.decode(), node, n))
+                n = h.pieces(self.e, i, images, &kind, &node)
+                found.append((Stage(<int>kind), node, n))
         return found
 
     @property
-    def late(self):
+    def publishes_later(self):
         """Whether the strategy publishes after its layer's hook has returned."""
         return bool(self.e.strategy.publishes_later)
 

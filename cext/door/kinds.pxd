@@ -47,10 +47,12 @@ cdef extern from "registry.h" nogil:
         double (*fma_seconds)(long rounds) noexcept nogil
         long fma_flops
     ctypedef struct engine_t "engine"
+    enum stage_kind:
+        STAGE_BEFORE, STAGE_SLICE_FORWARD, STAGE_BETWEEN, STAGE_SLICE_BACKWARD, STAGE_BACK_BETWEEN, STAGE_UPDATE
     ctypedef struct stage_hooks:
         int (*count)(const engine_t *e) noexcept nogil
         int (*lanes)(const engine_t *e) noexcept nogil
-        int (*pieces)(const engine_t *e, int stage, int64_t n, const char **name, int *node) noexcept nogil
+        int (*pieces)(const engine_t *e, int stage, int64_t n, stage_kind *kind, int *node) noexcept nogil
     ctypedef struct strategy:
         const char *name
         int single, publishes_later

@@ -129,5 +129,5 @@ cdef class Plan:
 
     @property
     def whole_batch(self):
-        """Whether a layer sees all images of a step together."""
-        return bool(self.p.properties & WHOLE_BATCH)
+        """The nodes whose layers see all images of a step together."""
+        return [i for i in range(self.p.n_nodes) if self.p.node[i].g.properties & WHOLE_BATCH]

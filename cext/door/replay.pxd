@@ -6,7 +6,7 @@ cdef extern from "engine/event.h" nogil:
     enum: EVENT_KINDS
     const char *event_name(int kind)
 
-cdef extern from "engine/replay.h" nogil:
+cdef extern from "replay/replay.h" nogil:
     ctypedef struct replay_t "replay":
         pass
     replay_t *replay_new(engine_t *e, int lanes, int threads)

@@ -1,4 +1,4 @@
-/* What workers do, as numbers: the events that trace.h records and replay.h runs again. For both, and for
+/* What workers do, as numbers: the events that trace.h records and replay/replay.h runs again. For both, and for
  * who invents their order (cext/virtual/). */
 #ifndef CHAOS_EVENT_H
 #define CHAOS_EVENT_H

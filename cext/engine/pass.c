@@ -146,7 +146,8 @@ void pass_backward_node(worker *w, int i, int n, int first, int last, call *c)
     node->kind->backward(&node->g, c);
     if (publishes && e->instant) {
         shared_added(w->shared, node->weight_at, node->g.weight_size, w->dw, w->private_copy);
-        shared_observe(w->shared, e->p->isa, node->state_at, node->g.state_size, w->dw, node->g.state_rate, w->private_copy);
+        shared_observe(w->shared, e->p->isa, node->state_at, node->g.state_size, w->dw, node->g.state_rate,
+                       (float)n * w->share, w->private_copy);
     }
 }
 

@@ -1,5 +1,5 @@
 /* An engine's life, and its phases: the team at work, and what it has counted. For the door, and for who runs workers in an
- * order of its own (replay.h). */
+ * order of its own (replay/replay.h). */
 #ifndef CHAOS_PHASE_H
 #define CHAOS_PHASE_H
 

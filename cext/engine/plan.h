@@ -7,7 +7,6 @@
 
 typedef struct {
     const layer_kind *kind; /* NULL: an input */
-    geometry g;
     int feed;               /* of an input: its number among them, in the order in which they were added */
     int layer;              /* number of the node whose layer is computed here: another's where two have changed places */
     int input[MAX_INPUTS];  /* nodes it reads */
@@ -22,6 +21,7 @@ typedef struct {
     size_t weight_at;       /* where these are: floats from the start of the weight vector */
     size_t state_at;
     size_t value_stride;    /* floats per sample of its output and of each of its deltas */
+    geometry g; /* last: it is large, and what stands before it is looked at together */
 } plan_node;
 
 /* Weights, and behind them state, of one node or shared by several. */

@@ -112,17 +112,18 @@ static inline void shared_apply(shared_weights *s, const layer_kind *kind, const
 #endif
 }
 
-/* The rule of state: s += rate * ds. */
-static inline void shared_observe(shared_weights *s, const instruction_set *isa, size_t at, size_t n, const float *ds,
-                                  float rate, float *own)
+/* The rule of state: s += rate * (observed - part * s), with the state as it is now, however late the observation: so it stays
+ * between what it was and what is observed. */
+static inline void shared_observe(shared_weights *s, const instruction_set *isa, size_t at, size_t n, const float *observed,
+                                  float rate, float part, float *private_copy)
 {
 #if CHAOS_CAREFUL
-    racy_copy(own + at, s->w + at, n);
-    isa->add_scaled(n, own + at, ds + at, rate);
-    racy_copy(s->w + at, own + at, n);
+    racy_copy(private_copy + at, s->w + at, n);
+    isa->observe(n, private_copy + at, observed + at, rate, part);
+    racy_copy(s->w + at, private_copy + at, n);
 #else
-    (void)own;
-    isa->add_scaled(n, s->w + at, ds + at, rate);
+    (void)private_copy;
+    isa->observe(n, s->w + at, observed + at, rate, part);
 #endif
 }
 
@@ -175,6 +176,12 @@ static inline void mix_piece(size_t n, float *restrict w, float *restrict next, 
         w[i] = base[i] = mixed;
     }
 }
+/* Of state: their mean, which lies between the two. */
+static inline void mean_piece(size_t n, float *restrict w, float *restrict other, float *restrict base)
+{
+    for (size_t i = 0; i < n; i++)
+        w[i] = base[i] = other[i] = 0.5f * w[i] + 0.5f * other[i];
+}
 enum { PIECE = 512 }; /* floats */
 static inline void shared_sum(shared_weights *s, float *sum, float *base, size_t at, size_t n)
 {
@@ -188,6 +195,23 @@ static inline void shared_sum(shared_weights *s, float *sum, float *base, size_t
     }
 #else
     sum_piece(n, s->w + at, sum + at, base + at);
+#endif
+}
+/* `other` is the replica of another group, or what the groups have together. */
+static inline void shared_mean(shared_weights *s, float *other, float *base, size_t at, size_t n)
+{
+#if CHAOS_CAREFUL
+    float w[PIECE], next[PIECE];
+    for (size_t end = at + n, m; at < end; at += m) {
+        m = end - at < PIECE ? end - at : PIECE;
+        racy_copy(w, s->w + at, m);
+        racy_copy(next, other + at, m);
+        mean_piece(m, w, next, base + at);
+        racy_copy(s->w + at, w, m);
+        racy_copy(other + at, next, m);
+    }
+#else
+    mean_piece(n, s->w + at, other + at, base + at);
 #endif
 }
 static inline void shared_mix(shared_weights *s, shared_weights *to, float *base, size_t at, size_t n, float beta,

@@ -11,7 +11,7 @@ typedef struct worker worker; /* worker.h */
 enum { MAX_STRATEGY_OPTIONS = 8 };
 
 /* What workers who train replicas of the process's weights do beside their steps, in single pieces: for whoever runs them
- * in an order of its own (replay.h). */
+ * in an order of its own (replay/replay.h). */
 typedef struct {
     /* Makes worker.shared what it trains in this phase, equal to the process's weights; called for all workers in turn,
      * before anything else. -1 when out of memory. */
@@ -26,13 +26,23 @@ typedef struct {
     shared_weights *(*other)(const worker *w);
 } replica_hooks;
 
-/* A synchronous step that is done in stages, in single pieces: for whoever runs workers in an order of its own (replay.h).
+/* What is done in a piece of a stage, and whether a piece is a lane, a slice of a layer's inputs or a part of the weights. */
+enum stage_kind {
+    STAGE_BEFORE,         /* lane: all that is below the first sliced layer, forward */
+    STAGE_SLICE_FORWARD,  /* slice of the layer at `node`, for all images of the step */
+    STAGE_BETWEEN,        /* lane: from that layer forward to the next, or to the loss and back to it */
+    STAGE_SLICE_BACKWARD, /* slice */
+    STAGE_BACK_BETWEEN,   /* lane: from that layer back to the one before, or to the input */
+    STAGE_UPDATE          /* part: of the weights */
+};
+
+/* A synchronous step that is done in stages, in single pieces: for whoever runs workers in an order of its own (replay/replay.h).
  * Any worker may do any piece of a stage when all pieces of the stage before it are done. */
 typedef struct {
     int (*count)(const engine *e); /* stages; 0: this network's steps have none but lanes */
     int (*lanes)(const engine *e); /* into how many a step is cut, if it has so many images */
-    /* Pieces of a stage in a step of n images; what it is and for which node, for people and clocks. */
-    int (*pieces)(const engine *e, int stage, int64_t n, const char **name, int *node);
+    /* Pieces of a stage in a step of n images; what it is and for which node, for clocks. */
+    int (*pieces)(const engine *e, int stage, int64_t n, enum stage_kind *kind, int *node);
     /* Before the first piece of a phase and after the last. */
     void (*begin)(worker *w);
     void (*end)(worker *w);

@@ -1,4 +1,4 @@
-/* Records the order in which workers met the weights, as events that replay.h runs again. A traced worker reads a layer
+/* Records the order in which workers met the weights, as events that replay/replay.h runs again. A traced worker reads a layer
  * through a private copy that it takes while it holds all stripes of the layer, and numbers that moment; an update, and
  * the copy of a stripe by weights_read_stripe, is numbered while the stripe is held. So the numbers order every read and
  * update of a stripe as they really happened. For strategies that update only stripes they hold (or have one worker). Used

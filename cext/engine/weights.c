@@ -69,7 +69,7 @@ void weights_publish(worker *w, int k)
         trace_event(w, EVENT_PUBLISH, (uint32_t)k);
     const plan_node *node = &e->p->node[e->stripe[k].node];
     if (e->stripe[k].state)
-        shared_observe(w->shared, e->p->isa, at, size, w->dw, node->g.state_rate, w->private_copy);
+        shared_observe(w->shared, e->p->isa, at, size, w->dw, node->g.state_rate, 1, w->private_copy);
     else if (w->unwritten && !w->pending[k]) /* what waits has been written down */
         shared_apply(w->shared, node->kind, &node->g, w->unwritten, node->weight_at, at, size, w->step.lr, w->private_copy);
     else

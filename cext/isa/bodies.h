@@ -30,11 +30,13 @@ KERNEL void add_into(size_t n, float *to, const float *from)
         vstore(to + i, vload(to + i) + vload(from + i));
 }
 
-KERNEL void add_scaled(size_t n, float *to, const float *from, float scale)
+KERNEL void observe(size_t n, float *state, const float *observed, float rate, float part)
 {
-    const vec by = vset(scale);
-    for (size_t i = 0; i < n; i += VW)
-        vstore(to + i, vload(to + i) + by * vload(from + i));
+    const vec by = vset(rate), of = vset(part);
+    for (size_t i = 0; i < n; i += VW) {
+        const vec there = vload(state + i);
+        vstore(state + i, there + by * (vload(observed + i) - of * there));
+    }
 }
 
 /* Independent multiply-adds in registers: what this core can reach, the 100 % of `fraction_of_peak`. */
@@ -76,7 +78,7 @@ const instruction_set NAME(ISA) = {.name = TEXT(ISA),
                                    .losses = losses,
                                    .updates = updates,
                                    .add = add_into,
-                                   .add_scaled = add_scaled,
+                                   .observe = observe,
                                    .clip_gradient = clip_gradient,
                                    .column_factors = column_factors,
                                    .scale_columns = scale_columns,

@@ -13,7 +13,8 @@ typedef struct {
     const loss_kind *const *losses;
     const update_kind *const *updates;
     void (*add)(size_t n, float *to, const float *from); /* to += from, past the end into the slack */
-    void (*add_scaled)(size_t n, float *to, const float *from, float scale); /* n a multiple of LANES */
+    /* state += rate * (observed - part * state), see geometry.state_rate; n a multiple of LANES */
+    void (*observe)(size_t n, float *state, const float *observed, float rate, float part);
     void (*clip_gradient)(size_t n, float *dw, double value, double norm); /* see updates/bounds.h */
     int (*column_factors)(size_t groups, size_t rows, size_t columns, const float *w, float most, float *factor);
     void (*scale_columns)(size_t at, size_t n, size_t rows, size_t columns, const float *factor, float *w);

@@ -53,15 +53,55 @@ INLINE int takes_strips(const conv_shape *s)
 typedef void strip_fn(const conv_shape *s, const float *x, const float *w, const float *bias, float *y, int tail);
 
 /* Strips of one vector for a remainder of half a vector, as multiply_half_tile. */
-#if VW == 8
+#if VW == 16
+HALF INLINE void half_strip(const int KW, const conv_shape *s, const float *x, const float *w, const float *bias, float *y,
+                            int tail)
+{
+    enum { P = 9 };
+    for (int i = 0; i < s->OH; i++)
+        for (int j = 0;; j = j + 2 * P <= s->OW ? j + P : s->OW - P) {
+            narrow_8 acc[P];
+#pragma GCC unroll 9
+            for (int p = 0; p < P; p++)
+                acc[p] = *(const narrow_8_u *)bias;
+            const float *row = x + (size_t)i * s->sh * s->W + j, *wk = w;
+            for (int k = 0; k < s->kh; k++, row += s->dh * s->W, wk += KW * s->o_pad) {
+                narrow_8 b[5];
+#pragma GCC unroll 5
+                for (int r = 0; r < KW; r++)
+                    b[r] = *(const narrow_8_u *)(wk + r * s->o_pad);
+#pragma GCC unroll 18
+                for (int q = 0; q < P + KW - 1; q++) {
+                    const narrow_8 a = row[q] - (narrow_8){0};
+#pragma GCC unroll 5
+                    for (int r = 0; r < KW; r++)
+                        if (q - r >= 0 && q - r < P)
+                            acc[q - r] += a * b[r];
+                }
+            }
+            float *to = y + ((size_t)i * s->OW + j) * s->O;
+#pragma GCC unroll 9
+            for (int p = 0; p < P; p++, to += s->O)
+                if (tail == NARROW)
+                    *(narrow_8_u *)to = acc[p];
+                else
+                    for (int o = 0; o < tail; o++)
+                        to[o] = acc[p][o];
+            if (j + P == s->OW)
+                break;
+        }
+}
+
 #define HALF_STRIP(KW)                                                                                                      \
-    KERNEL void half_strip_##KW(const conv_shape *s, const float *x, const float *w, const float *bias, float *y, int tail) \
+    HALF KERNEL void half_strip_##KW(const conv_shape *s, const float *x, const float *w, const float *bias, float *y,      \
+                                     int tail)                                                                              \
     {                                                                                                                       \
-        strip(9, 1, KW, s, x, w, bias, y, tail);                                                                            \
+        half_strip(KW, s, x, w, bias, y, tail);                                                                             \
     }
-HALF_STRIP(3) HALF_STRIP(4) HALF_STRIP(5) strip_fn *const conv2d_half_strip[3] = {half_strip_3, half_strip_4, half_strip_5};
-#elif VW == 16
-extern strip_fn *const conv2d_half_strip[3];
+HALF_STRIP(3)
+HALF_STRIP(4)
+HALF_STRIP(5)
+static strip_fn *const conv2d_half_strip[3] = {half_strip_3, half_strip_4, half_strip_5};
 #endif
 
 KERNEL void conv2d_strip_forward(const conv_shape *s, const float *x, const float *w, const float *bias, float *y)
@@ -215,7 +255,12 @@ typedef void pack_fn(const conv_shape *s, const float *x, const float *spread, c
     }
 #define PACK_TILES(W)                                                                                                       \
     PACK_TILE(W, 1, 1)                                                                                                      \
-    PACK_TILE(W, 1, 2) PACK_TILE(W, 1, 3) PACK_TILE(W, 1, 4) PACK_TILE(W, 2, 1) PACK_TILE(W, 2, 2) PACK_TILE(W, 2, 3)
+    PACK_TILE(W, 1, 2)                                                                                                      \
+    PACK_TILE(W, 1, 3)                                                                                                      \
+    PACK_TILE(W, 1, 4)                                                                                                      \
+    PACK_TILE(W, 2, 1)                                                                                                      \
+    PACK_TILE(W, 2, 2)                                                                                                      \
+    PACK_TILE(W, 2, 3)
 PACK_TILES(0)
 PACK_TILES(3)
 PACK_TILES(4)

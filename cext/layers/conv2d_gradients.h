@@ -204,16 +204,24 @@ typedef void windows_fn(const conv_shape *s, const conv_scratch *t, const geomet
     WINDOWS(type, 2, 1)                                                                                                     \
     WINDOWS(type, 2, 2)                                                                                                     \
     WINDOWS(type, 2, 3)                                                                                                     \
-    WINDOWS(type, 3, 1) WINDOWS(type, 3, 2) WINDOWS(type, 3, 3) WINDOWS(type, 4, 1) WINDOWS(type, 4, 2) WINDOWS(type, 4, 3) \
-        WINDOWS(type, 5, 1) WINDOWS(type, 5, 2) WINDOWS(type, 6, 1)                                                         \
-            WINDOWS(type, 6, 2) static windows_fn *const windows_##type[MAX_SHORT_ROWS + 1][4] = {                          \
-                {0},                                                                                                        \
-                {0, windows_##type##_1_1, windows_##type##_1_2, windows_##type##_1_3},                                      \
-                {0, windows_##type##_2_1, windows_##type##_2_2, windows_##type##_2_3},                                      \
-                {0, windows_##type##_3_1, windows_##type##_3_2, windows_##type##_3_3},                                      \
-                {0, windows_##type##_4_1, windows_##type##_4_2, windows_##type##_4_3},                                      \
-                {0, windows_##type##_5_1, windows_##type##_5_2},                                                            \
-                {0, windows_##type##_6_1, windows_##type##_6_2}};
+    WINDOWS(type, 3, 1)                                                                                                     \
+    WINDOWS(type, 3, 2)                                                                                                     \
+    WINDOWS(type, 3, 3)                                                                                                     \
+    WINDOWS(type, 4, 1)                                                                                                     \
+    WINDOWS(type, 4, 2)                                                                                                     \
+    WINDOWS(type, 4, 3)                                                                                                     \
+    WINDOWS(type, 5, 1)                                                                                                     \
+    WINDOWS(type, 5, 2)                                                                                                     \
+    WINDOWS(type, 6, 1)                                                                                                     \
+    WINDOWS(type, 6, 2)                                                                                                     \
+    static windows_fn *const windows_##type[MAX_SHORT_ROWS + 1][4] = {                                                      \
+        {0},                                                                                                                \
+        {0, windows_##type##_1_1, windows_##type##_1_2, windows_##type##_1_3},                                              \
+        {0, windows_##type##_2_1, windows_##type##_2_2, windows_##type##_2_3},                                              \
+        {0, windows_##type##_3_1, windows_##type##_3_2, windows_##type##_3_3},                                              \
+        {0, windows_##type##_4_1, windows_##type##_4_2, windows_##type##_4_3},                                              \
+        {0, windows_##type##_5_1, windows_##type##_5_2},                                                                    \
+        {0, windows_##type##_6_1, windows_##type##_6_2}};
 ALL_WINDOWS(narrow_4)
 #if VW > 4
 ALL_WINDOWS(narrow_8)

@@ -68,7 +68,8 @@ WOVEN_SUM(2)
 WOVEN_SUM(3)
 WOVEN_SUM(4)
 WOVEN_SUM(5)
-WOVEN_SUM(6) static woven_fn *const woven_sum[WOVEN + 1] = {0, woven_1, woven_2, woven_3, woven_4, woven_5, woven_6};
+WOVEN_SUM(6)
+static woven_fn *const woven_sum[WOVEN + 1] = {0, woven_1, woven_2, woven_3, woven_4, woven_5, woven_6};
 
 KERNEL void conv2d_woven_weight_gradient(const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy,
                                          const int32_t *won, const float *x, int first, float *dw)
@@ -154,11 +155,16 @@ WHOLE(3, 1)
 WHOLE(4, 1)
 WHOLE(5, 1)
 WHOLE(6, 1)
-WHOLE(1, 2) WHOLE(2, 2) WHOLE(3, 2) WHOLE(4, 2) WHOLE(5, 2)
-    WHOLE(6, 2) static whole_fn *const whole_tile[KERNEL_VECTORS + 1][KERNEL_ROWS + 1] = {
-        {0},
-        {0, whole_1_1, whole_2_1, whole_3_1, whole_4_1, whole_5_1, whole_6_1},
-        {0, whole_1_2, whole_2_2, whole_3_2, whole_4_2, whole_5_2, whole_6_2}};
+WHOLE(1, 2)
+WHOLE(2, 2)
+WHOLE(3, 2)
+WHOLE(4, 2)
+WHOLE(5, 2)
+WHOLE(6, 2)
+static whole_fn *const whole_tile[KERNEL_VECTORS + 1][KERNEL_ROWS + 1] = {
+    {0},
+    {0, whole_1_1, whole_2_1, whole_3_1, whole_4_1, whole_5_1, whole_6_1},
+    {0, whole_1_2, whole_2_2, whole_3_2, whole_4_2, whole_5_2, whole_6_2}};
 
 KERNEL void conv2d_whole_weight_gradient(const conv_shape *s, const conv_scratch *t, const geometry *pool, const float *dy,
                                          const int32_t *won, const float *x, int first, float *dw)
@@ -176,7 +182,7 @@ KERNEL void conv2d_whole_weight_gradient(const conv_shape *s, const conv_scratch
 /* ---- data gradient of few winners, each added where it belongs ---- */
 
 /* w as [o][tap][channel padded with zeros], `step` floats per output channel */
-KERNEL void widen_weights(const conv_shape *s, const float *w, size_t step, float *to)
+INLINE void widen_weights(const conv_shape *s, const float *w, size_t step, float *to)
 {
     static const float zeros[LANES];
     for (int o = 0; o < s->O; o += VW) {
@@ -221,11 +227,11 @@ INLINE void add_winner(const int n, int K, size_t row, float value, const float 
 
 /* In a frame whose pixels are padded to whole vectors: then a load finds what an earlier store has left in one piece, and need
  * not wait until several stores have reached the cache. */
-KERNEL void conv2d_scatter_data_gradient(const geometry *g, const conv_shape *s, const conv_scratch *t, const geometry *pool,
+INLINE void conv2d_scatter_data_gradient(const geometry *g, const conv_shape *s, const conv_scratch *t, const geometry *pool,
                                          const float *dy, const int32_t *won, const float *w, float *dx)
 {
     const int kh = pool->window.kh, kw = pool->window.kw, sh = pool->window.sh, sw = pool->window.sw;
-    const int C = s->C, wide = (int)wide_pixel(s), blocks = s->kw * wide / SHORT;
+    const int C = s->C, O = s->O, K = s->kh, wide = (int)wide_pixel(s), blocks = s->kw * wide / SHORT;
     const size_t step = wide_kernel(s), row = (size_t)s->dh * s->W * wide;
     int32_t *window = t->place;
     for (int a = 0, number = 0; a < kh; a++)
@@ -233,21 +239,29 @@ KERNEL void conv2d_scatter_data_gradient(const geometry *g, const conv_shape *s,
             window[number++] = (a * s->sh * s->W + b * s->sw) * wide;
     widen_weights(s, w, step, t->weights);
     memset(t->frame, 0, (size_t)s->H * s->W * (size_t)wide * sizeof(float));
-    for (int i = 0; i < pool->out.h; i++)
-        for (int j = 0; j < pool->out.w; j++, dy += s->O, won += s->O) {
-            float *to = t->frame + ((size_t)i * sh * s->sh * s->W + (size_t)j * sw * s->sw) * wide;
-            const float *kernel = t->weights;
-            for (int o = 0; o < s->O; o++, kernel += step)
+    /* locals: the stores might change what the pointers lead to */
+    const size_t down = (size_t)sh * s->sh * s->W * wide, right = (size_t)sw * s->sw * wide;
+    const int high = pool->out.h, broad = pool->out.w;
+    float *const frame = t->frame;
+    const float *const weights = t->weights;
+    for (int i = 0; i < high; i++)
+        for (int j = 0; j < broad; j++, dy += O, won += O) {
+            float *to = frame + (size_t)i * down + (size_t)j * right;
+            const float *kernel = weights;
+            for (int o = 0; o < O; o++, kernel += step)
                 switch (blocks) {
-                case 3: add_winner(3, s->kh, row, dy[o], kernel, to + window[won[o]]); break;
-                case 5: add_winner(5, s->kh, row, dy[o], kernel, to + window[won[o]]); break;
-                default: add_winner(blocks, s->kh, row, dy[o], kernel, to + window[won[o]]); break;
+                case 3: add_winner(3, K, row, dy[o], kernel, to + window[won[o]]); break;
+                case 5: add_winner(5, K, row, dy[o], kernel, to + window[won[o]]); break;
+                default: add_winner(blocks, K, row, dy[o], kernel, to + window[won[o]]); break;
                 }
         }
     /* without the padding of pixels and image; what spills over a pixel is written again, or lies in the slack */
-    for (int i = 0; i < g->in[0].h; i++) {
-        const float *from = t->frame + ((size_t)(i + s->top) * s->W + s->left) * (size_t)wide;
-        for (int j = 0; j < g->in[0].w; j++, from += wide, dx += C)
+    const int rows = g->in[0].h, columns = g->in[0].w;
+    const size_t line = (size_t)s->W * (size_t)wide;
+    const float *first = frame + ((size_t)s->top * s->W + s->left) * (size_t)wide;
+    for (int i = 0; i < rows; i++, first += line) {
+        const float *from = first;
+        for (int j = 0; j < columns; j++, from += wide, dx += C)
             for (int c = 0; c < C; c += SHORT)
                 *(narrow_8_u *)(dx + c) = *(const narrow_8_u *)(from + c);
     }

@@ -55,7 +55,7 @@ typedef struct {
     window window;
     size_t weight_size; /* floats of the weight block, a multiple of LANES; 0: no weights */
     size_t state_size;  /* likewise of what is not trained but observed, behind the weights; 0: none */
-    float state_rate;   /* state += state_rate * (observed - state) */
+    float state_rate;   /* state += state_rate * (observed - state), by whoever publishes */
     /* The weight block is groups of `rows` rows of `columns` weights, a column being what goes into one output, each with a
      * row of biases behind it; rows = 0: it has another form. */
     size_t rows, columns;
@@ -98,7 +98,7 @@ typedef struct {
     /* Gradient block, laid out as w; its padding stays zero. It may be the weights themselves, so a sample's dx is formed
      * before its dw. NULL: `apply` will be used instead. */
     float *dw;
-    float *dstate; /* sum over the samples of share * (observed - state); laid out as state */
+    float *dstate; /* sum over the samples of share * observed; laid out as state */
 } call;
 
 enum pass { PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE };

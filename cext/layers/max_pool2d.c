@@ -44,17 +44,20 @@ INLINE void keep_larger(vec v, int number, vec *best, ivec *which)
  * with the next one, or lie in the slack. */
 KERNEL void pool_2x2_packed(const geometry *g, const call *c)
 {
-    const int C = g->in[0].c, G = VW / C;
-    const size_t row = (size_t)g->in[0].w * C;
+    const int C = g->in[0].c, G = VW / C, high = g->out.h, wide = g->out.w; /* locals: stores might change what g leads to */
+    const size_t row = (size_t)g->in[0].w * C, down = (size_t)g->window.sh * row;
     int32_t lane[VW];
     for (int l = 0; l < VW; l++)
         lane[l] = l / C < G ? l / C * 2 * C + l % C : 0;
     const __m512i left = _mm512_loadu_si512(lane), right = _mm512_add_epi32(left, _mm512_set1_epi32(C));
-    for (int n = 0; n < c->n; n++)
-        for (int i = 0; i < g->out.h; i++)
-            for (int j = 0; j < g->out.w; j += G) {
-                const float *x = c->x[0].p + (size_t)n * c->x[0].stride + (size_t)i * g->window.sh * row + (size_t)j * 2 * C;
-                const size_t at = ((size_t)i * g->out.w + j) * C;
+    for (int n = 0; n < c->n; n++) {
+        const float *image = c->x[0].p + (size_t)n * c->x[0].stride;
+        float *y = c->y.p + (size_t)n * c->y.stride;
+        int32_t *won = (int32_t *)(c->keep.p + (size_t)n * c->keep.stride);
+        for (int i = 0; i < high; i++)
+            for (int j = 0; j < wide; j += G) {
+                const float *x = image + (size_t)i * down + (size_t)j * 2 * C;
+                const size_t at = ((size_t)i * wide + j) * C;
                 vec best = vset(0);
                 ivec which = iset(0);
 #pragma GCC unroll 2
@@ -67,21 +70,22 @@ KERNEL void pool_2x2_packed(const geometry *g, const call *c)
                         keep_larger(first, 2 * a, &best, &which);
                     keep_larger((vec)_mm512_permutex2var_ps(low, right, high), 2 * a + 1, &best, &which);
                 }
-                vstore(c->y.p + (size_t)n * c->y.stride + at, best);
-                istore((int32_t *)(c->keep.p + (size_t)n * c->keep.stride) + at, which);
+                vstore(y + at, best);
+                istore(won + at, which);
             }
+    }
 }
 #endif
 
 INLINE void pool_forward(const int kh, const int kw, const geometry *g, const call *c)
 {
-    const int sh = g->window.sh, sw = g->window.sw;
+    const int sh = g->window.sh, sw = g->window.sw, high = g->out.h, wide = g->out.w;
     const size_t C = (size_t)g->in[0].c, row = (size_t)g->in[0].w * C;
     for (int n = 0; n < c->n; n++) {
         float *y = c->y.p + (size_t)n * c->y.stride;
         int32_t *won = (int32_t *)(c->keep.p + (size_t)n * c->keep.stride);
-        for (int i = 0; i < g->out.h; i++)
-            for (int j = 0; j < g->out.w; j++, y += C, won += C) {
+        for (int i = 0; i < high; i++)
+            for (int j = 0; j < wide; j++, y += C, won += C) {
                 const float *x = c->x[0].p + (size_t)n * c->x[0].stride + (size_t)i * sh * row + (size_t)j * sw * C;
                 for (size_t k = 0; k < C; k += VW) {
                     vec best = vload(x + k);

@@ -1,4 +1,5 @@
-/* Hybrid parallelism: data parallel in the convolutions, model parallel in the fully connected tail (Krizhevsky 2014).
+/* Hybrid parallelism: data parallel in the convolutions, model parallel in the fully connected tail (Krizhevsky 2014). One
+ * strategy, long because its step is made of stages of six kinds.
  *
  * The tail is the chain of linear layers, and of layers without parameters on vectors between and behind them, that
  * the network ends with. Everything before it is trained as by the synchronous strategy: the step's images are cut
@@ -23,9 +24,6 @@ typedef struct {
     float **value, **keep, **delta; /* as in worker */
 } view;
 
-/* What is done with one lane, slice or part of the weights. */
-enum stage { BEFORE, SLICE_FORWARD, BETWEEN, SLICE_BACKWARD, BACK_BETWEEN, UPDATE };
-
 typedef struct {
     int lanes;
     int n_tail, *tail, cut; /* nodes of the tail in their order; the node that its first one reads */
@@ -38,7 +36,8 @@ typedef struct {
     float *gradient_there; /* of the tail, laid out as the weights */
     view *view;            /* per worker: the one it trains with, then its own */
     struct {
-        int what, k; /* enum stage; the place in the tail */
+        enum stage_kind kind;
+        int k; /* the place in the tail */
     } *stage;
     int n_stages;
     int goes_on;           /* worker 0's decision, for all after the next meeting */
@@ -141,16 +140,16 @@ static int list_stages(const engine *e, hybrid *s)
     int n = 0;
     if (!(s->stage = calloc(4 * (size_t)s->n_tail + 2, sizeof *s->stage)))
         return -1;
-    s->stage[n++].what = BEFORE;
+    s->stage[n++].kind = STAGE_BEFORE;
     for (int back = 0; back < 2; back++)
         for (int i = 0; i < s->n_tail; i++) {
             const int k = back ? s->n_tail - 1 - i : i;
             for (int j = 0; j < 2 && is_linear(&e->p->node[s->tail[k]]); j++, n++) {
-                s->stage[n].what = (back ? SLICE_BACKWARD : SLICE_FORWARD) + j;
+                s->stage[n].kind = (back ? STAGE_SLICE_BACKWARD : STAGE_SLICE_FORWARD) + j;
                 s->stage[n].k = k;
             }
         }
-    s->stage[n++].what = UPDATE;
+    s->stage[n++].kind = STAGE_UPDATE;
     s->n_stages = n;
     return 0;
 }
@@ -397,10 +396,10 @@ static void update(worker *w, const step *t, int unit)
 static int pieces_of(const engine *e, int stage, int n_lanes)
 {
     const hybrid *s = e->sync;
-    switch (s->stage[stage].what) {
-    case SLICE_FORWARD:
-    case SLICE_BACKWARD: return n_slices(e, s->tail[s->stage[stage].k]);
-    case UPDATE: return unit_count(e);
+    switch (s->stage[stage].kind) {
+    case STAGE_SLICE_FORWARD:
+    case STAGE_SLICE_BACKWARD: return n_slices(e, s->tail[s->stage[stage].k]);
+    case STAGE_UPDATE: return unit_count(e);
     default: return n_lanes;
     }
 }
@@ -410,13 +409,13 @@ static int64_t piece(worker *w, int stage, const step *t, int j)
 {
     const hybrid *s = w->e->sync;
     const int k = s->stage[stage].k;
-    switch (s->stage[stage].what) {
-    case BEFORE: return before(w, t, j);
-    case SLICE_FORWARD: slice_forward(w, t, s->tail[k], j); break;
-    case BETWEEN: return between(w, t, k, j);
-    case SLICE_BACKWARD: slice_backward(w, t, s->tail[k], j); break;
-    case BACK_BETWEEN: back_between(w, t, k, j); break;
-    case UPDATE: update(w, t, j); break;
+    switch (s->stage[stage].kind) {
+    case STAGE_BEFORE: return before(w, t, j);
+    case STAGE_SLICE_FORWARD: slice_forward(w, t, s->tail[k], j); break;
+    case STAGE_BETWEEN: return between(w, t, k, j);
+    case STAGE_SLICE_BACKWARD: slice_backward(w, t, s->tail[k], j); break;
+    case STAGE_BACK_BETWEEN: back_between(w, t, k, j); break;
+    case STAGE_UPDATE: update(w, t, j); break;
     }
     return 0;
 }
@@ -425,20 +424,21 @@ static int64_t piece(worker *w, int stage, const step *t, int j)
 static int do_stage(worker *w, int stage, const step *t, int64_t *first)
 {
     hybrid *s = w->e->sync;
-    const int n = pieces_of(w->e, stage, t->n_lanes), what = s->stage[stage].what;
+    const int n = pieces_of(w->e, stage, t->n_lanes);
+    const enum stage_kind kind = s->stage[stage].kind;
     const int64_t since = ticks();
     int64_t lost = 0;
     for (int64_t i; !lost && (i = __atomic_fetch_add(&s->tickets, 1, __ATOMIC_RELAXED) - *first) < n;)
         lost = piece(w, stage, t, (int)i);
     if (lost > 0)
         team_fail(w->e, DIVERGED, t->begin + lost - 1);
-    if (s->n_tail && what != UPDATE) { /* pass_gradient looks at the clock itself */
+    if (s->n_tail && kind != STAGE_UPDATE) { /* pass_gradient looks at the clock itself */
         const int64_t spent = ticks() - since;
         w->count.passing += spent;
-        *(what <= BETWEEN ? &w->count.forward : &w->count.backward) += spent;
+        *(kind <= STAGE_BETWEEN ? &w->count.forward : &w->count.backward) += spent;
     }
     *first += n + w->e->n_workers;
-    return lost || (what != UPDATE && team_meet(w));
+    return lost || (kind != STAGE_UPDATE && team_meet(w));
 }
 
 static step step_over(const engine *e, int64_t begin, int64_t end)
@@ -504,11 +504,10 @@ static int count(const engine *e)
 
 static int lanes(const engine *e) { return ((const hybrid *)e->sync)->lanes; }
 
-static int pieces(const engine *e, int stage, int64_t n, const char **name, int *node)
+static int pieces(const engine *e, int stage, int64_t n, enum stage_kind *kind, int *node)
 {
-    static const char *const names[] = {"before", "slice forward", "between", "slice backward", "back between", "update"};
     const hybrid *s = e->sync;
-    *name = names[s->stage[stage].what];
+    *kind = s->stage[stage].kind;
     *node = s->n_tail ? s->tail[s->stage[stage].k] : 0;
     return pieces_of(e, stage, step_over(e, 0, n).n_lanes);
 }

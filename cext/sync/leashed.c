@@ -115,7 +115,10 @@ static void update(worker *w, const vector *from, vector *to, uint32_t stale)
         for (int i = 0; i < e->rule->n_moments; i++)
             moment[i] = to->v->moment[i] + at;
         step.t = stripe_version(&e->shared.state[k]) + from->number + 1;
-        e->rule->apply(n, to->v->w + at, w->dw + at, moment, &step);
+        if (e->stripe[k].state)
+            e->p->isa->observe(n, to->v->w + at, w->dw + at, e->p->node[e->stripe[k].node].g.state_rate, 1);
+        else
+            e->rule->apply(n, to->v->w + at, w->dw + at, moment, &step);
     }
     for (int i = 0; i < e->p->n_nodes; i++)
         bounds_limit_copy(w, i, to->v->w);

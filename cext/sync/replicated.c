@@ -126,7 +126,14 @@ static void exchange_stripe(worker *w, int k)
     const group *g = &r->at[w->id / r->size];
     const stripe *t = &e->stripe[k];
     hold_stripe(w, &g->replica->state[k]);
-    if (r->mix) { /* only the token's holder holds two, so nobody waits in a circle */
+    if (t->state && r->mix) {
+        shared_weights *next = other(w);
+        hold_stripe(w, &next->state[k]);
+        shared_mean(g->replica, next->w, g->base, t->at, t->size);
+        stripe_unlock(&next->state[k]);
+    } else if (t->state)
+        shared_mean(g->replica, e->shared.w, g->base, t->at, t->size);
+    else if (r->mix) { /* only the token's holder holds two, so nobody waits in a circle */
         shared_weights *next = other(w);
         hold_stripe(w, &next->state[k]);
         shared_mix(g->replica, next, g->base, t->at, t->size, r->beta, r->lambda);
@@ -190,11 +197,12 @@ static void phase_end(engine *e)
             continue;
         g->live = 0;
         number++;
-        for (size_t j = 0; j < e->p->weight_size; j++)
-            if (r->mix)
-                e->shared.w[j] = (number == 1 ? 0 : e->shared.w[j]) + g->replica->w[j] / (float)live;
-            else
-                e->shared.w[j] += g->replica->w[j] - g->base[j];
+        for (int k = 0; k < e->shared.n_stripes; k++)
+            for (size_t j = e->stripe[k].at; j < e->stripe[k].at + e->stripe[k].size; j++)
+                if (r->mix || e->stripe[k].state)
+                    e->shared.w[j] = (number == 1 ? 0 : e->shared.w[j]) + g->replica->w[j] / (float)live;
+                else
+                    e->shared.w[j] += g->replica->w[j] - g->base[j];
     }
     if (live)
         bounds_limit_result(e);

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .base import EVALUATION, Array, Arrays, Context, Gradients, Layer, Shape
+from .base import EVALUATION, Array, Arrays, Context, Layer, Parts, Shape
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -23,8 +23,10 @@ class Add(Layer):
             raise ValueError(f"{self} needs inputs of equal shape, not {', '.join(map(str, shapes))}")
         return shapes[0]
 
-    def forward(self, inputs: list[Array], parts: Arrays, context: Context = EVALUATION) -> Array:
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
         return sum(inputs[1:], inputs[0])
 
-    def backward(self, inputs: list[Array], parts: Arrays, y: Array, dy: Array, context: Context = EVALUATION) -> Gradients:
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
         return [dy] * len(inputs), {}

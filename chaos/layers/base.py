@@ -7,15 +7,16 @@ The contract with the other half (cext/layers/layer.h): a layer says in `core` w
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, TypeAlias
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[Any]
-Arrays: TypeAlias = dict[str, Array]
-Shape: TypeAlias = tuple[int, ...]
+Shape = tuple[int, ...]
+Array = NDArray[Any]
+Arrays = list[Array]  # one per input
+Parts = dict[str, Array]  # by name
 
 
 class Node:
@@ -42,11 +43,11 @@ class Input(Node):
         (channels, height, width), (channels, length), or (features,) for vectors.
     """
 
-    def __init__(self, shape: Iterable[int]) -> None:
+    def __init__(self, shape: Any) -> None:
         super().__init__(None, (), check_shape(shape))
 
 
-def check_shape(shape: Iterable[int]) -> Shape:
+def check_shape(shape: Any) -> Shape:
     """`shape` as a tuple (c, h, w), (c, l) or (k,) of positive ints; ValueError otherwise."""
     wanted = "shape must be (channels, height, width), (channels, length) or (features,)"
     try:
@@ -88,7 +89,7 @@ class Trained:
 @dataclasses.dataclass(frozen=True)
 class State:
     """A part that is not trained but observed, such as a running mean: state += rate * (observed - state), without decay,
-    clipping, moments or schedule; `backward` gives the mean over the samples of observed - state."""
+    clipping, moments or schedule; `backward` gives what is observed, as a mean over the samples."""
 
     shape: tuple[int, ...]
     fill: float = 0.0
@@ -111,25 +112,10 @@ class Context:
     chaos.layers.random)."""
 
     training: bool = False
-    keys: Array | None = None
+    keys: NDArray[np.uint64] | None = None
 
 
 EVALUATION = Context()
-
-
-class Pick(Protocol):
-    """What chooses the options and shapes of an example."""
-
-    def __call__(self, values: Sequence[Any]) -> Any:
-        """One of the values."""
-
-    def whole(self, least: int, most: int) -> int:
-        """A whole number of least..most."""
-
-
-Parts: TypeAlias = Mapping[str, Trained | State]
-Gradients: TypeAlias = tuple[list[Array], Arrays]  # of the inputs, of the parts
-Example: TypeAlias = tuple["Layer", list[Shape]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -191,8 +177,8 @@ class Layer:
             value = getattr(self, field.name)
             if value != field.default:
                 # NumPy's numbers are welcome as options but not in JSON
-                value = [int(v) for v in value] if isinstance(value, (tuple, list)) else value
-                options[field.name] = int(value) if isinstance(value, np.integer) else value
+                value = list(value) if isinstance(value, (tuple, list)) else value
+                options[field.name] = np.asarray(value).tolist() if isinstance(value, (list, np.generic)) else value
         return options
 
     def __repr__(self) -> str:
@@ -206,7 +192,7 @@ class Layer:
         """The `Core` that computes it."""
         return Core(self.kind)
 
-    def parts(self, *shapes: Shape) -> Parts:
+    def parts(self, *shapes: Shape) -> dict[str, Trained | State]:
         """{name: Trained or State}, in the order of `part_names`."""
         return {}
 
@@ -214,7 +200,7 @@ class Layer:
         """Multiply-adds of one sample's forward pass; the weight and data gradients take as many each."""
         return 0
 
-    def initial_values(self, rng: np.random.Generator, *shapes: Shape) -> Arrays:
+    def initial_values(self, rng: np.random.Generator, *shapes: Shape) -> dict[str, NDArray[np.float32]]:
         """{name: float32 array} of all parts."""
         values = {}
         for name, part in self.parts(*shapes).items():
@@ -225,17 +211,19 @@ class Layer:
                 values[name] = np.full(part.shape, part.fill, np.float32)
         return values
 
-    def forward(self, inputs: list[Array], parts: Arrays, context: Context = EVALUATION) -> Array:
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
         """The definition: list of input arrays and {name: array} to the output array, in the dtype given."""
         raise TypeError(f"{type(self).__name__} has no definition")
 
-    def backward(self, inputs: list[Array], parts: Arrays, y: Array, dy: Array, context: Context = EVALUATION) -> Gradients:
-        """The gradients of sum(y * dy): (list of gradients of the inputs, {name: gradient}); of a `State` the mean of
-        observed - state instead of a gradient."""
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
+        """The gradients of sum(y * dy): (list of gradients of the inputs, {name: gradient}); of a `State` what is
+        observed instead of a gradient."""
         raise TypeError(f"{type(self).__name__} has no definition")
 
     @classmethod
-    def example(cls, pick: Pick) -> Example:
+    def example(cls, pick: Any) -> tuple[Layer, list[Shape]]:
         """One of the geometries that the kind is to be tried with: (layer, [shape of an input, ...]).
 
         Parameters
@@ -266,8 +254,10 @@ class Elementwise(Layer):
     def derivative(self, y: Array) -> Array:
         raise TypeError(f"{type(self).__name__} has no definition")
 
-    def forward(self, inputs: list[Array], parts: Arrays, context: Context = EVALUATION) -> Array:
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
         return self.f(inputs[0])
 
-    def backward(self, inputs: list[Array], parts: Arrays, y: Array, dy: Array, context: Context = EVALUATION) -> Gradients:
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
         return [dy * self.derivative(y)], {}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Example, Gradients, Layer, Pick, Shape, Trained, whole
+from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, State, Trained, whole
 from .conv2d import Conv2d
 
 
@@ -76,26 +76,29 @@ class Conv1d(Layer):
     def core(self, *shapes: Shape) -> Core:
         return self._rows().core()
 
-    def parts(self, *shapes: Shape) -> dict[str, Trained]:
+    def parts(self, *shapes: Shape) -> dict[str, Trained | State]:
         found = self._rows().parts((shapes[0][0], 1, shapes[0][1]))
-        weight = found["weight"]
-        return found | {"weight": Trained((*weight.shape[:2], self.kernel_size), weight.fan_in)}
+        shape = found["weight"].shape
+        found["weight"] = Trained((*shape[:2], self.kernel_size), shape[1] * self.kernel_size)
+        return found
 
     def macs(self, *shapes: Shape) -> int:
         return self._rows().macs((shapes[0][0], 1, shapes[0][1]))
 
-    def _lifted(self, inputs: list[Array], parts: Arrays) -> tuple[list[Array], Arrays]:
+    def _lifted(self, inputs: Arrays, parts: Parts) -> tuple[Arrays, Parts]:
         return [inputs[0][:, :, None]], parts | {"weight": parts["weight"][:, :, None]}
 
-    def forward(self, inputs: list[Array], parts: Arrays, context: Context = EVALUATION) -> Array:
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
         return self._rows().forward(*self._lifted(inputs, parts))[:, :, 0]
 
-    def backward(self, inputs: list[Array], parts: Arrays, y: Array, dy: Array, context: Context = EVALUATION) -> Gradients:
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
         into, own = self._rows().backward(*self._lifted(inputs, parts), y[:, :, None], dy[:, :, None])
         return [into[0][:, :, 0]], own | {"weight": own["weight"][:, :, 0]}
 
     @classmethod
-    def example(cls, pick: Pick) -> Example:
+    def example(cls, pick: Any) -> tuple[Layer, list[Shape]]:
         groups, kernel = pick((1, 1, 2, 3)), pick((1, 2, 3, 5, 9, 17))
         padding, stride = pick((("same", 1), ("valid", 1), (0, 1), (2, 3), (1, 2)))
         shape = (pick((1, 2, 3, 5, 16, 17)) * groups, pick.whole(17, 40))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Example, Gradients, Layer, Pick, Shape, Trained, pair, whole
+from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, State, Trained, pair, whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,13 +102,16 @@ class Conv2d(Layer):
         )
         return Core("conv2d", self.out_channels, options)
 
-    def parts(self, *shapes: Shape) -> dict[str, Trained]:
+    def parts(self, *shapes: Shape) -> dict[str, Trained | State]:
         shape = (self.out_channels, shapes[0][0] // self.groups, *pair("", self.kernel_size))
-        found = {"weight": Trained(shape, fan_in := int(np.prod(shape[1:])))}
-        return found | ({"bias": Trained((self.out_channels,), fan_in)} if self.bias else {})
+        fan_in = int(np.prod(shape[1:]))
+        found: dict[str, Trained | State] = {"weight": Trained(shape, fan_in)}
+        if self.bias:
+            found["bias"] = Trained((self.out_channels,), fan_in)
+        return found
 
     def macs(self, *shapes: Shape) -> int:
-        return int(np.prod(self.output_shape(*shapes)) * self.parts(*shapes)["weight"].fan_in)
+        return int(np.prod(self.output_shape(*shapes)) * np.prod(self.parts(*shapes)["weight"].shape[1:]))
 
     def _patches(self, x: Array) -> Array:
         """View (n, group, c, i, j, a, b) of the padded input."""
@@ -122,12 +125,14 @@ class Conv2d(Layer):
     def _grouped(self, weight: Array) -> Array:
         return weight.reshape(self.groups, -1, *weight.shape[1:])
 
-    def forward(self, inputs: list[Array], parts: Arrays, context: Context = EVALUATION) -> Array:
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
         y: Array = np.einsum("ngcijab,gocab->ngoij", self._patches(inputs[0]), self._grouped(parts["weight"]), optimize=True)
         y = y.reshape(len(y), self.out_channels, *y.shape[3:])
         return y + parts["bias"][:, None, None] if self.bias else y
 
-    def backward(self, inputs: list[Array], parts: Arrays, y: Array, dy: Array, context: Context = EVALUATION) -> Gradients:
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
         x, weight = inputs[0], self._grouped(parts["weight"])
         grouped = dy.reshape(len(dy), self.groups, -1, *dy.shape[2:])
         grads = {
@@ -152,13 +157,11 @@ class Conv2d(Layer):
         return [frame[:, :, top : top + h, left : left + w]], grads
 
     @classmethod
-    def example(cls, pick: Pick) -> Example:
+    def example(cls, pick: Any) -> tuple[Layer, list[Shape]]:
         kernel, groups = (pick.whole(1, 5), pick.whole(1, 5)), pick((1, 1, 1, 2, 3, 5))
         dilation = pick((1, 1, 1, 2, (1, 3), (2, 1)))
-        padding: tuple[int, int] | str
-        stride: int | tuple[int, int]
         if pick((True, False)):
-            padding, stride = pick(("same", "valid")), 1
+            padding, stride = pick(("same", "valid")), (1, 1)
         else:
             padding, stride = (pick.whole(0, 2), pick.whole(0, 2)), (pick.whole(1, 3), pick.whole(1, 3))
         shape = (pick((1, 2, 3, 4, 5, 16, 17, 20)) * groups, pick.whole(5, 11), pick.whole(5, 11))

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .base import EVALUATION, Array, Arrays, Context, Gradients, Layer, Shape
+from .base import EVALUATION, Array, Arrays, Context, Layer, Parts, Shape
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -19,8 +19,10 @@ class Flatten(Layer):
     def output_shape(self, *shapes: Shape) -> Shape:
         return (int(np.prod(shapes[0])),)
 
-    def forward(self, inputs: list[Array], parts: Arrays, context: Context = EVALUATION) -> Array:
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
         return inputs[0].reshape(len(inputs[0]), -1)
 
-    def backward(self, inputs: list[Array], parts: Arrays, y: Array, dy: Array, context: Context = EVALUATION) -> Gradients:
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
         return [dy.reshape(inputs[0].shape)], {}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Example, Gradients, Layer, Pick, Shape, Trained, whole
+from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, State, Trained, whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,23 +36,27 @@ class Linear(Layer):
     def core(self, *shapes: Shape) -> Core:
         return Core("linear", self.out_features, (int(self.bias),))
 
-    def parts(self, *shapes: Shape) -> dict[str, Trained]:
-        found = {"weight": Trained((self.out_features, shapes[0][0]), shapes[0][0])}
-        return found | ({"bias": Trained((self.out_features,), shapes[0][0])} if self.bias else {})
+    def parts(self, *shapes: Shape) -> dict[str, Trained | State]:
+        found: dict[str, Trained | State] = {"weight": Trained((self.out_features, shapes[0][0]), shapes[0][0])}
+        if self.bias:
+            found["bias"] = Trained((self.out_features,), shapes[0][0])
+        return found
 
     def macs(self, *shapes: Shape) -> int:
         return self.out_features * shapes[0][0]
 
-    def forward(self, inputs: list[Array], parts: Arrays, context: Context = EVALUATION) -> Array:
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
         y = inputs[0] @ parts["weight"].T
         return y + parts["bias"] if self.bias else y
 
-    def backward(self, inputs: list[Array], parts: Arrays, y: Array, dy: Array, context: Context = EVALUATION) -> Gradients:
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
         grads = {"weight": dy.T @ inputs[0]}
         if self.bias:
             grads["bias"] = dy.sum(0)
         return [dy @ parts["weight"]], grads
 
     @classmethod
-    def example(cls, pick: Pick) -> Example:
+    def example(cls, pick: Any) -> tuple[Layer, list[Shape]]:
         return cls(pick((*ODD, 150, 300)), bias=pick((True, False))), [(pick(ODD),)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Example, Gradients, Layer, Pick, Shape, pair
+from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, pair
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,11 +60,13 @@ class MaxPool2d(Layer):
         windows = np.lib.stride_tricks.sliding_window_view(x, pair("", self.kernel_size), axis=(2, 3))[:, :, ::sh, ::sw]
         return windows.reshape(*windows.shape[:4], -1)
 
-    def forward(self, inputs: list[Array], parts: Arrays, context: Context = EVALUATION) -> Array:
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
         y: Array = self._windows(inputs[0]).max(-1)
         return y
 
-    def backward(self, inputs: list[Array], parts: Arrays, y: Array, dy: Array, context: Context = EVALUATION) -> Gradients:
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
         won = self._windows(inputs[0]).argmax(-1)
         (sh, sw), (_, kw) = self._steps(), pair("", self.kernel_size)
         n, c, i, j = np.indices(won.shape)
@@ -73,6 +75,6 @@ class MaxPool2d(Layer):
         return [dx], {}
 
     @classmethod
-    def example(cls, pick: Pick) -> Example:
+    def example(cls, pick: Any) -> tuple[Layer, list[Shape]]:
         stride = pick((None, (pick.whole(1, 4), pick.whole(1, 4))))
         return cls((pick.whole(1, 3), pick.whole(1, 3)), stride), [(pick(ODD), pick.whole(3, 9), pick.whole(3, 9))]

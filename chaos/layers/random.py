@@ -4,28 +4,25 @@ epoch, image, node, j). For the definitions of this folder and chaos.network."""
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
-
-from .base import Array
+from numpy.typing import ArrayLike, NDArray
 
 STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd
 
 
-def mix(x: Array) -> Array:
+def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The finaliser of splitmix64 (Steele, Lea, Flood 2014), of uint64 arrays."""
     x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    mixed: Array = x ^ x >> np.uint64(31)
-    return mixed
+    return x ^ x >> np.uint64(31)
 
 
-def key(before: ArrayLike, following: ArrayLike) -> Array:
+def key(before: ArrayLike, following: ArrayLike) -> NDArray[np.uint64]:
     """The key of what comes next: key(key(key(key(0, seed), epoch), image), node), element by element of arrays."""
     before, following = np.atleast_1d(np.asarray(before, np.uint64)), np.atleast_1d(np.asarray(following, np.uint64))
     return mix(before + (following + np.uint64(1)) * np.uint64(STEP))  # arrays wrap around silently
 
 
-def uniform(keys: Array, count: int) -> Array:
+def uniform(keys: NDArray[np.uint64], count: int) -> NDArray[np.float64]:
     """The first `count` numbers of each key: (n, count) float64, uniform in [0, 1), multiples of 2^-24."""
     numbers = mix(keys[:, None] + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(STEP))
     return (numbers >> np.uint64(40)).astype(np.float64) * 2.0**-24

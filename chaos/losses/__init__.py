@@ -9,8 +9,6 @@ from .cross_entropy import CrossEntropy
 from .mse import MeanSquaredError
 from .score import Score
 
-LOSSES: dict[str, Loss] = {
-    loss.kind: loss() for loss in list(globals().values()) if isinstance(loss, type) and hasattr(loss, "kind")
-}
+LOSSES = {loss.kind: loss() for loss in list(globals().values()) if isinstance(loss, type) and hasattr(loss, "kind")}
 
 __all__ = ["CLASS", "LOSSES", "MAP", "VALUES", "Loss"]

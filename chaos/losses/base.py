@@ -3,16 +3,15 @@ chaos.reference and chaos.network."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..options import WithOptions
 
-Array: TypeAlias = NDArray[Any]
-Shape: TypeAlias = tuple[int, ...]
-
+Array = NDArray[Any]
 CLASS, MAP, VALUES = "class", "map", "values"  # as the core knows them
 
 
@@ -31,15 +30,21 @@ class Loss(WithOptions):
     kind : str
     targets : tuple of str
         The forms that it takes.
+    value : callable
+        ``value(y, target, **options)``: mean loss of the samples.
+    gradient : callable
+        ``gradient(y, target, **options)``: of that mean, shaped as y.
     """
 
     kind: ClassVar[str]
     targets: ClassVar[tuple[str, ...]] = (CLASS,)
+    value: Callable[..., float]
+    gradient: Callable[..., Array]
 
     def _called(self) -> str:
         return f"loss {self.kind!r}"
 
-    def form(self, output_shape: Shape, target_shape: Shape, integers: bool) -> str:
+    def form(self, output_shape: tuple[int, ...], target_shape: tuple[int, ...], integers: bool) -> str:
         """The form of a target whose entries, one per sample, have `target_shape`; ValueError where the loss takes no such
         target."""
         found = None
@@ -53,25 +58,16 @@ class Loss(WithOptions):
             return found
         wanted = {
             CLASS: "integers of shape (n,)",
-            MAP: f"integers of shape (n, {', '.join(map(str, output_shape[1:]))})" if len(output_shape) > 1 else None,
+            MAP: f"integers of shape (n, {', '.join(map(str, output_shape[1:]))})" if len(output_shape) > 1 else "",
             VALUES: f"numbers of shape (n, {', '.join(map(str, output_shape))})",
         }
-        known = " or ".join(text for text in (wanted[form] for form in self.targets) if text)
+        known = " or ".join(wanted[form] for form in self.targets if wanted[form])
         got = f"(n, {', '.join(map(str, target_shape))})" if target_shape else "(n,)"
         raise ValueError(f"{self._called()} takes {known}, not {'integers' if integers else 'numbers'} of shape {got}")
 
-    def answers(self, form: str, output_shape: Shape) -> int:
+    def answers(self, form: str, output_shape: tuple[int, ...]) -> int:
         """How many answers of a sample are right or wrong; 0: there is no right and wrong."""
         return int(np.prod(output_shape[1:])) if form == MAP else 1
-
-    # *args and **options together let every kind name options of its own
-    def value(self, y: Array, target: Any, *args: Any, **options: Any) -> Any:
-        """Mean loss of the samples."""
-        raise TypeError(f"{type(self).__name__} has no definition")
-
-    def gradient(self, y: Array, target: Any, *args: Any, **options: Any) -> Array:
-        """Gradient of that mean, shaped as y."""
-        raise TypeError(f"{type(self).__name__} has no definition")
 
 
 def flat(y: Array) -> Array:
@@ -79,9 +75,10 @@ def flat(y: Array) -> Array:
     return y.reshape(len(y), -1)
 
 
-def onehot(y: Array, labels: Array) -> Array:
+def onehot(y: Array, labels: Any) -> Array:
     """The one-hot vectors of classes, (n, k), in y's dtype."""
-    return np.eye(flat(y).shape[1], dtype=y.dtype)[labels]
+    vectors: Array = np.eye(flat(y).shape[1], dtype=y.dtype)[labels]
+    return vectors
 
 
 def pixels_last(y: Array, target: Any) -> tuple[Array, Array]:

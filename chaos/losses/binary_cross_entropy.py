@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..options import Option
-from .base import VALUES, Array, Loss, Shape, flat
+from .base import VALUES, Array, Loss, flat
 
 
 class BinaryCrossEntropy(Loss):
@@ -19,13 +19,13 @@ class BinaryCrossEntropy(Loss):
     targets: ClassVar[tuple[str, ...]] = (VALUES,)
     options = {"pos_weight": Option(1.0, "weight of the answers that are yes", 0, above=True)}
 
-    def answers(self, form: str, output_shape: Shape) -> int:
+    def answers(self, form: str, output_shape: tuple[int, ...]) -> int:
         return int(np.prod(output_shape))
 
-    def value(self, y: Array, target: Any, pos_weight: float = 1.0) -> Any:
+    def value(self, y: Array, target: Any, pos_weight: float = 1.0) -> float:
         y, t = flat(y), flat(np.asarray(target))
         log_no = np.logaddexp(0, y)  # -log(1 - p)
-        return (pos_weight * t * (log_no - y) + (1 - t) * log_no).mean()
+        return float((pos_weight * t * (log_no - y) + (1 - t) * log_no).mean())
 
     def gradient(self, y: Array, target: Any, pos_weight: float = 1.0) -> Array:
         x, t = flat(y), flat(np.asarray(target))

@@ -20,24 +20,24 @@ class CrossEntropy(Loss):
 
     def _softmax(self, y: Array) -> Array:
         e = np.exp(y - y.max(1, keepdims=True))
-        shares: Array = e / e.sum(1, keepdims=True)
-        return shares
+        p: Array = e / e.sum(1, keepdims=True)
+        return p
 
     def _wanted(self, y: Array, labels: Array, smoothing: float) -> Array:
         t = np.zeros_like(y)
         t[np.arange(len(y)), labels] = 1
-        smooth: Array = (1 - smoothing) * t + smoothing / y.shape[1]
-        return smooth
+        wanted: Array = (1 - smoothing) * t + smoothing / y.shape[1]
+        return wanted
 
     def _rows(self, y: Array, target: Any) -> tuple[Array, Array]:
         target = np.asarray(target)
         return (flat(y), target) if target.ndim == 1 else pixels_last(y, target)
 
-    def value(self, y: Array, target: Any, label_smoothing: float = 0.0) -> Any:
+    def value(self, y: Array, target: Any, label_smoothing: float = 0.0) -> float:
         y, labels = self._rows(y, target)
         top = y.max(1)
         log_sum = np.log(np.exp(y - top[:, None]).sum(1)) + top
-        return (log_sum - (self._wanted(y, labels, label_smoothing) * y).sum(1)).mean()
+        return float((log_sum - (self._wanted(y, labels, label_smoothing) * y).sum(1)).mean())
 
     def gradient(self, y: Array, target: Any, label_smoothing: float = 0.0) -> Array:
         rows, labels = self._rows(y, target)

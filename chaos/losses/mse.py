@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .base import CLASS, VALUES, Array, Loss, Shape, flat, onehot
+from .base import CLASS, VALUES, Array, Loss, flat, onehot
 
 
 class MeanSquaredError(Loss):
@@ -15,15 +15,15 @@ class MeanSquaredError(Loss):
     kind = "mse"
     targets: ClassVar[tuple[str, ...]] = (CLASS, VALUES)
 
-    def answers(self, form: str, output_shape: Shape) -> int:
+    def answers(self, form: str, output_shape: tuple[int, ...]) -> int:
         return int(form == CLASS)
 
     def _error(self, y: Array, target: Any) -> Array:
         target = np.asarray(target)
         return flat(y) - (onehot(y, target) if target.ndim == 1 and target.dtype.kind in "iu" else flat(target))
 
-    def value(self, y: Array, target: Any) -> Any:
-        return np.square(self._error(y, target)).mean()
+    def value(self, y: Array, target: Any) -> float:
+        return float(np.square(self._error(y, target)).mean())
 
     def gradient(self, y: Array, target: Any) -> Array:
         return (2 * self._error(y, target) / y.size).reshape(y.shape)

@@ -1,7 +1,5 @@
 """Negative score. Imported by chaos.losses; the fast half is cext/losses/score.c."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,8 @@ class Score(Loss):
 
     kind = "score"
 
-    def value(self, y: Array, target: Any) -> Any:
-        return -flat(y)[np.arange(len(y)), target].mean()
+    def value(self, y: Array, target: Any) -> float:
+        return float(-flat(y)[np.arange(len(y)), target].mean())
 
     def gradient(self, y: Array, target: Any) -> Array:
         return (-onehot(y, target) / len(y)).reshape(y.shape)

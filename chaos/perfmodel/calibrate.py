@@ -1,7 +1,8 @@
 """Measures the figures that chaos.perfmodel.model needs, and keeps them in the cache. For chaos.perfmodel.
 
 A file per machine, instruction set and version of chaos, $XDG_CACHE_HOME/chaos/perfmodel/*.json, holds the machine's
-figures and those of every network and batch size that were asked for.
+figures and those of every network and batch size that were asked for. One measurement in rounds; its parts make no sense
+apart.
 """
 
 from __future__ import annotations

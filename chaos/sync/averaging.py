@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..options import Option
-from .base import Strategy
+from .base import Strategy, Variants
 
 
 class Averaging(Strategy):
@@ -37,7 +38,7 @@ class Averaging(Strategy):
     options = {
         "period": Option(None, "steps of each worker between averages; none: one average per epoch", 1, 1 << 31, whole=True)
     }
-    variants = (({}, {}), ({"period": 3}, {}))
+    variants: Variants = (({}, {}), ({"period": 3}, {}))
 
-    def most_stale(self, resolved: dict[str, Any], workers: int) -> int | None:
+    def most_stale(self, resolved: Mapping[str, Any], workers: int) -> int | None:
         return 0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..options import Option, WithOptions
+
+Variants = tuple[tuple[dict[str, Any], dict[str, Any]], ...]
 
 STALENESS_BINS = 512  # as in cext/engine/engine.h; the last bin counts everything from there on
 
@@ -39,11 +41,13 @@ class Strategy(WithOptions):
         are workers.
     inferior : bool
         It is known to end up worse than `sequential`; the docstring says when and why.
+    lanes : bool
+        Steps are cut into lanes, so that no layer sees all images of one.
     variants : tuple of (dict, dict)
         For the tests over the list: options that change what happens, and the attributes above that are different with them.
     """
 
-    name: ClassVar[str]
+    name: str = ""
     single = False
     exact = True
     equals_sequential = True
@@ -53,7 +57,8 @@ class Strategy(WithOptions):
     racing = False
     divides = False
     inferior = False
-    variants: ClassVar[tuple[tuple[dict[str, Any], dict[str, bool]], ...]] = (({}, {}),)
+    lanes = False
+    variants: Variants = (({}, {}),)
     common = {
         "stripe_bytes": Option(16384, "bytes of weights that are locked and published together", 64, 1 << 30, whole=True)
     }
@@ -61,16 +66,16 @@ class Strategy(WithOptions):
     def _called(self) -> str:
         return f"strategy {self.name!r}"
 
-    def most_stale(self, resolved: dict[str, Any], workers: int) -> int | None:
+    def most_stale(self, resolved: Mapping[str, Any], workers: int) -> int | None:
         """The largest staleness that an update can have with these options; None: there is no bound."""
 
-    def check(self, resolved: dict[str, Any], update: str, update_options: dict[str, Any]) -> None:
+    def check(self, resolved: Mapping[str, Any], update: str, update_options: Mapping[str, Any]) -> None:
         """ValueError if the options do not fit each other, or the update rule."""
 
-    def step_scale(self, resolved: dict[str, Any], workers: int, histogram: Sequence[int]) -> NDArray[np.float32] | None:
+    def step_scale(self, resolved: Mapping[str, Any], workers: int, histogram: Sequence[int]) -> NDArray[np.float32] | None:
         """Factors of the learning rate for updates of staleness 0, 1, ...; None: all 1."""
 
-    def rate_scale(self, resolved: dict[str, Any], workers: int) -> float:
+    def rate_scale(self, resolved: Mapping[str, Any], workers: int) -> float:
         """The factor of the learning rate with that many workers."""
         return 1.0
 
@@ -119,7 +124,7 @@ class Asynchronous(Strategy):
         ),
     }
 
-    def step_scale(self, resolved: dict[str, Any], workers: int, histogram: Sequence[int]) -> NDArray[np.float32] | None:
+    def step_scale(self, resolved: Mapping[str, Any], workers: int, histogram: Sequence[int]) -> NDArray[np.float32] | None:
         """Factors of the learning rate for updates of staleness 0, 1, ...
 
         Parameters
@@ -148,9 +153,9 @@ class Asynchronous(Strategy):
             return None
         return factors.astype(np.float32)
 
-    def most_stale(self, resolved: dict[str, Any], workers: int) -> int | None:
+    def most_stale(self, resolved: Mapping[str, Any], workers: int) -> int | None:
         bound: int | None = resolved["max_staleness"]
         return bound
 
-    def rate_scale(self, resolved: dict[str, Any], workers: int) -> float:
+    def rate_scale(self, resolved: Mapping[str, Any], workers: int) -> float:
         return {"none": 1.0, "linear": float(workers), "sqrt": math.sqrt(workers)}[resolved["lr_scale"]]

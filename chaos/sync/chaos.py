@@ -1,7 +1,9 @@
 """Controlled Hogwild with arbitrary order of synchronisation. Imported by chaos.sync; the fast half is cext/sync/chaos.c."""
 
+from __future__ import annotations
+
 from ..options import Option
-from .base import Asynchronous
+from .base import Asynchronous, Variants
 
 
 class Chaos(Asynchronous):
@@ -34,7 +36,7 @@ class Chaos(Asynchronous):
             choices=("demand", "publication"),
         ),
     }
-    variants = (
+    variants: Variants = (
         ({}, {}),
         ({"max_pending": 1}, {}),
         ({"max_staleness": 2}, {}),

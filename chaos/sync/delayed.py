@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .base import Strategy
@@ -29,5 +30,5 @@ class Delayed(Strategy):
     name = "delayed"
     deterministic = True
 
-    def most_stale(self, resolved: dict[str, Any], workers: int) -> int | None:
+    def most_stale(self, resolved: Mapping[str, Any], workers: int) -> int | None:
         return workers - 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..options import Option
-from .base import Strategy
+from .base import Strategy, Variants
 
 
 class Elastic(Strategy):
@@ -31,7 +32,7 @@ class Elastic(Strategy):
     exact = False
     equals_sequential = False
     divides = True
-    variants = (({}, {}), ({"period": 1}, {}))
+    variants: Variants = (({}, {}), ({"period": 1}, {}))
     options = {
         "period": Option(10, "steps of a worker between two exchanges with the centre", 1, 1 << 30, whole=True),
         "alpha": Option(
@@ -39,5 +40,5 @@ class Elastic(Strategy):
         ),
     }
 
-    def most_stale(self, resolved: dict[str, Any], workers: int) -> int | None:
+    def most_stale(self, resolved: Mapping[str, Any], workers: int) -> int | None:
         return 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..options import Option
-from .base import Asynchronous
+from .base import Asynchronous, Variants
 
 
 class Hogwild(Asynchronous):
@@ -28,14 +29,14 @@ class Hogwild(Asynchronous):
     name = "hogwild"
     exact = False
     racing = True
-    variants = (({}, {}), ({"grain": "instant"}, {"equals_sequential": False}))
+    variants: Variants = (({}, {}), ({"grain": "instant"}, {"equals_sequential": False}))
     options = {
         "grain": Option(
             "layer", "what is written at once: a layer's update, or each piece as it is formed", choices=("layer", "instant")
         )
     }
 
-    def check(self, resolved: dict[str, Any], update: str, update_options: dict[str, Any]) -> None:
+    def check(self, resolved: Mapping[str, Any], update: str, update_options: Mapping[str, Any]) -> None:
         if resolved["grain"] == "instant":
             if update != "sgd" or any(update_options.values()):
                 asked = ", ".join([repr(update), *(f"{key}={value!r}" for key, value in update_options.items() if value)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..options import Option
@@ -33,6 +34,7 @@ class Hybrid(Strategy):
     """
 
     name = "hybrid"
+    lanes = True
     equals_sequential = False
     deterministic = True
     any_workers = True
@@ -55,5 +57,5 @@ class Hybrid(Strategy):
         ),
     }
 
-    def most_stale(self, resolved: dict[str, Any], workers: int) -> int | None:
+    def most_stale(self, resolved: Mapping[str, Any], workers: int) -> int | None:
         return 0

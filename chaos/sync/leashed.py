@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..options import Option
-from .base import Asynchronous
+from .base import Asynchronous, Variants
 
 
 class Leashed(Asynchronous):
@@ -23,12 +24,12 @@ class Leashed(Asynchronous):
     """
 
     name = "leashed"
-    variants = (({}, {}), ({"persistence": 1}, {"exact": False}))
+    variants: Variants = (({}, {}), ({"persistence": 1}, {"exact": False}))
     options = {
         "persistence": Option(
             None, "failed tries that are allowed before an update is given up; none: any number", 0, 1 << 30, whole=True
         )
     }
 
-    def core_options(self, resolved: dict[str, Any]) -> list[float]:
+    def core_options(self, resolved: Mapping[str, Any]) -> list[float]:
         return [0.0 if resolved["persistence"] is None else resolved["persistence"] + 1.0]

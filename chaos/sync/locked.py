@@ -1,5 +1,7 @@
 """One lock for all weights. Imported by chaos.sync; the fast half is cext/sync/locked.c."""
 
+from __future__ import annotations
+
 from .base import Asynchronous
 
 

@@ -1,7 +1,9 @@
 """Replicas for groups of workers. Imported by chaos.sync; the fast half is cext/sync/replicated.c."""
 
+from __future__ import annotations
+
 from ..options import Option
-from .base import Asynchronous
+from .base import Asynchronous, Variants
 
 
 class Replicated(Asynchronous):
@@ -36,7 +38,7 @@ class Replicated(Asynchronous):
     name = "replicated"
     exact = False
     divides = True
-    variants = (
+    variants: Variants = (
         ({}, {}),
         ({"group": 2}, {}),
         ({"rule": "sum", "period": 2}, {"exact": True, "divides": False, "inferior": True}),

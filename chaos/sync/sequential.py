@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .base import Strategy
@@ -14,5 +15,5 @@ class Sequential(Strategy):
     single = True
     deterministic = True
 
-    def most_stale(self, resolved: dict[str, Any], workers: int) -> int | None:
+    def most_stale(self, resolved: Mapping[str, Any], workers: int) -> int | None:
         return 0

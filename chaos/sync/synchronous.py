@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..options import Option
-from .base import Strategy
+from .base import Strategy, Variants
 
 
 class Synchronous(Strategy):
@@ -29,6 +30,7 @@ class Synchronous(Strategy):
     """
 
     name = "synchronous"
+    lanes = True
     equals_sequential = False
     deterministic = True
     any_workers = True
@@ -42,7 +44,7 @@ class Synchronous(Strategy):
             whole=True,
         )
     }
-    variants = (({}, {}), ({"lanes": 1}, {"equals_sequential": True}), ({"lanes": 5}, {}))
+    variants: Variants = (({}, {}), ({"lanes": 1}, {"equals_sequential": True}), ({"lanes": 5}, {}))
 
-    def most_stale(self, resolved: dict[str, Any], workers: int) -> int | None:
+    def most_stale(self, resolved: Mapping[str, Any], workers: int) -> int | None:
         return 0

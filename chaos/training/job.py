@@ -54,6 +54,7 @@ class Job:
         self.plan = runner.workers(settings.workers, "one by definition" if strategy.single else None, settings.pin)
         if strategy.single and self.plan.workers != 1:
             raise ValueError(f"strategy {settings.strategy!r} runs with one worker, not {self.plan.workers}")
+        self._check_whole_batches(net)
         self.rate_scale: float = strategy.rate_scale(settings.strategy_options, self.plan.workers)
         self._check_rates()
         self.net, self.link = net, link
@@ -90,6 +91,16 @@ class Job:
             raise ValueError(
                 f"lr={asked.lr!r} and lr_decay={asked.lr_decay!r} lead to learning rates of at most {largest:g}, which the "
                 "workers, who calculate in single precision, take for 0"
+            )
+
+    def _check_whole_batches(self, net: Network) -> None:
+        """ValueError where a layer wants to see all images of a step, and the strategy has none who does."""
+        nodes = net.plan.whole_batch
+        if nodes and self.strategy.lanes:
+            known = [name for name, strategy in STRATEGIES.items() if not strategy.lanes]
+            raise ValueError(
+                f"{net.nodes()[nodes[0]][0].layer} sees the whole batch, which strategy {self.settings.strategy!r} cuts "
+                f"into lanes; strategies with which it works: {', '.join(known)}"
             )
 
     def _make_engine(self) -> _core.Engine:

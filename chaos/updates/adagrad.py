@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..options import Option
-from .base import LARGEST, SMALLEST, Array, Stepped, Update, penalised
+from .base import LARGEST, SMALLEST, Array, Arrays, Update, penalised
 
 
 class Adagrad(Update):
@@ -32,7 +31,7 @@ class Adagrad(Update):
         self,
         w: Array,
         dw: Array,
-        moments: Sequence[Array],
+        moments: Arrays,
         lr: float,
         t: int,
         *,
@@ -41,7 +40,7 @@ class Adagrad(Update):
         lr_decay: float = 0.0,
         initial_accumulator_value: float = 0.0,
         eps: float = 1e-10,
-    ) -> Stepped:
+    ) -> tuple[Array, Arrays]:
         g = penalised(w, dw, weight_decay, l1)
         s = moments[0] + g * g
         return w + -lr / (1 + (t - 1) * lr_decay) * g / (np.sqrt(s) + eps), [s]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from ..options import Option
-from .base import LARGEST, SMALLEST, Array, Stepped, Update, penalised
+from .base import LARGEST, SMALLEST, Array, Arrays, Update, penalised
 
 BELOW_1 = 1 - 2.0**-53  # a larger beta would make 1 - beta^t zero
 
@@ -21,6 +20,7 @@ class Adam(Update):
     """
 
     kind = "adam"
+    tried_with = {"lr": 0.002}
     state = ("exp_avg", "exp_avg_sq")
     options = {
         "beta1": Option(0.9, "share of the mean gradient that is kept", 0, BELOW_1),
@@ -32,7 +32,7 @@ class Adam(Update):
         self,
         w: Array,
         dw: Array,
-        moments: Sequence[Array],
+        moments: Arrays,
         lr: float,
         t: int,
         *,
@@ -41,12 +41,12 @@ class Adam(Update):
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
-    ) -> Stepped:
+    ) -> tuple[Array, Arrays]:
         return self._step(w, penalised(w, dw, weight_decay, l1), moments, lr, t, beta1, beta2, eps)
 
     def _step(
-        self, w: Array, g: Array, moments: Sequence[Array], lr: float, t: int, beta1: float, beta2: float, eps: float
-    ) -> Stepped:
+        self, w: Array, g: Array, moments: Arrays, lr: float, t: int, beta1: float, beta2: float, eps: float
+    ) -> tuple[Array, Arrays]:
         m = moments[0] + (1 - beta1) * (g - moments[0])
         v = beta2 * moments[1] + (1 - beta2) * g * g
         root = np.sqrt(v) * (1 / math.sqrt(1 - beta2**t)) + eps

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ..options import Option
 from .adam import Adam
-from .base import LARGEST, Array, Stepped, penalised
+from .base import LARGEST, Array, Arrays, penalised
 
 
 class AdamW(Adam):
@@ -22,7 +20,7 @@ class AdamW(Adam):
         self,
         w: Array,
         dw: Array,
-        moments: Sequence[Array],
+        moments: Arrays,
         lr: float,
         t: int,
         *,
@@ -31,6 +29,6 @@ class AdamW(Adam):
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
-    ) -> Stepped:
+    ) -> tuple[Array, Arrays]:
         g = penalised(w, dw, 0.0, l1)
         return self._step((1 - lr * weight_decay) * w, g, moments, lr, t, beta1, beta2, eps)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from ..options import Flag, Option
-from .base import Array, Stepped, Update, penalised
+from .base import Array, Arrays, Update, penalised
 
 CORRECTION = Flag(False, "lower the momentum by what asynchronous workers bring along")
 
@@ -20,6 +19,7 @@ class Momentum(Update):
     """
 
     kind = "momentum"
+    tried_with = {"lr": 0.002}
     state = ("momentum_buffer",)
     options = {
         "momentum": Option(0.9, "share of the buffer that is kept", 0, 1),
@@ -39,7 +39,7 @@ class Momentum(Update):
         self,
         w: Array,
         dw: Array,
-        moments: Sequence[Array],
+        moments: Arrays,
         lr: float,
         t: int,
         *,
@@ -47,7 +47,7 @@ class Momentum(Update):
         l1: float = 0.0,
         momentum: float = 0.9,
         dampening: float = 0.0,
-    ) -> Stepped:
+    ) -> tuple[Array, Arrays]:
         b = momentum * moments[0] + (1.0 if t == 1 else 1 - dampening) * penalised(w, dw, weight_decay, l1)
         return w - lr * b, [b]
 

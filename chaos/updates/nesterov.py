@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ..options import Option
-from .base import Array, Stepped, penalised
+from .base import Array, Arrays, penalised
 from .momentum import CORRECTION, Momentum
 
 
@@ -19,18 +17,18 @@ class Nesterov(Momentum):
     kind = "nesterov"
     options = {"momentum": Option(0.9, "share of the buffer that is kept", 0, 1), "correct_asynchrony": CORRECTION}
 
-    def apply(  # type: ignore[override]  # of momentum's options it has no dampening
+    def apply(  # type: ignore[override]  # without dampening
         self,
         w: Array,
         dw: Array,
-        moments: Sequence[Array],
+        moments: Arrays,
         lr: float,
         t: int,
         *,
         weight_decay: float = 0.0,
         l1: float = 0.0,
         momentum: float = 0.9,
-    ) -> Stepped:
+    ) -> tuple[Array, Arrays]:
         g = penalised(w, dw, weight_decay, l1)
         b = momentum * moments[0] + g
         return w - lr * (g + momentum * b), [b]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ..options import Flag, Option
-from .base import LARGEST, SMALLEST, Array, Stepped, Update, penalised
+from .base import LARGEST, SMALLEST, Array, Arrays, Update, penalised
 
 
 class RMSprop(Update):
@@ -21,6 +19,7 @@ class RMSprop(Update):
     """
 
     kind = "rmsprop"
+    tried_with = {"lr": 0.001}
     state = ("square_avg", "momentum_buffer", "grad_avg")
     options = {
         "alpha": Option(0.99, "share of the mean square that is kept", 0, 1),
@@ -33,7 +32,7 @@ class RMSprop(Update):
         self,
         w: Array,
         dw: Array,
-        moments: Sequence[Array],
+        moments: Arrays,
         lr: float,
         t: int,
         *,
@@ -43,7 +42,7 @@ class RMSprop(Update):
         eps: float = 1e-8,
         momentum: float = 0.0,
         centered: bool = False,
-    ) -> Stepped:
+    ) -> tuple[Array, Arrays]:
         square, buffer, mean = moments
         g = penalised(w, dw, weight_decay, l1)
         v = square = alpha * square + (1 - alpha) * g * g

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 from ..options import Option, WithOptions
 
@@ -19,7 +19,7 @@ class Schedule(WithOptions):
     name : str
     """
 
-    name: ClassVar[str]
+    name: str = ""
     common = {"warmup": Option(0, "epochs of linear warm-up before it", 0, 1 << 31, whole=True)}
 
     def _called(self) -> str:
@@ -53,8 +53,7 @@ class Schedule(WithOptions):
         except OverflowError:
             return math.inf, epochs
 
-    # *args and **options together let every schedule name options of its own
-    def _own(self, lr: float, decay: float, epoch: int, *args: Any, **options: Any) -> float:
+    def _own(self, lr: float, decay: float, epoch: float, **options: Any) -> float:
         raise NotImplementedError
 
 
@@ -63,7 +62,7 @@ class Constant(Schedule):
 
     name = "constant"
 
-    def _own(self, lr: float, decay: float, epoch: int) -> float:
+    def _own(self, lr: float, decay: float, epoch: float, **options: Any) -> float:
         return lr
 
 
@@ -72,8 +71,8 @@ class Exponential(Schedule):
 
     name = "exponential"
 
-    def _own(self, lr: float, decay: float, epoch: int) -> float:
-        return lr * decay ** (epoch - 1)
+    def _own(self, lr: float, decay: float, epoch: float, **options: Any) -> float:
+        return float(lr * decay ** (epoch - 1))
 
 
 class Step(Schedule):
@@ -82,8 +81,8 @@ class Step(Schedule):
     name = "step"
     options = {"step_size": Option(10, "epochs with the same learning rate", 1, 1 << 31, whole=True)}
 
-    def _own(self, lr: float, decay: float, epoch: int, step_size: int) -> float:
-        return lr * decay ** ((epoch - 1) // step_size)
+    def _own(self, lr: float, decay: float, epoch: float, step_size: Any = None, **options: Any) -> float:
+        return float(lr * decay ** ((epoch - 1) // step_size))
 
 
 class Cosine(Schedule):
@@ -110,8 +109,8 @@ class Cosine(Schedule):
             return resolved
         return resolved | {"t_max": max(epochs - resolved["warmup"], 1)}
 
-    def _own(self, lr: float, decay: float, epoch: int, t_max: int, eta_min: float) -> float:
-        return eta_min + (lr - eta_min) * (1 + math.cos(math.pi * min((epoch - 1) / t_max, 1))) / 2
+    def _own(self, lr: float, decay: float, epoch: float, t_max: Any = None, eta_min: Any = None, **options: Any) -> float:
+        return float(eta_min + (lr - eta_min) * (1 + math.cos(math.pi * min((epoch - 1) / t_max, 1))) / 2)
 
 
 SCHEDULES = {schedule.name: schedule for schedule in (Exponential(), Step(), Cosine(), Constant())}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from .base import Array, Stepped, Update, penalised
+from .base import Array, Arrays, Update, penalised
 
 
 class SGD(Update):
@@ -13,6 +11,6 @@ class SGD(Update):
     kind = "sgd"
 
     def apply(
-        self, w: Array, dw: Array, moments: Sequence[Array], lr: float, t: int, *, weight_decay: float = 0.0, l1: float = 0.0
-    ) -> Stepped:
+        self, w: Array, dw: Array, moments: Arrays, lr: float, t: int, *, weight_decay: float = 0.0, l1: float = 0.0
+    ) -> tuple[Array, Arrays]:
         return w - lr * penalised(w, dw, weight_decay, l1), []

@@ -8,22 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from .. import _core
+from .._core import Count, Stage
 from ..options import check_number
+from ..sync import STRATEGIES
 
-# strategy: the order of the core's clock
-ORDERS = {
-    "sequential": "chaos",
-    "chaos": "chaos",
-    "hogwild": "hogwild",
-    "locked": "locked",
-    "delayed": "delayed",
-    "synchronous": "synchronous",
-    "leashed": "leashed",
-    "averaging": "averaging",
-    "elastic": "elastic",
-    "replicated": "replicated",
-    "hybrid": "stages",
-}
+# the strategies whose order of events the core can invent: those with a file in cext/virtual/orders/
+ORDERS = tuple(name for name in STRATEGIES if name in _core.clock_orders())
 BLOCK = 1 << 16  # events that are made and run together
 LINE = 64  # bytes
 
@@ -86,7 +76,7 @@ class Machine:
         slowdown = self.slowdown or (1.0,) * self.threads_per_core
         sharing = np.bincount(np.arange(workers) % cores, minlength=cores)[np.arange(workers) % cores]
         most = self.threads_per_core
-        factors = np.array([slowdown[min(n, most) - 1] * max(n / most, 1) for n in sharing])
+        factors = np.array([slowdown[min(n, most) - 1] * max(n / most, 1) for n in sharing], float)
         factors /= self.speed
         if self.stragglers:
             factors[-self.stragglers :] *= self.straggling
@@ -131,55 +121,27 @@ class Order:
         workers, table = workers or engine.workers, engine.stripe_table
         if not table:
             raise ValueError("the network has no weights to train")
-        alone = workers == 1 and strategy in ("delayed", "locked", "leashed")
-        order = "chaos" if alone or workers <= options.get("group", 0) else ORDERS[strategy]
-        stages = {}
-        if order == "stages":
-            stages = _stages(net, engine, times)
-            order = "stages" if stages else "synchronous"  # there is no tail of fully connected layers
-        self.lanes = engine.lanes(options["lanes"] or 0) if order == "synchronous" else 0
-        if self.lanes == 1 and strategy == "synchronous":  # one worker does it all
-            self.lanes, order = 0, "chaos"
         nodes = sorted({node for node, _ in table})
         of = np.array([node for node, _ in table])
         sizes = np.array([size for _, size in table], float)
-        last = [*nodes[1:], len(net.nodes())]
-        forward = [sum(times.forward[a - 1 : b - 1]) for a, b in zip(nodes, last, strict=True)]
-        # what lies above a layer, up to the next one, is passed on the way back before it
-        learning = [node for node in nodes if engine.learns(node)]
-        above = dict(zip(learning, [*learning[1:], len(net.nodes())], strict=True))
-        backward = [sum(times.backward[a - 1 : above[a] - 1]) if a in above else 0.0 for a in nodes]
         publish = np.array([times.publish[node - 1] for node in of]) * sizes / [sizes[of == node].sum() for node in of]
-        factors = machine.factors(workers)
-        if ORDERS[strategy] == "synchronous" and order == "chaos":
-            factors = factors[:1]
-        self.workers = len(factors)
         self.clock = _core.Clock(
-            order,
-            np.array(nodes, np.int32),
-            np.searchsorted(of, nodes).astype(np.int32),
-            np.searchsorted(of, nodes, side="right").astype(np.int32),
-            np.array(forward),
-            np.array(backward),
-            np.array([engine.learns(node) for node in nodes], np.uint8),
-            np.maximum(publish, 1e-12),
-            np.ceil(sizes * 4 / LINE).astype(np.int32),
-            factors,
+            strategy,
+            STRATEGIES[strategy].core_options(options),
+            _layers(net, engine, times, nodes, of),
+            np.stack([np.maximum(publish, 1e-12), np.ceil(sizes * 4 / LINE)], axis=1),
+            machine.factors(workers),
             begin=times.begin + sum(times.forward[: nodes[0] - 1]),
             line=machine.line_ns * 1e-9,
             jitter=machine.jitter,
             seed=int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]),
             batch=engine.batch_size,
             chunk=engine.chunk,
-            lanes=engine.lanes() if stages else self.lanes,
-            late=engine.late,
-            max_pending=options.get("max_pending") or 0,
-            keeps=options.get("read") == "publication" and workers > 1,
-            period=options.get("period") or 0,
-            group=options.get("group", 1),
-            mix=options.get("rule") == "mix",
-            **stages,
+            lanes=engine.lanes(options["lanes"] or 0) if "lanes" in options else 0,
+            publishes_later=engine.publishes_later,
+            stages=_stages(net, engine, times),
         )
+        self.workers, self.lanes = self.clock.workers, self.clock.lanes
 
     def blocks(self, images):
         """Yields the events of a phase of so many images, in arrays that are overwritten by the one after the next; that one
@@ -202,58 +164,74 @@ class Order:
         return self.clock.now - start
 
 
+def _layers(net, engine, times, nodes, of):
+    """What the clock is told about the layers with weights, `nodes`, of which the stripes are `of`."""
+    end = len(net.nodes())
+    # what lies above a layer, up to the next one, is passed on the way back before it
+    learning = [node for node in nodes if engine.learns(node)]
+    above = dict(zip(learning, [*learning[1:], end], strict=True))
+    return [
+        (
+            node,
+            int(np.searchsorted(of, node)),
+            int(np.searchsorted(of, node, side="right")),
+            node in above,
+            sum(times.forward[node - 1 : last - 1]),
+            sum(times.backward[node - 1 : above[node] - 1]) if node in above else 0.0,
+        )
+        for node, last in zip(nodes, [*nodes[1:], end], strict=True)
+    ]
+
+
 def _stages(net, engine, times):
-    """What the clock is told about the stages of a step; {} if it has none. The pieces of a stage take the same time. Lines
+    """What the clock is told about the stages of a step; [] if it has none. The pieces of a stage take the same time. Lines
     are those of weights, which have been updated since, and of what other workers have left there in the stage before."""
     stages = engine.stages(engine.batch_size)
     if not stages:
-        return {}
+        return []
     size = [int(np.prod(net.plan.shape(node))) for node in range(len(net.nodes()))]
     reads = [0, *(int(np.prod(seen[0])) for *_, seen in net.core_layers())]
     weights = [net.plan.block(node)[1] for node in range(len(size))]
-    linear = [node for name, node, _ in stages if name == "slice forward"]
-    first = linear[0]
-    slices = {node: pieces for name, node, pieces in stages if name == "slice forward"}
-    above = dict(zip(linear, [*linear[1:], len(size)], strict=True))
-    below = dict(zip(linear, [0, *linear[:-1]], strict=True))
+    slices = {node: pieces for kind, node, pieces in stages if kind == Stage.SLICE_FORWARD}
+    sliced = list(slices)
+    first = sliced[0]
+    above = dict(zip(sliced, [*sliced[1:], len(size)], strict=True))
+    below = dict(zip(sliced, [0, *sliced[:-1]], strict=True))
     lanes = engine.lanes()
 
     def between(seconds, a, b):
         return sum(seconds[a : b - 1])
 
-    # of each stage: where it is counted; seconds and floats of others per piece; the same per image of a piece
-    def cost(name, node, pieces):
-        if name == "before":
-            return 0, 0.0, sum(weights[:first]), times.begin + between(times.forward, 0, first), 0
-        if name == "slice forward":
-            return 0, 0.0, weights[node] / pieces, times.forward[node - 1], reads[node]
-        if name == "between":
+    # of each stage: pieces, 0 for one per lane; seconds and floats of others per piece; the same per image of a piece; where
+    # it is counted
+    def cost(kind, node, pieces):
+        if kind == Stage.BEFORE:
+            return 0, 0.0, sum(weights[:first]), times.begin + between(times.forward, 0, first), 0, Count.FORWARD
+        if kind == Stage.SLICE_FORWARD:
+            return pieces, 0.0, weights[node] / pieces, times.forward[node - 1], reads[node], Count.FORWARD
+        if kind == Stage.BETWEEN:
             back = between(times.backward, node, above[node]) if above[node] == len(size) else 0.0
-            return 0, 0.0, 0, between(times.forward, node, above[node]) + back, slices[node] * size[node]
-        if name == "slice backward":
-            return 1, 0.0, 0, times.backward[node - 1], pieces * size[node]
-        if name == "back between":
-            return 1, 0.0, 0, between(times.backward, below[node], node), reads[node]
+            passing = between(times.forward, node, above[node]) + back
+            return 0, 0.0, 0, passing, slices[node] * size[node], Count.FORWARD
+        if kind == Stage.SLICE_BACKWARD:
+            return pieces, 0.0, 0, times.backward[node - 1], pieces * size[node], Count.BACKWARD
+        if kind == Stage.BACK_BETWEEN:
+            return 0, 0.0, 0, between(times.backward, below[node], node), reads[node], Count.BACKWARD
         publish = lanes * sum(times.publish[: first - 1]) + sum(times.publish[first - 1 :])
-        return 2, publish / pieces, sum(weights) / pieces, 0.0, 0
+        return pieces, publish / pieces, sum(weights) / pieces, 0.0, 0, Count.PUBLISHING
 
-    counted, seconds, floats, image_seconds, image_floats = (
-        np.array(column, float) for column in zip(*(cost(*stage) for stage in stages), strict=True)
-    )
-    by_lane = "before", "between", "back between"
-    return {
-        "pieces": np.array([0 if name in by_lane else pieces for name, _, pieces in stages], np.int32),
-        "costs": np.array([np.maximum(seconds, 1e-12), image_seconds, floats * 4 / LINE, image_floats * 4 / LINE]),
-        "counted": counted.astype(np.uint8),
-    }
+    return [
+        (pieces, max(seconds, 1e-12), floats * 4 / LINE, image_seconds, image_floats * 4 / LINE, counted)
+        for pieces, seconds, floats, image_seconds, image_floats, counted in (cost(*stage) for stage in stages)
+    ]
 
 
 def check_strategy(strategy, options, update_options=()):
     """ValueError unless the strategy can be simulated with these options, its own and the update rule's."""
     if strategy not in ORDERS:
         raise ValueError(
-            f"strategy {strategy!r} cannot be simulated; these can: {', '.join(ORDERS)}. The executor "
-            "has no events for what this one does"
+            f"strategy {strategy!r} cannot be simulated; these can: {', '.join(ORDERS)}. The clock "
+            "has no order of events for this one"
         )
     if options.get("grain", "layer") != "layer":
         raise ValueError(

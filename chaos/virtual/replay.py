@@ -1,5 +1,5 @@
 """Tracing real runs, and repeating them bit for bit. The file format is chaos/formats/trace.py, the executor
-cext/engine/replay.c, the recorder cext/engine/trace.c."""
+cext/replay/, the recorder cext/engine/trace.c."""
 
 from __future__ import annotations
 

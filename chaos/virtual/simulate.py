@@ -68,6 +68,8 @@ class Virtual(Threads):
         if job.link.size > 1:
             raise ValueError(f"a job of {job.link.size} processes cannot be simulated; only one process can")
         settings = job.settings
+        if job.net.shares_weights:  # the clock knows of one pass over a layer's weights each way
+            raise ValueError("a network whose layers share weights cannot be simulated; real workers can train it")
         check_strategy(settings.strategy, settings.strategy_options, settings.update_options)
         self.times = self.times or nominal(job.net)
         order = self._order(job, 0)  # which checks the rest

@@ -1,17 +1,21 @@
 /* Runs a given order of events on the real kernels with real per-worker state: the same events on the same weights give the
- * same bits, in any number of threads. Used by cext/virtual/ (who invents orders), trace.c (who records them) and the door. */
+ * same bits, in any number of threads. Orders come from cext/virtual/, which invents them, and engine/trace.h, which records
+ * them. For the door.
+ *
+ * The room, from below: layout (passes, steps, whose weights), order (is it possible), schedule (what depends on what),
+ * perform (one event on the kernels), replay. */
 #ifndef CHAOS_REPLAY_H
 #define CHAOS_REPLAY_H
 
-#include "engine.h"
-#include "event.h"
+#include "engine/engine.h"
+#include "engine/event.h"
 
 typedef struct replay replay;
 
-/* An executor on the engine's workers, weights, rule and loss. Its strategy says whether gradients are written down (`publishes_later`),
- * whether workers read copies that they keep (`keeps_copy`), what is done with replicas of the weights (`replicas`, `phase_end`)
- * and in the stages of a step (`stages`); lanes, if not 0, into how many lanes its steps are cut (synchronous). Nothing else
- * may run on the engine meanwhile.
+/* An executor on the engine's workers, weights, rule and loss. Its strategy says whether gradients are written down
+ * (`publishes_later`), whether workers read copies that they keep (`keeps_copy`), what is done with replicas of the weights
+ * (`replicas`, `phase_end`) and in the stages of a step (`stages`); lanes, if not 0, into how many lanes its steps are cut
+ * (synchronous). Nothing else may run on the engine meanwhile.
  *
  * `threads` threads share the work. The order that counts is partial: a worker's own events; for each layer of each replica
  * its updates after all earlier reads and updates of it; exchanges at a meeting after all arrivals; the pieces of a stage

@@ -1,0 +1,97 @@
+"""A kind is registered by its two files and one line: kinds that the tree does not know (tests/kinds) are added to a copy of
+it, which is built, and held to the tests that run over the lists and to what the contract promises."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TREE = Path(__file__).resolve().parent.parent
+KINDS = TREE / "tests/kinds"
+if not (TREE / "setup.py").is_file() or not (TREE / "cext").is_dir():
+    pytest.skip("the source tree is not beside the tests", allow_module_level=True)
+
+# file: (room, the one line)
+ADDED = {
+    "leaky_relu": ("layers", "from .leaky_relu import LeakyReLU"),
+    "dropout": ("layers", "from .dropout import Dropout"),
+    "running_norm": ("layers", "from .running_norm import RunningNorm"),
+    "huber": ("losses", "from .huber import Huber"),
+    "twice": ("updates", "from .twice import Twice"),
+    "eager": ("sync", "from .eager import Eager"),
+}
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    """The copy, with the kinds, built."""
+    copy = tmp_path_factory.mktemp("tree")
+    for name in ("chaos", "cext", "tests"):
+        shutil.copytree(TREE / name, copy / name, ignore=shutil.ignore_patterns("*.so", "__pycache__", "test_cluster*"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(TREE / name, copy / name)
+    for name, (room, line) in ADDED.items():
+        shutil.copy(KINDS / f"{name}.py", copy / "chaos" / room)
+        shutil.copy(KINDS / f"{name}.c", copy / "cext" / room)
+        register = copy / "chaos" / room / "__init__.py"
+        text = register.read_text()
+        first = re.search(r"^from \.", text, re.M).start()
+        register.write_text(f"{text[:first]}{line}\n{text[first:]}")
+    shutil.copy(KINDS / "eager_order.c", copy / "cext/virtual/orders/eager.c")  # a strategy's order needs no line at all
+    run(copy, "setup.py", "-q", "build_ext", "--inplace")
+    return copy
+
+
+def run(copy, *words):
+    """What a Python process prints that sees the copy's chaos."""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")} | {"PYTHONPATH": str(copy)}
+    environ.pop("PYTHONSAFEPATH", None)
+    done = subprocess.run([sys.executable, *words], cwd=copy, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def passed(text):
+    """How many tests passed, of which none failed or was left out."""
+    assert "failed" not in text and "error" not in text.splitlines()[-1], text
+    return int(re.search(r"(\d+) passed", text)[1])
+
+
+@pytest.mark.slow
+def test_layers_are_held_to_the_lists(tree):
+    layers = " or ".join(name for name, (room, _) in ADDED.items() if room == "layers")
+    found = run(
+        tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_layers.py", "-k", f"({layers}) and not every_loop"
+    )
+    # finite differences once, the core on every instruction set
+    isas = int(run(tree, "-c", "from chaos import _core; print(len(_core.instruction_sets()))"))
+    assert passed(found) == 3 * (1 + isas)
+
+
+@pytest.mark.slow
+def test_a_loss_an_update_rule_and_a_strategy_too(tree):
+    found = run(
+        tree,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_layers.py",
+        "tests/test_updates.py",
+        "tests/test_strategies.py",
+        "tests/test_rooms.py::test_both_halves_have_the_same_files",
+        "-k",
+        "huber or twice or eager or losses_of_the_core or halves or test_lists_agree",
+    )
+    assert passed(found) > 20
+
+
+@pytest.mark.slow
+def test_the_contract_holds(tree):
+    """tests/kinds/check_contract.py, by pytest in the copy."""
+    assert passed(run(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/kinds/check_contract.py")) > 20
