@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+import chaos
 from chaos import _core
 
 # A shell's background job ignores Ctrl-C, and its children with it; the tests send it to themselves and to theirs.
@@ -48,3 +49,15 @@ def isa(request):
     _core.set_isa(request.param)
     yield request.param
     _core.set_isa(before)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """(training set, test set), 29 by 29 pixels."""
+    return chaos.data.load("digits", size=29)
+
+
+@pytest.fixture(scope="module")
+def few_digits(digits):
+    train, test = digits
+    return train[:300], test[:100]

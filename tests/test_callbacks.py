@@ -16,11 +16,6 @@ from chaos.training import METRICS, MODEL
 
 
 @pytest.fixture(scope="module")
-def digits():
-    return chaos.data.load("digits", size=29)
-
-
-@pytest.fixture(scope="module")
 def many(digits):
     return chaos.data.Dataset(np.tile(digits[0].images, (20, 1, 1, 1)), np.tile(digits[0].labels, 20))
 

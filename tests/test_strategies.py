@@ -385,11 +385,6 @@ SEEDS, EPOCHS, MARGIN = 20, 8, 0.015
 STUDENT = 2.093  # 97.5th percentile of the t distribution with SEEDS - 1 degrees of freedom
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return chaos.data.load("digits", size=29)
-
-
 def errors(digits, case, workers):
     """Final test errors on the digits, one per seed."""
     longer, found = workers if case.divides else 1, []

@@ -204,11 +204,6 @@ def test_synchronous_with_one_lane_is_sequential(isa, batch, lanes, workers):
     assert len(seen) == 1
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return chaos.data.load("digits", size=29)
-
-
 def timeless(history):
     return [{key: value for key, value in record.items() if key not in TIMELESS} for record in history]
 

@@ -16,11 +16,6 @@ WORKERS = [(name, n) for name, strategy in STRATEGIES.items() for n in ((1,) if 
 PARTS = {"forward", "backward", "publish", "wait", "evaluate"}
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return chaos.data.load("digits", size=29)
-
-
 def run(net, x, y, workers, strategy, **options):
     engine = _core.Engine(net.plan, net.weights, workers=workers, strategy=strategy, **options)
     return engine.run("train", inputs=net.take_images(x)["inputs"], labels=y, lr=0.01)

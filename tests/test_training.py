@@ -25,11 +25,6 @@ from chaos.training import CONFIG, METRICS, MODEL, Settings
 QUIET = dict(progress=False)
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return chaos.data.load("digits", size=29)
-
-
 def train(net, *data, **options):
     return chaos.train(net, *data, **{"lr": 0.01, "progress": False, **options})
 

@@ -293,11 +293,6 @@ def test_definitions_of_bounds_agree_with_pytorch():
 # ---- training ----
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return chaos.data.load("digits", size=29)
-
-
 STATEFUL = dict(weight_decay=1e-4, l1=1e-6, clip_norm=5.0, max_norm=4.0)
 
 
