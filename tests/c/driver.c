@@ -1,8 +1,9 @@
 /* Runs the C core without Python: for scripts/run_sanitizers.sh, which builds it with the tools that watch memory and
  * threads. Exits with 1 when a result is not what is known about it.
  *
- *   driver [networks]   every check on every instruction set here, with that many random networks (default 20)
- *   driver fault        reads one image more than there is, which AddressSanitizer must notice
+ *   driver [networks [isa]]   every check, with that many random networks (default 20), on every instruction set here; those
+ *                             of workers on `isa` only
+ *   driver fault              reads one image more than there is, which AddressSanitizer must notice
  *
  * Every array handed to the core is an allocation of exactly its size. Random networks are the same on every machine. */
 #define _GNU_SOURCE /* sched_getcpu */
@@ -22,6 +23,59 @@ static void fault(void)
     engine_run(e, FORWARD, &view, 0, 11, 0, out);
 }
 
+/* Workers, whatever their strategy, and the orders in which they come. */
+static void check_workers(const instruction_set *isa)
+{
+    seed = 4;
+    for (int workers = 1; workers <= 8; workers *= 2) {
+        check_exchange(isa, workers);
+        for (int v = workers == 1 ? SEQUENTIAL : CHAOS; v < VARIANTS; v++) {
+            for (int batch = 1; batch <= 16; batch *= 4)
+                check_conservation(isa, workers, batch, v);
+            check_stop(isa, workers, v % 2 ? 1 : 3, v, TRAIN);
+        }
+        check_stop(isa, workers, 3, workers == 1 ? SEQUENTIAL : CHAOS, TRAIN);
+        check_stop(isa, workers, 1, workers == 1 ? SEQUENTIAL : CHAOS, TEST);
+        for (int s = 0; strategy_at(s); s++)
+            if (workers < 8 && (workers == 1 || !strategy_at(s)->single)) {
+                check_rules(isa, strategy_at(s), workers, 1);
+                check_rules(isa, strategy_at(s), workers, 5);
+            }
+    }
+    for (int v = CHAOS; v < VARIANTS; v++)
+        check_divergence(isa, v, TRAIN);
+    check_divergence(isa, CHAOS, TEST);
+    check_engines_at_once(isa);
+    check_pinning(isa);
+    check_times(isa);
+    static const char *const meeting[] = {"synchronous", "hybrid", "averaging", "delayed"};
+    for (int k = 0; k < 4; k++)
+        for (int batch = 1; batch <= 13; batch += 12) {
+            check_meetings(digits(isa), "meetings, digits", meeting[k], 41, batch, k < 2);
+            check_meetings(branches(isa), "meetings, branches", meeting[k], 41, batch, k < 2);
+            check_meetings(wide(isa), "meetings, wide", meeting[k], 41, batch, k < 2);
+        }
+    check_lanes(isa);
+    for (int workers = 1; workers <= 8; workers *= 2)
+        for (int batch = 1; batch <= 13; batch += 12) {
+            for (int v = CHAOS; v <= AT_PUBLICATION; v++) {
+                check_traces(digits(isa), "traces, digits", v, workers, batch, 1);
+                check_traces(branches(isa), "traces, branches", v, workers, batch, 3);
+            }
+            check_clock(branches(isa), &clock_order_chaos, AT_PUBLICATION, workers, batch);
+            for (int i = 0; orders_at(i); i++) {
+                const clock_order *order = orders_at(i);
+                const int v = variant_of(order->name), one = order == &clock_order_sequential;
+                if (!one || workers == 1)
+                    check_clock(branches(isa), order, v, workers, batch);
+                if (!one && !order->place && (!order->cuts || order->in_lanes)) /* CHAOS's engine can do these too */
+                    check_clock(branches(isa), order, CHAOS, workers, batch);
+            }
+            for (int v = variant_of("replicated"); workers > 2 && !strcmp(variants[v].name, "replicated"); v++)
+                check_clock(branches(isa), &clock_order_replicated, v, workers, batch);
+        }
+}
+
 int main(int n, char **argument)
 {
     if (n > 1 && !strcmp(argument[1], "fault")) {
@@ -39,58 +93,17 @@ int main(int n, char **argument)
         snprintf(name, sizeof name, "random network %d", i);
         check_everywhere(any, name, 1000 + (uint64_t)i, 11);
     }
+    const char *only = n > 2 ? argument[2] : NULL;
     const instruction_set *isa;
+    int n_checked = 0;
     for (int i = 0; (isa = supported_isa(i)); i++) {
         check_examples(isa, "tests/c/layers.txt");
-        seed = 4;
-        for (int workers = 1; workers <= 8; workers *= 2) {
-            check_exchange(isa, workers);
-            for (int v = workers == 1 ? SEQUENTIAL : CHAOS; v < VARIANTS; v++) {
-                for (int batch = 1; batch <= 16; batch *= 4)
-                    check_conservation(isa, workers, batch, v);
-                check_stop(isa, workers, v % 2 ? 1 : 3, v, TRAIN);
-            }
-            check_stop(isa, workers, 3, workers == 1 ? SEQUENTIAL : CHAOS, TRAIN);
-            check_stop(isa, workers, 1, workers == 1 ? SEQUENTIAL : CHAOS, TEST);
-            for (int s = 0; strategy_at(s); s++)
-                if (workers < 8 && (workers == 1 || !strategy_at(s)->single)) {
-                    check_rules(isa, strategy_at(s), workers, 1);
-                    check_rules(isa, strategy_at(s), workers, 5);
-                }
-        }
-        for (int v = CHAOS; v < VARIANTS; v++)
-            check_divergence(isa, v, TRAIN);
-        check_divergence(isa, CHAOS, TEST);
-        check_engines_at_once(isa);
-        check_pinning(isa);
-        check_times(isa);
-        static const char *const meeting[] = {"synchronous", "hybrid", "averaging", "delayed"};
-        for (int k = 0; k < 4; k++)
-            for (int batch = 1; batch <= 13; batch += 12) {
-                check_meetings(digits(isa), "meetings, digits", meeting[k], 41, batch, k < 2);
-                check_meetings(branches(isa), "meetings, branches", meeting[k], 41, batch, k < 2);
-                check_meetings(wide(isa), "meetings, wide", meeting[k], 41, batch, k < 2);
-            }
-        check_lanes(isa);
-        for (int workers = 1; workers <= 8; workers *= 2)
-            for (int batch = 1; batch <= 13; batch += 12) {
-                for (int v = CHAOS; v <= AT_PUBLICATION; v++) {
-                    check_traces(digits(isa), "traces, digits", v, workers, batch, 1);
-                    check_traces(branches(isa), "traces, branches", v, workers, batch, 3);
-                }
-                check_clock(branches(isa), &clock_order_chaos, AT_PUBLICATION, workers, batch);
-                for (int i = 0; orders_at(i); i++) {
-                    const clock_order *order = orders_at(i);
-                    const int v = variant_of(order->name), one = order == &clock_order_sequential;
-                    if (!one || workers == 1)
-                        check_clock(branches(isa), order, v, workers, batch);
-                    if (!one && !order->place && (!order->cuts || order->in_lanes)) /* CHAOS's engine can do these too */
-                        check_clock(branches(isa), order, CHAOS, workers, batch);
-                }
-                for (int v = variant_of("replicated"); workers > 2 && !strcmp(variants[v].name, "replicated"); v++)
-                    check_clock(branches(isa), &clock_order_replicated, v, workers, batch);
-            }
+        if (only && strcmp(isa->name, only))
+            continue;
+        check_workers(isa);
+        n_checked++;
     }
+    expect(n_checked > 0, "there is no instruction set %s", only ? only : "");
     for (int i = 0; (isa = supported_isa(i)); i++)
         printf("%s%s", i ? ", " : "", isa->name);
     printf(": %d networks, %d phases, %lld stripes found locked, %lld updates late (at most %lld behind): %s\n", n_networks,
