@@ -283,6 +283,7 @@ def test_what_workers_cost_is_told(tmp_path, capsys, monkeypatch):
 
 
 def test_command(tmp_path, capsys, monkeypatch):
+    """One run, gone on with and reported: each step needs the one before."""
     monkeypatch.chdir(tmp_path)
     arguments = [
         "simulate",

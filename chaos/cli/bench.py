@@ -319,6 +319,7 @@ def _rate(found):
 
 
 def _scaling_tables(results):
+    """Three tables, whose rows come from one walk over the points; long because a cell takes a line."""
     rows = [
         (
             "model",

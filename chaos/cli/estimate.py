@@ -120,6 +120,7 @@ def _warn(found):
 
 
 def _show(found):
+    """Prints what was found, from top to bottom as it appears."""
     machine = found["machine"]
     lines = dict.fromkeys(f"{ns:.3g}" for ns in machine["transfer_ns"].values() if ns is not None)
     print(

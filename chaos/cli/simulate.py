@@ -19,7 +19,7 @@ PLAIN = ("cores", "threads_per_core", "slowdown", "speed", "line_ns", "jitter", 
 
 
 def add(commands):
-    """Adds the command to the parser."""
+    """Adds the command to the parser: one list of options in the order of its help."""
     parser = add_command(
         commands,
         "simulate",

@@ -6,7 +6,7 @@ from .structure import Bars, Heading, Line, Paragraph, Plot, Report, Table
 
 
 def estimate_blocks(found):
-    """Tables and plots of one prediction.
+    """Tables and plots of one prediction, one list in the order of the page.
 
     Parameters
     ----------

@@ -278,7 +278,7 @@ def _layers(model, times):
 
 
 def _models(model, ones, found, here):
-    """Performance models against measurements."""
+    """Performance models against measurements: the paper's, ours for its machine, ours here, in the order of the page."""
     blocks = []
     threads = [n for n in paper.THREADS if n <= 240]
     predicted = paper_predictions(model, threads)
