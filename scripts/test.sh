@@ -25,4 +25,4 @@ import importlib.util, sys, sysconfig
 found, wanted = importlib.util.find_spec("chaos").origin, sysconfig.get_path("platlib")
 sys.exit(None if found.startswith(wanted) else f"chaos is imported from {found}, not from {wanted}")
 END
-exec "$venv/bin/python" -m pytest -n "${CHAOS_TEST_PROCESSES:-2}" --dist loadgroup --no-loadscope-reorder "$@"
+exec "$venv/bin/python" -m pytest -n "${CHAOS_TEST_PROCESSES:-2}" --dist loadscope --no-loadscope-reorder "$@"

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -17,29 +18,36 @@ FIRST = ("both-cores", "test_sanitizers")  # what takes longest
 LAST = "test_is_not_inferior_to_sequential"  # many of some seconds each, for whichever process is through first
 
 
-@pytest.hookimpl(tryfirst=True)
+def group(nodeid):
+    """The name of the tests that run in one process of pytest-xdist, one after the other: those of a file, so that what they
+    share is made once; those of BOTH_CORES; each of LAST for itself."""
+    file, _, test = nodeid.partition("::")
+    if test.startswith(LAST):
+        return nodeid
+    stem = Path(file).stem
+    return "both-cores" if stem.startswith(BOTH_CORES) else stem
+
+
+def place(item):
+    """Where a test comes in the order: what takes longest first, LAST last."""
+    name = group(item.nodeid)
+    return FIRST.index(name) if name in FIRST else len(FIRST) + (name == item.nodeid)
+
+
 def pytest_collection_modifyitems(items):
-    """In the processes of pytest-xdist (scripts/test.sh): the tests of a file follow each other in one process, so that what
-    they share is made once; those of BOTH_CORES are one group; and what takes longest begins first."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=place)
 
-    def group(item):
-        return "both-cores" if item.path.stem.startswith(BOTH_CORES) else item.path.stem
 
-    def place(item):
-        return (
-            -1
-            if getattr(item, "originalname", None) == LAST
-            else len(FIRST) - FIRST.index(group(item))
-            if group(item) in FIRST
-            else 0
-        )
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
 
-    for item in items:
-        if place(item) >= 0:
-            item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=place, reverse=True)
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group(nodeid)
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(params=_core.instruction_sets())
