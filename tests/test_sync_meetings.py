@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -526,3 +528,20 @@ def test_divergence_ends_the_phase_for_all(strategy, batch):
     assert result["status"] == "diverged" and 0 <= result["failed_at"] < 200
     net.weights[:] = good
     assert within(60, lambda: engine.run("train", **d, lr=1e-3))["images"] == 200
+
+
+LARGE_STEP = """
+import resource, numpy as np, chaos
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+layers = [chaos.Conv2d(4, 3), chaos.Tanh(), chaos.Flatten(), chaos.Linear(20), chaos.Tanh(), chaos.Linear(10)]
+data = chaos.data.Dataset(np.zeros((1, 1, 8, 8), np.uint8), [0], classes=10)
+before = peak()
+chaos.train(chaos.Network((1, 8, 8), layers), data, strategy="{}", workers=2, batch_size=1_000_000, epochs=1, progress=False)
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_step_that_could_be_large_takes_the_memory_of_the_images_there_are(strategy):
+    done = subprocess.run([sys.executable, "-c", LARGE_STEP.format(strategy)], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 100 << 20

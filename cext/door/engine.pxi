@@ -274,8 +274,8 @@ cdef class Engine:
         if status == NO_MEMORY:
             raise MemoryError(f"out of memory for {self.workers} workers of {self.worker_bytes} bytes each")
         if status == NO_TEAM:
-            raise RuntimeError(f"the OpenMP runtime did not start {self.workers} threads; OMP_THREAD_LIMIT, a limit on "
-                               "processes, or a smaller worker count may be the reason")
+            raise RuntimeError(f"the OpenMP runtime did not start {self.workers} threads; OMP_THREAD_LIMIT, OMP_STACKSIZE, "
+                               "or a limit on processes or memory may be the reason; fewer workers need fewer")
         if status == NOT_PINNED:
             raise RuntimeError(f"the system refused to pin worker {self.e.failed_at} to CPU {self.cpus[self.e.failed_at]}, "
                                "although it was in the affinity mask when the engine was made")

@@ -34,7 +34,7 @@ cdef int run_events(Engine engine, const images_t *data, int64_t begin, int64_t 
                 status = replay_run(r, &block[0], count, &at, &reason)
             if status == NO_TEAM:
                 raise RuntimeError(f"the OpenMP runtime did not start {min(jobs, engine.workers)} threads for the events; "
-                                   "OMP_THREAD_LIMIT or a limit on processes may be the reason; fewer jobs need fewer")
+                                   "OMP_THREAD_LIMIT, OMP_STACKSIZE, or a limit on processes may be the reason; fewer jobs need fewer")
             if status == -1:
                 raise ValueError(f"{event_text(block[at])}, event {at} of its block, is not possible: {reason.decode()}")
             if status != DONE:

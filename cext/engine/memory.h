@@ -4,7 +4,8 @@
 
 #include <stddef.h>
 
-/* Zeros on pages of their own; free() takes them back. */
+/* Zeros on pages of their own; free() takes them back. Large blocks take the memory, near the core, of who touches it first,
+ * and none for what nobody does. NULL: there is not so much. */
 void *memory_zeros(size_t bytes);
 
 #endif

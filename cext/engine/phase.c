@@ -172,7 +172,7 @@ int engine_run(engine *e, enum phase phase, const images *data, int64_t begin, i
     engine_begin(e, phase, data, begin, end, lr, out);
     const int team = phase == GRADIENTS ? 1 : e->n_workers;
     const int64_t from[2] = {ticks(), nanoseconds()};
-    if (run_team(team, take_part, e) < team)
+    if (threads_run(team, take_part, e) < team)
         return NO_TEAM;
     const int64_t to[2] = {ticks(), nanoseconds()};
     engine_merge(e, team);

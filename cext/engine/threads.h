@@ -1,5 +1,5 @@
-/* The only place that starts threads and pins them, and the only one that spells OpenMP. Included by .c files of the
- * engine, as their first header. Workers run with denormals flushed to zero (they cost 100 cycles each), and on a CPU of
+/* What starts threads and pins them; threads.c is the only file that spells OpenMP. Included by .c files of the engine, as
+ * their first header. Workers run with denormals flushed to zero (they cost 100 cycles each), and on a CPU of
  * their own if asked; the threads' own mode and mask are restored, because one of them is the caller's. */
 #ifndef CHAOS_THREADS_H
 #define CHAOS_THREADS_H
@@ -11,9 +11,6 @@
 #include <stdint.h>
 #if defined(__x86_64__)
 #include <xmmintrin.h>
-#endif
-#if CHAOS_OPENMP
-#include <omp.h>
 #endif
 
 #if defined(__x86_64__)
@@ -74,35 +71,7 @@ static inline void unpin_thread(const affinity *old) { (void)old; }
 #endif
 
 /* Runs body(arg, id) for id = 0..n-1, each in a thread of its own, and returns n; where fewer threads are to be had it runs
- * nothing and returns their number. */
-static inline int run_team(int n, void (*body)(void *, int), void *arg)
-{
-    int ran = 1;
-    if (n == 1) {
-        float_mode old = flush_denormals();
-        body(arg, 0);
-        restore_denormals(old);
-        return 1;
-    }
-#if CHAOS_OPENMP
-    int dynamic = omp_get_dynamic();
-    omp_set_dynamic(0);
-#pragma omp parallel num_threads(n)
-    {
-#pragma omp master
-        ran = omp_get_num_threads();
-        if (omp_get_num_threads() == n) {
-            float_mode old = flush_denormals();
-            body(arg, omp_get_thread_num());
-            restore_denormals(old);
-        }
-    }
-    omp_set_dynamic(dynamic);
-#else
-    (void)body, (void)arg;
-    ran = 0;
-#endif
-    return ran;
-}
+ * nothing and returns their number, or 0. */
+int threads_run(int n, void (*body)(void *, int), void *arg);
 
 #endif

@@ -160,7 +160,7 @@ static int run_together(replay *r)
     r->limit = r->n_events;
     for (int i = 0; i < r->n_threads; i++)
         r->outcome[i].status = DONE;
-    if (run_team(r->n_threads, run_share, r) < r->n_threads)
+    if (threads_run(r->n_threads, run_share, r) < r->n_threads)
         return NO_TEAM;
     for (int i = 0; i < r->n_threads; i++)
         if (r->outcome[i].status != DONE && r->outcome[i].at == r->limit) {

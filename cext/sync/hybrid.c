@@ -12,6 +12,7 @@
  * Work is done in stages, and the workers meet between them.
  */
 #include "engine/feed.h"
+#include "engine/memory.h"
 #include "engine/ticks.h"
 #include "sync.h"
 
@@ -27,10 +28,9 @@ typedef struct {
 typedef struct {
     int lanes;
     int n_tail, *tail, cut; /* nodes of the tail in their order; the node that its first one reads */
-    float **gradient;       /* per lane: of what is before the tail */
-    float **kept;           /* per lane: outputs and what else is kept of its images there */
-    uint8_t *touched;       /* per lane: its pages have been placed, by the worker that took it first */
-    size_t *value_at, *keep_at, lane_size; /* per node: where in `kept` */
+    float *lane;            /* per lane, on pages of its own: the gradient of what is before the tail, and `kept` */
+    size_t lane_floats;     /* from one lane to the next */
+    size_t *value_at, *keep_at; /* per node: where in its lane what is kept of the images lies, outputs and the rest */
     float **value, **keep, **delta; /* per node and edge of the tail, and `cut`: of all images of the step; NULL: others */
     float *partial;        /* per slice: its part of the outputs */
     float *gradient_there; /* of the tail, laid out as the weights */
@@ -45,13 +45,10 @@ typedef struct {
     char apart[120];
 } hybrid;
 
-static float *floats(size_t n) { return aligned_alloc(128, round_up(n * sizeof(float) + 1, 128)); }
+static float *zeros(size_t n) { return memory_zeros(n * sizeof(float) + 1); }
 
-static float *zeros(size_t n)
-{
-    float *p = floats(n);
-    return p ? memset(p, 0, n * sizeof *p) : NULL;
-}
+/* What belongs to a lane; its gradient comes first. Pages are placed by the worker that takes it first. */
+static float *lane_of(const hybrid *s, int j) { return s->lane + (size_t)j * s->lane_floats; }
 
 static void free_all(float **p, int n)
 {
@@ -65,8 +62,6 @@ static void close(engine *e)
     hybrid *s = e->sync;
     if (!s)
         return;
-    free_all(s->gradient, s->lanes);
-    free_all(s->kept, s->lanes);
     free_all(s->value, e->p->n_nodes);
     free_all(s->keep, e->p->n_nodes);
     free_all(s->delta, e->p->n_edges);
@@ -78,7 +73,7 @@ static void close(engine *e)
     free(s->view);
     free(s->stage);
     free(s->tail);
-    free(s->touched);
+    free(s->lane);
     free(s->value_at);
     free(s->keep_at);
     free(s->partial);
@@ -185,12 +180,9 @@ static int open(engine *e)
     s->delta = calloc(edges, sizeof *s->delta);
     s->value_at = calloc(nodes, sizeof *s->value_at);
     s->keep_at = calloc(nodes, sizeof *s->keep_at);
-    s->touched = calloc((size_t)s->lanes, 1);
-    s->gradient = calloc((size_t)s->lanes, sizeof *s->gradient);
-    s->kept = calloc((size_t)s->lanes, sizeof *s->kept);
     s->view = calloc(2 * (size_t)e->n_workers, sizeof *s->view);
-    if (!s->tail || !s->value || !s->keep || !s->delta || !s->value_at || !s->keep_at || !s->touched || !s->gradient ||
-        !s->kept || !s->view || !(s->gradient_there = zeros(p->weight_size)))
+    if (!s->tail || !s->value || !s->keep || !s->delta || !s->value_at || !s->keep_at || !s->view ||
+        !(s->gradient_there = zeros(p->weight_size)))
         return -1;
     find_tail(p, s);
     int missing = list_stages(e, s) || (s->n_tail && common_arrays(e, s->cut));
@@ -201,15 +193,15 @@ static int open(engine *e)
         const size_t size = is_linear(n) ? (size_t)n_slices(e, s->tail[k]) * (size_t)e->batch * n->value_stride : 0;
         partial = size > partial ? size : partial;
     }
+    size_t used = round_up(p->weight_size, 2 * LANES);
     for (int i = 0; i < s->cut; i++) {
-        s->value_at[i] = s->lane_size;
-        s->lane_size += round_up(p->node[i].value_stride * (size_t)e->chunk, 2 * LANES);
-        s->keep_at[i] = s->lane_size;
-        s->lane_size += round_up(p->node[i].g.keep_size * (size_t)e->chunk, 2 * LANES);
+        s->value_at[i] = used;
+        used += round_up(p->node[i].value_stride * (size_t)e->chunk, 2 * LANES);
+        s->keep_at[i] = used;
+        used += round_up(p->node[i].g.keep_size * (size_t)e->chunk, 2 * LANES);
     }
-    missing = missing || !(s->partial = zeros(partial));
-    for (int j = 0; j < s->lanes && !missing; j++)
-        missing = !(s->gradient[j] = floats(p->weight_size)) || !(s->kept[j] = floats(s->lane_size));
+    s->lane_floats = round_up(used, 4096 / sizeof(float));
+    missing = missing || !(s->partial = zeros(partial)) || !(s->lane = zeros((size_t)s->lanes * s->lane_floats));
     for (int i = 0; i < e->n_workers && !missing; i++) {
         view *v = &s->view[i];
         missing = !(v->value = calloc(nodes, sizeof *v->value)) || !(v->keep = calloc(nodes, sizeof *v->keep)) ||
@@ -233,18 +225,13 @@ static int look_at(worker *w, const step *t, int j)
     const plan *p = e->p;
     hybrid *s = e->sync;
     const size_t first = (size_t)(lane_at(t, j) - t->begin);
-    if (!s->touched[j]) {
-        s->touched[j] = 1;
-        memset(s->gradient[j], 0, p->weight_size * sizeof(float));
-        memset(s->kept[j], 0, s->lane_size * sizeof(float));
-    }
     for (int i = 0; s->n_tail && i < p->n_nodes; i++)
         if (s->value[i]) {
             w->value[i] = s->value[i] + first * p->node[i].value_stride;
             w->keep[i] = s->keep[i] + first * p->node[i].g.keep_size;
         } else if (i < s->cut) {
-            w->value[i] = s->kept[j] + s->value_at[i];
-            w->keep[i] = s->kept[j] + s->keep_at[i];
+            w->value[i] = lane_of(s, j) + s->value_at[i];
+            w->keep[i] = lane_of(s, j) + s->keep_at[i];
         }
     for (int d = 0; s->n_tail && d < p->n_edges; d++)
         if (s->delta[d])
@@ -335,7 +322,7 @@ static int before(worker *w, const step *t, int j)
     const int n = look_at(w, t, j);
     w->scale = w->share = 1.f / (float)(t->end - t->begin);
     if (!s->n_tail)
-        return pass_gradient(w, lane_at(t, j), lane_at(t, j + 1), w->scale, s->gradient[j]);
+        return pass_gradient(w, lane_at(t, j), lane_at(t, j + 1), w->scale, lane_of(s, j));
     feed_load(w, lane_at(t, j), n);
     for (int i = w->e->p->n_inputs; i <= s->cut; i++)
         pass_forward_node(w, i, n, 0);
@@ -373,7 +360,7 @@ static void back_between(worker *w, const step *t, int k, int j)
     while (--k >= 0 && !is_linear(&w->e->p->node[s->tail[k]]))
         back_through(w, n, s->tail[k], s->tail[k], w->dw);
     if (k < 0)
-        back_through(w, n, 1, s->cut, s->gradient[j]);
+        back_through(w, n, 1, s->cut, lane_of(s, j));
 }
 
 static void update(worker *w, const step *t, int unit)
@@ -385,9 +372,9 @@ static void update(worker *w, const step *t, int unit)
     for (int k = from; k < to; k++) {
         const size_t at = e->stripe[k].at, size = e->stripe[k].size;
         const int there = s->value[e->stripe[k].node] && e->stripe[k].node != s->cut;
-        memcpy(w->dw + at, (there ? s->gradient_there : s->gradient[0]) + at, size * sizeof *w->dw);
+        memcpy(w->dw + at, (there ? s->gradient_there : lane_of(s, 0)) + at, size * sizeof *w->dw);
         for (int j = 1; j < t->n_lanes && !there; j++)
-            e->p->isa->add(size, w->dw + at, s->gradient[j] + at);
+            e->p->isa->add(size, w->dw + at, lane_of(s, j) + at);
         w->version[k] = stripe_version(&w->shared->state[k]);
     }
     unit_publish(w, unit);
