@@ -7,8 +7,10 @@ that sees chaos._core. One class, and what turns its arguments into arrays for t
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, overload
 
@@ -18,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import _core
 from .errors import CheckpointError, DataError
 from .formats import read_tensors, write_tensors
+from .formats.json_text import parse_json
 from .layers import LAYERS, Input, Layer, Node, random, whole
 from .layers.base import Array, Shape, Trained
 from .losses import CLASS, LOSSES, VALUES
@@ -87,6 +90,7 @@ class Network:
         self._plan: _core.Plan | None = None
         self._engine: _core.Engine | None = None
         self._forwarding = threading.Lock()
+        _networks.add(self)
         self.weights: NDArray[np.float32] = aligned_zeros(self.plan.weight_size)
         self._positions: dict[str, tuple[NDArray[np.int64], Shape]] = {}  # of all parts
         self._trained: set[str] = set()  # names of those that gradients change
@@ -111,11 +115,13 @@ class Network:
         self._names: dict[Node, str] = {}
         self._owner: dict[Node, Node] = {}
         first: dict[int, Node] = {}
+        taken: set[str] = set()
         for i, (node, layer) in enumerate((node, node.layer) for node in self._order if node.layer):
             owner = first.setdefault(id(layer), node)
             name = (layer.name if owner is node else None) or str(i)
-            if name in self._names.values():
+            if name in taken:
                 raise ValueError(f"two layers are named {name!r}")
+            taken.add(name)
             self._names[node], self._owner[node] = name, owner
 
     def _shapes_into(self, node: Node) -> list[Shape]:
@@ -233,6 +239,12 @@ class Network:
     @classmethod
     def from_config(cls, config: dict[str, Any], *, seed: int = 0) -> Network:
         """The network that `config` describes, with fresh weights; ValueError where it describes none."""
+        inputs, output = cls._graph(config)
+        return cls(inputs[0] if len(inputs) == 1 else inputs, output, seed=seed)
+
+    @staticmethod
+    def _graph(config: dict[str, Any]) -> tuple[list[Input], Node]:
+        """The input nodes and the output node that `config` describes; ValueError where it describes none."""
         try:
             inputs = [Input(shape) for shape in config["inputs"]] if "inputs" in config else [Input(config["input"])]
             nodes: list[Node] = list(inputs)
@@ -246,9 +258,9 @@ class Network:
                     raise ValueError(f"unknown layer kind {entry['kind']!r}; known: {', '.join(LAYERS)}")
                 layer = nodes[entry["shares"]].layer if "shares" in entry else LAYERS[entry["kind"]](**options)
                 nodes.append(layer(*(nodes[i] for i in entry["inputs"])))
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise ValueError(f"the description of the network is damaged: {type(error).__name__} {error}") from None
-        return cls(inputs[0] if len(inputs) == 1 else inputs, nodes[-1], seed=seed)
+        return inputs, nodes[-1]
 
     def __repr__(self) -> str:
         lines = [f"Network: {self.n_parameters:,} parameters"]
@@ -300,15 +312,17 @@ class Network:
         CheckpointError
             If a name is missing or unknown, a shape differs, or a value is not finite; the network is unchanged then.
         """
+        if not isinstance(state, Mapping):
+            raise CheckpointError(f"parameters must be a dict of arrays by name, not {type(state).__name__}")
         missing, unknown = self._positions.keys() - state.keys(), state.keys() - self._positions.keys()
-        unknown = {name for name in unknown if not name.startswith(STATE)}
+        unknown = {name for name in unknown if not str(name).startswith(STATE)}
         if missing or unknown:
             raise CheckpointError(
-                f"the parameters do not fit the network: missing {sorted(missing)}, unknown {sorted(unknown)}"
+                f"the parameters do not fit the network: missing {sorted(missing)}, unknown {sorted(unknown, key=str)}"
             )
         arrays = {}
         for name, (_, shape) in self._positions.items():
-            array = np.asarray(state[name], dtype=np.float32)
+            array = _real_array(name, state[name])
             if array.shape != shape:
                 raise CheckpointError(f"parameter {name} has shape {array.shape}, the network wants {shape}")
             if not np.isfinite(array).all():
@@ -482,7 +496,36 @@ class Network:
     def __setstate__(self, state: dict[str, Any]) -> None:
         other = Network.from_config(state["config"])
         self.__dict__.update(other.__dict__)
-        self.load_state_dict(state["state"])
+        self.pack(state["state"], self.weights)  # whatever they are: a training may have diverged
+
+
+_networks: weakref.WeakSet[Network] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a forked child: the thread that was predicting is not there, and leaves its lock and its engine as they were."""
+    for net in list(_networks):
+        net._forwarding, net._engine = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _real_array(name: str, value: Any) -> NDArray[np.float32]:
+    """A parameter as float32; CheckpointError where it holds no real numbers. A tensor of PyTorch may want gradients,
+    or be of a type that NumPy does not know."""
+    try:
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+            if value.is_floating_point():
+                value = value.float()
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"parameter {name} is no array of numbers ({error})") from None
+    if array.dtype.kind not in "fiu":
+        raise CheckpointError(f"parameter {name} must hold real numbers, not {array.dtype}")
+    with np.errstate(over="ignore"):  # told as infinity
+        return array.astype(np.float32)
 
 
 def _take_input(x: ArrayLike, shape: Shape) -> Array:
@@ -537,12 +580,31 @@ def load_with_state(path: str | os.PathLike[str]) -> tuple[Network, dict[str, st
             f"{path}: holds tensors but no chaos network (format {metadata.get('format')!r}, expected {FORMAT!r})"
         )
     try:
-        net = Network.from_config(json.loads(metadata["network"]))
+        config = parse_json(metadata["network"])
+        _check_size(config, sum(tensor.size for tensor in tensors.values()))
+        net = Network.from_config(config)
         net.load_state_dict(tensors)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     known = net.state_dict()
     return net, metadata, {name: tensor for name, tensor in tensors.items() if name not in known}
+
+
+def _check_size(config: dict[str, Any], there: int) -> None:
+    """CheckpointError where a description asks for more values than there are: nothing of its size is made before."""
+    _, output = Network._graph(config)
+    wanted, layers, seen = 0, set(), {output}
+    stack = [output]
+    while stack:
+        node = stack.pop()
+        if node.layer is not None and id(node.layer) not in layers:
+            layers.add(id(node.layer))
+            parts = node.layer.parts(*(source.shape for source in node.inputs))
+            wanted += sum(math.prod(part.shape) for part in parts.values())
+        stack += (source for source in node.inputs if source not in seen)
+        seen.update(node.inputs)
+    if wanted > there:
+        raise CheckpointError(f"the network has {wanted:,} parameters, the file {there:,} values")
 
 
 def _topological_order(starts: list[Input], output: Node) -> list[Node]:

@@ -208,7 +208,7 @@ def test_stopped_by_a_signal_and_resumed_with_other_ranks(library, stop, tmp_pat
     told, _ = run(library, 2, STOPPED, tmp_path, args, code=143)
     assert told == [143, 143]
     kept = json.loads(chaos.network.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
-    assert len(kept["history"]) == 1 and 0 < kept["partial"]["position"] < 3001 and kept["partial"]["visited"]
+    assert kept["epochs"] == 1 and 0 < kept["partial"]["position"] < 3001 and kept["partial"]["visited"]
     told, _ = run(library, 3, STOPPED, tmp_path, args, code=143)
     assert told == [143] * 3
     again = json.loads(chaos.network.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
@@ -317,7 +317,7 @@ def test_allreduce_interrupted_and_resumed_with_other_ranks_keeps_the_bits(libra
     told, _ = run(library, 3, SYNCHRONOUS, tmp_path, json.dumps([options, how, 1, 3, "run"]))
     assert told == [["stopped"]] * 3
     kept = json.loads(chaos.network.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
-    assert len(kept["history"]) == 1 and kept["partial"]["position"] % 64 == 0
+    assert kept["epochs"] == 1 and kept["partial"]["position"] % 64 == 0
     told, _ = run(library, 2, SYNCHRONOUS, tmp_path, json.dumps([options, how, None, 3, "run"]))
     assert [one[0][:2] for one in told] == [wanted[:2]] * 2
 

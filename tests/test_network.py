@@ -2,6 +2,10 @@
 
 import json
 import pickle
+import resource
+import subprocess
+import sys
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -73,11 +77,30 @@ def test_state_dict_is_checked():
         ({"0.weights": state["0.weight"]}, "unknown"),
         ({"0.weight": state["0.weight"][:4]}, r"\(4, 1, 4, 4\)"),
         ({"9.bias": np.full(10, np.inf)}, "NaN or infinity"),
+        ({"9.bias": np.full(10, 1e300)}, "9.bias holds NaN or infinity"),
+        ({"9.bias": np.zeros(10) + 1j}, "9.bias must hold real numbers, not complex128"),
+        ({"9.bias": list("0123456789")}, "9.bias must hold real numbers, not <U1"),
+        ({"9.bias": np.zeros(10, bool)}, "9.bias must hold real numbers, not bool"),
+        ({"9.bias": [[1], [2, 3]]}, "9.bias is no array of numbers"),
+        ({3: 1.0}, "unknown"),
     ):
         bad = {k: v for k, v in {**state, **change}.items() if v is not None}
         with pytest.raises(chaos.CheckpointError, match=word):
             net.load_state_dict(bad)
         assert (net.weights == before).all()
+    for bad in (None, 3, list(state.values())):
+        with pytest.raises(chaos.CheckpointError, match="must be a dict of arrays by name, not"):
+            net.load_state_dict(bad)
+
+
+def test_tensors_of_pytorch_are_taken_as_they_are():
+    torch = pytest.importorskip("torch")
+    net = chaos.Network((4,), [chaos.Linear(3)])
+    state = {name: torch.tensor(value).bfloat16() for name, value in net.state_dict().items()}
+    for change in (lambda t: t, lambda t: torch.nn.Parameter(t.float()), lambda t: t.double().requires_grad_()):
+        net.load_state_dict({name: change(value) for name, value in state.items()})
+        for name, value in net.state_dict().items():
+            assert (value == state[name].float().numpy()).all()
 
 
 @pytest.mark.parametrize("make", [chaos.models.medium, graph])
@@ -127,6 +150,63 @@ def test_damaged_files(tmp_path):
     write_tensors(path, {"a": np.zeros(3)}, {})
     with pytest.raises(chaos.CheckpointError, match="no chaos network"):
         chaos.load(path)
+
+
+def test_descriptions_that_ask_for_more_than_the_file_holds(tmp_path):
+    """Nothing of that size is made."""
+    path, config = tmp_path / "m.safetensors", chaos.Network((4,), [chaos.Linear(3)]).config()
+    (layer,) = config["layers"]
+    many = [{"kind": "relu", "inputs": [i]} for i in range(20_000)]
+    for network, words in (
+        ({**config, "layers": [{**layer, "out_features": 2**29}]}, "2,684,354,560 parameters, the file 3 values"),
+        ({**config, "layers": many}, "do not fit"),
+        ({**config, "input": [float("inf")]}, "shape must be"),
+        ({**config, "input": [2**31]}, "an input has shape"),
+        ({**config, "layers": [{**layer, "out_features": 2**31}]}, "the output of Linear"),
+    ):
+        write_tensors(path, {"a": np.zeros(3, np.float32)}, {"format": "chaos-1", "network": json.dumps(network)})
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(chaos.CheckpointError, match=words):
+            chaos.load(path)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+    for text in ("[" * 100_000, "{", ""):
+        write_tensors(path, {"a": np.zeros(3)}, {"format": "chaos-1", "network": text})
+        with pytest.raises(chaos.CheckpointError, match=r"m\.safetensors"):
+            chaos.load(path)
+
+
+def test_shapes_that_the_core_cannot_count():
+    with pytest.raises(ValueError, match=r"an input has shape \(1073741824, 1073741824, 1073741824\)"):
+        chaos.Network((2**30,) * 3, [chaos.Flatten()])
+    x = chaos.Input((1, 1, 2**20))
+    with pytest.raises(ValueError, match=r"the output of Conv2d.* has shape .* at most 2,147,483,647 work"):
+        chaos.Conv2d(4096, 1)(x)
+    with pytest.raises(ValueError, match="1 to 16"):
+        chaos.Add()(*[chaos.Input((1,))] * 17)
+
+
+def test_copies_of_networks_that_have_diverged():
+    net = chaos.Network((4,), [chaos.Linear(3)])
+    net.weights[net.weights != 0] = np.nan
+    for copy in (deepcopy(net), pickle.loads(pickle.dumps(net))):
+        np.testing.assert_array_equal(copy.state_dict()["0.weight"], np.full((3, 4), np.nan, np.float32))
+
+
+PREDICTS = """
+import resource, numpy as np, chaos
+layers = [chaos.Conv2d(8, 3), chaos.ReLU(), chaos.MaxPool2d(500), chaos.Flatten(), chaos.Linear(2)]
+net = chaos.Network((1, 1000, 1000), layers)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+net.forward(np.zeros((1, 1, 1000, 1000), np.uint8))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)
+"""
+
+
+def test_predicting_needs_no_memory_for_what_it_does_not_use():
+    """One image: neither room for the other images of a chunk, nor for back-propagation."""
+    values = 4 * (1000**2 + 2 * 8 * 998**2)
+    done = subprocess.run([sys.executable, "-c", PREDICTS], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 2 * values
 
 
 def test_using_a_network():

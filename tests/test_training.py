@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_info
 
 import chaos
 from chaos import _core, training
+from chaos.formats import atomic
 from chaos.training import CONFIG, METRICS, MODEL, Settings
 
 QUIET = dict(progress=False)
@@ -143,6 +144,85 @@ def test_metrics_follow_the_checkpoint(digits, tmp_path):
     run = train(chaos.models.small(), *part, epochs=3, workers=1, run_dir=tmp_path, resume=True)
     assert [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()] == run.history
     assert len(run.history) == 3
+
+
+def test_keeping_an_epoch_costs_the_same_after_any_number(tmp_path, monkeypatch):
+    """Counted in bytes that are written; the numbers in them may have other lengths."""
+    written, write = [], atomic._write
+    monkeypatch.setattr(atomic, "_write", lambda path, data: (written.append(len(data)), write(path, data)))
+    data = chaos.data.Dataset(np.zeros((4, 1, 2, 2), np.uint8), [0, 1, 0, 1], classes=2)
+    net = chaos.Network((1, 2, 2), [chaos.Flatten(), chaos.Linear(2)])
+    run = train(net, data, epochs=120, workers=1, run_dir=tmp_path)
+    config, nothing, *kept = written
+    assert config and not nothing and len(kept) == 120
+    assert max(kept) - min(kept) < 100
+    lines = (tmp_path / METRICS).read_bytes().splitlines()
+    assert [json.loads(line) for line in lines] == run.history and max(map(len, lines)) < 1.2 * min(map(len, lines))
+
+
+def test_metrics_that_have_been_changed_are_refused(digits, tmp_path):
+    part, options = (digits[0][:50], None), dict(epochs=2, workers=1, run_dir=tmp_path)
+    train(chaos.models.small(), *part, **options)
+    good = (tmp_path / METRICS).read_bytes()
+    for bad in (b"", good[:-1], good.replace(b'"epoch": 1', b'"epoch": 3'), b"\n" + good):
+        (tmp_path / METRICS).write_bytes(bad)
+        with pytest.raises(chaos.CheckpointError, match=f"{METRICS}: has been changed; its first 2 lines"):
+            train(chaos.models.small(), *part, **options, resume=True)
+        assert (tmp_path / METRICS).read_bytes() == bad
+    (tmp_path / METRICS).unlink()
+    with pytest.raises(chaos.CheckpointError, match=f"{METRICS}: cannot be read .No such file"):
+        train(chaos.models.small(), *part, **options, resume=True)
+    (tmp_path / METRICS).write_bytes(good)
+    assert len(train(chaos.models.small(), *part, **options | {"epochs": 3}, resume=True).history) == 3
+
+
+def test_metrics_that_are_removed_meanwhile_are_written_again(tmp_path, digits):
+    class Removes(chaos.Callback):
+        def epoch_end(self, event, record):
+            (tmp_path / METRICS).unlink()
+
+        def train_end(self, event):
+            assert not (tmp_path / METRICS).exists()
+
+    train(chaos.models.small(), digits[0][:50], epochs=2, workers=1, run_dir=tmp_path, callbacks=[Removes()])
+    state = json.loads(chaos.network.load_with_state(tmp_path / MODEL)[1]["training"])
+    assert state["epochs"] == 2
+    folder = tmp_path / "other"
+
+    class RemovesOnce(chaos.Callback):
+        def epoch_end(self, event, record):
+            if record["epoch"] == 1:
+                (folder / METRICS).unlink()
+
+    run = train(chaos.models.small(), digits[0][:50], epochs=3, workers=1, run_dir=folder, callbacks=[RemovesOnce()])
+    assert [json.loads(line) for line in (folder / METRICS).read_text().splitlines()] == run.history
+
+
+def test_damaged_training_states_are_refused(digits, tmp_path):
+    """Every value of the state replaced by values of every kind."""
+    train(chaos.models.small(), digits[0][:50], None, epochs=1, workers=1, run_dir=tmp_path)
+    net, metadata, tensors = chaos.network.load_with_state(tmp_path / MODEL)
+    state = json.loads(metadata["training"])
+    partial = training.records.no_counts() | {"position": 5, "images": 5}
+    bad = [None, True, -1, 1e400, 10**400, "x", [], [1], {}, {"a": 1}, float("nan")]
+    damaged = ["[" * 100_000, "1", "[]", "null", "{"]
+    for key in state:
+        damaged += [json.dumps(state | {key: value}) for value in bad if not (key == "partial" and value is None)]
+        damaged.append(json.dumps({k: v for k, v in state.items() if k != key}))
+    for key in partial:
+        kind = type(partial[key])
+        wrong = [value for value in bad if not isinstance(value, kind) or value in (-1, 1e400) or value != value]
+        damaged += [json.dumps(state | {"partial": partial | {key: value}}) for value in wrong if value is not True]
+    refused = 0
+    for text in damaged:
+        net.save(tmp_path / MODEL, {"training": text}, tensors)
+        try:
+            train(chaos.models.small(), digits[0][:50], None, epochs=1, workers=1, run_dir=tmp_path, resume=True)
+        except chaos.CheckpointError:
+            refused += 1
+        except Exception as error:
+            raise AssertionError(f"{text[:500]} gives {type(error).__name__}: {error}") from error
+    assert refused > 0.8 * len(damaged)
 
 
 @pytest.mark.parametrize("number, outcome", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])

@@ -39,16 +39,33 @@ def main(argv=None):
         Exit code: 0 success; 2 an error of input or environment, told in one line on standard error; 3 the
         training diverged; 130 and 143 stopped by Ctrl-C and SIGTERM; 141 the reader of the output has gone.
     """
-    code = _run(sys.argv[1:] if argv is None else list(argv))
+    with _printable(sys.stdout):
+        code = _run(sys.argv[1:] if argv is None else list(argv))
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
-    except OSError:  # told already; Python would complain once more when it flushes at exit
+    except (OSError, ValueError):  # told already; Python would complain once more when it flushes at exit
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stdout.fileno())
             os.close(nowhere)
     return code
+
+
+@contextlib.contextmanager
+def _printable(stream):
+    """Within it, what the stream's encoding does not know (a path may hold any bytes) is printed escaped."""
+    try:
+        before = stream.errors
+        stream.reconfigure(errors="backslashreplace")
+    except (AttributeError, ValueError, OSError):  # None, closed, or no stream that encodes
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # closed since
+            stream.reconfigure(errors=before)
 
 
 def _run(argv):
@@ -58,6 +75,7 @@ def _run(argv):
         debug = arguments.debug
         if unknown:
             arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        arguments.parser.refuse_empty(arguments)
         arguments.argv = argv
         arguments.run(arguments)
         if sys.stdout is not None:

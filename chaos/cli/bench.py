@@ -5,6 +5,7 @@ import sys
 from .. import bench as measure
 from ..models import MODELS
 from ..sync import STRATEGIES
+from ..training.streams import is_terminal
 from .common import add_command, build_model, say, show_json
 from .common import print_table as _print_table
 from .common import show_us as _us
@@ -202,7 +203,7 @@ def _models(arguments):
 
 
 def _announce(seconds):
-    if sys.stderr.isatty():
+    if is_terminal(sys.stderr):
         say(f"measuring for about {seconds:.0f} s ...")
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from .. import data
 from ..errors import CheckpointError, DataError, DataNotFound, DivergedError
+from ..formats.json_text import parse_json
 from ..models import MODELS
 from ..network import load
 from ..training import CONFIG, MODEL
 from ..training.settings import ABOUT, KEPT, Name, OptionsOf
+from ..training.streams import is_terminal, tell
 
 DATA = "auto|mnist|digits|FILE.npz"
 DATA_HELP = "data set; auto: mnist or, where it cannot be had, the small digits that come with chaos"
@@ -59,6 +61,15 @@ class Parser(argparse.ArgumentParser):
         complain(f"{message} (try '{self.prog} --help')")
         raise SystemExit(2)
 
+    def refuse_empty(self, arguments):
+        """Ends with an error where an argument is "", as of a shell's variable that is not set: as a path, it would be the
+        current directory."""
+        for action in self._actions:
+            value = getattr(arguments, action.dest, None)
+            if value == "" or (isinstance(value, list) and "" in value):
+                name = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
+                self.error(f'argument {name}: a value is needed, not ""')
+
 
 def columns():
     """Width of the terminal; not less than what makes sense to fill."""
@@ -88,10 +99,8 @@ def declare_jobs(parser):
 
 def say(text):
     """One line for the user, on standard error."""
-    if sys.stderr is None:
-        return
-    with contextlib.suppress(OSError):  # nobody can be told; the exit code stays
-        print(f"chaos: {' '.join(str(text).split())}", file=sys.stderr, flush=True)
+    with contextlib.suppress(BrokenPipeError):  # nobody can be told; the exit code stays
+        tell(f"chaos: {' '.join(str(text).split())}")
 
 
 def complain(text):
@@ -164,7 +173,7 @@ def read_config(run_dir):
     """config.json of a run directory as a dict, empty if there is none; CheckpointError if it is damaged."""
     path = Path(run_dir) / CONFIG
     try:
-        config = json.loads(path.read_bytes())
+        config = parse_json(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError as error:
@@ -186,7 +195,7 @@ def load_data(name, net):
     try:
         return "mnist", *data.load("mnist", size=size, download=False)
     except DataNotFound:
-        if sys.stderr is not None and sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             say("mnist is not on this machine, trying to download it ...")
     try:
         return "mnist", *data.load("mnist", size=size)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .. import training, virtual
 from ..errors import CheckpointError
+from ..formats.atomic import write_atomically
 from ..perfmodel import read_machine
 from ..sync import STRATEGIES
 from ..training import ABOUT, IDENTITY, Settings
@@ -270,7 +271,7 @@ def _against_real(arguments):
         print(f"  staleness histograms differ by {percent(row['staleness_distance'])} of the updates")
     if arguments.run_dir:
         Path(arguments.run_dir).mkdir(parents=True, exist_ok=True)
-        Path(arguments.run_dir, "against-real.json").write_text(json.dumps(rows, indent=2) + "\n")
+        write_atomically(Path(arguments.run_dir, "against-real.json"), json.dumps(rows, indent=2).encode() + b"\n")
 
 
 def _row(name, real, simulated, relative=True):

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import shlex
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..errors import CheckpointError
 from ..models import MODELS
 from ..network import Network, load
 from ..training import Settings
+from ..training.streams import tell
 from .common import add_command, build_model, exit_code, load_data, percent, read_config
 from .options import DATA_ABOUT, add_setting, add_short_option, in_group, parse_options, settings_from
 
@@ -184,7 +184,7 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
         except (KeyboardInterrupt, SystemExit):
             if root and (folder / training.MODEL).exists():
                 again = shlex.join([*arguments.parser.prog.split(), model, "--resume", "--run-dir", str(folder)])
-                print(f"continue with: {again}", file=sys.stderr)
+                tell(f"continue with: {again}")
             raise
     if root:
         (summary or _summary)(result, train, test, time.perf_counter() - start)

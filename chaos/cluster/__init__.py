@@ -15,6 +15,7 @@ from ..errors import ClusterError
 from ..network import Network
 from ..sync import STRATEGIES
 from ..training import ABOUT, Run, Settings, Threads
+from ..training.streams import tell
 from ..updates import UPDATES
 from .allreduce import Allreduce
 from .asynchronous import Async
@@ -156,20 +157,16 @@ def _tell_bindings(link, workers):
         return
     for rank, (count, mask) in enumerate(found):
         if count > len(mask):
-            print(
+            tell(
                 f"chaos: {link.names[rank]} has {count} workers but is bound to {len(mask)} CPU{'s'[: len(mask) > 1]} "
                 f"({threads.ranges(mask)}); let the launcher bind to more, as `chaos launch --dry-run` shows, or give "
-                f"--workers {len(mask)}",
-                file=sys.stderr,
-                flush=True,
+                f"--workers {len(mask)}"
             )
     for host in sorted(set(link.hosts)):
         here = [found[rank] for rank in range(link.size) if link.hosts[rank] == host]
         cpus, total = set().union(*(mask for _, mask in here)), sum(count for count, _ in here)
         if total > len(cpus) and all(count <= len(mask) for count, mask in here):
-            print(
+            tell(
                 f"chaos: {host} is oversubscribed: {total} workers of {len(here)} ranks on {len(cpus)} CPUs "
-                f"({threads.ranges(sorted(cpus))})",
-                file=sys.stderr,
-                flush=True,
+                f"({threads.ranges(sorted(cpus))})"
             )

@@ -9,7 +9,6 @@ Imported by chaos.cluster.
 import os
 import pickle
 import socket
-import sys
 import time
 import traceback
 from collections import deque
@@ -23,6 +22,7 @@ import numpy as np
 from .. import _core
 from ..errors import ClusterError
 from ..training import Alone
+from ..training.streams import tell
 from .compress import Feedback, decode
 
 _STOP, _HALT, _ASK, _STATE = range(4)
@@ -427,8 +427,7 @@ class Link(Alone):
         """Ends the job because of an exception on this rank only."""
         text = "".join(traceback.format_exception(error)).rstrip()
         told = f"{self.names[self.rank]} ends the job:\n{text}".splitlines()
-        sys.stderr.write("".join(f"[{self.rank}] {line}\n" for line in told))  # at once, or other ranks' lines come between
-        sys.stderr.flush()
+        tell("\n".join(f"[{self.rank}] {line}" for line in told))  # at once, or other ranks' lines come between
         time.sleep(0.2)  # launchers forward what was printed last
         self.comm.Abort(1)
 

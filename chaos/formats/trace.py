@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import TraceError
+from .json_text import parse_json
 
 MAGIC = b"chaostrace1\n"
 BLOCK = 1 << 20  # events
@@ -185,7 +186,7 @@ class TraceReader:
 
     def _parse(self, payload: bytes) -> dict[str, Any]:
         try:
-            found = json.loads(payload)
+            found = parse_json(payload)
         except ValueError as error:
             raise TraceError(f"{self.path}: damaged: {error}") from None
         if not isinstance(found, dict):

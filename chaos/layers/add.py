@@ -10,13 +10,13 @@ from .base import EVALUATION, Array, Arrays, Context, Layer, Parts, Shape
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Add(Layer):
-    """Elementwise sum of any number of inputs of equal shape: how the branches of a graph meet.
+    """Elementwise sum of 1 to 16 inputs of equal shape: how the branches of a graph meet.
 
     ``chaos.Add()(y, shortcut)``
     """
 
     kind: ClassVar[str] = "add"
-    inputs: ClassVar[tuple[int, int | None]] = (1, None)
+    inputs: ClassVar[tuple[int, int | None]] = (1, 16)  # MAX_INPUTS of cext/layers/layer.h; sums can be summed
 
     def output_shape(self, *shapes: Shape) -> Shape:
         if len(set(shapes)) != 1:

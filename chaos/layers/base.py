@@ -7,11 +7,14 @@ The contract with the other half (cext/layers/layer.h): a layer says in `core` w
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+MOST_VALUES = 2**31 - 1  # of an image at a node: the core counts them in 32 bits
 
 Shape = tuple[int, ...]
 Array = NDArray[Any]
@@ -29,6 +32,9 @@ class Node:
         self.layer = layer
         self.inputs = tuple(inputs)
         self.shape = shape
+        if math.prod(shape) > MOST_VALUES:
+            what = f"the output of {layer}" if layer else "an input"
+            raise ValueError(f"{what} has shape {shape}, {math.prod(shape):,} values; at most {MOST_VALUES:,} work")
 
     def __repr__(self) -> str:
         return f"<{type(self.layer).__name__ if self.layer else 'Input'} output, shape {self.shape}>"
@@ -53,7 +59,7 @@ def check_shape(shape: Any) -> Shape:
     try:
         shape = tuple(shape)
         whole = all(int(n) == n for n in shape)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # inf
         raise ValueError(f"{wanted}, not {shape!r}") from None
     if len(shape) not in (1, 2, 3) or not whole or min(shape) < 1:
         raise ValueError(f"{wanted} with positive sizes, not {shape!r}")
@@ -232,7 +238,7 @@ class Layer:
             ``pick(values)`` chooses one of them, ``pick.whole(least, most)`` a whole number.
         """
         shape = (pick(ODD),) if pick((True, False)) else (pick.whole(1, 5), pick.whole(1, 7), pick.whole(1, 7))
-        return cls(), [shape] * (cls.inputs[0] if cls.inputs[1] else cls.inputs[0] + pick.whole(0, 2))
+        return cls(), [shape] * (cls.inputs[0] if cls.inputs[1] == cls.inputs[0] else cls.inputs[0] + pick.whole(0, 2))
 
     @classmethod
     def smooth(cls, x: Array) -> Array:

@@ -25,6 +25,7 @@ from .._version import __version__
 from ..data.mnist import cache_folder
 from ..errors import CheckpointError
 from ..formats.atomic import write_atomically
+from ..formats.json_text import parse_json
 from ..models import MODELS
 from ..network import Network
 from ..sync import STRATEGIES
@@ -95,7 +96,7 @@ class Calibration:
     def load(self):
         """Takes what is in the file, if there is one, except what was spoiled; CheckpointError where it is damaged."""
         try:
-            found = json.loads(self.path.read_bytes())
+            found = parse_json(self.path.read_bytes())
             if found["key"] != self.key:
                 raise ValueError("it is of another machine or version")
             if found["machine"]:

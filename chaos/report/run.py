@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..formats.json_text import parse_json
 from .structure import Bars, Heading, Line, Paragraph, Plot, Report, Table
 
 TAIL = 0.005  # share of the updates that the last bar of a histogram may hold
@@ -35,7 +35,7 @@ def read_metrics(path):
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError as error:
             raise CheckpointError(f"{path}: line {number} is no JSON ({error})") from None
         if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..errors import ChaosError
+from ..formats.atomic import write_atomically
 from .structure import Bars, Heading, Line, Paragraph, Plot, Table, shown
 
 FORMATS = (".html", ".md", ".json")
@@ -198,13 +199,13 @@ def write(report, path):
         text, plots = to_markdown(report, re.sub(r"[{}\s()]", "-", path.stem) + "-{}.svg")
     else:
         text = to_html(report) if ending == ".html" else to_json(report)
-    # All is encoded before a file is opened, which empties it. A path of a title may hold what UTF-8 cannot.
+    # A path of a title may hold what UTF-8 cannot.
     files = {
         path.parent / name: content.encode("utf-8", "backslashreplace")
         for name, content in [(path.name, text), *plots.items()]
     }
     for where, content in files.items():
-        where.write_bytes(content)
+        write_atomically(where, content)
     return list(files)
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from .. import data, threads, training, virtual
 from ..bench import machine
+from ..formats.atomic import write_atomically
+from ..formats.json_text import parse_json
 from ..models import MODELS as ZOO
 from ..perfmodel import papers, read_machine
 from . import paper, store
@@ -201,7 +203,7 @@ def _run(folder, one):
     finally:
         seconds = before + clock() - start
         with contextlib.suppress(OSError):  # there is no folder where nothing could be started
-            (where / "seconds.json").write_text(json.dumps(seconds))
+            write_atomically(where / "seconds.json", json.dumps(seconds).encode())
     kept = {
         "format": store.FORMAT,
         "experiment": dataclasses.asdict(one),
@@ -257,6 +259,6 @@ def phi_times(net, model):
 def _seconds(where):
     """Of earlier sessions."""
     try:
-        return float(json.loads((where / "seconds.json").read_text()))
+        return float(parse_json((where / "seconds.json").read_text()))
     except (OSError, ValueError):
         return 0.0

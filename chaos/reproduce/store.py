@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from ..formats.atomic import write_atomically
+from ..formats.json_text import parse_json
 
 RESULTS = "results.json.gz"
 FORMAT = "chaos-experiment-1"
@@ -29,7 +30,7 @@ def results(folder, experiments):
     for one in experiments:
         path = path_of(folder, one)
         if path.exists():
-            kept, what = _load(path, json.loads), f"{path} is"
+            kept, what = _load(path, parse_json), f"{path} is"
         elif one.name in whole["experiments"]:
             path = Path(folder, RESULTS)
             kept, what = whole["experiments"][one.name], f"{path} holds, as {one.name},"
@@ -83,7 +84,7 @@ def _whole(folder):
     path = Path(folder, RESULTS)
     if not path.exists():
         return {"experiments": {}, "here": {}}
-    found = _load(path, lambda content: json.loads(gzip.decompress(content)))
+    found = _load(path, lambda content: parse_json(gzip.decompress(content)))
     if not isinstance(found, dict) or found.get("format") != WHOLE:
         raise CheckpointError(f"{path}: not the results of a reproduction")
     for part in ("experiments", "here"):

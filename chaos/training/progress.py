@@ -7,6 +7,7 @@ from typing import Any
 
 from .callbacks import Callback, Event
 from .records import Record
+from .streams import is_terminal, tell
 
 
 class Progress(Callback):
@@ -17,7 +18,7 @@ class Progress(Callback):
         self.bar: Any = None
         self.tqdm: Any = None
         self._shown: tuple[int, str | None] | None = None
-        if on and sys.stderr is not None and sys.stderr.isatty():
+        if on and is_terminal(sys.stderr):
             try:
                 from tqdm import tqdm
             except ImportError:  # the extra `progress` is not installed
@@ -33,14 +34,8 @@ class Progress(Callback):
     def note(self, text: str) -> None:
         """Prints a line."""
         self._close()
-        if not self.on or sys.stderr is None:
-            return
-        try:
-            print(text, file=sys.stderr, flush=True)
-        except BrokenPipeError:  # whoever has asked to see it has gone
-            raise
-        except OSError:  # a log that is full is no reason to lose a training
-            self.on = False
+        if self.on:  # BrokenPipeError: whoever has asked to see it has gone
+            self.on = tell(text)  # a log that is full is no reason to lose a training
 
     def train_begin(self, event: Event) -> None:
         self.note(event.workers)

@@ -4,6 +4,7 @@ chaos.training and chaos.cluster."""
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -60,6 +61,18 @@ def no_counts() -> Result:
         "worker_images": [],
         "time": {},
     }
+
+
+def check_counts(found: Any) -> None:
+    """ValueError where `found`, read from a file, is not what `counts` gives."""
+    wanted = no_counts()
+    if not isinstance(found, dict) or not wanted.keys() <= found.keys() <= wanted.keys() | {"visited"}:
+        raise ValueError("the counts of the unfinished epoch do not have their names")
+    for key, value in found.items():
+        kind = type(wanted.get(key, ""))
+        number = kind in (int, float)
+        if not isinstance(value, (int, float) if number else kind) or (number and not 0 <= value < math.inf):
+            raise ValueError(f"{key} of the unfinished epoch cannot be {value!r}")
 
 
 def counts(before: Result, result: Result, seconds: float) -> Result:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +100,14 @@ def train(
         store = None
         if settings.run_dir is not None and link.rank == 0:
             store = Store(settings.run_dir, job, config or {})
+            held.callback(store.close)
             store.open(settings.resume)
         return job, store, listeners
 
-    job, store, listeners = link.checked(prepare)
-    with threadpool_limits(1, user_api="blas"), signals() as caught, link.joined(job, caught):
-        job.run(store, listeners, caught)
+    with ExitStack() as held:
+        job, store, listeners = link.checked(prepare)
+        with threadpool_limits(1, user_api="blas"), signals() as caught, link.joined(job, caught):
+            job.run(store, listeners, caught)
     if caught.signal:  # it came after the last look
         caught.leave()
     return Run(net, job.history, job.plan, store.folder if store else None, link.rank == 0, job.stopped)

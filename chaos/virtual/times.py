@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import _core
 from ..formats.atomic import write_atomically
+from ..formats.json_text import parse_json
 from ..network import Network
 from ..options import check_number
 
@@ -73,7 +74,7 @@ class Times:
 def read_times(path, net):
     """The times in a file; ValueError naming it where it is damaged or made for another network."""
     try:
-        found = json.loads(Path(path).read_bytes())
+        found = parse_json(Path(path).read_bytes())
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise ValueError(f"not a file of times (format {FORMAT})")
         times = Times(

@@ -1,0 +1,31 @@
+"""Standard error for people, which programs replace by objects that only write, or close. For chaos.training and the rooms
+above."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether somebody looks at a stream, which may be None or closed, or not know the question."""
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError, OSError):
+        return False
+
+
+def tell(text: str) -> bool:
+    """Prints a line to standard error; whether that could be done. BrokenPipeError where the reader has gone."""
+    if sys.stderr is None:
+        return False
+    try:
+        try:
+            print(text, file=sys.stderr, flush=True)
+        except UnicodeEncodeError:
+            print(text.encode("ascii", "backslashreplace").decode(), file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError, AttributeError):  # a log that is full, or closed, or none
+        return False
+    return True
