@@ -581,7 +581,7 @@ def load_with_state(path: str | os.PathLike[str]) -> tuple[Network, dict[str, st
         )
     try:
         config = parse_json(metadata["network"])
-        _check_size(config, sum(tensor.size for tensor in tensors.values()))
+        check_size(config, sum(tensor.size for tensor in tensors.values()))
         net = Network.from_config(config)
         net.load_state_dict(tensors)
     except (ValueError, KeyError, TypeError) as error:
@@ -590,7 +590,7 @@ def load_with_state(path: str | os.PathLike[str]) -> tuple[Network, dict[str, st
     return net, metadata, {name: tensor for name, tensor in tensors.items() if name not in known}
 
 
-def _check_size(config: dict[str, Any], there: int) -> None:
+def check_size(config: dict[str, Any], there: int) -> None:
     """CheckpointError where a description asks for more values than there are: nothing of its size is made before."""
     _, output = Network._graph(config)
     wanted, layers, seen = 0, set(), {output}

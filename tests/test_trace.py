@@ -301,7 +301,7 @@ def test_lies_with_right_checksums_are_found(digits, tmp_path):
         "not those of the traced run",
     )
     refused(lambda found: found[0].__setitem__(1, found[0][1].replace(b'"conv2d"', b'"conv9d"')), "unknown layer kind")
-    refused(lambda found: found[1].__setitem__(1, zlib.compress(bytes(16))), "4 initial weights")
+    refused(lambda found: found[1].__setitem__(1, zlib.compress(bytes(16))), "the file 4 values")
     refused(lambda found: found[tags.index(b"PHAS")].__setitem__(1, b'{"events": 5}'), "damaged")
 
 

@@ -141,7 +141,7 @@ class TraceReader:
         while True:
             tag, payload = self._read()
             if tag == b"LAST":
-                if self._parse(payload)["phases"] != found or self.file.read(1):
+                if self._parse(payload).get("phases") != found or self.file.read(1):
                     raise TraceError(f"{self.path}: damaged: {found} phases, or something behind the end")
                 return
             if tag != b"PHAS":
@@ -157,7 +157,9 @@ class TraceReader:
         return self._json(b"DONE").get("weights")
 
     def _events(self, count: Any) -> Iterator[np.ndarray]:
-        left = count
+        left = count if isinstance(count, int) else -1
+        if left < 0:
+            raise TraceError(f"{self.path}: damaged: a phase of {count!r} events")
         while left:
             block = unpack(self._payload(b"EVNT"), self.path)
             left -= len(block)

@@ -182,6 +182,8 @@ def read_machine(name):
         return _read(tomllib.loads(path.read_bytes().decode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is no TOML: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

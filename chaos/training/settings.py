@@ -272,12 +272,18 @@ KEPT = tuple(name for name, about in ABOUT.items() if about.role != "call")
 
 
 def completed(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The identity that perhaps an earlier version has kept: what that version did not know had its default then."""
+    """The identity that perhaps an earlier version has kept: what that version did not know had its default then.
+    ValueError where options are none."""
     found = {name: getattr(Settings, name) for name in IDENTITY if ABOUT[name].later} | dict(identity)
     for name in IDENTITY:
         about = ABOUT[name]
-        if isinstance(about, OptionsOf) and about.table is not None and found.get(about.owner) in about.table:
-            found[name] = about.table[found[about.owner]].resolve({}) | (found.get(name) or {})
+        if not isinstance(about, OptionsOf):
+            continue
+        owner, options = found.get(about.owner), found.get(name) or {}
+        if not isinstance(options, dict) or not isinstance(owner, (str, type(None))):
+            raise ValueError(f"{about.owner} and {name} must be a name and an object, not {owner!r} and {options!r}")
+        if about.table is not None and owner is not None and owner in about.table:
+            found[name] = about.table[owner].resolve({}) | options
     return found
 
 

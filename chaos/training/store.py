@@ -102,6 +102,8 @@ class Store:
             identity, partial = state["identity"], state["partial"]
             # earlier versions kept the records themselves
             history = state["history"] if "history" in state else self._read_metrics(state["epochs"], **state["metrics"])
+            if isinstance(identity, dict):
+                identity = completed(identity)
             if not isinstance(identity, dict) or not all(isinstance(record, dict) for record in history):
                 raise TypeError("identity and epochs must be objects")
             if partial is not None:
@@ -115,7 +117,7 @@ class Store:
         kind = state.get("runner", kind if history else job.runner.kind)
         if kind != job.runner.kind:
             raise CheckpointError(f"{path}: is the state of a run of {kind}; it cannot be continued with {job.runner.kind}")
-        differ = differences(completed(identity), job.identity)
+        differ = differences(identity, job.identity)
         if differ:
             raise CheckpointError(f"{path}: is the state of another run; different: {', '.join(differ)}")
         try:

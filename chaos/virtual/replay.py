@@ -12,7 +12,7 @@ from .._version import __version__
 from ..data import Dataset
 from ..errors import TraceError
 from ..formats.trace import TraceReader, TraceWriter, digest
-from ..network import Network, run_key
+from ..network import Network, check_size, run_key
 from ..options import check_number
 from ..training import IDENTITY, Alone, Job, Settings, Threads
 from ..training.settings import completed
@@ -158,7 +158,10 @@ def replay(path, data, *, progress=None, jobs=1):
     """
     check_jobs(jobs)
     with TraceReader(path) as trace:
-        about = completed(trace.about)
+        try:
+            about = completed(trace.about)
+        except ValueError as error:
+            raise TraceError(f"{path}: damaged: {error}") from None
         net = _network(trace, about, data)
         if len(data) > about["images"]:
             data = data[: about["images"]]
@@ -220,6 +223,7 @@ def _network(trace, about, data):
     if about["winograd"] != _core.get_winograd():
         raise TraceError(f"{path}: recorded with CHAOS_WINOGRAD={about['winograd']:d}, {_core.get_winograd():d} is in force")
     try:
+        check_size(about["network"], trace.weights.size)
         net = Network.from_config(about["network"])
     except ValueError as error:
         raise TraceError(f"{path}: damaged: {error}") from None
@@ -251,7 +255,7 @@ def _run(path, job, phase, events, jobs):
         )
     except TraceError:
         raise
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, OverflowError) as error:
         if phase.get("status") != "diverged":  # then the events end in the middle
             raise TraceError(f"{path}: damaged: {error}") from None
         return {
