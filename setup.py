@@ -5,6 +5,7 @@ CHAOS_NATIVE=1, CHAOS_DEBUG=1, CHAOS_SANITIZE=address,undefined, CHAOS_OPENMP=0.
 """
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -32,6 +33,7 @@ BASELINE = [
 OPENMP = ["-fopenmp"]
 GENERATED = "build/cython"
 LISTS = "build/generated/lists"
+ROW = re.compile(r"^[A-Z]+_ROW\((\w+),", re.M)
 
 OPENMP_PROBE = """
 #include <omp.h>
@@ -71,12 +73,15 @@ def depends():
 
 
 def write_lists(folder=LISTS):
-    """Writes what registers a kind: NAME.h with KIND(x) for every x.c in folder NAME, NAME_bodies.h with its #include."""
+    """Writes what registers a kind: NAME.h with KIND(x) for every x.c in folder NAME, or for each of its rows where it holds
+    several kinds; NAME_bodies.h with the file's #include."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for room in ("layers", "losses", "updates", "sync", "virtual/orders"):
-        stems, last = sorted(Path(f).stem for f in glob(f"cext/{room}/*.c")), Path(room).name
-        for name, line in ((last, "KIND({})"), (f"{last}_bodies", f'#include "{room}/{{}}.c"')):
-            text = f"/* Written by setup.py: the files of cext/{room}. */\n" + "".join(line.format(s) + "\n" for s in stems)
+        files, last = sorted(glob(f"cext/{room}/*.c")), Path(room).name
+        stems = [Path(f).stem for f in files]
+        kinds = [kind for f in files for kind in ROW.findall(Path(f).read_text()) or [Path(f).stem]]
+        for name, line, names in ((last, "KIND({})", kinds), (f"{last}_bodies", f'#include "{room}/{{}}.c"', stems)):
+            text = f"/* Written by setup.py: the files of cext/{room}. */\n" + "".join(line.format(s) + "\n" for s in names)
             file = Path(folder, f"{name}.h")
             if not file.is_file() or file.read_text() != text:  # what is newer than an object is compiled again
                 file.write_text(text)

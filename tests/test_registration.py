@@ -17,7 +17,7 @@ if not (TREE / "setup.py").is_file() or not (TREE / "cext").is_dir():
 
 # file: (room, the one line)
 ADDED = {
-    "leaky_relu": ("layers", "from .leaky_relu import LeakyReLU"),
+    "ramp": ("layers", "from .ramp import Ramp"),
     "dropout": ("layers", "from .dropout import Dropout"),
     "running_norm": ("layers", "from .running_norm import RunningNorm"),
     "huber": ("losses", "from .huber import Huber"),

@@ -9,15 +9,18 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #if CHAOS_OPENMP
 #include <omp.h>
 
+static int forks; /* that lead from the process which loaded this to this one */
+static pthread_once_t counts_forks = PTHREAD_ONCE_INIT;
+static void in_child(void) { forks++; }
+static void count_forks(void) { pthread_atfork(NULL, NULL, in_child); }
+
 /* What the calling thread's team is, as far as is known: the runtime keeps its threads for the next one. */
 static _Thread_local struct {
-    int n;
-    pid_t process;
+    int n, forks;
 } team;
 
 /* Bytes of the stack of the runtime's threads, 0: the system's default. As OpenMP 5.2, 21.2.3, defines OMP_STACKSIZE. */
@@ -127,7 +130,8 @@ int threads_run(int n, void (*body)(void *, int), void *arg)
         return 1;
     }
 #if CHAOS_OPENMP
-    if (team.n && team.process != getpid()) {
+    pthread_once(&counts_forks, count_forks);
+    if (team.n && team.forks != forks) {
         pthread_t thread;
         call c = {n, body, arg, 0};
         if (pthread_create(&thread, NULL, run_call, &c))
@@ -142,7 +146,7 @@ int threads_run(int n, void (*body)(void *, int), void *arg)
     }
     const int ran = run_in_parallel(n, body, arg);
     team.n = ran == n ? n : 0;
-    team.process = getpid();
+    team.forks = forks;
     return ran;
 #else
     (void)body, (void)arg;

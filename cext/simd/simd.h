@@ -1,4 +1,4 @@
-/* Vectors of VW floats: loads, stores, tails, sums, transposition, exp.
+/* Vectors of VW floats: loads, stores, tails, sums, transposition, exp, tanh.
  * The includer (cext/isa/) defines VW (4, 8 or 16) inside its target pragma; used by layers, losses and updates only.
  * Nothing here is global or exported: every instruction set gets its own static copy. */
 #ifndef CHAOS_SIMD_H
@@ -224,9 +224,9 @@ INLINE vec vsum_rows(vec *m)
 #endif
 }
 
-/* exp(x) - 1 for |x| <= 87: x = k ln2 + f with |f| <= ln2/2, exp(x) - 1 = 2^k (exp(f) - 1) + (2^k - 1), and the
- * Taylor polynomial of exp(f) - 1 of degree 7 (truncation below 2^-25.9 relative on that range). */
-INLINE vec vexpm1(vec x)
+/* 2^k and exp(f) - 1, where x = k ln2 + f with |f| <= ln2/2, for |x| <= 87: by the Taylor polynomial of degree 7 (truncation
+ * below 2^-25.9 relative on that range). */
+INLINE vec vexp_parts(vec x, vec *power)
 {
     const vec round = vset(12582912.f); /* 1.5 * 2^23: adding it leaves the nearest integer in the low bits */
     vec shifted = x * 1.44269504f + round;
@@ -239,8 +239,24 @@ INLINE vec vexpm1(vec x)
     p = p * f + 1.f / 6;
     p = p * f + 0.5f;
     p = p * (f * f) + f;
-    vec power = (vec)(((ivec)shifted - (ivec)round + 127) << 23);
+    *power = (vec)(((ivec)shifted - (ivec)round + 127) << 23);
+    return p;
+}
+
+/* exp(x) - 1 for |x| <= 87 */
+INLINE vec vexpm1(vec x)
+{
+    vec power;
+    const vec p = vexp_parts(x, &power);
     return power * p + (power - 1.f);
+}
+
+/* exp(x); that of -87 or 87 beyond; NaN stays NaN */
+INLINE vec vexp(vec x)
+{
+    vec power;
+    const vec p = vexp_parts(vmin(vset(87), vmax(vset(-87), x)), &power);
+    return power * p + power;
 }
 
 /* tanh |x| = e / (e + 2), e = exp(2|x|) - 1: no cancellation near 0, and an error of e is not magnified; 1 to the last bit

@@ -5,8 +5,29 @@ To add one: chaos/layers/x.py, cext/layers/x.c, and one line here.
 
 from typing import TYPE_CHECKING
 
+from .activations import CELU as CELU
+from .activations import ELU as ELU
+from .activations import GELU as GELU
+from .activations import SELU as SELU
+from .activations import Hardshrink as Hardshrink
+from .activations import Hardsigmoid as Hardsigmoid
+from .activations import Hardswish as Hardswish
+from .activations import Hardtanh as Hardtanh
+from .activations import LeakyReLU as LeakyReLU
+from .activations import LogSigmoid as LogSigmoid
+from .activations import Mish as Mish
+from .activations import ReLU as ReLU
+from .activations import ReLU6 as ReLU6
+from .activations import ScaledTanh as ScaledTanh
+from .activations import Sigmoid as Sigmoid
+from .activations import SiLU as SiLU
+from .activations import Softplus as Softplus
+from .activations import Softshrink as Softshrink
+from .activations import Softsign as Softsign
+from .activations import Tanh as Tanh
+from .activations import Tanhshrink as Tanhshrink
+from .activations import Threshold as Threshold
 from .add import Add as Add
-from .base import Elementwise as Elementwise
 from .base import Input as Input
 from .base import Layer as Layer
 from .base import Node as Node
@@ -16,10 +37,6 @@ from .conv2d import Conv2d as Conv2d
 from .flatten import Flatten as Flatten
 from .linear import Linear as Linear
 from .max_pool2d import MaxPool2d as MaxPool2d
-from .relu import ReLU as ReLU
-from .scaled_tanh import ScaledTanh as ScaledTanh
-from .sigmoid import Sigmoid as Sigmoid
-from .tanh import Tanh as Tanh
 
 LAYERS = {kind.kind: kind for kind in list(globals().values()) if isinstance(kind, type) and hasattr(kind, "kind")}
 

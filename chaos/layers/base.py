@@ -237,33 +237,18 @@ class Layer:
         pick : callable
             ``pick(values)`` chooses one of them, ``pick.whole(least, most)`` a whole number.
         """
-        shape = (pick(ODD),) if pick((True, False)) else (pick.whole(1, 5), pick.whole(1, 7), pick.whole(1, 7))
+        shape = any_shape(pick)
         return cls(), [shape] * (cls.inputs[0] if cls.inputs[1] == cls.inputs[0] else cls.inputs[0] + pick.whole(0, 2))
 
-    @classmethod
-    def smooth(cls, x: Array) -> Array:
+    def smooth(self, x: Array) -> Array:
         """`x` moved away from where the kind has kinks: there central differences say nothing of a derivative."""
         return x
 
 
+def any_shape(pick: Any) -> Shape:
+    """A vector or an image, for `example`."""
+    return (pick(ODD),) if pick((True, False)) else (pick.whole(1, 5), pick.whole(1, 7), pick.whole(1, 7))
+
+
 # channels around the widths of the vectors
 ODD = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 20, 31, 33, 48, 65, 70)
-
-
-class Elementwise(Layer):
-    """A layer y = f(x) with f increasing and a derivative that is a function of y; the kinds define `f(x)` and
-    `derivative(y)`."""
-
-    def f(self, x: Array) -> Array:
-        raise TypeError(f"{type(self).__name__} has no definition")
-
-    def derivative(self, y: Array) -> Array:
-        raise TypeError(f"{type(self).__name__} has no definition")
-
-    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
-        return self.f(inputs[0])
-
-    def backward(
-        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
-    ) -> tuple[Arrays, Parts]:
-        return [dy * self.derivative(y)], {}

@@ -23,7 +23,7 @@ def random_net(seed=3):
         (2, 9, 9),
         [
             chaos.Conv2d(6, 3),
-            chaos.LeakyReLU(0.2),
+            chaos.Ramp(0.2),
             chaos.MaxPool2d(2),
             chaos.Dropout(0.3),
             chaos.Flatten(),
@@ -37,13 +37,7 @@ def random_net(seed=3):
 def normal_net(seed=3):
     return chaos.Network(
         (2, 9, 9),
-        [
-            chaos.Conv2d(6, 3),
-            chaos.RunningNorm(momentum=0.2, name="norm"),
-            chaos.LeakyReLU(),
-            chaos.Flatten(),
-            chaos.Linear(5),
-        ],
+        [chaos.Conv2d(6, 3), chaos.RunningNorm(momentum=0.2, name="norm"), chaos.Ramp(), chaos.Flatten(), chaos.Linear(5)],
         seed=seed,
     )
 
@@ -228,11 +222,11 @@ def test_state_stays_between_what_it_was_and_what_is_observed(strategy):
 def test_the_activation_moves_behind_the_pooling_where_it_increases():
     def first_kinds(slope):
         x = chaos.Input((2, 8, 8))
-        net = chaos.Network(x, chaos.MaxPool2d(2)(chaos.LeakyReLU(slope)(chaos.Conv2d(3, 3)(x))))
+        net = chaos.Network(x, chaos.MaxPool2d(2)(chaos.Ramp(slope)(chaos.Conv2d(3, 3)(x))))
         return [type(layer).__name__ for _, layer, _ in net.core_layers()]
 
-    assert first_kinds(0.1) == ["Conv2d", "MaxPool2d", "LeakyReLU"]
-    assert first_kinds(-0.1) == ["Conv2d", "LeakyReLU", "MaxPool2d"]
+    assert first_kinds(0.1) == ["Conv2d", "MaxPool2d", "Ramp"]
+    assert first_kinds(-0.1) == ["Conv2d", "Ramp", "MaxPool2d"]
 
 
 def test_names_and_counts():

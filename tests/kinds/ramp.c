@@ -1,18 +1,18 @@
 /* x where x > 0, else negative_slope * x; NaN stays NaN. A kind for tests/test_registration.py. Body: included by cext/isa/. */
 #include "layer.h"
 
-enum { LEAKY_SLOPE }; /* real option */
+enum { RAMP_SLOPE }; /* real option */
 
-KERNEL const char *leaky_relu_set_up(geometry *g)
+KERNEL const char *ramp_set_up(geometry *g)
 {
     g->out = g->in[0];
-    g->properties = g->real[LEAKY_SLOPE] >= 0 ? MONOTONE : 0;
+    g->properties = g->real[RAMP_SLOPE] >= 0 ? MONOTONE : 0;
     return NULL;
 }
 
-KERNEL void leaky_relu_forward(const geometry *g, const call *c)
+KERNEL void ramp_forward(const geometry *g, const call *c)
 {
-    const vec slope = vset(g->real[LEAKY_SLOPE]);
+    const vec slope = vset(g->real[RAMP_SLOPE]);
     for (int n = 0; n < c->n; n++)
         for (size_t i = 0, size = shape_size(g->out); i < size; i += VW) {
             const vec x = vload(c->x[0].p + (size_t)n * c->x[0].stride + i);
@@ -20,9 +20,9 @@ KERNEL void leaky_relu_forward(const geometry *g, const call *c)
         }
 }
 
-KERNEL void leaky_relu_backward(const geometry *g, const call *c)
+KERNEL void ramp_backward(const geometry *g, const call *c)
 {
-    const vec slope = vset(g->real[LEAKY_SLOPE]);
+    const vec slope = vset(g->real[RAMP_SLOPE]);
     for (int n = 0; c->dx[0].p && n < c->n; n++)
         for (size_t i = 0, size = shape_size(g->out); i < size; i += VW) {
             const vec x = vload(c->x[0].p + (size_t)n * c->x[0].stride + i);
@@ -31,5 +31,5 @@ KERNEL void leaky_relu_backward(const geometry *g, const call *c)
         }
 }
 
-static const layer_kind layer_leaky_relu = {
-    .name = "leaky_relu", .set_up = leaky_relu_set_up, .forward = leaky_relu_forward, .backward = leaky_relu_backward};
+static const layer_kind layer_ramp = {
+    .name = "ramp", .set_up = ramp_set_up, .forward = ramp_forward, .backward = ramp_backward};

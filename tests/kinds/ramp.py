@@ -1,4 +1,4 @@
-"""Leaky rectifier. A kind for tests/test_registration.py; the fast half is leaky_relu.c."""
+"""A leaky rectifier once more. A kind for tests/test_registration.py; the fast half is ramp.c."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .base import EVALUATION, Core, Layer
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LeakyReLU(Layer):
+class Ramp(Layer):
     """y = x where x > 0, else negative_slope * x, as ``torch.nn.LeakyReLU``."""
 
     negative_slope: float = 0.01
 
-    kind: ClassVar[str] = "leaky_relu"
+    kind: ClassVar[str] = "ramp"
 
     def core(self, *shapes):
-        return Core("leaky_relu", real=(self.negative_slope,))
+        return Core("ramp", real=(self.negative_slope,))
 
     def forward(self, inputs, parts, context=EVALUATION):
         return np.where(inputs[0] > 0, inputs[0], self.negative_slope * inputs[0])
@@ -32,6 +32,5 @@ class LeakyReLU(Layer):
         _, shapes = super().example(pick)
         return cls(pick((0.01, 0.2, 0.0, -0.5))), shapes
 
-    @classmethod
-    def smooth(cls, x):
+    def smooth(self, x):
         return np.where(np.abs(x) < 1e-3, 0.5, x)

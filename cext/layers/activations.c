@@ -1,0 +1,140 @@
+/* y = f(x), entry by entry: a row for each function, of x and the options a and b, with its derivative, of x and y, times dy.
+ * Whole vectors run into the slack behind a sample. NaN stays NaN: vmin and vmax give their second argument then. Body: included
+ * by cext/isa/ only. */
+#include "layer.h"
+
+#define LAYER_ROW(id, has, of_x, times_dy)                                                                                  \
+    KERNEL const char *id##_set_up(geometry *g)                                                                             \
+    {                                                                                                                       \
+        const float a = g->real[0], b = g->real[1];                                                                         \
+        (void)a, (void)b;                                                                                                   \
+        g->out = g->in[0];                                                                                                  \
+        g->properties = has;                                                                                                \
+        return NULL;                                                                                                        \
+    }                                                                                                                       \
+    KERNEL void id##_forward(const geometry *g, const call *c)                                                              \
+    {                                                                                                                       \
+        const vec a = vset(g->real[0]), b = vset(g->real[1]);                                                               \
+        (void)a, (void)b;                                                                                                   \
+        for (int n = 0; n < c->n; n++)                                                                                      \
+            for (size_t i = 0, size = shape_size(g->out); i < size; i += VW) {                                              \
+                const vec x = vload(c->x[0].p + (size_t)n * c->x[0].stride + i);                                            \
+                vstore(c->y.p + (size_t)n * c->y.stride + i, of_x);                                                         \
+            }                                                                                                               \
+    }                                                                                                                       \
+    KERNEL void id##_backward(const geometry *g, const call *c)                                                             \
+    {                                                                                                                       \
+        const vec a = vset(g->real[0]), b = vset(g->real[1]);                                                               \
+        (void)a, (void)b;                                                                                                   \
+        for (int n = 0; c->dx[0].p && n < c->n; n++)                                                                        \
+            for (size_t i = 0, size = shape_size(g->out); i < size; i += VW) {                                              \
+                const vec x = vload(c->x[0].p + (size_t)n * c->x[0].stride + i);                                            \
+                const vec y = vload(c->y.p + (size_t)n * c->y.stride + i);                                                  \
+                const vec dy = vload(c->dy.p + (size_t)n * c->dy.stride + i);                                               \
+                (void)x, (void)y;                                                                                           \
+                vstore(c->dx[0].p + (size_t)n * c->dx[0].stride + i, times_dy);                                             \
+            }                                                                                                               \
+    }                                                                                                                       \
+    static const layer_kind layer_##id = {                                                                                  \
+        .name = #id, .set_up = id##_set_up, .forward = id##_forward, .backward = id##_backward};
+
+INLINE vec vabs(vec x) { return (vec)((ivec)x & iset(INT32_MAX)); }
+INLINE vec vkeep(ivec mask, vec x) { return (vec)((ivec)x & mask); }
+INLINE vec clamped(vec x, vec low, vec high) { return vmin(high, vmax(low, x)); }
+/* exp(x) - 1 for x <= 0, and the limit from -87 on; 0 for other x */
+INLINE vec expm1_below(vec x) { return vexpm1(clamped(x, vset(-87), vset(0))); }
+
+/* log(1 + exp(x)) = max(x, 0) + log(1 + u), u = exp(-|x|); log(1 + u) = 2 atanh(s), s = u / (2 + u) <= 1/3, by its series up
+ * to s^15, the rest is below 2^-29 of it. */
+INLINE vec log_1_exp(vec x)
+{
+    const vec u = vexp(-vabs(x)), s = u / (u + 2.f), q = s * s;
+    vec p = vset(1.f / 15);
+    p = p * q + 1.f / 13;
+    p = p * q + 1.f / 11;
+    p = p * q + 1.f / 9;
+    p = p * q + 1.f / 7;
+    p = p * q + 1.f / 5;
+    p = p * q + 1.f / 3;
+    p = p * q + 1.f;
+    return vmax(vset(0), x) + 2.f * s * p;
+}
+
+/* The normal distribution up to x, 1/2 erfc(-x / sqrt 2), by a Chebyshev approximation of erfc whose relative error is below
+ * 1.2e-7 everywhere (Press et al., Numerical Recipes, section 6.2). */
+INLINE vec normal_up_to(vec x)
+{
+    static const float factor[] = {-0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f, -0.18628806f,
+                                   0.09678418f,  0.37409196f, 1.00002368f,  -1.26551223f};
+    const vec z = vabs(x) * 0.70710678f, t = 1.f / (z * 0.5f + 1.f);
+    vec p = vset(0.17087277f);
+    for (int i = 0; i < 9; i++)
+        p = p * t + factor[i];
+    const vec beyond = 0.5f * t * vexp(p - z * z);
+    return vselect(x < 0.f, beyond, 1.f - beyond);
+}
+INLINE vec normal_at(vec x) { return 0.39894228f * vexp(-0.5f * x * x); }
+
+/* GELU with tanh in place of the normal distribution (Hendrycks, Gimpel 2016). */
+INLINE vec gelu_tanh_of(vec x) { return vtanh(0.79788456f * (x + 0.044715f * x * x * x)); }
+INLINE vec gelu_tanh_derivative(vec x)
+{
+    const vec t = gelu_tanh_of(x);
+    return 0.5f * (1.f + t) + 0.5f * x * (1.f - t * t) * (0.79788456f + 0.10703222f * x * x);
+}
+
+INLINE vec silu_derivative(vec x)
+{
+    const vec s = vsigmoid(x);
+    return s * (1.f + x * (1.f - s));
+}
+
+/* tanh(log(1 + e)) = n / (n + 2), e = exp(x), n = e (e + 2); 1 to the last bit from 20 on. */
+INLINE vec mish_n(vec x)
+{
+    const vec e = vexp(vmin(vset(20), x));
+    return e * (e + 2.f);
+}
+INLINE vec mish_derivative(vec x)
+{
+    const vec n = mish_n(x), more = 1.f / (n + 2.f);
+    return n * more + x * vsigmoid(x) * (4.f * (n + 1.f) * more * more);
+}
+
+#define SELU_SCALE 1.05070099f
+#define SELU_ALPHA 1.67326324f
+
+/* clang-format off */
+/*        name         properties                what it is                                 dy f'(x) */
+LAYER_ROW(relu,        MONOTONE,                 vselect(x <= 0.f, vset(0), x),             vkeep(y > 0.f, dy))
+LAYER_ROW(relu6,       MONOTONE,                 vmin(vset(6), vselect(x <= 0.f, vset(0), x)),
+                                                                                            vkeep((y > 0.f) & (y < 6.f), dy))
+LAYER_ROW(leaky_relu,  a >= 0 ? MONOTONE : 0,    vselect(x <= 0.f, a * x, x),               vselect(x <= 0.f, a * dy, dy))
+LAYER_ROW(elu,         a >= 0 ? MONOTONE : 0,    vselect(x <= 0.f, a * expm1_below(x), x),  vselect(x <= 0.f, dy * (y + a), dy))
+LAYER_ROW(selu,        MONOTONE,                 SELU_SCALE * vselect(x <= 0.f, SELU_ALPHA * expm1_below(x), x),
+                                                 vselect(x <= 0.f, dy * (y + SELU_SCALE * SELU_ALPHA), SELU_SCALE * dy))
+LAYER_ROW(celu,        a >= 0 ? MONOTONE : 0,    vselect(x <= 0.f, a * expm1_below(x / a), x),
+                                                                                            vselect(x <= 0.f, dy * (y / a + 1.f), dy))
+LAYER_ROW(gelu,        0,                        x * normal_up_to(x),                       dy * (normal_up_to(x) + x * normal_at(x)))
+LAYER_ROW(gelu_tanh,   0,                        0.5f * x * (1.f + gelu_tanh_of(x)),        dy * gelu_tanh_derivative(x))
+LAYER_ROW(silu,        0,                        x * vsigmoid(x),                           dy * silu_derivative(x))
+LAYER_ROW(mish,        0,                        x * (mish_n(x) / (mish_n(x) + 2.f)),       dy * mish_derivative(x))
+LAYER_ROW(hardswish,   0,                        x * clamped(x + 3.f, vset(0), vset(6)) * (1.f / 6),
+                                                 vkeep(x > -3.f, vselect(x >= 3.f, dy, dy * (x * (1.f / 3) + 0.5f))))
+LAYER_ROW(hardsigmoid, MONOTONE,                 clamped(x + 3.f, vset(0), vset(6)) * (1.f / 6),
+                                                                                            vkeep((x > -3.f) & (x < 3.f), dy * (1.f / 6)))
+LAYER_ROW(hardtanh,    MONOTONE,                 clamped(x, a, b),                          vkeep((x > a) & (x < b), dy))
+LAYER_ROW(tanh,        MONOTONE,                 vtanh(x),                                  dy * (1.f - y * y))
+LAYER_ROW(scaled_tanh, MONOTONE,                 1.7159f * vtanh(x * (2.f / 3)), /* LeCun's */
+                                                 dy * ((2.f / 3 * 1.7159f) - y * y * (2.f / 3 / 1.7159f)))
+LAYER_ROW(tanhshrink,  MONOTONE,                 x - vtanh(x),                              dy * ((x - y) * (x - y)))
+LAYER_ROW(sigmoid,     MONOTONE,                 vsigmoid(x),                               dy * (y * (1.f - y)))
+LAYER_ROW(log_sigmoid, MONOTONE,                 -log_1_exp(-x),                            dy * vsigmoid(-x))
+LAYER_ROW(softplus,    a > 0 ? MONOTONE : 0,     vselect(x * a > b, x, log_1_exp(x * a) / a),
+                                                                                            vselect(x * a > b, dy, dy * vsigmoid(x * a)))
+LAYER_ROW(softsign,    MONOTONE,                 x / (1.f + vabs(x)),                       dy / ((1.f + vabs(x)) * (1.f + vabs(x))))
+LAYER_ROW(threshold,   b <= a ? MONOTONE : 0,    vselect(x <= a, b, x),                     vkeep(~(x <= a), dy))
+LAYER_ROW(hardshrink,  MONOTONE,                 vkeep(~(vabs(x) <= a), x),                 vkeep(~(vabs(x) <= a), dy))
+LAYER_ROW(softshrink,  MONOTONE,                 vkeep(~(vabs(x) <= a), vselect(x < 0.f, x + a, x - a)),
+                                                                                            vkeep(~(vabs(x) <= a), dy))
+/* clang-format on */
