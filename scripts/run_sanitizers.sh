@@ -92,17 +92,22 @@ asan() {
     # libomp keeps what it knows of threads that have ended
     echo leak:libomp.so >"$out/leaks"
     LSAN_OPTIONS=suppressions=$out/leaks:print_suppressions=0
+    # both watch all kernels on every instruction set; workers, who meet in cext/engine, on one each
+    local clang=yes on=(generic)
+    if ! command -v clang >/dev/null || ! try clang -fsanitize=address; then
+        clang=no on=()
+    fi
     if build asan-gcc gcc -fsanitize=address,undefined -fno-sanitize-recover=all; then
         reports asan-gcc heap-buffer-overflow fault
-        passes asan-gcc "${networks:-15}"
+        passes asan-gcc "${networks:-15}" "${on[@]}"
     else
         wrong=1
     fi
-    if ! command -v clang >/dev/null || ! try clang -fsanitize=address; then
+    if [[ $clang = no ]]; then
         echo "asan-clang: left out, there is no clang with OpenMP and sanitizers"
     elif ASAN_OPTIONS=detect_stack_use_after_return=1 && build asan-clang clang -fsanitize=address; then
         reports asan-clang heap-buffer-overflow fault
-        passes asan-clang "${networks:-15}" best  # the rest is as with gcc
+        passes asan-clang "${networks:-15}" best
     else
         wrong=1
     fi
