@@ -18,7 +18,7 @@ if not (TREE / "setup.py").is_file() or not (TREE / "cext").is_dir():
 # file: (room, the one line)
 ADDED = {
     "ramp": ("layers", "from .ramp import Ramp"),
-    "dropout": ("layers", "from .dropout import Dropout"),
+    "drops": ("layers", "from .drops import Drops"),
     "running_norm": ("layers", "from .running_norm import RunningNorm"),
     "huber": ("losses", "from .huber import Huber"),
     "twice": ("updates", "from .twice import Twice"),

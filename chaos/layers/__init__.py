@@ -32,8 +32,14 @@ from .base import Input as Input
 from .base import Layer as Layer
 from .base import Node as Node
 from .base import whole as whole
+from .batch_norm import BatchNorm1d as BatchNorm1d
+from .batch_norm import BatchNorm2d as BatchNorm2d
 from .conv1d import Conv1d as Conv1d
 from .conv2d import Conv2d as Conv2d
+from .dropout import AlphaDropout as AlphaDropout
+from .dropout import Dropout as Dropout
+from .dropout import Dropout1d as Dropout1d
+from .dropout import Dropout2d as Dropout2d
 from .flatten import Flatten as Flatten
 from .linear import Linear as Linear
 from .max_pool2d import MaxPool2d as MaxPool2d

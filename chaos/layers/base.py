@@ -206,6 +206,10 @@ class Layer:
         """Multiply-adds of one sample's forward pass; the weight and data gradients take as many each."""
         return 0
 
+    def least_images(self, *shapes: Shape) -> int:
+        """The fewest images that a training step may have."""
+        return 1
+
     def initial_values(self, rng: np.random.Generator, *shapes: Shape) -> dict[str, NDArray[np.float32]]:
         """{name: float32 array} of all parts."""
         values = {}

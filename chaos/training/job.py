@@ -54,11 +54,11 @@ class Job:
         self.plan = runner.workers(settings.workers, "one by definition" if strategy.single else None, settings.pin)
         if strategy.single and self.plan.workers != 1:
             raise ValueError(f"strategy {settings.strategy!r} runs with one worker, not {self.plan.workers}")
-        self._check_whole_batches(net)
         self.rate_scale: float = strategy.rate_scale(settings.strategy_options, self.plan.workers)
         self._check_rates()
         self.net, self.link = net, link
         self.training = phases.take(net, train, "train", self.settings.loss, weighted=True)
+        self._check_whole_batches(net)
         self.test: phases.Taken | None = None
         if test is not None:
             self.test = phases.take(net, test, "test", self.settings.loss)
@@ -94,8 +94,19 @@ class Job:
             )
 
     def _check_whole_batches(self, net: Network) -> None:
-        """ValueError where a layer wants to see all images of a step, and the strategy has none who does."""
+        """ValueError where a layer wants to see all images of a step, and the strategy has none who does, or steps have too
+        few for it."""
         nodes = net.plan.whole_batch
+        for node in nodes:
+            there = net.nodes()[node][0]
+            assert there.layer
+            least = there.layer.least_images(*(source.shape for source in there.inputs))
+            batch, last = self.settings.batch_size, self.training.count % self.settings.batch_size
+            if 0 < (last or batch) < least:
+                raise ValueError(
+                    f"{there.layer} needs steps of at least {least} images to train; {self.training.count} images in "
+                    f"steps of batch_size={batch} leave {last or batch} for {'the last' if last else 'each'}"
+                )
         if nodes and self.strategy.lanes:
             known = [name for name, strategy in STRATEGIES.items() if not strategy.lanes]
             raise ValueError(

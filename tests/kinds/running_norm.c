@@ -4,31 +4,31 @@
  * and behind that of the first sample 1 / sqrt(var + eps), the mean and the unbiased variance. */
 #include "layer.h"
 
-enum { NORM_EPS, NORM_MOMENTUM }; /* real options */
+enum { RUNNING_EPS, RUNNING_MOMENTUM }; /* real options */
 
-INLINE size_t norm_pad(const geometry *g) { return round_up((size_t)g->out.c, LANES); }
-INLINE size_t norm_room(const geometry *g) { return round_up(shape_size(g->out), LANES) + SLACK; }
+INLINE size_t running_pad(const geometry *g) { return round_up((size_t)g->out.c, LANES); }
+INLINE size_t running_room(const geometry *g) { return round_up(shape_size(g->out), LANES) + SLACK; }
 
 KERNEL const char *running_norm_set_up(geometry *g)
 {
     g->out = g->in[0];
     g->properties = WHOLE_BATCH;
-    g->weight_size = g->state_size = 2 * norm_pad(g);
-    g->state_rate = g->real[NORM_MOMENTUM];
-    g->keep_size = norm_room(g) + 3 * norm_pad(g);
-    g->scratch_size = 2 * norm_pad(g);
+    g->weight_size = g->state_size = 2 * running_pad(g);
+    g->state_rate = g->real[RUNNING_MOMENTUM];
+    g->keep_size = running_room(g) + 3 * running_pad(g);
+    g->scratch_size = 2 * running_pad(g);
     return NULL;
 }
 
 KERNEL ptrdiff_t running_norm_locate(const geometry *g, int k, ptrdiff_t i)
 {
-    return i < g->out.c ? k * (ptrdiff_t)norm_pad(g) + i : -1;
+    return i < g->out.c ? k * (ptrdiff_t)running_pad(g) + i : -1;
 }
 
 /* Statistics and normalised inputs of the step's images, in double precision until they are stored. */
 KERNEL void running_norm_observe(const geometry *g, const call *c, float *statistics)
 {
-    const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);
+    const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = running_pad(g);
     const double m = (double)c->n * (double)P;
     for (size_t k = 0; k < C; k++) {
         double sum = 0, square = 0;
@@ -40,7 +40,7 @@ KERNEL void running_norm_observe(const geometry *g, const call *c, float *statis
                 const double d = (double)c->x[0].p[(size_t)n * c->x[0].stride + i * C + k] - sum / m;
                 square += d * d;
             }
-        const double inverse = 1 / sqrt(square / m + (double)g->real[NORM_EPS]);
+        const double inverse = 1 / sqrt(square / m + (double)g->real[RUNNING_EPS]);
         for (int n = 0; n < c->n; n++)
             for (size_t i = 0; i < P; i++)
                 c->keep.p[(size_t)n * c->keep.stride + i * C + k] =
@@ -53,13 +53,13 @@ KERNEL void running_norm_observe(const geometry *g, const call *c, float *statis
 
 KERNEL void running_norm_forward(const geometry *g, const call *c)
 {
-    const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);
-    float *statistics = c->keep.p + norm_room(g);
+    const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = running_pad(g);
+    float *statistics = c->keep.p + running_room(g);
     if (c->training)
         running_norm_observe(g, c, statistics);
     else
         for (size_t k = 0; k < C; k++) {
-            statistics[k] = 1 / sqrtf(c->state[pad + k] + g->real[NORM_EPS]);
+            statistics[k] = 1 / sqrtf(c->state[pad + k] + g->real[RUNNING_EPS]);
             statistics[pad + k] = c->state[k];
         }
     for (int n = 0; n < c->n; n++)
@@ -74,8 +74,8 @@ KERNEL void running_norm_forward(const geometry *g, const call *c)
 
 KERNEL void running_norm_backward(const geometry *g, const call *c)
 {
-    const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);
-    const float *statistics = c->keep.p + norm_room(g);
+    const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = running_pad(g);
+    const float *statistics = c->keep.p + running_room(g);
     const double m = (double)c->n * (double)P;
     const float share = c->share * (float)c->n;
     for (size_t k = 0; k < C; k++) {

@@ -3,11 +3,11 @@
 #include "layer.h"
 #include "random.h"
 
-enum { DROPOUT_P }; /* real option */
+enum { DROPS_P }; /* real option */
 
-KERNEL const char *dropout_set_up(geometry *g)
+KERNEL const char *drops_set_up(geometry *g)
 {
-    if (!(g->real[DROPOUT_P] >= 0 && g->real[DROPOUT_P] < 1))
+    if (!(g->real[DROPS_P] >= 0 && g->real[DROPS_P] < 1))
         return "the probability must be in [0, 1)";
     g->out = g->in[0];
     g->properties = RANDOM;
@@ -15,10 +15,10 @@ KERNEL const char *dropout_set_up(geometry *g)
     return NULL;
 }
 
-KERNEL void dropout_forward(const geometry *g, const call *c)
+KERNEL void drops_forward(const geometry *g, const call *c)
 {
     const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w;
-    const float p = g->real[DROPOUT_P], rest = 1.f / (1.f - p);
+    const float p = g->real[DROPS_P], rest = 1.f / (1.f - p);
     for (int n = 0; n < c->n; n++) {
         const float *x = c->x[0].p + (size_t)n * c->x[0].stride;
         float *y = c->y.p + (size_t)n * c->y.stride, *factor = c->keep.p + (size_t)n * c->keep.stride;
@@ -31,7 +31,7 @@ KERNEL void dropout_forward(const geometry *g, const call *c)
     }
 }
 
-KERNEL void dropout_backward(const geometry *g, const call *c)
+KERNEL void drops_backward(const geometry *g, const call *c)
 {
     for (int n = 0; c->dx[0].p && n < c->n; n++)
         for (size_t i = 0, size = shape_size(g->out); i < size; i += VW)
@@ -39,5 +39,5 @@ KERNEL void dropout_backward(const geometry *g, const call *c)
                    vload(c->keep.p + (size_t)n * c->keep.stride + i) * vload(c->dy.p + (size_t)n * c->dy.stride + i));
 }
 
-static const layer_kind layer_dropout = {
-    .name = "dropout", .set_up = dropout_set_up, .forward = dropout_forward, .backward = dropout_backward};
+static const layer_kind layer_drops = {
+    .name = "drops", .set_up = drops_set_up, .forward = drops_forward, .backward = drops_backward};

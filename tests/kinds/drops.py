@@ -1,4 +1,4 @@
-"""Dropout. A kind for tests/test_registration.py; the fast half is dropout.c."""
+"""Drops. A kind for tests/test_registration.py; the fast half is drops.c."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .random import uniform
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Dropout(Layer):
+class Drops(Layer):
     """Entries are dropped with probability p while the network trains, the others divided by 1 - p."""
 
     p: float = 0.5
 
-    kind: ClassVar[str] = "dropout"
+    kind: ClassVar[str] = "drops"
 
     def core(self, *shapes):
-        return Core("dropout", real=(self.p,))
+        return Core("drops", real=(self.p,))
 
     def _factor(self, x, context):
         if not context.training:
