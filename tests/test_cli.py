@@ -444,6 +444,15 @@ def test_evaluate(trained, capsys):
     assert f"({result['wrong']} of 360)" in capsys.readouterr().out
 
 
+def test_evaluate_takes_the_runs_loss_with_its_options(tmp_path, capsys):
+    words = ["--epochs", "1", "--loss-option", "label_smoothing=0.4", "--workers", "1", "--run-dir", str(tmp_path / "run")]
+    assert main([*TRAIN, *words, "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run"), "--workers", "1", "--json"]) == 0
+    last = json.loads((tmp_path / "run" / METRICS).read_text())
+    assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(last["test_loss"], rel=1e-12)
+
+
 def test_predict(trained, capsys, tmp_path):
     _, test = chaos.data.load("digits")
     images = test.images[:5, 0]

@@ -232,6 +232,37 @@ def test_fewer_images_than_ranks(library, tmp_path):
         assert everywhere.setdefault(str(case), (weights, last)) == (weights, last), case
 
 
+IMAGES_OUT = """
+rng = np.random.default_rng(0)
+x = rng.standard_normal((90, 2, 5, 4)).astype(np.float32)
+targets = {"class": rng.integers(0, 36, 90), "map": rng.integers(0, 6, (90, 3, 2))}
+layers = [chaos.Conv2d(4, 3), chaos.Tanh(), chaos.Conv2d(6, 2, padding=1), chaos.MaxPool2d(2, 1)]
+found = []
+for form, y in targets.items():
+    data = chaos.data.Dataset((x,), y) if form == "class" else chaos.data.Dataset((x,), targets=y)
+    for mode, options in json.loads(sys.argv[2]):
+        net = chaos.Network((2, 5, 4), layers)
+        strategy = "synchronous" if mode in ("allreduce", None) else "chaos"
+        run = chaos.train(net, data[:60], data[60:], cluster=mode, cluster_options=options, strategy=strategy, epochs=2,
+                          lr=0.05, batch_size=12, workers=1, progress=False, stall_timeout=20)
+        y_out = net.forward(x[60:])
+        hits = y_out.reshape(30, -1).argmax(1) == data.labels[60:] if form == "class" else y_out.argmax(1) == y[60:]
+        found.append([digest(net), run.history[-1]["test_error"], float(1 - hits.mean())])
+tell(found)
+"""
+
+
+def test_outputs_that_are_images(library, tmp_path):
+    """Hits are counted in PyTorch's order, by rank and in every mode; allreduce has the bits of one process."""
+    modes = [(None, None), ("allreduce", {"deterministic": "yes"}), *((mode, {}) for mode in MODES)]
+    told, _ = run(library, 2, IMAGES_OUT, tmp_path, json.dumps(modes))
+    assert told[0] == told[1]
+    for digest, error, wanted in told[0]:
+        assert digest and error == pytest.approx(wanted, abs=1e-12)
+    for of_one_form in (told[0][: len(modes)], told[0][len(modes) :]):
+        assert of_one_form[0] == of_one_form[1]
+
+
 STOPPED = """
 net, data, total = scores(3001, 24)
 epochs, stop, mode, options = json.loads(sys.argv[2])

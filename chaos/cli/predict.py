@@ -36,17 +36,21 @@ def add(commands):
 def run(arguments):
     """Runs the command."""
     net, _ = open_model(arguments.model)
+    if len(net.output_shape) > 1 and not arguments.json:
+        raise ValueError(
+            f"{arguments.model}: the output is an image of shape {net.output_shape}; --json shows the label of each pixel"
+        )
     # All files are read before the first line is printed, so that a bad one does not end half of the output.
     batches = [(path, read_images(path, net.input_shape)) for path in arguments.images]
     found = []
     for path, images in batches:
         for i, row in enumerate(net.predict_proba(images)):
-            label = int(row.argmax())
+            label, share = row.argmax(0), row.max(0)  # of an image for each pixel
             if arguments.json:
-                one = {"file": path, "index": i, "label": label, "probability": float(row[label])}
+                one = {"file": path, "index": i, "label": label.tolist(), "probability": share.tolist()}
                 found.append(one | ({"probabilities": row.tolist()} if arguments.proba else {}))
             else:
-                shown = row if arguments.proba else row[[label]]
+                shown = row if arguments.proba else [share]
                 print(f"{path}[{i}]  {label}  {'  '.join(f'{p:.4f}' for p in shown)}")
     if arguments.json:
         show_json(found)
