@@ -479,6 +479,58 @@ def test_predict(trained, capsys, tmp_path):
     assert len(capsys.readouterr().out.split()) == 12
 
 
+def test_predict_says_what_it_does_to_images(trained, capsys, tmp_path):
+    pytest.importorskip("PIL")
+    from PIL import Image
+
+    np.save("right.npy", np.zeros((2, 29, 29), np.uint8))
+    for i in range(4):
+        np.save(f"{i}.npy", np.zeros((2, 40 + i, 30), np.uint8))
+    assert main(["predict", str(trained), "right.npy"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["predict", str(trained), "right.npy", "0.npy"]) == 0
+    said = "chaos: 1 file of another size brought to the network's 29x29 pixels: 0.npy of 40x30\n"
+    assert capsys.readouterr().err == said
+    assert main(["predict", str(trained), *(f"{i}.npy" for i in range(4)), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)) == 8 and err.count("\n") == 1
+    assert "4 files of another size" in err and "0.npy of 40x30, 1.npy of 41x30, 2.npy of 42x30, ..." in err
+    frames = [Image.new("L", (31, 29), grey) for grey in (0, 255, 90)]
+    frames[0].save("a.gif", save_all=True, append_images=frames[1:])
+    frames[0].save("b.png")
+    assert main(["predict", str(trained), "a.gif", "b.png"]) == 0
+    out, err = capsys.readouterr()
+    assert "2 files of another size" in err and "a.gif of 29x31, b.png of 29x31" in err
+    assert "1 file with several frames, of which the first is taken: a.gif of 3" in err
+    first, other = (line.split()[1:] for line in out.splitlines())
+    assert first == other
+
+
+def test_predict_takes_vectors_sequences_and_no_tables_for_pictures(trained, capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = {"vector": ((12,), [chaos.Linear(3)]), "sequence": ((2, 6), [chaos.Flatten(), chaos.Linear(3)])}
+    for name, (shape, layers) in shapes.items():
+        net = chaos.Network(shape, layers, seed=1)
+        net.save(f"{name}.safetensors")
+        x = rng.standard_normal((3, *shape)).astype(np.float32)
+        np.save("several.npy", x)
+        np.save("one.npy", x[0])
+        assert main(["predict", f"{name}.safetensors", "several.npy", "one.npy", "--json"]) == 0
+        labels = [one["label"] for one in json.loads(capsys.readouterr().out)]
+        assert labels == [*net.predict(x), net.predict(x)[0]]
+        np.save("wrong.npy", x[..., 1:])
+        assert "wrong.npy" in refused(capsys, "predict", f"{name}.safetensors", "wrong.npy")
+    np.save("picture.npy", rng.random((3, 4), np.float32))
+    assert main(["predict", "vector.safetensors", "picture.npy"]) == 0
+    capsys.readouterr()
+    np.save("table.npy", rng.integers(0, 256, (5, 29 * 29), np.uint8))
+    err = refused(capsys, "predict", str(trained), "table.npy")
+    assert "a table of 5 rows of 841 numbers" in err and "reshape(-1, 1, 29, 29)" in err
+    for name, bad in (("scalar.npy", np.float32(3)), ("void.npy", np.zeros((0, 29, 29)))):
+        np.save(name, bad)
+        assert "holds no images" in refused(capsys, "predict", str(trained), name)
+
+
 def test_predict_refuses_what_is_no_image(trained, capsys):
     np.save("nan.npy", np.full((2, 29, 29), np.nan))
     np.save("colour.npy", np.zeros((2, 3, 29, 29), np.uint8))
