@@ -396,6 +396,20 @@ def test_train_from_weights_and_npz(tmp_path, trained):
     assert main(["evaluate", "b"]) == 0
 
 
+def test_resizing_of_own_images_is_said(tmp_path, trained, capsys):
+    x = np.zeros((20, 29, 33), np.uint8)
+    for name, images in (("right", x[..., :29]), ("wrong", x)):
+        np.savez(f"{name}.npz", x_train=images, y_train=np.arange(20) % 10, x_test=images, y_test=np.arange(20) % 10)
+    for name in ("right", "wrong"):
+        for words in (["evaluate", str(trained)], ["train", "small", "--epochs", "1", "--quiet", "--run-dir", name]):
+            assert main([*words, "--data", f"{name}.npz"]) == 0
+            err = capsys.readouterr().err
+            said = "wrong.npz: images of 29x33 pixels are brought to the network's 29x29"
+            assert (said in err) == (name == "wrong"), err
+    wanted, _ = chaos.data.load("wrong.npz", size=29)
+    assert chaos.data.load("wrong.npz")[0].sized(29).fingerprint() == wanted.fingerprint()
+
+
 def test_without_mnist_auto_takes_the_digits(capsys, offline, tmp_path):
     assert main(["train", "small", "--epochs", "1", "--subset", "100", "--quiet", "--run-dir", "a"]) == 0
     err = capsys.readouterr().err
@@ -713,6 +727,7 @@ def test_a_finished_run_says_that_nothing_is_left(trained, tmp_path, capsys):
         ('{"update_options": [1]}', "update_options must be an object"),
         ('{"virtual": 3}', "virtual must be an object, not 3"),
         ('{"data": 3}', "data must be a name, not 3"),
+        ('{"shuffle": "no"}', "shuffle must be true or false, not 'no'"),
     ],
 )
 def test_settings_of_another_kind_are_damage(trained, capsys, config, words):

@@ -495,6 +495,8 @@ def test_cluster_is_asked_for_by_name():
         chaos.train(chaos.models.small(), train, cluster="local", cluster_options={"evry": 3})
     with pytest.raises(ValueError, match="either option every or option epochs"):
         chaos.train(chaos.models.small(), train, cluster="local", cluster_options={"every": 3, "epochs": 2})
+    with pytest.raises(ValueError, match="option seed is of graph=pairs, not of graph=ring"):
+        chaos.train(chaos.models.small(), train, cluster="gossip", cluster_options={"graph": "ring", "seed": 3})
     with pytest.raises(ValueError, match="compress works with timing=sync"):
         chaos.train(chaos.models.small(), train, cluster="easgd", cluster_options={"timing": "async", "compress": "fp16"})
     with pytest.raises(ValueError, match="stall_timeout"):

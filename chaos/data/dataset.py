@@ -9,6 +9,7 @@ import numpy as np
 
 from ..arrays import extremes, float32, numbers
 from ..errors import DataError
+from .sizes import fit
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -121,6 +122,10 @@ class Dataset:
             raise DataError(f"this part of {self.name!r} is empty; a Dataset holds at least one image")
         new.weights = None if self.weights is None else np.ascontiguousarray(self.weights[index])
         return new
+
+    def sized(self, size: int | tuple[int, int]) -> Dataset:
+        """The data set with images of that height and width; see `chaos.data.fit`."""
+        return self._replaced(inputs=tuple(fit(array, size) for array in self.inputs))
 
     def scaled(self) -> np.ndarray:
         """The images, of the first input, as the network sees them.
