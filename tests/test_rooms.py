@@ -92,7 +92,9 @@ PY_ARROWS = {
     "sync": {"sync", "options"},
     "formats": {"formats", "errors"},
     "data": {"data", "arrays", "errors", "options"},
-    "threads": set(),
+    "affinity": set(),
+    "threads": {"affinity"},
+    "_load": {"affinity", "_core"},
     "network": {"_core", "arrays", "errors", "formats", "layers", "losses", "scale"},
     "models": {"models", "network", "layers"},
     "reference": {"losses", "layers"},
@@ -101,7 +103,7 @@ PY_ARROWS = {
     "bench": {"bench", "network", "models", "training", "threads", "reference", "info", "_core", *_MEANING},
     "perfmodel": {"perfmodel", "bench", "network", "models", "options", "threads", "_core", *_MEANING},
     "report": {"report", "errors"},
-    "cluster": {"cluster", "_core", "network", "training", "threads", "options", "errors", "sync", "updates"},
+    "cluster": {"cluster", "affinity", "_core", "network", "training", "threads", "options", "errors", "sync", "updates"},
     "virtual": {"virtual", "network", "training", "threads", "options", "_core", *_MEANING},
     "reproduce": {
         "reproduce",
@@ -132,7 +134,7 @@ PY_ARROWS = {
     },
     "api": {"training", "cluster", "network", "data"},
     "__main__": {"cli"},
-    "__init__": {"api", "data", "models", "_version", "errors", "info", "layers", "network", "training"},
+    "__init__": {"_load", "api", "data", "models", "_version", "errors", "info", "layers", "network", "training"},
 }
 
 
