@@ -12,6 +12,8 @@ Example
 >>> run.history[-1]["test_error"]  # doctest: +SKIP
 """
 
+from . import _load as _load  # isort: split
+
 from . import data, models
 from ._version import __version__
 from .api import train

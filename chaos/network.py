@@ -17,15 +17,18 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _core
+from . import _core, scale
+from .arrays import extremes, float32, numbers
 from .errors import CheckpointError, DataError
 from .formats import read_tensors, write_tensors
 from .formats.json_text import parse_json
 from .layers import LAYERS, Input, Layer, Node, random, whole
 from .layers.base import Array, Shape, Trained
 from .losses import CLASS, LOSSES, VALUES
+from .scale import Scale
 
 FORMAT = "chaos-1"
+TRAINED_ON = "trained_on"
 STATE = "optimizer."  # begins the names of tensors that are kept beside the parameters: the state of an update rule
 
 
@@ -51,6 +54,9 @@ class Network:
         All parameters, and what layers observe (running statistics), in the layout of the kernels, padding included; shared
         with whatever trains the network. Use
         `state_dict` for the parameters in PyTorch's shapes.
+    trained_on : tuple of chaos.scale.Scale, or None
+        For each input what the numbers of its training images were: pixels, or floats from .. to. Kept in files. Images of
+        another scale are refused or warned about; None: nothing is known, all are taken.
 
     Raises
     ------
@@ -91,6 +97,7 @@ class Network:
         self._engine: _core.Engine | None = None
         self._forwarding = threading.Lock()
         _networks.add(self)
+        self.trained_on: tuple[Scale, ...] | None = None
         self.weights: NDArray[np.float32] = aligned_zeros(self.plan.weight_size)
         self._positions: dict[str, tuple[NDArray[np.int64], Shape]] = {}  # of all parts
         self._trained: set[str] = set()  # names of those that gradients change
@@ -310,10 +317,11 @@ class Network:
         Raises
         ------
         CheckpointError
-            If a name is missing or unknown, a shape differs, or a value is not finite; the network is unchanged then.
+            If a name is missing or unknown, a shape differs, or a value is no real number, not finite or too large for
+            float32; the network is unchanged then.
         """
-        if not isinstance(state, Mapping):
-            raise CheckpointError(f"parameters must be a dict of arrays by name, not {type(state).__name__}")
+        if not hasattr(state, "keys"):
+            raise CheckpointError(f"the parameters must be a dict of names and arrays, not {type(state).__name__}")
         missing, unknown = self._positions.keys() - state.keys(), state.keys() - self._positions.keys()
         unknown = {name for name in unknown if not str(name).startswith(STATE)}
         if missing or unknown:
@@ -322,11 +330,11 @@ class Network:
             )
         arrays = {}
         for name, (_, shape) in self._positions.items():
-            array = _real_array(name, state[name])
+            array = float32(numbers(state[name], f"parameter {name}", CheckpointError))
             if array.shape != shape:
                 raise CheckpointError(f"parameter {name} has shape {array.shape}, the network wants {shape}")
-            if not np.isfinite(array).all():
-                raise CheckpointError(f"parameter {name} holds NaN or infinity")
+            if extremes(array) is None:
+                raise CheckpointError(f"parameter {name} holds NaN or infinity, or numbers too large for float32")
             arrays[name] = array
         self.pack(arrays, self.weights)
 
@@ -343,11 +351,10 @@ class Network:
         state : dict of str to array, optional
             Further tensors, under names that begin with "optimizer.".
         """
-        write_tensors(
-            path,
-            {**self.state_dict(), **(state or {})},
-            {**(metadata or {}), "format": FORMAT, "network": json.dumps(self.config())},
-        )
+        about = {"format": FORMAT, "network": json.dumps(self.config())}
+        if self.trained_on is not None:
+            about[TRAINED_ON] = json.dumps(scale.to_json(self.trained_on))
+        write_tensors(path, {**self.state_dict(), **(state or {})}, {**(metadata or {}), **about})
 
     # ---- use ----
 
@@ -357,8 +364,9 @@ class Network:
         Parameters
         ----------
         x : array, (n, channels, height, width) or (n, features)
-            uint8 pixels are seen as x / 127.5 - 1, anything else as float32 values; (n, height, width) is accepted for one
-            channel. Of a network with several inputs a list of such arrays.
+            uint8 pixels are seen as x / 127.5 - 1, anything else as float32 values, except that other integers are pixels
+            as well where the network was trained on pixels; (n, height, width) is accepted for one channel. Of a network
+            with several inputs a list of such arrays.
 
         Returns
         -------
@@ -367,9 +375,15 @@ class Network:
         Raises
         ------
         DataError
-            If shape or values are not what the network can take.
+            If shape or values are not what the network can take, or are pixels where it was trained on floats of another
+            scale, or the other way round.
+
+        Warns
+        -----
+        UserWarning
+            If the values look unlike those that it was trained on.
         """
-        data = self.take_images(x)
+        data = self.take_images(x, self.trained_on)
         out = np.empty((data["count"], int(np.prod(self.output_shape))), np.float32)
         if len(out):
             # an engine of its own per call would be thread-safe too, but costs more than a few images
@@ -439,7 +453,7 @@ class Network:
         epoch: int = 0,
     ) -> tuple[float, NDArray[np.float32]]:
         """(mean loss, vector laid out as the weights: gradients, and of state what was observed)."""
-        data = self.take_images(x)
+        data = self.take_images(x, self.trained_on)
         if loss not in LOSSES:
             raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
         targets, _ = self.take_targets(y, data["count"], loss)
@@ -460,19 +474,17 @@ class Network:
     def take_targets(self, y: ArrayLike, count: int, loss: str = "cross_entropy") -> tuple[Array, str]:
         """(`y` as the core wants it, flat: int64 labels or float32 values of `count` images, and its form in chaos.losses);
         DataError if the loss takes no such targets, or a label is no output."""
-        y = np.asarray(y)
+        y = numbers(y, "labels")
         if y.ndim < 1 or len(y) != count:
             raise DataError(f"labels have shape {y.shape}, expected ({count},): one per image")
-        if y.dtype.kind not in "fiu":
-            raise DataError(f"labels must be integers, not {y.dtype}")
         try:
             form = LOSSES[loss].form(self.output_shape, y.shape[1:], y.dtype.kind in "iu")
         except ValueError as error:
             raise DataError(str(error)) from None
         if form == VALUES:
-            y = np.ascontiguousarray(y, np.float32).reshape(-1)
-            if not np.isfinite(y).all():
-                raise DataError("targets hold NaN or infinity")
+            y = np.ascontiguousarray(float32(y)).reshape(-1)
+            if count and extremes(y) is None:
+                raise DataError("targets hold NaN or infinity, or numbers too large for float32")
             return y, form
         classes = int(np.prod(self.output_shape)) if form == CLASS else self.output_shape[0]
         if count and (y.min() < 0 or y.max() >= classes):
@@ -480,23 +492,29 @@ class Network:
             raise DataError(f"label {y[first]} of image {first[0]} is not in 0..{classes - 1}, the network's outputs")
         return np.ascontiguousarray(y, np.int64).reshape(-1), form
 
-    def take_images(self, x: Any) -> dict[str, Any]:
-        """`x` as the core wants it: {"inputs": [flat array of each input], "count": n}; DataError if it cannot be."""
+    def take_images(self, x: Any, like: Sequence[Scale] | None = None) -> dict[str, Any]:
+        """`x` as the core wants it: {"inputs": [flat array of each input], "count": n}; DataError if it cannot be, or is
+        unlike `like`, the scale of each input."""
         several = len(self._inputs) > 1
         if several and (not isinstance(x, (tuple, list)) or len(x) != len(self._inputs)):
             raise DataError(f"the network has {len(self._inputs)} inputs: a list of as many arrays is needed")
-        arrays = [_take_input(one, shape) for one, shape in zip(x if several else [x], self.input_shapes, strict=True)]
+        known: list[Scale | None] = [None] * len(self._inputs) if like is None else [*like]
+        arrays = [_take_input(*one) for one in zip(x if several else [x], self.input_shapes, known, strict=True)]
         if len({len(array) for array in arrays}) > 1:
             raise DataError(f"the inputs have different numbers of images: {', '.join(str(len(a)) for a in arrays)}")
+        if like is not None and len(arrays[0]):
+            scale.check(like, [*map(Scale.of, arrays)])
         return {"inputs": [array.reshape(-1) for array in arrays], "count": len(arrays[0])}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"config": self.config(), "state": self.state_dict()}
+        return {"config": self.config(), "state": self.state_dict(), "trained_on": self.trained_on}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         other = Network.from_config(state["config"])
         self.__dict__.update(other.__dict__)
+        _networks.add(self)
         self.pack(state["state"], self.weights)  # whatever they are: a training may have diverged
+        self.trained_on = state.get("trained_on")
 
 
 _networks: weakref.WeakSet[Network] = weakref.WeakSet()
@@ -511,47 +529,32 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _real_array(name: str, value: Any) -> NDArray[np.float32]:
-    """A parameter as float32; CheckpointError where it holds no real numbers. A tensor of PyTorch may want gradients,
-    or be of a type that NumPy does not know."""
-    try:
-        if hasattr(value, "detach"):
-            value = value.detach().cpu()
-            if value.is_floating_point():
-                value = value.float()
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"parameter {name} is no array of numbers ({error})") from None
-    if array.dtype.kind not in "fiu":
-        raise CheckpointError(f"parameter {name} must hold real numbers, not {array.dtype}")
-    with np.errstate(over="ignore"):  # told as infinity
-        return array.astype(np.float32)
-
-
-def _take_input(x: ArrayLike, shape: Shape) -> Array:
+def _take_input(x: ArrayLike, shape: Shape, like: Scale | None) -> Array:
     """Images of that shape, contiguous and of a type that the core takes; DataError if they cannot be."""
-    x = np.asarray(x)
+    x = numbers(x, "images")
     if x.ndim == 3 and len(shape) == 3 and shape[0] == 1:
         x = x[:, None]
     if x.shape[1:] != shape or not x.ndim:
         raise DataError(f"images have shape {x.shape}, the network wants (n, {', '.join(map(str, shape))})")
+    if like is not None and like.pixels and x.dtype.kind in "iu" and x.dtype != np.uint8:
+        if x.size and not (x.min() >= 0 and x.max() <= 255):
+            raise DataError(f"images: integers from {x.min()} to {x.max()}; integer pixels must be from 0 to 255")
+        x = x.astype(np.uint8)
     if x.dtype == np.uint8:
         return np.ascontiguousarray(x)
-    if x.dtype.kind not in "fiu":
-        raise DataError(f"images must be numbers, not {x.dtype}")
-    x = np.ascontiguousarray(x, np.float32)
-    if not np.isfinite(x).all():
-        raise DataError("images hold NaN or infinity")
+    x = np.ascontiguousarray(float32(x))
+    if x.size and extremes(x) is None:
+        raise DataError("images hold NaN or infinity, or numbers too large for float32")
     return x
 
 
 def take_weights(weights: ArrayLike, count: int) -> NDArray[np.float32]:
     """Weights of `count` images as float32; DataError where they are not finite numbers of at least 0."""
-    weights = np.asarray(weights)
-    if weights.shape != (count,) or weights.dtype.kind not in "fiu":
-        raise DataError(f"sample weights are {weights.dtype} of shape {weights.shape}, expected {count} numbers")
-    weights = np.ascontiguousarray(weights, np.float32)
-    if not np.isfinite(weights).all() or (count and weights.min() < 0):
+    weights = numbers(weights, "sample weights")
+    if weights.shape != (count,):
+        raise DataError(f"sample weights have shape {weights.shape}, expected ({count},): one per image")
+    weights = np.ascontiguousarray(float32(weights))
+    if count and ((found := extremes(weights)) is None or found[0] < 0):
         raise DataError("sample weights must be finite and not negative")
     return weights
 
@@ -584,6 +587,8 @@ def load_with_state(path: str | os.PathLike[str]) -> tuple[Network, dict[str, st
         check_size(config, sum(tensor.size for tensor in tensors.values()))
         net = Network.from_config(config)
         net.load_state_dict(tensors)
+        if TRAINED_ON in metadata:
+            net.trained_on = scale.from_json(parse_json(metadata[TRAINED_ON]), len(net.input_shapes))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     known = net.state_dict()

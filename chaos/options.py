@@ -29,6 +29,13 @@ def check_number(
         raise ValueError(f"{what} must be a {'whole ' if whole else ''}number{bound}, not {value!r}")
 
 
+def check_flag(what: str, value: Any) -> bool:
+    """`value` as a bool; ValueError naming `what`, unless it is True or False: the text "no" is neither."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{what} must be True or False, not {value!r}")
+    return bool(value)
+
+
 class Option:
     """One option.
 
@@ -93,9 +100,7 @@ class Flag(Option):
         super().__init__(default, text)
 
     def check(self, what: str, value: Any) -> bool:
-        if not isinstance(value, (bool, np.bool_)):
-            raise ValueError(f"{what} must be True or False, not {value!r}")
-        return bool(value)
+        return check_flag(what, value)
 
     def parse(self, what: str, text: str) -> bool:
         if text.lower() not in ("yes", "no", "true", "false"):

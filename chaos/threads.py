@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from . import affinity
+
 __all__ = ["MAX_WORKERS", "PINNINGS", "Plan", "placement", "resolve", "topology"]
 
 MAX_WORKERS = 4096
@@ -76,7 +78,7 @@ def resolve(
     root : path
         Where proc/ and sys/ are found; tests give a fake tree.
     mask : set of int, optional
-        The CPUs this process may use; by default asked from the operating system.
+        The CPUs this process may use; by default asked from the operating system (`chaos.affinity`).
 
     Returns
     -------
@@ -93,7 +95,7 @@ def resolve(
         raise ValueError(f"unknown pin {pin!r}; known: {', '.join(PINNINGS)}")
     if pin != "none" and not sys.platform.startswith("linux"):
         raise ValueError(f"pin={pin!r}: workers can be pinned to CPUs on Linux only")
-    mask = _affinity_mask() if mask is None else set(mask)
+    mask = affinity.cpus() if mask is None else set(mask)
     cores = _cores(root, mask)
     found = {"affinity mask": len(mask), "cgroup quota": _cgroup_quota(root), "physical cores": len(cores)}
     measured = {name: n for name, n in found.items() if n is not None}
@@ -136,7 +138,7 @@ def placement(pin: str, *, root: str | os.PathLike[str] = "/", mask: set[int] | 
     tuple of int
     """
     root = Path(root)
-    mask = _affinity_mask() if mask is None else set(mask)
+    mask = affinity.cpus() if mask is None else set(mask)
     nodes = _numa_nodes(root)
     sockets: dict[int, dict[int, list[list[int]]]] = {}
     for core in _cores(root, mask):
@@ -216,12 +218,6 @@ def _number(name: str, value: Any) -> int:
     return n
 
 
-def _affinity_mask() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
-
-
 def _read(path: Path) -> str | None:
     """The stripped text of a file, None when it cannot be read."""
     try:
@@ -258,9 +254,8 @@ def _numa_nodes(root: Path) -> dict[int, int]:
     """{CPU: NUMA node} of the whole machine, empty when the system does not tell."""
     found = {}
     for folder in root.glob("sys/devices/system/node/node[0-9]*"):
-        for part in (_read(folder / "cpulist") or "").split(","):  # empty for a node that is memory only
-            if span := re.fullmatch("([0-9]+)(?:-([0-9]+))?", part):
-                found.update(dict.fromkeys(range(int(span[1]), int(span[2] or span[1]) + 1), int(folder.name[4:])))
+        # empty for a node that is memory only
+        found.update(dict.fromkeys(affinity.parse(_read(folder / "cpulist") or ""), int(folder.name[4:])))
     return found
 
 

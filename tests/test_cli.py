@@ -396,6 +396,20 @@ def test_train_from_weights_and_npz(tmp_path, trained):
     assert main(["evaluate", "b"]) == 0
 
 
+def test_resizing_of_own_images_is_said(tmp_path, trained, capsys):
+    x = np.zeros((20, 29, 33), np.uint8)
+    for name, images in (("right", x[..., :29]), ("wrong", x)):
+        np.savez(f"{name}.npz", x_train=images, y_train=np.arange(20) % 10, x_test=images, y_test=np.arange(20) % 10)
+    for name in ("right", "wrong"):
+        for words in (["evaluate", str(trained)], ["train", "small", "--epochs", "1", "--quiet", "--run-dir", name]):
+            assert main([*words, "--data", f"{name}.npz"]) == 0
+            err = capsys.readouterr().err
+            said = "wrong.npz: images of 29x33 pixels are brought to the network's 29x29"
+            assert (said in err) == (name == "wrong"), err
+    wanted, _ = chaos.data.load("wrong.npz", size=29)
+    assert chaos.data.load("wrong.npz")[0].sized(29).fingerprint() == wanted.fingerprint()
+
+
 def test_without_mnist_auto_takes_the_digits(capsys, offline, tmp_path):
     assert main(["train", "small", "--epochs", "1", "--subset", "100", "--quiet", "--run-dir", "a"]) == 0
     err = capsys.readouterr().err
@@ -444,6 +458,15 @@ def test_evaluate(trained, capsys):
     assert f"({result['wrong']} of 360)" in capsys.readouterr().out
 
 
+def test_evaluate_takes_the_runs_loss_with_its_options(tmp_path, capsys):
+    words = ["--epochs", "1", "--loss-option", "label_smoothing=0.4", "--workers", "1", "--run-dir", str(tmp_path / "run")]
+    assert main([*TRAIN, *words, "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run"), "--workers", "1", "--json"]) == 0
+    last = json.loads((tmp_path / "run" / METRICS).read_text())
+    assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(last["test_loss"], rel=1e-12)
+
+
 def test_predict(trained, capsys, tmp_path):
     _, test = chaos.data.load("digits")
     images = test.images[:5, 0]
@@ -468,6 +491,58 @@ def test_predict(trained, capsys, tmp_path):
     assert found[0]["label"] == wanted[0] == int(np.argmax(found[0]["probabilities"]))
     assert main(["predict", str(trained), "f.npy", "--proba"]) == 0
     assert len(capsys.readouterr().out.split()) == 12
+
+
+def test_predict_says_what_it_does_to_images(trained, capsys, tmp_path):
+    pytest.importorskip("PIL")
+    from PIL import Image
+
+    np.save("right.npy", np.zeros((2, 29, 29), np.uint8))
+    for i in range(4):
+        np.save(f"{i}.npy", np.zeros((2, 40 + i, 30), np.uint8))
+    assert main(["predict", str(trained), "right.npy"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["predict", str(trained), "right.npy", "0.npy"]) == 0
+    said = "chaos: 1 file of another size brought to the network's 29x29 pixels: 0.npy of 40x30\n"
+    assert capsys.readouterr().err == said
+    assert main(["predict", str(trained), *(f"{i}.npy" for i in range(4)), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)) == 8 and err.count("\n") == 1
+    assert "4 files of another size" in err and "0.npy of 40x30, 1.npy of 41x30, 2.npy of 42x30, ..." in err
+    frames = [Image.new("L", (31, 29), grey) for grey in (0, 255, 90)]
+    frames[0].save("a.gif", save_all=True, append_images=frames[1:])
+    frames[0].save("b.png")
+    assert main(["predict", str(trained), "a.gif", "b.png"]) == 0
+    out, err = capsys.readouterr()
+    assert "2 files of another size" in err and "a.gif of 29x31, b.png of 29x31" in err
+    assert "1 file with several frames, of which the first is taken: a.gif of 3" in err
+    first, other = (line.split()[1:] for line in out.splitlines())
+    assert first == other
+
+
+def test_predict_takes_vectors_sequences_and_no_tables_for_pictures(trained, capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = {"vector": ((12,), [chaos.Linear(3)]), "sequence": ((2, 6), [chaos.Flatten(), chaos.Linear(3)])}
+    for name, (shape, layers) in shapes.items():
+        net = chaos.Network(shape, layers, seed=1)
+        net.save(f"{name}.safetensors")
+        x = rng.standard_normal((3, *shape)).astype(np.float32)
+        np.save("several.npy", x)
+        np.save("one.npy", x[0])
+        assert main(["predict", f"{name}.safetensors", "several.npy", "one.npy", "--json"]) == 0
+        labels = [one["label"] for one in json.loads(capsys.readouterr().out)]
+        assert labels == [*net.predict(x), net.predict(x)[0]]
+        np.save("wrong.npy", x[..., 1:])
+        assert "wrong.npy" in refused(capsys, "predict", f"{name}.safetensors", "wrong.npy")
+    np.save("picture.npy", rng.random((3, 4), np.float32))
+    assert main(["predict", "vector.safetensors", "picture.npy"]) == 0
+    capsys.readouterr()
+    np.save("table.npy", rng.integers(0, 256, (5, 29 * 29), np.uint8))
+    err = refused(capsys, "predict", str(trained), "table.npy")
+    assert "a table of 5 rows of 841 numbers" in err and "reshape(-1, 1, 29, 29)" in err
+    for name, bad in (("scalar.npy", np.float32(3)), ("void.npy", np.zeros((0, 29, 29)))):
+        np.save(name, bad)
+        assert "holds no images" in refused(capsys, "predict", str(trained), name)
 
 
 def test_predict_refuses_what_is_no_image(trained, capsys):
@@ -652,6 +727,7 @@ def test_a_finished_run_says_that_nothing_is_left(trained, tmp_path, capsys):
         ('{"update_options": [1]}', "update_options must be an object"),
         ('{"virtual": 3}', "virtual must be an object, not 3"),
         ('{"data": 3}', "data must be a name, not 3"),
+        ('{"shuffle": "no"}', "shuffle must be true or false, not 'no'"),
     ],
 )
 def test_settings_of_another_kind_are_damage(trained, capsys, config, words):

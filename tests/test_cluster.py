@@ -183,6 +183,86 @@ def test_every_image_counts_once(library, ranks, mode, options, n, tmp_path):
     assert told == [[True, [stripes * n] * 3]] * ranks
 
 
+FEW_IMAGES = """
+from mpi4py import MPI
+often = {"every": 1}
+cases = [("local", often), ("easgd", often), ("easgd", often | {"timing": "async"}), ("gossip", often), ("async", often),
+         ("shared", {}), ("allreduce", {}), ("allreduce", {"waves": 2}), ("allreduce", {"deterministic": "yes"})]
+test = chaos.data.Dataset(np.zeros((1, 1, 6, 6), np.float32), [0])  # the ranks but one evaluate nothing
+found = []
+for first, end in ((0, 4), (0, 3), (3, 4), (0, 2)):
+    world = MPI.COMM_WORLD
+    group = world.Split(0 if first <= world.rank < end else MPI.UNDEFINED)
+    if group == MPI.COMM_NULL:
+        continue
+    for mode, options in cases:
+        for n in (1, 2, 3, 4, 5):
+            for batch_size in (1, 8) if mode == "allreduce" else (1,):
+                net, data, total = scores(n)
+                run = chaos.train(net, data, test, cluster=mode, cluster_options=options, comm=group, epochs=2,
+                                  strategy="synchronous" if mode == "allreduce" else "chaos", batch_size=batch_size,
+                                  rank_details=True, **SCORE)
+                exact = bool((net.state_dict()["1.weight"] == 2 * total).all())
+                last = {key: value for key, value in run.history[-1].items() if "second" not in key and key != "time_split"}
+                found.append([[first, end], mode, options, n, batch_size, exact, digest(net), last])
+    group.Free()
+tell(found)
+"""
+
+
+def test_fewer_images_than_ranks(library, tmp_path):
+    """1 to 5 images on 1 to 4 ranks in every mode, in one job: its ranks divide into groups, which train by themselves. No
+    count is missing where a rank has no image, or none of any step."""
+    told, _ = run(library, 4, FEW_IMAGES, tmp_path)
+    found = [one for rank in told for one in rank]
+    keys = {frozenset(last) - {"cluster"} for *_, last in found}
+    assert len(keys) == 1 and "dropped" in keys.pop()
+    assert {mode for _, mode, *_ in found} == MODES.keys()
+    everywhere = {}
+    for *case, exact, weights, last in found:
+        (first, end), mode, options, n, batch_size = case
+        ranks = end - first
+        assert sum(last["worker_images"]) == n and len(last["worker_images"]) == last["workers"] == ranks, case
+        assert last["test_error"] in (0, 1), case
+        if ranks > 1:
+            images, errors = (sum(one[key] for one in last["cluster"]["per_rank"]) for key in ("images", "errors"))
+            assert images == n and errors == last["train_error"] * n, case
+        if ranks == 1 or mode in ("async", "shared", "allreduce"):  # the others average
+            assert exact == (batch_size == 1 or n == 1), case
+        assert everywhere.setdefault(str(case), (weights, last)) == (weights, last), case
+
+
+IMAGES_OUT = """
+rng = np.random.default_rng(0)
+x = rng.standard_normal((90, 2, 5, 4)).astype(np.float32)
+targets = {"class": rng.integers(0, 36, 90), "map": rng.integers(0, 6, (90, 3, 2))}
+layers = [chaos.Conv2d(4, 3), chaos.Tanh(), chaos.Conv2d(6, 2, padding=1), chaos.MaxPool2d(2, 1)]
+found = []
+for form, y in targets.items():
+    data = chaos.data.Dataset((x,), y) if form == "class" else chaos.data.Dataset((x,), targets=y)
+    for mode, options in json.loads(sys.argv[2]):
+        net = chaos.Network((2, 5, 4), layers)
+        strategy = "synchronous" if mode in ("allreduce", None) else "chaos"
+        run = chaos.train(net, data[:60], data[60:], cluster=mode, cluster_options=options, strategy=strategy, epochs=2,
+                          lr=0.05, batch_size=12, workers=1, progress=False, stall_timeout=20)
+        y_out = net.forward(x[60:])
+        hits = y_out.reshape(30, -1).argmax(1) == data.labels[60:] if form == "class" else y_out.argmax(1) == y[60:]
+        found.append([digest(net), run.history[-1]["test_error"], float(1 - hits.mean())])
+tell(found)
+"""
+
+
+def test_outputs_that_are_images(library, tmp_path):
+    """Hits are counted in PyTorch's order, by rank and in every mode; allreduce has the bits of one process."""
+    modes = [(None, None), ("allreduce", {"deterministic": "yes"}), *((mode, {}) for mode in MODES)]
+    told, _ = run(library, 2, IMAGES_OUT, tmp_path, json.dumps(modes))
+    assert told[0] == told[1]
+    for digest, error, wanted in told[0]:
+        assert digest and error == pytest.approx(wanted, abs=1e-12)
+    for of_one_form in (told[0][: len(modes)], told[0][len(modes) :]):
+        assert of_one_form[0] == of_one_form[1]
+
+
 STOPPED = """
 net, data, total = scores(3001, 24)
 epochs, stop, mode, options = json.loads(sys.argv[2])
@@ -415,6 +495,8 @@ def test_cluster_is_asked_for_by_name():
         chaos.train(chaos.models.small(), train, cluster="local", cluster_options={"evry": 3})
     with pytest.raises(ValueError, match="either option every or option epochs"):
         chaos.train(chaos.models.small(), train, cluster="local", cluster_options={"every": 3, "epochs": 2})
+    with pytest.raises(ValueError, match="option seed is of graph=pairs, not of graph=ring"):
+        chaos.train(chaos.models.small(), train, cluster="gossip", cluster_options={"graph": "ring", "seed": 3})
     with pytest.raises(ValueError, match="compress works with timing=sync"):
         chaos.train(chaos.models.small(), train, cluster="easgd", cluster_options={"timing": "async", "compress": "fp16"})
     with pytest.raises(ValueError, match="stall_timeout"):

@@ -92,6 +92,7 @@ BAD_IMAGES = {
     "text": (images().astype("U3"), "images: dtype is <U3"),
     "times": (images(dtype="m8[s]"), "images: dtype is timedelta64"),
     "ragged": ([[[1, 2]], [[1]]], "images: "),
+    "masked": (np.ma.masked_equal(images(), images()[0, 0, 0, 0]), r"images: \d+ numbers are masked; fill them first"),
     "None": (None, "images: dtype is object"),
 }
 
@@ -120,6 +121,7 @@ BAD_LABELS = {
     "complex": ([1j] * 6, "labels: dtype is complex128"),
     "text": (list("abcabc"), "labels: dtype is <U1"),
     "object": ([None] * 6, "labels: dtype is object"),
+    "masked": (np.ma.masked_equal([0, 1, 2, 0, 1, 2], 2), "labels: 2 numbers are masked"),
 }
 
 
@@ -129,6 +131,29 @@ def test_bad_labels(case):
     with pytest.raises(DataError, match=f"^{message}") as caught:
         Dataset(images(), bad)
     assert "\n" not in str(caught.value)
+
+
+BAD_NUMBERS = {
+    "complex": np.ones(6) * 1j,
+    "text": list("123456"),
+    "bytes": np.array([b"1"] * 6),
+    "bool": [True] * 6,
+    "object": [None] * 6,
+    "ragged": [[1], [2, 3]] * 3,
+    "masked": np.ma.masked_equal(np.arange(6), 3),
+    "times": np.arange(6).astype("M8[s]"),
+    "records": np.zeros(6, [("a", float)]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_NUMBERS)
+def test_bad_targets_and_weights(case):
+    for name, known in (("targets", {}), ("weights", {"labels": LABELS})):
+        with pytest.raises(DataError, match=f"^{name}: ") as caught:
+            Dataset(images(), **known, **{name: BAD_NUMBERS[case]})
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="weights: weight 2 is 1e\\+39"):
+        Dataset(images(), LABELS, weights=[1, 1, 1e39, 1, 1, 1])
 
 
 def test_bad_classes():
@@ -322,5 +347,5 @@ def test_importing_the_room_is_light():
             if isinstance(node, ast.Import):
                 assert {alias.name.split(".")[0] for alias in node.names} <= light, file.name
             elif isinstance(node, ast.ImportFrom):
-                inside = node.level == 1 or (node.level == 2 and node.module == "errors")
+                inside = node.level == 1 or (node.level == 2 and node.module in ("arrays", "errors", "options"))
                 assert inside or (node.level == 0 and node.module.split(".")[0] in light), file.name

@@ -159,6 +159,12 @@ def test_size(tmp_path):
     assert load("mnist", size=(14, 40), data_dir=tmp_path)[1].shape == (1, 14, 40)
 
 
+def test_download_is_yes_or_no(tmp_path):
+    for bad in ("no", 0, None):
+        with pytest.raises(ValueError, match="download must be True or False"):
+            load("digits", download=bad)
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_incomplete_data_dir(tmp_path, cache, zipped):
     contents = small_mnist()

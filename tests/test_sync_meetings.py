@@ -136,6 +136,8 @@ def test_lanes_tell_how_far_they_are(isa):
     total = np.empty_like(sums)
     _core.add_rows(rows, total)
     assert (sums == total).all()
+    _core.add_rows(rows, rows[0])
+    assert (rows[0] == total).all()
     assert _core.reached(reached[:0]) == 0
     with pytest.raises(ValueError, match="must follow each other"):
         _core.add_rows(rows[:, ::2], total[::2].copy())

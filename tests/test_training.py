@@ -360,6 +360,14 @@ def test_state_of_another_run_is_refused(digits, tmp_path):
         (dict(epochs=10**400), "epochs"),
         (dict(lr=1e-300, lr_decay=1e300), "learning rate of"),
         (dict(strategy="sequential", workers=2), "one worker"),
+        *(
+            (
+                {flag: value} | ({"run_dir": "nowhere/run"} if flag == "resume" else {}),
+                f"{flag} must be True or False, not {value!r}",
+            )
+            for flag in ("shuffle", "validate", "progress", "resume", "rank_details")
+            for value in ("no", "False", 0, 1.0, None)
+        ),
     ],
 )
 def test_bad_options(digits, options, words):

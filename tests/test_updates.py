@@ -26,6 +26,7 @@ DECAY = dict(weight_decay=0.02, l1=0.003)
 CASES = [(name, options) for name in UPDATES for options in ({}, DECAY)] + [
     ("momentum", dict(momentum=0.5, dampening=0.3)),
     ("momentum", dict(momentum=0.0)),
+    ("momentum", dict(momentum=0.0, dampening=0.3)),
     ("nesterov", dict(momentum=0.6)),
     ("adagrad", dict(lr_decay=0.1, initial_accumulator_value=0.5, eps=1e-3)),
     ("rmsprop", dict(alpha=0.9, momentum=0.8, eps=1e-3)),
@@ -64,7 +65,7 @@ class Problem:
         rule, net = UPDATES[name], self.net
         net.load_state_dict(self.before)
         moments = aligned_zeros((rule.moments, net.plan.weight_size))
-        resolved = rule.resolve(options)
+        resolved = rule.for_workers(rule.resolve(options), 1)
         rule.start(moments, resolved)
         engine = _core.Engine(
             net.plan,
@@ -463,6 +464,7 @@ def test_run_of_a_version_without_schedules_goes_on(digits, tmp_path):
         ("adam", dict(beta1=1.0), "beta1"),
         ("adam", dict(eps=0.0), "eps"),
         ("adam", dict(beta2=float("nan")), "beta2"),
+        ("nesterov", dict(momentum=0), "option momentum of update rule 'nesterov' must be a number of more than 0"),
         ("rmsprop", dict(centered=1), "True or False"),
         ("sgd", dict(weight_decay=-1), "weight_decay"),
         ("sgd", dict(clip_norm=0), "clip_norm"),
@@ -542,11 +544,34 @@ def test_command_line(digits, tmp_path, monkeypatch, capsys):
 )
 def test_corrected_momentum(momentum, workers, wanted):
     assert abs(corrected(momentum, workers) - wanted) < 1e-12
-    for name in ("momentum", "nesterov"):
+    for name in ("momentum", "nesterov") if momentum else ("momentum",):  # nesterov is nothing without
         rule = UPDATES[name]
         options = rule.resolve(dict(momentum=momentum, correct_asynchrony=True))
         assert abs(rule.core_options(rule.for_workers(options, workers))[len(rule.common)] - wanted) < 1e-12
         assert rule.for_workers(rule.resolve(dict(momentum=momentum)), workers)["momentum"] == momentum
+
+
+def test_dampening_counts_where_momentum_was_asked_for():
+    """Also where nothing of the momentum is left beside that of asynchrony."""
+    rule = UPDATES["momentum"]
+
+    def numbers(workers, **options):
+        return rule.core_options(rule.for_workers(rule.resolve(options), workers))[len(rule.common) :]
+
+    assert numbers(1, momentum=0.0, dampening=0.3) == numbers(5, momentum=0.0, dampening=0.3) == [0.0, 0.0]
+    assert numbers(1, momentum=0.5, dampening=0.3) == [0.5, 0.3]
+    assert numbers(5, momentum=0.5, dampening=0.3, correct_asynchrony=True) == [0.0, 0.3]
+    assert numbers(5, momentum=0.0, dampening=0.3, correct_asynchrony=True) == [0.0, 0.0]
+
+
+def test_without_momentum_it_is_sgd(digits):
+    """To the last bit, whatever the dampening."""
+    train_set = digits[0][:40]
+    found = [
+        train(name, (train_set, None), lr=0.01, update_options=options)[0].weights.tobytes()
+        for name, options in (("sgd", {}), ("momentum", dict(momentum=0.0, dampening=0.3)))
+    ]
+    assert found[0] == found[1]
 
 
 def test_mean_delays_add_up():

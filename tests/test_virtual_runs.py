@@ -8,7 +8,9 @@ from orders import PRIVATE, SIMULATED, engine_of, flat_times, options_of, small_
 
 import chaos
 from chaos import cli, virtual
+from chaos.network import load_with_state
 from chaos.sync import STRATEGIES
+from chaos.training import MODEL, no_counts
 from chaos.virtual import Machine, Order, Times, Virtual
 
 
@@ -100,6 +102,7 @@ def test_stopping_goes_back_to_the_beginning_of_the_epoch(few_digits, tmp_path, 
     with pytest.raises(KeyboardInterrupt):
         chaos.train(net, *few_digits, runner=Virtual(), run_dir=tmp_path, **arguments)
     assert (net.weights == before).all()
+    assert json.loads(load_with_state(tmp_path / MODEL)[1]["training"])["partial"] == no_counts()
     monkeypatch.undo()
     chaos.train(net, *few_digits, runner=Virtual(), run_dir=tmp_path, resume=True, **arguments)
     other = chaos.models.small()

@@ -100,7 +100,8 @@ cdef class Engine:
                 raise ValueError("threads cannot be pinned to CPUs on this system")
             if len(cpus) != workers:
                 raise ValueError(f"{len(cpus)} CPUs for {workers} workers")
-            allowed = os.sched_getaffinity(0)
+            from chaos.affinity import cpus as cpus_of_process
+            allowed = cpus_of_process()
             if not allowed.issuperset(cpus):
                 raise ValueError(f"cannot pin a worker to CPU {min(set(cpus) - allowed)}: it is not among the {len(allowed)} "
                                  "CPUs of this process's affinity mask")

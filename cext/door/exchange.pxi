@@ -2,7 +2,7 @@
 
 def add_rows(const float[:, :] rows not None, float[::1] out not None):
     """out = rows[0] + rows[1] + ..., in this order, with denormals flushed to zero, as the workers add. Rows may be parts of
-    longer ones."""
+    longer ones; `out` may be the first."""
     if not rows.shape[0] or rows.shape[1] != out.shape[0]:
         raise ValueError(f"rows of {rows.shape[1]} floats do not add up to {out.shape[0]}")
     if (rows.shape[1] > 1 and rows.strides[1] != 4) or rows.strides[0] < 0 or rows.strides[0] % 4:

@@ -57,7 +57,8 @@ void *exchange_move_states(engine *e, void *place)
 
 void exchange_add_rows(const float *row, int n_rows, size_t stride, size_t n, float *out)
 {
-    memcpy(out, row, n * sizeof *out);
+    if (out != row)
+        memcpy(out, row, n * sizeof *out);
     for (int j = 1; j < n_rows; j++)
         for (size_t i = 0; i < n; i++) {
             const float sum = out[i] + row[(size_t)j * stride + i];

@@ -20,7 +20,7 @@ void *exchange_move_states(engine *e, void *place);
 size_t exchange_state_bytes(const engine *e);
 
 /* out = row 0 + row 1 + ... of n floats each, `stride` floats apart, in this order, as the workers add: denormals become
- * 0. */
+ * 0. out may be row 0. */
 void exchange_add_rows(const float *row, int n_rows, size_t stride, size_t n, float *out);
 
 /* The largest of n numbers that workers write for engine_lanes; 0 if there are none. What it says is there may be read. */

@@ -4,11 +4,12 @@ import contextlib
 import os
 import sys
 import traceback
+import warnings
 
 from .. import __version__
 from ..errors import ChaosError
 from . import bench, doctor, estimate, evaluate, info, launch, plot, predict, replay, reproduce, simulate, train
-from .common import Parser, complain, exit_code
+from .common import Parser, complain, exit_code, say
 
 COMMANDS = (train, evaluate, predict, plot, simulate, replay, reproduce, bench, estimate, info, doctor, launch)
 
@@ -69,6 +70,12 @@ def _printable(stream):
 
 
 def _run(argv):
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: say(f"warning: {message}")
+        return _run_command(argv)
+
+
+def _run_command(argv):
     debug = False
     try:
         arguments, unknown = _parser().parse_known_args(argv)

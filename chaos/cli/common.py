@@ -17,13 +17,14 @@ from ..formats.json_text import parse_json
 from ..models import MODELS
 from ..network import load
 from ..training import CONFIG, MODEL
-from ..training.settings import ABOUT, KEPT, Name, OptionsOf
+from ..training.settings import ABOUT, KEPT, Flag, Name, OptionsOf
 from ..training.streams import is_terminal, tell
 
 DATA = "auto|mnist|digits|FILE.npz"
 DATA_HELP = "data set; auto: mnist or, where it cannot be had, the small digits that come with chaos"
 # what config.json holds as text and as objects
 NAMES = {"model", "data", "cluster", *(name for name in KEPT if isinstance(ABOUT[name], Name))}
+FLAGS = {name for name in KEPT if isinstance(ABOUT[name], Flag)}
 TABLES = {"virtual", *(name for name, about in ABOUT.items() if isinstance(about, OptionsOf))}
 
 
@@ -180,18 +181,27 @@ def read_config(run_dir):
         raise CheckpointError(f"{path}: damaged: {error}") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: damaged: holds no settings")
-    for keys, kind, what in ((NAMES, str, "a name"), (TABLES, dict, "an object")):
+    for keys, kind, what in ((NAMES, str, "a name"), (FLAGS, bool, "true or false"), (TABLES, dict, "an object")):
         for key in keys & config.keys():
             if not isinstance(config[key], kind):
                 raise CheckpointError(f"{path}: damaged: {key} must be {what}, not {config[key]!r}")
     return config
 
 
-def load_data(name, net):
-    """Data for a network: (name of what was found, train, test), in the size of the network's input."""
+def load_data(name, net, tell=True):
+    """Data for a network: (name of what was found, train, test), in the size of the network's input. `tell`: say it where a
+    file's images are resized."""
     size = net.input_shape[1:] if len(net.input_shape) == 3 else None
-    if name != "auto":
+    if name in data.NAMES:
         return name, *data.load(name, size=size)
+    if name != "auto":
+        train, test = data.load(name)
+        if size is None or len(train.shape) != 3 or train.shape[1:] == size:
+            return name, train, test
+        if tell:
+            found, wanted = ("x".join(map(str, one)) for one in (train.shape[1:], size))
+            say(f"{name}: images of {found} pixels are brought to the network's {wanted}")
+        return name, train.sized(size), None if test is None else test.sized(size)
     try:
         return "mnist", *data.load("mnist", size=size, download=False)
     except DataNotFound:

@@ -26,7 +26,11 @@ def run(arguments):
     net, config = open_model(arguments.model)
     name, _, test = load_data(arguments.data or config.get("data", "auto"), net)
     result = training.evaluate(
-        net, need_test(name, test), workers=arguments.workers, loss=config.get("loss", "cross_entropy")
+        net,
+        need_test(name, test),
+        workers=arguments.workers,
+        loss=config.get("loss", "cross_entropy"),
+        loss_options=config.get("loss_options"),
     )
     if arguments.json:
         show_json({"model": arguments.model, "data": name, **result})

@@ -149,7 +149,7 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
 
         def follow():  # after rank 0, which may have downloaded the data
             net = Network.from_config(graph)
-            return settings, asked, model, net, load_data(name, net)
+            return settings, asked, model, net, load_data(name, net, tell=False)
 
         prepared = checked(lambda: prepared if root else follow())
     settings, asked, model, net, (name, train, test) = prepared

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .. import threads, training
+from .. import affinity, threads, training
 from ..errors import ClusterError
 from ..network import Network
 from ..sync import STRATEGIES
@@ -134,17 +134,13 @@ def _check(comm):
         raise ClusterError("an intercommunicator joins two groups of ranks; training needs one group (Intercomm.Merge)")
 
 
-def _affinity():
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-
-
 def _share_of_cores(link):
     """Workers of this rank where none are asked for: ranks that may use the same cores divide them."""
     plan = link.checked(threads.resolve)
-    mine = set(_affinity())
+    mine = affinity.cpus()
     beside = sum(
         host == link.hosts[link.rank] and bool(mine & set(mask))
-        for host, mask in zip(link.hosts, link.gather(_affinity()), strict=True)
+        for host, mask in zip(link.hosts, link.gather(sorted(mine)), strict=True)
     )
     # what the environment names is per rank already
     return plan.workers if plan.limit.isupper() else max(1, plan.workers // beside)
@@ -152,7 +148,7 @@ def _share_of_cores(link):
 
 def _tell_bindings(link, workers):
     """Rank 0 says where more workers run than cores are given to them."""
-    found = link.gather((workers, _affinity()))
+    found = link.gather((workers, sorted(affinity.cpus())))
     if link.rank:
         return
     for rank, (count, mask) in enumerate(found):

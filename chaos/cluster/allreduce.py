@@ -75,7 +75,7 @@ class Allreduce(Mode):
         # of all the step's lanes, or of this rank's
         rows = self._lanes if self._fixed else -(-self._lanes * workers[link.rank] // sum(workers))
         self.rows, self.reached, self.nodes = aligned_zeros((rows, size)), np.zeros(rows, np.int32), len(net.nodes())
-        self.total = aligned_zeros(size)
+        self.total, self._none = aligned_zeros(size), np.zeros(size, np.float32)
         self._sums = [self.total, *(self.new() for _ in range(0 if self._fixed else self.option["waves"] - 1))]
         self._blocks = _blocks([net.plan.block(node) for node in range(self.nodes)])
         # the block of one lane, as long as a row
@@ -166,13 +166,10 @@ class Allreduce(Mode):
 
         def start():
             mine = self.rows[rows, first:end]
-            if len(mine) == 1:
-                return self.link.comm.Iallreduce(mine[0], to)
-            if len(mine):
-                _core.add_rows(mine, to)
-            else:
-                to.fill(0)
-            return self.link.comm.Iallreduce(self._MPI.IN_PLACE, to)
+            if len(mine) > 1:
+                _core.add_rows(mine, mine[0])
+            # in place on no rank: libraries take another algorithm then, and a rank may have one lane, another two or none
+            return self.link.comm.Iallreduce(mine[0] if len(mine) else self._none[first:end], to)
 
         def complete():
             if wave:
@@ -240,7 +237,8 @@ class _Steps:
     def _run(self, images, begin, lr):
         mode, engine, order = self.mode, self.mode.engine, images["order"]
         self.position, self.verdict, self.idle_since = begin, _GOES_ON, None
-        total = {"status": "done", "failed_at": None, "position": begin}
+        # of no image: every count that there is, for a rank may have no lane of any step
+        total = engine.run("train", **images, begin=begin, end=begin) | {"status": "done"}
         while self.position < len(order) and self.verdict == _GOES_ON:
             end = min(self.position + engine.batch_size, len(order))
             lanes, found = mode.lanes(end - self.position), []
@@ -274,29 +272,10 @@ class _Steps:
             if mode.link.rank == 0:  # the updates are the same on all ranks: they count once
                 found.append(applied)
             for one in found:
-                counts = {key: value for key, value in one.items() if key not in _OWN}
-                total |= {key: together(key, total[key], value) if key in total else value for key, value in counts.items()}
+                total |= {key: together(key, total[key], value) for key, value in one.items() if key not in _OWN}
         if total["status"] == "done" and self.position < len(order):
             total["status"] = "stopped"
-        return {**_nothing(engine), **total, "position": self.position}
+        return total | {"position": self.position}
 
 
 _OWN = ("status", "failed_at", "position")
-
-
-def _nothing(engine):
-    """Counts of a rank that had no image."""
-    return {
-        "images": 0,
-        "errors": 0,
-        "loss": 0.0,
-        "updates": 0,
-        "lock_failures": 0,
-        "give_ways": 0,
-        "staleness_sum": 0,
-        "staleness_max": 0,
-        "staleness": [],
-        "layers": {},
-        "worker_images": [0] * engine.workers,
-        "time": {"total": 0.0, "forward": 0.0, "backward": 0.0, "publish": 0.0, "wait": 0.0},
-    }

@@ -27,6 +27,11 @@ class Gossip(Mode):
         "seed": Option(0, "of the pairs", 0, 1 << 62, whole=True),
     }
 
+    def __init__(self, options):
+        super().__init__(options)
+        if self.option["seed"] and self.option["graph"] != "pairs":
+            raise ValueError(f"cluster mode 'gossip': option seed is of graph=pairs, not of graph={self.option['graph']}")
+
     def open(self, link, net, engine):
         super().open(link, net, engine)
         self._own = None

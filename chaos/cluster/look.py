@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from .. import threads
+from .. import affinity, threads
 from . import commands
 from .launcher import fix, launched
 
@@ -49,7 +49,7 @@ _LEVELS = ("MPI_THREAD_SINGLE", "MPI_THREAD_FUNNELED", "MPI_THREAD_SERIALIZED", 
 
 def look(root="/", environ=os.environ):
     """All findings about this process and its machine; starts no MPI in it."""
-    return [*threads_and_cores(root, environ), *openmp(root, environ), *mpi(environ)]
+    return [*threads_and_cores(root, environ), *openmp(root, environ), *binding(environ), *mpi(environ)]
 
 
 def threads_and_cores(root="/", environ=os.environ, mask=None):
@@ -67,7 +67,7 @@ def threads_and_cores(root="/", environ=os.environ, mask=None):
     yield Finding(OK, "machine", f"{name}: " + ", ".join(f"{n or '?'} {what}{'s' if n != 1 else ''}" for n, what in counts))
     yield Finding(OK, "workers", plan.describe())
     if cpus and mine < cpus:
-        at = threads.ranges(sorted(mask if mask is not None else os.sched_getaffinity(0)))
+        at = threads.ranges(sorted(mask if mask is not None else affinity.cpus()))
         yield Finding(
             NOTE,
             "affinity",
@@ -107,13 +107,10 @@ def threads_and_cores(root="/", environ=os.environ, mask=None):
 
 def openmp(root="/", environ=os.environ):
     """OpenMP run-time libraries in this process."""
-    try:
-        with open(os.path.join(root, "proc/self/maps"), errors="replace") as file:
-            paths = {line.split(None, 5)[5].strip() for line in file if line.count(" ") >= 5 and "/" in line}
-    except (OSError, IndexError):
+    found = affinity.runtimes(root)
+    if found is None:
         yield Finding(NOTE, "OpenMP", "this system does not tell which libraries are loaded")
         return
-    found = sorted(path for path in paths if re.search(r"/lib(gomp|omp|iomp5)[^/]*\.so", path))
     if not found:
         yield Finding(
             NOTE,
@@ -139,6 +136,28 @@ def openmp(root="/", environ=os.environ):
             "OMP_WAIT_POLICY=active: threads that wait at the end of a phase keep their cores busy",
             "unset OMP_WAIT_POLICY",
         )
+
+
+def binding(environ=os.environ, found=None, places=None):
+    """What an OpenMP runtime has been asked to bind threads to. `found` and `places`, the CPUs that it uses, are by default
+    those of this process."""
+    found = found or affinity.binding()
+    if found is None:
+        return
+    asked = " ".join(f"{name}={environ[name]}" for name in affinity.VARIABLES if environ.get(name))
+    if places is None:
+        places = set().union(*(place for path in affinity.runtimes() or () for place in affinity.places(path)[1]))
+    text = f"{asked or 'its runtime'} binds the main thread to CPU {threads.ranges(sorted(found.left))}, which is no limit"
+    if places and len(places) < len(found.cpus):
+        yield Finding(
+            NOTE,
+            "OpenMP",
+            f"{text}; but it keeps workers, too, on {len(places)} of the {len(found.cpus)} CPUs that this process may use, "
+            "where they take turns",
+            f"unset {' '.join(name for name in affinity.VARIABLES if environ.get(name))}; chaos train --pin binds workers",
+        )
+    else:
+        yield Finding(OK, "OpenMP", f"{text}: this process may use CPUs {threads.ranges(sorted(found.cpus))}")
 
 
 def mpi(environ=os.environ, which=None):
@@ -221,7 +240,7 @@ def ranks():
         "launcher": launch.launcher,
         "announced": launch.ranks,
         "launcher_rank": launch.rank,
-        "cpus": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [],
+        "cpus": sorted(affinity.cpus()),
         "library": MPI.Get_library_version().splitlines()[0].strip("\0"),
     }
     return comm.gather(mine)

@@ -14,6 +14,7 @@ import os
 import numpy as np
 
 from ..errors import DataError
+from ..options import check_flag
 from .dataset import Dataset
 from .idx import read_idx
 from .npz import read_npz
@@ -58,7 +59,7 @@ def load(
     DataNotFound
         The data set is neither on this machine nor could it be downloaded.
     ValueError
-        Bad ``size``.
+        Bad ``size``, or a ``download`` that is neither True nor False.
 
     Notes
     -----
@@ -66,6 +67,7 @@ def load(
     ``.gz``), then in the cache ``$XDG_CACHE_HOME/chaos/mnist/`` (``~/.cache`` if unset), then downloaded into
     the cache and verified by SHA-256. The digits come with the package.
     """
+    check_flag("download", download)
     if size is not None:
         size = check_size(size)
     test: Dataset | None
@@ -83,8 +85,8 @@ def load(
     else:
         raise DataError(f"unknown data set {name!r}; known are {', '.join(NAMES)} and paths ending in .npz")
     if size is not None:
-        train = _sized(train, size)
-        test = None if test is None else _sized(test, size)
+        train = train.sized(size)
+        test = None if test is None else test.sized(size)
     return train, test
 
 
@@ -108,8 +110,3 @@ def _named(path: str, part: str, images: np.ndarray, labels: np.ndarray, name: s
         return Dataset(images, labels, name=name)
     except DataError as error:
         raise DataError(f"{path}: {part} arrays: {error}") from None
-
-
-def _sized(dataset: Dataset, size: tuple[int, int]) -> Dataset:
-    """The data set with images of (h, w) = size."""
-    return dataset._replaced(inputs=(fit(dataset.images, size),))

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arrays import extremes, float32, numbers
 from ..errors import DataError
+from .sizes import fit
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -121,6 +123,10 @@ class Dataset:
         new.weights = None if self.weights is None else np.ascontiguousarray(self.weights[index])
         return new
 
+    def sized(self, size: int | tuple[int, int]) -> Dataset:
+        """The data set with images of that height and width; see `chaos.data.fit`."""
+        return self._replaced(inputs=tuple(fit(array, size) for array in self.inputs))
+
     def scaled(self) -> np.ndarray:
         """The images, of the first input, as the network sees them.
 
@@ -166,17 +172,6 @@ class Dataset:
         return new
 
 
-def _numbers(values: ArrayLike, what: str) -> np.ndarray:
-    """`values` as an array of real numbers (bool, complex, text, times and objects are refused)."""
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{what}: not an array of numbers ({' '.join(str(error).split())})") from None
-    if array.dtype.kind not in "uif":
-        raise DataError(f"{what}: dtype is {array.dtype}; they must be integers or floating-point numbers")
-    return array
-
-
 def _first(bad: np.ndarray) -> int | tuple[int, ...]:
     """Index of the first True: an int for one axis, a tuple for more."""
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
@@ -197,7 +192,7 @@ def _check_inputs(images: Any) -> tuple[np.ndarray, ...]:
 
 def _check_targets(targets: Any) -> np.ndarray:
     """Targets as int64 or float32 (n, ...)."""
-    array = _numbers(targets, "targets")
+    array = numbers(targets, "targets")
     if array.ndim < 1 or array.size == 0:
         raise DataError(f"targets: shape {array.shape} is empty; there must be targets for every image")
     if array.dtype.kind != "f":
@@ -210,10 +205,10 @@ def _check_targets(targets: Any) -> np.ndarray:
 
 def _check_weights(weights: ArrayLike, count: int) -> np.ndarray:
     """Weights as finite float32 (n,) that are not negative."""
-    array = _numbers(weights, "weights")
+    array = numbers(weights, "weights")
     if array.shape != (count,):
         raise DataError(f"weights: shape {array.shape}; there must be one for each of {count} images")
-    array = _check_floats(np.require(array, np.float32, ["C", "A"]), "weights: weight")
+    array = np.require(_check_floats(array, "weights: weight"), requirements=["C", "A"])
     if array.min() < 0:
         at = _first(array < 0)
         raise DataError(f"weights: weight {at} is {array[at]}; it must not be negative")
@@ -222,7 +217,7 @@ def _check_weights(weights: ArrayLike, count: int) -> np.ndarray:
 
 def _check_images(images: ArrayLike) -> np.ndarray:
     """Images as uint8 or float32 (n, c, h, w)."""
-    array = _numbers(images, "images")
+    array = numbers(images, "images")
     if array.ndim not in (2, 3, 4):
         raise DataError(
             f"images: {array.ndim} dimensions, shape {array.shape}; shape must be (n, c, h, w), (n, h, w) or (n, features)"
@@ -243,11 +238,8 @@ def _check_images(images: ArrayLike) -> np.ndarray:
 
 def _check_floats(array: np.ndarray, what: str = "images: pixel") -> np.ndarray:
     """Finite numbers as float32."""
-    with np.errstate(all="ignore"):
-        converted = array.astype(np.float32, copy=False)
-        # NaN and infinity show in the extremes, which need no array of flags as large as the images.
-        finite = np.isfinite(converted.min()) and np.isfinite(converted.max())
-    if not finite:
+    converted = float32(array)
+    if extremes(converted) is None:
         at = _first(~np.isfinite(converted))
         raise DataError(f"{what} {at} is {array[at]}; {what.split()[1]}s must be finite and fit float32")
     return converted
@@ -255,7 +247,7 @@ def _check_floats(array: np.ndarray, what: str = "images: pixel") -> np.ndarray:
 
 def _check_labels(labels: ArrayLike) -> np.ndarray:
     """Labels as non-negative int64 (n,)."""
-    array = _numbers(labels, "labels")
+    array = numbers(labels, "labels")
     if array.ndim != 1:
         one_hot = array.ndim == 2 and array.shape[1] > 1
         hint = "; one-hot rows become numbers by labels.argmax(1)" if one_hot else ""

@@ -7,6 +7,7 @@ converted here first.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 
 
-def read_picture(path: str | os.PathLike[str], channels: int, size: tuple[int, int] | None = None) -> np.ndarray:
+def read_picture(
+    path: str | os.PathLike[str],
+    channels: int,
+    size: tuple[int, int] | None = None,
+    tell: Callable[[int, tuple[int, int]], None] | None = None,
+) -> np.ndarray:
     """Read one picture.
 
     Parameters
@@ -31,6 +37,8 @@ def read_picture(path: str | os.PathLike[str], channels: int, size: tuple[int, i
     size : (int, int), optional
         Height and width that are wanted in the end. A direction that is larger is reduced to it (by weighted means of
         the pixels that fall together, so that thin strokes stay); a smaller one is left to `chaos.data.fit`.
+    tell : callable, optional
+        Called with the number of frames, and the height and width that the picture has.
 
     Returns
     -------
@@ -62,8 +70,10 @@ def read_picture(path: str | os.PathLike[str], channels: int, size: tuple[int, i
     try:
         # Opened here: a TIFF that Pillow opens by its name is mapped, and then one that is to be turned is garbled (13.0).
         with open(path, "rb") as file, Image.open(file) as picture:
+            frames = getattr(picture, "n_frames", 1)
             ImageOps.exif_transpose(picture, in_place=True)  # in place, as a copy would not know its TIFF tags
             seen = _opaque(_eight_bits(picture)).convert("L" if channels == 1 else "RGB")
+        whole = (seen.height, seen.width)
         if size is not None:
             smaller = (min(seen.width, size[1]), min(seen.height, size[0]))
             seen = seen.resize(smaller, Image.Resampling.BILINEAR)
@@ -74,6 +84,8 @@ def read_picture(path: str | os.PathLike[str], channels: int, size: tuple[int, i
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DataError(f"{path}: not a readable picture: {error or type(error).__name__}") from None
+    if tell is not None:
+        tell(frames, whole)
     return pixels[None, None] if channels == 1 else pixels.transpose(2, 0, 1)[None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..options import check_flag
 from .calibrate import SPREAD, Calibration
 from .machine import read_machine
 from .model import fit_transfer, predict, training
@@ -80,6 +81,8 @@ def estimate(
     ):
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+    check_flag("validate", validate)
+    check_flag("calibrate", calibrate)
     target = None if machine == "host" else read_machine(machine)
     calibration = calibration or Calibration()
     if calibrate:

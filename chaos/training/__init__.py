@@ -6,7 +6,7 @@ From below: settings, signals, records < callbacks, link < phases < runner, stat
 from .callbacks import Callback, Event
 from .job import Job
 from .link import Alone
-from .records import together
+from .records import no_counts, together
 from .run import Run, evaluate, train
 from .runner import Threads
 from .settings import ABOUT, IDENTITY, KEPT, Settings
@@ -27,6 +27,7 @@ __all__ = [
     "Settings",
     "Threads",
     "evaluate",
+    "no_counts",
     "together",
     "train",
 ]

@@ -61,7 +61,7 @@ class Job:
         self._check_whole_batches(net)
         self.test: phases.Taken | None = None
         if test is not None:
-            self.test = phases.take(net, test, "test", self.settings.loss)
+            self.test = phases.take(net, test, "test", self.settings.loss, self.training.scales)
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
         rule.start(self.moments, settings.update_options)
         self.engine = self._make_engine()
@@ -300,6 +300,7 @@ class Job:
         link, n = self.link, self.training.count
         done = self.partial or records.no_counts()
         images, begin = self.left(number, done)
+        self.net.trained_on = self.training.scales
         listeners.begin(self, "train", n, done["position"])
         link.train_begins(number, len(images) - begin)
         result, seconds = self.runner.train(

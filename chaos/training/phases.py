@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -14,6 +15,7 @@ from ..data import Dataset
 from ..errors import DataError
 from ..losses import LOSSES
 from ..network import Network
+from ..scale import Scale
 from .callbacks import POLL, Listeners
 from .link import Alone
 from .records import Result
@@ -64,6 +66,7 @@ class Taken:
     arguments: dict[str, Any]
     count: int
     answers: int
+    scales: tuple[Scale, ...]
 
     def results(self, name: str, result: Any, total: int | None = None) -> dict[str, float | None]:
         """{name_loss, name_error} of the counts of a phase: means per image and per answer."""
@@ -71,20 +74,22 @@ class Taken:
         return {f"{name}_loss": result["loss"] / self.count, f"{name}_error": wrong}
 
 
-def take(net: Network, data: Any, what: str, loss: str, weighted: bool = False) -> Taken:
-    """A data set for the engine; DataError where it does not fit the network or the loss. `weighted`: with the weights of
-    its images."""
+def take(
+    net: Network, data: Any, what: str, loss: str, like: Sequence[Scale] | None = None, weighted: bool = False
+) -> Taken:
+    """A data set for the engine; DataError where it does not fit the network or the loss, or is of a scale unlike `like`.
+    `weighted`: with the weights of its images."""
     if not isinstance(data, Dataset):
         raise DataError(
             f"{what} must be a chaos.data.Dataset, not {type(data).__name__}; "
             "chaos.data.Dataset(images, labels) makes one from arrays"
         )
-    arguments = net.take_images(data.images)
-    count = arguments.pop("count")
+    arguments = net.take_images(data.images, like)
+    count, scales = arguments.pop("count"), tuple(map(Scale.of, arguments["inputs"]))
     labels, form = net.take_targets(data.labels, count, loss)
     kind: Any = LOSSES[loss]
     arguments |= {"labels": labels, "weights": data.weights if weighted else None}
-    return Taken(arguments, count, kind.answers(form, net.output_shape))
+    return Taken(arguments, count, kind.answers(form, net.output_shape), scales)
 
 
 def resolve_workers(requested: int | None, only_one: str | None = None, pin: str = "none") -> threads.Plan:

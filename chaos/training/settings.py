@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from ..losses import LOSSES
-from ..options import check_number
+from ..options import check_flag, check_number
 from ..sync import STRATEGIES
 from ..threads import PINNINGS
 from ..updates import SCHEDULES, UPDATES
@@ -79,7 +79,7 @@ class Flag(Setting):
     opposite: str | None = None
 
     def check(self, name: str, value: Any) -> bool:
-        return bool(value)
+        return check_flag(name, value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

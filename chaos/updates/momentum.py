@@ -11,7 +11,8 @@ CORRECTION = Flag(False, "lower the momentum by what asynchronous workers bring 
 
 
 class Momentum(Update):
-    """b <- momentum * b + (1 - dampening) * dw, at the first update b = dw; w <- w - lr * b.
+    """b <- momentum * b + (1 - dampening) * dw, at the first update b = dw; w <- w - lr * b. With momentum=0 this is plain
+    SGD, and dampening does not count, as in PyTorch.
 
     As ``torch.optim.SGD(momentum=..., dampening=...)``. Source: Polyak 1964; Sutskever, Martens, Dahl, Hinton 2013.
 
@@ -23,7 +24,7 @@ class Momentum(Update):
     state = ("momentum_buffer",)
     options = {
         "momentum": Option(0.9, "share of the buffer that is kept", 0, 1),
-        "dampening": Option(0.0, "share of the gradient that is left out", 0, 1),
+        "dampening": Option(0.0, "share of the gradient that is left out; ignored with momentum=0, as in PyTorch", 0, 1),
         "correct_asynchrony": CORRECTION,
     }
 
@@ -31,6 +32,8 @@ class Momentum(Update):
         return super().core_options(resolved)[:-1]  # the core gets the corrected momentum
 
     def for_workers(self, resolved: dict[str, Any], workers: int) -> dict[str, Any]:
+        if resolved["momentum"] == 0 and resolved.get("dampening"):  # what was asked for, not what the correction leaves
+            resolved = resolved | {"dampening": 0.0}
         if not resolved["correct_asynchrony"]:
             return resolved
         return resolved | {"momentum": corrected(resolved["momentum"], workers)}
@@ -48,7 +51,7 @@ class Momentum(Update):
         momentum: float = 0.9,
         dampening: float = 0.0,
     ) -> tuple[Array, Arrays]:
-        b = momentum * moments[0] + (1.0 if t == 1 else 1 - dampening) * penalised(w, dw, weight_decay, l1)
+        b = momentum * moments[0] + (1.0 if t == 1 or momentum == 0 else 1 - dampening) * penalised(w, dw, weight_decay, l1)
         return w - lr * b, [b]
 
 

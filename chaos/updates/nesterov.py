@@ -8,14 +8,17 @@ from .momentum import CORRECTION, Momentum
 
 
 class Nesterov(Momentum):
-    """b <- momentum * b + dw; w <- w - lr * (dw + momentum * b).
+    """b <- momentum * b + dw; w <- w - lr * (dw + momentum * b). Without momentum it is refused, as by PyTorch.
 
     As ``torch.optim.SGD(momentum=..., nesterov=True)``. Source: Nesterov 1983; Sutskever, Martens, Dahl, Hinton 2013.
     `correct_asynchrony` as for `momentum`.
     """
 
     kind = "nesterov"
-    options = {"momentum": Option(0.9, "share of the buffer that is kept", 0, 1), "correct_asynchrony": CORRECTION}
+    options = {
+        "momentum": Option(0.9, "share of the buffer that is kept", 0, 1, above=True),
+        "correct_asynchrony": CORRECTION,
+    }
 
     def apply(  # type: ignore[override]  # without dampening
         self,

@@ -179,6 +179,7 @@ def replay(path, data, *, progress=None, jobs=1):
             raise TraceError(
                 f"{path}: damaged, or written by another version of chaos ({about['chaos']}): {error}"
             ) from None
+        net.trained_on = job.training.scales
         for phase, events, end in trace.phases():
             found = _run(path, job, phase, events, int(jobs))
             wanted = end()

@@ -10,7 +10,7 @@ from .. import _core, training
 from ..network import Network
 from ..options import check_number
 from ..sync import STRATEGIES
-from ..training import Settings, Threads
+from ..training import Settings, Threads, no_counts
 from .clock import Machine, Order, check_events, check_strategy
 from .replay import VirtualPlan, check_jobs
 from .times import measured, nominal
@@ -116,10 +116,7 @@ class Virtual(Threads):
         if result["status"] == "stopped":  # in the middle of many images, which no other run could go on from
             job.net.weights[:], job.moments[:] = weights, moments
             job.engine.versions(np.array(versions, np.uint32))
-            result |= dict.fromkeys(
-                ("position", "images", "errors", "updates", "lock_failures", "staleness_sum", "staleness_max"), 0
-            ) | {"loss": 0.0, "staleness": [], "layers": {}}
-            return result, 0.0
+            return result | no_counts(), 0.0
         counts, seconds = order.clock.counts, order.clock.now
         result["lock_failures"] = counts["failures"]
         # the telemetry of real threads would tell about the one thread that ran all this
