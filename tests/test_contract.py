@@ -176,7 +176,7 @@ def test_weights_of_images():
 def test_sequences_against_the_definition(isa):
     net = chaos.Network(
         (3, 30),
-        [chaos.Conv1d(8, 5, padding="same"), chaos.ReLU(), chaos.Conv1d(4, 3, 2), chaos.Flatten(), chaos.Linear(4)],
+        [chaos.Conv1d(8, 5, padding="same"), chaos.ReLU(), chaos.Conv1d(4, 3, stride=2), chaos.Flatten(), chaos.Linear(4)],
         seed=1,
     )
     rng = np.random.default_rng(0)

@@ -40,11 +40,81 @@ def test_colours():
     assert np.array_equal(grey("a.png"), np.asarray(Image.fromarray(pixels).convert("L")))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "mode, ending, most",
+    [
+        ("1", "png", 0),
+        ("1", "tif", 0),
+        ("1", "pgm", 0),
+        ("LA", "png", 0),
+        ("LA", "tif", 0),
+        ("P", "png", 0),
+        ("P", "tif", 0),
+        ("PA", "tif", 0),
+        ("RGB", "tif", 0),
+        ("RGB", "jpg", 2),
+        ("RGB", "webp", 2),
+        ("RGBA", "png", 0),
+        ("RGBA", "webp", 2),
+        ("RGBX", "tif", 0),
+        ("CMYK", "tif", 0),
+        ("CMYK", "jpg", 2),
+        ("YCbCr", "tif", 1),
+        ("YCbCr", "jpg", 2),
+    ],
+)
+def test_every_mode(mode, ending, most, channels):
+    """A grey picture is the same whatever its pixels are written as."""
+    pixels = (RAMP > 99) * np.uint8(255) if mode == "1" else RAMP
+    picture = Image.fromarray(pixels)
+    picture = picture.convert("P").convert(mode) if mode in ("P", "PA") else picture.convert("RGB").convert(mode)
+    picture.save(f"a.{ending}", **({"quality": 100} if ending in ("jpg", "webp") else {}))
+    found = read_picture(f"a.{ending}", channels)[0].astype(int)
+    assert found.shape == (channels, *RAMP.shape) and np.abs(found - pixels).max() <= most
+
+
+def test_colours_of_another_kind_are_refused():
+    Image.frombytes("LAB", (28, 20), np.dstack([RAMP] * 3).tobytes()).save("lab.tif")
+    for channels in (1, 3):
+        with pytest.raises(DataError, match=r"^lab.tif: its pixels \(mode LAB\) are neither grey nor .*; save it as RGB$"):
+            read_picture("lab.tif", channels)
+
+
+@pytest.mark.parametrize("ending", ["gif", "png", "webp", "tif"])
+def test_of_several_frames_the_first_is_taken(tmp_path, ending):
+    frames = [Image.fromarray(RAMP), Image.fromarray(255 - RAMP), Image.fromarray(RAMP.T.copy()).resize((28, 20))]
+    options = {"lossless": True} if ending == "webp" else {}
+    frames[0].save(f"a.{ending}", save_all=True, append_images=frames[1:], **options)
+    told = []
+    found = read_picture(f"a.{ending}", 1, (10, 28), tell=lambda *seen: told.append(seen))
+    assert found.shape == (1, 1, 10, 28) and told == [(3, (20, 28))]
+    assert np.abs(grey(f"a.{ending}").astype(int) - RAMP).max() <= (0 if ending != "webp" else 1)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "gif", "tif", "webp", "bmp", "pgm"])
+def test_truncated(tmp_path, ending):
+    """At any place: refused in one line, never filled up with grey."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)).save(f"a.{ending}")
+    whole = (tmp_path / f"a.{ending}").read_bytes()
+    for share in (0.05, 0.3, 0.6, 0.9):
+        (tmp_path / f"a.{ending}").write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(DataError, match=rf"^a\.{ending}: not a readable picture: ") as caught:
+            read_picture(f"a.{ending}", 1)
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
 def test_sixteen_bits_do_not_saturate(ending):
     Image.fromarray(SIXTEEN).save(f"a.{ending}")
     assert np.array_equal(grey(f"a.{ending}"), RAMP)
     assert np.array_equal(read_picture(f"a.{ending}", 3)[0, 2], RAMP)
+
+
+def test_a_transparent_grey_of_sixteen_bits_is_refused():
+    Image.fromarray(SIXTEEN).save("a.png", transparency=0)
+    with pytest.raises(DataError, match="^a.png: one of its 16-bit greys is transparent"):
+        read_picture("a.png", 1)
 
 
 def test_sixteen_bits_are_rounded():

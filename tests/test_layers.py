@@ -2,6 +2,9 @@
 the kind gives as examples, every instruction set and every loop. Runs over the list of layers: a new kind is tested without
 a new test."""
 
+import copy
+import dataclasses
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +153,8 @@ def test_convolution_before_pooling(isa, data):
     kernel = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     stride = data.draw(st.sampled_from([1, 1, 1, (2, 1), 2]))
     outputs = groups * data.draw(st.sampled_from([1, 1, 2, 3, 5, 8, 9, 16, 20, 33] if groups < 16 else [1, 1, 3]))
-    layers += [chaos.Conv2d(outputs, kernel, stride, data.draw(st.sampled_from([0, 0, 1, (0, 2)])), groups=groups)]
+    padding = data.draw(st.sampled_from([0, 0, 1, (0, 2)]))
+    layers += [chaos.Conv2d(outputs, kernel, stride=stride, padding=padding, groups=groups)]
     layers += data.draw(st.sampled_from([[], [chaos.Tanh()], [chaos.ReLU()]]))
     pool = data.draw(st.sampled_from([2, 3, (2, 3), (1, 3), (1, 2), (4, 1), 1]))
     layers += [chaos.MaxPool2d(pool, data.draw(st.sampled_from([None, None, 2, 3]))), chaos.Flatten(), chaos.Linear(4)]
@@ -367,7 +371,7 @@ def test_impossible_geometry(layer, shape, words):
         lambda: chaos.Conv2d(4, (3,)),
         lambda: chaos.Conv2d(4, 3, stride=0),
         lambda: chaos.Conv2d(4, 3, padding="half"),
-        lambda: chaos.Conv2d(4, 3, 2, "same"),
+        lambda: chaos.Conv2d(4, 3, stride=2, padding="same"),
         lambda: chaos.Conv2d(4, 3, padding=-1),
         lambda: chaos.Linear(2.5),
         lambda: chaos.MaxPool2d(True),
@@ -382,3 +386,33 @@ def test_impossible_geometry(layer, shape, words):
 def test_bad_options(make):
     with pytest.raises(ValueError):
         make()
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: chaos.Conv2d(1, 5, 4), r"Conv2d\(1, 5, 4\): .* PyTorch's Conv2d\(1, 5, 4\) is Conv2d\(5, 4\)$"),
+        (lambda: chaos.Conv2d(3, 16, 3, 2, 1), r"out_channels and kernel_size may .* is Conv2d\(16, 3\)$"),
+        (lambda: chaos.Conv1d(8, 16, 5), r"in_channels is inferred, so PyTorch's .* is Conv1d\(16, 5\)$"),
+        (lambda: chaos.Linear(3072, 10), r"out_features may .*; in_features is inferred, .* is Linear\(10\)$"),
+        (lambda: chaos.Linear(10, False), "the rest by name"),
+        (lambda: chaos.MaxPool2d(2, 2, 1), r"kernel_size and stride may be given by position, the rest by name$"),
+        (lambda: chaos.ReLU(True), "nothing may be given by position"),
+        (lambda: chaos.Conv2d(in_channels=3, out_channels=16, kernel_size=3), "in_channels is inferred from the input"),
+        (lambda: chaos.Linear(in_features=3, out_features=16), "in_features is inferred from the input"),
+        (lambda: chaos.Conv2d(16, 3, inplace=True), "inplace"),
+        (lambda: chaos.Conv2d(16), "kernel_size"),
+    ],
+)
+def test_another_order_of_arguments_is_refused(make, words):
+    """PyTorch's begins with what is inferred here: it would mean other sizes without a word."""
+    with pytest.raises(TypeError, match=words):
+        make()
+
+
+def test_every_kind_takes_its_options_by_name():
+    for kind in LAYERS.values():
+        options = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
+        required = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING]
+        layer = kind(**dict.fromkeys(required, 2), **options)
+        assert copy.deepcopy(layer).config() == pickle.loads(pickle.dumps(layer)).config() == layer.config()

@@ -107,6 +107,48 @@ def test_names_are_shown_as_they_are(plots, name):
         assert svg.count(">other<") == 1
 
 
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        ("a$b$c", r"a\$b\$c"),
+        ("_conv_", r"\_conv\_"),
+        ("`x`", r"\`x\`"),
+        ("a|b", r"a\|b"),
+        ("#1 100%", r"\#1 100%"),
+        ("~~no~~", r"\~\~no\~\~"),
+        ("&lt; &#38; a & b", r"\&lt; \&\#38; a & b"),
+        ("[a](b) ![c](d)", r"\[a\](b) !\[c\](d)"),
+        ("<b>", r"\<b\>"),
+        ("back\\slash", r"back\\slash"),
+        ("1. first", r"1\. first"),
+        ("2) second", r"2\) second"),
+        ("- item", r"\- item"),
+        ("---", r"\---"),
+        ("===", r"\==="),
+        ("-0.5", "-0.5"),
+        ("1.5 s", "1.5 s"),
+        ("two\nlines", "two lines"),
+    ],
+)
+def test_markdown_shows_names_as_they_are(plots, name, shown):
+    made = report.Report(name).add(
+        report.Paragraph(name),
+        report.Heading(name),
+        report.Table([name], [[name]], name),
+        Plot(name, "x", "y", [Line("a", [1], [1.0])]),
+    )
+    text, _ = report.to_markdown(made)
+    blocks = text.rstrip("\n").split("\n\n")
+    assert blocks == [
+        f"# {shown}",
+        shown,
+        f"## {shown}",
+        f"{shown}:",
+        f"| {shown} |\n|---|\n| {shown} |",
+        f"![{shown}](plot-1.svg)",
+    ]
+
+
 @pytest.mark.parametrize("stem", ["plain", "run#1", "a%41", "why?", "a b", "x(1)", "l\u00e4ufe", os.fsdecode(b"run\xff")])
 def test_links_of_markdown_lead_to_the_plots(plots, tmp_path, stem):
     found = report.write(example(), tmp_path / f"{stem}.md")

@@ -6,6 +6,7 @@ converted here first.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from ..errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 
 
@@ -49,7 +51,7 @@ def read_picture(
     ------
     DataError
         Pillow is missing, the file is damaged, the number of channels is another, or what the pixels mean is not sure:
-        floating-point or 32-bit pixels, and white ink on transparent ground.
+        floating-point or 32-bit pixels, other colours than RGB, CMYK and YCbCr, and white ink on transparent ground.
     OSError
         The file cannot be opened.
 
@@ -70,9 +72,11 @@ def read_picture(
     try:
         # Opened here: a TIFF that Pillow opens by its name is mapped, and then one that is to be turned is garbled (13.0).
         with open(path, "rb") as file, Image.open(file) as picture:
-            frames = getattr(picture, "n_frames", 1)
             ImageOps.exif_transpose(picture, in_place=True)  # in place, as a copy would not know its TIFF tags
             seen = _opaque(_eight_bits(picture)).convert("L" if channels == 1 else "RGB")
+            frames = 1
+            with contextlib.suppress(Exception):  # later ones may be damaged, but are not taken
+                frames = getattr(picture, "n_frames", 1)
         whole = (seen.height, seen.width)
         if size is not None:
             smaller = (min(seen.width, size[1]), min(seen.height, size[0]))
@@ -103,8 +107,12 @@ def _eight_bits(picture: Image) -> Image:
         raise DataError(
             f"its pixels (mode {picture.mode}) have no agreed white; save it with 8 or 16 bits and 0 for black, or as .npy"
         )
-    else:
+    elif picture.mode in MODES:
         return picture
+    else:
+        raise DataError(f"its pixels (mode {picture.mode}) are neither grey nor colours of a known kind; save it as RGB")
+    if "transparency" in picture.info:
+        raise DataError("one of its 16-bit greys is transparent; put it on a ground of another colour first")
     return Image.fromarray(np.rint(sixteen / 257).astype(np.uint8))
 
 

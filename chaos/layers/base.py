@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,6 +137,8 @@ class Layer:
         The fewest and the most inputs that it takes.
     part_names : tuple of str
         Of all parts that it may have.
+    inferred : str or None
+        What PyTorch's layer of this name has as its first argument, and this one takes from its input.
     """
 
     name: str | None = dataclasses.field(default=None, kw_only=True)
@@ -144,6 +146,21 @@ class Layer:
     kind: ClassVar[str]
     inputs: ClassVar[tuple[int, int | None]] = (1, 1)
     part_names: ClassVar[tuple[str, ...]] = ()
+    inferred: ClassVar[str | None] = None
+
+    def __new__(cls, *positional: Any, **named: Any) -> Self:
+        """TypeError for arguments in an order that may mean something else, such as PyTorch's."""
+        known = [field.name for field in dataclasses.fields(cls) if field.init and not field.kw_only]
+        if cls.inferred and cls.inferred in named:
+            raise TypeError(f"{cls.__name__}: {cls.inferred} is inferred from the input; leave it out")
+        if len(positional) > len(known):
+            given = ", ".join(map(repr, positional))
+            text = f"{cls.__name__}({given}): {' and '.join(known) or 'nothing'} may be given by position, the rest by name"
+            if cls.inferred:
+                own = ", ".join(map(repr, positional[1 : len(known) + 1]))
+                text += f"; {cls.inferred} is inferred, so PyTorch's {cls.__name__}({given}) is {cls.__name__}({own})"
+            raise TypeError(text)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         bias = getattr(self, "bias", True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, State, Trained, whole
@@ -12,6 +12,7 @@ from .conv2d import Conv2d
 @dataclass(frozen=True, eq=False, repr=False)
 class Conv1d(Layer):
     """Cross-correlation of sequences (channels, length), as ``torch.nn.Conv1d``; the number of input channels is inferred.
+    Options are given by name.
 
     y[o, i] = bias[o] + sum over c, a of weight[o, c, a] * x[c, i*stride + a*dilation - left], where x is 0 outside the
     sequence and c runs over the channels of o's group. Output length:
@@ -28,6 +29,7 @@ class Conv1d(Layer):
 
     out_channels: int
     kernel_size: int
+    _: KW_ONLY
     stride: int = 1
     padding: int | str = 0
     dilation: int = 1
@@ -36,6 +38,7 @@ class Conv1d(Layer):
 
     kind: ClassVar[str] = "conv1d"
     part_names: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    inferred: ClassVar[str | None] = "in_channels"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,7 +58,13 @@ class Conv1d(Layer):
         """The convolution of images of one row."""
         padding = self.padding if isinstance(self.padding, str) else (0, self.padding)
         return Conv2d(
-            self.out_channels, (1, self.kernel_size), (1, self.stride), padding, (1, self.dilation), self.groups, self.bias
+            self.out_channels,
+            (1, self.kernel_size),
+            stride=(1, self.stride),
+            padding=padding,
+            dilation=(1, self.dilation),
+            groups=self.groups,
+            bias=self.bias,
         )
 
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -102,4 +111,5 @@ class Conv1d(Layer):
         groups, kernel = pick((1, 1, 2, 3)), pick((1, 2, 3, 5, 9, 17))
         padding, stride = pick((("same", 1), ("valid", 1), (0, 1), (2, 3), (1, 2)))
         shape = (pick((1, 2, 3, 5, 16, 17)) * groups, pick.whole(17, 40))
-        return cls(pick(ODD) * groups, kernel, stride, padding, pick((1, 1, 2)) if kernel < 9 else 1, groups), [shape]
+        options = {"stride": stride, "padding": padding, "groups": groups}
+        return cls(pick(ODD) * groups, kernel, **options, dilation=pick((1, 1, 2)) if kernel < 9 else 1), [shape]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +12,8 @@ from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, S
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Conv2d(Layer):
-    """Two-dimensional cross-correlation, as ``torch.nn.Conv2d``; the number of input channels is inferred.
+    """Two-dimensional cross-correlation, as ``torch.nn.Conv2d``; the number of input channels is inferred. Options are given
+    by name.
 
     y[o, i, j] = bias[o] + sum over c, a, b of weight[o, c, a, b] * x[c, i*stride + a*dilation - top, j*stride + b*dilation -
     left], where x is 0 outside the image and c runs over the channels of o's group. Output size:
@@ -36,6 +37,7 @@ class Conv2d(Layer):
 
     out_channels: int
     kernel_size: int | tuple[int, int]
+    _: KW_ONLY
     stride: int | tuple[int, int] = 1
     padding: int | tuple[int, int] | str = 0
     dilation: int | tuple[int, int] = 1
@@ -44,6 +46,7 @@ class Conv2d(Layer):
 
     kind: ClassVar[str] = "conv2d"
     part_names: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    inferred: ClassVar[str | None] = "in_channels"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,7 +171,8 @@ class Conv2d(Layer):
         channels = pick(ODD) * groups
         if groups > 1 and pick((True, False)):  # depthwise
             channels = groups = shape[0]
-        layer = cls(channels, kernel, stride, padding, dilation, groups, bias=pick((True, False)))
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        layer = cls(channels, kernel, **options, bias=pick((True, False)))
         try:
             layer.output_shape(shape)
         except ValueError:  # the dilated kernel is too large

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, State, Trained, whole
@@ -19,10 +19,12 @@ class Linear(Layer):
     """
 
     out_features: int
+    _: KW_ONLY
     bias: bool = True
 
     kind: ClassVar[str] = "linear"
     part_names: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    inferred: ClassVar[str | None] = "in_features"
 
     def __post_init__(self) -> None:
         super().__post_init__()

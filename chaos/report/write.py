@@ -220,8 +220,10 @@ def need_format(path):
 
 
 def _plain(text):
-    """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(text).split()))
+    """Text that Markdown shows as it is, on one line: no emphasis, code, link, formula, entity or cell, and no list where it
+    begins a line."""
+    line = re.sub(r"([\\`*_\[\]<>|#$~]|&(?=#?\w+;))", r"\\\1", " ".join(str(text).split()))
+    return re.sub(r"^([0-9]*)([-+=.)])(?=\s|[-=]|$)", r"\1\\\2", line)
 
 
 def _finite(value):
