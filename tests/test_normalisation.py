@@ -107,6 +107,11 @@ def test_the_masks_of_epochs_images_and_layers_differ():
     assert len({mask.tobytes() for mask in found}) == 12
 
 
+def test_pytorchs_order_of_arguments_is_told():
+    with pytest.raises(TypeError, match=r"num_features is inferred, so PyTorch's BatchNorm2d\(64\) is BatchNorm2d\(\)"):
+        chaos.BatchNorm2d(64)
+
+
 @pytest.mark.parametrize(
     "make, words",
     [

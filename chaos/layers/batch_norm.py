@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,11 +13,13 @@ from .base import EVALUATION, Array, Arrays, Context, Core, Layer, Parts, Shape,
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _BatchNorm(Layer):
+    _: KW_ONLY
     eps: float = 1e-5
     momentum: float = 0.1
     affine: bool = True
 
     dims: ClassVar[tuple[int, ...]]
+    inferred: ClassVar[str | None] = "num_features"
     part_names: ClassVar[tuple[str, ...]] = ("weight", "bias", "running_mean", "running_var")
 
     def __post_init__(self) -> None:
@@ -88,7 +90,7 @@ class _BatchNorm(Layer):
         # of few numbers the normalised ones are (nearly) always the same, and gradients nothing but rounding
         sizes = (pick.whole(3, 6), pick.whole(3, 6)) if 3 in cls.dims else (pick.whole(8, 20),)
         shape = (pick.whole(1, 35), *sizes)
-        return cls(pick((1e-5, 0.1)), affine=pick((True, True, False))), [shape]
+        return cls(eps=pick((1e-5, 0.1)), affine=pick((True, True, False))), [shape]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
