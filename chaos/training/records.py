@@ -71,7 +71,8 @@ def check_counts(found: Any) -> None:
     for key, value in found.items():
         kind = type(wanted.get(key, ""))
         number = kind in (int, float)
-        if not isinstance(value, (int, float) if number else kind) or (number and not 0 <= value < math.inf):
+        least = -math.inf if key == "loss" else 0
+        if not isinstance(value, (int, float) if number else kind) or (number and not least <= value < math.inf):
             raise ValueError(f"{key} of the unfinished epoch cannot be {value!r}")
 
 
