@@ -181,7 +181,7 @@ static int n_parts(const plan_node *n)
     return !strcmp(n->kind->name, "linear") ? 1 + n->g.whole[0] : n->kind->n_parts;
 }
 
-/* Random weights at the places of parameters, which are marked with their node; the rest stays zero and 0. */
+/* Random weights and state at the places of parameters, which are marked with their node; the rest stays zero and 0. */
 static float *weights_of(const plan *p, int *node_at)
 {
     float *w = aligned_alloc(64, p->weight_size * sizeof *w);
@@ -191,17 +191,18 @@ static float *weights_of(const plan *p, int *node_at)
     memset(node_at, 0, p->weight_size * sizeof *node_at);
     for (int i = 1; i < p->n_nodes; i++) {
         const plan_node *n = &p->node[i];
-        if (!n->g.weight_size)
+        if (!n->g.weight_size && !n->g.state_size)
             continue;
         ptrdiff_t at, size = 0;
         while (n->kind->locate(&n->g, 0, size) >= 0)
             size++;
-        const float most = sqrtf(3.f * (float)n->g.out.c / (float)size);
+        const float most = size ? sqrtf(3.f * (float)n->g.out.c / (float)size) : 0;
         for (int k = 0; k < n_parts(n); k++)
             for (ptrdiff_t j = 0; (at = n->kind->locate(&n->g, k, j)) >= 0; j++) {
                 expect((size_t)at < n->g.weight_size + n->g.state_size && !node_at[n->weight_at + (size_t)at],
                        "node %d: place %td is taken", i, at);
-                w[n->weight_at + (size_t)at] = between(-most, most);
+                /* what is observed may be a variance */
+                w[n->weight_at + (size_t)at] = n->kind->parts[k].state ? between(0.5f, 2) : between(-most, most);
                 node_at[n->weight_at + (size_t)at] = i;
             }
     }
