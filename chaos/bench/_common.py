@@ -99,8 +99,10 @@ def need_numbers(seconds: float, repeats: int, batch_size: int = 1, longest: flo
 
 
 def need_model(model: str | Network) -> str:
-    """ValueError unless `model` is a network or a name in the zoo; its name."""
+    """ValueError unless `model` is a network with one input or a name in the zoo; its name."""
     if not isinstance(model, str):
+        if len(model.input_shapes) > 1:
+            raise ValueError(f"a network with {len(model.input_shapes)} inputs cannot be measured; one with one input can")
         return "network"
     if model not in MODELS:
         raise ValueError(f"unknown model {model!r}; known: {', '.join(MODELS)}")
@@ -120,7 +122,7 @@ def take_images(net: Network, known: Known | None = None) -> Images:
     """(name, uint8 images, labels) for a network: MNIST where it is on this machine, else the digits, where they fit;
     else random. `known` keeps what was loaded."""
     known = {} if known is None else known
-    (shape,) = net.input_shapes
+    (shape,) = net.input_shapes  # `need_model` has refused several
     classes = int(np.prod(net.output_shape))
     key = shape, classes
     if key not in known:

@@ -15,7 +15,7 @@ from .._core import Count, Stage
 from ..network import Network
 from ..options import check_number
 from ..sync import STRATEGIES
-from .times import Times
+from .times import Times, check_inputs
 
 # the strategies whose order of events the core can invent: those with a file in cext/virtual/orders/
 ORDERS = tuple(name for name in STRATEGIES if name in _core.clock_orders())
@@ -133,6 +133,7 @@ class Order:
         workers: int | None = None,
     ) -> None:
         check_strategy(strategy, options)
+        check_inputs(net)
         workers, table = workers or engine.workers, engine.stripe_table
         if not table:
             raise ValueError("the network has no weights to train")

@@ -100,9 +100,19 @@ def read_times(path: str | os.PathLike[str], net: Network) -> Times:
     return times
 
 
+def check_inputs(net: Network) -> None:
+    """ValueError where the network has several inputs: times have a place for every node but the first."""
+    if len(net.input_shapes) > 1:
+        raise ValueError(
+            f"a network with {len(net.input_shapes)} inputs cannot be simulated, nor can its layers be timed; real workers "
+            "can train it"
+        )
+
+
 def nominal(net: Network) -> Times:
     """What a core of round numbers would take (40 G multiply-adds, 4 G other outputs, 2.5 G updates of weights per second):
     depends on nothing but the network, so that simulations can be repeated anywhere to the last bit of their order."""
+    check_inputs(net)
     engine = _core.Engine(net.plan, net.weights)
     forward: list[float] = []
     backward: list[float] = []
@@ -122,6 +132,7 @@ def nominal(net: Network) -> Times:
 def measured(net: Network, batch_size: int = 1, update: str = "sgd", images: int = 64, seed: int = 0) -> Times:
     """What this host takes, measured on one core with a copy of the network and random images: each pass by itself, and
     whole steps, whose remainder becomes `begin`."""
+    check_inputs(net)
     copy = Network.from_config(net.config())
     copy.weights[:] = net.weights
     rng = np.random.default_rng(seed)
