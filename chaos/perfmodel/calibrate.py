@@ -111,14 +111,14 @@ class Calibration:
                             row.keys() != CHECK
                             or not 0 < row["us_per_image"] < math.inf
                             or row["distance"].keys() != {*DISTANCE}
+                            or not _possible(row["distance"])
                         ):
                             raise ValueError(f"a measurement is {row}")
                     if not all(row["quiet"] for row in entry["check"] or []):
                         entry["check"] = None
                 for entry in network["transfer"]:
-                    if entry.keys() != TRANSFER or not 0 <= entry["line_ns"] < math.inf:
+                    if entry.keys() != TRANSFER or not 0 <= entry["line_ns"] < math.inf or not _possible(entry):
                         raise ValueError(f"a line is {entry}")
-                    unlike(entry, entry)
                 network["batches"] = {size: entry for size, entry in network["batches"].items() if entry["quiet"]}
                 network["transfer"] = [entry for entry in network["transfer"] if entry["quiet"]]
         except FileNotFoundError:
@@ -372,6 +372,12 @@ class Calibration:
 def unlike(one, other):
     """By how much the distances of two pairs of cores differ: logarithm of the ratio, 0 where one is not known."""
     return abs(math.log(one["hop_ns"] / other["hop_ns"])) if one["hop_ns"] and other["hop_ns"] else 0.0
+
+
+def _possible(distance):
+    """Whether a distance that was kept can have been measured: both times, or neither."""
+    known = [distance["hop_ns"], distance["stream_ns"]]
+    return known == [None, None] or all(0 < ns < math.inf for ns in known)
 
 
 def alike(one, other):

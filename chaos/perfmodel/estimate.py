@@ -175,9 +175,10 @@ def distance_words(kind, cost):
     """What a prediction assumed of the distance of cores."""
     hop, then = cost["hop_ns"], cost["hop_ns_then"]
     if hop is None:
-        return f"{where(kind, hop)}: taken to be {_ns(then)} as calibrated, {cost['line_ns']:.3g} ns per line of weights"
+        taken = "as calibrated" if then is None else f"{_ns(then)} as calibrated"
+        return f"{where(kind, hop)}: taken to be {taken}, {cost['line_ns']:.3g} ns per line of weights"
     found = f"{where(kind, hop)}, {_ns(hop)} to hand over a line: {cost['line_ns']:.3g} ns per line of weights"
-    if cost["rescaled"] != 1:
+    if cost["rescaled"] != 1 and then is not None:
         found += f", rescaled by {cost['rescaled']:.3g} from the calibration at {_ns(then)}"
     return found
 
