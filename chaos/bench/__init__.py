@@ -7,10 +7,11 @@ from ._common import machine, peak_gflops
 from ._distance import Distance, distance
 from ._kernels import kernels
 from ._scaling import default_workers, scaling
-from ._throughput import throughput, throughputs
+from ._throughput import Repeat, throughput, throughputs
 
 __all__ = [
     "Distance",
+    "Repeat",
     "default_workers",
     "distance",
     "kernels",

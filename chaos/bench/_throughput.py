@@ -105,6 +105,8 @@ def throughputs(
 
 
 class Repeat(TypedDict):
+    """See `throughputs`."""
+
     us_per_image: float
     had: float
     beside: list[Any]
