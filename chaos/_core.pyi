@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,14 @@ class Count(IntEnum):
 
 def clock_orders() -> list[str]: ...
 
+class _ClockCounts(TypedDict):
+    forward: float
+    backward: float
+    publishing: float
+    waiting: float
+    published: int
+    failures: int
+
 class Clock:
     def __init__(
         self,
@@ -76,7 +84,7 @@ class Clock:
     @property
     def now(self) -> float: ...
     @property
-    def counts(self) -> dict[str, Any]: ...
+    def counts(self) -> _ClockCounts: ...
 
 class Plan:
     choice: tuple[str, bool, str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,7 @@ class WithOptions:
     def _called(self) -> str:
         raise NotImplementedError
 
-    def resolve(self, given: dict[str, Any]) -> dict[str, Any]:
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All options {name: value}, the given ones checked, the others at their defaults; ValueError for unknown names,
         with the known ones, and for values that make no sense."""
         known = self.options | self.common

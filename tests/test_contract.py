@@ -8,7 +8,7 @@ import pytest
 from nets import Oracle
 
 import chaos
-from chaos import _core, virtual
+from chaos import _core, bench, virtual
 from chaos.errors import DataError
 from chaos.sync import STRATEGIES
 
@@ -101,6 +101,44 @@ def test_shared_weights_traced_and_replayed(tmp_path, batch_size):
         chaos.train(net, pairs(), epochs=2, lr=0.02, batch_size=batch_size, workers=3, runner=runner, progress=False)
     for jobs in (1, 2):
         assert same(virtual.replay(tmp_path / "trace", pairs(), jobs=jobs).state_dict(), net.state_dict())
+
+
+def two_inputs():
+    a, b = chaos.Input((1, 8, 8)), chaos.Input((1, 8, 8))
+    return chaos.Network([a, b], chaos.Linear(5)(chaos.Add()(chaos.Flatten()(a), chaos.Linear(64)(chaos.Flatten()(b)))))
+
+
+def test_several_inputs_are_not_simulated_nor_timed():
+    net = two_inputs()
+    times = virtual.nominal(chaos.models.small())
+    for call in (
+        lambda: chaos.train(net, pairs(), epochs=1, workers=9, runner=virtual.Virtual(), progress=False),
+        lambda: chaos.train(net, pairs(), epochs=1, workers=9, runner=virtual.Virtual(times=times), progress=False),
+        lambda: virtual.predict(net, 9, images=10),
+        lambda: virtual.predict(net, 9, images=10, times=times),
+        lambda: virtual.nominal(net),
+        lambda: virtual.measured(net),
+    ):
+        with pytest.raises(ValueError, match="2 inputs cannot be simulated"):
+            call()
+    for call in (bench.kernels, bench.throughput, bench.scaling):
+        with pytest.raises(ValueError, match="2 inputs cannot be measured"):
+            call(net)
+
+
+def test_no_input_is_timed_as_a_layer():
+    net, data = two_inputs(), pairs()
+    engine = _core.Engine(net.plan, net.weights)
+    engine.run("gradients", net.take_images(data.images)["inputs"], labels=data.labels, end=1)
+    timer = _core.Bench(engine)
+    inputs = [i for i, (node, _) in enumerate(net.nodes()) if node.layer is None]
+    assert len(inputs) == 2
+    for i in inputs:
+        for what in _core.PASSES:
+            with pytest.raises(ValueError, match=f"node {i} is an input"):
+                timer.time(i, what)
+            with pytest.raises(ValueError, match=f"of node {i}"):
+                timer.loop(i, what)
 
 
 def test_shared_weights_are_not_simulated():

@@ -561,6 +561,19 @@ def test_another_distance_than_the_calibrated_one_is_rescaled(measured):
     assert unknown["line_ns"] == known and unknown["rescaled"] == 1
 
 
+def test_a_distance_that_never_could_be_measured(measured):
+    """The threads never were on two cores at once, neither in the calibration nor now."""
+    measured.there = dict.fromkeys(NEAR)
+    found = perfmodel.estimate("small", [2])
+    cost = found["distance"]["within_domain_ns"]
+    assert cost["hop_ns"] is None and cost["hop_ns_then"] is None and cost["rescaled"] == 1
+    assert cost["words"] == (
+        "cores at an unknown distance, because they were busy: taken to be as calibrated, "
+        f"{cost['line_ns']:.3g} ns per line of weights"
+    )
+    assert any("busy while the cost of a line" in note for note in found["notes"])
+
+
 def test_a_cost_measured_on_a_busy_machine_is_worse_than_a_rescaled_one(measured):
     perfmodel.estimate("small", [2])
     known = line()[26]
@@ -661,6 +674,10 @@ def test_a_figure_that_is_missing_is_damage(measured):
         lambda found: next(iter(found["networks"].values())).pop("transfer"),
         lambda found: next(iter(found["networks"].values()))["transfer"][0].update(line_ns=-1.0),
         lambda found: next(iter(found["networks"].values()))["transfer"][0].update(hop_ns="far"),
+        lambda found: next(iter(found["networks"].values()))["transfer"][0].update(stream_ns="far"),
+        lambda found: next(iter(found["networks"].values()))["transfer"][0].update(stream_ns=None),
+        lambda found: next(iter(found["networks"].values()))["batches"]["1"]["check"][1]["distance"].update(hop_ns="far"),
+        lambda found: next(iter(found["networks"].values()))["batches"]["1"]["check"][1]["distance"].update(stream_ns=0),
     ):
         whole = path.read_text()
         found = json.loads(whole)

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import chaos
@@ -65,6 +66,13 @@ def test_each_experiment_is_run_once(short, tmp_path, monkeypatch):
     (tmp_path / "experiments" / f"{one.name}.json").write_text("{")
     with pytest.raises(CheckpointError, match=f"{one.name}.json: damaged.*delete it"):
         reproduce.results(tmp_path, short)
+
+
+def test_data_without_test_images_are_refused_before_anything_is_trained(short, tmp_path, monkeypatch):
+    np.savez(tmp_path / "only.npz", x_train=np.zeros((20, 8, 8), np.uint8), y_train=np.arange(20) % 10)
+    monkeypatch.setattr(chaos.training, "train", None)
+    with pytest.raises(ValueError, match="only.npz holds no test images"):
+        reproduce.run_all(tmp_path, reproduce.plan(True, ["small"], str(tmp_path / "only.npz"), cores=1), lambda line: None)
 
 
 @pytest.mark.parametrize("which", [0, 3])

@@ -35,8 +35,8 @@ cdef class Bench:
         if what not in PASSES:
             raise ValueError(f"unknown pass {what!r}")
         p = <pass_t><int>PASSES.index(what)
-        if node == 0 or self.engine.e.worker[0] == NULL:
-            raise ValueError("nothing to time: node 0 is the input, and a 'gradients' phase has to be run before")
+        if n.kind == NULL or self.engine.e.worker[0] == NULL:
+            raise ValueError(f"nothing to time: node {node} is an input, or no 'gradients' phase has been run before")
         if rounds < 1:
             raise ValueError(f"rounds must be at least 1, not {rounds}")
         if p != PASS_FORWARD and (n.skipped or not (n.needs_gradient and n.n_deltas)):
@@ -56,8 +56,7 @@ cdef class Bench:
         """The loop that a pass (named as for `time`, "backward" meaning the data gradient) of a layer takes, in words;
         None if there is only one."""
         cdef const char *words
-        self.engine.plan._node(node)
-        if node == 0 or what not in PASSES:
+        if self.engine.plan._node(node).kind == NULL or what not in PASSES:
             raise ValueError(f"no pass {what!r} of node {node}")
         words = bench_loop(self.engine.e, node, <pass_t><int>PASSES.index(what))
         return None if words == NULL else words.decode()

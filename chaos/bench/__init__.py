@@ -4,9 +4,20 @@ One of the engine-facing rooms beside chaos.network: it times the core without t
 """
 
 from ._common import machine, peak_gflops
-from ._distance import distance
+from ._distance import Distance, distance
 from ._kernels import kernels
 from ._scaling import default_workers, scaling
-from ._throughput import throughput, throughputs
+from ._throughput import Repeat, throughput, throughputs
 
-__all__ = ["default_workers", "distance", "kernels", "machine", "peak_gflops", "scaling", "throughput", "throughputs"]
+__all__ = [
+    "Distance",
+    "Repeat",
+    "default_workers",
+    "distance",
+    "kernels",
+    "machine",
+    "peak_gflops",
+    "scaling",
+    "throughput",
+    "throughputs",
+]

@@ -7,17 +7,25 @@ import math
 import os
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import _core, data, reference
 from ..errors import ChaosError, DataNotFound
 from ..info import info
+from ..layers.base import Array, Shape
 from ..models import MODELS
 from ..network import Network
+from ..training.records import Record, Result
+
+Images = tuple[str, Array, Array]  # name of the data, images, labels
+Known = dict[tuple[Shape, int], Images]  # by shape of an image and number of classes
 
 CHECKED_IMAGES = 4
 ATTEMPTS = 3
@@ -28,7 +36,7 @@ PEAK_SECONDS = 0.05
 RANDOM_IMAGES = 10_000
 
 
-def machine():
+def machine() -> Record:
     """What a measurement has to name: processor, cores, versions, commit (None outside git), load, date."""
     facts = info()
     root = Path(__file__).resolve().parent.parent.parent
@@ -57,19 +65,19 @@ def machine():
     }
 
 
-def peak_gflops(cores=1, isa=None, seconds=PEAK_SECONDS):
+def peak_gflops(cores: int = 1, isa: str | None = None, seconds: float = PEAK_SECONDS) -> float:
     """Multiply-add rate in GFLOP/s of so many cores working at the same time."""
     with ThreadPoolExecutor(cores) as pool:
         return sum(pool.map(lambda _: _core.fma_gflops(isa, seconds), range(cores)))
 
 
-def load_average():
+def load_average() -> float | None:
     """Processes that wanted a core during the last minute, None where the system does not say."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 @contextlib.contextmanager
-def instruction_set(isa=None):
+def instruction_set(isa: str | None = None) -> Iterator[str]:
     """Makes plans for the named instruction set (None: the one in force) meanwhile; gives its name."""
     before = _core.get_isa()
     _core.set_isa(isa or before)
@@ -79,7 +87,7 @@ def instruction_set(isa=None):
         _core.set_isa(before)
 
 
-def need_numbers(seconds, repeats, batch_size=1, longest=1e6):
+def need_numbers(seconds: float, repeats: int, batch_size: int = 1, longest: float = 1e6) -> None:
     """ValueError unless the arguments that all benchmarks have are possible."""
     if not 0 < seconds <= longest:
         raise ValueError(f"seconds must be more than 0 and at most {longest:g}, not {seconds!r}")
@@ -90,16 +98,18 @@ def need_numbers(seconds, repeats, batch_size=1, longest=1e6):
         raise ValueError(f"batch_size must be a whole number from 1 to {MOST_IMAGES}, not {batch_size!r}")
 
 
-def need_model(model):
-    """ValueError unless `model` is a network or a name in the zoo; its name."""
+def need_model(model: str | Network) -> str:
+    """ValueError unless `model` is a network with one input or a name in the zoo; its name."""
     if not isinstance(model, str):
+        if len(model.input_shapes) > 1:
+            raise ValueError(f"a network with {len(model.input_shapes)} inputs cannot be measured; one with one input can")
         return "network"
     if model not in MODELS:
         raise ValueError(f"unknown model {model!r}; known: {', '.join(MODELS)}")
     return model
 
 
-def build(model):
+def build(model: str | Network) -> Network:
     """A network to measure with: from the zoo, or a copy of the one given."""
     if isinstance(model, str):
         return MODELS[model](seed=0)
@@ -108,30 +118,32 @@ def build(model):
     return net
 
 
-def take_images(net, known=None):
+def take_images(net: Network, known: Known | None = None) -> Images:
     """(name, uint8 images, labels) for a network: MNIST where it is on this machine, else the digits, where they fit;
     else random. `known` keeps what was loaded."""
     known = {} if known is None else known
+    (shape,) = net.input_shapes  # `need_model` has refused several
     classes = int(np.prod(net.output_shape))
-    key = net.input_shape, classes
+    key = shape, classes
     if key not in known:
-        if len(net.input_shape) == 3 and net.input_shape[0] == 1 and classes >= 10:
+        if len(shape) == 3 and shape[0] == 1 and classes >= 10:
+            _, height, width = shape
             try:
-                name, (train, _) = "mnist", data.load("mnist", size=net.input_shape[1:], download=False)
+                name, (train, _) = "mnist", data.load("mnist", size=(height, width), download=False)
             except DataNotFound:
-                name, (train, _) = "digits", data.load("digits", size=net.input_shape[1:])
+                name, (train, _) = "digits", data.load("digits", size=(height, width))
             known[key] = name, train.images, train.labels
         else:
             rng = np.random.default_rng(0)
             known[key] = (
                 "random",
-                rng.integers(0, 256, (RANDOM_IMAGES, *net.input_shape), np.uint8),
+                rng.integers(0, 256, (RANDOM_IMAGES, *shape), np.uint8),
                 rng.integers(0, classes, RANDOM_IMAGES),
             )
     return known[key]
 
 
-def check(net, what, images, labels, batch_size=1):
+def check(net: Network, what: str, images: Array, labels: Array, batch_size: int = 1) -> dict[str, float]:
     """Holds the core's gradients to the definition in float64: what was found, or ChaosError where it deviates.
 
     As many images at a time as later pass through the layers together, because the loops depend on that.
@@ -153,7 +165,7 @@ def check(net, what, images, labels, batch_size=1):
     )
 
 
-def _deviations(net, images, labels):
+def _deviations(net: Network, images: Array, labels: Array) -> dict[str, float]:
     # Wrong labels: the gradients of a trained network for right ones may be nothing but rounding.
     labels = (labels + 1) % int(np.prod(net.output_shape))
     loss, gradients = net.loss_and_gradients(images, labels)
@@ -164,10 +176,12 @@ def _deviations(net, images, labels):
     return {name: math.inf if math.isnan(error) else float(error) for name, error in found.items()}
 
 
-def run(engine, what, name, count, **arguments):
+def run(
+    engine: _core.Engine, what: str, name: Literal["train", "forward", "gradients"], count: int, **arguments: Any
+) -> tuple[Result, float]:
     """Runs a phase over `count` images: (its counts, seconds); ChaosError if it visits others than these."""
 
-    def phase():
+    def phase() -> tuple[Result, float]:
         start = time.perf_counter()
         result = engine.run(name, **arguments)
         return result, time.perf_counter() - start
@@ -188,13 +202,20 @@ def run(engine, what, name, count, **arguments):
     return result, seconds
 
 
-def fill(least, measure, count):
+def fill(least: float, measure: Callable[[int], float], count: int) -> tuple[int, float]:
     """How many images (or rounds) take `least` seconds, found by trying, from `count` upwards."""
     while (took := measure(count)) < least:
         count = int(count * min(8, max(2, 1.2 * least / max(took, 1e-9))))
     return count, took
 
 
-def order_of(images, count):
+def pass_seconds(bench: _core.Bench, node: int, name: str, rounds: int) -> float:
+    """Seconds per image of a pass that is known to run."""
+    seconds = bench.time(node, name, rounds)
+    assert seconds is not None
+    return seconds
+
+
+def order_of(images: int, count: int) -> NDArray[np.int64]:
     """`count` indices of images, in one and the same random order, repeated where there are fewer images."""
     return np.resize(np.random.default_rng(0).permutation(images), count)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
+from functools import partial
+from typing import TypedDict
 
 import numpy as np
 
 from .. import _core
 from ..errors import ChaosError
+from ..layers.base import Node
+from ..network import Network
+from ..training.records import Record
 from ._common import (
     PEAK_SECONDS,
     RATE,
@@ -19,6 +25,7 @@ from ._common import (
     need_model,
     need_numbers,
     order_of,
+    pass_seconds,
     peak_gflops,
     run,
     take_images,
@@ -31,7 +38,9 @@ TRAINED_IMAGES = 500
 TRAINED_RATE = 0.01
 
 
-def kernels(model, isa=None, batch_size=1, seconds=0.05, repeats=5):
+def kernels(
+    model: str | Network, isa: str | None = None, batch_size: int = 1, seconds: float = 0.05, repeats: int = 5
+) -> Record:
     """Time and rate of every layer and pass on one core, of whole training and of evaluation.
 
     Parameters
@@ -89,10 +98,22 @@ def kernels(model, isa=None, batch_size=1, seconds=0.05, repeats=5):
         return {**bench.result(), "seconds": seconds, "repeats": repeats, "machine": record}
 
 
+_Key = tuple[int, str] | str | int  # (node, pass), "train", number of images evaluated together
+
+
+class _Figures(TypedDict):
+    us_per_image: float
+    us_per_image_min: float
+    us_per_image_max: float
+    flops: int
+    gflops: float | None
+    fraction_of_peak: float | None
+
+
 class _Kernels:
     """One network under measurement."""
 
-    def __init__(self, name, net, isa, batch_size, trains):
+    def __init__(self, name: str, net: Network, isa: str, batch_size: int, trains: bool) -> None:
         self.name, self.net, self.isa, self.batch_size = name, net, isa, batch_size
         self.what = f"{name} ({isa})"
         self.together = min(batch_size, _core.TOGETHER)
@@ -103,10 +124,12 @@ class _Kernels:
         self.bench = _core.Bench(self.engine)
         self.forward = {n: _core.Engine(net.plan, net.weights, batch_size=n) for n in (1, _core.TOGETHER)}
         self.layers = self.describe()
-        self.rounds, self.counts = {}, {}
-        self.us, self.peak = {}, []  # us: {(node, pass), "train", number of images: [microseconds per image]}
+        self.rounds: dict[tuple[int, str], int] = {}
+        self.counts: dict[str | int, int] = {}
+        self.us: dict[_Key, list[float]] = {}  # microseconds per image
+        self.peak: list[float] = []
 
-    def train_beforehand(self):
+    def train_beforehand(self) -> int:
         engine = _core.Engine(self.net.plan, self.net.weights)
         result = engine.run(
             "train",
@@ -117,11 +140,13 @@ class _Kernels:
         )
         if result["status"] != "done":
             raise ChaosError(f"{self.what}: the training beforehand is {result['status']}; no time was taken")
-        return result["images"]
+        images: int = result["images"]
+        return images
 
-    def describe(self):
+    def describe(self) -> dict[int, Record]:
         """{node: what is known of its layer without measuring}."""
-        learns, found = {}, {}
+        learns: dict[Node, bool] = {}
+        found: dict[int, Record] = {}
         order = self.net.nodes()
         for i, ((node, _), (name, layer, shapes)) in enumerate(zip(order[1:], self.net.core_layers(), strict=True), 1):
             before = any(learns.get(source) for source in node.inputs)
@@ -138,7 +163,7 @@ class _Kernels:
             }
         return found
 
-    def present(self, turn):
+    def present(self, turn: int) -> None:
         """Leaves other images in the engine's buffers."""
         at = turn * self.together + np.arange(self.together)
         order = order_of(len(self.labels), len(self.labels)).take(at, mode="wrap")
@@ -152,7 +177,7 @@ class _Kernels:
             order=order,
         )
 
-    def train(self, count):
+    def train(self, count: int) -> float:
         return run(
             self.engine,
             self.what,
@@ -164,7 +189,7 @@ class _Kernels:
             lr=RATE,
         )[1]
 
-    def evaluate(self, together, count):
+    def evaluate(self, together: int, count: int) -> float:
         out = np.empty((count, int(np.prod(self.net.output_shape))), np.float32)
         return run(
             self.forward[together],
@@ -176,11 +201,12 @@ class _Kernels:
             out=out,
         )[1]
 
-    def prepare(self, seconds):
+    def prepare(self, seconds: float) -> None:
         """Warms up, and finds out how many calls and images take so many seconds."""
         self.peak_seconds = min(seconds, PEAK_SECONDS)
-        for key, phase in [("train", self.train)] + [(n, lambda count, n=n: self.evaluate(n, count)) for n in self.forward]:
-            count, took = fill(seconds, phase, max(64, self.batch_size))
+        phases: list[str | int] = ["train", *self.forward]
+        for key in phases:
+            count, took = fill(seconds, partial(self._phase, key), max(64, self.batch_size))
             self.counts[key] = max(int(count * PHASE * seconds / took), self.batch_size)
         self.present(0)
         for i, layer in self.layers.items():
@@ -188,34 +214,36 @@ class _Kernels:
                 if self.bench.time(i, name) is None or (name == "backward" and not layer["sends"]):
                     continue
                 images = self.batch_size if name == "update" else self.together
-                rounds, took = fill(
-                    seconds / 4,
-                    lambda rounds, i=i, name=name, images=images: self.bench.time(i, name, rounds) * rounds * images,
-                    1,
-                )
+                rounds, took = fill(seconds / 4, partial(self._pass, i, name, images), 1)
                 self.rounds[i, name] = max(1, int(rounds * seconds / took))
             if (i, "weight_gradient") not in self.rounds:  # a rank-one gradient is formed by the update itself
                 layer["flops"]["update"] = layer["flops"]["weight_gradient"]
 
-    def measure(self, turn):
+    def _phase(self, key: str | int, count: int) -> float:
+        return self.evaluate(key, count) if isinstance(key, int) else self.train(count)
+
+    def _pass(self, node: int, name: str, images: int, rounds: int) -> float:
+        return pass_seconds(self.bench, node, name, rounds) * rounds * images
+
+    def measure(self, turn: int) -> None:
         """One repeat: peak, every layer and pass, phases."""
         self.present(turn)
         at = None
-        taken = {}
+        taken: dict[_Key, float] = {}
         for (i, name), rounds in self.rounds.items():
             if i != at:
                 at = i
                 self.peak.append(peak_gflops(1, self.isa, self.peak_seconds))
-            taken[i, name] = self.bench.time(i, name, rounds) * 1e6
+            taken[i, name] = pass_seconds(self.bench, i, name, rounds) * 1e6
         for i in self.layers:
             if (i, "backward") in taken:
                 taken[i, "data_gradient"] = max(0.0, taken.pop((i, "backward")) - taken.get((i, "weight_gradient"), 0.0))
         for key, count in self.counts.items():
-            taken[key] = (self.train(count) if key == "train" else self.evaluate(key, count)) / count * 1e6
-        for key, us in taken.items():
-            self.us.setdefault(key, []).append(us)
+            taken[key] = self._phase(key, count) / count * 1e6
+        for what, us in taken.items():
+            self.us.setdefault(what, []).append(us)
 
-    def figures(self, us, flops):
+    def figures(self, us: Sequence[float], flops: int) -> _Figures:
         """Times of a list of measurements, and their rates."""
         median = statistics.median(us)
         gflops = flops / median * 1e-3 if flops and median else None
@@ -228,7 +256,7 @@ class _Kernels:
             "fraction_of_peak": gflops and gflops / statistics.median(self.peak),
         }
 
-    def result(self):
+    def result(self) -> Record:
         medians = {key: statistics.median(us) for key, us in self.us.items() if isinstance(key, tuple)}
         totals = {name: sum(us for (_, which), us in medians.items() if which == name) for name in PASSES}
         whole = totals["sum"] = sum(totals.values())
@@ -247,7 +275,6 @@ class _Kernels:
             layers.append({key: value for key, value in layer.items() if key not in ("flops", "sends")} | passes)
         macs = self.net.macs()
         training = self.figures(self.us["train"], 2 * sum(macs.values()))
-        training["us_per_image_elsewhere"] = training["us_per_image"] - whole
         evaluation = []
         for n in self.forward:
             found = self.figures(self.us[n], 2 * macs["forward"])
@@ -261,7 +288,7 @@ class _Kernels:
             "trained_images": self.trained,
             "layers": layers,
             "totals": totals,
-            "training": training,
+            "training": {**training, "us_per_image_elsewhere": training["us_per_image"] - whole},
             "evaluation": evaluation,
             "peak_gflops": statistics.median(self.peak),
             "peak_gflops_min": min(self.peak),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from .. import _core, threads
+from ..network import Network
 from ..sync import STRATEGIES
-from ._common import fill, machine, need_model, need_numbers, run
+from ..training.records import Record
+from ._common import Known, fill, machine, need_model, need_numbers, pass_seconds, run
 from ._throughput import Case
 
 # Contention of the paper's performance model, microseconds of wall time per image at 240 threads of a Xeon Phi: its
@@ -17,7 +22,15 @@ PAPER_CONTENTION = {"small": 58, "medium": 160, "large": 575}
 PAPER_THREADS = 240
 
 
-def scaling(model, workers=None, batch_size=1, strategy="chaos", seconds=1.0, repeats=5, isa=None):
+def scaling(
+    model: str | Network,
+    workers: Sequence[int] | None = None,
+    batch_size: int = 1,
+    strategy: str = "chaos",
+    seconds: float = 1.0,
+    repeats: int = 5,
+    isa: str | None = None,
+) -> Record:
     """Training throughput for several numbers of workers, and what publishing the gradients costs.
 
     Parameters
@@ -73,7 +86,7 @@ def scaling(model, workers=None, batch_size=1, strategy="chaos", seconds=1.0, re
     need_model(model)
     need_numbers(seconds, repeats, batch_size)
     record = machine()
-    images = {}
+    images: Known = {}
     if workers is None:
         workers = [1] if strategy in STRATEGIES and STRATEGIES[strategy].single else default_workers()
     cases = [_Case(model, count, batch_size, strategy, isa, images=images) for count in sorted({1, *workers})]
@@ -101,7 +114,7 @@ def scaling(model, workers=None, batch_size=1, strategy="chaos", seconds=1.0, re
     }
 
 
-def default_workers():
+def default_workers() -> list[int]:
     """1, 2, 4, ... and the number of cores that this process may use."""
     cores = min(n for name, n in threads.resolve(1).limits.items() if name != "argument")
     return [*(1 << k for k in range(cores.bit_length()) if 1 << k < cores), cores]
@@ -110,7 +123,7 @@ def default_workers():
 class _Case(Case):
     """One number of workers under measurement."""
 
-    def prepare(self, seconds):
+    def prepare(self, seconds: float) -> None:
         super().prepare(seconds)
         blocks = {i: self.net.plan.block(i)[1] for i in range(1, len(self.net.nodes()))}
         self.bytes = 4 * sum(blocks.values())
@@ -124,19 +137,23 @@ class _Case(Case):
             labels=self.labels,
             order=np.arange(count),
         )
-        self.bench, self.rounds, self.publication = _core.Bench(self.engine), {}, []
+        self.bench = _core.Bench(self.engine)
+        self.rounds: dict[int, int] = {}
+        self.publication: list[float] = []
         for i in blocks:
             if self.bench.time(i, "update") is not None:
-                rounds, took = fill(
-                    seconds / 100, lambda rounds, i=i: self.bench.time(i, "update", rounds) * rounds * self.batch_size, 1
-                )
+                rounds, took = fill(seconds / 100, partial(self._updating, i), 1)
                 self.rounds[i] = max(1, int(rounds * seconds / 50 / took))
 
-    def measure(self):
-        super().measure()
-        self.publication.append(sum(self.bench.time(i, "update", rounds) for i, rounds in self.rounds.items()) * 1e6)
+    def _updating(self, node: int, rounds: int) -> float:
+        return pass_seconds(self.bench, node, "update", rounds) * rounds * self.batch_size
 
-    def point(self, one):
+    def measure(self, beside: Callable[[], Any] | None = None) -> None:
+        super().measure(beside)
+        once = (pass_seconds(self.bench, i, "update", rounds) for i, rounds in self.rounds.items())
+        self.publication.append(sum(once) * 1e6)
+
+    def point(self, one: _Case) -> Record:
         """The result, compared with the case of one worker."""
         p, found = self.threads.workers, self.result()
         speedups = [alone / us for alone, us in zip(one.us, self.us, strict=True)]

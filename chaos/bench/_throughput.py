@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
 
 from .. import _core, threads
+from ..network import Network
 from ..sync import STRATEGIES
+from ..training.records import Record, Result
 from ._common import (
     RATE,
+    Known,
     build,
     check,
     fill,
@@ -23,7 +28,15 @@ from ._common import (
 )
 
 
-def throughput(model, workers=1, batch_size=1, strategy="chaos", seconds=2.0, repeats=5, isa=None):
+def throughput(
+    model: str | Network,
+    workers: int = 1,
+    batch_size: int = 1,
+    strategy: str = "chaos",
+    seconds: float = 2.0,
+    repeats: int = 5,
+    isa: str | None = None,
+) -> Record:
     """Wall time of training per image, and its share of the peak of the cores.
 
     Parameters
@@ -60,7 +73,9 @@ def throughput(model, workers=1, batch_size=1, strategy="chaos", seconds=2.0, re
     return throughputs([case], seconds=seconds, repeats=repeats)[0]
 
 
-def throughputs(cases, seconds=2.0, repeats=5, beside=None):
+def throughputs(
+    cases: Sequence[Mapping[str, Any]], seconds: float = 2.0, repeats: int = 5, beside: Callable[[], Any] | None = None
+) -> list[Record]:
     """As `throughput` for several cases, measured in turns (A B A B): a drift of the machine meets all.
 
     Parameters
@@ -79,14 +94,23 @@ def throughputs(cases, seconds=2.0, repeats=5, beside=None):
     """
     need_numbers(seconds, repeats)
     record = machine()
-    images = {}
-    cases = [Case(**case, images=images) for case in cases]
-    for case in cases:
+    images: Known = {}
+    measured = [Case(**case, images=images) for case in cases]
+    for case in measured:
         case.prepare(seconds)
     for _ in range(repeats):
-        for case in cases:
+        for case in measured:
             case.measure(beside)
-    return [{**case.result(), "seconds": seconds, "repeats": repeats, "machine": record} for case in cases]
+    return [{**case.result(), "seconds": seconds, "repeats": repeats, "machine": record} for case in measured]
+
+
+class Repeat(TypedDict):
+    """See `throughputs`."""
+
+    us_per_image: float
+    had: float
+    beside: list[Any]
+    peak_gflops: float
 
 
 class Case:
@@ -98,7 +122,17 @@ class Case:
         Microseconds per image and the core's counts, one of each per repeat.
     """
 
-    def __init__(self, model, workers=1, batch_size=1, strategy="chaos", isa=None, cpus=None, *, images):
+    def __init__(
+        self,
+        model: str | Network,
+        workers: int = 1,
+        batch_size: int = 1,
+        strategy: str = "chaos",
+        isa: str | None = None,
+        cpus: Sequence[int] | None = None,
+        *,
+        images: Known,
+    ) -> None:
         if strategy not in STRATEGIES:
             raise ValueError(f"unknown strategy {strategy!r}; known: {', '.join(STRATEGIES)}")
         self.name = need_model(model)
@@ -115,9 +149,13 @@ class Case:
                 self.net.plan, self.net.weights, workers=workers, strategy=strategy, batch_size=batch_size, cpus=cpus
             )
         self.flops = 2 * sum(self.net.macs().values())
-        self.count, self.us, self.peak, self.counts, self.each = 0, [], [], [], []
+        self.count = 0
+        self.us: list[float] = []
+        self.peak: list[float] = []
+        self.counts: list[Result] = []
+        self.each: list[Repeat] = []
 
-    def train(self, count):
+    def train(self, count: int) -> tuple[Result, float]:
         """Trains on so many images: (the core's counts, seconds)."""
         return run(
             self.engine,
@@ -130,14 +168,14 @@ class Case:
             lr=RATE,
         )
 
-    def prepare(self, seconds):
+    def prepare(self, seconds: float) -> None:
         """Warms up, and finds out how many images take so many seconds."""
         count, took = fill(
             min(seconds, 0.2), lambda count: self.train(count)[1], max(64, self.batch_size) * self.threads.workers
         )
         self.count = max(int(count * seconds / took), self.threads.workers * self.batch_size)
 
-    def measure(self, beside=None):
+    def measure(self, beside: Callable[[], Any] | None = None) -> None:
         """One repeat: peak and time."""
         before = beside and beside()
         self.peak.append(peak_gflops(self.cores, self.isa))
@@ -156,7 +194,7 @@ class Case:
                 }
             )
 
-    def result(self):
+    def result(self) -> Record:
         us, peak = statistics.median(self.us), statistics.median(self.peak)
         gflops = self.flops / us * 1e-3
         return {

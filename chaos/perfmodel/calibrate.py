@@ -10,18 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import statistics
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from .. import _core, bench, threads
 from .._version import __version__
+from ..bench import Distance, Repeat
 from ..data.mnist import cache_folder
 from ..errors import CheckpointError
 from ..formats.atomic import write_atomically
@@ -29,25 +33,15 @@ from ..formats.json_text import parse_json
 from ..models import MODELS
 from ..network import Network
 from ..sync import STRATEGIES
+from .kept import UNKNOWN, Checked, Cost, Found, Hop, Host, Known, Measured, Summary, Transfer
 from .machine import Machine
 from .model import Figures, fit_transfer
 
 COPIED = 1 << 26  # bytes, more than a worker's share of any cache
 KINDS = ("within_domain_ns", "across_domains_ns", "across_sockets_ns")
-CHECK = {
-    "workers",
-    "us_per_image",
-    "us_per_image_min",
-    "us_per_image_max",
-    "repeats",
-    "quiet",
-    "distance",
-    "load_average",
-    "date",
-}
-TRANSFER = {"kind", "hop_ns", "stream_ns", "line_ns", "us_one", "us_two", "repeats", "quiet", "date"}
-DISTANCE = ("hop_ns", "stream_ns")
 FORMAT = 3
+
+Pair = tuple[int, int]  # CPUs
 
 QUIET = 0.96  # of the multiply-add rate: below, something else had the core, or part of it
 HAD = 0.98  # of the time, likewise
@@ -71,12 +65,14 @@ class Calibration:
         Takes a line about what is going to be measured.
     """
 
-    def __init__(self, isa=None, seconds=0.4, repeats=5, say=None):
+    def __init__(
+        self, isa: str | None = None, seconds: float = 0.4, repeats: int = 5, say: Callable[[str], object] | None = None
+    ) -> None:
         self.isa, self.seconds, self.repeats = isa or _core.get_isa(), seconds, repeats
         self.say = say or (lambda line: None)
         topology = threads.topology()
         self.cores = max(bench.default_workers())
-        self.key = {
+        self.key: dict[str, Any] = {
             "format": FORMAT,
             "chaos": __version__,
             "isa": self.isa,
@@ -89,11 +85,11 @@ class Calibration:
         self.path = Path(cache_folder()).parent / "perfmodel" / f"{self.isa}-{digest}.json"
         self.forget()
 
-    def forget(self):
+    def forget(self) -> None:
         """Takes nothing for known; the file stays until something is measured."""
-        self.found = {"key": self.key, "machine": None, "networks": {}}
+        self.found: Found = {"key": self.key, "machine": None, "networks": {}}
 
-    def load(self):
+    def load(self) -> None:
         """Takes what is in the file, if there is one, except what was spoiled; CheckpointError where it is damaged."""
         try:
             found = parse_json(self.path.read_bytes())
@@ -108,17 +104,21 @@ class Calibration:
                         raise ValueError(f"rounds that differ by {entry['spread']}")
                     for row in entry["check"] or []:
                         if (
-                            row.keys() != CHECK
+                            row.keys() != Checked.__required_keys__
                             or not 0 < row["us_per_image"] < math.inf
-                            or row["distance"].keys() != {*DISTANCE}
+                            or row["distance"].keys() != Distance.__required_keys__
+                            or not _possible(row["distance"])
                         ):
                             raise ValueError(f"a measurement is {row}")
                     if not all(row["quiet"] for row in entry["check"] or []):
                         entry["check"] = None
                 for entry in network["transfer"]:
-                    if entry.keys() != TRANSFER or not 0 <= entry["line_ns"] < math.inf:
+                    if (
+                        entry.keys() != Transfer.__required_keys__
+                        or not 0 <= entry["line_ns"] < math.inf
+                        or not _possible(entry)
+                    ):
                         raise ValueError(f"a line is {entry}")
-                    unlike(entry, entry)
                 network["batches"] = {size: entry for size, entry in network["batches"].items() if entry["quiet"]}
                 network["transfer"] = [entry for entry in network["transfer"] if entry["quiet"]]
         except FileNotFoundError:
@@ -130,13 +130,13 @@ class Calibration:
             ) from None
         self.found = found
 
-    def save(self):
+    def save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, json.dumps(self.found, indent=1).encode() + b"\n")
 
     # ---- the machine ----
 
-    def host(self, measured=None, costs=None):
+    def host(self, measured: Host | None = None, costs: Mapping[str, float] | None = None) -> Machine:
         """The calibrated machine as a Machine; measured first if it has not been. `costs`: of a line, per kind of pair."""
         if measured is None:
             measured = self.found["machine"]
@@ -146,7 +146,7 @@ class Calibration:
             self.save()
         return _host(measured, self.key["cpu"], costs or {})
 
-    def measure_machine(self):
+    def measure_machine(self) -> Host:
         """Multiply-add rates and memory bandwidth."""
         self.say(f"measuring this machine, about {self.seconds + 2:.0f} s: multiply-add rate, memory bandwidth")
         gflops = {count: max(bench.peak_gflops(count, self.isa) for _ in range(PEAKS)) for count in {1, self.cores}}
@@ -167,9 +167,9 @@ class Calibration:
             "load_average": bench.machine()["load_average"],
         }
 
-    def distances(self):
+    def distances(self) -> dict[str, Distance]:
         """{kind of pair: how far its cores are from each other now}, see `bench.distance`."""
-        found = {}
+        found: dict[str, Distance] = {}
         for kind, pair in self.pairs().items():
             for _ in range(TRIES):
                 found[kind] = bench.distance(pair)
@@ -177,19 +177,20 @@ class Calibration:
                     break
         return found
 
-    def pairs(self):
+    def pairs(self) -> dict[str, Pair | None]:
         return _pairs(self.cores) if self.cores > 1 else {}
 
     # ---- networks ----
 
-    def figures(self, model, batch_size=1, again=False):
+    def figures(self, model: str | Network, batch_size: int = 1, again: bool = False) -> Figures:
         """Figures of a network; measured first if they have not been, or if `again`."""
         name, _ = _identity(model)
         batches = self.network(model)["batches"]
         self.host()
         if again or str(batch_size) not in batches:
             self.say(f"measuring {name} at batch size {batch_size}, about {4 * ROUNDS * self.seconds * self.repeats:.0f} s")
-            parts, rounds = [], []
+            parts: list[dict[str, Any]] = []
+            rounds: list[Measured] = []
             while len(rounds) < 2 * ROUNDS:
                 parts.append(bench.kernels(model, self.isa, batch_size, self.seconds / 24, 1))
                 rounds += self.measure([{"model": model, "batch_size": batch_size, "isa": self.isa}], None, tries=1)
@@ -209,31 +210,33 @@ class Calibration:
         entry = batches[str(batch_size)]
         return Figures(**{**entry["figures"], "name": name, **({"gflops": self.peak(1)} if entry["quiet"] else {})})
 
-    def network(self, model):
+    def network(self, model: str | Network) -> Known:
         """What is known of a network."""
         name, digest = _identity(model)
         return self.found["networks"].setdefault(digest, {"name": name, "batches": {}, "transfer": []})
 
-    def quiet(self, model, batch_size):
+    def quiet(self, model: str | Network, batch_size: int) -> bool:
         """Whether nothing disturbed what predictions for a network rest on."""
         return self.network(model)["batches"][str(batch_size)]["quiet"] and self.quiet_transfer(model)
 
-    def quiet_transfer(self, model):
+    def quiet_transfer(self, model: str | Network) -> bool:
         """The same of the cost of a line."""
         known = self.network(model)["transfer"]
         return {entry["kind"] for entry in known} == {entry["kind"] for entry in known if entry["quiet"]}
 
-    def peak(self, count):
+    def peak(self, count: int) -> float:
         """The multiply-add rate of so many cores when nothing disturbs them."""
         return self.host().peak_gflops(count)
 
-    def saw(self, count, gflops):
+    def saw(self, count: int, gflops: float) -> None:
         """Corrects a multiply-add rate that was measured while something disturbed it."""
-        key = "gflops_one" if count == 1 else "gflops_all"
+        key: Literal["gflops_one", "gflops_all"] = "gflops_one" if count == 1 else "gflops_all"
         if count in (1, self.cores):
-            self.found["machine"][key] = max(self.found["machine"][key], gflops)
+            machine = self.found["machine"]
+            assert machine  # measured before any network
+            machine[key] = max(machine[key], gflops)
 
-    def transfer(self, model):
+    def transfer(self, model: str | Network) -> None:
         """Measures what a line of the network's weights costs, where cores are at a distance that is new."""
         for kind, pair in self.pairs().items():
             for _ in range(TRIES):  # while it is measured the distance may change, even back
@@ -242,20 +245,20 @@ class Calibration:
                 if nearest and alike(nearest, now) or not self.measure_transfer(model, kind, pair):
                     break
 
-    def measure_transfer(self, model, kind, pair):
+    def measure_transfer(self, model: str | Network, kind: str, pair: Pair | None) -> bool:
         """What two workers at batch size 1 lose because weights move between these two cores; whether nothing disturbed."""
         figures = self.figures(model)
         self.say(
             f"measuring transfer of weights between cores, {figures.name}, about {2 * self.seconds * self.repeats + 2:.0f} s"
         )
-        cases = [
+        cases: list[dict[str, Any]] = [
             {"model": model, "workers": 1, "isa": self.isa, "cpus": pair and pair[:1]},
             {"model": model, "workers": 2, "isa": self.isa, "cpus": pair},
         ]
         one, two = self.measure(cases, pair)
         # One worker as it was in the same turns.
         alone = replace(figures, elsewhere=one["us_per_image"] - figures.forward - figures.backward - figures.publication)
-        found = {
+        found: Transfer = {
             "kind": kind,
             **two["distance"],
             "line_ns": fit_transfer([(alone, two["us_per_image"])], self.host()),
@@ -271,20 +274,17 @@ class Calibration:
             self.save()
         return found["quiet"]
 
-    def measure(self, cases, pair, tries=TRIES):
+    def measure(self, cases: Sequence[Mapping[str, Any]], pair: Pair | None, tries: int = TRIES) -> list[Measured]:
         """bench.throughputs of what was not disturbed: for each case the medians, their number, and the cores' distance.
 
         A repeat counts if the workers had their cores all the time, the multiply-add rate beside it was that of a quiet
         machine and, of two workers, the cores were as far from each other before and after it as in most others.
         """
         counts = [case.get("workers", 1) for case in cases]
-        each = [[] for _ in cases]
+        each: list[list[Repeat]] = [[] for _ in cases]
         for _ in range(tries):
             results = bench.throughputs(
-                cases,
-                self.seconds,
-                self.repeats,
-                beside=lambda: bench.distance(pair) if self.cores > 1 else dict.fromkeys(DISTANCE),
+                cases, self.seconds, self.repeats, beside=lambda: bench.distance(pair) if self.cores > 1 else UNKNOWN
             )
             kept = []
             for count, turns, found in zip(counts, each, results, strict=True):
@@ -295,17 +295,17 @@ class Calibration:
             if all(enough):
                 break
         return [
-            _summary(turns or all_turns, quiet) | {"load_average": results[0]["machine"]["load_average"]}
+            {**_summary(turns or all_turns, quiet), "load_average": results[0]["machine"]["load_average"]}
             for turns, all_turns, quiet in zip(kept, each, enough, strict=True)
         ]
 
-    def nearest(self, model, kind, now):
+    def nearest(self, model: str | Network, kind: str, now: Distance) -> Transfer | None:
         """What is known of the cost of a line for a distance like this, or the most like it; None if nothing is. What was
         measured on a busy machine is worse than what has to be rescaled."""
         known = [entry for entry in self.network(model)["transfer"] if entry["kind"] == kind]
         return min(known, key=lambda entry: (not entry["quiet"], unlike(entry, now)), default=None)
 
-    def costs(self, model, distances):
+    def costs(self, model: str | Network, distances: Mapping[str, Distance]) -> dict[str, Cost]:
         """What a line of this network's weights costs where cores are so far from each other.
 
         Returns
@@ -315,11 +315,14 @@ class Calibration:
             hop_ns_then, that of the calibration; rescaled, by which factor the calibrated cost was multiplied, 1.0 where the
             distance is the same.
         """
-        found = {}
+        found: dict[str, Cost] = {}
         for kind, now in distances.items():
             then = self.nearest(model, kind, now)
             if then:
-                factor = 1.0 if now["hop_ns"] is None or alike(then, now) else now["stream_ns"] / then["stream_ns"]
+                factor = 1.0
+                if not alike(then, now):
+                    assert now["stream_ns"] is not None and then["stream_ns"] is not None  # as hop_ns, or it would be alike
+                    factor = now["stream_ns"] / then["stream_ns"]
                 found[kind] = {
                     "line_ns": then["line_ns"] * factor,
                     "hop_ns": now["hop_ns"],
@@ -329,7 +332,7 @@ class Calibration:
                 }
         return found
 
-    def check(self, model, batch_size=1, again=False):
+    def check(self, model: str | Network, batch_size: int = 1, again: bool = False) -> list[Checked]:
         """Throughput with one and two workers, measured apart from the calibration: what predictions are held to.
 
         Returns
@@ -341,7 +344,8 @@ class Calibration:
         name, digest = _identity(model)
         self.figures(model, batch_size)
         entry = self.network(model)["batches"][str(batch_size)]
-        if again or entry["check"] is None:
+        checked = entry["check"]
+        if again or checked is None:
             counts = [1, 2][: self.cores]
             self.say(
                 f"checking the prediction for {name} against {' and '.join(map(str, counts))} "
@@ -358,53 +362,61 @@ class Calibration:
                 }
                 for count in counts
             ]
-            entry["check"] = [
-                {"workers": count, **found, "date": _now()}
-                for count, found in zip(counts, self.measure(cases, pair), strict=True)
-            ]
+            measured = zip(counts, self.measure(cases, pair), strict=True)
+            checked = entry["check"] = [{"workers": count, **found, "date": _now()} for count, found in measured]
             self.save()
-        return entry["check"]
+        return checked
 
 
 # ---- which measurements count ----
 
 
-def unlike(one, other):
+def unlike(one: Hop, other: Hop) -> float:
     """By how much the distances of two pairs of cores differ: logarithm of the ratio, 0 where one is not known."""
     return abs(math.log(one["hop_ns"] / other["hop_ns"])) if one["hop_ns"] and other["hop_ns"] else 0.0
 
 
-def alike(one, other):
+def _possible(distance: Mapping[str, Any]) -> bool:
+    """Whether a distance that was kept can have been measured: both times, or neither."""
+    known = [distance["hop_ns"], distance["stream_ns"]]
+    return known == [None, None] or all(0 < ns < math.inf for ns in known)
+
+
+def alike(one: Hop, other: Hop) -> bool:
     """Whether the distances of two pairs of cores are the same, apart from noise."""
     return unlike(one, other) < math.log(SAME)
 
 
-def _undisturbed(turns, peak, moves):
+def _undisturbed(turns: list[Repeat], peak: float, moves: bool) -> list[Repeat]:
     """The repeats that count, see Calibration.measure; `moves`: whether weights move between cores."""
     turns = [turn for turn in turns if turn["peak_gflops"] > QUIET * peak and turn["had"] > HAD]
     if moves:
         turns = [turn for turn in turns if all(there["hop_ns"] for there in turn["beside"])]
         hops = [there["hop_ns"] for turn in turns for there in turn["beside"]]
-        typical = {"hop_ns": statistics.median_low(hops) if hops else None}
+        typical: Hop = {"hop_ns": statistics.median_low(hops) if hops else None}
         turns = [turn for turn in turns if all(alike(there, typical) for there in turn["beside"])]
     return turns
 
 
-def _summary(turns, quiet):
+def _summary(turns: Sequence[Repeat], quiet: bool) -> Summary:
     """Of repeats: medians, extremes, number, distance."""
     us = [turn["us_per_image"] for turn in turns]
     there = [there for turn in turns for there in turn["beside"] if there["hop_ns"]]
+    distance: Distance = {
+        "hop_ns": statistics.median_low(found["hop_ns"] for found in there) if there else None,
+        "stream_ns": statistics.median_low(found["stream_ns"] for found in there) if there else None,
+    }
     return {
         "us_per_image": statistics.median(us),
         "us_per_image_min": min(us),
         "us_per_image_max": max(us),
         "repeats": len(us),
         "quiet": quiet,
-        "distance": {key: statistics.median_low([found[key] for found in there]) if there else None for key in DISTANCE},
+        "distance": distance,
     }
 
 
-def _typical(rounds):
+def _typical(rounds: Sequence[Measured]) -> tuple[float, float, bool]:
     """Of rounds with one worker: the median time of the fastest ROUNDS, by how much these differ, and whether none of them
     was disturbed; disturbed ones are only taken if there are not enough others."""
     good = [found["us_per_image"] for found in rounds if found["quiet"]]
@@ -413,7 +425,7 @@ def _typical(rounds):
     return statistics.median(us), us[-1] / us[0] - 1, quiet
 
 
-def _together(parts, us):
+def _together(parts: Sequence[Mapping[str, Any]], us: float) -> dict[str, Any]:
     """What _figures needs, of several results of bench.kernels and the time of a whole image: of a pass the shortest time,
     because what disturbs only adds."""
     totals = {
@@ -435,7 +447,7 @@ def _together(parts, us):
     }
 
 
-def _identity(model):
+def _identity(model: str | Network) -> tuple[str, str]:
     """Name and digest of a network; of its architecture only, because its weights do not decide the time."""
     net = MODELS[model](seed=0) if isinstance(model, str) else model
     if not isinstance(net, Network):
@@ -444,7 +456,7 @@ def _identity(model):
     return model if isinstance(model, str) else "network", hashlib.sha256(config.encode()).hexdigest()[:16]
 
 
-def _figures(found, name, model):
+def _figures(found: Mapping[str, Any], name: str, model: str | Network) -> Figures:
     """What the model needs of a result of bench.kernels."""
     net = MODELS[model](seed=0) if isinstance(model, str) else model
     totals, size = found["totals"], found["batch_size"]
@@ -466,7 +478,7 @@ def _figures(found, name, model):
     )
 
 
-def _host(measured, cpu, costs):
+def _host(measured: Host, cpu: str | None, costs: Mapping[str, float]) -> Machine:
     """A Machine out of what was measured."""
     count = measured["threads_per_core"]
     every = {kind: costs.get(kind, max(costs.values(), default=None)) for kind in KINDS}
@@ -483,7 +495,9 @@ def _host(measured, cpu, costs):
         numa_domains=measured["numa_domains"],
         cache_mb=measured["cache_mb"],
         cache_domains=measured["cache_domains"],
-        **every,
+        within_domain_ns=every["within_domain_ns"],
+        across_domains_ns=every["across_domains_ns"],
+        across_sockets_ns=every["across_sockets_ns"],
         gflops_one=measured["gflops_one"],
         gflops_all=measured["gflops_all"],
         sources={
@@ -495,10 +509,10 @@ def _host(measured, cpu, costs):
     )
 
 
-def _bandwidth(count, seconds):
+def _bandwidth(count: int, seconds: float) -> float:
     """Gigabytes per second, read and written together, of so many threads that copy at the same time."""
 
-    def copy(_):
+    def copy(_: int) -> float:
         a, b = np.ones(COPIED // 8), np.zeros(COPIED // 8)
         np.copyto(b, a)
         rounds, start = 0, time.perf_counter()
@@ -511,16 +525,16 @@ def _bandwidth(count, seconds):
         return sum(pool.map(copy, range(count)))
 
 
-def _cache_domains(cores, root="/", mask=None):
+def _cache_domains(cores: int, root: str | os.PathLike[str] = "/", mask: set[int] | None = None) -> list[list[int]]:
     """A CPU of each of so many cores, grouped by the last-level cache that they share; one group where unknown."""
-    groups = {}
+    groups: dict[str, list[int]] = {}
     for cpu in threads.placement("compact", root=root, mask=mask)[:cores]:
         folders = sorted(Path(root).glob(f"sys/devices/system/cpu/cpu{cpu}/cache/index[0-9]*/shared_cpu_list"))
         groups.setdefault(folders[-1].read_text().strip() if folders else "", []).append(cpu)
     return list(groups.values())
 
 
-def _cache_mb(root="/"):
+def _cache_mb(root: str | os.PathLike[str] = "/") -> float:
     """Size of one last-level cache in MB; 0 where unknown."""
     caches = threads.topology(root=root)["caches"]
     if not caches:
@@ -529,13 +543,13 @@ def _cache_mb(root="/"):
     return int(size[:-1]) * {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}[size[-1]] / 1e6
 
 
-def _pairs(cores, root="/", mask=None):
+def _pairs(cores: int, root: str | os.PathLike[str] = "/", mask: set[int] | None = None) -> dict[str, Pair | None]:
     """{kind of pair: two CPUs of it, None where workers cannot be pinned}, for the kinds that so many cores have."""
     if not sys.platform.startswith("linux"):
         return {"within_domain_ns": None}
     order = threads.placement("compact", root=root, mask=mask)[:cores]  # one hardware thread of each core
     domain = {cpu: number for number, group in enumerate(_cache_domains(cores, root, mask)) for cpu in group}
-    found = {}
+    found: dict[str, Pair | None] = {}
     for cpu in order[1:]:
         kind = "within_domain_ns" if domain[cpu] == domain[order[0]] else "across_domains_ns"
         if kind == "across_domains_ns" and _socket(cpu, root) != _socket(order[0], root):
@@ -544,12 +558,12 @@ def _pairs(cores, root="/", mask=None):
     return found
 
 
-def _socket(cpu, root):
+def _socket(cpu: int, root: str | os.PathLike[str]) -> str | None:
     try:
         return (Path(root) / f"sys/devices/system/cpu/cpu{cpu}/topology/physical_package_id").read_text()
     except OSError:
         return None
 
 
-def _now():
+def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ..network import Network
 from ..options import check_flag
-from .calibrate import SPREAD, Calibration
-from .machine import read_machine
-from .model import fit_transfer, predict, training
+from .calibrate import KINDS, SPREAD, Calibration
+from .kept import Checked, Cost
+from .machine import Machine, read_machine
+from .model import Figures, Prediction, fit_transfer, predict, training
 from .papers import EPOCHS, IMAGES, TEST_IMAGES, contention_per_image, floor_seconds, model_a, model_b
 
 MOST_WORKERS = 4096
@@ -15,17 +21,17 @@ PAPER_THREADS = (1, 15, 30, 60, 120, 180, 240, 480, 960, 1920, 3840)
 
 
 def estimate(
-    model,
-    workers=None,
-    machine="host",
-    images=IMAGES,
-    test_images=TEST_IMAGES,
-    epochs=1,
-    batch_size=1,
-    validate=False,
-    calibrate=False,
-    calibration=None,
-):
+    model: str | Network,
+    workers: Sequence[int] | None = None,
+    machine: str | os.PathLike[str] = "host",
+    images: int = IMAGES,
+    test_images: int = TEST_IMAGES,
+    epochs: int = 1,
+    batch_size: int = 1,
+    validate: bool = False,
+    calibrate: bool = False,
+    calibration: Calibration | None = None,
+) -> dict[str, Any]:
     """Predicts the time of a training run.
 
     What has not been measured on this machine is measured first and kept for later (`Calibration`).
@@ -72,15 +78,7 @@ def estimate(
     CheckpointError
         The kept calibration is damaged.
     """
-    for name, value, least, most in (
-        ("images", images, 1, MOST),
-        ("test_images", test_images, 0, MOST),
-        ("epochs", epochs, 1, MOST),
-        ("batch_size", batch_size, 1, 1 << 24),
-        *(("workers", count, 1, MOST_WORKERS) for count in workers or []),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+    _check_numbers(workers or [], images, test_images, epochs, batch_size)
     check_flag("validate", validate)
     check_flag("calibrate", calibrate)
     target = None if machine == "host" else read_machine(machine)
@@ -93,6 +91,8 @@ def estimate(
     figures = calibration.figures(model, batch_size)
     costs = calibration.costs(model, calibration.distances())
     host = calibration.host(costs={kind: cost["line_ns"] for kind, cost in costs.items()})
+    measured = calibration.found["machine"]
+    assert measured  # by `host`
     target = target or host
     workers = list(dict.fromkeys(workers or default_workers(target)))
     points = [predict(figures, target, count, images, test_images, epochs, validate) for count in workers]
@@ -104,29 +104,45 @@ def estimate(
         "test_images": test_images,
         "epochs": epochs,
         "validate": validate,
-        "machine": {
-            "name": target.name,
-            "cores": target.cores,
-            "threads": target.threads,
-            "peak_gflops": target.peak_gflops(target.cores),
-            "bandwidth_gb_s": target.bandwidth_gb_s,
-            "transfer_ns": {
-                key: getattr(target, key) for key in ("within_domain_ns", "across_domains_ns", "across_sockets_ns")
-            },
-            "sources": target.sources,
-        },
+        "machine": _about(target),
         "distance": {kind: {**cost, "words": distance_words(kind, cost)} for kind, cost in costs.items()},
         "figures": {**figures.as_dict(), "stripes": len(figures.stripes), "weight_bytes": figures.weight_bytes},
         "points": points,
         "errors": wrong,
         "best_workers": min(points, key=lambda point: point["epoch_seconds"])["workers"],
         "contention": contention(figures, points[-1], images, epochs),
-        "calibrated": {"machine": calibration.found["machine"]["date"], "file": str(calibration.path)},
+        "calibrated": {"machine": measured["date"], "file": str(calibration.path)},
         "notes": _notes(target, host, points, workers) + _doubts(calibration, model, batch_size, wrong),
     }
 
 
-def errors(calibration, model, batch_size=1, again=False):
+def _check_numbers(workers: Sequence[int], images: int, test_images: int, epochs: int, batch_size: int) -> None:
+    """ValueError naming the number that makes no sense."""
+    for name, value, least, most in (
+        ("images", images, 1, MOST),
+        ("test_images", test_images, 0, MOST),
+        ("epochs", epochs, 1, MOST),
+        ("batch_size", batch_size, 1, 1 << 24),
+        *(("workers", count, 1, MOST_WORKERS) for count in workers),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+
+
+def _about(machine: Machine) -> dict[str, Any]:
+    """What a prediction tells about its machine."""
+    return {
+        "name": machine.name,
+        "cores": machine.cores,
+        "threads": machine.threads,
+        "peak_gflops": machine.peak_gflops(machine.cores),
+        "bandwidth_gb_s": machine.bandwidth_gb_s,
+        "transfer_ns": {kind: getattr(machine, kind) for kind in KINDS},
+        "sources": machine.sources,
+    }
+
+
+def errors(calibration: Calibration, model: str | Network, batch_size: int = 1, again: bool = False) -> list[dict[str, Any]]:
     """Predictions for this machine beside what is measured; what is missing is measured first, and this `again` if wanted.
 
     Returns
@@ -141,12 +157,12 @@ def errors(calibration, model, batch_size=1, again=False):
     return [_error(figures, calibration, model, found) for found in checks]
 
 
-def _error(figures, calibration, model, found):
+def _error(figures: Figures, calibration: Calibration, model: str | Network, found: Checked) -> dict[str, Any]:
     """The prediction for this machine, with its cores as far apart as they were meanwhile, beside what was measured."""
     costs = calibration.costs(model, dict.fromkeys(list(calibration.pairs())[:1], found["distance"]))
     host = calibration.host(costs={kind: cost["line_ns"] for kind, cost in costs.items()})
     us = training(figures, host, found["workers"])["us_per_image"]
-    cost = next(iter(costs.values()), {"line_ns": None, "rescaled": 1.0})
+    cost = next(iter(costs.values()), None)
     return {
         "workers": found["workers"],
         "measured_us": found["us_per_image"],
@@ -155,14 +171,17 @@ def _error(figures, calibration, model, found):
         "predicted_us": us,
         "error": us / found["us_per_image"] - 1,
         "transfer_ns": None if found["workers"] == 1 else fit_transfer([(figures, found["us_per_image"])], host),
-        "line_ns": cost["line_ns"],
+        "line_ns": cost["line_ns"] if cost else None,
         "hop_ns": found["distance"]["hop_ns"],
-        "rescaled": cost["rescaled"],
-        **{key: found[key] for key in ("repeats", "quiet", "load_average", "date")},
+        "rescaled": cost["rescaled"] if cost else 1.0,
+        "repeats": found["repeats"],
+        "quiet": found["quiet"],
+        "load_average": found["load_average"],
+        "date": found["date"],
     }
 
 
-def where(kind, hop):
+def where(kind: str, hop: float | None) -> str:
     """In words how far cores are from each other."""
     if hop is None:
         return "cores at an unknown distance, because they were busy"
@@ -171,22 +190,23 @@ def where(kind, hop):
     return f"cores in {'one cache domain' if hop < NEAR_NS else 'different cache domains'}"
 
 
-def distance_words(kind, cost):
+def distance_words(kind: str, cost: Cost) -> str:
     """What a prediction assumed of the distance of cores."""
     hop, then = cost["hop_ns"], cost["hop_ns_then"]
     if hop is None:
-        return f"{where(kind, hop)}: taken to be {_ns(then)} as calibrated, {cost['line_ns']:.3g} ns per line of weights"
+        taken = "as calibrated" if then is None else f"{_ns(then)} as calibrated"
+        return f"{where(kind, hop)}: taken to be {taken}, {cost['line_ns']:.3g} ns per line of weights"
     found = f"{where(kind, hop)}, {_ns(hop)} to hand over a line: {cost['line_ns']:.3g} ns per line of weights"
-    if cost["rescaled"] != 1:
+    if cost["rescaled"] != 1 and then is not None:
         found += f", rescaled by {cost['rescaled']:.3g} from the calibration at {_ns(then)}"
     return found
 
 
-def _ns(hop):
+def _ns(hop: float) -> str:
     return f"{hop:.0f} ns"
 
 
-def contention(figures, point, images, epochs):
+def contention(figures: Figures, point: Prediction, images: int, epochs: int) -> dict[str, Any]:
     """What sharing the weights costs, ours beside the papers': a floor of the run time however many threads there are.
 
     Returns
@@ -212,13 +232,19 @@ def contention(figures, point, images, epochs):
     }
 
 
-def default_workers(machine):
+def default_workers(machine: Machine) -> list[int]:
     """1, 2, 4, ... the machine's cores, and its hardware threads."""
     powers = [1 << k for k in range(machine.cores.bit_length()) if 1 << k < machine.cores]
     return list(dict.fromkeys([*powers, machine.cores, min(machine.threads, MOST_WORKERS)]))
 
 
-def paper_predictions(model, threads=None, images=IMAGES, test_images=TEST_IMAGES, epochs=None):
+def paper_predictions(
+    model: str,
+    threads: Sequence[int] | None = None,
+    images: int = IMAGES,
+    test_images: int = TEST_IMAGES,
+    epochs: int | None = None,
+) -> dict[str, Any]:
     """The papers' predictions for their Xeon Phi 7120P.
 
     Parameters
@@ -256,7 +282,7 @@ def paper_predictions(model, threads=None, images=IMAGES, test_images=TEST_IMAGE
     }
 
 
-def _notes(target, host, points, workers):
+def _notes(target: Machine, host: Machine, points: Sequence[Prediction], workers: Sequence[int]) -> list[str]:
     notes = []
     if target is not host:
         notes.append(
@@ -278,7 +304,7 @@ def _notes(target, host, points, workers):
     return notes
 
 
-def _doubts(calibration, model, batch_size, checks):
+def _doubts(calibration: Calibration, model: str | Network, batch_size: int, checks: Sequence[dict[str, Any]]) -> list[str]:
     """What makes the figures of a network doubtful."""
     entry = calibration.network(model)["batches"][str(batch_size)]
     notes = []

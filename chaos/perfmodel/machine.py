@@ -7,9 +7,12 @@ folder machines/ come with the package.
 from __future__ import annotations
 
 import math
+import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).resolve().parent / "machines"
 MOST = 1 << 20  # cores, sockets, domains
@@ -88,16 +91,16 @@ class Machine:
     within_domain_ns: float | None
     across_domains_ns: float | None
     across_sockets_ns: float | None
-    sources: dict = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
     gflops_one: float | None = None
     gflops_all: float | None = None
 
     @property
-    def threads(self):
+    def threads(self) -> int:
         """Hardware threads."""
         return self.cores * self.threads_per_core
 
-    def peak_gflops(self, workers):
+    def peak_gflops(self, workers: int) -> float:
         """Multiply-add rate that so many workers, spread over the cores, can reach together, in GFLOP/s.
 
         Parameters
@@ -106,7 +109,11 @@ class Machine:
             More than there are hardware threads share what these give.
         """
         workers = min(workers, self.threads)
-        most = self.clock_ghz * self.flop_per_cycle if self.gflops_all is None else self.gflops_all / self.cores
+        if self.gflops_all is None:
+            assert self.clock_ghz is not None and self.flop_per_cycle is not None  # a description has both
+            most = self.clock_ghz * self.flop_per_cycle
+        else:
+            most = self.gflops_all / self.cores
         busy = min(workers, self.cores)
         if self.gflops_one is not None and self.cores > 1:
             most = self.gflops_one + (most - self.gflops_one) * (busy - 1) / (self.cores - 1)
@@ -114,13 +121,13 @@ class Machine:
         shares = (0.0, *self.threads_throughput)
         return most * ((self.cores - more) * shares[deep] + (more * shares[deep + 1] if more else 0))
 
-    def bandwidth(self, workers):
+    def bandwidth(self, workers: int) -> float:
         """Memory bandwidth in GB/s of so many workers, which fill one domain after the other."""
         busy = min(workers, self.cores)
         part = min(self.numa_domains, -(-busy * self.numa_domains // self.cores)) / self.numa_domains
         return min(self.bandwidth_gb_s * part, busy * (self.core_bandwidth_gb_s or math.inf))
 
-    def transfer_ns(self, workers):
+    def transfer_ns(self, workers: int) -> float:
         """Mean cost of a line of weights that another of the workers has written, who fill one domain after the other.
 
         Returns
@@ -140,20 +147,25 @@ class Machine:
             (near - within, self.across_domains_ns),
             (pairs - near, self.across_sockets_ns),
         )
-        return sum(count * cost for count, cost in parts if count) / pairs
+        total = 0.0
+        for count, cost in parts:
+            if count:
+                assert cost is not None  # known for each kind of pair that there is
+                total += count * cost
+        return total / pairs
 
-    def _fill(self, busy, parts):
+    def _fill(self, busy: int, parts: int) -> list[int]:
         """How many of the busy cores are in each of so many equal parts, filled one after the other."""
         size = -(-self.cores // parts)
         return [min(size, busy - at) for at in range(0, busy, size)]
 
 
-def shipped():
+def shipped() -> list[str]:
     """Names of the machines that come with chaos."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def read_machine(name):
+def read_machine(name: str | os.PathLike[str]) -> Machine:
     """A machine that comes with chaos, or one from a file.
 
     Parameters
@@ -188,13 +200,13 @@ def read_machine(name):
         raise ValueError(f"{path}: {error}") from None
 
 
-def _read(found):
+def _read(found: Mapping[str, Any]) -> Machine:
     if not isinstance(found.get("name"), str) or not found["name"].strip():
         raise ValueError(f"name must be the machine's name, not {found.get('name')!r}")
     unknown = found.keys() - {"name", "sources", *_FIGURES}
     if unknown:
         raise ValueError(f"unknown entry {min(unknown)!r}; known: name, {', '.join(_FIGURES)}, sources")
-    values = {}
+    values: dict[str, Any] = {}
     for table, figures in _FIGURES.items():
         given = found.get(table, {})
         if not isinstance(given, dict):
@@ -219,7 +231,7 @@ def _read(found):
     return Machine(name=found["name"].strip(), sources=dict(sources), **values)
 
 
-def _check(values):
+def _check(values: Mapping[str, Any]) -> None:
     """Refuses figures that contradict each other."""
     for part in ("sockets", "numa_domains", "cache_domains"):
         if values["cores"] % values[part]:
@@ -243,7 +255,7 @@ def _check(values):
             raise ValueError(f"transfer.{key}: this machine has no such pair of cores, leave it out")
 
 
-def _value(name, value, kind):
+def _value(name: str, value: Any, kind: str) -> Any:
     if kind == "shares":
         good = isinstance(value, list) and value and all(_number(x) and 0 < x <= 1 for x in value) and value == sorted(value)
         value = tuple(map(float, value)) if good else value
@@ -257,5 +269,5 @@ def _value(name, value, kind):
     return value
 
 
-def _number(value):
+def _number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

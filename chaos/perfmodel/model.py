@@ -28,11 +28,15 @@ A worker takes b images, then publishes its gradient: a step. Per step it comput
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any, TypedDict
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from .._core import TOGETHER
+from .machine import Machine
 
 LINE = 64  # bytes
 
@@ -71,25 +75,55 @@ class Figures:
     image_bytes: int
 
     @property
-    def compute(self):
+    def compute(self) -> float:
         """Time per image outside the publication."""
         return self.forward + self.backward + self.elsewhere
 
     @property
-    def weight_bytes(self):
+    def weight_bytes(self) -> int:
         return sum(self.stripes)
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """JSON-able; Figures(**...) makes it again."""
         return {**asdict(self), "stripes": list(self.stripes)}
 
 
-def moved(workers, chunks=1):
+class Training(TypedDict):
+    """See `training`."""
+
+    us_per_image: float
+    terms: dict[str, float]
+    passes: dict[str, float]
+    contention_us_per_image: float
+    floor_us_per_image: float
+    one_lock_us_per_image: float
+    one_lock_floor_us_per_image: float
+    busy_stripes_per_image: float
+    memory_bytes_per_image: float
+    oversubscribed: bool
+
+
+class Prediction(Training):
+    """See `predict`."""
+
+    workers: int
+    images_per_second: float
+    speedup: float
+    efficiency: float
+    training_seconds: float
+    evaluation_seconds: float
+    epoch_seconds: float
+    seconds: float
+
+
+def moved(workers: int, chunks: int = 1) -> float:
     """Probability that another worker has published a line between two meetings."""
     return -math.expm1(-(workers - 1) / (2 * chunks))
 
 
-def step(figures, machine, workers, forever=False):
+def step(
+    figures: Figures, machine: Machine, workers: int, forever: bool = False
+) -> tuple[float, float, NDArray[np.float64], float]:
     """What one worker does per step, in microseconds.
 
     Parameters
@@ -121,7 +155,7 @@ def step(figures, machine, workers, forever=False):
     )
 
 
-def queue(workers, delay, holds):
+def queue(workers: int, delay: float, holds: ArrayLike) -> tuple[float, float, float]:
     """Exact mean value analysis of a closed network.
 
     Parameters
@@ -146,7 +180,7 @@ def queue(workers, delay, holds):
     return rate, float(stay.sum() - holds.sum()), before * float(holds.sum())
 
 
-def training(figures, machine, workers):
+def training(figures: Figures, machine: Machine, workers: int) -> Training:
     """Wall time of training per image, and what it consists of.
 
     Parameters
@@ -197,12 +231,12 @@ def training(figures, machine, workers):
     }
 
 
-def _passes(figures, compute):
+def _passes(figures: Figures, compute: float) -> dict[str, float]:
     """The compute term divided among forward, backward and elsewhere."""
     return {name: compute * getattr(figures, name) / figures.compute for name in ("forward", "backward", "elsewhere")}
 
 
-def evaluation(figures, machine, workers):
+def evaluation(figures: Figures, machine: Machine, workers: int) -> float:
     """Wall time of evaluating one image, in microseconds."""
     active = min(workers, machine.threads)
     return max(
@@ -211,7 +245,7 @@ def evaluation(figures, machine, workers):
     )
 
 
-def traffic(figures, machine, workers):
+def traffic(figures: Figures, machine: Machine, workers: int) -> float:
     """Bytes that an image moves from and to memory: itself, and the part of the buffers that no cache holds, both ways."""
     used = min(machine.cache_domains, -(-min(workers, machine.cores) * machine.cache_domains // machine.cores))
     cache = machine.cache_mb * 1e6 * used / machine.cache_domains
@@ -219,7 +253,15 @@ def traffic(figures, machine, workers):
     return figures.image_bytes + 2 * figures.worker_bytes * max(0.0, 1 - cache / needed)
 
 
-def predict(figures, machine, workers, images, test_images=0, epochs=1, validate=False):
+def predict(
+    figures: Figures,
+    machine: Machine,
+    workers: int,
+    images: int,
+    test_images: int = 0,
+    epochs: int = 1,
+    validate: bool = False,
+) -> Prediction:
     """Time of a training run.
 
     Parameters
@@ -257,7 +299,7 @@ def predict(figures, machine, workers, images, test_images=0, epochs=1, validate
     }
 
 
-def fit_transfer(cases, machine, most=2000.0):
+def fit_transfer(cases: Sequence[tuple[Figures, float]], machine: Machine, most: float = 2000.0) -> float:
     """The cost of a line of weights that explains what two workers lose best.
 
     Parameters
@@ -275,7 +317,7 @@ def fit_transfer(cases, machine, most=2000.0):
         Nanoseconds per line: least squares of the relative errors, at least 0.
     """
 
-    def error(line):
+    def error(line: float) -> float:
         trial = replace(machine, within_domain_ns=line, across_domains_ns=line, across_sockets_ns=line)
         return sum((training(figures, trial, 2)["us_per_image"] / us - 1) ** 2 for figures, us in cases)
 

@@ -11,6 +11,7 @@ Both describe a Xeon Phi 7120P: 61 cores, 4 hardware threads each. How sure a co
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import TypedDict
 
 CLOCK = 1.238e9  # Hz; confirmed
 OPERATION_FACTOR = 15  # confirmed
@@ -94,13 +95,25 @@ PUBLISHED_EPOCHS = {
 }
 
 
-def cpi(threads):
+class Terms(TypedDict):
+    """Seconds, see `model_a`."""
+
+    preparation: float
+    training: float
+    validation: float
+    testing: float
+    contention: float
+    total: float
+    sure: str
+
+
+def cpi(threads: int) -> float:
     """Cycles per instruction: 1 for up to two threads per core, 1.5 for three, 2 for four and for more than 244 threads."""
     per_core = -(-threads // CORES)
     return 1.0 if per_core <= 2 else 1.5 if per_core == 3 else 2.0
 
 
-def contention(model, threads):
+def contention(model: str, threads: int) -> float:
     """MemoryContention(p) in seconds: the papers' table; linear between its entries and proportional beyond (derived)."""
     table = CONTENTION[_known(model)]
     _at_least_one("threads", threads)
@@ -114,7 +127,7 @@ def contention(model, threads):
     return table[a] + (table[b] - table[a]) * (threads - a) / (b - a)
 
 
-def contention_per_image(model, threads=240):
+def contention_per_image(model: str, threads: int = 240) -> float:
     """What contention costs an image, in seconds of run time: MemoryContention(p) / p (derived).
 
     From some dozens of threads on it is all but constant (58, 160 and 575 us at 240 threads): the models treat the
@@ -123,13 +136,15 @@ def contention_per_image(model, threads=240):
     return contention(model, threads) / threads
 
 
-def floor_seconds(model, images=IMAGES, epochs=None, threads=240):
+def floor_seconds(model: str, images: int = IMAGES, epochs: int | None = None, threads: int = 240) -> float:
     """The run time that no number of threads goes below: contention_per_image x images x epochs (derived)."""
     _check(model, threads, images, 0, epochs)
     return contention_per_image(model, threads) * images * _epochs(model, epochs)
 
 
-def model_a(model, threads, images=IMAGES, test_images=TEST_IMAGES, epochs=None):
+def model_a(
+    model: str, threads: int, images: int = IMAGES, test_images: int = TEST_IMAGES, epochs: int | None = None
+) -> Terms:
     """Model (a) of P1 and P3: counted operations.
 
     T = Prep OF/s + (4 i + 2 it + 10 ep)/s + [(FProp + BProp) i + FProp i + FProp it] OF/s ep/p CPI + Tmem,
@@ -173,7 +188,9 @@ def model_a(model, threads, images=IMAGES, test_images=TEST_IMAGES, epochs=None)
     )
 
 
-def model_b(model, threads, images=IMAGES, test_images=TEST_IMAGES, epochs=None):
+def model_b(
+    model: str, threads: int, images: int = IMAGES, test_images: int = TEST_IMAGES, epochs: int | None = None
+) -> Terms:
     """Model (b) of P3: the shape of `model_a` with times that were measured on one thread.
 
     Parameters and result are those of `model_a`.
@@ -192,21 +209,35 @@ def model_b(model, threads, images=IMAGES, test_images=TEST_IMAGES, epochs=None)
     )
 
 
-def _terms(model, threads, images, test_images, epochs, preparation, forward, backward, sure):
+def _terms(
+    model: str,
+    threads: int,
+    images: int,
+    test_images: int,
+    epochs: int,
+    preparation: float,
+    forward: float,
+    backward: float,
+    sure: bool,
+) -> Terms:
     share = epochs / threads * cpi(threads)
-    terms = {
-        "preparation": preparation,
-        "training": (forward + backward) * images * share,
-        "validation": forward * images * share,
-        "testing": forward * test_images * share,
-        "contention": contention(model, threads) * epochs * images / threads,
-    }
+    training, validation = (forward + backward) * images * share, forward * images * share
+    testing = forward * test_images * share
+    memory = contention(model, threads) * epochs * images / threads
     # At one thread contention is less than 0.2 % of the whole, so that doubts about it do not matter.
     sure = sure and (threads >= 480 or threads == 1 or (model == "small" and threads == 240))
-    return {**terms, "total": sum(terms.values()), "sure": "confirmed" if sure else "unconfirmed"}
+    return {
+        "preparation": preparation,
+        "training": training,
+        "validation": validation,
+        "testing": testing,
+        "contention": memory,
+        "total": preparation + training + validation + testing + memory,
+        "sure": "confirmed" if sure else "unconfirmed",
+    }
 
 
-def _check(model, threads, images, test_images, epochs):
+def _check(model: str, threads: int, images: int, test_images: int, epochs: int | None) -> int:
     epochs = _epochs(_known(model), epochs)
     _at_least_one("threads", threads)
     for name, value, least in (("images", images, 1), ("test_images", test_images, 0), ("epochs", epochs, 1)):
@@ -215,16 +246,16 @@ def _check(model, threads, images, test_images, epochs):
     return epochs
 
 
-def _epochs(model, epochs):
+def _epochs(model: str, epochs: int | None) -> int:
     return EPOCHS[model] if epochs is None else epochs
 
 
-def _at_least_one(name, value):
+def _at_least_one(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
 
 
-def _known(model):
+def _known(model: str) -> str:
     if model not in EPOCHS:
         raise ValueError(f"the papers' models know {', '.join(EPOCHS)}, not {model!r}")
     return model

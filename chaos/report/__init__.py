@@ -6,12 +6,14 @@ not. For the CLI and scripts.
 
 from .estimates import estimate_blocks, estimate_report
 from .run import read_metrics, run_report
-from .structure import Bars, Heading, Line, Paragraph, Plot, Report, Table
+from .structure import Bars, Block, Cell, Heading, Line, Paragraph, Plot, Report, Table
 from .write import FORMATS, need_format, to_html, to_json, to_markdown, to_svg, write
 
 __all__ = [
     "FORMATS",
     "Bars",
+    "Block",
+    "Cell",
     "Heading",
     "Line",
     "Paragraph",

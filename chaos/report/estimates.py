@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from .structure import Bars, Heading, Line, Paragraph, Plot, Report, Table
+from collections.abc import Mapping
+from typing import Any
+
+from .structure import Bars, Block, Heading, Line, Paragraph, Plot, Report, Table
 
 
-def estimate_blocks(found):
+def estimate_blocks(found: Mapping[str, Any]) -> list[Block]:
     """Tables and plots of one prediction, one list in the order of the page.
 
     Parameters
@@ -21,6 +24,7 @@ def estimate_blocks(found):
     points, cost, machine = found["points"], found["contention"], found["machine"]
     workers = [point["workers"] for point in points]
     terms = list(points[0]["terms"])
+    notes: list[Block] = [Heading("To keep in mind", 3), *map(Paragraph, found["notes"])] if found["notes"] else []
     return [
         Paragraph(
             f"{found['model']}, batch size {found['batch_size']}, {found['images']:,} training and "
@@ -101,10 +105,10 @@ def estimate_blocks(found):
             ],
             "What sharing the weights costs",
         ),
-        *([Heading("To keep in mind", 3), *map(Paragraph, found["notes"])] if found["notes"] else []),
+        *notes,
     ]
 
 
-def estimate_report(found):
+def estimate_report(found: dict[str, Any]) -> Report:
     """A report of one prediction."""
     return Report(f"Predicted training time of {found['model']}", data=found).add(*estimate_blocks(found))

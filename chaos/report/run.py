@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from ..errors import CheckpointError
 from ..formats.json_text import parse_json
-from .structure import Bars, Heading, Line, Paragraph, Plot, Report, Table
+from .structure import Bars, Block, Heading, Line, Paragraph, Plot, Report, Table
+
+Record = dict[str, Any]  # a line of metrics.jsonl
 
 TAIL = 0.005  # share of the updates that the last bar of a histogram may hold
 MOST_BARS = 40
@@ -19,10 +24,10 @@ COUNTED = {
 PHASES = {"train": "training", "validation": "validation", "test": "test"}
 
 
-def read_metrics(path):
+def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
     """The records of a metrics.jsonl, one dict per epoch; CheckpointError, naming file and line, where it holds none."""
     path = Path(path)
-    records = []
+    records: list[Record] = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -49,7 +54,7 @@ def read_metrics(path):
     return records
 
 
-def _wrong(record):
+def _wrong(record: Record) -> str | None:
     """What is no part of a record though it is where one is, in words; None for a good one."""
     for key in ("time_split", "staleness", "layers"):
         if not isinstance(record.get(key) or {}, dict):
@@ -75,7 +80,7 @@ def _wrong(record):
     return None
 
 
-def run_report(records, name, config=None):
+def run_report(records: Sequence[Record], name: str, config: Mapping[str, Any] | None = None) -> Report:
     """Loss, error, speed and staleness of a run; what the records do not hold is left out.
 
     Parameters
@@ -127,7 +132,9 @@ def run_report(records, name, config=None):
     return report
 
 
-def _over_epochs(records, title, label, keys, factor=1):
+def _over_epochs(
+    records: Sequence[Record], title: str, label: str, keys: Mapping[str, str], factor: float = 1
+) -> list[Block]:
     """A plot with a line for each key that any record holds; none without such."""
     lines = [
         Line(name, _epochs(records), [record[key] * factor if _number(record.get(key)) else None for record in records])
@@ -137,14 +144,14 @@ def _over_epochs(records, title, label, keys, factor=1):
     return [Plot(title, "epoch", label, lines)] if lines else []
 
 
-def _time_split(records):
+def _time_split(records: Sequence[Record]) -> list[Block]:
     splits = [record.get("time_split") or {} for record in records]
     phases = list(dict.fromkeys(phase for split in splits for phase in split))
     bars = [Bars(phase, _epochs(records), [100 * split.get(phase, 0) for split in splits]) for phase in phases]
     return [Plot("Where the time went", "epoch", "share of the time, %", bars)] if bars else []
 
 
-def _workers(last):
+def _workers(last: Record) -> list[Block]:
     images = last.get("worker_images") or []
     if len(images) < 2:
         return []
@@ -158,9 +165,9 @@ def _workers(last):
     ]
 
 
-def _staleness(records):
+def _staleness(records: Sequence[Record]) -> list[Block]:
     found = [record.get("staleness") or {} for record in records]
-    total = []
+    total: list[int] = []
     for staleness in found:
         counts = staleness.get("histogram") or []
         total += [0] * (len(counts) - len(total))
@@ -191,7 +198,7 @@ def _staleness(records):
     ]
 
 
-def histogram(counts):
+def histogram(counts: Sequence[int]) -> tuple[list[str], list[float]]:
     """Bars for a histogram of 0, 1, 2, ...: their names and shares.
 
     At most MOST_BARS of equal width; the end, as far as it holds no more than TAIL of the whole, is one bar more ("7+").
@@ -207,11 +214,11 @@ def histogram(counts):
     return (names, shares) if end == len(counts) else ([*names, f"{end}+"], [*shares, left / total])
 
 
-def _layers(records):
+def _layers(records: Sequence[Record]) -> list[Block]:
     parts = [record.get("layers") or {} for record in records]
     names = list(dict.fromkeys(name for part in parts for name in part))
 
-    def of(part, name, key):
+    def of(part: Record, name: str, key: str) -> float | None:
         value = ((part.get(name) or {}).get("staleness") or {}).get(key)
         return value if _number(value) else None
 
@@ -236,14 +243,14 @@ def _layers(records):
     ]
 
 
-def _epochs(records):
+def _epochs(records: Iterable[Record]) -> list[int]:
     return [record["epoch"] for record in records]
 
 
-def _mean(values):
-    values = [value for value in values if _number(value)]
-    return sum(values) / max(len(values), 1)
+def _mean(values: Iterable[object]) -> float:
+    numbers = [value for value in values if _number(value)]
+    return sum(numbers) / max(len(numbers), 1)
 
 
-def _number(value):
+def _number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

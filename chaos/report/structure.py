@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
+
+Cell = str | float | None
 
 
 @dataclass
@@ -13,7 +17,7 @@ class Heading:
     text: str
     level: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.level not in (2, 3):
             raise ValueError(f"a heading has level 2 or 3, not {self.level!r}")
 
@@ -37,11 +41,11 @@ class Table:
     caption : str
     """
 
-    columns: list
-    rows: list
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
     caption: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for number, row in enumerate(self.rows, 1):
             if len(row) != len(self.columns):
                 raise ValueError(
@@ -54,11 +58,11 @@ class Line:
     """Points joined by a line; y may hold None, where the line is interrupted."""
 
     name: str
-    x: list
-    y: list
+    x: Sequence[float]
+    y: Sequence[float | None]
     dashed: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _same_length(self)
 
 
@@ -67,10 +71,10 @@ class Bars:
     """A bar at each x, or at each of some names."""
 
     name: str
-    x: list
-    y: list
+    x: Sequence[float] | Sequence[str]
+    y: Sequence[float | None]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _same_length(self)
 
 
@@ -90,11 +94,11 @@ class Plot:
     title: str
     x_label: str
     y_label: str
-    series: list
+    series: Sequence[Line | Bars]
     x_log: bool = False
     y_log: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.series:
             raise ValueError(f"plot {self.title!r} has no series")
         bars = [one for one in self.series if isinstance(one, Bars)]
@@ -102,21 +106,24 @@ class Plot:
             raise ValueError(f"plot {self.title!r}: bars stand alone or on other bars with the same x")
 
 
+Block = Heading | Paragraph | Table | Plot
+
+
 @dataclass
 class Report:
     """A title, what follows it, and data for programs that the JSON form holds beside the rest."""
 
     title: str
-    blocks: list = field(default_factory=list)
-    data: dict = field(default_factory=dict)
+    blocks: list[Block] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, *blocks):
+    def add(self, *blocks: Block) -> Self:
         """Appends blocks; the report itself, so that calls can be chained."""
         self.blocks += blocks
         return self
 
 
-def shown(cell):
+def shown(cell: Cell) -> str:
     """A cell of a table for people."""
     if cell is None:
         return "–"
@@ -127,6 +134,6 @@ def shown(cell):
     return str(cell)
 
 
-def _same_length(series):
+def _same_length(series: Line | Bars) -> None:
     if len(series.x) != len(series.y):
         raise ValueError(f"series {series.name!r} has {len(series.x)} x and {len(series.y)} y")

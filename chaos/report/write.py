@@ -10,11 +10,16 @@ import os
 import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..errors import ChaosError
 from ..formats.atomic import write_atomically
-from .structure import Bars, Heading, Line, Paragraph, Plot, Table, shown
+from .structure import Bars, Heading, Line, Paragraph, Plot, Report, Table, shown
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.figure import Figure
 
 FORMATS = (".html", ".md", ".json")
 MOST_NAMES = 24  # below the bars of a plot
@@ -29,7 +34,7 @@ figure { margin: 1.5rem 0; } svg { max-width: 100%; height: auto; }
 """
 
 
-def to_html(report):
+def to_html(report: Report) -> str:
     """The report as one HTML page that needs no other file; ChaosError where a plot needs matplotlib and there is none."""
     blocks, plots = [], 0
     for block in report.blocks:
@@ -57,7 +62,7 @@ def to_html(report):
     )
 
 
-def to_markdown(report, plot_name="plot-{}.svg"):
+def to_markdown(report: Report, plot_name: str = "plot-{}.svg") -> tuple[str, dict[str, str]]:
     """The report as Markdown, and its plots.
 
     Parameters
@@ -70,7 +75,8 @@ def to_markdown(report, plot_name="plot-{}.svg"):
     -------
     str, {name: SVG}
     """
-    blocks, plots = [f"# {_plain(report.title)}"], {}
+    blocks = [f"# {_plain(report.title)}"]
+    plots: dict[str, str] = {}
     for block in report.blocks:
         if isinstance(block, Heading):
             blocks.append(f"{'#' * block.level} {_plain(block.text)}")
@@ -89,7 +95,7 @@ def to_markdown(report, plot_name="plot-{}.svg"):
     return "\n\n".join(blocks) + "\n", plots
 
 
-def to_json(report):
+def to_json(report: Report) -> str:
     """The report as JSON: {"title", "data", "blocks": [{"kind", ...}]}; numbers that JSON cannot hold become null."""
     blocks = [{"kind": type(block).__name__.lower(), **asdict(block)} for block in report.blocks]
     for block in blocks:
@@ -101,7 +107,7 @@ def to_json(report):
     return json.dumps(found, separators=(",", ":"), allow_nan=False) + "\n"
 
 
-def to_svg(plot, salt="plot"):
+def to_svg(plot: Plot, salt: str = "plot") -> str:
     """A plot as SVG with its text as text; the same plot gives the same bytes.
 
     Parameters
@@ -119,21 +125,23 @@ def to_svg(plot, salt="plot"):
         import matplotlib
     except ImportError as error:
         raise ChaosError(f"plots need matplotlib ({error}); install chaos[plot], or write .json, which needs none") from None
-    plain = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "text.parse_math": False}
-    with matplotlib.rc_context(plain):
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "text.parse_math": False}
+    ):
         out = io.StringIO()
         draw(plot).savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
 
 
-def draw(plot):
+def draw(plot: Plot) -> Figure:
     """A plot as a matplotlib Figure. Not of pyplot, which would choose a window system and keep state of its own."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
-    below, handles = None, []
+    below: list[float] | None = None
+    handles: list[Artist | tuple[Artist, ...]] = []
     for series in plot.series:
         y = [math.nan if value is None else float(value) for value in series.y]
         if isinstance(series, Bars):
@@ -162,7 +170,7 @@ def draw(plot):
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
     if len(plot.series) > 1:
-        beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if below else {}
+        beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if below else {}
         # Named afterwards, as matplotlib leaves names that begin with "_" out of a legend.
         legend = axes.legend(handles, [str(number) for number in range(len(handles))], **beside)
         for text, series in zip(legend.get_texts(), plot.series, strict=True):
@@ -170,7 +178,7 @@ def draw(plot):
     return figure
 
 
-def write(report, path):
+def write(report: Report, path: str | os.PathLike[str]) -> list[Path]:
     """Writes a report; the ending of the path decides how.
 
     Parameters
@@ -194,7 +202,8 @@ def write(report, path):
         It cannot be written.
     """
     path = Path(path)
-    ending, plots = need_format(path), {}
+    ending = need_format(path)
+    plots: dict[str, str] = {}
     if ending == ".md":
         text, plots = to_markdown(report, re.sub(r"[{}\s()]", "-", path.stem) + "-{}.svg")
     else:
@@ -209,7 +218,7 @@ def write(report, path):
     return list(files)
 
 
-def need_format(path):
+def need_format(path: str | os.PathLike[str]) -> str:
     """The ending of a report's path; ValueError where a report is not written like that, or the folder is not there."""
     ending = Path(path).suffix.lower()
     if ending not in FORMATS:
@@ -219,14 +228,14 @@ def need_format(path):
     return ending
 
 
-def _plain(text):
+def _plain(text: str) -> str:
     """Text that Markdown shows as it is, on one line: no emphasis, code, link, formula, entity or cell, and no list where it
     begins a line."""
     line = re.sub(r"([\\`*_\[\]<>|#$~]|&(?=#?\w+;))", r"\\\1", " ".join(str(text).split()))
     return re.sub(r"^([0-9]*)([-+=.)])(?=\s|[-=]|$)", r"\1\\\2", line)
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -11,16 +11,21 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from types import FrameType
 
 from .. import data, threads, training, virtual
 from ..bench import machine
 from ..formats.atomic import write_atomically
 from ..formats.json_text import parse_json
 from ..models import MODELS as ZOO
+from ..network import Network
 from ..perfmodel import papers, read_machine
+from ..training.records import Record
 from . import paper, store
+from .store import Folder, Kept
 
 MODELS = ("small", "medium", "large")
 MACHINE = "xeon-phi-7120p"  # of the virtual workers
@@ -55,17 +60,19 @@ class Experiment:
     seed: int = 0
 
     @property
-    def name(self):
+    def name(self) -> str:
         """Of its file, unique in a reproduction."""
         return f"{self.model}-{'virtual' if self.virtual else 'real'}-{self.workers}"
 
-    def describe(self):
+    def describe(self) -> str:
         """For people."""
         kind = "virtual" if self.virtual else "real"
         return f"{self.model}, {self.workers} {kind} worker{'s' if self.workers != 1 else ''}"
 
 
-def plan(quick=False, models=MODELS, data_name="mnist", cores=None, seed=0):
+def plan(
+    quick: bool = False, models: Sequence[str] = MODELS, data_name: str = "mnist", cores: int | None = None, seed: int = 0
+) -> list[Experiment]:
     """The experiments in the order in which they are run: real ones first, those that take least time first.
 
     Parameters
@@ -86,16 +93,20 @@ def plan(quick=False, models=MODELS, data_name="mnist", cores=None, seed=0):
     if unknown or not models:
         raise ValueError(f"unknown models {', '.join(unknown) or 'none'}; known: {', '.join(MODELS)}")
     cores = cores or threads.resolve().workers
-    found = []
+    found: list[Experiment] = []
     for real in (True, False):
         for model in models:
             epochs, subset = QUICK[model] if quick else (paper.EPOCHS[model], None)
-            counts = range(1, cores + 1) if real else QUICK_WORKERS if quick else [n for n in paper.THREADS if n > 1]
+            counts: Sequence[int] = QUICK_WORKERS if quick else [n for n in paper.THREADS if n > 1]
+            if real:
+                counts = range(1, cores + 1)
             found += [Experiment(model, count, not real, epochs, subset, data_name, seed) for count in counts]
     return found
 
 
-def run_all(folder, experiments, say=print, jobs=None):
+def run_all(
+    folder: Folder, experiments: Sequence[Experiment], say: Callable[[str], object] = print, jobs: int | None = None
+) -> dict[Experiment, Kept]:
     """Runs the experiments that are not finished yet. Real ones have the machine for themselves; virtual ones, each of which
     needs one core, go side by side.
 
@@ -125,7 +136,7 @@ def run_all(folder, experiments, say=print, jobs=None):
     if found:
         say(f"{len(found)} of {len(experiments)} experiments were finished before")
 
-    def tell(one, kept):
+    def tell(one: Experiment, kept: Kept) -> None:
         found[one] = kept
         last = kept["history"][-1]
         say(
@@ -157,10 +168,10 @@ def run_all(folder, experiments, say=print, jobs=None):
 
 
 @contextlib.contextmanager
-def _terminable():
+def _terminable() -> Iterator[None]:
     """SIGTERM as SystemExit, or the children would outlive this process."""
 
-    def leave(number, frame):
+    def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
     mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -173,10 +184,13 @@ def _terminable():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _run(folder, one):
+def _run(folder: Path, one: Experiment) -> Kept:
     """Runs one experiment, or the rest of it: what is kept."""
     net = ZOO[one.model](seed=one.seed)
-    train, test = data.load(one.data, size=net.input_shape[1:])
+    ((_, height, width),) = net.input_shapes
+    train, test = data.load(one.data, size=(height, width))
+    if test is None:
+        raise ValueError(f"{one.data} holds no test images, which the experiments need")
     if one.subset is not None:
         train = train[: one.subset]
     runner, strategy = None, "sequential" if one.workers == 1 else "chaos"
@@ -218,14 +232,14 @@ def _run(folder, one):
     return kept
 
 
-def _brief(history):
+def _brief(history: Sequence[Record]) -> list[Record]:
     """Of all epochs but the last no more than figures: the histograms of 70 epochs and 244 workers are megabytes."""
     *earlier, last = history
     plain = [{key: value for key, value in record.items() if not isinstance(value, (dict, list))} for record in earlier]
     return [*plain, last]
 
 
-def phi(workers):
+def phi(workers: int) -> virtual.Machine:
     """The paper's machine in the plain numbers of chaos.virtual."""
     described = read_machine(MACHINE)
     shares = described.threads_throughput
@@ -237,13 +251,13 @@ def phi(workers):
     )
 
 
-def phi_times(net, model):
+def phi_times(net: Network, model: str) -> virtual.Times:
     """What one thread of the paper's machine takes: forward and backward passes together as long as the papers' model (b)
     says, divided among the layers as on a core of round numbers; updates at that core's rate, slowed down by the ratio of
     the clocks' multiply-add rates."""
     nominal, rate = virtual.nominal(net), read_machine(MACHINE).peak_gflops(1)
 
-    def stretched(times, seconds):
+    def stretched(times: tuple[float, ...], seconds: float) -> tuple[float, ...]:
         return tuple(one * seconds / sum(times) for one in times)
 
     return dataclasses.replace(
@@ -256,7 +270,7 @@ def phi_times(net, model):
     )
 
 
-def _seconds(where):
+def _seconds(where: Path) -> float:
     """Of earlier sessions."""
     try:
         return float(parse_json((where / "seconds.json").read_text()))

@@ -5,12 +5,17 @@ Measured once per network and kept with the results, so that the report can be m
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from .. import virtual
 from ..models import MODELS as ZOO
 from ..perfmodel import estimate
+from .experiments import Experiment
+from .store import Here, Kept
 
 
-def measure_here(found, known=None):
+def measure_here(found: Mapping[Experiment, Kept], known: Here | None = None) -> Here:
     """What is measured and predicted here and now; some seconds per network.
 
     Parameters
@@ -26,7 +31,8 @@ def measure_here(found, known=None):
         {model: {"layers": {"names", "begin", "forward", "backward", "publish": seconds per image},
         "predicted": [[real workers, us per image], ...]}}, JSON-able.
     """
-    known, here = known or {}, {}
+    known = known or {}
+    here: Here = {}
     for model in dict.fromkeys(one.model for one in found):
         before = known.get(model, {})
         here[model] = {"layers": before.get("layers") or _layers(model), "predicted": before.get("predicted", [])}
@@ -36,7 +42,7 @@ def measure_here(found, known=None):
     return {**known, **here}
 
 
-def _layers(model):
+def _layers(model: str) -> dict[str, Any]:
     net = ZOO[model]()
     times = virtual.measured(net)
     return {
@@ -46,7 +52,7 @@ def _layers(model):
     }
 
 
-def _predicted(model, real, kept):
+def _predicted(model: str, real: Sequence[Experiment], kept: Kept) -> list[list[float]]:
     found = estimate(
         model,
         [one.workers for one in real],

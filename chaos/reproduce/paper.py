@@ -18,11 +18,11 @@ MARKS = (
 )
 
 
-def hours(model, threads):
+def hours(model: str, threads: int) -> tuple[float, str] | None:
     """(hours, mark) of the paper's whole run, None where it is not known well enough."""
     return LARGE_HOURS.get(threads) if model == "large" else None
 
 
-def speedup(model, threads):
+def speedup(model: str, threads: int) -> tuple[float, str] | None:
     """(speed-up over one thread, mark), None where it is not known well enough."""
     return SPEEDUP_244[model] if threads == 244 else None

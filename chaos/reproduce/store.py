@@ -7,26 +7,37 @@ import contextlib
 import dataclasses
 import gzip
 import json
+import os
 import zlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
 from ..formats.atomic import write_atomically
 from ..formats.json_text import parse_json
+
+if TYPE_CHECKING:
+    from .experiments import Experiment
+
+Folder = str | os.PathLike[str]
+Kept = dict[str, Any]  # what is kept of an experiment, see `run_all`
+Here = dict[str, dict[str, Any]]  # by model, see `measure_here`
 
 RESULTS = "results.json.gz"
 FORMAT = "chaos-experiment-1"
 WHOLE = "chaos-reproduction-1"
 
 
-def path_of(folder, one):
+def path_of(folder: Folder, one: Experiment) -> Path:
     """Of the file of one experiment while the reproduction goes on."""
     return Path(folder, "experiments", f"{one.name}.json")
 
 
-def results(folder, experiments):
+def results(folder: Folder, experiments: Iterable[Experiment]) -> dict[Experiment, Kept]:
     """{experiment: result} of those that are finished; CheckpointError where the folder holds other experiments."""
-    found, whole = {}, _whole(folder)
+    found: dict[Experiment, Kept] = {}
+    whole = _whole(folder)
     for one in experiments:
         path = path_of(folder, one)
         if path.exists():
@@ -48,17 +59,18 @@ def results(folder, experiments):
     return found
 
 
-def measured(folder):
+def measured(folder: Folder) -> Here:
     """What `measure_here` has found in an earlier session, {} if nothing."""
-    return _whole(folder)["here"]
+    here: Here = _whole(folder)["here"]
+    return here
 
 
-def write_one(folder, one, kept):
+def write_one(folder: Folder, one: Experiment, kept: Kept) -> None:
     """Keeps the result of one experiment."""
     write_atomically(path_of(folder, one), json.dumps(kept, separators=(",", ":")).encode() + b"\n")
 
 
-def write_all(folder, found, here):
+def write_all(folder: Folder, found: Mapping[Experiment, Kept], here: Here) -> Path:
     """Puts all results, and what was measured here, into RESULTS, and takes away the files of single experiments.
 
     Results that are there already and not in `found`, as those of other networks, stay.
@@ -80,7 +92,7 @@ def write_all(folder, found, here):
     return path
 
 
-def _whole(folder):
+def _whole(folder: Folder) -> dict[str, Any]:
     path = Path(folder, RESULTS)
     if not path.exists():
         return {"experiments": {}, "here": {}}
@@ -93,7 +105,7 @@ def _whole(folder):
     return found
 
 
-def _load(path, parse):
+def _load(path: Path, parse: Callable[[bytes], Any]) -> Any:
     try:
         return parse(path.read_bytes())
     except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..models import MODELS as ZOO
 from ..perfmodel import paper_predictions
-from ..report import Bars, Heading, Line, Paragraph, Plot, Report, Table
+from ..report import Bars, Block, Cell, Heading, Line, Paragraph, Plot, Report, Table
 from . import paper
+from .experiments import Experiment
+from .store import Here, Kept
+
+Found = Mapping[Experiment, Kept]
 
 
-def make_report(found, quick=False, here=None):
+def make_report(found: Found, quick: bool = False, here: Here | None = None) -> Report:
     """The report about what has been finished.
 
     Parameters
@@ -31,7 +37,7 @@ def make_report(found, quick=False, here=None):
         for model in dict.fromkeys(one.model for one in found)
     }
     here = here or {}
-    machine = next((kept["machine"] for kept in found.values()), {})
+    machine: Mapping[str, Any] = next((kept["machine"] for kept in found.values()), {})
     report = Report(
         "The CHAOS paper's experiments, run again",
         data={  # the epochs are kept with the results
@@ -74,7 +80,7 @@ def make_report(found, quick=False, here=None):
     return report
 
 
-def _versions(found):
+def _versions(found: Found) -> str:
     """What the experiments were run with: one for all, if they are of one day."""
     return " and ".join(
         sorted(
@@ -86,15 +92,15 @@ def _versions(found):
     )
 
 
-def _parameters(model):
+def _parameters(model: str) -> int:
     return ZOO[model]().n_parameters
 
 
-def _label(one):
+def _label(one: Experiment) -> str:
     return f"{one.workers} {'virtual' if one.virtual else 'real'}"
 
 
-def _headline(found, machine, quick):
+def _headline(found: Found, machine: Mapping[str, Any], quick: bool) -> list[Block]:
     """The large experiment against the paper's 2.86 h."""
     large = [one for one in found if one.model == "large" and not one.virtual]
     if quick or not large:
@@ -110,11 +116,11 @@ def _headline(found, machine, quick):
     ]
 
 
-def _times(model, ones, found, quick):
+def _times(model: str, ones: Sequence[Experiment], found: Found, quick: bool) -> list[Block]:
     """Run times and speed-ups, and the plot."""
     real = [one for one in ones if not one.virtual]
     base = found[real[0]]["history"] if real and real[0].workers == 1 else None
-    rows = []
+    rows: list[list[Cell]] = []
     for one in ones:
         kept = found[one]
         training = sum(record["seconds"] for record in kept["history"])
@@ -138,7 +144,7 @@ def _times(model, ones, found, quick):
             ]
         )
     columns = ["workers", "training, s", "speed-up", "whole run here, s", "paper, whole run, s", "paper, speed-up"]
-    blocks = [
+    blocks: list[Block] = [
         Table(
             columns,
             rows,
@@ -157,25 +163,26 @@ def _times(model, ones, found, quick):
         alone = paper.LARGE_HOURS[1][0]
         points = [(threads, alone / hours) for threads, (hours, _) in paper.LARGE_HOURS.items() if threads > 1]
         if model == "large":
-            series.append(Line("paper (derived from its M+ times)", *map(list, zip(*points, strict=True))))
+            series.append(Line("paper (derived from its M+ times)", [n for n, _ in points], [times for _, times in points]))
         else:
             series.append(Line("paper (R)", [244], [paper.SPEEDUP_244[model][0]]))
         blocks.append(Plot(f"{model}: speed-up over one worker", "workers", "times as fast", series))
     return blocks
 
 
-def _errors(ones, found):
+def _errors(ones: Sequence[Experiment], found: Found) -> list[Block]:
     """Errors and misclassified images per number of workers, the difference to sequential, cumulative curves."""
     base = next((found[one] for one in ones if not one.virtual and one.workers == 1), None)
-    rows = []
+    rows: list[list[Cell]] = []
     for one in ones:
-        kept, row = found[one], [_label(one)]
+        kept = found[one]
+        row: list[Cell] = [_label(one)]
         for part, images in (("validation", kept["images"]), ("test", kept["test_images"])):
             wrong = round(kept["history"][-1][f"{part}_error"] * images)
             less = None if base is None else wrong - round(base["history"][-1][f"{part}_error"] * images)
             row += [100 * wrong / images, wrong, None if less is None else f"{less:+d}"]
         rows.append([*row, _relative(kept, base, "validation"), _relative(kept, base, "test")])
-    blocks = [
+    blocks: list[Block] = [
         Table(
             [
                 "workers",
@@ -219,14 +226,15 @@ def _errors(ones, found):
     return blocks
 
 
-def _relative(kept, base, part):
+def _relative(kept: Kept, base: Kept | None, part: str) -> float | None:
     if base is None:
         return None
     ours, theirs = (sum(record[f"{part}_loss"] for record in one["history"]) for one in (kept, base))
-    return ours / theirs
+    relative: float = ours / theirs
+    return relative
 
 
-def _staleness(ones, found):
+def _staleness(ones: Sequence[Experiment], found: Found) -> list[Block]:
     rows = [
         [
             _label(one),
@@ -245,7 +253,7 @@ def _staleness(ones, found):
     ]
 
 
-def _layers(model, times):
+def _layers(model: str, times: Mapping[str, Any]) -> list[Block]:
     """Where the time of one worker on the machine that was measured goes."""
     names, passes = times["names"], ("forward", "backward", "publish")
     total = times["begin"] + sum(sum(times[what]) for what in passes)
@@ -277,9 +285,9 @@ def _layers(model, times):
     ]
 
 
-def _models(model, ones, found, here):
+def _models(model: str, ones: Sequence[Experiment], found: Found, here: Mapping[str, Any] | None) -> list[Block]:
     """Performance models against measurements: the paper's, ours for its machine, ours here, in the order of the page."""
-    blocks = []
+    blocks: list[Block] = []
     threads = [n for n in paper.THREADS if n <= 240]
     predicted = paper_predictions(model, threads)
     rows = []

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import _core
 from .._core import Count, Stage
+from ..network import Network
 from ..options import check_number
 from ..sync import STRATEGIES
+from .times import Times, check_inputs
 
 # the strategies whose order of events the core can invent: those with a file in cext/virtual/orders/
 ORDERS = tuple(name for name in STRATEGIES if name in _core.clock_orders())
@@ -52,7 +57,7 @@ class Machine:
     stragglers: int = 0
     straggling: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.cores is not None:
             check_number("cores", self.cores, 1, 1 << 20, whole=True)
         check_number("threads_per_core", self.threads_per_core, 1, 1 << 10, whole=True)
@@ -68,7 +73,7 @@ class Machine:
         check_number("stragglers", self.stragglers, 0, whole=True)
         check_number("straggling", self.straggling, 1)
 
-    def factors(self, workers):
+    def factors(self, workers: int) -> NDArray[np.float64]:
         """How many times as long each of the workers takes as one that is alone on a core."""
         if self.stragglers > workers:
             raise ValueError(f"stragglers must be at most the {workers} workers, not {self.stragglers}")
@@ -82,7 +87,7 @@ class Machine:
             factors[-self.stragglers :] *= self.straggling
         return factors
 
-    def describe(self, workers):
+    def describe(self, workers: int) -> str:
         """One line for the log."""
         cores = self.cores or workers
         return f"{workers} virtual worker{'s' if workers != 1 else ''} on {cores} core{'s' if cores != 1 else ''}" + (
@@ -116,8 +121,19 @@ class Order:
     clock : _core.Clock
     """
 
-    def __init__(self, net, engine, times, machine, strategy, options, seed, workers=None):
+    def __init__(
+        self,
+        net: Network,
+        engine: _core.Engine,
+        times: Times,
+        machine: Machine,
+        strategy: str,
+        options: dict[str, Any],
+        seed: Sequence[int],
+        workers: int | None = None,
+    ) -> None:
         check_strategy(strategy, options)
+        check_inputs(net)
         workers, table = workers or engine.workers, engine.stripe_table
         if not table:
             raise ValueError("the network has no weights to train")
@@ -143,7 +159,7 @@ class Order:
         )
         self.workers, self.lanes = self.clock.workers, self.clock.lanes
 
-    def blocks(self, images):
+    def blocks(self, images: int) -> Iterator[NDArray[np.uint64]]:
         """Yields the events of a phase of so many images, in arrays that are overwritten by the one after the next; that one
         is made while the caller runs this one."""
         self.clock.begin(images)
@@ -156,7 +172,7 @@ class Order:
                 n = coming.result()
                 room, following = following, room
 
-    def seconds(self, images):
+    def seconds(self, images: int) -> float:
         """How long the phase takes, without running anything but the clock."""
         start = self.clock.now
         for _ in self.blocks(images):
@@ -164,7 +180,9 @@ class Order:
         return self.clock.now - start
 
 
-def _layers(net, engine, times, nodes, of):
+def _layers(
+    net: Network, engine: _core.Engine, times: Times, nodes: Sequence[int], of: NDArray[np.int64]
+) -> list[tuple[int, int, int, bool, float, float]]:
     """What the clock is told about the layers with weights, `nodes`, of which the stripes are `of`."""
     end = len(net.nodes())
     # what lies above a layer, up to the next one, is passed on the way back before it
@@ -183,7 +201,7 @@ def _layers(net, engine, times, nodes, of):
     ]
 
 
-def _stages(net, engine, times):
+def _stages(net: Network, engine: _core.Engine, times: Times) -> list[tuple[int, float, float, float, float, Count]]:
     """What the clock is told about the stages of a step; [] if it has none. The pieces of a stage take the same time. Lines
     are those of weights, which have been updated since, and of what other workers have left there in the stage before."""
     stages = engine.stages(engine.batch_size)
@@ -199,12 +217,12 @@ def _stages(net, engine, times):
     below = dict(zip(sliced, [0, *sliced[:-1]], strict=True))
     lanes = engine.lanes()
 
-    def between(seconds, a, b):
+    def between(seconds: Sequence[float], a: int, b: int) -> float:
         return sum(seconds[a : b - 1])
 
     # of each stage: pieces, 0 for one per lane; seconds and floats of others per piece; the same per image of a piece; where
     # it is counted
-    def cost(kind, node, pieces):
+    def cost(kind: Stage, node: int, pieces: int) -> tuple[int, float, float, float, float, Count]:
         if kind == Stage.BEFORE:
             return 0, 0.0, sum(weights[:first]), times.begin + between(times.forward, 0, first), 0, Count.FORWARD
         if kind == Stage.SLICE_FORWARD:
@@ -226,7 +244,7 @@ def _stages(net, engine, times):
     ]
 
 
-def check_strategy(strategy, options, update_options=()):
+def check_strategy(strategy: str, options: Mapping[str, Any], update_options: Mapping[str, Any] | None = None) -> None:
     """ValueError unless the strategy can be simulated with these options, its own and the update rule's."""
     if strategy not in ORDERS:
         raise ValueError(
@@ -250,9 +268,9 @@ def check_strategy(strategy, options, update_options=()):
     check_events(strategy, update_options, "simulated")
 
 
-def check_events(strategy, update_options, what, lanes=False):
+def check_events(strategy: str, update_options: Mapping[str, Any] | None, what: str, lanes: bool = False) -> None:
     """ValueError if the update rule changes weights in ways that no event describes; lanes: it updates stripes with sums."""
-    given = {name: value for name, value in dict(update_options).items() if value}
+    given = {name: value for name, value in (update_options or {}).items() if value}
     if "max_norm" in given:
         raise ValueError(f"max_norm={given['max_norm']:g} cannot be {what}: it changes weights between updates")
     if (lanes or strategy == "synchronous") and {"clip_value", "clip_norm"} & given.keys():

@@ -4,8 +4,13 @@ cext/replay/, the recorder cext/engine/trace.c."""
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import _core, threads
 from .._version import __version__
@@ -15,7 +20,10 @@ from ..formats.trace import TraceReader, TraceWriter, digest
 from ..network import Network, check_size, run_key
 from ..options import check_number
 from ..training import IDENTITY, Alone, Job, Settings, Threads
+from ..training.callbacks import Listeners
+from ..training.records import Record, Result
 from ..training.settings import completed
+from ..training.signals import Caught
 from .clock import BLOCK, check_events
 
 MAX_JOBS = 1024
@@ -45,17 +53,18 @@ class Traced(Threads):
         For strategies whose order of updates is not recorded, and runs that are continued or have several processes.
     """
 
-    def __init__(self, path):
-        self.path, self.writer = path, None
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        self.writer: TraceWriter | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         if self.writer:
             self.writer.__exit__(*exception)
 
-    def start(self, job):
+    def start(self, job: Job) -> _core.Engine:
         if job.settings.strategy not in TRACEABLE:
             raise ValueError(f"strategy {job.settings.strategy!r} cannot be traced; these can: {', '.join(TRACEABLE)}")
         if job.link.size > 1:
@@ -64,7 +73,16 @@ class Traced(Threads):
         job.engine.trace()
         return super().start(job)
 
-    def train(self, job, epoch, pool, caught, listeners, ahead, **arguments):
+    def train(
+        self,
+        job: Job,
+        epoch: int,
+        pool: ThreadPoolExecutor,
+        caught: Caught,
+        listeners: Listeners,
+        ahead: int,
+        **arguments: Any,
+    ) -> tuple[Result, float]:
         if self.writer is None:
             if job.history or job.partial:
                 raise ValueError("a run that is continued cannot be traced: its beginning is not in the trace")
@@ -107,12 +125,13 @@ class VirtualPlan(threads.Plan):
 
     text: str = ""
 
-    def describe(self):
+    def describe(self) -> str:
         return self.text
 
 
 class _Replayed(Threads):
-    def workers(self, requested, only_one, pin):
+    def workers(self, requested: int | None, only_one: str | None, pin: str) -> VirtualPlan:
+        assert requested is not None  # the trace's number
         return VirtualPlan(
             requested,
             "argument",
@@ -123,7 +142,7 @@ class _Replayed(Threads):
         )
 
 
-def check_jobs(jobs):
+def check_jobs(jobs: int) -> int:
     """The number of threads that run events; ValueError where it makes no sense."""
     check_number("jobs", jobs, 1, MAX_JOBS, whole=True)
     if jobs > 1 and not _core.OPENMP:
@@ -131,7 +150,9 @@ def check_jobs(jobs):
     return int(jobs)
 
 
-def replay(path, data, *, progress=None, jobs=1):
+def replay(
+    path: str | os.PathLike[str], data: Dataset, *, progress: Callable[[Record], object] | None = None, jobs: int = 1
+) -> Network:
     """Repeats a traced run: the same weights to the last bit, which is checked after every epoch.
 
     Parameters
@@ -195,7 +216,7 @@ def replay(path, data, *, progress=None, jobs=1):
     return net
 
 
-def _network(trace, about, data):
+def _network(trace: TraceReader, about: Mapping[str, Any], data: Dataset) -> Network:
     """The network with its initial weights; TraceError where it cannot be replayed here."""
     path = trace.path
     wanted = {
@@ -234,12 +255,14 @@ def _network(trace, about, data):
     return net
 
 
-def _run(path, job, phase, events, jobs):
+def _run(
+    path: str | os.PathLike[str], job: Job, phase: Mapping[str, Any], events: Iterator[NDArray[np.uint64]], jobs: int
+) -> Record:
     """Runs one traced phase; a dict about it."""
     try:
-        epoch, begin, images = (
-            check_number(name, phase[name], 0, whole=True) or phase[name] for name in ("epoch", "begin", "images")
-        )
+        for name in ("epoch", "begin", "images"):
+            check_number(name, phase[name], 0, whole=True)
+        epoch, begin, images = phase["epoch"], phase["begin"], phase["images"]
         end = None if phase["status"] == "diverged" else begin + images
         blocks = (block[at : at + BLOCK] for block in events for at in range(0, len(block), BLOCK))
         result = job.engine.run(

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from .. import _core, training
+from ..data import Dataset
 from ..network import Network
 from ..options import check_number
 from ..sync import STRATEGIES
-from ..training import Settings, Threads, no_counts
+from ..training import Job, Settings, Threads, no_counts
+from ..training.callbacks import Listeners
+from ..training.records import Record, Result
+from ..training.signals import Caught
 from .clock import Machine, Order, check_events, check_strategy
 from .replay import VirtualPlan, check_jobs
-from .times import measured, nominal
+from .times import Times, measured, nominal
 
 MAX_WORKERS = 4096
 DEFAULT_WORKERS = 244  # the threads of the paper's machine
@@ -51,11 +58,12 @@ class Virtual(Threads):
 
     kind = "virtual workers"
 
-    def __init__(self, machine=None, times=None, jobs=1):
+    def __init__(self, machine: Machine | None = None, times: Times | None = None, jobs: int = 1) -> None:
         self.machine, self.times, self.jobs = machine or Machine(), times, check_jobs(jobs)
-        self.record, self.split = {}, {}
+        self.record: Record = {}
+        self.split: dict[str, float] = {}
 
-    def workers(self, requested, only_one, pin):
+    def workers(self, requested: int | None, only_one: str | None, pin: str) -> VirtualPlan:
         workers = (1 if only_one else DEFAULT_WORKERS) if requested is None else requested
         check_number("workers", workers, 1, MAX_WORKERS, whole=True)
         if pin != "none":
@@ -64,13 +72,13 @@ class Virtual(Threads):
             int(workers), "argument", {"argument": int(workers)}, False, (), text=self.machine.describe(int(workers))
         )
 
-    def start(self, job):
+    def start(self, job: Job) -> _core.Engine:
         if job.link.size > 1:
             raise ValueError(f"a job of {job.link.size} processes cannot be simulated; only one process can")
         settings = job.settings
         if job.net.shares_weights:  # the clock knows of one pass over a layer's weights each way
             raise ValueError("a network whose layers share weights cannot be simulated; real workers can train it")
-        check_strategy(settings.strategy, settings.strategy_options, settings.update_options)
+        check_strategy(settings.strategy, settings.strategy_options or {}, settings.update_options)
         self.times = self.times or nominal(job.net)
         order = self._order(job, 0)  # which checks the rest
         check_events(settings.strategy, settings.update_options, "simulated", lanes=order.lanes > 0)
@@ -83,7 +91,8 @@ class Virtual(Threads):
             batch_size=_core.TOGETHER,
         )
 
-    def _order(self, job, epoch, workers=None):
+    def _order(self, job: Job, epoch: int, workers: int | None = None) -> Order:
+        assert self.times  # since `start`
         machine = self.machine if workers is None else dataclasses.replace(self.machine, stragglers=0)
         return Order(
             job.net,
@@ -91,12 +100,22 @@ class Virtual(Threads):
             self.times,
             machine,
             job.settings.strategy,
-            job.settings.strategy_options,
+            dict(job.settings.strategy_options or {}),
             [job.settings.seed, epoch],
             workers,
         )
 
-    def train(self, job, epoch, pool, caught, listeners, ahead, **arguments):
+    def train(
+        self,
+        job: Job,
+        epoch: int,
+        pool: ThreadPoolExecutor,
+        caught: Caught,
+        listeners: Listeners,
+        ahead: int,
+        **arguments: Any,
+    ) -> tuple[Result, float]:
+        assert self.times  # since `start`
         # each epoch's clock starts anew, so that a continued run has the same events
         order = self._order(job, epoch)
         weights, moments, versions = job.net.weights.copy(), job.moments.copy(), job.engine.versions()
@@ -142,22 +161,22 @@ class Virtual(Threads):
         }
         return result, seconds
 
-    def report(self):
+    def report(self) -> Record:
         return {"virtual": self.record, "time_split": self.split}
 
 
 def predict(
-    net,
-    workers,
+    net: Network,
+    workers: int,
     *,
-    images,
-    strategy=Settings.strategy,
-    strategy_options=Settings.strategy_options,
-    batch_size=Settings.batch_size,
-    machine=None,
-    times=None,
-    seed=Settings.seed,
-):
+    images: int,
+    strategy: str = Settings.strategy,
+    strategy_options: Mapping[str, Any] | None = Settings.strategy_options,
+    batch_size: int = Settings.batch_size,
+    machine: Machine | None = None,
+    times: Times | None = None,
+    seed: int = Settings.seed,
+) -> dict[str, float]:
     """Runs only the clock: how long a training phase would take.
 
     Parameters
@@ -209,7 +228,15 @@ def predict(
     }
 
 
-def compare(net, data, workers=(1, 2), *, repeats=3, machine=None, **settings):
+def compare(
+    net: Network,
+    data: Dataset,
+    workers: Sequence[int] = (1, 2),
+    *,
+    repeats: int = 3,
+    machine: Machine | None = None,
+    **settings: Any,
+) -> list[Record]:
     """Holds the simulation to real threads: one epoch each from the same weights, with the times measured here.
 
     Parameters
@@ -232,17 +259,18 @@ def compare(net, data, workers=(1, 2), *, repeats=3, machine=None, **settings):
         train_error, staleness (mean, p50, p99, max, histogram); speedup_difference (simulated / real - 1);
         staleness_distance (half the sum of the absolute differences of the two histograms' shares, 0 if equal, at most 1).
     """
-    settings = Settings(epochs=1, progress=False, **settings)
-    times = measured(net, settings.batch_size)
+    asked = Settings(epochs=1, progress=False, **settings)
+    times = measured(net, asked.batch_size)
 
-    def one(count, runner=None):
+    def one(count: int, runner: Virtual | None = None) -> Record:
         copy = Network.from_config(net.config())
         copy.weights[:] = net.weights
-        run = training.train(copy, data, None, dataclasses.replace(settings, workers=count), runner=runner)
+        run = training.train(copy, data, None, dataclasses.replace(asked, workers=count), runner=runner)
         record = run.history[0]
         return {name: record[name] for name in ("seconds", "train_error", "staleness")}
 
-    rows, base = [], None
+    rows: list[Record] = []
+    base: tuple[float, float] | None = None
     for count in (1, *(n for n in workers if n != 1)):
         real = min((one(count) for _ in range(repeats)), key=lambda record: record["seconds"])
         simulated = one(count, Virtual(machine, times))
@@ -260,7 +288,7 @@ def compare(net, data, workers=(1, 2), *, repeats=3, machine=None, **settings):
     return [row for row in rows if row["workers"] in workers]
 
 
-def _distance(a, b):
+def _distance(a: Sequence[int], b: Sequence[int]) -> float:
     shares = np.zeros((2, max(len(a), len(b), 1)))
     for row, histogram in zip(shares, (a, b), strict=True):
         row[: len(histogram)] = np.array(histogram) / max(sum(histogram), 1)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import _core
 from ..formats.atomic import write_atomically
@@ -24,6 +27,11 @@ NOMINAL_WEIGHTS = 2.5e9  # weights updated per second
 NOMINAL_BEGIN = 0.3e-6  # seconds to pick an image
 ROUNDS, SECONDS = 5, 2e-3  # of a measurement: the median of so many, each of this length
 RUN_SECONDS = 0.1
+
+
+class _Images(TypedDict):
+    inputs: list[NDArray[Any]]
+    labels: NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +59,7 @@ class Times:
     backward: tuple[float, ...]
     publish: tuple[float, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("forward", "backward", "publish"):
             for i, seconds in enumerate(getattr(self, name)):
                 check_number(f"{name}[{i}] of the times ({self.source})", seconds, 0)
@@ -61,17 +69,17 @@ class Times:
             raise ValueError(f"the times ({self.source}) say that forward passes take no time at all")
 
     @property
-    def per_image(self):
+    def per_image(self) -> float:
         """Seconds of one image of one worker with batch size 1."""
         return self.begin + sum(self.forward) + sum(self.backward) + sum(self.publish)
 
-    def write(self, path):
+    def write(self, path: str | os.PathLike[str]) -> None:
         """Keeps them in a JSON file that `read_times` reads."""
         found = {"format": FORMAT, **dataclasses.asdict(self)}
         write_atomically(path, json.dumps(found, indent=2).encode() + b"\n")
 
 
-def read_times(path, net):
+def read_times(path: str | os.PathLike[str], net: Network) -> Times:
     """The times in a file; ValueError naming it where it is damaged or made for another network."""
     try:
         found = parse_json(Path(path).read_bytes())
@@ -92,11 +100,23 @@ def read_times(path, net):
     return times
 
 
-def nominal(net):
+def check_inputs(net: Network) -> None:
+    """ValueError where the network has several inputs: times have a place for every node but the first."""
+    if len(net.input_shapes) > 1:
+        raise ValueError(
+            f"a network with {len(net.input_shapes)} inputs cannot be simulated, nor can its layers be timed; real workers "
+            "can train it"
+        )
+
+
+def nominal(net: Network) -> Times:
     """What a core of round numbers would take (40 G multiply-adds, 4 G other outputs, 2.5 G updates of weights per second):
     depends on nothing but the network, so that simulations can be repeated anywhere to the last bit of their order."""
+    check_inputs(net)
     engine = _core.Engine(net.plan, net.weights)
-    forward, backward, publish = [], [], []
+    forward: list[float] = []
+    backward: list[float] = []
+    publish: list[float] = []
     before = False
     for node, (_, layer, shapes) in enumerate(net.core_layers(), 1):
         macs, weights = layer.macs(*shapes), net.plan.block(node)[1]
@@ -109,9 +129,10 @@ def nominal(net):
     return Times("nominal", NOMINAL_GFLOPS, NOMINAL_BEGIN, tuple(forward), tuple(backward), tuple(publish))
 
 
-def measured(net, batch_size=1, update="sgd", images=64, seed=0):
+def measured(net: Network, batch_size: int = 1, update: str = "sgd", images: int = 64, seed: int = 0) -> Times:
     """What this host takes, measured on one core with a copy of the network and random images: each pass by itself, and
     whole steps, whose remainder becomes `begin`."""
+    check_inputs(net)
     copy = Network.from_config(net.config())
     copy.weights[:] = net.weights
     rng = np.random.default_rng(seed)
@@ -119,7 +140,7 @@ def measured(net, batch_size=1, update="sgd", images=64, seed=0):
     data = copy.take_images(rng.integers(0, 256, (count, *copy.input_shape), np.uint8))
     labels = rng.integers(0, int(np.prod(copy.output_shape)), count)
     engine = _core.Engine(copy.plan, copy.weights, batch_size=batch_size)
-    arguments = dict(inputs=data["inputs"], labels=labels)
+    arguments = _Images(inputs=data["inputs"], labels=labels)
     engine.run("gradients", **arguments, end=engine.chunk)
     nodes = range(1, len(copy.nodes()))
     passes = {what: tuple(_time(engine, node, what) for node in nodes) for what in ("forward", "backward", "update")}
@@ -136,13 +157,13 @@ def measured(net, batch_size=1, update="sgd", images=64, seed=0):
     return Times("measured", _core.fma_gflops(), begin, passes["forward"], passes["backward"], publish)
 
 
-def _run(engine, arguments, order):
+def _run(engine: _core.Engine, arguments: _Images, order: NDArray[np.int64]) -> float:
     start = time.perf_counter()
     engine.run("train", **arguments, order=order, lr=1e-6)
     return (time.perf_counter() - start) / len(order)
 
 
-def _time(engine, node, what):
+def _time(engine: _core.Engine, node: int, what: str) -> float:
     """Seconds per image, 0 where training has no such pass."""
     bench, rounds = _core.Bench(engine), 1
     while True:
