@@ -29,6 +29,7 @@ from .scale import Scale
 
 FORMAT = "chaos-1"
 TRAINED_ON = "trained_on"
+COUNTS = ".num_batches_tracked"  # of PyTorch's normalisations, which use it only where they have no momentum
 STATE = "optimizer."  # begins the names of tensors that are kept beside the parameters: the state of an update rule
 
 
@@ -122,14 +123,21 @@ class Network:
         self._names: dict[Node, str] = {}
         self._owner: dict[Node, Node] = {}
         first: dict[int, Node] = {}
-        taken: set[str] = set()
-        for i, (node, layer) in enumerate((node, node.layer) for node in self._order if node.layer):
-            owner = first.setdefault(id(layer), node)
-            name = (layer.name if owner is node else None) or str(i)
-            if name in taken:
-                raise ValueError(f"two layers are named {name!r}")
-            taken.add(name)
-            self._names[node], self._owner[node] = name, owner
+        layers = [(node, node.layer) for node in self._order if node.layer]
+        for node, layer in layers:
+            self._owner[node] = first.setdefault(id(layer), node)
+        given = [layer.name for node, layer in layers if layer.name and self._owner[node] is node]
+        taken = set(given)
+        if len(taken) < len(given):
+            raise ValueError(f"two layers are named {next(name for name in given if given.count(name) > 1)!r}")
+        for i, (node, layer) in enumerate(layers):
+            name = layer.name if self._owner[node] is node else None
+            if not name:
+                name = str(i)
+                while name in taken:  # somebody else's name is this number
+                    name += "_"
+                taken.add(name)
+            self._names[node] = name
 
     def _shapes_into(self, node: Node) -> list[Shape]:
         return [source.shape for source in node.inputs]
@@ -312,7 +320,8 @@ class Network:
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Takes the parameters of `state`, anything array-like in PyTorch's names and shapes. What a training run keeps
-        beside them in its file, under names that begin with "optimizer.", is passed over.
+        beside them in its file, under names that begin with "optimizer.", is passed over, and so are the batches that
+        PyTorch's normalisations have counted ("num_batches_tracked").
 
         Raises
         ------
@@ -323,7 +332,7 @@ class Network:
         if not hasattr(state, "keys"):
             raise CheckpointError(f"the parameters must be a dict of names and arrays, not {type(state).__name__}")
         missing, unknown = self._positions.keys() - state.keys(), state.keys() - self._positions.keys()
-        unknown = {name for name in unknown if not str(name).startswith(STATE)}
+        unknown = {name for name in unknown if not str(name).startswith(STATE) and not str(name).endswith(COUNTS)}
         if missing or unknown:
             raise CheckpointError(
                 f"the parameters do not fit the network: missing {sorted(missing)}, unknown {sorted(unknown, key=str)}"

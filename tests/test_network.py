@@ -320,8 +320,10 @@ def test_graphs_that_are_no_networks():
         chaos.Network(x, chaos.Tanh()(other))
     with pytest.raises(ValueError, match="at least one layer"):
         chaos.Network((4,), [])
-    with pytest.raises(ValueError, match="equal shape"):
+    with pytest.raises(ValueError, match="equal sizes, or 1, along every dimension"):
         chaos.Add()(x, chaos.Linear(3)(x))
+    with pytest.raises(ValueError, match="equal shape"):
+        chaos.Add()(x, x, chaos.Linear(3)(x))
     with pytest.raises(ValueError, match="two layers are named"):
         chaos.Network((4,), [chaos.Tanh(name="a"), chaos.Tanh(name="a")])
     with pytest.raises(TypeError, match="nodes of a graph"):
@@ -330,6 +332,16 @@ def test_graphs_that_are_no_networks():
         chaos.Network((4,), ["tanh"])
     with pytest.raises(ValueError, match="too many inputs|1 to 16"):
         chaos.Network(x, chaos.Add()(*[chaos.Tanh()(x) for _ in range(17)]))
+
+
+def test_names_as_in_pytorch():
+    """Dots and numbers; a layer without a name keeps clear of a number that another has."""
+    net = chaos.Network((4,), [chaos.Linear(3, name="features.0"), chaos.Tanh(), chaos.Linear(2, name="1"), chaos.Linear(2)])
+    assert list(net.state_dict()) == [f"{name}.{part}" for name in ("features.0", "1", "3") for part in ("weight", "bias")]
+    assert [name for _, name in net.nodes()] == ["input", "features.0", "1_", "1", "3"]
+    again = chaos.Network.from_config(net.config())
+    again.load_state_dict({**net.state_dict(), "features.0.num_batches_tracked": 7})
+    assert repr(again) == repr(net)
 
 
 def test_deep_networks_do_not_recurse():

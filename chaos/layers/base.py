@@ -166,10 +166,9 @@ class Layer:
         bias = getattr(self, "bias", True)
         if not isinstance(bias, (bool, np.bool_)):
             raise ValueError(f"{type(self).__name__}: bias must be True or False, not {bias!r}")
-        if self.name is not None and (
-            not isinstance(self.name, str) or not self.name or "." in self.name or self.name.isdigit()
-        ):
-            raise ValueError(f"name must be a word without dots that is no number, not {self.name!r}")
+        name = self.name
+        if name is not None and (not isinstance(name, str) or not all(name.split(".")) or name == "input"):
+            raise ValueError(f"name must be words, joined by dots if there are several, and not 'input', not {name!r}")
 
     def __call__(self, *inputs: Node) -> Node:
         """Applies the layer to nodes of a graph and returns its output node."""
