@@ -30,6 +30,7 @@ from .scale import Scale
 FORMAT = "chaos-1"
 TRAINED_ON = "trained_on"
 COUNTS = ".num_batches_tracked"  # of PyTorch's normalisations, which use it only where they have no momentum
+MOST_TOGETHER = 16  # MAX_INPUTS of cext/layers/layer.h
 STATE = "optimizer."  # begins the names of tensors that are kept beside the parameters: the state of an update rule
 
 
@@ -40,9 +41,9 @@ class Network:
     ----------
     inputs : tuple of int, chaos.Input, or list of chaos.Input
         Shape of one image, (channels, height, width), (channels, length) or (features,), followed by a list of layers; or
-        the input node of a graph, or a list of its input nodes, followed by its output node. A layer that stands in several
-        places of a graph has one set of weights there; their gradients add up.
-    outputs : list of Layer, or Node
+        the input node of a graph, or a list of its input nodes, followed by its output node, or a list of them. A layer that
+        stands in several places of a graph has one set of weights there; their gradients add up.
+    outputs : list of Layer, Node, or list of Node
     seed : int
         Of the initial values: PyTorch's defaults, uniform in +-1/sqrt(fan_in), drawn layer by layer.
 
@@ -51,6 +52,7 @@ class Network:
     input_shape : tuple
         Of one image; of several inputs a tuple of shapes.
     output_shape : tuple
+        Of one image; of several outputs a tuple of shapes.
     weights : ndarray of float32
         All parameters, and what layers observe (running statistics), in the layout of the kernels, padding included; shared
         with whatever trains the network. Use
@@ -69,30 +71,33 @@ class Network:
     def __init__(self, inputs: Iterable[int], outputs: Iterable[Layer], *, seed: int = 0) -> None: ...
 
     @overload
-    def __init__(self, inputs: Input | Sequence[Input], outputs: Node, *, seed: int = 0) -> None: ...
+    def __init__(self, inputs: Input | Sequence[Input], outputs: Node | Sequence[Node], *, seed: int = 0) -> None: ...
 
-    def __init__(self, inputs: Any, outputs: Node | Iterable[Layer], *, seed: int = 0) -> None:
-        if isinstance(outputs, Node):
+    def __init__(self, inputs: Any, outputs: Node | Sequence[Node] | Iterable[Layer], *, seed: int = 0) -> None:
+        ends: list[Any] = [outputs] if isinstance(outputs, Node) else list(outputs)
+        if ends and all(isinstance(end, Node) for end in ends):
             several = isinstance(inputs, (list, tuple)) and inputs and all(isinstance(node, Input) for node in inputs)
             if not isinstance(inputs, Input) and not several:
                 raise TypeError(f"a graph needs its chaos.Input, or a list of them, not {type(inputs).__name__}")
-            output = outputs
         else:
             if isinstance(inputs, Node):
                 raise TypeError("a list of layers needs the shape of the input, not a node; a graph needs its output node")
-            output = inputs = Input(inputs)
-            for layer in outputs:
+            output: Node = (inputs := Input(inputs))
+            for layer in ends:
                 if not isinstance(layer, Layer):
                     raise TypeError(f"layers must be layers such as chaos.Linear(10), not {layer!r}")
                 output = layer(output)
+            ends = [output]
+        self.outputs: list[Node] = ends
         self._inputs: list[Input] = [inputs] if isinstance(inputs, Input) else list(inputs)
-        self._order = _topological_order(self._inputs, output)
+        self._order = _topological_order(self._inputs, self.outputs)
         self._number = {node: i for i, node in enumerate(self._order)}
         self.input_shapes = [node.shape for node in self._inputs]
         self.input_shape: Shape | tuple[Shape, ...] = (
             self.input_shapes[0] if len(self._inputs) == 1 else tuple(self.input_shapes)
         )
-        self.output_shape = output.shape
+        self.output_shapes = [node.shape for node in self.outputs]
+        self.output_shape: Any = self.output_shapes[0] if len(self.outputs) == 1 else tuple(self.output_shapes)
         self._name_nodes()
         self._plan: _core.Plan | None = None
         self._engine: _core.Engine | None = None
@@ -108,13 +113,13 @@ class Network:
                 continue
             shapes = self._shapes_into(node)
             for name, part in node.layer.parts(*shapes).items():
-                at, called = np.empty(int(np.prod(part.shape)), np.int64), f"{self._names[node]}.{name}"
+                at, called = np.empty(int(np.prod(part.shape)), np.int64), node.layer.part_name(self._names[node], name)
                 self.plan.positions(i, name, at)
                 self._positions[called] = (at, part.shape)
                 if isinstance(part, Trained):
                     self._trained.add(called)
             for name, value in node.layer.initial_values(rng, *shapes).items():
-                at, _ = self._positions[f"{self._names[node]}.{name}"]
+                at, _ = self._positions[node.layer.part_name(self._names[node], name)]
                 self.weights[at] = value.ravel()
 
     # ---- structure ----
@@ -170,10 +175,14 @@ class Network:
                     self._add_input(plan, node)
                 else:
                     self._add_layer(plan, i, node, node.layer)
-            last = len(self._order) - 1
-            if len(self.output_shape) > 1:  # the core's outputs are vectors, in PyTorch's order
-                last = plan.add("flatten", [last])
-            plan.finish(last)
+            # the core's output is one vector, in PyTorch's order
+            ends = [self._number[node] for node in self.outputs]
+            ends = [
+                plan.add("flatten", [end]) if len(s) > 1 else end for end, s in zip(ends, self.output_shapes, strict=True)
+            ]
+            while len(ends) > 1:
+                ends = [plan.add("concat", ends[:MOST_TOGETHER], 0, (0,)), *ends[MOST_TOGETHER:]]
+            plan.finish(ends[0])
             self._plan, self._engine = plan, None
         return self._plan
 
@@ -247,19 +256,21 @@ class Network:
                 shares = {} if owner is node else {"shares": self._number[owner]}
                 inputs = [self._number[source] for source in node.inputs]
                 layers.append({"kind": node.layer.kind, "inputs": inputs, **shares, **node.layer.config()})
+        ends = [self._number[node] for node in self.outputs]
+        outputs = {} if ends == [len(self._order) - 1] else {"outputs": ends}
         if len(self._inputs) == 1:
-            return {"input": list(self.input_shape), "layers": layers}
-        return {"inputs": [list(shape) for shape in self.input_shapes], "layers": layers}
+            return {"input": list(self.input_shape), "layers": layers, **outputs}
+        return {"inputs": [list(shape) for shape in self.input_shapes], "layers": layers, **outputs}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], *, seed: int = 0) -> Network:
         """The network that `config` describes, with fresh weights; ValueError where it describes none."""
-        inputs, output = cls._graph(config)
-        return cls(inputs[0] if len(inputs) == 1 else inputs, output, seed=seed)
+        inputs, outputs = cls._graph(config)
+        return cls(inputs[0] if len(inputs) == 1 else inputs, outputs, seed=seed)
 
     @staticmethod
-    def _graph(config: dict[str, Any]) -> tuple[list[Input], Node]:
-        """The input nodes and the output node that `config` describes; ValueError where it describes none."""
+    def _graph(config: dict[str, Any]) -> tuple[list[Input], list[Node]]:
+        """The input nodes and the output nodes that `config` describes; ValueError where it describes none."""
         try:
             inputs = [Input(shape) for shape in config["inputs"]] if "inputs" in config else [Input(config["input"])]
             nodes: list[Node] = list(inputs)
@@ -273,9 +284,10 @@ class Network:
                     raise ValueError(f"unknown layer kind {entry['kind']!r}; known: {', '.join(LAYERS)}")
                 layer = nodes[entry["shares"]].layer if "shares" in entry else LAYERS[entry["kind"]](**options)
                 nodes.append(layer(*(nodes[i] for i in entry["inputs"])))
+            outputs = [nodes[i] for i in config["outputs"]] if "outputs" in config else nodes[-1:]
         except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise ValueError(f"the description of the network is damaged: {type(error).__name__} {error}") from None
-        return inputs, nodes[-1]
+        return inputs, outputs
 
     def __repr__(self) -> str:
         lines = [f"Network: {self.n_parameters:,} parameters"]
@@ -283,8 +295,8 @@ class Network:
             if node.layer is None:
                 lines.append(f"{'':8} {'input':40} {node.shape}")
                 continue
-            found = sum(len(at) for name, (at, _) in self._positions.items() if name.rpartition(".")[0] == self._names[node])
-            count = f"{found:,}" if found else ""
+            parts = node.layer.parts(*self._shapes_into(node)) if self._owner[node] is node else {}
+            count = f"{found:,}" if (found := sum(math.prod(part.shape) for part in parts.values())) else ""
             lines.append(f"{self._names[node]:8} {node.layer!r:40} {node.shape!s:16} {count}".rstrip())
         return "\n".join(lines)
 
@@ -367,7 +379,7 @@ class Network:
 
     # ---- use ----
 
-    def forward(self, x: Any) -> NDArray[np.float32]:
+    def forward(self, x: Any, *more: Any) -> Any:
         """Outputs (logits) for images.
 
         Parameters
@@ -376,10 +388,13 @@ class Network:
             uint8 pixels are seen as x / 127.5 - 1, anything else as float32 values, except that other integers are pixels
             as well where the network was trained on pixels; (n, height, width) is accepted for one channel. Of a network
             with several inputs a list of such arrays.
+        *more : arrays
+            The other inputs, if `x` is not a list.
 
         Returns
         -------
-        ndarray of float32, (n, k), or (n, channels, ...) where the last layer's output is an image or a sequence
+        ndarray of float32, (n, k), or (n, channels, ...) where the last layer's output is an image or a sequence; a tuple of
+        such arrays where the network has several outputs
 
         Raises
         ------
@@ -392,8 +407,9 @@ class Network:
         UserWarning
             If the values look unlike those that it was trained on.
         """
-        data = self.take_images(x, self.trained_on)
-        out = np.empty((data["count"], int(np.prod(self.output_shape))), np.float32)
+        data = self.take_images([x, *more] if more else x, self.trained_on)
+        sizes = [math.prod(shape) for shape in self.output_shapes]
+        out = np.empty((data["count"], sum(sizes)), np.float32)
         if len(out):
             # an engine of its own per call would be thread-safe too, but costs more than a few images
             with self._forwarding:
@@ -401,19 +417,27 @@ class Network:
                 if self._engine is None:
                     self._engine = _core.Engine(plan, self.weights, batch_size=_core.TOGETHER)
                 self._engine.run("forward", inputs=data["inputs"], out=out)
-        return out.reshape(len(out), *self.output_shape)
+        parts = np.split(out, np.cumsum(sizes)[:-1], 1)
+        found = [part.reshape(len(out), *shape) for part, shape in zip(parts, self.output_shapes, strict=True)]
+        return found[0] if len(found) == 1 else tuple(found)
 
     def predict_proba(self, x: Any) -> NDArray[np.float32]:
         """softmax(forward(x)) over the classes, axis 1: (n, k) or (n, channels, ...) float32."""
-        y = self.forward(x)
+        y = self._classified(x)
         e: NDArray[np.float32] = np.exp(y - y.max(1, keepdims=True))
         shares: NDArray[np.float32] = e / e.sum(1, keepdims=True)
         return shares
 
     def predict(self, x: Any) -> NDArray[np.int64]:
         """The class with the largest output for each image: (n,) int64; for each pixel where the outputs are images."""
-        classes: NDArray[np.int64] = self.forward(x).argmax(1)
+        classes: NDArray[np.int64] = self._classified(x).argmax(1)
         return classes
+
+    def _classified(self, x: Any) -> NDArray[np.float32]:
+        if len(self.outputs) > 1:
+            raise ValueError(f"the network has {len(self.outputs)} outputs; `forward` gives all of them")
+        y: NDArray[np.float32] = self.forward(x)
+        return y
 
     def loss_and_gradients(
         self,
@@ -483,6 +507,8 @@ class Network:
     def take_targets(self, y: ArrayLike, count: int, loss: str = "cross_entropy") -> tuple[Array, str]:
         """(`y` as the core wants it, flat: int64 labels or float32 values of `count` images, and its form in chaos.losses);
         DataError if the loss takes no such targets, or a label is no output."""
+        if len(self.outputs) > 1:
+            raise DataError(f"the network has {len(self.outputs)} outputs, and losses know of one")
         y = numbers(y, "labels")
         if y.ndim < 1 or len(y) != count:
             raise DataError(f"labels have shape {y.shape}, expected ({count},): one per image")
@@ -606,9 +632,9 @@ def load_with_state(path: str | os.PathLike[str]) -> tuple[Network, dict[str, st
 
 def check_size(config: dict[str, Any], there: int) -> None:
     """CheckpointError where a description asks for more values than there are: nothing of its size is made before."""
-    _, output = Network._graph(config)
-    wanted, layers, seen = 0, set(), {output}
-    stack = [output]
+    _, outputs = Network._graph(config)
+    wanted, layers, seen = 0, set(), set(outputs)
+    stack = list(outputs)
     while stack:
         node = stack.pop()
         if node.layer is not None and id(node.layer) not in layers:
@@ -621,10 +647,29 @@ def check_size(config: dict[str, Any], there: int) -> None:
         raise CheckpointError(f"the network has {wanted:,} parameters, the file {there:,} values")
 
 
-def _topological_order(starts: list[Input], output: Node) -> list[Node]:
-    """The nodes that `output` depends on, inputs first; ValueError for graphs that are no network."""
+def _topological_order(starts: list[Input], outputs: list[Node]) -> list[Node]:
+    """The nodes that the outputs depend on, inputs first; ValueError for graphs that are no network."""
     order: list[Node] = []
     state: dict[Node, str] = {}
+    for output in outputs:
+        if output not in state:
+            _visit(output, state, order)
+    inputs = {node for node in order if node.layer is None}
+    if len(set(starts)) != len(starts):
+        raise ValueError("a chaos.Input is named twice among the inputs")
+    if set(starts) - inputs:
+        raise ValueError("the output does not depend on the given chaos.Input")
+    if inputs - set(starts):
+        raise ValueError("the output depends on another chaos.Input than the one given")
+    if len(set(outputs)) != len(outputs):
+        raise ValueError("a node is named twice among the outputs")
+    if set(outputs) & set(starts):
+        raise ValueError("a network needs at least one layer")
+    return [*starts, *(node for node in order if node.layer)]
+
+
+def _visit(output: Node, state: dict[Node, str], order: list[Node]) -> None:
+    """Adds to `order` what `output` depends on, and it."""
     stack = [(output, iter(output.inputs))]
     state[output] = "open"
     while stack:  # depth first without recursion: deep networks are ordinary
@@ -637,16 +682,6 @@ def _topological_order(starts: list[Input], output: Node) -> list[Node]:
         else:
             stack.pop()
             order.append(node)
-    inputs = {node for node in order if node.layer is None}
-    if len(set(starts)) != len(starts):
-        raise ValueError("a chaos.Input is named twice among the inputs")
-    if set(starts) - inputs:
-        raise ValueError("the output does not depend on the given chaos.Input")
-    if inputs - set(starts):
-        raise ValueError("the output depends on another chaos.Input than the one given")
-    if output in starts:
-        raise ValueError("a network needs at least one layer")
-    return [*starts, *(node for node in order if node.layer)]
 
 
 def _core_shape(shape: Shape) -> tuple[int, int, int]:

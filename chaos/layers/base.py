@@ -222,6 +222,10 @@ class Layer:
         """Multiply-adds of one sample's forward pass; the weight and data gradients take as many each."""
         return 0
 
+    def part_name(self, owner: str, part: str) -> str:
+        """What a part is called in files, of a layer that is named `owner`."""
+        return f"{owner}.{part}"
+
     def least_images(self, *shapes: Shape) -> int:
         """The fewest images that a training step may have."""
         return 1

@@ -23,6 +23,8 @@ class Parameter(Layer):
         Of the output.
     fill : float
         Initial value.
+
+    In files the numbers have the layer's name, with nothing behind it.
     """
 
     shape: tuple[int, ...]
@@ -42,6 +44,9 @@ class Parameter(Layer):
 
     def core(self, *shapes: Shape) -> Core:
         return Core(self.kind, 0, core_shape(check_shape(self.shape)))
+
+    def part_name(self, owner: str, part: str) -> str:
+        return owner
 
     def parts(self, *shapes: Shape) -> dict[str, Trained | State]:
         return {"value": Trained(check_shape(self.shape), fill=float(self.fill))}
