@@ -17,7 +17,16 @@ from . import _load as _load  # isort: split
 from . import data, models
 from ._version import __version__
 from .api import train
-from .errors import ChaosError, CheckpointError, ClusterError, DataError, DataNotFound, DivergedError, TraceError
+from .errors import (
+    ChaosError,
+    CheckpointError,
+    ClusterError,
+    DataError,
+    DataNotFound,
+    DivergedError,
+    TraceError,
+    UnsupportedError,
+)
 from .info import info
 from .layers import *  # noqa: F403, every kind
 from .layers import __all__ as _layers  # type: ignore[attr-defined]  # computed: type checkers do not see it
@@ -35,6 +44,7 @@ __all__ = [
     "Network",
     "Run",
     "TraceError",
+    "UnsupportedError",
     "__version__",
     "data",
     "evaluate",

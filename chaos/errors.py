@@ -25,5 +25,9 @@ class DivergedError(ChaosError, ArithmeticError):
     """The loss is no longer finite; the message names epoch, image count and the last good checkpoint."""
 
 
+class UnsupportedError(ChaosError, ValueError):
+    """A network of another library holds what chaos has no layer for; the message names all of it."""
+
+
 class ClusterError(ChaosError):
     """The processes of an MPI job cannot work together, or one of them has failed or does not answer."""

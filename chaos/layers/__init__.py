@@ -70,6 +70,7 @@ from .reduce import Max as Max
 from .reduce import Mean as Mean
 from .reduce import Min as Min
 from .reduce import Sum as Sum
+from .upsample import Resample as Resample
 from .upsample import Upsample as Upsample
 
 LAYERS = {kind.kind: kind for kind in list(globals().values()) if isinstance(kind, type) and hasattr(kind, "kind")}

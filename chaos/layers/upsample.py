@@ -8,12 +8,59 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape
+from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, whole
 from .rearrange import core_shape
+
+Lines = list[tuple[int, int, np.float32, np.float32]]
+_FLOOR, _CEIL, _LINEAR = 0, 1, 2  # as cext/layers/upsample.c has them
+_NO_LINE = (1, 1, np.float32(0), np.float32(0))  # the rows of a sequence
+
+
+class Resampling(Layer):
+    """A layer whose output i along an axis sees the input at i * scale + shift."""
+
+    def _lines(self, shape: Shape) -> Lines:
+        """(size, output's size, scale, shift) of rows and columns."""
+        raise TypeError(f"{type(self).__name__} has no definition")
+
+    def _how(self) -> int:
+        """Whether it takes the entry below that place, above, or both."""
+        raise TypeError(f"{type(self).__name__} has no definition")
+
+    def core(self, *shapes: Shape) -> Core:
+        (h, w) = self._lines(shapes[0])
+        return Core("upsample", 0, (h[1], w[1], self._how()), (float(h[2]), float(h[3]), float(w[2]), float(w[3])))
+
+    def _matrix(self, size: int, out: int, scale: np.float32, shift: np.float32, dtype: Any) -> Array:
+        """What each output of an axis takes of each input: (out, size)."""
+        at = np.clip(np.arange(out, dtype=np.float32) * scale + shift, np.float32(0), np.float32(size - 1))
+        low = np.minimum((np.ceil(at) if self._how() == _CEIL else at).astype(np.int64), size - 1)
+        part = (at - low.astype(np.float32)).astype(dtype) * (self._how() == _LINEAR) * (low < size - 1)
+        matrix = np.zeros((out, size), dtype)
+        matrix[np.arange(out), low] += 1 - part
+        matrix[np.arange(out), np.minimum(low + 1, size - 1)] += part
+        return matrix
+
+    def _matrices(self, x: Array) -> list[Array]:
+        return [self._matrix(*line, x.dtype) for line in self._lines(x.shape[1:])]
+
+    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
+        x = inputs[0]
+        image = x.reshape(*x.shape[:2], *core_shape(x.shape[1:])[1:])
+        y: Array = np.einsum("ih,nchw,jw->ncij", self._matrices(x)[0], image, self._matrices(x)[1])
+        return y.reshape(len(x), *self.output_shape(x.shape[1:]))
+
+    def backward(
+        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
+    ) -> tuple[Arrays, Parts]:
+        x = inputs[0]
+        image = dy.reshape(*dy.shape[:2], *core_shape(dy.shape[1:])[1:])
+        dx: Array = np.einsum("ih,ncij,jw->nchw", self._matrices(x)[0], image, self._matrices(x)[1])
+        return [dx.reshape(x.shape)], {}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Upsample(Layer):
+class Upsample(Resampling):
     """Images or sequences at another size, as ``torch.nn.Upsample``.
 
     Parameters
@@ -77,8 +124,10 @@ class Upsample(Layer):
             raise ValueError(f"{self} leaves nothing of its input of shape {shape}")
         return (shape[0], *(out for _, out, _ in sizes))
 
-    def _lines(self, shape: Shape) -> list[tuple[int, int, np.float32, np.float32]]:
-        """(size, output's size, scale, shift) of rows and columns: output i sees the input at i * scale + shift."""
+    def _how(self) -> int:
+        return _LINEAR if self.mode in ("linear", "bilinear") else _FLOOR
+
+    def _lines(self, shape: Shape) -> Lines:
         found = []
         for size, out, factor in self._sizes(shape):
             scale = np.float32(1 / factor if factor else size / out)
@@ -90,40 +139,7 @@ class Upsample(Layer):
             elif self.mode != "nearest":
                 shift = np.float32(0.5) * scale - np.float32(0.5)
             found.append((size, out, scale, shift))
-        return found if len(found) == 2 else [(1, 1, np.float32(0), np.float32(0)), *found]
-
-    def core(self, *shapes: Shape) -> Core:
-        (h, w) = self._lines(shapes[0])
-        mode = 2 if self.mode in ("linear", "bilinear") else 0
-        return Core("upsample", 0, (h[1], w[1], mode), (float(h[2]), float(h[3]), float(w[2]), float(w[3])))
-
-    def _matrix(self, size: int, out: int, scale: np.float32, shift: np.float32, dtype: Any) -> Array:
-        """What each output of an axis takes of each input: (out, size)."""
-        at = np.clip(np.arange(out, dtype=np.float32) * scale + shift, np.float32(0), np.float32(size - 1))
-        low = np.minimum(at.astype(np.int64), size - 1)
-        linear = self.mode in ("linear", "bilinear")
-        part = (at - low.astype(np.float32)).astype(dtype) * linear * (low < size - 1)
-        matrix = np.zeros((out, size), dtype)
-        matrix[np.arange(out), low] += 1 - part
-        matrix[np.arange(out), np.minimum(low + 1, size - 1)] += part
-        return matrix
-
-    def _matrices(self, x: Array) -> list[Array]:
-        return [self._matrix(*line, x.dtype) for line in self._lines(x.shape[1:])]
-
-    def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
-        x = inputs[0]
-        image = x.reshape(*x.shape[:2], *core_shape(x.shape[1:])[1:])
-        y: Array = np.einsum("ih,nchw,jw->ncij", self._matrices(x)[0], image, self._matrices(x)[1])
-        return y.reshape(len(x), *self.output_shape(x.shape[1:]))
-
-    def backward(
-        self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
-    ) -> tuple[Arrays, Parts]:
-        x = inputs[0]
-        image = dy.reshape(*dy.shape[:2], *core_shape(dy.shape[1:])[1:])
-        dx: Array = np.einsum("ih,ncij,jw->nchw", self._matrices(x)[0], image, self._matrices(x)[1])
-        return [dx.reshape(x.shape)], {}
+        return found if len(found) == 2 else [_NO_LINE, *found]
 
     @classmethod
     def example(cls, pick: Any) -> tuple[Layer, list[Shape]]:
@@ -135,3 +151,61 @@ class Upsample(Layer):
                 scale_factor=pick((2, 3, 1.5, 0.6) if min(shape[1:]) > 1 else (2, 3)), mode=mode, align_corners=corners
             ), [shape]
         return cls(pick.whole(1, 9), mode=mode, align_corners=corners), [shape]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Resample(Resampling):
+    """Images or sequences at another size, by any places of their pixels: output i along an axis sees the input at
+    i * scale + shift, moved to the nearest that there is. `Upsample` has PyTorch's places.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Of the output, by axis.
+    scale, shift : tuple of float
+        By axis.
+    mode : {"floor", "ceil", "linear"}
+        Which entry is taken: the one below the place, the one above, or both, weighted by how near they are.
+    """
+
+    size: tuple[int, ...]
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+    mode: str = "linear"
+
+    kind: ClassVar[str] = "resample"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not len(self.size) == len(self.scale) == len(self.shift) in (1, 2):
+            raise ValueError(f"{self}: size, scale and shift must have one or two entries each")
+        for size in self.size:
+            whole("Resample: size", size)
+        if not all(math.isfinite(n) for n in (*self.scale, *self.shift)):
+            raise ValueError(f"{self}: scale and shift must be finite")
+        if self.mode not in ("floor", "ceil", "linear"):
+            raise ValueError(f"Resample: mode must be floor, ceil or linear, not {self.mode!r}")
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        (shape,) = shapes
+        if len(shape) != len(self.size) + 1:
+            raise ValueError(f"{self} has sizes of {len(self.size)} axes, its input has shape {shape}")
+        return (shape[0], *self.size)
+
+    def _how(self) -> int:
+        return {"floor": _FLOOR, "ceil": _CEIL, "linear": _LINEAR}[self.mode]
+
+    def _lines(self, shape: Shape) -> Lines:
+        rows = zip(shape[1:], self.size, self.scale, self.shift, strict=True)
+        found = [(size, out, np.float32(scale), np.float32(shift)) for size, out, scale, shift in rows]
+        return found if len(found) == 2 else [_NO_LINE, *found]
+
+    @classmethod
+    def example(cls, pick: Any) -> tuple[Layer, list[Shape]]:
+        axes = pick((1, 2))
+
+        def some(values: Any) -> tuple[Any, ...]:
+            return tuple(pick(values) for _ in range(axes))
+
+        layer = cls(some((1, 2, 3, 7)), some((0.3, 0.5, 1.7)), some((0.0, -0.25, 0.4)), pick(("floor", "ceil", "linear")))
+        return layer, [(pick(ODD), *some((1, 3, 5)))]

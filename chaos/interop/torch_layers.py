@@ -1,0 +1,416 @@
+"""What layers of PyTorch become: operations with weights, windows, the modules of torch.nn. For chaos.interop.from_torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from .. import layers
+from ..errors import UnsupportedError
+from ..layers import Layer
+from .graph import Value
+from .torch_reader import OPERATIONS, Operation, Reader, Tensor, operation
+
+# ---- layers with weights ----
+
+
+def _one_or(value: Any) -> Any:
+    value = tuple(int(n) for n in value) if isinstance(value, (tuple, list)) else value
+    return value[0] if isinstance(value, tuple) and len(value) == 1 else value
+
+
+def _convolution(axes: int) -> Operation:
+    kind = layers.Conv1d if axes == 1 else layers.Conv2d
+
+    def read(
+        r: Reader,
+        x: Value,
+        weight: Any,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Value:
+        out, _, *kernel = weight.shape
+
+        def make(name: str) -> Layer:
+            return kind(
+                int(out),
+                kernel_size=_one_or(kernel),
+                stride=_one_or(stride),
+                padding=_one_or(padding),
+                dilation=_one_or(dilation),
+                groups=groups,
+                bias=bias is not None,
+                name=name,
+            )
+
+        return r.with_state("conv", {"weight": weight, "bias": bias}, make, x)
+
+    return read
+
+
+OPERATIONS |= {"conv1d": _convolution(1), "conv2d": _convolution(2)}
+
+
+def _transposed(axes: int) -> Operation:
+    def read(
+        r: Reader,
+        x: Value,
+        weight: Any,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
+    ) -> Value:
+        _, out, *kernel = weight.shape
+
+        def make(name: str) -> Layer:
+            kind: Any = layers.ConvTranspose1d if axes == 1 else layers.ConvTranspose2d
+            layer: Layer = kind(
+                int(out) * groups,
+                kernel_size=_one_or(kernel),
+                stride=_one_or(stride),
+                padding=_one_or(padding),
+                output_padding=_one_or(output_padding),
+                groups=groups,
+                bias=bias is not None,
+                dilation=_one_or(dilation),
+                name=name,
+            )
+            return layer
+
+        return r.with_state("conv_transpose", {"weight": weight, "bias": bias}, make, x)
+
+    return read
+
+
+OPERATIONS |= {"conv_transpose1d": _transposed(1), "conv_transpose2d": _transposed(2)}
+
+
+@operation("linear")
+def _linear(r: Reader, x: Value, weight: Any, bias: Any = None) -> Value:
+    if len(x.shape) != 1:
+        raise UnsupportedError(f"over the last of {len(x.shape) + 1} dimensions: vectors (n, features) are needed")
+
+    def make(name: str) -> Layer:
+        return layers.Linear(int(weight.shape[0]), bias=bias is not None, name=name)
+
+    return r.with_state("linear", {"weight": weight, "bias": bias}, make, x)
+
+
+@operation("prelu", "_prelu_kernel")
+def _prelu(r: Reader, x: Value, weight: Any) -> Value:
+    return r.with_state("prelu", {"weight": weight}, lambda name: layers.PReLU(math.prod(weight.shape), name=name), x)
+
+
+@operation("batch_norm")
+def _batch_norm(
+    r: Reader,
+    x: Value,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: Any = None,
+    momentum: Any = 0.1,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Value:
+    if isinstance(running_mean, Tensor) and (running_mean.name.endswith("weight") or weight is None) and bias is not None:
+        running_mean, running_var, weight, bias = weight, bias, running_mean, running_var  # ATen's order
+    if running_mean is None:
+        raise UnsupportedError("without running statistics (track_running_stats=False)")
+    if momentum is None:
+        raise UnsupportedError("momentum=None, the mean over all steps: give a number")
+    kind = layers.BatchNorm2d if len(x.shape) == 3 else layers.BatchNorm1d
+    tensors = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+
+    def make(name: str) -> Layer:
+        return kind(eps=eps, momentum=momentum, affine=weight is not None, name=name)
+
+    return r.with_state("batch_norm", tensors, make, x)
+
+
+@operation("group_norm")
+def _group_norm(
+    r: Reader, x: Value, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+) -> Value:
+    def make(name: str) -> Layer:
+        return layers.GroupNorm(num_groups, eps=eps, affine=weight is not None, name=name)
+
+    if weight is None:
+        return r.graph.apply(layers.GroupNorm(num_groups, eps=eps, affine=False), x)
+    return r.with_state("group_norm", {"weight": weight, "bias": bias}, make, x)
+
+
+@operation("local_response_norm")
+def _lrn(r: Reader, x: Value, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Value:
+    return r.graph.apply(layers.LocalResponseNorm(size, alpha, beta, k), x)
+
+
+@operation("instance_norm")
+def _instance_norm(
+    r: Reader,
+    x: Value,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Value:
+    if running_mean is not None:
+        raise UnsupportedError("with running statistics (track_running_stats=True)")
+    kind = layers.InstanceNorm2d if len(x.shape) == 3 else layers.InstanceNorm1d
+    if weight is None:
+        return r.graph.apply(kind(eps=eps, affine=False), x)
+    return r.with_state("instance_norm", {"weight": weight, "bias": bias}, lambda n: kind(eps=eps, affine=True, name=n), x)
+
+
+@operation("layer_norm")
+def _layer_norm(
+    r: Reader, x: Value, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+) -> Value:
+    if tuple(normalized_shape) != x.shape:
+        raise UnsupportedError(f"over {tuple(normalized_shape)} of an image of shape {x.shape}: it must be the whole image")
+    if weight is None:
+        return r.graph.apply(layers.LayerNorm(eps=eps, affine=False), x)
+
+    def make(name: str) -> Layer:
+        return layers.LayerNorm(eps=eps, name=name)
+
+    return r.with_state("layer_norm", {"weight": weight, "bias": bias}, make, x)
+
+
+# ---- windows ----
+
+
+def _pool(kinds: tuple[Any, Any]) -> Operation:
+    def read(r: Reader, x: Value, kernel_size: Any, stride: Any = None, *args: Any, **options: Any) -> Value:
+        if options.pop("return_indices", False):
+            raise UnsupportedError("the places of the maxima as an output")
+        stride = None if isinstance(stride, (list, tuple)) and not stride else stride
+        kind = kinds[len(x.shape) - 2] if len(x.shape) in (2, 3) else None
+        if kind is None:
+            raise UnsupportedError(f"windows over a tensor of {len(x.shape) + 1} dimensions")
+        return r.graph.apply(kind(_one_or(kernel_size), _one_or(stride), *map(_one_or, args), **{
+            name: _one_or(value) for name, value in options.items()}), x)  # fmt: skip
+
+    return read
+
+
+_MAX, _AVERAGE = (layers.MaxPool1d, layers.MaxPool2d), (layers.AvgPool1d, layers.AvgPool2d)
+OPERATIONS |= {
+    "max_pool1d": _pool(_MAX),
+    "max_pool2d": _pool(_MAX),
+    "avg_pool1d": _pool(_AVERAGE),
+    "avg_pool2d": _pool(_AVERAGE),
+}
+
+
+@operation("lp_pool1d", "lp_pool2d")
+def _lp_pool(r: Reader, x: Value, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Value:
+    kind = layers.LPPool1d if len(x.shape) == 2 else layers.LPPool2d
+    return r.graph.apply(kind(norm_type, _one_or(kernel_size), _one_or(stride), ceil_mode=ceil_mode), x)
+
+
+def _adaptive(kinds: tuple[Any, Any]) -> Operation:
+    def read(r: Reader, x: Value, output_size: Any, return_indices: bool = False) -> Value:
+        size = tuple(output_size) if isinstance(output_size, (tuple, list)) else output_size
+        return r.graph.apply(kinds[len(x.shape) - 2](size[0] if isinstance(size, tuple) and len(size) == 1 else size), x)
+
+    return read
+
+
+OPERATIONS |= {
+    name: _adaptive(kinds)
+    for kinds, names in (
+        ((layers.AdaptiveAvgPool1d, layers.AdaptiveAvgPool2d), ("adaptive_avg_pool1d", "adaptive_avg_pool2d")),
+        ((layers.AdaptiveMaxPool1d, layers.AdaptiveMaxPool2d), ("adaptive_max_pool1d", "adaptive_max_pool2d")),
+    )
+    for name in names
+}
+
+
+@operation("interpolate", "upsample")
+def _interpolate(
+    r: Reader,
+    x: Value,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: Any = None,
+    recompute_scale_factor: Any = None,
+    antialias: bool = False,
+) -> Value:
+    if antialias or recompute_scale_factor or mode not in ("nearest", "nearest-exact", "linear", "bilinear"):
+        raise UnsupportedError(f"mode {mode!r}, antialias or recompute_scale_factor: nearest, linear and bilinear work")
+    return r.graph.apply(layers.Upsample(_one_or(size), _floats(scale_factor), mode, bool(align_corners)), x)
+
+
+def _floats(value: Any) -> Any:
+    return tuple(map(float, value)) if isinstance(value, (tuple, list)) else value
+
+
+@operation("pad")
+def _pad(r: Reader, x: Value, pad: Any, mode: str = "constant", value: Any = None) -> Value:
+    sides = [int(n) for n in pad]
+    around = [(0, 0)] * len(x.shape)
+    for i in range(len(sides) // 2):
+        around[len(x.shape) - 1 - i] = (sides[2 * i], sides[2 * i + 1])
+    return r.graph.pad(x, around, mode, float(value or 0.0))
+
+
+# ---- modules: by operations with their options, or with their tensors ----
+
+STATELESS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "Identity": ("identity", ()),
+    "ReLU": ("relu", ()),
+    "ReLU6": ("relu6", ()),
+    "LeakyReLU": ("leaky_relu", ("negative_slope",)),
+    "ELU": ("elu", ("alpha",)),
+    "SELU": ("selu", ()),
+    "CELU": ("celu", ("alpha",)),
+    "GELU": ("gelu", ("approximate",)),
+    "SiLU": ("silu", ()),
+    "Mish": ("mish", ()),
+    "Hardswish": ("hardswish", ()),
+    "Hardsigmoid": ("hardsigmoid", ()),
+    "Hardtanh": ("hardtanh", ("min_val", "max_val")),
+    "Tanh": ("tanh", ()),
+    "Sigmoid": ("sigmoid", ()),
+    "Softplus": ("softplus", ("beta", "threshold")),
+    "Softsign": ("softsign", ()),
+    "Tanhshrink": ("tanhshrink", ()),
+    "Hardshrink": ("hardshrink", ("lambd",)),
+    "Softshrink": ("softshrink", ("lambd",)),
+    "LogSigmoid": ("logsigmoid", ()),
+    "Threshold": ("threshold", ("threshold", "value")),
+    "Softmax": ("softmax", ("dim",)),
+    "LogSoftmax": ("log_softmax", ("dim",)),
+    "Dropout": ("dropout", ("p",)),
+    "Dropout1d": ("dropout1d", ("p",)),
+    "Dropout2d": ("dropout2d", ("p",)),
+    "AlphaDropout": ("alpha_dropout", ("p",)),
+    "Flatten": ("flatten", ("start_dim", "end_dim")),
+    "MaxPool1d": ("max_pool1d", ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")),
+    "MaxPool2d": ("max_pool2d", ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")),
+    "AvgPool1d": ("avg_pool1d", ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")),
+    "AvgPool2d": ("avg_pool2d", ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")),
+    "LPPool1d": ("lp_pool1d", ("norm_type", "kernel_size", "stride", "ceil_mode")),
+    "LPPool2d": ("lp_pool2d", ("norm_type", "kernel_size", "stride", "ceil_mode")),
+    "AdaptiveAvgPool1d": ("adaptive_avg_pool1d", ("output_size",)),
+    "AdaptiveAvgPool2d": ("adaptive_avg_pool2d", ("output_size",)),
+    "AdaptiveMaxPool1d": ("adaptive_max_pool1d", ("output_size",)),
+    "AdaptiveMaxPool2d": ("adaptive_max_pool2d", ("output_size",)),
+    "LocalResponseNorm": ("local_response_norm", ("size", "alpha", "beta", "k")),
+    "PixelShuffle": ("pixel_shuffle", ("upscale_factor",)),
+    "PixelUnshuffle": ("pixel_unshuffle", ("downscale_factor",)),
+    "ChannelShuffle": ("channel_shuffle", ("groups",)),
+    "Upsample": ("interpolate", ("size", "scale_factor", "mode", "align_corners")),
+    "UpsamplingNearest2d": ("interpolate", ("size", "scale_factor", "mode", "align_corners")),
+    "UpsamplingBilinear2d": ("interpolate", ("size", "scale_factor", "mode", "align_corners")),
+}
+Module = Callable[..., Value]
+MODULES: dict[str, Module] = {}
+
+
+def _tensors(r: Reader, path: str, *names: str) -> list[Any]:
+    return [None if getattr(r.module.get_submodule(path), n, None) is None else r.attribute(f"{path}.{n}") for n in names]
+
+
+def _conv_module(operation: str) -> Module:
+    def read(r: Reader, m: Any, path: str, x: Value) -> Value:
+        weight, bias = _tensors(r, path, "weight", "bias")
+        padding = m.padding
+        if m.padding_mode != "zeros":
+            x = OPERATIONS["pad"](r, x, m._reversed_padding_repeated_twice, m.padding_mode)
+            padding = 0
+        result: Value = OPERATIONS[operation](r, x, weight, bias, m.stride, padding, m.dilation, m.groups)
+        return result
+
+    return read
+
+
+def _transposed_module(operation: str) -> Module:
+    def read(r: Reader, m: Any, path: str, x: Value, output_size: Any = None) -> Value:
+        if output_size is not None:
+            raise UnsupportedError("output_size: give output_padding")
+        weight, bias = _tensors(r, path, "weight", "bias")
+        options = (m.stride, m.padding, m.output_padding, m.groups, m.dilation)
+        result: Value = OPERATIONS[operation](r, x, weight, bias, *options)
+        return result
+
+    return read
+
+
+def _linear_module(r: Reader, m: Any, path: str, x: Value) -> Value:
+    return _linear(r, x, *_tensors(r, path, "weight", "bias"))
+
+
+def _prelu_module(r: Reader, m: Any, path: str, x: Value) -> Value:
+    return _prelu(r, x, *_tensors(r, path, "weight"))
+
+
+def _batch_norm_module(r: Reader, m: Any, path: str, x: Value) -> Value:
+    mean, var, weight, bias = _tensors(r, path, "running_mean", "running_var", "weight", "bias")
+    return _batch_norm(r, x, mean, var, weight, bias, True, m.momentum, m.eps)
+
+
+def _instance_norm_module(r: Reader, m: Any, path: str, x: Value) -> Value:
+    return _instance_norm(r, x, *_tensors(r, path, "running_mean", "running_var", "weight", "bias"), eps=m.eps)
+
+
+def _group_norm_module(r: Reader, m: Any, path: str, x: Value) -> Value:
+    return _group_norm(r, x, m.num_groups, *_tensors(r, path, "weight", "bias"), m.eps)
+
+
+def _layer_norm_module(r: Reader, m: Any, path: str, x: Value) -> Value:
+    return _layer_norm(r, x, m.normalized_shape, *_tensors(r, path, "weight", "bias"), m.eps)
+
+
+def _pad_module(mode: str) -> Module:
+    def read(r: Reader, m: Any, path: str, x: Value) -> Value:
+        result: Value = OPERATIONS["pad"](r, x, m.padding, mode, getattr(m, "value", None))
+        return result
+
+    return read
+
+
+def _unflatten_module(r: Reader, m: Any, path: str, x: Value) -> Value:
+    result: Value = OPERATIONS["unflatten"](r, x, m.dim, m.unflattened_size)
+    return result
+
+
+def _softmax2d_module(r: Reader, m: Any, path: str, x: Value) -> Value:
+    result: Value = OPERATIONS["softmax"](r, x, 1)
+    return result
+
+
+MODULES |= {
+    "Conv1d": _conv_module("conv1d"),
+    "Conv2d": _conv_module("conv2d"),
+    "ConvTranspose1d": _transposed_module("conv_transpose1d"),
+    "ConvTranspose2d": _transposed_module("conv_transpose2d"),
+    "Linear": _linear_module,
+    "PReLU": _prelu_module,
+    "BatchNorm1d": _batch_norm_module,
+    "BatchNorm2d": _batch_norm_module,
+    "InstanceNorm1d": _instance_norm_module,
+    "InstanceNorm2d": _instance_norm_module,
+    "GroupNorm": _group_norm_module,
+    "LayerNorm": _layer_norm_module,
+    "Unflatten": _unflatten_module,
+    "Softmax2d": _softmax2d_module,
+    **{f"{name}{d}d": _pad_module(mode)
+       for name, mode in (("ZeroPad", "constant"), ("ConstantPad", "constant"), ("ReflectionPad", "reflect"),
+                          ("ReplicationPad", "replicate"), ("CircularPad", "circular"))
+       for d in (1, 2)},
+}  # fmt: skip
