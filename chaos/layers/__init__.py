@@ -42,6 +42,9 @@ from .dropout import Dropout1d as Dropout1d
 from .dropout import Dropout2d as Dropout2d
 from .flatten import Flatten as Flatten
 from .linear import Linear as Linear
+from .max_pool2d import AdaptiveMaxPool1d as AdaptiveMaxPool1d
+from .max_pool2d import AdaptiveMaxPool2d as AdaptiveMaxPool2d
+from .max_pool2d import MaxPool1d as MaxPool1d
 from .max_pool2d import MaxPool2d as MaxPool2d
 
 LAYERS = {kind.kind: kind for kind in list(globals().values()) if isinstance(kind, type) and hasattr(kind, "kind")}
