@@ -28,6 +28,14 @@ from .activations import Tanh as Tanh
 from .activations import Tanhshrink as Tanhshrink
 from .activations import Threshold as Threshold
 from .add import Add as Add
+from .avg_pools import AdaptiveAvgPool1d as AdaptiveAvgPool1d
+from .avg_pools import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+from .avg_pools import AvgPool1d as AvgPool1d
+from .avg_pools import AvgPool2d as AvgPool2d
+from .avg_pools import BlurPool2d as BlurPool2d
+from .avg_pools import LPPool1d as LPPool1d
+from .avg_pools import LPPool2d as LPPool2d
+from .avg_pools import Subsampling2d as Subsampling2d
 from .base import Input as Input
 from .base import Layer as Layer
 from .base import Node as Node

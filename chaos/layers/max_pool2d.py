@@ -121,7 +121,9 @@ class SlidingPool(Pool):
         """Options and a shape of the input, for `example`."""
         fields = cls.__dataclass_fields__
         kernels = [pick.whole(1, 4), pick.whole(1, 4)]
-        options: dict[str, Any] = {"kernel_size": kernels, "stride": pick((None, [pick.whole(1, 4), pick.whole(1, 4)]))}
+        options: dict[str, Any] = {"kernel_size": kernels}
+        if "stride" in fields:
+            options["stride"] = pick((None, [pick.whole(1, 4), pick.whole(1, 4)]))
         dilations = [1, 1]
         if "dilation" in fields:
             options["dilation"] = dilations = pick(([1, 1], [1, 1], [pick.whole(1, 2), pick.whole(1, 3)]))
@@ -132,7 +134,7 @@ class SlidingPool(Pool):
         if "ceil_mode" in fields:
             options["ceil_mode"] = pick((False, True))
         # from the smallest image that holds a window, in whose padding no window of entries far apart is lost
-        over = [stride - 1 if options.get("ceil_mode") else 0 for stride in options["stride"] or kernels]
+        over = [stride - 1 if options.get("ceil_mode") else 0 for stride in options.get("stride") or kernels]
         least = [
             reach if dilation > 1 else max(1, reach - 2 * padding - more)
             for reach, padding, dilation, more in zip(reaches, paddings, dilations, over, strict=True)
