@@ -120,7 +120,7 @@ KERNEL void lp_pool_forward(const geometry *g, const call *c)
 {
     const float p = g->real[LP_NORM];
     float *scratch = c->scratch;
-    const size_t C = (size_t)g->in[0].c, size = shape_size(g->out);
+    const size_t C = (size_t)g->in[0].c, row = (size_t)g->in[0].w * C, size = shape_size(g->out);
     const pool_mix rows = lp_pool_mix(g, 0, &scratch), columns = lp_pool_mix(g, 1, &scratch);
     for (int n = 0; n < c->n; n++) {
         const float *x = c->x[0].p + (size_t)n * c->x[0].stride;
@@ -128,11 +128,11 @@ KERNEL void lp_pool_forward(const geometry *g, const call *c)
         if (p == 1) {
             pool_mix_image(&rows, &columns, C, x, y, scratch);
         } else if (p == 2) {
-            pool_mix_raised(POWER_TWO, p, &rows, &columns, C, x, y, scratch);
+            pool_mix_raised(POWER_TWO, p, &rows, &columns, C, x, row, y, scratch);
             for (size_t i = 0; i < size; i += VW)
                 vstore(y + i, vsqrt(vload(y + i)));
         } else {
-            pool_mix_raised(POWER_ANY, p, &rows, &columns, C, x, y, scratch);
+            pool_mix_raised(POWER_ANY, p, &rows, &columns, C, x, row, y, scratch);
             for (size_t i = 0; i < size; i += VW)
                 vstore(y + i, vpow(vload(y + i), 1 / p));
         }

@@ -164,21 +164,21 @@ INLINE void pool_mix_some(const enum pool_power how, float p, size_t size, int n
         pool_mix_few(1, 0, how, p, size, index + e, weight + e, factor, x, step, to);
 }
 
-/* y = rows * x^p * columns, channel by channel; t: room for a row of x. */
+/* y = rows * x^p * columns, channel by channel, of an image whose rows are `step` floats apart; t: room for a row of it. */
 INLINE void pool_mix_raised(const enum pool_power how, float p, const pool_mix *rows, const pool_mix *columns, size_t C,
-                            const float *x, float *y, float *t)
+                            const float *x, size_t step, float *y, float *t)
 {
     const size_t row = (size_t)columns->size * C, wide = (size_t)columns->count * C;
     for (int i = 0; i < rows->count; i++, y += wide) {
         const int32_t first = rows->begin[i], n = rows->begin[i + 1] - first;
         const int direct = how == POWER_ONE && n == 1;
-        const float *from = direct ? x + (size_t)rows->index[first] * row : t, factor = direct ? rows->weight[first] : 1;
+        const float *from = direct ? x + (size_t)rows->index[first] * step : t, factor = direct ? rows->weight[first] : 1;
         if (!n) {
             memset(y, 0, wide * sizeof *y);
             continue;
         }
         if (!direct)
-            pool_mix_some(how, p, row, n, rows->index + first, rows->weight + first, 1, x, row, t);
+            pool_mix_some(how, p, row, n, rows->index + first, rows->weight + first, 1, x, step, t);
         for (int j = 0; j < columns->count; j++) {
             const int32_t e = columns->begin[j], entries = columns->begin[j + 1] - e;
             float *to = y + (size_t)j * C;
@@ -192,7 +192,7 @@ INLINE void pool_mix_raised(const enum pool_power how, float p, const pool_mix *
 
 KERNEL void pool_mix_image(const pool_mix *rows, const pool_mix *columns, size_t C, const float *x, float *y, float *t)
 {
-    pool_mix_raised(POWER_ONE, 1, rows, columns, C, x, y, t);
+    pool_mix_raised(POWER_ONE, 1, rows, columns, C, x, (size_t)columns->size * C, y, t);
 }
 
 #endif

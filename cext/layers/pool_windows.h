@@ -182,7 +182,11 @@ INLINE void pool_take_within(size_t C, const float *dy, const int32_t *won, int 
 INLINE void pool_winners_backward(const int add, const pool_axis *rows, const pool_axis *columns, int span, size_t C,
                                   const float *dy, const int32_t *won, float *dx)
 {
-    for (int y = 0; y < rows->size; y++)
+    for (int y = 0; y < rows->size; y++) {
+        if (add && rows->from[y] >= rows->to[y]) {
+            dx += (size_t)columns->size * C;
+            continue;
+        }
         for (int x = 0; x < columns->size; x++, dx += C) {
             const int i0 = rows->from[y], i1 = rows->to[y], j0 = columns->from[x], j1 = columns->to[x];
             if (!add && (i0 >= i1 || j0 >= j1))
@@ -200,6 +204,7 @@ INLINE void pool_winners_backward(const int add, const pool_axis *rows, const po
                         pool_take(0, C, dy + at, won + at, number, dx);
                 }
         }
+    }
 }
 
 #endif
