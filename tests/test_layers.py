@@ -397,7 +397,10 @@ def test_bad_options(make):
         (lambda: chaos.Conv1d(8, 16, 5), r"in_channels is inferred, so PyTorch's .* is Conv1d\(16, 5\)$"),
         (lambda: chaos.Linear(3072, 10), r"out_features may .*; in_features is inferred, .* is Linear\(10\)$"),
         (lambda: chaos.Linear(10, False), "the rest by name"),
-        (lambda: chaos.MaxPool2d(2, 2, 1), r"kernel_size and stride may be given by position, the rest by name$"),
+        (
+            lambda: chaos.MaxPool2d(2, 2, 1, 1, True),
+            r"kernel_size and stride and padding and dilation may be given by position",
+        ),
         (lambda: chaos.ReLU(True), "nothing may be given by position"),
         (lambda: chaos.Conv2d(in_channels=3, out_channels=16, kernel_size=3), "in_channels is inferred from the input"),
         (lambda: chaos.Linear(in_features=3, out_features=16), "in_features is inferred from the input"),

@@ -36,6 +36,14 @@ from .arithmetic import Maximum as Maximum
 from .arithmetic import Minimum as Minimum
 from .arithmetic import Multiply as Multiply
 from .arithmetic import Subtract as Subtract
+from .avg_pools import AdaptiveAvgPool1d as AdaptiveAvgPool1d
+from .avg_pools import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+from .avg_pools import AvgPool1d as AvgPool1d
+from .avg_pools import AvgPool2d as AvgPool2d
+from .avg_pools import BlurPool2d as BlurPool2d
+from .avg_pools import LPPool1d as LPPool1d
+from .avg_pools import LPPool2d as LPPool2d
+from .avg_pools import Subsampling2d as Subsampling2d
 from .base import Input as Input
 from .base import Layer as Layer
 from .base import Node as Node
@@ -53,6 +61,9 @@ from .dropout import Dropout1d as Dropout1d
 from .dropout import Dropout2d as Dropout2d
 from .flatten import Flatten as Flatten
 from .linear import Linear as Linear
+from .max_pool2d import AdaptiveMaxPool1d as AdaptiveMaxPool1d
+from .max_pool2d import AdaptiveMaxPool2d as AdaptiveMaxPool2d
+from .max_pool2d import MaxPool1d as MaxPool1d
 from .max_pool2d import MaxPool2d as MaxPool2d
 from .pad import Pad as Pad
 from .rearrange import ChannelShuffle as ChannelShuffle
@@ -70,6 +81,8 @@ from .reduce import Max as Max
 from .reduce import Mean as Mean
 from .reduce import Min as Min
 from .reduce import Sum as Sum
+from .spatial_pyramid_pool2d import SpatialPyramidPool2d as SpatialPyramidPool2d
+from .stochastic_pool2d import StochasticPool2d as StochasticPool2d
 from .upsample import Resample as Resample
 from .upsample import Upsample as Upsample
 

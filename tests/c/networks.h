@@ -38,7 +38,7 @@ static int linear(plan *p, int input, int outputs, int bias) { return layer(p, "
 
 static int pool(plan *p, int input, int kh, int kw, int sh, int sw)
 {
-    return layer(p, "max_pool2d", input, 0, 4, (const int[]){kh, kw, sh, sw});
+    return layer(p, "max_pool2d", input, 0, 11, (const int[]){kh, kw, sh, sw, 0, 0, 1, 1, 0, 0, 0});
 }
 
 static int conv(plan *p, int input, int channels, int k, int padding)
@@ -138,10 +138,10 @@ static plan *any(const instruction_set *isa)
             }
             case 3:
             case 4: {
-                int option[4];
+                int option[11] = {0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0};
                 for (int i = 0; i < 4; i++)
                     option[i] = i && below(3) ? option[0] : 1 + below(3);
-                made = layer(p, "max_pool2d", from, 0, 4, option);
+                made = layer(p, "max_pool2d", from, 0, 11, option);
                 break;
             }
             case 5: made = act(p, activations[below(4)], from); break;
