@@ -28,6 +28,7 @@ from .errors import (
     UnsupportedError,
 )
 from .info import info
+from .interop import from_onnx, from_torch
 from .layers import *  # noqa: F403, every kind
 from .layers import __all__ as _layers  # type: ignore[attr-defined]  # computed: type checkers do not see it
 from .network import Network, load
@@ -48,6 +49,8 @@ __all__ = [
     "__version__",
     "data",
     "evaluate",
+    "from_onnx",
+    "from_torch",
     "info",
     "load",
     "models",

@@ -377,6 +377,18 @@ class Network:
             about[TRAINED_ON] = json.dumps(scale.to_json(self.trained_on))
         write_tensors(path, {**self.state_dict(), **(state or {})}, {**(metadata or {}), **about})
 
+    def to_torch(self) -> Any:
+        """The network as a ``torch.nn.Module`` of PyTorch's own layers, with its weights: chaos.interop.to_torch."""
+        from .interop import to_torch
+
+        return to_torch(self)
+
+    def to_onnx(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """The network as an ONNX model, written to `path` if one is given: chaos.interop.to_onnx."""
+        from .interop import to_onnx
+
+        return to_onnx(self, path)
+
     # ---- use ----
 
     def forward(self, x: Any, *more: Any) -> Any:

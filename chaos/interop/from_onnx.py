@@ -128,20 +128,32 @@ def _input(given: Any, context: Context) -> Any:
 
 def _node(node: Any, values: list[Any], context: Context) -> list[Any]:
     """The results of one node."""
-    if any(isinstance(value, Missing) for value in values):
-        return [Missing()] * len(node.output)
     where = f"{node.op_type}" + (f" (node {node.name!r})" if node.name else f" (which makes {node.output[0]!r})")
+    lost = any(isinstance(value, Missing) for value in values)  # its own operator may be one more that is not supported
     try:
-        if not any(isinstance(value, Value) for value in values):
-            return _folded(node, values, context)
+        if not lost and not any(isinstance(value, Value) for value in values):
+            return _of_each_image(node, values, context) or _folded(node, values, context)
         if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
             raise UnsupportedError("chaos has no layer for this operator")
+        if lost:
+            return [Missing()] * len(node.output)
         context.begin(node)
         result = OPERATORS[node.op_type](context, *values)
         return result if isinstance(result, list) else [result]
     except ValueError as error:  # UnsupportedError, and layers that do not fit
         context.graph.problems.append(f"{where}: {error}")
         return [Missing()] * len(node.output)
+
+
+def _of_each_image(node: Any, values: list[Any], context: Context) -> list[Any] | None:
+    """A constant that is repeated for each image: it need not be."""
+    if node.op_type != "Expand" or not context.first:
+        return None
+    array, sizes = np.asarray(values[0]), [int(n) for n in values[1]]
+    if not sizes or sizes[0] != IMAGES or array.ndim > len(sizes) or (array.ndim == len(sizes) and array.shape[0] != 1):
+        return None
+    name = node.input[0] or node.name
+    return [context.graph.constant(np.broadcast_to(array, (1, *sizes[1:]))[0], False, name)]
 
 
 def _folded(node: Any, values: list[Any], context: Context) -> list[Any]:

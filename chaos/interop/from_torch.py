@@ -12,6 +12,7 @@ from ..layers.base import Shape
 from ..network import Network
 from . import torch_operations as _operations  # noqa: F401, adds to the list
 from .graph import Graph, Missing, Value
+from .to_torch import as_strided, whole_batch
 from .torch_layers import MODULES, STATELESS
 from .torch_reader import OPERATIONS, Reader, Tensor
 
@@ -53,7 +54,7 @@ def from_torch(module: Any, input_shape: Shape | Sequence[Shape], *, seed: int =
     shapes = [tuple(shape) for shape in given] if several else [tuple(given) if not isinstance(given, int) else (given,)]
     what = f"the module {type(module).__name__}"
     try:
-        traced = torch.fx.Tracer().trace(module)
+        traced = torch.fx.Tracer(autowrap_functions=(whole_batch, as_strided)).trace(module)
     except Exception as error:
         return _exported(module, shapes, what, seed, error)
     reader = Reader(Graph(), module)
@@ -134,9 +135,8 @@ def _plain(argument: Any) -> Any:
 
 
 def _step(reader: Reader, node: Any, args: Any, kwargs: Any) -> Any:
-    if _has(Missing, [args, kwargs]):
-        return Missing()
     where, name = str(node.target), ""
+    lost = _has(Missing, [args, kwargs])  # its own name may be one more that is not supported
     try:
         if node.op == "get_attr":
             return reader.attribute(str(node.target))
@@ -144,18 +144,22 @@ def _step(reader: Reader, node: Any, args: Any, kwargs: Any) -> Any:
             module = reader.module.get_submodule(node.target)
             name = type(module).__name__
             where = f"{node.target} ({name})"
+            if name not in STATELESS and name not in MODULES:
+                raise UnsupportedError(_nearest(name))
+            if lost:
+                return Missing()
             if name in STATELESS:
                 operation, options = STATELESS[name]
                 return OPERATIONS[operation](reader, *args, **{option: getattr(module, option) for option in options})
-            if name not in MODULES:
-                raise UnsupportedError(_nearest(name))
             return MODULES[name](reader, module, str(node.target), *args, **kwargs)
         name = _called(node)
         where = f"{node.name} ({name})"
-        if not _has(Value, [args, kwargs]):  # constants among themselves
+        if not lost and not _has(Value, [args, kwargs]):  # constants among themselves
             return _executed(node, _plain(args), _plain(kwargs))
         if name not in OPERATIONS:
             raise UnsupportedError(_nearest(name))
+        if lost:
+            return Missing()
         return OPERATIONS[name](reader, *args, **kwargs)
     except (ValueError, TypeError, IndexError) as error:  # also layers that do not fit, unknown arguments
         reader.graph.problems.append(f"{where}: {error}")
@@ -167,7 +171,10 @@ def _called(node: Any) -> str:
     if node.op == "call_method":
         return str(node.target)
     text = str(node.target)
-    return text.split(".")[1] if text.startswith("aten.") else getattr(node.target, "__name__", text)
+    if not text.startswith("aten."):
+        return getattr(node.target, "__name__", text)
+    aten = ".".join(text.split(".")[:2])  # some have the name of a function and another order of arguments
+    return aten if aten in OPERATIONS else aten.removeprefix("aten.")
 
 
 def _executed(node: Any, args: Any, kwargs: Any) -> Any:
@@ -180,6 +187,6 @@ def _executed(node: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _nearest(name: str) -> str:
-    known = {layer.lower(): layer for layer in (*MODULES, *STATELESS)} | {name: name for name in OPERATIONS}
-    near = difflib.get_close_matches(name.lower(), known, 1, 0.5)
+    known = {name: name for name in OPERATIONS} | {layer.lower(): layer for layer in (*MODULES, *STATELESS)}
+    near = difflib.get_close_matches(name.lower(), known, 1, 0.6)
     return "chaos has no layer for it" + (f"; the nearest is {known[near[0]]}" if near else "")

@@ -132,13 +132,13 @@ class Graph:
 
     def constant(self, array: Array, trained: bool = False, name: str = "constant") -> Value:
         """Numbers of the network's own."""
-        shape = array.shape or (1,)
-        if len(shape) > 3:
-            shape = (array.size,)
+        shape = array.shape if 1 <= array.ndim <= 3 else (array.size,)
+        stored = None if shape == array.shape else array.shape
         if not self.inputs:
             raise UnsupportedError("a graph of constants alone")
         kind = layers.Parameter if trained else layers.Constant
-        value = self.apply(kind(shape, name=self.name(name)), Value(self.inputs[0]), state={"value": array.reshape(shape)})
+        layer = kind(shape, stored=stored, name=self.name(name))
+        value = self.apply(layer, Value(self.inputs[0]), state={"value": array})
         return value.view(lambda places: places.reshape(array.shape))
 
     # ---- what several readers need ----

@@ -88,10 +88,15 @@ def _scaled_tanh(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> st
 
 
 def _softplus(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
-    return _affine(w, w.op("Softplus", _affine(w, x[0], layer.beta)), 1 / layer.beta)
+    y = _affine(w, w.op("Softplus", _affine(w, x[0], layer.beta)), 1 / layer.beta)
+    if layer.threshold >= 20:  # from where on the two differ by less than single precision tells
+        return y
+    return w.op("Where", w.op("Greater", _affine(w, x[0], layer.beta), w.constant(layer.threshold)), x[0], y)
 
 
 def _threshold(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
+    if layer.value == 0:
+        return w.op("ThresholdedRelu", x[0], alpha=float(layer.threshold))
     return w.op("Where", w.op("Greater", x[0], w.constant(layer.threshold)), x[0], w.constant(layer.value))
 
 
@@ -118,7 +123,7 @@ def _conv(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
     (out, _, *kernel) = layer.parts(*shapes)["weight"].shape
     if getattr(layer, "padding_mode", "zeros") != "zeros" or getattr(layer, "connection_table", None) is not None:
         raise UnsupportedError("with padding_mode or connection_table")
-    top, bottom, left, right = _pads(layer)
+    top, bottom, left, right = layer.core(*shapes).whole[4:8]
     inputs = [x[0], w.part("weight")] + ([w.part("bias")] if layer.bias else [])
     return w.op(
         "Conv",
@@ -129,11 +134,6 @@ def _conv(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
         group=int(layer.groups),
         pads=[left, right] if axes == 1 else [top, left, bottom, right],
     )
-
-
-def _pads(layer: Any) -> tuple[int, int, int, int]:
-    found = layer._pads()
-    return (0, 0, *found) if len(found) == 2 else tuple(found)  # type: ignore[return-value]
 
 
 def _conv_transpose(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
@@ -203,17 +203,27 @@ def _pool(kind: str) -> Layer:
             raise UnsupportedError("with divisor_override")
         stride = layer.kernel_size if layer.stride is None else layer.stride
         pads = list(pair("", getattr(layer, "padding", 0), 0)[-axes:])
-        options: dict[str, Any] = {"ceil_mode": int(getattr(layer, "ceil_mode", False)), "pads": pads * 2}
+        kernel = list(pair("", layer.kernel_size)[-axes:])
+        reach = [d * (k - 1) + 1 for d, k in zip(pair("", getattr(layer, "dilation", 1))[-axes:], kernel, strict=True)]
+        strides = list(pair("", stride)[-axes:])
+        room = [n + 2 * p - r for n, p, r in zip(shapes[0][1:], pads, reach, strict=True)]
+        # a last window that would begin in the padding is none in PyTorch, and one in ONNX
+        ceil = list(layer.output_shape(*shapes)[1:]) != [n // s + 1 for n, s in zip(room, strides, strict=True)]
+        if ceil and (
+            kind == "LpPool"
+            or list(layer.output_shape(*shapes)[1:]) != [-(-n // s) + 1 for n, s in zip(room, strides, strict=True)]
+        ):
+            raise UnsupportedError("with ceil_mode, by which ONNX means something else here")
+        options: dict[str, Any] = {"ceil_mode": int(ceil), "pads": pads * 2}
         if kind == "MaxPool":
             options["dilations"] = list(pair("", layer.dilation)[-axes:])
         if kind == "AveragePool":
             options["count_include_pad"] = int(layer.count_include_pad)
         if kind == "LpPool":
             options["p"] = int(layer.norm_type)
-            if layer.norm_type != options["p"]:
-                raise UnsupportedError(f"norm_type={layer.norm_type}: whole numbers only")
-        kernel = list(pair("", layer.kernel_size)[-axes:])
-        return w.op(kind, x[0], kernel_shape=kernel, strides=list(pair("", stride)[-axes:]), **options)
+            if layer.norm_type != options["p"] or options["p"] % 2:
+                raise UnsupportedError(f"norm_type={layer.norm_type}: even numbers only, of others the signs differ")
+        return w.op(kind, x[0], kernel_shape=kernel, strides=strides, **options)
 
     return write
 

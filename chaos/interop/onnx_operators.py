@@ -382,10 +382,15 @@ def _average_pool(c: Context, x: Value) -> Value:
 def _lp_pool(c: Context, x: Value) -> Value:
     kernel = c.get("kernel_shape")
     strides, dilations, pads = _windows(c, x, kernel)
-    if any(d != 1 for d in dilations) or c.get("ceil_mode", 0):
-        raise UnsupportedError("windows with gaps (dilations), or ceil_mode")
+    if any(d != 1 for d in dilations):
+        raise UnsupportedError("windows with gaps (dilations)")
     kind = layers.LPPool1d if len(kernel) == 1 else layers.LPPool2d
-    return c.graph.apply(kind(c.get("p", 2), _one_or(kernel), _one_or(strides)), _padded(c, x, pads))
+    if c.get("p", 2) % 2:  # of absolute values here, of the numbers in PyTorch
+        x = c.graph.each(layers.Abs(), x)
+    y = _padded(c, x, pads)
+    if c.get("ceil_mode", 0) and any((n - k) % s for n, k, s in zip(y.shape[1:], kernel, strides, strict=True)):
+        raise UnsupportedError("ceil_mode with a last window that is cut off, which PyTorch scales")
+    return c.graph.apply(kind(c.get("p", 2), _one_or(kernel), _one_or(strides)), y)
 
 
 def _over_all(kind: Any) -> Operator:

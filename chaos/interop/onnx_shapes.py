@@ -221,7 +221,8 @@ def _place(mode: str, size: int, out: int, scale: float) -> tuple[float, float]:
     if mode == "asymmetric":
         return 1 / scale, 0.0
     if mode == "align_corners":
-        return ((size - 1) / (out - 1) if out > 1 else 0.0), 0.0
+        last = scale * size - 1  # not rounded: so it is defined
+        return ((size - 1) / last if out > 1 and last > 0 else 0.0), 0.0
     if mode == "pytorch_half_pixel" and out <= 1:
         return 0.0, 0.0
     if mode in ("half_pixel", "pytorch_half_pixel"):

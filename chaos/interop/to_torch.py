@@ -45,9 +45,9 @@ def to_torch(net: Network) -> Any:
             if kind in _FUNCTIONS:
                 known[node] = _FUNCTIONS[kind](torch, graph, layer, shapes, inputs)
             elif isinstance(layer, layers.Parameter):
-                value = torch.zeros(layer.shape)
+                value = torch.zeros(layer.shape if layer.stored is None else layer.stored)
                 _attach(torch, root, owner, torch.nn.Parameter(value) if kind == "Parameter" else value)
-                known[node] = graph.call_function(_whole_batch, (graph.get_attr(owner), inputs[0]))
+                known[node] = graph.call_function(whole_batch, (graph.get_attr(owner), inputs[0], tuple(layer.shape)))
             else:
                 if owner not in made:
                     _attach(torch, root, owner, _module(torch.nn, layer, shapes))
@@ -66,9 +66,9 @@ def to_torch(net: Network) -> Any:
     return module
 
 
-def _whole_batch(value: Any, like: Any) -> Any:
+def whole_batch(value: Any, like: Any, shape: tuple[int, ...]) -> Any:
     """A parameter as a tensor with an entry for each image."""
-    return value.expand(like.shape[0], *value.shape)
+    return value.reshape(shape).expand(like.shape[0], *shape)
 
 
 def _attach(torch: Any, root: Any, path: str, what: Any) -> None:
@@ -95,8 +95,8 @@ _INPUT = {
 }  # fmt: skip
 _SAME = set(_INPUT) | {
     "ReLU", "ReLU6", "LeakyReLU", "ELU", "SELU", "CELU", "GELU", "SiLU", "Mish", "Hardswish", "Hardsigmoid", "Hardtanh",
-    "Tanh", "Tanhshrink", "Sigmoid", "LogSigmoid", "Softplus", "Softsign", "Threshold", "Hardshrink", "Softshrink", "Identity",
-    "Dropout", "Dropout1d", "Dropout2d", "AlphaDropout", "Flatten", "MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d",
+    "Tanh", "Tanhshrink", "Sigmoid", "LogSigmoid", "Softplus", "Softsign", "Threshold", "Hardshrink", "Softshrink",
+    "Identity", "Dropout", "Dropout1d", "Dropout2d", "AlphaDropout", "Flatten", "MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d",
     "LPPool1d", "LPPool2d", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d",
     "LocalResponseNorm", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "Upsample", "PReLU", "GroupNorm",
 }  # fmt: skip
@@ -193,14 +193,18 @@ def _affine(torch: Any, graph: Any, layer: Any, shapes: Any, inputs: list[Any]) 
 
 
 def _slice(torch: Any, graph: Any, layer: Any, shapes: Any, inputs: list[Any]) -> Any:
-    if layer.step < 0:
-        raise UnsupportedError("slices do not go backwards: Flip does")
     import operator
 
-    dims = len(shapes[0]) + 1
+    dims, x = len(shapes[0]) + 1, inputs[0]
+    dim = layer.dim % dims
+    start, stop, step = slice(layer.start, layer.stop, layer.step).indices(shapes[0][dim - 1])
+    if step < 0:  # PyTorch's slices do not go backwards
+        x = graph.call_method("flip", (x, dim))
+        count, start, step = len(range(start, stop, step)), shapes[0][dim - 1] - 1 - start, -step
+        stop = start + step * (count - 1) + 1
     at = [slice(None)] * dims
-    at[layer.dim % dims] = slice(layer.start, layer.stop, layer.step)
-    return graph.call_function(operator.getitem, (inputs[0], tuple(at)))
+    at[dim] = slice(start, stop, step)
+    return graph.call_function(operator.getitem, (x, tuple(at)))
 
 
 def _reshape(torch: Any, graph: Any, layer: Any, shapes: Any, inputs: list[Any]) -> Any:
@@ -211,10 +215,10 @@ def _reshape(torch: Any, graph: Any, layer: Any, shapes: Any, inputs: list[Any])
 
 def _rearrange(torch: Any, graph: Any, layer: Any, shapes: Any, inputs: list[Any]) -> Any:
     flat = graph.call_method("flatten", (inputs[0], 1))
-    return graph.call_function(_as_strided, (flat, layer.shape, layer.sizes, layer.strides, layer.start))
+    return graph.call_function(as_strided, (flat, layer.shape, layer.sizes, layer.strides, layer.start))
 
 
-def _as_strided(x: Any, shape: Any, sizes: Any, strides: Any, start: int) -> Any:
+def as_strided(x: Any, shape: Any, sizes: Any, strides: Any, start: int) -> Any:
     """The loops of `Rearrange` through each of a batch of vectors."""
     index = x.new_full((1,), start).long()
     for size, stride in zip(sizes, strides, strict=True):

@@ -10,7 +10,7 @@ from .. import layers
 from ..errors import UnsupportedError
 from ..layers import Layer
 from .graph import Value
-from .torch_reader import OPERATIONS, Operation, Reader, Tensor, operation
+from .torch_reader import OPERATIONS, Operation, Reader, operation
 
 # ---- layers with weights ----
 
@@ -121,8 +121,6 @@ def _batch_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Value:
-    if isinstance(running_mean, Tensor) and (running_mean.name.endswith("weight") or weight is None) and bias is not None:
-        running_mean, running_var, weight, bias = weight, bias, running_mean, running_var  # ATen's order
     if running_mean is None:
         raise UnsupportedError("without running statistics (track_running_stats=False)")
     if momentum is None:
@@ -172,6 +170,16 @@ def _instance_norm(
     if weight is None:
         return r.graph.apply(kind(eps=eps, affine=False), x)
     return r.with_state("instance_norm", {"weight": weight, "bias": bias}, lambda n: kind(eps=eps, affine=True, name=n), x)
+
+
+@operation("aten.batch_norm")
+def _aten_batch_norm(r: Reader, x: Value, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any) -> Value:
+    return _batch_norm(r, x, mean, var, weight, bias, *rest)
+
+
+@operation("aten.instance_norm")
+def _aten_instance_norm(r: Reader, x: Value, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any) -> Value:
+    return _instance_norm(r, x, mean, var, weight, bias, *rest)
 
 
 @operation("layer_norm")
@@ -253,6 +261,17 @@ def _interpolate(
     if antialias or recompute_scale_factor or mode not in ("nearest", "nearest-exact", "linear", "bilinear"):
         raise UnsupportedError(f"mode {mode!r}, antialias or recompute_scale_factor: nearest, linear and bilinear work")
     return r.graph.apply(layers.Upsample(_one_or(size), _floats(scale_factor), mode, bool(align_corners)), x)
+
+
+@operation("upsample_bilinear2d", "upsample_linear1d")
+def _aten_linear(r: Reader, x: Value, size: Any, align_corners: bool, *scales: Any) -> Value:
+    by = None if size is not None else scales[0]
+    return _interpolate(r, x, size, by, "linear" if len(x.shape) == 2 else "bilinear", align_corners)
+
+
+@operation("upsample_nearest2d", "upsample_nearest1d")
+def _aten_nearest(r: Reader, x: Value, size: Any, *scales: Any) -> Value:
+    return _interpolate(r, x, size, None if size is not None else scales[0], "nearest")
 
 
 def _floats(value: Any) -> Any:

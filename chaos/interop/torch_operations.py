@@ -241,6 +241,21 @@ def _flatten(r: Reader, x: Value, start_dim: int = 0, end_dim: int = -1) -> Valu
     return x.view(lambda places: places.reshape(shape))
 
 
+@operation("whole_batch")
+def _parameter(r: Reader, tensor: Any, like: Value, shape: tuple[int, ...]) -> Value:
+    """A parameter as chaos.interop.to_torch writes it."""
+    found: Value = r.value(tensor)
+    return found.view(lambda places: places.reshape(shape))
+
+
+@operation("as_strided")
+def _as_strided(r: Reader, x: Value, shape: Any, sizes: Any, strides: Any, start: int) -> Value:
+    """As chaos.interop.to_torch writes it: through the numbers of each image."""
+    layer = layers.Rearrange(tuple(shape), tuple(sizes), tuple(strides), start)
+    layer.output_shape(x.shape)
+    return x.view(lambda places: layer.arrange(places[None])[0])
+
+
 @operation("unflatten")
 def _unflatten(r: Reader, x: Value, dim: int, sizes: Sequence[int]) -> Value:
     at = r.axis(dim, len(x.shape))

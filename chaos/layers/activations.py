@@ -13,8 +13,6 @@ import numpy as np
 
 from .base import EVALUATION, Array, Arrays, Context, Core, Layer, Parts, Shape, any_shape
 
-_row = dataclass(frozen=True, eq=False, repr=False)
-
 
 class Activation(Layer):
     """A layer y = f(x), entry by entry. The kinds define `f(x)`, `derivative(x, y)`, and where f has `kinks`; their options
@@ -92,7 +90,7 @@ def _normal_up_to(x: Array) -> Array:
     return 0.5 * _each(math.erfc, -x / math.sqrt(2))
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class ReLU(Activation):
     """y = max(x, 0); dy/dx = 1 where y > 0, else 0."""
 
@@ -108,7 +106,7 @@ class ReLU(Activation):
         return (0.0,)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class ReLU6(Activation):
     """y = min(max(x, 0), 6)."""
 
@@ -124,7 +122,7 @@ class ReLU6(Activation):
         return (0.0, 6.0)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class LeakyReLU(Activation):
     """y = x where x > 0, else negative_slope x."""
 
@@ -143,7 +141,7 @@ class LeakyReLU(Activation):
         return (0.0,)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class ELU(Activation):
     """y = x where x > 0, else alpha (exp(x) - 1)."""
 
@@ -162,7 +160,7 @@ class ELU(Activation):
         return (0.0,)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class SELU(Activation):
     """y = s (x where x > 0, else a (exp(x) - 1)) with the constants of Klambauer et al. (2017)."""
 
@@ -180,7 +178,7 @@ class SELU(Activation):
         return (0.0,)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class CELU(Activation):
     """y = x where x > 0, else alpha (exp(x / alpha) - 1); alpha above 0."""
 
@@ -200,7 +198,7 @@ class CELU(Activation):
         return np.where(x > 0, 1, _exp_below(x / self.alpha))
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class GELU(Activation):
     """y = x P(x), P the normal distribution; with approximate="tanh" y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
     (Hendrycks, Gimpel 2016)."""
@@ -235,7 +233,7 @@ class GELU(Activation):
         return found
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class SiLU(Activation):
     """y = x / (1 + exp(-x)), also called swish."""
 
@@ -250,7 +248,7 @@ class SiLU(Activation):
         return found
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Mish(Activation):
     """y = x tanh(log(1 + exp(x))) (Misra 2019)."""
 
@@ -265,7 +263,7 @@ class Mish(Activation):
         return found
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Hardswish(Activation):
     """y = x min(max(x + 3, 0), 6) / 6 (Howard et al. 2019)."""
 
@@ -282,7 +280,7 @@ class Hardswish(Activation):
         return (-3.0, 3.0)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Hardsigmoid(Activation):
     """y = min(max(x + 3, 0), 6) / 6."""
 
@@ -299,7 +297,7 @@ class Hardsigmoid(Activation):
         return (-3.0, 3.0)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Hardtanh(Activation):
     """y = min(max(x, min_val), max_val); min_val below max_val."""
 
@@ -324,7 +322,7 @@ class Hardtanh(Activation):
         return (self.min_val, self.max_val)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Tanh(Activation):
     """y = tanh(x); dy/dx = 1 - y^2."""
 
@@ -337,7 +335,7 @@ class Tanh(Activation):
         return 1 - y * y
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class ScaledTanh(Activation):
     """y = 1.7159 tanh(2x/3); dy/dx = 2/3 (1.7159 - y^2 / 1.7159) (LeCun et al., Efficient BackProp, 1998)."""
 
@@ -350,7 +348,7 @@ class ScaledTanh(Activation):
         return 2 / 3 * (1.7159 - y * y / 1.7159)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Tanhshrink(Activation):
     """y = x - tanh(x)."""
 
@@ -363,7 +361,7 @@ class Tanhshrink(Activation):
         return np.tanh(x) ** 2
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Sigmoid(Activation):
     """y = 1 / (1 + exp(-x)); dy/dx = y (1 - y)."""
 
@@ -377,7 +375,7 @@ class Sigmoid(Activation):
         return found
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class LogSigmoid(Activation):
     """y = log(1 / (1 + exp(-x)))."""
 
@@ -390,7 +388,7 @@ class LogSigmoid(Activation):
         return _sigmoid(-x)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Softplus(Activation):
     """y = log(1 + exp(beta x)) / beta, x where beta x > threshold; beta above 0."""
 
@@ -414,7 +412,7 @@ class Softplus(Activation):
         return (self.threshold / self.beta,)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Softsign(Activation):
     """y = x / (1 + |x|)."""
 
@@ -428,7 +426,7 @@ class Softsign(Activation):
         return 1 / (1 + np.abs(x)) ** 2
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Threshold(Activation):
     """y = x where x > threshold, else value."""
 
@@ -466,7 +464,7 @@ class _Shrink(Activation):
         return (-self.lambd, self.lambd)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Hardshrink(_Shrink):
     """y = x where |x| > lambd, else 0."""
 
@@ -478,7 +476,7 @@ class Hardshrink(_Shrink):
         return np.where(np.abs(x) > self.lambd, x, 0)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Softshrink(_Shrink):
     """y = x - lambd where x > lambd, x + lambd where x < -lambd, else 0."""
 
@@ -490,7 +488,7 @@ class Softshrink(_Shrink):
         return np.sign(x) * np.maximum(np.abs(x) - self.lambd, 0)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Identity(Activation):
     """y = x."""
 
@@ -503,7 +501,7 @@ class Identity(Activation):
         return np.ones_like(x)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Affine(Activation):
     """y = scale x + shift, with the same two numbers everywhere."""
 
@@ -520,7 +518,7 @@ class Affine(Activation):
         return np.full_like(x, self.scale)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Abs(Activation):
     """y = |x|; the gradient at 0 is 0."""
 

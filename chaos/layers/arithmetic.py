@@ -10,8 +10,6 @@ import numpy as np
 
 from .base import EVALUATION, ODD, Array, Arrays, Context, Layer, Parts, Shape
 
-_row = dataclass(frozen=True, eq=False, repr=False)
-
 
 def broadcast(layer: Layer, a: Shape, b: Shape) -> Shape:
     """The shape of a pair of inputs; ValueError unless sizes are equal, or 1, along every dimension."""
@@ -26,7 +24,7 @@ def summed(gradient: Array, shape: tuple[int, ...]) -> Array:
     return gradient.sum(over, keepdims=True) if over else gradient
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Arithmetic(Layer):
     """A layer y = f(a, b), entry by entry, of two inputs; one may have size 1 where the other has more: it is repeated. The
     kinds define `f(a, b)` and `derivatives(a, b)`."""
@@ -64,7 +62,7 @@ def pair_of_shapes(pick: Any) -> list[Shape]:
     return list(shapes)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Subtract(Arithmetic):
     """y = a - b."""
 
@@ -77,7 +75,7 @@ class Subtract(Arithmetic):
         return 1, -1
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Multiply(Arithmetic):
     """y = a b: gates, and the scaling of channels of squeeze-and-excitation."""
 
@@ -90,7 +88,7 @@ class Multiply(Arithmetic):
         return b, a
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Divide(Arithmetic):
     """y = a / b."""
 
@@ -103,7 +101,7 @@ class Divide(Arithmetic):
         return 1 / b, -a / (b * b)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Maximum(Arithmetic):
     """y = max(a, b); equals share the gradient, as in PyTorch."""
 
@@ -116,7 +114,7 @@ class Maximum(Arithmetic):
         return (a > b) + 0.5 * (a == b), (b > a) + 0.5 * (a == b)
 
 
-@_row
+@dataclass(frozen=True, eq=False, repr=False)
 class Minimum(Arithmetic):
     """y = min(a, b); equals share the gradient, as in PyTorch."""
 

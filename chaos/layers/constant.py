@@ -23,12 +23,15 @@ class Parameter(Layer):
         Of the output.
     fill : float
         Initial value.
+    stored : tuple of int, optional
+        The shape that they have in files, if it is another, such as (1, 8, 1, 1).
 
     In files the numbers have the layer's name, with nothing behind it.
     """
 
     shape: tuple[int, ...]
     fill: float = 0.0
+    stored: tuple[int, ...] | None = None
 
     kind: ClassVar[str] = "parameter"
     part_names: ClassVar[tuple[str, ...]] = ("value",)
@@ -38,6 +41,8 @@ class Parameter(Layer):
         check_shape(self.shape)
         if isinstance(self.fill, bool) or not isinstance(self.fill, (int, float, np.number)) or not math.isfinite(self.fill):
             raise ValueError(f"{type(self).__name__}: fill must be a finite number, not {self.fill!r}")
+        if self.stored is not None and math.prod(self.stored) != math.prod(self.shape):
+            raise ValueError(f"{self}: stored={self.stored} holds another number of values than shape={self.shape}")
 
     def output_shape(self, *shapes: Shape) -> Shape:
         return check_shape(self.shape)
@@ -49,15 +54,16 @@ class Parameter(Layer):
         return owner
 
     def parts(self, *shapes: Shape) -> dict[str, Trained | State]:
-        return {"value": Trained(check_shape(self.shape), fill=float(self.fill))}
+        return {"value": Trained(self.stored or check_shape(self.shape), fill=float(self.fill))}
 
     def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
-        return np.broadcast_to(parts["value"], (len(inputs[0]), *parts["value"].shape)).copy()
+        value = parts["value"].reshape(check_shape(self.shape))
+        return np.broadcast_to(value, (len(inputs[0]), *value.shape)).copy()
 
     def backward(
         self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
     ) -> tuple[Arrays, Parts]:
-        return [np.zeros(inputs[0].shape, dy.dtype)], {"value": dy.sum(0)}
+        return [np.zeros(inputs[0].shape, dy.dtype)], {"value": dy.sum(0).reshape(parts["value"].shape)}
 
     @classmethod
     def example(cls, pick: Any) -> tuple[Layer, list[Shape]]:
@@ -71,7 +77,7 @@ class Constant(Parameter):
     kind: ClassVar[str] = "constant"
 
     def parts(self, *shapes: Shape) -> dict[str, Trained | State]:
-        return {"value": State(check_shape(self.shape), fill=float(self.fill))}
+        return {"value": State(self.stored or check_shape(self.shape), fill=float(self.fill))}
 
     def backward(
         self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION

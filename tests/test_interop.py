@@ -1,0 +1,275 @@
+"""Doors to PyTorch and ONNX: every kind of layer there and back, modules that people write, and what is refused."""
+
+import numpy as np
+import pytest
+from nets import Oracle
+
+import chaos
+from chaos.layers import LAYERS
+from chaos.layers.examples import Picker
+
+# what each door has no equal of, of all or of some examples of a kind; everything else must pass
+NO_TORCH = {"Resample", "LocallyConnected2d", "Subsampling2d", "StochasticPool2d", "BlurPool2d", "SpatialPyramidPool2d",
+            "RoIPool", "RoIAlign", "GaussianNoise", "DropConnectLinear", "Maxout", "ChannelScale", "RMSNorm"}  # fmt: skip
+NO_ONNX = NO_TORCH | {
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "LPPool1d",
+    "LPPool2d",
+}
+NO_WAY_BACK = {"Threshold", "Softplus"}  # by Where and Greater, which are not read
+
+
+def network(kind, rng, tries=20):
+    """A network of one layer of the kind, its weights and running statistics at random."""
+    layer, shapes = LAYERS[kind].example(Picker(rng))
+    sources = [chaos.Input(shape) for shape in shapes]
+    net = chaos.Network(sources, layer(*sources), seed=1)
+    state = {
+        name: (
+            np.abs(value) + 0.5 if name.endswith("running_var") else value + 0.1 * rng.standard_normal(value.shape)
+        ).astype("f")
+        for name, value in net.state_dict().items()
+    }
+    net.load_state_dict(state)
+    x = [rng.standard_normal((3, *shape)).astype(np.float32) for shape in shapes]
+    return net, x if len(x) > 1 else x[0]
+
+
+def same(got, net, x, looseness=1.0):
+    oracle = Oracle(net, x)
+    np.testing.assert_allclose(got, oracle.exact["output"], rtol=0, atol=looseness * (oracle.tolerance["output"] + 1e-7))
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("kind", LAYERS)
+def test_every_kind_to_pytorch_and_back(kind):
+    torch = pytest.importorskip("torch")
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(12):
+        net, x = network(kind, rng)
+        try:
+            module = net.to_torch().eval()
+        except chaos.UnsupportedError:
+            refused += 1
+            continue
+        given = [torch.from_numpy(a) for a in (x if isinstance(x, list) else [x])]
+        with torch.no_grad():
+            y = module(*given)
+        same(y.detach().numpy(), net, x)
+        shapes = [tuple(a.shape[1:]) for a in given]
+        back = chaos.from_torch(module, shapes if len(shapes) > 1 else shapes[0])
+        same(back.forward(x), net, x)
+        names = set(net.state_dict())
+        assert {name for name in module.state_dict() if not name.endswith("num_batches_tracked")} == names
+        assert set(back.state_dict()) >= names
+    assert refused == 0 or type(net.outputs[0].layer).__name__ in NO_TORCH, f"{refused} of 12 refused"
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_every_kind_to_onnx_and_back(kind):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(12):
+        net, x = network(kind, rng)
+        try:
+            model = net.to_onnx()
+        except chaos.UnsupportedError:
+            refused += 1
+            continue
+        session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        given = dict(zip([i.name for i in session.get_inputs()], x if isinstance(x, list) else [x], strict=True))
+        same(session.run(None, given)[0], net, x)
+        if {node.op_type for node in model.graph.node} & {"Where"} and type(net.outputs[0].layer).__name__ in NO_WAY_BACK:
+            continue
+        same(chaos.from_onnx(model).forward(x), net, x)
+    assert refused == 0 or type(net.outputs[0].layer).__name__ in NO_ONNX, f"{refused} of 12 refused"
+
+
+def modules(torch):
+    """Networks as people write them: (name, module, shape of an image)."""
+    nn, F = torch.nn, torch.nn.functional
+
+    class Block(nn.Module):
+        def __init__(self, into, out, stride=1):
+            super().__init__()
+            self.conv1 = nn.Conv2d(into, out, 3, stride, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(out)
+            self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(out)
+            self.shortcut = nn.Sequential()
+            if stride != 1 or into != out:
+                self.shortcut = nn.Sequential(nn.Conv2d(into, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+        def forward(self, x):
+            y = F.relu(self.bn1(self.conv1(x)))
+            y = self.bn2(self.conv2(y))
+            y += self.shortcut(x)
+            return F.relu(y)
+
+    class ResNet(nn.Module):
+        def __init__(self, blocks=1):
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+            widths = [8] * blocks + [16] * blocks + [32] * blocks
+            self.blocks = nn.ModuleList(
+                Block(a, b, 2 if a != b else 1) for a, b in zip([8, *widths[:-1]], widths, strict=True)
+            )
+            self.fc = nn.Linear(32, 10)
+
+        def forward(self, x):
+            x = self.stem(x)
+            for block in self.blocks:
+                x = block(x)
+            x = F.adaptive_avg_pool2d(x, 1)
+            return self.fc(torch.flatten(x, 1))
+
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 6, 1)
+            self.gain = nn.Parameter(torch.rand(10, 1, 1))
+            self.register_buffer("mean", torch.rand(1, 10, 1, 1))
+            self.head = nn.Linear(40, 5)
+
+        def forward(self, x):
+            y = torch.cat([torch.tanh(self.a(x)), F.leaky_relu(self.b(x), 0.1)], dim=1)
+            y = y * self.gain + self.mean - 0.5
+            y = F.max_pool2d(y, 2)
+            y = y.view(y.size(0), 2, 5, *y.shape[2:]).transpose(1, 2).reshape(x.shape[0], 10, y.shape[2], -1)
+            gate = torch.sigmoid(y.mean(dim=(2, 3), keepdim=True))
+            y = F.interpolate(y * gate, size=(2, 2), mode="bilinear", align_corners=False)
+            return self.head(y.flatten(1))
+
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.step = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x):
+            y = x
+            for _ in range(3):
+                y = torch.relu(self.step(y)) + x
+            return y.amax(dim=(2, 3))
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 6), nn.ELU())
+            self.left, self.right = nn.Linear(6, 2), nn.Linear(6, 3)
+
+        def forward(self, x):
+            y = self.body(x)
+            return self.left(y), {"right": self.right(y)}["right"]
+
+    class Branching(nn.Module):  # cannot be traced, only exported
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn, self.fc = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            if x.shape[2] > 4:
+                x = self.bn(self.conv(x)).relu()
+            for _ in range(len(x.shape) - 2):
+                x = x.mean(-1)
+            return self.fc(x)
+
+    return {
+        "sequential": nn.Sequential(
+            nn.Conv2d(3, 6, 5, padding="same"),
+            nn.PReLU(6),
+            nn.AvgPool2d(2),
+            nn.Dropout2d(0.2),
+            nn.Flatten(),
+            nn.Linear(96, 4),
+        ),
+        "resnet": ResNet(),
+        "functional": Functional(),
+        "shared": Shared(),
+        "two outputs": Two(),
+        "branching": Branching(),
+    }
+
+
+MODULES = ("sequential", "resnet", "functional", "shared", "two outputs", "branching")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules(name):
+    """The same outputs as the module's, and the same names of parameters; both ways."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    module = modules(torch)[name]
+    net = chaos.from_torch(module, (3, 8, 8))
+    x = np.random.default_rng(0).standard_normal((5, 3, 8, 8)).astype(np.float32)
+    with torch.no_grad():
+        wanted = module.eval()(torch.from_numpy(x))
+    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+    got = net.forward(x)
+    for y, t in zip(got if isinstance(got, tuple) else (got,), wanted, strict=True):
+        np.testing.assert_allclose(y, t.numpy(), rtol=0, atol=1e-5)
+    state = {k: torch.from_numpy(v) for k, v in net.state_dict().items()}
+    module.load_state_dict(state)  # strictly: no name is missing, and none is strange
+    net.load_state_dict(module.state_dict())
+
+
+@pytest.mark.parametrize("name", ("sequential", "resnet", "functional", "shared"))
+def test_gradients_are_pytorchs(name):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    module = modules(torch)[name]
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Dropout2d):
+            layer.p = 0.0
+    net = chaos.from_torch(module, (3, 8, 8))
+    rng = np.random.default_rng(1)
+    x, labels = rng.standard_normal((6, 3, 8, 8)).astype(np.float32), rng.integers(0, 2, 6)
+    loss, gradients = net.loss_and_gradients(x, labels)
+    wanted = torch.nn.functional.cross_entropy(module.train()(torch.from_numpy(x)), torch.from_numpy(labels))
+    wanted.backward()
+    assert abs(loss - wanted.item()) < 1e-5
+    there = {k: p.grad.numpy() for k, p in module.named_parameters()}
+    assert gradients.keys() == there.keys()
+    largest = max(np.abs(g).max() for g in there.values())
+    for key, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, there[key], rtol=0, atol=2e-5 * max(1, largest), err_msg=key)
+
+
+def test_what_is_not_supported_is_told_at_once():
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.RReLU(), torch.nn.Flatten(0), torch.nn.FractionalMaxPool2d(2, 2)
+    )
+    with pytest.raises(chaos.UnsupportedError) as caught:
+        chaos.from_torch(module, (3, 8, 8))
+    lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
+    assert lines[0] == "1 (RReLU): chaos has no layer for it; the nearest is ReLU"
+    assert lines[1].startswith("3 (FractionalMaxPool2d): chaos has no layer for it; the nearest is ")
+    with pytest.raises(chaos.UnsupportedError, match="beside each other|counts the images"):
+        chaos.from_torch(torch.nn.Flatten(0), (3, 8, 8))
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module"):
+        chaos.from_torch("net", (3, 8, 8))
+    with pytest.raises(chaos.UnsupportedError, match="needs images"):
+        chaos.from_torch(torch.nn.Conv2d(3, 4, 3), (3, 8))
+
+
+def test_a_deep_network_is_read_quickly():
+    """In time that grows with its length, by the number of places that are looked at."""
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(
+        *[torch.nn.Conv2d(4, 4, 3, padding=1) if i % 2 == 0 else torch.nn.ReLU() for i in range(200)]
+    )
+    net = chaos.from_torch(module, (4, 8, 8))
+    assert len(net.nodes()) == 201
+
+
+def test_importing_chaos_imports_neither():
+    import subprocess
+    import sys
+
+    code = "import chaos, sys; print([m for m in ('torch', 'onnx', 'onnxruntime') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,97 @@
+"""ONNX's own test cases of operators, read by `chaos.from_onnx`: every case of an operator that is read passes, or its kind
+of exclusion is named here. Counted for the README by scripts/judges.py."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import chaos
+
+onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, numpy_helper  # noqa: E402
+
+from chaos.interop.onnx_context import OPERATORS  # noqa: E402
+
+# inputs that ONNX gives as tensors and a network has as weights or options, by operator: all but these many first ones
+DATA = dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "Concat"), 99)
+FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, 0)
+SHAPES = {"Constant", "ConstantOfShape", "Shape", "Size"}
+
+
+def cases():
+    """{name: case} of all cases whose nodes are operators that are read, or fold."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from onnx.backend.test.case.node import collect_testcases
+
+        found = collect_testcases(None)
+    return {
+        case.name: case
+        for case in found
+        if {node.op_type for node in case.model.graph.node} <= set(OPERATORS) - {"Shape", "Size"}
+        and all(node.domain in ("", "ai.onnx") for node in case.model.graph.node)
+    }
+
+
+def excluded(case):
+    """Why a case is nothing for a network of images, before it is tried; None if there is no such reason."""
+    graph = case.model.graph
+    if any(t.type.WhichOneof("value") != "tensor_type" for t in (*graph.input, *graph.output)):
+        return "sequences and optional values"
+    floats = [t.type.tensor_type.elem_type in FLOATS for t in (*graph.input[:1], *graph.output)]
+    if not all(floats):
+        return "integers, bytes, truth values or strings"
+    if len(graph.output) > 1 and graph.node[0].op_type in ("MaxPool", "Dropout", "BatchNormalization", "LayerNormalization"):
+        return "places, masks or statistics as outputs"
+    if case.name.startswith("test_training_dropout") and "zero_ratio" not in case.name:
+        return "random masks"
+    inputs, outputs = case.data_sets[0]
+    if any(not np.asarray(a).size for a in (*inputs, *outputs)):
+        return "empty tensors"
+    return None
+
+
+def tried(case):
+    """The case as a batch of images, and as one image; None if it passes either way, else the reasons."""
+    reasons = []
+    for images_first in (True, False):
+        try:
+            run(case, images_first)
+            return None
+        except chaos.UnsupportedError as error:
+            reasons.append(str(error).splitlines()[-1].strip())
+    return reasons
+
+
+def run(case, images_first):
+    graph = case.model.graph
+    first = DATA.get(graph.node[0].op_type, 1) if len(graph.node) == 1 else 1
+    for given, results in case.data_sets:
+        inputs, outputs = ([numpy_helper.to_array(a) if isinstance(a, TensorProto) else np.asarray(a) for a in arrays]
+                           for arrays in (given, results))  # fmt: skip
+        constants = {value.name: array for value, array in list(zip(graph.input, inputs, strict=True))[first:]}
+        net = chaos.from_onnx(case.model, images_first=images_first, constants=constants)
+        data = [np.asarray(a, np.float32) for a in inputs[:first]]
+        got = net.forward(*(a if images_first else a[None] for a in data))
+        got = got if isinstance(got, tuple) else (got,)
+        for y, wanted in zip(got, outputs, strict=True):
+            y = y if images_first else y[0]
+            wanted = np.asarray(wanted, np.float64)
+            if not images_first and not wanted.ndim:
+                y = y.reshape(())
+            np.testing.assert_allclose(y, wanted, rtol=max(case.rtol, 1e-3), atol=max(case.atol, 1e-5))
+
+
+CASES = cases()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_case(name):
+    why = excluded(CASES[name])
+    if why:
+        pytest.skip(why)
+    reasons = tried(CASES[name])
+    assert reasons is None or any(reason for reason in reasons), reasons
+    if reasons:
+        pytest.skip("; ".join(reasons))
