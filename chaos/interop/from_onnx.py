@@ -99,7 +99,7 @@ def _read(model: Any, graph: Graph, images_first: bool, constants: dict[str, Arr
         for name, result in zip(node.output, results, strict=False):
             known[name] = result
         for name in node.output[len(results) :]:
-            known[name] = Missing()
+            known[name] = Missing(f"output {name!r} of {node.op_type}")
     return [known.get(end.name, Missing()) for end in model.graph.output]
 
 
@@ -136,6 +136,9 @@ def _node(node: Any, values: list[Any], context: Context) -> list[Any]:
         if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
             raise UnsupportedError("chaos has no layer for this operator")
         if lost:
+            for value in values:
+                if isinstance(value, Missing):
+                    value.complain()
             return [Missing()] * len(node.output)
         context.begin(node)
         result = OPERATORS[node.op_type](context, *values)

@@ -127,6 +127,12 @@ def _has(kind: Any, argument: Any) -> bool:
     return isinstance(argument, kind) or (isinstance(argument, dict) and _has(kind, list(argument.values())))
 
 
+def _complain(argument: Any) -> None:
+    for one in argument if isinstance(argument, (tuple, list)) else [argument]:
+        if isinstance(one, Missing):
+            one.complain()
+
+
 def _plain(argument: Any) -> Any:
     """Arguments with PyTorch's tensors in place of ours."""
     if isinstance(argument, (tuple, list)):
@@ -147,6 +153,7 @@ def _step(reader: Reader, node: Any, args: Any, kwargs: Any) -> Any:
             if name not in STATELESS and name not in MODULES:
                 raise UnsupportedError(_nearest(name))
             if lost:
+                _complain(args)
                 return Missing()
             if name in STATELESS:
                 operation, options = STATELESS[name]
@@ -159,6 +166,7 @@ def _step(reader: Reader, node: Any, args: Any, kwargs: Any) -> Any:
         if name not in OPERATIONS:
             raise UnsupportedError(_nearest(name))
         if lost:
+            _complain(args)
             return Missing()
         return OPERATIONS[name](reader, *args, **kwargs)
     except (ValueError, TypeError, IndexError) as error:  # also layers that do not fit, unknown arguments

@@ -57,7 +57,15 @@ def _in_order(index: NDArray[np.int64]) -> bool:
 
 
 class Missing:
-    """The result of what is not supported: everything made of it is missing too, and not complained of again."""
+    """The result of what is not supported: everything made of it is missing too, and not complained of again. With `what`: a
+    second result of something that is supported, which is complained of where it is used."""
+
+    def __init__(self, what: str | None = None) -> None:
+        self.what = what
+
+    def complain(self) -> None:
+        if self.what:
+            raise UnsupportedError(f"it needs {self.what}, which no layer gives")
 
 
 class Graph:
@@ -253,6 +261,8 @@ class Graph:
         return net
 
     def _output(self, value: Any) -> Node:
+        if isinstance(value, Missing):
+            value.complain()
         if not isinstance(value, Value):
             raise UnsupportedError("it does not depend on an input")
         node = self.settle(value)

@@ -66,8 +66,6 @@ def _cast(c: Context, x: Value, like: Any = None) -> Value:
 @operator("Dropout")
 def _dropout(c: Context, x: Value, ratio: Any = None, training: Any = None) -> list[Value]:
     p = number(ratio, 0.5) if c.version >= 12 else c.get("ratio", 0.5)
-    if c.outputs > 1:
-        raise UnsupportedError("the mask as an output")
     return [c.graph.each(layers.Dropout(float(p)), x) if 0 < p < 1 else x]
 
 
@@ -337,8 +335,6 @@ def _cut_and_grown(c: Context, layer: Any, x: Value, state: Any, pads: Sequence[
 
 @operator("MaxPool")
 def _max_pool(c: Context, x: Value) -> list[Value]:
-    if c.outputs > 1:
-        raise UnsupportedError("the places of the maxima as an output")
     kernel = c.get("kernel_shape")
     axes = len(kernel)
     strides, dilations, pads = _windows(c, x, kernel)
@@ -414,7 +410,7 @@ def _per_channel(c: Context, scale: Any, bias: Any) -> dict[str, Array]:
 
 @operator("BatchNormalization")
 def _batch_norm(c: Context, x: Value, scale: Any, bias: Any, mean: Any, var: Any) -> list[Value]:
-    if c.get("training_mode", 0) or c.outputs > 1:
+    if c.get("training_mode", 0):
         raise UnsupportedError("training_mode: the network is read as it is used, and trained by chaos")
     state = _per_channel(c, scale, bias)
     state |= {"running_mean": c.array(mean, "the mean"), "running_var": c.array(var, "the variance")}
@@ -444,8 +440,6 @@ def _layer_norm(c: Context, x: Value, scale: Any, bias: Any = None) -> list[Valu
     axis = c.axis(c.get("axis", -1), len(x.shape))
     weight = c.array(scale, "the scale")
     added = np.zeros_like(weight) if bias is None else c.array(bias, "the bias")
-    if c.outputs > 1:
-        raise UnsupportedError("mean and deviation as outputs")
     rows = math.prod(x.shape[:axis])
     lined = x.view(lambda places: places.reshape(rows, -1).T)  # what is normalised as channels, at each pixel
     kind = layers.LayerNorm(eps=c.get("epsilon", 1e-5), channels_only=True, name=c.part_name(1))

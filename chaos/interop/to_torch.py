@@ -96,8 +96,8 @@ _INPUT = {
 _SAME = set(_INPUT) | {
     "ReLU", "ReLU6", "LeakyReLU", "ELU", "SELU", "CELU", "GELU", "SiLU", "Mish", "Hardswish", "Hardsigmoid", "Hardtanh",
     "Tanh", "Tanhshrink", "Sigmoid", "LogSigmoid", "Softplus", "Softsign", "Threshold", "Hardshrink", "Softshrink",
-    "Identity", "Dropout", "Dropout1d", "Dropout2d", "AlphaDropout", "Flatten", "MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d",
-    "LPPool1d", "LPPool2d", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d",
+    "Identity", "Dropout", "Dropout1d", "Dropout2d", "AlphaDropout", "Flatten", "MaxPool1d", "MaxPool2d", "AvgPool1d",
+    "AvgPool2d", "LPPool1d", "LPPool2d", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d",
     "LocalResponseNorm", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "Upsample", "PReLU", "GroupNorm",
 }  # fmt: skip
 

@@ -125,6 +125,8 @@ def _batch_norm(
         raise UnsupportedError("without running statistics (track_running_stats=False)")
     if momentum is None:
         raise UnsupportedError("momentum=None, the mean over all steps: give a number")
+    if (weight is None) != (bias is None):
+        raise UnsupportedError("a weight without a bias, or the other way round")
     kind = layers.BatchNorm2d if len(x.shape) == 3 else layers.BatchNorm1d
     tensors = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
 
@@ -200,50 +202,54 @@ def _layer_norm(
 # ---- windows ----
 
 
-def _pool(kinds: tuple[Any, Any]) -> Operation:
+def _of(axes: int, x: Value) -> None:
+    """PyTorch takes a tensor of one dimension less for a single image: here the first dimension always counts images."""
+    if len(x.shape) != axes + 1:
+        raise UnsupportedError(f"a window of {axes} dimensions over an image of shape {x.shape}")
+
+
+def _pool(axes: int, kind: Any) -> Operation:
     def read(r: Reader, x: Value, kernel_size: Any, stride: Any = None, *args: Any, **options: Any) -> Value:
         if options.pop("return_indices", False):
             raise UnsupportedError("the places of the maxima as an output")
+        _of(axes, x)
         stride = None if isinstance(stride, (list, tuple)) and not stride else stride
-        kind = kinds[len(x.shape) - 2] if len(x.shape) in (2, 3) else None
-        if kind is None:
-            raise UnsupportedError(f"windows over a tensor of {len(x.shape) + 1} dimensions")
-        return r.graph.apply(kind(_one_or(kernel_size), _one_or(stride), *map(_one_or, args), **{
-            name: _one_or(value) for name, value in options.items()}), x)  # fmt: skip
+        named = {name: _one_or(value) for name, value in options.items()}
+        return r.graph.apply(kind(_one_or(kernel_size), _one_or(stride), *map(_one_or, args), **named), x)
 
     return read
 
 
-_MAX, _AVERAGE = (layers.MaxPool1d, layers.MaxPool2d), (layers.AvgPool1d, layers.AvgPool2d)
-OPERATIONS |= {
-    "max_pool1d": _pool(_MAX),
-    "max_pool2d": _pool(_MAX),
-    "avg_pool1d": _pool(_AVERAGE),
-    "avg_pool2d": _pool(_AVERAGE),
-}
+def _lp_pool(axes: int, kind: Any) -> Operation:
+    def read(r: Reader, x: Value, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Value:
+        _of(axes, x)
+        return r.graph.apply(kind(norm_type, _one_or(kernel_size), _one_or(stride), ceil_mode=ceil_mode), x)
+
+    return read
 
 
-@operation("lp_pool1d", "lp_pool2d")
-def _lp_pool(r: Reader, x: Value, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Value:
-    kind = layers.LPPool1d if len(x.shape) == 2 else layers.LPPool2d
-    return r.graph.apply(kind(norm_type, _one_or(kernel_size), _one_or(stride), ceil_mode=ceil_mode), x)
-
-
-def _adaptive(kinds: tuple[Any, Any]) -> Operation:
+def _adaptive(axes: int, kind: Any) -> Operation:
     def read(r: Reader, x: Value, output_size: Any, return_indices: bool = False) -> Value:
+        if return_indices:
+            raise UnsupportedError("the places of the maxima as an output")
+        _of(axes, x)
         size = tuple(output_size) if isinstance(output_size, (tuple, list)) else output_size
-        return r.graph.apply(kinds[len(x.shape) - 2](size[0] if isinstance(size, tuple) and len(size) == 1 else size), x)
+        return r.graph.apply(kind(size[0] if isinstance(size, tuple) and len(size) == 1 else size), x)
 
     return read
 
 
 OPERATIONS |= {
-    name: _adaptive(kinds)
-    for kinds, names in (
-        ((layers.AdaptiveAvgPool1d, layers.AdaptiveAvgPool2d), ("adaptive_avg_pool1d", "adaptive_avg_pool2d")),
-        ((layers.AdaptiveMaxPool1d, layers.AdaptiveMaxPool2d), ("adaptive_max_pool1d", "adaptive_max_pool2d")),
-    )
-    for name in names
+    "max_pool1d": _pool(1, layers.MaxPool1d),
+    "max_pool2d": _pool(2, layers.MaxPool2d),
+    "avg_pool1d": _pool(1, layers.AvgPool1d),
+    "avg_pool2d": _pool(2, layers.AvgPool2d),
+    "lp_pool1d": _lp_pool(1, layers.LPPool1d),
+    "lp_pool2d": _lp_pool(2, layers.LPPool2d),
+    "adaptive_avg_pool1d": _adaptive(1, layers.AdaptiveAvgPool1d),
+    "adaptive_avg_pool2d": _adaptive(2, layers.AdaptiveAvgPool2d),
+    "adaptive_max_pool1d": _adaptive(1, layers.AdaptiveMaxPool1d),
+    "adaptive_max_pool2d": _adaptive(2, layers.AdaptiveMaxPool2d),
 }
 
 

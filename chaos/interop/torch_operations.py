@@ -198,7 +198,7 @@ def _with_places(kind: Any, pair: str) -> Operation:
     def read(r: Reader, x: Value, dim: Any = None, keepdim: bool = False) -> Any:
         if isinstance(dim, (Value, Tensor)):
             return OPERATIONS[pair](r, x, dim)
-        return (_reduction(kind)(r, x, dim, keepdim), Missing())
+        return (_reduction(kind)(r, x, dim, keepdim), Missing("the places of the largest or smallest"))
 
     return read
 
