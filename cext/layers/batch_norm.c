@@ -7,6 +7,7 @@
  * Sums over a step are taken in double precision, for VW channels at a time: what their rounding would change is alike for all
  * entries of a channel, and would not cancel in the sums of the layers before. */
 #include "layer.h"
+#include "sums.h"
 
 enum { NORM_AFFINE };            /* whole option */
 enum { NORM_EPS, NORM_MOMENTUM }; /* real ones */
@@ -32,11 +33,6 @@ KERNEL ptrdiff_t batch_norm_locate(const geometry *g, int k, ptrdiff_t i)
         return -1;
     return (k - (g->whole[NORM_AFFINE] ? 0 : 2)) * (ptrdiff_t)norm_pad(g) + i;
 }
-
-typedef double norm_sum __attribute__((vector_size(8 * VW), aligned(64), may_alias));
-
-#define norm_wide(x) __builtin_convertvector(x, norm_sum)
-#define norm_narrow(x) __builtin_convertvector(x, vec)
 
 /* Statistics and normalised inputs of channels [k, k + VW), of which `live` are there. */
 KERNEL void norm_observe(const geometry *g, const call *c, size_t k, int live, float *statistics)

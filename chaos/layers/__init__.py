@@ -52,7 +52,13 @@ from .dropout import Dropout as Dropout
 from .dropout import Dropout1d as Dropout1d
 from .dropout import Dropout2d as Dropout2d
 from .flatten import Flatten as Flatten
+from .group_norm import GroupNorm as GroupNorm
+from .group_norm import InstanceNorm1d as InstanceNorm1d
+from .group_norm import InstanceNorm2d as InstanceNorm2d
+from .group_norm import LayerNorm as LayerNorm
+from .group_norm import RMSNorm as RMSNorm
 from .linear import Linear as Linear
+from .local_response_norm import LocalResponseNorm as LocalResponseNorm
 from .max_pool2d import MaxPool2d as MaxPool2d
 from .pad import Pad as Pad
 from .rearrange import ChannelShuffle as ChannelShuffle
