@@ -47,11 +47,13 @@ from .constant import Constant as Constant
 from .constant import Parameter as Parameter
 from .conv1d import Conv1d as Conv1d
 from .conv2d import Conv2d as Conv2d
+from .drop_connect import DropConnectLinear as DropConnectLinear
 from .dropout import AlphaDropout as AlphaDropout
 from .dropout import Dropout as Dropout
 from .dropout import Dropout1d as Dropout1d
 from .dropout import Dropout2d as Dropout2d
 from .flatten import Flatten as Flatten
+from .gaussian_noise import GaussianNoise as GaussianNoise
 from .group_norm import GroupNorm as GroupNorm
 from .group_norm import InstanceNorm1d as InstanceNorm1d
 from .group_norm import InstanceNorm2d as InstanceNorm2d

@@ -17,6 +17,7 @@ class _BatchNorm(Layer):
     eps: float = 1e-5
     momentum: float = 0.1
     affine: bool = True
+    use_running_stats: bool = False
 
     dims: ClassVar[tuple[int, ...]]
     inferred: ClassVar[str | None] = "num_features"
@@ -30,8 +31,9 @@ class _BatchNorm(Layer):
             if not number or not low <= value < np.inf or (name == "momentum" and value > 1):
                 wanted = "in 0..1" if name == "momentum" else "of at least 0"
                 raise ValueError(f"{type(self).__name__}: {name} must be a number {wanted}, not {value!r}")
-        if not isinstance(self.affine, (bool, np.bool_)):
-            raise ValueError(f"{type(self).__name__}: affine must be True or False, not {self.affine!r}")
+        for name in ("affine", "use_running_stats"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ValueError(f"{type(self).__name__}: {name} must be True or False, not {getattr(self, name)!r}")
 
     def output_shape(self, *shapes: Shape) -> Shape:
         if len(shapes[0]) not in self.dims:
@@ -40,7 +42,9 @@ class _BatchNorm(Layer):
         return shapes[0]
 
     def core(self, *shapes: Shape) -> Core:
-        return Core("batch_norm", whole=(int(self.affine),), real=(float(self.eps), float(self.momentum)))
+        return Core(
+            "batch_norm", whole=(int(self.affine), int(self.use_running_stats)), real=(float(self.eps), float(self.momentum))
+        )
 
     def parts(self, *shapes: Shape) -> dict[str, Trained | State]:
         channels = shapes[0][:1]
@@ -48,14 +52,14 @@ class _BatchNorm(Layer):
         return (trained if self.affine else {}) | {"running_mean": State(channels), "running_var": State(channels, fill=1.0)}
 
     def least_images(self, *shapes: Shape) -> int:
-        return 1 if math.prod(shapes[0][1:]) > 1 else 2  # one value has no variance
+        return 1 if self.use_running_stats or math.prod(shapes[0][1:]) > 1 else 2  # one value has no variance
 
     @staticmethod
     def _by_channel(values: Array, x: Array) -> Array:
         return values.reshape(-1, *[1] * (x.ndim - 2))
 
     def _statistics(self, x: Array, parts: Parts, context: Context) -> tuple[Array, Array]:
-        if not context.training:
+        if self.use_running_stats or not context.training:
             return parts["running_mean"], parts["running_var"]
         axes = (0, *range(2, x.ndim))
         return x.mean(axes), x.var(axes)
@@ -80,17 +84,20 @@ class _BatchNorm(Layer):
         normal, m = self._normal(x, parts, context), x.size / x.shape[1]
         product, total = (dy * normal).sum(axes), dy.sum(axes)
         own = {"weight": product, "bias": total} if self.affine else {}
+        factor = self._by_channel((parts["weight"] if self.affine else 1) / np.sqrt(var + self.eps), x)
+        if self.use_running_stats:
+            square = (x - self._by_channel(mean, x)) ** 2
+            return [factor * dy], own | {"running_mean": x.mean(axes), "running_var": square.mean(axes)}
         rest = (self._by_channel(total, x) + normal * self._by_channel(product, x)) / m
-        factor = parts["weight"] if self.affine else np.ones_like(var)
-        into = self._by_channel(factor / np.sqrt(var + self.eps), x) * (dy - rest)
-        return [into], own | {"running_mean": mean, "running_var": var * m / max(m - 1, 1)}
+        return [factor * (dy - rest)], own | {"running_mean": mean, "running_var": var * m / max(m - 1, 1)}
 
     @classmethod
     def example(cls, pick: Any) -> tuple[Layer, list[Shape]]:
         # of few numbers the normalised ones are (nearly) always the same, and gradients nothing but rounding
         sizes = (pick.whole(3, 6), pick.whole(3, 6)) if 3 in cls.dims else (pick.whole(8, 20),)
         shape = (pick.whole(1, 35), *sizes)
-        return cls(eps=pick((1e-5, 0.1)), affine=pick((True, True, False))), [shape]
+        options = {"affine": pick((True, True, False)), "use_running_stats": pick((False, False, True))}
+        return cls(eps=pick((1e-5, 0.1)), **options), [shape]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -105,7 +112,19 @@ class BatchNorm1d(_BatchNorm):
 class BatchNorm2d(_BatchNorm):
     """Each channel by mean and variance of the worker's step in training, by running ones otherwise, with the numerics of
     ``torch.nn.BatchNorm2d`` (Ioffe, Szegedy 2015): y = weight * (x - mean) / sqrt(var + eps) + bias; running statistics move
-    by `momentum` towards each step's mean and unbiased variance. Strategies that cut a step into lanes refuse it."""
+    by `momentum` towards each step's mean and unbiased variance. Strategies that cut a step into lanes refuse it.
+
+    Parameters
+    ----------
+    eps, momentum : float
+    affine : bool
+        Whether there are weight and bias.
+    use_running_stats : bool
+        Whether the running statistics are used in training as well, where gradients take them for constants. Images of a step
+        then do not depend on each other: it works at batch size 1, and under every strategy. The running statistics move
+        towards the step's mean and its mean square distance from the running mean; with `momentum` 0 they stay, which is how
+        a trained network is trained on (Caffe's and MXNet's ``use_global_stats``).
+    """
 
     kind: ClassVar[str] = "batch_norm2d"
     dims: ClassVar[tuple[int, ...]] = (3,)
