@@ -18,6 +18,7 @@ from . import data, models
 from ._version import __version__
 from .api import train
 from .errors import ChaosError, CheckpointError, ClusterError, DataError, DataNotFound, DivergedError, TraceError
+from .folding import fold
 from .info import info
 from .layers import *  # noqa: F403, every kind
 from .layers import __all__ as _layers  # type: ignore[attr-defined]  # computed: type checkers do not see it
@@ -38,6 +39,7 @@ __all__ = [
     "__version__",
     "data",
     "evaluate",
+    "fold",
     "info",
     "load",
     "models",

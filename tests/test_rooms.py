@@ -96,6 +96,7 @@ PY_ARROWS = {
     "threads": {"affinity"},
     "_load": {"affinity", "_core"},
     "network": {"_core", "arrays", "errors", "formats", "layers", "losses", "scale"},
+    "folding": {"network", "layers"},
     "models": {"models", "network", "layers"},
     "reference": {"losses", "layers"},
     "info": {"_core", "threads", "_version"},
@@ -134,7 +135,7 @@ PY_ARROWS = {
     },
     "api": {"training", "cluster", "network", "data"},
     "__main__": {"cli"},
-    "__init__": {"_load", "api", "data", "models", "_version", "errors", "info", "layers", "network", "training"},
+    "__init__": {"_load", "api", "data", "models", "_version", "errors", "folding", "info", "layers", "network", "training"},
 }
 
 

@@ -357,6 +357,7 @@ static void back_between(worker *w, const step *t, int k, int j)
 {
     const hybrid *s = w->e->sync;
     const int n = look_at(w, t, j);
+    w->share = 1.f / (float)(t->end - t->begin);
     while (--k >= 0 && !is_linear(&w->e->p->node[s->tail[k]]))
         back_through(w, n, s->tail[k], s->tail[k], w->dw);
     if (k < 0)

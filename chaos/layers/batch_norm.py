@@ -120,10 +120,10 @@ class BatchNorm2d(_BatchNorm):
     affine : bool
         Whether there are weight and bias.
     use_running_stats : bool
-        Whether the running statistics are used in training as well, where gradients take them for constants. Images of a step
-        then do not depend on each other: it works at batch size 1, and under every strategy. The running statistics move
-        towards the step's mean and its mean square distance from the running mean; with `momentum` 0 they stay, which is how
-        a trained network is trained on (Caffe's and MXNet's ``use_global_stats``).
+        Whether the running statistics are used in training as well, where gradients take them for constants. Images of a
+        step then do not depend on each other: it works at batch size 1, and under every strategy. The running statistics
+        move towards the step's mean and its mean square distance from the running mean; with `momentum` 0 they stay, which
+        is how a trained network is trained on (``use_global_stats`` of Caffe and MXNet).
     """
 
     kind: ClassVar[str] = "batch_norm2d"
