@@ -21,8 +21,8 @@ NORMS = """
 rng = np.random.default_rng(0)
 train = chaos.data.Dataset(rng.normal(0.5, 2, (40, 3, 6, 6)).astype(np.float32), rng.integers(0, 5, 40), classes=5)
 found = []
-for mode, options, strategy, batch_size, running in json.loads(sys.argv[2]):
-    norm = dict(momentum=0.2, use_running_stats=running, name="norm")
+for mode, options, strategy, batch_size, norm in json.loads(sys.argv[2]):
+    norm |= dict(momentum=0.2, name="norm")
     layers = [chaos.Conv2d(8, 3), chaos.BatchNorm2d(**norm), chaos.ReLU(), chaos.GroupNorm(4), chaos.Flatten()]
     net = chaos.Network((3, 6, 6), [*layers, chaos.Linear(5)], seed=2)
     chaos.train(net, train, cluster=mode, cluster_options=options, epochs=2, lr=0.05, workers=1, progress=False,
@@ -37,13 +37,14 @@ tell(found)
 def test_running_statistics_in_every_mode(library, ranks, tmp_path):
     often = {"every": 5}
     whole = ("local", often), ("easgd", often), ("gossip", often), ("async", often), ("shared", {})
-    cases = [(mode, options, "chaos", 4, running) for mode, options in whole for running in (False, True)]
-    alone = (None, None, "synchronous", 16, True)
-    steps = ("allreduce", {"deterministic": "yes"}, "synchronous", 16, True), ("allreduce", {}, "synchronous", 16, True)
-    told, _ = run(library, ranks, NORMS, tmp_path, json.dumps([*cases, alone, *steps]))
+    running, groups = {"use_running_stats": True}, {"groups_of": 3}
+    cases = [(mode, options, "chaos", 4, norm) for mode, options in whole for norm in ({}, running, groups)]
+    modes = (None, None), ("allreduce", {"deterministic": "yes"}), ("allreduce", {})
+    steps = [(mode, options, "synchronous", 16, norm) for norm in (running, groups) for mode, options in modes]
+    told, _ = run(library, ranks, NORMS, tmp_path, json.dumps([*cases, *steps]))
     assert all(one == told[0] for one in told)
     for case, (_, mean, var) in zip(cases, told[0], strict=False):
         assert np.isfinite([*mean, *var]).all() and np.abs(mean).max() > 0.05 and min(var) > 0, case
-    one, exact, close = told[0][len(cases) :]
-    assert one == exact
-    np.testing.assert_allclose(close[1:], one[1:], rtol=0, atol=1e-5)
+    for one, exact, close in zip(*[iter(told[0][len(cases) :])] * 3, strict=True):
+        assert one == exact
+        np.testing.assert_allclose(close[1:], one[1:], rtol=0, atol=1e-5)

@@ -10,7 +10,7 @@
 #include "layer.h"
 #include "sums.h"
 
-enum { NORM_AFFINE, NORM_RUNNING }; /* whole options */
+enum { NORM_AFFINE, NORM_RUNNING, NORM_GROUP }; /* whole options */
 enum { NORM_EPS, NORM_MOMENTUM }; /* real ones */
 
 INLINE size_t norm_pad(const geometry *g) { return round_up((size_t)g->out.c, LANES); }
@@ -19,7 +19,8 @@ INLINE size_t norm_room(const geometry *g) { return round_up(shape_size(g->out),
 KERNEL const char *batch_norm_set_up(geometry *g)
 {
     g->out = g->in[0];
-    g->properties = g->whole[NORM_RUNNING] ? 0 : WHOLE_BATCH;
+    g->group = g->whole[NORM_GROUP];
+    g->properties = g->whole[NORM_RUNNING] || g->group ? 0 : WHOLE_BATCH;
     g->state_size = 2 * norm_pad(g);
     g->weight_size = g->whole[NORM_AFFINE] ? 2 * norm_pad(g) : 0;
     g->state_rate = g->real[NORM_MOMENTUM];
@@ -65,7 +66,7 @@ KERNEL void norm_observe(const geometry *g, const call *c, size_t k, int live, f
     vstore_n(statistics + 2 * pad + k, norm_narrow(square / (m > 1 ? m - 1 : 1)), live);
 }
 
-KERNEL void batch_norm_forward(const geometry *g, const call *c)
+KERNEL void norm_forward(const geometry *g, const call *c)
 {
     const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);
     const int observes = c->training && !g->whole[NORM_RUNNING];
@@ -130,7 +131,7 @@ KERNEL void norm_running_backward(const geometry *g, const call *c)
     }
 }
 
-KERNEL void batch_norm_backward(const geometry *g, const call *c)
+KERNEL void norm_backward(const geometry *g, const call *c)
 {
     if (g->whole[NORM_RUNNING]) {
         norm_running_backward(g, c);
@@ -168,6 +169,39 @@ KERNEL void batch_norm_backward(const geometry *g, const call *c)
             float *observed = c->dstate + s * pad + k;
             vstore_n(observed, share * vload(statistics + (1 + s) * pad + k) + keep * vload(observed), live);
         }
+    }
+}
+
+/* The call with images [from, from + group) only, if there are so many. */
+KERNEL call norm_part(const call *c, int from, int group)
+{
+    call part = *c;
+    const size_t at = (size_t)from;
+    part.n = c->n - from < group ? c->n - from : group;
+    part.x[0].p += at * c->x[0].stride;
+    part.y.p += at * c->y.stride;
+    part.keep.p += at * c->keep.stride;
+    return part;
+}
+
+KERNEL void batch_norm_forward(const geometry *g, const call *c)
+{
+    const int group = g->group && c->training ? g->group : c->n;
+    for (int n = 0; n < c->n; n += group) {
+        const call part = norm_part(c, n, group);
+        norm_forward(g, &part);
+    }
+}
+
+KERNEL void batch_norm_backward(const geometry *g, const call *c)
+{
+    const int group = g->group ? g->group : c->n;
+    for (int n = 0; n < c->n; n += group) {
+        call part = norm_part(c, n, group);
+        part.first = c->first && n == 0;
+        part.dy.p += (size_t)n * c->dy.stride;
+        part.dx[0].p = c->dx[0].p ? c->dx[0].p + (size_t)n * c->dx[0].stride : NULL;
+        norm_backward(g, &part);
     }
 }
 
