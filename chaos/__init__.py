@@ -27,6 +27,7 @@ from .errors import (
     TraceError,
     UnsupportedError,
 )
+from .folding import fold
 from .info import info
 from .interop import from_onnx, from_torch
 from .layers import *  # noqa: F403, every kind
@@ -49,6 +50,7 @@ __all__ = [
     "__version__",
     "data",
     "evaluate",
+    "fold",
     "from_onnx",
     "from_torch",
     "info",

@@ -68,6 +68,7 @@ class Clock:
         batch: int,
         chunk: int,
         lanes: int = 0,
+        group: int = 1,
         publishes_later: bool = False,
         stages: Sequence[tuple[int, float, float, float, float, Count]] = (),
     ) -> None: ...
@@ -112,6 +113,10 @@ class Plan:
     def winograd(self) -> bool: ...
     @property
     def whole_batch(self) -> list[int]: ...
+    @property
+    def group(self) -> int: ...
+    @property
+    def groups(self) -> dict[int, int]: ...
 
 class Stage(IntEnum):
     BEFORE = 0

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 import chaos
+from chaos import virtual
 from chaos.network import run_key
-from chaos.reference import forward
+from chaos.reference import forward, loss_and_gradients
+from chaos.sync import STRATEGIES
 
 
 def data(n=40, shape=(3, 6, 6), seed=0):
@@ -70,6 +72,171 @@ def test_one_value_has_no_variance():
 def test_lanes_are_refused(strategy):
     with pytest.raises(ValueError, match="BatchNorm2d.* sees the whole batch"):
         chaos.train(network(), data(), epochs=1, batch_size=8, workers=1, strategy=strategy, progress=False)
+
+
+def by_running_statistics(momentum=0.2):
+    layers = [chaos.Conv2d(20, 3), chaos.BatchNorm2d(momentum=momentum, use_running_stats=True, name="images"), chaos.ReLU()]
+    layers += [chaos.Flatten(), chaos.Linear(12)]
+    layers += [chaos.BatchNorm1d(momentum=momentum, use_running_stats=True, name="vectors"), chaos.Tanh(), chaos.Linear(5)]
+    return chaos.Network((3, 6, 6), layers, seed=2)
+
+
+def trained(make=by_running_statistics, **options):
+    net = make()
+    chaos.train(net, data(), **({"epochs": 2, "lr": 0.05, "workers": 1, "shuffle": False, "progress": False} | options))
+    return net.state_dict()
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def in_groups(of=3):
+    layers = [chaos.Conv2d(20, 3), chaos.BatchNorm2d(momentum=0.2, groups_of=of, name="images"), chaos.ReLU()]
+    layers += [chaos.Flatten(), chaos.Linear(12), chaos.BatchNorm1d(momentum=0.2, groups_of=of, name="vectors")]
+    return chaos.Network((3, 6, 6), [*layers, chaos.Tanh(), chaos.Linear(5)], seed=2)
+
+
+@pytest.mark.parametrize("make, batch_size", [(by_running_statistics, 1), (by_running_statistics, 10), (in_groups, 17)])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_running_statistics_are_the_definition_step_by_step(strategy, make, batch_size):
+    """One worker, every strategy, also those that cut a step into lanes: plain descent, and statistics by their rate. Steps
+    of 17, 17 and 6 images in groups of 3 have some of 2. Where `elastic` draws to a centre it draws statistics too."""
+    net = make()
+    state = {name: value.astype(float) for name, value in net.state_dict().items()}
+    train = data()
+    for begin in range(0, len(train), batch_size):
+        some = slice(begin, begin + batch_size)
+        _, gradients = loss_and_gradients(net, train.images[some], train.labels[some], state=state)
+        for name, value in gradients.items():
+            rate = 0.2 * (value - state[name]) if "running" in name else -0.05 * value
+            state[name] = state[name] + rate
+    found = trained(make, epochs=1, batch_size=batch_size, strategy=strategy)
+    if strategy == "elastic":
+        assert all(np.isfinite(value).all() for value in found.values())
+        return
+    for name, value in found.items():
+        np.testing.assert_allclose(value, state[name], rtol=0, atol=1e-4, err_msg=name)
+    assert np.abs(found["vectors.running_mean"]).max() > 0.01
+
+
+@pytest.mark.parametrize("lanes", [0, 2, 3, 40])
+@pytest.mark.parametrize("make", [by_running_statistics, in_groups, lambda: in_groups(9), lambda: in_groups(20)])
+@pytest.mark.parametrize("strategy", ["synchronous", "hybrid"])
+def test_running_statistics_do_not_depend_on_the_number_of_workers(strategy, make, lanes):
+    """Steps of 17, 17 and 6 images; however they are cut, groups are the same, and the rest is rounding."""
+    options = dict(batch_size=17, strategy=strategy, strategy_options={"lanes": lanes or None}) | {"make": make}
+    one = trained(**options, workers=1)
+    assert same(one, trained(**options, workers=3))
+    for name, value in trained(make, batch_size=17, strategy="sequential").items():
+        np.testing.assert_allclose(one[name], value, rtol=0, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("strategy", ["synchronous", "hybrid", "chaos"])
+def test_groups_of_virtual_workers(strategy):
+    """The virtual workers of a strategy with the same bits for any number of workers have those, and cut steps likewise."""
+    options = dict(batch_size=17, strategy=strategy)
+    found = trained(in_groups, **options, workers=5, runner=virtual.Virtual())
+    assert all(np.isfinite(value).all() for value in found.values())
+    if strategy != "chaos":
+        assert same(found, trained(in_groups, **options))
+
+
+def test_groups_are_ghost_batches():
+    """A step in groups of k has the mean of the gradients of steps of k images."""
+    net, train = in_groups(5), data()
+    loss, gradients = net.loss_and_gradients(train.images, train.labels)
+    whole = chaos.Network.from_config(in_groups(40).config())
+    whole.load_state_dict(net.state_dict())
+    parts = [whole.loss_and_gradients(train.images[i : i + 5], train.labels[i : i + 5]) for i in range(0, 40, 5)]
+    assert abs(loss - np.mean([part for part, _ in parts])) < 1e-5
+    for name, value in gradients.items():
+        np.testing.assert_allclose(value, np.mean([part[name] for _, part in parts], 0), rtol=0, atol=1e-5, err_msg=name)
+    other, _ = whole.loss_and_gradients(train.images, train.labels)
+    assert abs(other - loss) > 1e-4
+
+
+def test_groups_of_different_sizes():
+    """Steps are cut where the groups of all layers end: every 12 images, of layers with groups of 4 and 6."""
+    layers = [chaos.Conv2d(6, 3), chaos.BatchNorm2d(groups_of=4), chaos.Flatten(), chaos.Linear(8)]
+    net = chaos.Network((3, 6, 6), [*layers, chaos.BatchNorm1d(groups_of=6), chaos.Linear(5)], seed=1)
+    assert net.plan.group == 12 and net.plan.groups == {2: 4, 5: 6}
+    train = data()
+    loss, gradients = net.loss_and_gradients(train.images[:33], train.labels[:33])
+    wanted, exact = loss_and_gradients(net, train.images[:33], train.labels[:33])
+    assert abs(loss - wanted) < 1e-5
+    for name, value in gradients.items():
+        np.testing.assert_allclose(value, exact[name], rtol=0, atol=2e-5, err_msg=name)
+
+
+def test_a_last_group_of_one_value():
+    with pytest.raises(ValueError, match="groups of at least 2 images to train; a step of 10 images leaves 1 for the last"):
+        trained(in_groups, batch_size=10)
+    with pytest.raises(ValueError, match="use_running_stats=True images are in no groups"):
+        chaos.BatchNorm2d(use_running_stats=True, groups_of=4)
+    with pytest.raises(ValueError, match="groups_of must be a whole number of at least 1, not 2.5"):
+        chaos.BatchNorm2d(groups_of=2.5)
+    with pytest.raises(ValueError, match="one value has no variance; groups_of must be at least 2"):
+        chaos.BatchNorm1d(groups_of=1)(chaos.Input((5,)))
+
+
+@pytest.mark.parametrize("make, batch_size", [(by_running_statistics, 2), (in_groups, 5)])
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES.keys() - {"sequential"}))
+def test_running_statistics_stay_sound_with_several_workers(strategy, make, batch_size):
+    found = trained(make, strategy=strategy, workers=3, batch_size=batch_size, epochs=3)
+    assert all(np.isfinite(value).all() for value in found.values())
+    assert (found["images.running_var"] > 0).all() and (found["vectors.running_var"] > 0).all()
+    assert np.abs(found["images.running_mean"]).max() > 0
+
+
+def test_frozen_statistics_stay():
+    """With momentum 0 they are constants, and the training is that of the folded network's function."""
+    found, before = trained(lambda: by_running_statistics(0.0)), by_running_statistics(0.0).state_dict()
+    assert all(np.array_equal(found[name], before[name]) for name in found if "running" in name)
+    assert not np.array_equal(found["images.weight"], before["images.weight"])
+
+
+def observed(layers, shape, seed=3):
+    """A network with running statistics, weights and biases that are not what they were at first."""
+    net, rng = chaos.Network(shape, layers, seed=seed) if isinstance(layers, list) else layers, np.random.default_rng(seed)
+    state = {name: value + rng.normal(0, 0.3, value.shape) for name, value in net.state_dict().items()}
+    state |= {name: rng.uniform(0.2, 3, value.shape) for name, value in state.items() if name.endswith("running_var")}
+    net.load_state_dict(state)
+    return net
+
+
+@pytest.mark.parametrize("options", [{}, {"affine": False}, {"use_running_stats": True}, {"eps": 0.1}], ids=str)
+def test_folding_leaves_the_outputs(options):
+    layers = [chaos.Conv2d(12, 3, bias=False, groups=3, stride=2, padding=1, name="first"), chaos.BatchNorm2d(**options)]
+    layers += [chaos.ReLU(), chaos.Conv2d(9, 2), chaos.BatchNorm2d(**options), chaos.Flatten(), chaos.Linear(7)]
+    layers += [chaos.BatchNorm1d(**options), chaos.Tanh(), chaos.Reshape((7, 1)), chaos.Conv1d(4, 1)]
+    net = observed([*layers, chaos.BatchNorm1d(**options), chaos.Flatten(), chaos.Linear(5)], (3, 7, 8))
+    x = np.random.default_rng(0).standard_normal((9, 3, 7, 8), np.float32)
+    before, state = net.forward(x), net.state_dict()
+    folded = chaos.fold(net)
+    assert not [node for node, _ in folded.nodes() if "BatchNorm" in type(node.layer).__name__]
+    assert "first.bias" in folded.state_dict() and same(net.state_dict(), state) and folded.weights is not net.weights
+    np.testing.assert_allclose(folded.forward(x), before, rtol=0, atol=2e-5 * np.abs(before).max())
+    assert not np.array_equal(chaos.fold(observed([*layers[:2], chaos.Flatten()], (3, 7, 8), 4)).forward(x), before)
+
+
+def test_folding_takes_only_what_nobody_else_reads():
+    x = chaos.Input((3, 5, 5))
+    read = chaos.Conv2d(4, 3, name="read twice")(x)
+    shown = chaos.Conv2d(4, 3, name="an output")(x)
+    shared = chaos.Conv2d(4, 3, name="in two places")
+    folded = chaos.BatchNorm2d(name="goes")(chaos.Conv2d(4, 3, name="taken")(x))
+    parts = [read, chaos.BatchNorm2d(name="a")(read), chaos.BatchNorm2d(name="b")(shown), folded]
+    parts += [chaos.BatchNorm2d(name="c")(shared(x)), chaos.BatchNorm2d(name="d")(shared(x))]
+    parts += [chaos.BatchNorm2d(name="e")(chaos.ReLU()(read))]
+    net = observed(chaos.Network(x, [chaos.Add()(*parts), shown]), None)
+    found = chaos.fold(net)
+    assert net.state_dict().keys() - found.state_dict().keys() == {
+        f"goes.{part}" for part in ("weight", "bias", "running_mean", "running_var")
+    }
+    images = np.random.default_rng(0).standard_normal((5, 3, 5, 5), np.float32)
+    for one, other in zip(found.forward(images), net.forward(images), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-5 * np.abs(other).max())
 
 
 def test_names_are_pytorchs():

@@ -98,6 +98,7 @@ PY_ARROWS = {
     "threads": {"affinity"},
     "_load": {"affinity", "_core"},
     "network": {"_core", "arrays", "errors", "formats", "layers", "losses", "scale"},
+    "folding": {"network", "layers"},
     "models": {"models", "network", "layers"},
     "interop": {"interop", "network", "layers", "errors", "formats", "_version"},
     "reference": {"losses", "layers"},
@@ -137,7 +138,20 @@ PY_ARROWS = {
     },
     "api": {"training", "cluster", "network", "data"},
     "__main__": {"cli"},
-    "__init__": {"_load", "api", "data", "interop", "models", "_version", "errors", "info", "layers", "network", "training"},
+    "__init__": {
+        "_load",
+        "api",
+        "data",
+        "interop",
+        "models",
+        "_version",
+        "errors",
+        "folding",
+        "info",
+        "layers",
+        "network",
+        "training",
+    },
 }
 
 

@@ -33,7 +33,7 @@ cdef extern from "virtual/clock.h" nogil:
         const double *factor
         double begin, line, jitter
         uint64_t seed
-        int batch, chunk, lanes, publishes_later
+        int batch, chunk, lanes, group, publishes_later
     ctypedef struct clock_counts:
         double forward, backward, publishing, waiting
         int64_t published, failures

@@ -40,7 +40,7 @@ cdef class Clock:
 
     def __cinit__(self, str order not None, options, layers, const double[:, ::1] stripes not None,
                   const double[::1] factor not None, *, double begin, double line, double jitter, uint64_t seed, int batch,
-                  int chunk, int lanes=0, bint publishes_later=False, stages=()):
+                  int chunk, int lanes=0, int group=1, bint publishes_later=False, stages=()):
         cdef clock_parts parts
         cdef clock_layer *layer = NULL
         cdef clock_stripe *stripe = NULL
@@ -49,7 +49,8 @@ cdef class Clock:
         parts.order = _find_order(order)
         parts.n_workers, parts.n_stripes = <int>factor.shape[0], <int>stripes.shape[0]
         parts.n_layers, parts.n_stages = <int>len(layers), <int>len(stages)
-        if not (1 <= parts.n_workers <= 4096 and parts.n_layers >= 1 and parts.n_stripes >= 1 and batch >= 1 and chunk >= 1):
+        if not (1 <= parts.n_workers <= 4096 and parts.n_layers >= 1 and parts.n_stripes >= 1 and batch >= 1 and chunk >= 1
+                and group >= 1):
             raise ValueError("a clock needs 1 to 4096 workers, a layer with weights, and batches of at least one image")
         if stripes.shape[1] != 2 or len(options) > MAX_STRATEGY_OPTIONS:
             raise ValueError(f"a clock needs 2 numbers per stripe and at most {MAX_STRATEGY_OPTIONS} options")
@@ -79,7 +80,8 @@ cdef class Clock:
                 stage[i].counted = <clock_count>counted
             parts.layer, parts.stripe, parts.stage, parts.factor = layer, stripe, stage, &factor[0]
             parts.begin, parts.line, parts.jitter, parts.seed = begin, line, jitter, seed
-            parts.batch, parts.chunk, parts.lanes, parts.publishes_later = batch, chunk, lanes, publishes_later
+            parts.batch, parts.chunk, parts.lanes, parts.group = batch, chunk, lanes, group
+            parts.publishes_later = publishes_later
             self.c = vclock_new(&parts)
         finally:
             PyMem_Free(layer)

@@ -88,7 +88,7 @@ cdef extern from "engine/phase.h" nogil:
     int64_t engine_position(const engine_t *e)
 
 cdef extern from "engine/lanes.h" nogil:
-    int lanes_of(int64_t batch, int wanted)
+    int lanes_of(int64_t batch, int wanted, int group)
 
 cdef extern from "engine/worker.h" nogil:
     size_t worker_bytes(const engine_t *e)

@@ -394,7 +394,7 @@ cdef class Engine:
         """Into how many lanes a synchronous step is cut, 0: the usual number; a strategy with stages knows it itself."""
         if self.e.strategy.stages != NULL:
             return self.e.strategy.stages.lanes(self.e)
-        return lanes_of(self.batch_size, wanted)
+        return lanes_of(self.batch_size, wanted, self.plan.p.group)
 
     def stages(self, int64_t images):
         """The stages of a step of so many images, [(Stage, node, pieces), ...]; empty if its strategy, or the network, has

@@ -86,7 +86,7 @@ cdef class Exchange:
         """Forms some lanes of a synchronous step's gradient on all workers, without an update.
 
         The step is over images `order[begin:end]`, cut into `lanes` lanes: lane j has images begin + n * j // lanes up to
-        begin + n * (j + 1) // lanes, n = end - begin. Row i of `out` (which holds zeros or what an earlier call left there)
+        begin + n * (j + 1) // lanes, n = end - begin, or groups of images (`Plan.group`) likewise. Row i of `out` (which holds zeros or what an earlier call left there)
         becomes the gradient of the sum of lane (first + i)'s losses / n, laid out as the weights: the rows of all lanes,
         added up one by one in their order, are the step's gradient. The same bits for any number of workers. Images as for
         `run`; returns the same dict, "images" being those of these lanes ("stopped": `out` is incomplete).
@@ -99,7 +99,8 @@ cdef class Exchange:
         cdef Py_ssize_t last = self.engine._take(&data, inputs, labels, order, begin, end, weights, key)
         if labels is None:
             raise ValueError("labels are needed")
-        if not 1 <= lanes <= last - begin:
+        cdef int group = self.engine.plan.p.group
+        if not 1 <= lanes <= (last - begin + group - 1) // group:
             raise ValueError(f"a step of {last - begin} images cannot be cut into {lanes} lanes")
         if out.shape[0] < 1 or not 0 <= first <= lanes - out.shape[0]:
             raise ValueError(f"lanes {first}..{first + out.shape[0] - 1} are not within the step's {lanes}")

@@ -21,6 +21,7 @@ cdef extern from "registry.h" nogil:
         shape out
         size_t weight_size, state_size
         unsigned properties
+        int group
     enum pass_t "pass":
         PASS_FORWARD, PASS_WEIGHT_GRADIENT, PASS_BACKWARD, PASS_UPDATE
     ctypedef struct part:

@@ -11,6 +11,7 @@ cdef extern from "engine/finish.h" nogil:
         const instruction_set *isa
         int direct_only, n_nodes, output, n_inputs
         unsigned properties
+        int group
         plan_node *node
         size_t weight_size
     ctypedef struct plan_layer:

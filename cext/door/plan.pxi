@@ -131,3 +131,13 @@ cdef class Plan:
     def whole_batch(self):
         """The nodes whose layers see all images of a step together."""
         return [i for i in range(self.p.n_nodes) if self.p.node[i].g.properties & WHOLE_BATCH]
+
+    @property
+    def group(self):
+        """Images of a step that pass through the layers together, or whole multiples of them; 1 where no layer asks for it."""
+        return self.p.group
+
+    @property
+    def groups(self):
+        """{node: images of a step that its layer sees together} where it sees fixed numbers of them together."""
+        return {i: self.p.node[i].g.group for i in range(self.p.n_nodes) if self.p.node[i].g.group}

@@ -41,11 +41,13 @@ static void form_lanes(worker *w)
 {
     engine *e = w->e;
     const int64_t begin = e->lanes.begin, end = e->lanes.end;
+    const int group = e->p->group;
     for (int64_t i; team_goes_on(e) && (i = __atomic_fetch_add(&e->next, 1, __ATOMIC_RELAXED)) < e->end;) {
         const int j = e->lanes.first + (int)i;
         w->reached = e->lanes.reached ? e->lanes.reached + i : NULL;
-        if (pass_gradient(w, lane_begin(begin, end, e->lanes.count, j), lane_begin(begin, end, e->lanes.count, j + 1),
-                          1.f / (float)(end - begin), e->out + (size_t)i * e->p->weight_size))
+        if (pass_gradient(w, lane_begin(begin, end, e->lanes.count, j, group),
+                          lane_begin(begin, end, e->lanes.count, j + 1, group), 1.f / (float)(end - begin),
+                          e->out + (size_t)i * e->p->weight_size))
             break;
         if (w->reached) /* also what back-propagation does not come to */
             __atomic_store_n(w->reached, 0, __ATOMIC_RELEASE);
@@ -194,7 +196,8 @@ int engine_lanes(engine *e, const images *data, int64_t begin, int64_t end, int 
     e->lanes.first = first;
     e->lanes.reached = reached;
     const int status = engine_run(e, LANE_GRADIENTS, data, 0, n, 0, out);
-    const int64_t wanted = lane_begin(begin, end, lanes, first + n) - lane_begin(begin, end, lanes, first);
+    const int64_t wanted = lane_begin(begin, end, lanes, first + n, e->p->group) -
+                           lane_begin(begin, end, lanes, first, e->p->group);
     return status != DONE && status != STOPPED ? status : e->total.images == wanted ? DONE : STOPPED;
 }
 

@@ -13,7 +13,7 @@ plan *plan_new(const instruction_set *isa, int direct_only, const char *loops)
         free(copy);
         return NULL;
     }
-    p->isa = isa, p->direct_only = direct_only;
+    p->isa = isa, p->direct_only = direct_only, p->group = 1;
     p->loops = loops ? strcpy(copy, loops) : NULL;
     return p;
 }
@@ -88,6 +88,19 @@ static const char *give_block(plan *p, plan_node *n, int shares)
     return NULL;
 }
 
+/* The least common multiple of the groups there are and of the node to be added; NULL or a reason. */
+static const char *join_groups(plan *p, int group)
+{
+    int64_t a = p->group, b = group > 0 ? group : 1;
+    for (int64_t rest; (rest = a % b); a = b, b = rest)
+        ;
+    const int64_t common = p->group * (int64_t)(group > 0 ? group : 1) / b;
+    if (common > MAX_GROUP)
+        return "the smallest number of images of which all layers see whole groups is more than 2^20";
+    p->group = (int)common;
+    return NULL;
+}
+
 int plan_add(plan *p, const plan_layer *layer, const char **reason)
 {
     const layer_kind *kind = kind_named(p, layer->kind);
@@ -123,6 +136,8 @@ int plan_add(plan *p, const plan_layer *layer, const char **reason)
         *reason = "the output is too large: more than 2^31 - 1 numbers";
     if (!*reason)
         *reason = give_block(p, n, layer->shares);
+    if (!*reason)
+        *reason = join_groups(p, n->g.group);
     if (*reason)
         return -1;
     n->needs_gradient |= n->block >= 0;

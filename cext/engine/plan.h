@@ -54,6 +54,7 @@ typedef struct {
     int n_edges;
     plan_edge *edge;
     unsigned properties; /* of any layer */
+    int group; /* the least common multiple of all layers' groups; 1: none has any */
     size_t weight_size; /* floats, state included */
     size_t scratch_size; /* floats: the largest of any layer */
     size_t sample_size; /* floats per sample in a worker's memory: outputs, what is kept of them, deltas */
@@ -88,14 +89,18 @@ static inline const plan_block *plan_block_of(const plan *p, int node)
 static inline int plan_learns(const plan *p, int node) { return p->node[node].needs_gradient && p->node[node].n_deltas; }
 
 /* Images that pass through the layers together in a step of `batch`: all that a layer wants to see, else MAX_CHUNK, as more
- * would push the weights out of the caches, and fewer where these would take more than CHUNK_BYTES of a worker's memory. */
-enum { MAX_CHUNK = 8, CHUNK_BYTES = 64 << 20 };
+ * would push the weights out of the caches, and fewer where these would take more than CHUNK_BYTES of a worker's memory; whole
+ * groups in any case. */
+enum { MAX_CHUNK = 8, CHUNK_BYTES = 64 << 20, MAX_GROUP = 1 << 20 };
 static inline int plan_chunk(const plan *p, int batch)
 {
     int chunk = batch < MAX_CHUNK || p->properties & WHOLE_BATCH ? batch : MAX_CHUNK;
     while (chunk > 1 && !(p->properties & WHOLE_BATCH) && (size_t)chunk * p->sample_size * sizeof(float) > CHUNK_BYTES)
         chunk /= 2;
-    return chunk;
+    if (p->group == 1 || p->properties & WHOLE_BATCH)
+        return chunk;
+    const int whole = chunk < p->group ? p->group : chunk / p->group * p->group;
+    return whole < batch ? whole : batch;
 }
 
 #endif

@@ -1,14 +1,16 @@
-/* Normalises each channel by mean and variance of the step's images while it trains, and by running ones otherwise:
+/* Normalises each channel by mean and variance of the step's images while it trains, and by running ones otherwise, or always:
  * y = weight * (x - mean) / sqrt(var + eps) + bias. Body: included by cext/isa/ only.
  *
  * Weight block, where it is affine: weight, bias; state block: running mean, running variance; each padded to LANES. Keeps
- * the normalised input, and behind that of the first sample 1 / sqrt(var + eps), the mean and the unbiased variance.
+ * the normalised input, and behind that of the first sample 1 / sqrt(var + eps), the mean and the unbiased variance; where it
+ * goes by running statistics only the first two of them.
  *
  * Sums over a step are taken in double precision, for VW channels at a time: what their rounding would change is alike for all
  * entries of a channel, and would not cancel in the sums of the layers before. */
 #include "layer.h"
+#include "sums.h"
 
-enum { NORM_AFFINE };            /* whole option */
+enum { NORM_AFFINE, NORM_RUNNING, NORM_GROUP }; /* whole options */
 enum { NORM_EPS, NORM_MOMENTUM }; /* real ones */
 
 INLINE size_t norm_pad(const geometry *g) { return round_up((size_t)g->out.c, LANES); }
@@ -17,11 +19,12 @@ INLINE size_t norm_room(const geometry *g) { return round_up(shape_size(g->out),
 KERNEL const char *batch_norm_set_up(geometry *g)
 {
     g->out = g->in[0];
-    g->properties = WHOLE_BATCH;
+    g->group = g->whole[NORM_GROUP];
+    g->properties = g->whole[NORM_RUNNING] || g->group ? 0 : WHOLE_BATCH;
     g->state_size = 2 * norm_pad(g);
     g->weight_size = g->whole[NORM_AFFINE] ? 2 * norm_pad(g) : 0;
     g->state_rate = g->real[NORM_MOMENTUM];
-    g->keep_size = norm_room(g) + 3 * norm_pad(g);
+    g->keep_size = g->whole[NORM_RUNNING] ? 2 * norm_pad(g) : norm_room(g) + 3 * norm_pad(g);
     return NULL;
 }
 
@@ -32,11 +35,6 @@ KERNEL ptrdiff_t batch_norm_locate(const geometry *g, int k, ptrdiff_t i)
         return -1;
     return (k - (g->whole[NORM_AFFINE] ? 0 : 2)) * (ptrdiff_t)norm_pad(g) + i;
 }
-
-typedef double norm_sum __attribute__((vector_size(8 * VW), aligned(64), may_alias));
-
-#define norm_wide(x) __builtin_convertvector(x, norm_sum)
-#define norm_narrow(x) __builtin_convertvector(x, vec)
 
 /* Statistics and normalised inputs of channels [k, k + VW), of which `live` are there. */
 KERNEL void norm_observe(const geometry *g, const call *c, size_t k, int live, float *statistics)
@@ -68,24 +66,29 @@ KERNEL void norm_observe(const geometry *g, const call *c, size_t k, int live, f
     vstore_n(statistics + 2 * pad + k, norm_narrow(square / (m > 1 ? m - 1 : 1)), live);
 }
 
-KERNEL void batch_norm_forward(const geometry *g, const call *c)
+KERNEL void norm_forward(const geometry *g, const call *c)
 {
     const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);
-    float *statistics = c->keep.p + norm_room(g);
+    const int observes = c->training && !g->whole[NORM_RUNNING];
+    float *statistics = c->keep.p + (g->whole[NORM_RUNNING] ? 0 : norm_room(g));
     for (size_t k = 0; k < C; k += VW) {
         const int live = C - k < VW ? (int)(C - k) : VW;
         const int affine = g->whole[NORM_AFFINE];
         const vec weight = affine ? vload(c->w + k) : vset(1), bias = affine ? vload(c->w + pad + k) : vset(0);
         vec factor = weight, offset = bias;
-        if (c->training)
+        if (observes)
             norm_observe(g, c, k, live, statistics);
         else {
-            factor = weight / vsqrt(vload(c->state + pad + k) + g->real[NORM_EPS]);
-            offset = bias - vload(c->state + k) * factor;
+            const vec mean = vload(c->state + k), deviation = vsqrt(vload(c->state + pad + k) + g->real[NORM_EPS]);
+            factor = weight / deviation;
+            offset = bias - mean * factor;
+            if (c->training) { /* others may change the state until back-propagation */
+                vstore(statistics + k, 1.f / deviation);
+                vstore(statistics + pad + k, mean);
+            }
         }
         for (int n = 0; n < c->n; n++) {
-            const float *x = (c->training ? c->keep.p + (size_t)n * c->keep.stride
-                                          : c->x[0].p + (size_t)n * c->x[0].stride) +
+            const float *x = (observes ? c->keep.p + (size_t)n * c->keep.stride : c->x[0].p + (size_t)n * c->x[0].stride) +
                              k;
             float *y = c->y.p + (size_t)n * c->y.stride + k;
             for (size_t i = 0; i < P; i++)
@@ -94,8 +97,46 @@ KERNEL void batch_norm_forward(const geometry *g, const call *c)
     }
 }
 
-KERNEL void batch_norm_backward(const geometry *g, const call *c)
+/* Where it goes by running statistics: they are constants, and observed are the mean and the mean square distance from the
+ * running one, which add up over the images of a step, wherever it is cut. */
+KERNEL void norm_running_backward(const geometry *g, const call *c)
 {
+    const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);
+    const vec share = vset(c->share / (float)P), keep = vset(c->first ? 0 : 1);
+    for (size_t k = 0; k < C; k += VW) {
+        const int live = C - k < VW ? (int)(C - k) : VW;
+        const vec inverse = vload(c->keep.p + k), mean = vload(c->keep.p + pad + k);
+        const vec factor = inverse * (g->whole[NORM_AFFINE] ? vload(c->w + k) : vset(1));
+        norm_sum total = {0}, product = {0}, sum = {0}, square = {0};
+        for (int n = 0; n < c->n; n++) {
+            const float *dy = c->dy.p + (size_t)n * c->dy.stride + k, *x = c->x[0].p + (size_t)n * c->x[0].stride + k;
+            float *dx = c->dx[0].p ? c->dx[0].p + (size_t)n * c->dx[0].stride + k : NULL;
+            for (size_t i = 0; i < P; i++) {
+                const norm_sum d = norm_wide(vload(dy + i * C)), apart = norm_wide(vload(x + i * C)) - norm_wide(mean);
+                total += d;
+                product += d * apart;
+                sum += apart;
+                square += apart * apart;
+                if (dx) /* before dw, which may be the weights themselves */
+                    vstore_n(dx + i * C, factor * vload(dy + i * C), live);
+            }
+        }
+        if (g->whole[NORM_AFFINE]) {
+            vstore_n(c->dw + k, norm_narrow(product) * inverse + keep * vload(c->dw + k), live);
+            vstore_n(c->dw + pad + k, norm_narrow(total) + keep * vload(c->dw + pad + k), live);
+        }
+        const vec middle = norm_narrow(sum + norm_wide(mean) * (double)c->n * (double)P), spread = norm_narrow(square);
+        vstore_n(c->dstate + k, share * middle + keep * vload(c->dstate + k), live);
+        vstore_n(c->dstate + pad + k, share * spread + keep * vload(c->dstate + pad + k), live);
+    }
+}
+
+KERNEL void norm_backward(const geometry *g, const call *c)
+{
+    if (g->whole[NORM_RUNNING]) {
+        norm_running_backward(g, c);
+        return;
+    }
     const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);
     const float *statistics = c->keep.p + norm_room(g);
     const double m = (double)c->n * (double)P;
@@ -128,6 +169,39 @@ KERNEL void batch_norm_backward(const geometry *g, const call *c)
             float *observed = c->dstate + s * pad + k;
             vstore_n(observed, share * vload(statistics + (1 + s) * pad + k) + keep * vload(observed), live);
         }
+    }
+}
+
+/* The call with images [from, from + group) only, if there are so many. */
+KERNEL call norm_part(const call *c, int from, int group)
+{
+    call part = *c;
+    const size_t at = (size_t)from;
+    part.n = c->n - from < group ? c->n - from : group;
+    part.x[0].p += at * c->x[0].stride;
+    part.y.p += at * c->y.stride;
+    part.keep.p += at * c->keep.stride;
+    return part;
+}
+
+KERNEL void batch_norm_forward(const geometry *g, const call *c)
+{
+    const int group = g->group && c->training ? g->group : c->n;
+    for (int n = 0; n < c->n; n += group) {
+        const call part = norm_part(c, n, group);
+        norm_forward(g, &part);
+    }
+}
+
+KERNEL void batch_norm_backward(const geometry *g, const call *c)
+{
+    const int group = g->group ? g->group : c->n;
+    for (int n = 0; n < c->n; n += group) {
+        call part = norm_part(c, n, group);
+        part.first = c->first && n == 0;
+        part.dy.p += (size_t)n * c->dy.stride;
+        part.dx[0].p = c->dx[0].p ? c->dx[0].p + (size_t)n * c->dx[0].stride : NULL;
+        norm_backward(g, &part);
     }
 }
 

@@ -52,6 +52,7 @@ typedef struct {
     /* what set_up says of it */
     shape out; /* beforehand: out.c, where the kind has channels as an option */
     unsigned properties;
+    int group; /* images of a step that it sees together when it trains, the first so many, the next, ...; 0: any number */
     window window;
     size_t weight_size; /* floats of the weight block, a multiple of LANES; 0: no weights */
     size_t state_size;  /* likewise of what is not trained but observed, behind the weights; 0: none */

@@ -1,7 +1,6 @@
 /* The passes, steps and weights of an executor; see layout.h. */
 #include "layout.h"
 
-#include "engine/lanes.h"
 #include "engine/pass.h"
 #include "engine/worker.h"
 
@@ -110,6 +109,7 @@ place layout_place(const layout *l, int64_t step, int lane)
 {
     const int64_t begin = l->begin + step * l->e->batch, end = layout_step_end(l, step);
     const int n = lane < 0 ? 1 : layout_lanes(l, step), j = lane < 0 ? 0 : lane;
-    const int64_t from = lane_begin(begin, end, n, j);
-    return (place){.begin = from, .at = from, .end = lane_begin(begin, end, n, j + 1), .lane = lane};
+    const int group = lane < 0 ? 1 : l->e->p->group;
+    const int64_t from = lane_begin(begin, end, n, j, group);
+    return (place){.begin = from, .at = from, .end = lane_begin(begin, end, n, j + 1, group), .lane = lane};
 }

@@ -4,6 +4,7 @@
 #define CHAOS_LAYOUT_H
 
 #include "engine/engine.h"
+#include "engine/lanes.h"
 
 #include <stdint.h>
 
@@ -45,7 +46,7 @@ static inline int64_t layout_step_end(const layout *l, int64_t step)
 static inline int layout_lanes(const layout *l, int64_t step)
 {
     const int64_t n = layout_step_end(l, step) - (l->begin + step * l->e->batch);
-    return n < l->n_lanes ? (int)n : l->n_lanes;
+    return lanes_in(n, l->n_lanes, l->e->p->group);
 }
 
 static inline int layout_has_meetings(const layout *l)

@@ -89,7 +89,7 @@ static int is_plain(const plan *p, int node)
 {
     const plan_node *n = &p->node[node];
     const plan_block *b = plan_block_of(p, node);
-    return !(n->g.properties & (RANDOM | WHOLE_BATCH)) &&
+    return !(n->g.properties & (RANDOM | WHOLE_BATCH)) && !n->g.group &&
            (!b || (is_linear(n) && !b->state && b->first_user == b->final_user));
 }
 
@@ -172,7 +172,7 @@ static int open(engine *e)
         return -1;
     memset(s, 0, sizeof *s);
     const int enough = (e->batch + e->chunk - 1) / e->chunk; /* a lane passes through in one piece */
-    s->lanes = lanes_of(e->batch, (int)e->option[0]);
+    s->lanes = lanes_of(e->batch, (int)e->option[0], p->group);
     s->lanes = s->lanes < enough ? enough : s->lanes;
     s->tail = calloc(nodes, sizeof *s->tail);
     s->value = calloc(nodes, sizeof *s->value);
@@ -213,10 +213,10 @@ static int open(engine *e)
 /* The step under way. */
 typedef struct {
     int64_t begin, end;
-    int n_lanes;
+    int n_lanes, group;
 } step;
 
-static int64_t lane_at(const step *t, int j) { return lane_begin(t->begin, t->end, t->n_lanes, j); }
+static int64_t lane_at(const step *t, int j) { return lane_begin(t->begin, t->end, t->n_lanes, j, t->group); }
 
 /* Points the worker at the images of a lane; returns their number. */
 static int look_at(worker *w, const step *t, int j)
@@ -357,6 +357,7 @@ static void back_between(worker *w, const step *t, int k, int j)
 {
     const hybrid *s = w->e->sync;
     const int n = look_at(w, t, j);
+    w->share = 1.f / (float)(t->end - t->begin);
     while (--k >= 0 && !is_linear(&w->e->p->node[s->tail[k]]))
         back_through(w, n, s->tail[k], s->tail[k], w->dw);
     if (k < 0)
@@ -431,7 +432,7 @@ static int do_stage(worker *w, int stage, const step *t, int64_t *first)
 static step step_over(const engine *e, int64_t begin, int64_t end)
 {
     const hybrid *s = e->sync;
-    return (step){begin, end, s->lanes < end - begin ? s->lanes : (int)(end - begin)};
+    return (step){begin, end, lanes_in(end - begin, s->lanes, e->p->group), e->p->group};
 }
 
 static void train_steps(worker *w)

@@ -36,7 +36,7 @@ static int open(engine *e)
     if (!s)
         return -1;
     memset(s, 0, sizeof *s);
-    s->lanes = lanes_of(e->batch, (int)e->option[0]);
+    s->lanes = lanes_of(e->batch, (int)e->option[0], e->p->group);
     if (s->lanes == 1)
         return 0;
     s->gradient = calloc((size_t)s->lanes, sizeof *s->gradient);
@@ -58,7 +58,8 @@ static int form_lane(worker *w, int j, int n_lanes, int64_t begin, int64_t end)
         s->touched[j] = 1;
         memset(s->gradient[j], 0, w->e->p->weight_size * sizeof(float));
     }
-    return pass_gradient(w, lane_begin(begin, end, n_lanes, j), lane_begin(begin, end, n_lanes, j + 1),
+    const int group = w->e->p->group;
+    return pass_gradient(w, lane_begin(begin, end, n_lanes, j, group), lane_begin(begin, end, n_lanes, j + 1, group),
                          1.f / (float)(end - begin), s->gradient[j]);
 }
 
@@ -91,7 +92,7 @@ static void train(worker *w)
         s->goes_on = team_goes_on(e);
     for (; !team_meet(w) && s->goes_on && begin < e->end; begin = end) {
         end = begin + e->batch < e->end ? begin + e->batch : e->end;
-        const int n_lanes = s->lanes < end - begin ? s->lanes : (int)(end - begin);
+        const int n_lanes = lanes_in(end - begin, s->lanes, e->p->group);
         while ((i = take(s, first)) < n_lanes)
             if (form_lane(w, (int)i, n_lanes, begin, end))
                 return;

@@ -8,6 +8,7 @@
 #include "random.h"
 
 #include "engine/event.h"
+#include "engine/lanes.h"
 
 #include <stddef.h>
 
@@ -113,7 +114,7 @@ static inline int64_t actor_step_images(const vclock *c, int64_t step)
 static inline int actor_step_lanes(const vclock *c, int64_t step)
 {
     const int64_t n = actor_step_images(c, step);
-    return n < c->p.lanes ? (int)n : c->p.lanes;
+    return lanes_in(n, c->p.lanes, c->p.group);
 }
 
 #endif

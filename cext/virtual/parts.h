@@ -45,6 +45,7 @@ typedef struct {
     uint64_t seed;
     int batch, chunk;
     int lanes;           /* of a step, where it is cut into some */
+    int group;           /* images of which lanes have whole groups, as in plan */
     int publishes_later; /* as in strategy: no EVENT_POSTPONE is needed */
 } clock_parts;
 

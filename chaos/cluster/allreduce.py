@@ -70,8 +70,9 @@ class Allreduce(Mode):
         self._lanes = (
             engine.lanes(wanted or 0)
             if self._fixed
-            else min(wanted or self.option["waves"] * sum(workers), engine.batch_size)
+            else min(wanted or self.option["waves"] * sum(workers), -(-engine.batch_size // net.plan.group))
         )
+        self._group = net.plan.group
         # of all the step's lanes, or of this rank's
         rows = self._lanes if self._fixed else -(-self._lanes * workers[link.rank] // sum(workers))
         self.rows, self.reached, self.nodes = aligned_zeros((rows, size)), np.zeros(rows, np.int32), len(net.nodes())
@@ -91,7 +92,7 @@ class Allreduce(Mode):
 
     def lanes(self, images):
         """Into how many lanes a step of so many images is cut."""
-        return min(self._lanes, images)
+        return min(self._lanes, -(-images // self._group))
 
     def share(self, lanes, wave, rank):
         """The lanes [first, end) of a rank in a wave."""

@@ -26,3 +26,10 @@ def uniform(keys: NDArray[np.uint64], count: int) -> NDArray[np.float64]:
     """The first `count` numbers of each key: (n, count) float64, uniform in [0, 1), multiples of 2^-24."""
     numbers = mix(keys[:, None] + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(STEP))
     return (numbers >> np.uint64(40)).astype(np.float64) * 2.0**-24
+
+
+def normal(keys: NDArray[np.uint64], count: int) -> NDArray[np.float64]:
+    """(n, count) float64, normal with mean 0 and variance 1, each of two of the uniform numbers (Box, Muller 1958)."""
+    u = uniform(keys, 2 * count)
+    found: NDArray[np.float64] = np.sqrt(-2 * np.log1p(-u[:, ::2])) * np.cos(2 * np.pi * u[:, 1::2])
+    return found

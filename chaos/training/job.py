@@ -94,19 +94,25 @@ class Job:
             )
 
     def _check_whole_batches(self, net: Network) -> None:
-        """ValueError where a layer wants to see all images of a step, and the strategy has none who does, or steps have too
-        few for it."""
+        """ValueError where a layer wants to see all images of a step, and the strategy has none who does, or steps, or the
+        last of the groups that it sees together, have too few for it."""
         nodes = net.plan.whole_batch
-        for node in nodes:
+        batch, last = self.settings.batch_size, self.training.count % self.settings.batch_size
+        for node, group in (dict.fromkeys(nodes, batch) | net.plan.groups).items():
             there = net.nodes()[node][0]
             assert there.layer
             least = there.layer.least_images(*(source.shape for source in there.inputs))
-            batch, last = self.settings.batch_size, self.training.count % self.settings.batch_size
             if 0 < (last or batch) < least:
                 raise ValueError(
                     f"{there.layer} needs steps of at least {least} images to train; {self.training.count} images in "
                     f"steps of batch_size={batch} leave {last or batch} for {'the last' if last else 'each'}"
                 )
+            for size in (batch, last):
+                if size and (size - 1) % group + 1 < least:
+                    raise ValueError(
+                        f"{there.layer} needs groups of at least {least} images to train; a step of {size} images leaves "
+                        f"{(size - 1) % group + 1} for the last group"
+                    )
         if nodes and self.strategy.lanes:
             known = [name for name, strategy in STRATEGIES.items() if not strategy.lanes]
             raise ValueError(

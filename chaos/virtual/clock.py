@@ -154,6 +154,7 @@ class Order:
             batch=engine.batch_size,
             chunk=engine.chunk,
             lanes=engine.lanes(options["lanes"] or 0) if "lanes" in options else 0,
+            group=net.plan.group,
             publishes_later=engine.publishes_later,
             stages=_stages(net, engine, times),
         )

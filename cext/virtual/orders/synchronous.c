@@ -41,8 +41,8 @@ static void begin(vclock *c, actor *a)
     const int64_t from = s->step * c->p.batch, n = actor_step_images(c, s->step);
     s->next_lane++;
     a->step = s->step;
-    a->image = from + n * lane / lanes;
-    a->end = from + n * (lane + 1) / lanes;
+    a->image = lane_begin(from, from + n, lanes, lane, c->p.group);
+    a->end = lane_begin(from, from + n, lanes, lane + 1, c->p.group);
     a->layer = 0;
     a->next = passes_forward;
     actor_emit(c, a, EVENT_LANE, lane, c->now);
