@@ -185,6 +185,20 @@ def _group_norm(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str
     return w.op("GroupNormalization", x[0], *parts, num_groups=layer.num_groups, epsilon=float(layer.eps))
 
 
+def _rms_norm(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
+    (shape,) = shapes
+    over = [1] if layer.channels_only else list(range(1, len(shape) + 1))
+    square = w.op("ReduceMean", w.op("Mul", x[0], x[0]), w.whole(*over))
+    eps = np.finfo(np.float32).eps if layer.eps is None else layer.eps
+    y = w.op("Div", x[0], w.op("Sqrt", w.op("Add", square, w.constant(eps))))
+    if not layer.elementwise_affine:
+        return y
+    weight = w.part("weight")
+    if layer.channels_only and len(shape) > 1:
+        weight = w.op("Reshape", weight, w.whole(-1, *[1] * (len(shape) - 1)))
+    return w.op("Mul", y, weight)
+
+
 def _layer_norm(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
     (shape,) = shapes
     if layer.channels_only and len(shape) > 1:
@@ -384,6 +398,7 @@ LAYERS: dict[str, Layer] = {
     "InstanceNorm2d": _instance_norm,
     "GroupNorm": _group_norm,
     "LayerNorm": _layer_norm,
+    "RMSNorm": _rms_norm,
     "LocalResponseNorm": _lrn,
     "MaxPool1d": _pool("MaxPool"),
     "MaxPool2d": _pool("MaxPool"),
@@ -413,4 +428,5 @@ LAYERS: dict[str, Layer] = {
     "Parameter": _constant,
     "Constant": _constant,
     **dict.fromkeys(("Dropout", "Dropout1d", "Dropout2d", "AlphaDropout", "GaussianNoise"), _dropped),
+    "DropConnectLinear": _linear,
 }

@@ -435,17 +435,26 @@ def _group_norm(c: Context, x: Value, scale: Any, bias: Any) -> Value:
     return c.graph.apply(layer, x, state=state)
 
 
+def _over_the_last(c: Context, x: Value, kind: Any, parts: dict[str, Array]) -> Value:
+    """A normalisation over the dimensions from an axis on, as one of channels at each pixel."""
+    axis = c.axis(c.get("axis", -1), len(x.shape))
+    rows = math.prod(x.shape[:axis])
+    lined = x.view(lambda places: places.reshape(rows, -1).T)
+    layer = kind(eps=c.get("epsilon", 1e-5), channels_only=True, name=c.part_name(1))
+    state = {name: np.broadcast_to(part, x.shape[axis:]).reshape(-1) for name, part in parts.items()}
+    return c.graph.apply(layer, lined, state=state).view(lambda places: places.T.reshape(x.shape))
+
+
 @operator("LayerNormalization")
 def _layer_norm(c: Context, x: Value, scale: Any, bias: Any = None) -> list[Value]:
-    axis = c.axis(c.get("axis", -1), len(x.shape))
     weight = c.array(scale, "the scale")
     added = np.zeros_like(weight) if bias is None else c.array(bias, "the bias")
-    rows = math.prod(x.shape[:axis])
-    lined = x.view(lambda places: places.reshape(rows, -1).T)  # what is normalised as channels, at each pixel
-    kind = layers.LayerNorm(eps=c.get("epsilon", 1e-5), channels_only=True, name=c.part_name(1))
-    state = {"weight": np.broadcast_to(weight, x.shape[axis:]).reshape(-1)}
-    state["bias"] = np.broadcast_to(added, x.shape[axis:]).reshape(-1)
-    return [c.graph.apply(kind, lined, state=state).view(lambda places: places.T.reshape(x.shape))]
+    return [_over_the_last(c, x, layers.LayerNorm, {"weight": weight, "bias": added})]
+
+
+@operator("RMSNormalization")
+def _rms_norm(c: Context, x: Value, scale: Any) -> Value:
+    return _over_the_last(c, x, layers.RMSNorm, {"weight": c.array(scale, "the scale")})
 
 
 @operator("LRN")

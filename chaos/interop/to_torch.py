@@ -138,7 +138,13 @@ def _prelu(nn: Any, layer: Any, options: dict[str, Any], shape: Shape) -> Any:
 def _layer_norm(nn: Any, layer: Any, options: dict[str, Any], shape: Shape) -> Any:
     if layer.channels_only and len(shape) > 1:
         raise UnsupportedError("over channels_only, which are not PyTorch's last dimension")
-    return nn.LayerNorm(shape, eps=layer.eps, elementwise_affine=layer.affine)
+    return nn.LayerNorm(shape, eps=layer.eps, elementwise_affine=layer.elementwise_affine, bias=layer.bias)
+
+
+def _rms_norm(nn: Any, layer: Any, options: dict[str, Any], shape: Shape) -> Any:
+    if layer.channels_only and len(shape) > 1:
+        raise UnsupportedError("over channels_only, which are not PyTorch's last dimension")
+    return nn.RMSNorm(shape, eps=layer.eps, elementwise_affine=layer.elementwise_affine)
 
 
 _MODULES: dict[str, Callable[..., Any]] = {
@@ -146,6 +152,7 @@ _MODULES: dict[str, Callable[..., Any]] = {
     "GroupNorm": _group_norm,
     "PReLU": _prelu,
     "LayerNorm": _layer_norm,
+    "RMSNorm": _rms_norm,
     "Softmax": lambda nn, layer, options, shape: nn.Softmax(1),
     "LogSoftmax": lambda nn, layer, options, shape: nn.LogSoftmax(1),
 }

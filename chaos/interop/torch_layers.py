@@ -108,6 +108,11 @@ def _prelu(r: Reader, x: Value, weight: Any) -> Value:
     return r.with_state("prelu", {"weight": weight}, lambda name: layers.PReLU(math.prod(weight.shape), name=name), x)
 
 
+def _both(weight: Any, bias: Any) -> None:
+    if (weight is None) != (bias is None):
+        raise UnsupportedError("a weight without a bias, or the other way round")
+
+
 @operation("batch_norm")
 def _batch_norm(
     r: Reader,
@@ -125,8 +130,7 @@ def _batch_norm(
         raise UnsupportedError("without running statistics (track_running_stats=False)")
     if momentum is None:
         raise UnsupportedError("momentum=None, the mean over all steps: give a number")
-    if (weight is None) != (bias is None):
-        raise UnsupportedError("a weight without a bias, or the other way round")
+    _both(weight, bias)
     kind = layers.BatchNorm2d if len(x.shape) == 3 else layers.BatchNorm1d
     tensors = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
 
@@ -140,6 +144,8 @@ def _batch_norm(
 def _group_norm(
     r: Reader, x: Value, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
 ) -> Value:
+    _both(weight, bias)
+
     def make(name: str) -> Layer:
         return layers.GroupNorm(num_groups, eps=eps, affine=weight is not None, name=name)
 
@@ -168,6 +174,7 @@ def _instance_norm(
 ) -> Value:
     if running_mean is not None:
         raise UnsupportedError("with running statistics (track_running_stats=True)")
+    _both(weight, bias)
     kind = layers.InstanceNorm2d if len(x.shape) == 3 else layers.InstanceNorm1d
     if weight is None:
         return r.graph.apply(kind(eps=eps, affine=False), x)
@@ -191,12 +198,21 @@ def _layer_norm(
     if tuple(normalized_shape) != x.shape:
         raise UnsupportedError(f"over {tuple(normalized_shape)} of an image of shape {x.shape}: it must be the whole image")
     if weight is None:
-        return r.graph.apply(layers.LayerNorm(eps=eps, affine=False), x)
+        return r.graph.apply(layers.LayerNorm(eps=eps, elementwise_affine=False), x)
 
     def make(name: str) -> Layer:
-        return layers.LayerNorm(eps=eps, name=name)
+        return layers.LayerNorm(eps=eps, bias=bias is not None, name=name)
 
     return r.with_state("layer_norm", {"weight": weight, "bias": bias}, make, x)
+
+
+@operation("rms_norm")
+def _rms_norm(r: Reader, x: Value, normalized_shape: Any, weight: Any = None, eps: Any = None) -> Value:
+    if tuple(normalized_shape) != x.shape:
+        raise UnsupportedError(f"over {tuple(normalized_shape)} of an image of shape {x.shape}: it must be the whole image")
+    if weight is None:
+        return r.graph.apply(layers.RMSNorm(eps=eps, elementwise_affine=False), x)
+    return r.with_state("rms_norm", {"weight": weight}, lambda name: layers.RMSNorm(eps=eps, name=name), x)
 
 
 # ---- windows ----
@@ -384,12 +400,21 @@ def _prelu_module(r: Reader, m: Any, path: str, x: Value) -> Value:
     return _prelu(r, x, *_tensors(r, path, "weight"))
 
 
+def _dimensions(m: Any, x: Value) -> None:
+    """PyTorch takes some tensors of one dimension less for a single image: here the first always counts images."""
+    name = type(m).__name__
+    if len(x.shape) not in {"BatchNorm1d": (1, 2), "InstanceNorm1d": (2,)}.get(name, (3,)):
+        raise UnsupportedError(f"an image of shape {x.shape}")
+
+
 def _batch_norm_module(r: Reader, m: Any, path: str, x: Value) -> Value:
+    _dimensions(m, x)
     mean, var, weight, bias = _tensors(r, path, "running_mean", "running_var", "weight", "bias")
     return _batch_norm(r, x, mean, var, weight, bias, True, m.momentum, m.eps)
 
 
 def _instance_norm_module(r: Reader, m: Any, path: str, x: Value) -> Value:
+    _dimensions(m, x)
     return _instance_norm(r, x, *_tensors(r, path, "running_mean", "running_var", "weight", "bias"), eps=m.eps)
 
 
@@ -399,6 +424,10 @@ def _group_norm_module(r: Reader, m: Any, path: str, x: Value) -> Value:
 
 def _layer_norm_module(r: Reader, m: Any, path: str, x: Value) -> Value:
     return _layer_norm(r, x, m.normalized_shape, *_tensors(r, path, "weight", "bias"), m.eps)
+
+
+def _rms_norm_module(r: Reader, m: Any, path: str, x: Value) -> Value:
+    return _rms_norm(r, x, m.normalized_shape, *_tensors(r, path, "weight"), m.eps)
 
 
 def _pad_module(mode: str) -> Module:
@@ -432,6 +461,7 @@ MODULES |= {
     "InstanceNorm2d": _instance_norm_module,
     "GroupNorm": _group_norm_module,
     "LayerNorm": _layer_norm_module,
+    "RMSNorm": _rms_norm_module,
     "Unflatten": _unflatten_module,
     "Softmax2d": _softmax2d_module,
     **{f"{name}{d}d": _pad_module(mode)
