@@ -276,3 +276,49 @@ def test_importing_chaos_imports_neither():
     code = "import chaos, sys; print([m for m in ('torch', 'onnx', 'onnxruntime') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda o, p: o.SGD(p, lr=0.1),
+        lambda o, p: o.SGD(p, lr=0.05, momentum=0.9, dampening=0.2, weight_decay=0.01),
+        lambda o, p: o.SGD(p, lr=0.05, momentum=0.8, nesterov=True),
+        lambda o, p: o.Adam(p, lr=0.01, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.02),
+        lambda o, p: o.AdamW(p, lr=0.01, weight_decay=0.1),
+        lambda o, p: o.RMSprop(p, lr=0.01, alpha=0.9, momentum=0.5, centered=True, eps=1e-3),
+        lambda o, p: o.Adagrad(p, lr=0.05, lr_decay=0.1, eps=1e-3),
+    ],
+)
+def test_settings_of_optimisers_train_alike(make):
+    """Three epochs of full batches: the same weights as by the optimiser itself."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3))
+    net = chaos.from_torch(module, (5,))
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((12, 5)).astype(np.float32), rng.integers(0, 3, 12)
+    optimiser = make(torch.optim, module.parameters())
+    schedule = torch.optim.lr_scheduler.StepLR(optimiser, 2, 0.5)
+    settings = chaos.interop.settings_from_torch(optimiser, schedule)
+    for _ in range(3):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(module(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+        optimiser.step()
+        schedule.step()
+    data = chaos.data.Dataset(x, y)
+    chaos.train(net, data, epochs=3, batch_size=12, strategy="sequential", progress=False, **settings)
+    for name, value in module.state_dict().items():
+        np.testing.assert_allclose(net.state_dict()[name], value.numpy(), rtol=0, atol=2e-6, err_msg=name)
+
+
+def test_settings_that_are_not_known():
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Linear(2, 2)
+    with pytest.raises(chaos.UnsupportedError, match="Adam with amsgrad=True"):
+        chaos.interop.settings_from_torch(torch.optim.Adam(module.parameters(), amsgrad=True))
+    with pytest.raises(chaos.UnsupportedError, match="the optimiser LBFGS: SGD, Adam"):
+        chaos.interop.settings_from_torch(torch.optim.LBFGS(module.parameters()))
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    with pytest.raises(chaos.UnsupportedError, match="the schedule LinearLR"):
+        chaos.interop.settings_from_torch(optimiser, torch.optim.lr_scheduler.LinearLR(optimiser))

@@ -1,0 +1,66 @@
+"""Counts for the README: how many of other people's test cases pass through chaos.from_onnx and chaos.from_torch.
+
+Runs tests/test_onnx_judges.py and tests/test_torch_judges.py on the installed package and counts; with --json FILE it also
+writes what was skipped, by reason. Needs onnx, onnxruntime, torch and expecttest: pip install '.[test,torch]' expecttest
+"""
+
+import argparse
+import collections
+import json
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent.parent / "tests"
+JUDGES = {
+    "onnx.backend.test, cases of operators": ("test_onnx_judges.py", "test_case"),
+    "onnx light models": ("test_onnx_judges.py", "test_light_models"),
+    "torch.testing, module samples": ("test_torch_judges.py", "test_module"),
+}
+
+
+class Count:
+    """A plugin of pytest that keeps the outcomes."""
+
+    def __init__(self):
+        self.outcomes = collections.defaultdict(collections.Counter)
+        self.reasons = collections.defaultdict(collections.Counter)
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" or report.skipped or report.failed:
+            name = report.nodeid.rpartition("::")[2].partition("[")[0]
+            file = Path(report.nodeid.partition("::")[0]).name
+            self.outcomes[file, name][report.outcome] += 1
+            if report.skipped:
+                self.reasons[file, name][str(report.longrepr[2]).removeprefix("Skipped: ")] += 1
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", metavar="FILE", help="write counts and reasons there")
+    arguments = parser.parse_args()
+    count = Count()
+    files = sorted({str(TESTS / file) for file, _ in JUDGES.values()})
+    pytest.main(["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "--no-header", *files], plugins=[count])
+    rows = {title: dict(count.outcomes[key]) for title, key in JUDGES.items()}
+    print(f"\n{'judge':44} passed  not in scope  failed")
+    for title, row in rows.items():
+        print(f"{title:44} {row.get('passed', 0):6}  {row.get('skipped', 0):12}  {row.get('failed', 0):6}")
+    if arguments.json:
+        import chaos
+
+        about = {"chaos": chaos.__version__, "python": platform.python_version()}
+        for name in ("torch", "onnx", "onnxruntime"):
+            if name in sys.modules:
+                about[name] = sys.modules[name].__version__
+        reasons = {title: dict(count.reasons[key].most_common()) for title, key in JUDGES.items()}
+        Path(arguments.json).write_text(
+            json.dumps({"about": about, "counts": rows, "not in scope": reasons}, indent=1) + "\n"
+        )
+    return any(row.get("failed", 0) for row in rows.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
