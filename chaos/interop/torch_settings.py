@@ -10,7 +10,7 @@ from ..errors import UnsupportedError
 def settings_from_torch(optimizer: Any, scheduler: Any = None) -> dict[str, Any]:
     """Arguments for `chaos.train` that do what a PyTorch optimiser and its learning-rate schedule do.
 
-    ``chaos.train(net, data, **chaos.interop.settings_from_torch(optimizer))``. It is the settings that are taken over: moments
+    ``chaos.train(net, data, **chaos.interop.settings_from_torch(optimizer))``. Settings are taken over; moments
     that the optimiser has gathered are not.
 
     Parameters
