@@ -54,6 +54,8 @@ from .max_pool2d import AdaptiveMaxPool1d as AdaptiveMaxPool1d
 from .max_pool2d import AdaptiveMaxPool2d as AdaptiveMaxPool2d
 from .max_pool2d import MaxPool1d as MaxPool1d
 from .max_pool2d import MaxPool2d as MaxPool2d
+from .roi_pools import RoIAlign as RoIAlign
+from .roi_pools import RoIPool as RoIPool
 from .spatial_pyramid_pool2d import SpatialPyramidPool2d as SpatialPyramidPool2d
 from .stochastic_pool2d import StochasticPool2d as StochasticPool2d
 
