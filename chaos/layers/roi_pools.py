@@ -63,9 +63,9 @@ class RoIPool(_Regions):
     """The largest entries of windows over regions of an image (Girshick 2015, "Fast R-CNN"), as torchvision's RoIPool.
 
     ``chaos.RoIPool(7, 1 / 16)(features, boxes)``: features (c, h, w) and K boxes of each image as an input of shape (K, 4),
-    x1, y1, x2, y2. Output: (K*c, height, width), the channels of the first box first. A box is scaled and rounded to whole
-    pixels, its end included; window i of n covers floor(i * length / n) up to ceil((i + 1) * length / n) of it, computed
-    with whole numbers. Where it lies outside the image the output is 0. The gradient goes to the features only.
+    x1, y1, x2, y2 as floats. Output: (K*c, height, width), the channels of the first box first. A box is scaled and rounded
+    to whole pixels, its end included; window i of n covers floor(i * length / n) up to ceil((i + 1) * length / n) of it,
+    computed with whole numbers. Where it lies outside the image the output is 0. The gradient goes to the features only.
 
     Parameters
     ----------
