@@ -74,7 +74,9 @@ def test_definition_against_finite_differences(kind, data):
     into, own = layer.backward(inputs, params, y, dy, context)
     assert own.keys() == params.keys()
     step = 1e-6
-    for array, gradient in [*zip(inputs, into, strict=True), *((params[k], own[k]) for k in trained)]:
+    assert not any(into[i].any() for i in layer.no_gradient)
+    learning = [pair for i, pair in enumerate(zip(inputs, into, strict=True)) if i not in layer.no_gradient]
+    for array, gradient in [*learning, *((params[k], own[k]) for k in trained)]:
         assert gradient.shape == array.shape
         for at in map(tuple, rng.integers(0, array.shape, (8, array.ndim))):
             keep = array[at]

@@ -6,6 +6,8 @@ from nets import Oracle, one_layer
 
 import chaos
 from chaos.layers.examples import Picker
+from chaos.network import run_key
+from chaos.reference import forward
 
 KINDS = [
     *("MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d", "LPPool1d", "LPPool2d"),
@@ -128,6 +130,117 @@ def test_blur_is_a_convolution_of_each_channel(kernel, mode):
     check_against_pytorch(torch, chaos.BlurPool2d(kernel, (2, 3), padding_mode=mode), module, x)
 
 
+@pytest.mark.parametrize("mode", ["max", "avg"])
+def test_pyramids_are_adaptive_pools(mode):
+    torch = pytest.importorskip("torch")
+    pool = {"max": torch.nn.functional.adaptive_max_pool2d, "avg": torch.nn.functional.adaptive_avg_pool2d}[mode]
+    rng = np.random.default_rng(0)
+    for levels in [(1,), (3, 2, 1), (4, 4, 1, 6)]:
+        for size in [(1, 1), (3, 5), (13, 13)]:
+            x = rng.standard_normal((2, 18, *size))
+            layer = chaos.SpatialPyramidPool2d(levels, mode)
+            check_against_pytorch(torch, layer, lambda x, n=levels: torch.cat([pool(x, k).flatten(1) for k in n], 1), x)
+
+
+def test_what_is_drawn_has_its_probability():
+    """20,000 windows of 1, 0, 2, -4, 5: the drawn shares within 5 standard errors; what is expected is the evaluation."""
+    window = np.array([1.0, 0, 2, -4, 5])
+    x = np.tile(window, (20, 1000, 1, 1))
+    net = chaos.Network((1000, 1, 5), [chaos.StochasticPool2d((1, 5))])
+    y = forward(net, x, training=True, key=run_key(4, 1))[net.nodes()[-1][0]]
+    for value in window:
+        p = max(value, 0) / 8
+        assert abs((y == value).mean() - p) <= 5 * np.sqrt(p * (1 - p) / y.size)
+    np.testing.assert_allclose(net.forward(x.astype(np.float32)), (1 + 4 + 25) / 8, rtol=1e-6)
+    assert not net.forward(-np.abs(x.astype(np.float32))).any()
+
+
+def test_the_draws_of_epochs_images_and_layers_differ():
+    x = np.tile(np.arange(1.0, 5).reshape(2, 2), (2, 64, 1, 1))
+    a = chaos.Input((64, 2, 2))
+    net = chaos.Network(a, chaos.Add()(chaos.StochasticPool2d(2)(a), chaos.StochasticPool2d(2)(a)))
+    found = set()
+    for seed, epoch in ((1, 1), (1, 2), (2, 1)):
+        values = forward(net, x, training=True, key=run_key(seed, epoch))
+        found |= {values[node][i].tobytes() for node, _ in net.nodes()[1:3] for i in (0, 1)}
+    assert len(found) == 12
+
+
+@pytest.mark.parametrize(
+    "layer", [chaos.RoIPool((2, 3), 0.5), chaos.RoIAlign((2, 3), 0.5, 0), chaos.RoIAlign(2, 1.0, 3, True)], ids=repr
+)
+def test_boxes_may_be_any_numbers(isa, layer):
+    """Nothing is read outside the image, what lies outside is 0; a box of no area is one pixel, or nothing."""
+    x = np.random.default_rng(0).standard_normal((1, 17, 5, 6)).astype(np.float32)
+    boxes = [[0, 0, 4, 4], [-9, -9, 99, 99], [3, 3, -8, 1], [1e30, 1, -1e30, 2], [40, 40, 60, 60], [2, 2, 2, 2]]
+    at = np.array([boxes], np.float32)
+    at[0, 3, 1] = np.nan
+    image, places = chaos.Input(x.shape[1:]), chaos.Input(at.shape[1:])
+    net = chaos.Network([image, places], layer(image, places))
+    found = np.empty((1, *net.output_shape), np.float32)
+    inputs = [x.reshape(-1), at.reshape(-1)]
+    chaos._core.Engine(net.plan, net.weights).run("forward", inputs=inputs, out=found.reshape(1, -1))
+    np.testing.assert_allclose(found, layer.forward([x.astype(float), at.astype(float)], {}), rtol=0, atol=1e-5)
+    assert not found[0, 4 * 17 : 5 * 17].any() and found[0, :17].any()
+
+
+def onnx_output(operator, inputs, **options):
+    """What onnxruntime computes with one operator."""
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    types = {np.dtype(np.float32): onnx.TensorProto.FLOAT, np.dtype(np.int64): onnx.TensorProto.INT64}
+    names = [f"x{i}" for i in range(len(inputs))]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(operator, names, ["y"], **options)],
+        "one",
+        [onnx.helper.make_tensor_value_info(n, types[x.dtype], x.shape) for n, x in zip(names, inputs, strict=True)],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 16)], ir_version=8)
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, dict(zip(names, inputs, strict=True)))[0]
+
+
+def regions(seed):
+    """Features, and boxes that reach over their ends here and there."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((2, 5, 11, 13)).astype(np.float32)
+    corners = np.sort(rng.uniform(-6, 58, (2, 7, 2, 2)), 2)
+    return x, corners.reshape(2, 7, 4).astype(np.float32)
+
+
+def check_regions(layer, x, boxes, wanted):
+    image, places = chaos.Input(x.shape[1:]), chaos.Input(boxes.shape[1:])
+    net = chaos.Network([image, places], layer(image, places))
+    wanted = wanted.reshape(2, -1, *wanted.shape[2:])
+    np.testing.assert_allclose(net.forward([x, boxes]), wanted, rtol=0, atol=1e-5, err_msg=repr(layer))
+    defined = layer.forward([x.astype(float), boxes.astype(float)], {})
+    np.testing.assert_allclose(defined, wanted, rtol=0, atol=1e-5, err_msg=repr(layer))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 4), (4, 4)])
+def test_roi_pool_is_onnxs(size):
+    """Of sizes whose windows are exact in floating point: there it rounds their ends."""
+    for seed in range(5):
+        x, boxes = regions(seed)
+        listed = np.concatenate([np.repeat([[0.0], [1.0]], 7, 0), boxes.reshape(-1, 4)], 1).astype(np.float32)
+        wanted = onnx_output("MaxRoiPool", [x, listed], pooled_shape=size, spatial_scale=0.25)
+        check_regions(chaos.RoIPool(size, 0.25), x, boxes, wanted)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("samples", [0, 1, 2, 5])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 7)])
+def test_roi_align_is_onnxs(size, samples, aligned):
+    for seed in range(5):
+        x, boxes = regions(seed)
+        options = {
+            "coordinate_transformation_mode": "half_pixel" if aligned else "output_half_pixel",
+            **{"output_height": size[0], "output_width": size[1], "sampling_ratio": samples, "spatial_scale": 0.25},
+        }
+        wanted = onnx_output("RoiAlign", [x, boxes.reshape(-1, 4), np.repeat([0, 1], 7)], **options)
+        check_regions(chaos.RoIAlign(size, 0.25, samples, aligned), x, boxes, wanted)
+
+
 def test_options_are_kept():
     layers = [chaos.MaxPool2d((3, 2), 2, (1, 0), (1, 2), ceil_mode=True), chaos.AdaptiveMaxPool2d((None, 2))]
     net = chaos.Network((3, 9, 9), layers)
@@ -160,6 +273,15 @@ def test_nan_is_not_lost(isa, layer):
         (lambda: chaos.AvgPool1d(2, count_include_pad=None), "AvgPool1d: count_include_pad must be True or False, not None"),
         (lambda: chaos.LPPool2d(0.5, 2), "LPPool2d: norm_type must be a finite number of at least 1, not 0.5"),
         (lambda: chaos.LPPool2d(float("inf"), 2), "norm_type must be a finite number of at least 1, not inf"),
+        (lambda: chaos.RoIPool(2, 0), "RoIPool: spatial_scale must be a finite number above 0, not 0"),
+        (lambda: chaos.RoIAlign(2, 1.0, 0.5), "RoIAlign: sampling_ratio must be a whole number, not 0.5"),
+        (
+            lambda: chaos.RoIPool(2, 1)(chaos.Input((3, 4, 4)), chaos.Input((5,))),
+            r"needs boxes \(number, 4\), .* shape \(5,\)",
+        ),
+        (lambda: chaos.SpatialPyramidPool2d((2, 0)), "each of levels must be a whole number of at least 1, not 0"),
+        (lambda: chaos.SpatialPyramidPool2d(()), "levels must be 1 to 14 numbers, not 0"),
+        (lambda: chaos.SpatialPyramidPool2d(2, "mean"), "mode must be 'max' or 'avg', not 'mean'"),
         (lambda: chaos.BlurPool2d(33), "BlurPool2d: kernel_size must be at most 32, not 33"),
         (lambda: chaos.BlurPool2d(padding_mode="circular"), "padding_mode must be 'reflect' or .*, not 'circular'"),
         (lambda: chaos.AdaptiveMaxPool2d(0), "AdaptiveMaxPool2d: output_size must be a whole number of at least 1, not 0"),

@@ -89,6 +89,8 @@ from .reduce import Max as Max
 from .reduce import Mean as Mean
 from .reduce import Min as Min
 from .reduce import Sum as Sum
+from .roi_pools import RoIAlign as RoIAlign
+from .roi_pools import RoIPool as RoIPool
 from .spatial_pyramid_pool2d import SpatialPyramidPool2d as SpatialPyramidPool2d
 from .stochastic_pool2d import StochasticPool2d as StochasticPool2d
 from .upsample import Resample as Resample

@@ -137,6 +137,8 @@ class Layer:
         The fewest and the most inputs that it takes.
     part_names : tuple of str
         Of all parts that it may have.
+    no_gradient : tuple of int
+        The inputs that get none, whatever the output's derivatives are: boxes, for example.
     inferred : str or None
         What PyTorch's layer of this name has as its first argument, and this one takes from its input.
     """
@@ -146,6 +148,7 @@ class Layer:
     kind: ClassVar[str]
     inputs: ClassVar[tuple[int, int | None]] = (1, 1)
     part_names: ClassVar[tuple[str, ...]] = ()
+    no_gradient: ClassVar[tuple[int, ...]] = ()
     inferred: ClassVar[str | None] = None
 
     def __new__(cls, *positional: Any, **named: Any) -> Self:

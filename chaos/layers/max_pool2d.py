@@ -196,14 +196,16 @@ def adaptive_windows(size: int, count: int) -> Windows:
 
 
 def largest(x: Array, rows: Windows, columns: Windows) -> tuple[Array, Array]:
-    """The largest entry of each window of images (n, c, h, w), and its place y * w + x, of the first of equals."""
-    y = np.empty((*x.shape[:2], len(rows), len(columns)), x.dtype)
-    won = np.empty(y.shape, np.int64)
+    """The largest entry of each window of images (n, c, h, w), and its place y * w + x, of the first of equals; 0 and -1 of
+    an empty window."""
+    y = np.zeros((*x.shape[:2], len(rows), len(columns)), x.dtype)
+    won = np.full(y.shape, -1)
     for i, at_y in enumerate(rows):
         for j, at_x in enumerate(columns):
-            window = x[:, :, at_y[:, None], at_x].reshape(*x.shape[:2], -1)
-            y[:, :, i, j] = window.max(-1)
-            won[:, :, i, j] = (at_y[:, None] * x.shape[3] + at_x).ravel()[window.argmax(-1)]
+            if len(at_y) and len(at_x):
+                window = x[:, :, at_y[:, None], at_x].reshape(*x.shape[:2], -1)
+                y[:, :, i, j] = window.max(-1)
+                won[:, :, i, j] = (at_y[:, None] * x.shape[3] + at_x).ravel()[window.argmax(-1)]
     return y, won
 
 
