@@ -63,8 +63,8 @@ INLINE double cross_entropy_weighted(const loss_call *c, int p, const float *y, 
             dy[(size_t)j * step] = e;
     }
     for (int j = 0; dy && j < k; j++)
-        dy[(size_t)j * step] =
-            (float)((double)scale * (all / sum * (double)dy[(size_t)j * step] - cross_entropy_wanted(c, p, j)));
+        dy[(size_t)j * step] = (float)((double)scale *
+                                       (all / sum * (double)dy[(size_t)j * step] - cross_entropy_wanted(c, p, j)));
     return all * log(sum) - right;
 }
 

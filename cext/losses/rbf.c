@@ -22,5 +22,4 @@ KERNEL double rbf_value(const loss_call *c, const float *y, float *dy)
     return log_sum - (double)y[label];
 }
 
-static const loss_kind loss_rbf = {
-    .name = "rbf", .targets = TARGET_CLASS, .value = rbf_value, .wrong = loss_wrong_classes};
+static const loss_kind loss_rbf = {.name = "rbf", .targets = TARGET_CLASS, .value = rbf_value, .wrong = loss_wrong_classes};

@@ -19,9 +19,7 @@ class BinaryCrossEntropy(Loss):
 
     kind = "binary_cross_entropy"
     targets: ClassVar[tuple[str, ...]] = (VALUES,)
-    options = {
-        "pos_weight": Numbers(1.0, "weight of the answers that are yes", 0, above=True, each="channel")
-    }
+    options = {"pos_weight": Numbers(1.0, "weight of the answers that are yes", 0, above=True, each="channel")}
 
     def answers(self, form: str, output_shape: tuple[int, ...]) -> int:
         return int(np.prod(output_shape))

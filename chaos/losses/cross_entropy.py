@@ -22,9 +22,9 @@ class CrossEntropy(Loss):
     This is ``torch.nn.functional.cross_entropy(y, target, weight, ignore_index=..., label_smoothing=...,
     reduction="none").mean()``. PyTorch's own mean is the same without `weight` and ignored answers; with them, of classes,
     it divides by the sum of the weights of the batch's right classes, and is this one times n / sum_i w_label(i), where n
-    counts all answers and ignored ones weigh nothing. Here a sample's loss depends on no other sample of its batch, as workers
-    that take one at a time need it, and answers that are ignored (class `ignore_index`, which may also be one of the
-    outputs) have the loss 0.
+    counts all answers and ignored ones weigh nothing. Here a sample's loss depends on no other sample of its batch, as
+    workers that take one at a time need it, and answers that are ignored (class `ignore_index`, which may also be one of
+    the outputs) have the loss 0.
 
     An answer is wrong where the largest output is not the right class, or not the most probable one; ignored ones are not
     counted."""

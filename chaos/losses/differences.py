@@ -3,6 +3,7 @@ cext/losses/differences.c, a row for each class."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,11 +20,8 @@ class Difference(Loss):
     def answers(self, form: str, output_shape: tuple[int, ...]) -> int:
         return 0
 
-    def _of(self, d: Array, **options: float) -> Array:
-        raise NotImplementedError
-
-    def _slope(self, d: Array, **options: float) -> Array:
-        raise NotImplementedError
+    _of: Callable[..., Array]
+    _slope: Callable[..., Array]
 
     def value(self, y: Array, target: Any, **options: float) -> float:
         return float(self._of(flat(y) - flat(np.asarray(target)), **options).mean())
@@ -37,11 +35,11 @@ class MeanAbsoluteError(Difference):
 
     kind = "l1"
 
-    def _of(self, d: Array, **options: float) -> Array:
+    def _of(self, d: Array) -> Array:
         size: Array = np.abs(d)
         return size
 
-    def _slope(self, d: Array, **options: float) -> Array:
+    def _slope(self, d: Array) -> Array:
         sign: Array = np.sign(d)
         return sign
 

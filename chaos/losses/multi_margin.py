@@ -31,9 +31,7 @@ class MultiMargin(Loss):
         weights: Array = np.ones((len(labels), 1)) if weight is None else np.asarray(weight)[labels][:, None]
         return weights
 
-    def value(
-        self, y: Array, target: Any, weight: Sequence[float] | None = None, p: int = 1, margin: float = 1.0
-    ) -> float:
+    def value(self, y: Array, target: Any, weight: Sequence[float] | None = None, p: int = 1, margin: float = 1.0) -> float:
         return float((self._weights(target, weight) * self._lacking(flat(y), target, margin) ** p).sum() / y.size)
 
     def gradient(

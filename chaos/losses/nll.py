@@ -19,14 +19,10 @@ class NegativeLogLikelihood(Loss):
     options = {"weight": Numbers(None, "of the classes", 0, each="class")}
     common = {"ignore_index": Option(-100, "class of the answers that count nothing", whole=True)}
 
-    def value(
-        self, y: Array, target: Any, weight: Sequence[float] | None = None, ignore_index: int = -100
-    ) -> float:
+    def value(self, y: Array, target: Any, weight: Sequence[float] | None = None, ignore_index: int = -100) -> float:
         x, right = rows(y, target)
         return float(-(wanted(x, right, weight, ignore_index) * x).sum() / len(x))
 
-    def gradient(
-        self, y: Array, target: Any, weight: Sequence[float] | None = None, ignore_index: int = -100
-    ) -> Array:
+    def gradient(self, y: Array, target: Any, weight: Sequence[float] | None = None, ignore_index: int = -100) -> Array:
         x, right = rows(y, target)
         return shaped(-wanted(x, right, weight, ignore_index) / len(x), y, target)
