@@ -332,3 +332,60 @@ def test_a_number_or_a_list_of_them():
     assert kind.core_arrays(kind.resolve({"pos_weight": 2})) == [[2.0]]
     assert LOSSES["nll"].parse(["weight=none"]) == {"weight": None}
     assert LOSSES["nll"].core_arrays(LOSSES["nll"].resolve({})) == [[]]
+
+
+def test_lenets_outputs_and_loss(tmp_path):
+    """Trained with distances to fixed codes: the nearest code is the answer, and the codes stay as they are."""
+    train, test = chaos.data.load("digits")
+    layers = [chaos.Flatten(), chaos.Linear(84), chaos.ScaledTanh(), chaos.RBF()]
+    for strategy in ("sequential", "averaging", "synchronous"):
+        net = chaos.Network(train.shape, layers, seed=1)
+        codes = np.array(layers[-1]._codes(), np.float32)
+        assert codes.shape == (10, 84) and set(codes.ravel()) == {-1, 1} and len(np.unique(codes, axis=0)) == 10
+        before = chaos.evaluate(net, test, loss="rbf", loss_options={"j": 1.0})
+        run = chaos.train(
+            net,
+            train,
+            test,
+            loss="rbf",
+            loss_options={"j": 1.0},
+            strategy=strategy,
+            workers=1 if strategy == "sequential" else 2,
+            epochs=3,
+            lr=1e-3,
+            progress=False,
+        )
+        assert run.history[-1]["test_error"] < before["error"] / 2 and run.history[-1]["test_loss"] < before["loss"]
+        np.testing.assert_array_equal(net.state_dict()["3.codes"], codes)
+    state = net.state_dict()
+    inner = chaos.Network(train.shape, layers[:-1])
+    inner.load_state_dict({name: state[name] for name in inner.state_dict()})
+    distances = np.square(inner.forward(test.images)[:, None] - codes).sum(2)
+    np.testing.assert_allclose(net.forward(test.images), -distances, rtol=1e-5)
+    np.testing.assert_array_equal(net.predict(test.images), distances.argmin(1))
+    net.save(tmp_path / "net.safetensors")
+    np.testing.assert_array_equal(chaos.load(tmp_path / "net.safetensors").predict(test.images), net.predict(test.images))
+
+
+@pytest.mark.parametrize(
+    "codes, shape, words",
+    [
+        (None, (10,), r"the codes have 84 numbers, the input has shape \(10,\)"),
+        ([[1, 2], [3, 4]], (2, 1, 1), r"the codes have 2 numbers, the input has shape \(2, 1, 1\)"),
+        ([[1, 2], [3]], (2,), "codes must be rows of finite numbers"),
+        ([[1, float("nan")]], (2,), "codes must be rows of finite numbers"),
+        ([1.0, 2.0], (2,), "codes must be rows of finite numbers"),
+        ([], (2,), "codes must be rows of finite numbers"),
+        ("12", (2,), "codes must be rows of finite numbers"),
+    ],
+)
+def test_bad_codes_are_named(codes, shape, words):
+    with pytest.raises(ValueError, match=words):
+        chaos.Network(shape, [chaos.RBF(codes)])
+
+
+def test_codes_are_kept():
+    net = chaos.Network((2,), [chaos.RBF(np.array([[1, 2], [3, 4], [5, 6.5]]))])
+    other = chaos.Network.from_config(json.loads(json.dumps(net.config())))
+    assert other.config() == net.config()
+    np.testing.assert_array_equal(other.forward(np.array([[1, 2.5]], np.float32)), [[-0.25, -6.25, -32.0]])

@@ -55,6 +55,7 @@ from .flatten import Flatten as Flatten
 from .linear import Linear as Linear
 from .max_pool2d import MaxPool2d as MaxPool2d
 from .pad import Pad as Pad
+from .rbf import RBF as RBF
 from .rearrange import ChannelShuffle as ChannelShuffle
 from .rearrange import Expand as Expand
 from .rearrange import Flip as Flip
