@@ -24,7 +24,7 @@ from .formats import read_tensors, write_tensors
 from .formats.json_text import parse_json
 from .layers import LAYERS, Input, Layer, Node, random, whole
 from .layers.base import Array, Shape, Trained
-from .losses import CLASS, LOSSES, VALUES
+from .losses import IGNORED, LOSSES, VALUES
 from .scale import Scale
 
 FORMAT = "chaos-1"
@@ -182,7 +182,7 @@ class Network:
             ]
             while len(ends) > 1:
                 ends = [plan.add("concat", ends[:MOST_TOGETHER], 0, (0,)), *ends[MOST_TOGETHER:]]
-            plan.finish(ends[0])
+            plan.finish(ends[0], math.prod(self.output_shapes[0][1:]) if len(self.output_shapes) == 1 else 1)
             self._plan, self._engine = plan, None
         return self._plan
 
@@ -501,13 +501,13 @@ class Network:
         data = self.take_images(x, self.trained_on)
         if loss not in LOSSES:
             raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
-        targets, _ = self.take_targets(y, data["count"], loss)
         options = LOSSES[loss].resolve(loss_options or {})
+        targets, _ = self.take_targets(y, data["count"], loss, options)
         if not data["count"]:
             raise DataError("loss_and_gradients needs at least one image")
         weights = None if sample_weight is None else take_weights(sample_weight, data["count"])
         engine = _core.Engine(
-            self.plan, self.weights, loss=loss, batch_size=data["count"], loss_options=LOSSES[loss].core_options(options)
+            self.plan, self.weights, loss=loss, batch_size=data["count"], loss_options=LOSSES[loss].core_arrays(options)
         )
         result = engine.run("gradients", inputs=data["inputs"], labels=targets, weights=weights, key=run_key(seed, epoch))
         if result["status"] == "diverged":
@@ -516,27 +516,35 @@ class Network:
         engine.gradient(vector)
         return result["loss"] / data["count"], vector
 
-    def take_targets(self, y: ArrayLike, count: int, loss: str = "cross_entropy") -> tuple[Array, str]:
-        """(`y` as the core wants it, flat: int64 labels or float32 values of `count` images, and its form in chaos.losses);
-        DataError if the loss takes no such targets, or a label is no output."""
+    def take_targets(
+        self, y: ArrayLike, count: int, loss: str = "cross_entropy", options: dict[str, Any] | None = None
+    ) -> tuple[Array, str]:
+        """(`y` as the core wants it, flat: int64 labels, IGNORED where they are to be, or float32 values of `count` images,
+        and its form in chaos.losses); DataError if the loss takes no such targets, or a label is no output; ValueError if
+        options of the loss do not fit the outputs. `options` are all of them, None: the defaults."""
         if len(self.outputs) > 1:
             raise DataError(f"the network has {len(self.outputs)} outputs, and losses know of one")
         y = numbers(y, "labels")
         if y.ndim < 1 or len(y) != count:
             raise DataError(f"labels have shape {y.shape}, expected ({count},): one per image")
+        kind = LOSSES[loss]
+        options = kind.resolve({}) if options is None else options
         try:
-            form = LOSSES[loss].form(self.output_shape, y.shape[1:], y.dtype.kind in "iu")
+            form = kind.form(self.output_shape, y.shape[1:], y.dtype.kind in "iu")
         except ValueError as error:
             raise DataError(str(error)) from None
+        kind.fit(form, self.output_shape, options)
         if form == VALUES:
-            y = np.ascontiguousarray(float32(y)).reshape(-1)
-            if count and extremes(y) is None:
-                raise DataError("targets hold NaN or infinity, or numbers too large for float32")
-            return y, form
-        classes = int(np.prod(self.output_shape)) if form == CLASS else self.output_shape[0]
-        if count and (y.min() < 0 or y.max() >= classes):
-            first = tuple(int(i) for i in np.argwhere((y < 0) | (y >= classes))[0])
-            raise DataError(f"label {y[first]} of image {first[0]} is not in 0..{classes - 1}, the network's outputs")
+            return _take_values(y, *kind.bounds(options)), form
+        classes = kind.classes(form, self.output_shape)
+        ignore = options.get("ignore_index")
+        if count and (y.min() < 0 or y.max() >= classes or (ignore is not None and 0 <= ignore < classes)):
+            ignored = np.zeros(y.shape, bool) if ignore is None else y == ignore
+            wrong = ((y < 0) | (y >= classes)) & ~ignored
+            if wrong.any():
+                first = tuple(int(i) for i in np.argwhere(wrong)[0])
+                raise DataError(f"label {y[first]} of image {first[0]} is not in 0..{classes - 1}, the network's outputs")
+            y = np.where(ignored, IGNORED, y)
         return np.ascontiguousarray(y, np.int64).reshape(-1), form
 
     def take_images(self, x: Any, like: Sequence[Scale] | None = None) -> dict[str, Any]:
@@ -574,6 +582,17 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _take_values(y: Array, least: float, most: float) -> Array:
+    """Targets as flat float32; DataError where they are not finite, or not within least..most."""
+    y = np.ascontiguousarray(float32(y)).reshape(-1)
+    found = extremes(y)
+    if y.size and found is None:
+        raise DataError("targets hold NaN or infinity, or numbers too large for float32")
+    if found is not None and not least <= found[0] <= found[1] <= most:
+        raise DataError(f"targets lie in {found[0]:g}..{found[1]:g}, and must be probabilities, from {least:g} to {most:g}")
+    return y
 
 
 def _take_input(x: ArrayLike, shape: Shape, like: Scale | None) -> Array:

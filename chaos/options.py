@@ -92,6 +92,10 @@ class Option:
         """The value as the core's number."""
         return 0.0 if value is None else float(self.choices.index(value) if self.choices else value)
 
+    def numbers(self, value: Any) -> list[float]:
+        """The value as an array for the core, where it takes arrays: of one number, or of none for None."""
+        return [] if value is None else [self.number(value)]
+
 
 class Flag(Option):
     """An option that is True or False; on a command line yes or no, for the core 1 or 0."""
@@ -106,6 +110,49 @@ class Flag(Option):
         if text.lower() not in ("yes", "no", "true", "false"):
             raise ValueError(f"{what} must be yes or no, not {text!r}")
         return text.lower() in ("yes", "true")
+
+
+class Numbers(Option):
+    """An option that is a list of numbers, or, where the default is a number, that or one number; on a command line 1,2,3.
+
+    Parameters
+    ----------
+    default : number or None
+    each : str
+        What every number belongs to, for messages.
+    """
+
+    def __init__(
+        self, default: float | None, text: str, least: float = -math.inf, *, each: str, above: bool = False
+    ) -> None:
+        super().__init__(default, text, least, above=above)
+        self.each = each
+
+    def check(self, what: str, value: Any) -> float | list[float] | None:
+        if isinstance(value, np.ndarray) and value.ndim == 1:
+            value = value.tolist()
+        if isinstance(value, (list, tuple)):
+            if not value:
+                raise ValueError(f"{what} must have one number per {self.each}, not none at all")
+            for at, one in enumerate(value):
+                check_number(f"{what}: number {at}", one, **self.bounds)
+            return [float(one) for one in value]
+        if self.default is None and value is not None:
+            raise ValueError(f"{what} must be a list of numbers, one per {self.each}, not {value!r}")
+        found: float | None = super().check(what, value)
+        return found
+
+    def parse(self, what: str, text: str) -> float | list[float] | None:
+        if text.lower() == "none" and self.default is None:
+            return None
+        try:
+            values = [float(one) for one in text.split(",")]
+        except ValueError:
+            raise ValueError(f"{what} must be numbers with commas between, as 1,2.5,1, not {text!r}") from None
+        return self.check(what, values[0] if len(values) == 1 and self.default is not None else values)
+
+    def numbers(self, value: Any) -> list[float]:
+        return [*value] if isinstance(value, list) else super().numbers(value)
 
 
 class WithOptions:
@@ -178,3 +225,7 @@ class WithOptions:
     def core_options(self, resolved: dict[str, Any]) -> list[float]:
         """The numbers for the core."""
         return [option.number(resolved[name]) for name, option in self.options.items()]
+
+    def core_arrays(self, resolved: dict[str, Any]) -> list[list[float]]:
+        """The same, for kinds of which the core takes arrays (losses)."""
+        return [option.numbers(resolved[name]) for name, option in self.options.items()]

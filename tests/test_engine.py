@@ -106,7 +106,7 @@ def test_bad_calls():
         dict(inputs=values),
         dict(inputs=values, labels=y[:5]),
         dict(inputs=values, labels=np.full(10, 10)),
-        dict(inputs=values, labels=np.full(10, -1)),
+        dict(inputs=values, labels=np.full(10, -2)),
         dict(inputs=values, labels=y, order=np.array([0, 10])),
         dict(inputs=values, labels=y, order=np.array([-1])),
         dict(inputs=values, labels=y, begin=11),

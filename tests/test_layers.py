@@ -19,6 +19,7 @@ from chaos.layers import LAYERS
 from chaos.layers.base import Context, State, Trained
 from chaos.layers.examples import Picker, lines
 from chaos.losses import CLASS, LOSSES, MAP, VALUES
+from chaos.options import Flag, Numbers
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -295,20 +296,27 @@ def test_activations_at_the_ends(isa, kind):
 
 
 def targets_of(loss, shape, n, rng):
-    """One target in each form that the loss takes for outputs of that shape."""
+    """One target in each form that the loss takes for outputs of that shape, and the form."""
     if CLASS in loss.targets:
-        yield rng.integers(0, int(np.prod(shape)), n)
+        yield rng.integers(0, int(np.prod(shape)), n), CLASS
     if MAP in loss.targets and len(shape) > 1:
-        yield rng.integers(0, shape[0], (n, *shape[1:]))
+        yield rng.integers(0, shape[0], (n, *shape[1:])), MAP
     if VALUES in loss.targets:
-        yield rng.random((n, *shape))
+        yield rng.random((n, *shape)), VALUES
 
 
-def options_of(loss):
-    """The defaults, and every option at another value."""
-    yield {}
-    for name, option in loss.options.items():
-        yield {name: option.check(name, 0.3)}
+def options_of(loss, form, shape):
+    """The defaults, every option at another value, and all of them."""
+    changed = {}
+    for name, option in (loss.options | loss.common).items():
+        if isinstance(option, Numbers):
+            value = np.linspace(0.3, 1.7, loss.classes(form, shape)).tolist()
+        elif isinstance(option, Flag):
+            value = not option.default
+        else:
+            value = min(2, option.bounds["most"]) if option.bounds["whole"] else 0.3
+        changed[name] = option.check(name, value)
+    return [{}, *({name: value} for name, value in changed.items()), changed]
 
 
 @pytest.mark.parametrize("shape", [(6,), (3, 2, 2)])
@@ -316,8 +324,8 @@ def options_of(loss):
 def test_losses_against_finite_differences(kind, shape):
     loss, rng = LOSSES[kind], np.random.default_rng(0)
     y = rng.standard_normal((4, *shape))
-    for target in targets_of(loss, shape, 4, rng):
-        for options in options_of(loss):
+    for target, form in targets_of(loss, shape, 4, rng):
+        for options in options_of(loss, form, shape):
             gradient = loss.gradient(y, target, **options)
             for at in np.ndindex(y.shape):
                 up, down = y.copy(), y.copy()
@@ -340,9 +348,9 @@ def test_losses_against_definition(isa, kind, layers):
     loss, rng = LOSSES[kind], np.random.default_rng(1)
     net = chaos.Network((2, 4, 5), layers, seed=2)
     x = rng.standard_normal((9, 2, 4, 5), np.float32)
-    for target in targets_of(loss, net.output_shape, 9, rng):
+    for target, form in targets_of(loss, net.output_shape, 9, rng):
         target = target.astype(np.float32) if target.dtype == float else target
-        for options in options_of(loss):
+        for options in options_of(loss, form, net.output_shape):
             for weights in (None, rng.random(9).astype(np.float32)):
                 Oracle(net, x, target, kind, loss_options=options, weights=weights).check(x)
 

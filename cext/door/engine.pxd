@@ -1,6 +1,6 @@
 # Workers on one weight vector, and their phases.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from .kinds cimport engine_t, loss_kind, strategy, target, update_kind
+from .kinds cimport engine_t, loss_kind, loss_option, strategy, target, update_kind
 from .plan cimport plan_t
 
 cdef extern from "engine/engine.h" nogil:
@@ -74,7 +74,7 @@ cdef extern from "engine/phase.h" nogil:
         int bounded
         int64_t max_staleness
         const loss_kind *loss
-        const double *loss_options
+        const loss_option *loss_options
     const char *outcome_name(int outcome)
     const char *phase_name(int phase)
     engine_t *engine_new(const engine_parts *parts)
@@ -86,6 +86,9 @@ cdef extern from "engine/phase.h" nogil:
     void engine_stop(engine_t *e)
     void engine_clear(engine_t *e)
     int64_t engine_position(const engine_t *e)
+
+cdef extern from "engine/feed.h" nogil:
+    int feed_loss_fits(const engine_t *e, const images_t *data)
 
 cdef extern from "engine/lanes.h" nogil:
     int lanes_of(int64_t batch, int wanted, int group)

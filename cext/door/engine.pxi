@@ -65,7 +65,8 @@ cdef class Engine:
         cdef engine_parts parts
         cdef double how_option[MAX_STRATEGY_OPTIONS]
         cdef double rule_option[MAX_RULE_OPTIONS]
-        cdef double loss_option[MAX_LOSS_OPTIONS]
+        cdef loss_option how_loss[MAX_LOSS_OPTIONS]
+        cdef double[::1] numbers
         cdef int[::1] cpu = None
         cdef const loss_kind *const *l = plan.p.isa.losses
         cdef const update_kind *const *u = plan.p.isa.updates
@@ -116,8 +117,11 @@ cdef class Engine:
             how_option[i] = strategy_options[i] if i < len(strategy_options) else 0
         for i in range(MAX_RULE_OPTIONS):
             rule_option[i] = update_options[i] if i < len(update_options) else 0
+        kept = [array("d", loss_options[i] if i < len(loss_options) else ()) for i in range(MAX_LOSS_OPTIONS)]
         for i in range(MAX_LOSS_OPTIONS):
-            loss_option[i] = loss_options[i] if i < len(loss_options) else 0
+            numbers = kept[i]
+            how_loss[i].count = <int>numbers.shape[0]
+            how_loss[i].number = &numbers[0] if numbers.shape[0] else NULL
         if (0 if moments is None else moments.shape[0]) != u[0].n_moments:
             raise ValueError(f"update rule {update!r} needs {u[0].n_moments} moments")
         if moments is not None and moments.shape[0]:
@@ -149,7 +153,7 @@ cdef class Engine:
         parts.bounded = max_staleness is not None
         parts.max_staleness = max_staleness or 0
         parts.loss = l[0]
-        parts.loss_options = loss_option
+        parts.loss_options = how_loss
         self.e = engine_new(&parts)
         if self.e == NULL:
             raise MemoryError("out of memory for the engine")
@@ -167,7 +171,7 @@ cdef class Engine:
 
         what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
         `gradient`). inputs: for each input of the plan a flat array of uint8, float32 or int64, image by image in PyTorch's
-        order. labels: int64, a class per image or flat maps of them, or float32, flat, as many as outputs, whatever the loss
+        order. labels: int64, a class per image or flat maps of them (-1: ignored, where the loss knows that), or float32, flat, as many as outputs, whatever the loss
         takes; weights: of each image's loss; key: where random numbers begin (chaos.layers.random). step_scale: 512 factors of the learning rate, by the staleness of an update.
 
         events: for "train", an iterable of uint64 arrays: the phase runs in this order (see cext/replay/replay.h and
@@ -227,6 +231,8 @@ cdef class Engine:
         if not 0 <= begin <= last <= (order.shape[0] if order is not None else count):
             raise ValueError(f"images {begin}..{last} are not within the {count} given")
         self._take_target(&data.target, &data.form, labels, count)
+        if labels is not None and not feed_loss_fits(self.e, data):
+            raise ValueError(f"an option of the loss {self.e.loss.name.decode()!r} has another length than the outputs want")
         data.order = NULL
         data.weight = NULL
         data.key = key
@@ -254,14 +260,13 @@ cdef class Engine:
             n = _feed(to, labels, classes, "targets")
         else:
             numbers = labels
-            if takes & TARGET_MAP and count and numbers.shape[0] > count and not numbers.shape[0] % count \
-                    and not classes % (numbers.shape[0] // count):
+            if takes & TARGET_MAP and self.plan.p.pixels > 1 and numbers.shape[0] == count * self.plan.p.pixels:
                 form[0] = <target>TARGET_MAP
-                pixels = numbers.shape[0] // count
+                pixels = self.plan.p.pixels
                 classes //= pixels
             n = _feed(to, labels, pixels, "labels")
             for i in range(numbers.shape[0]):
-                if not 0 <= numbers[i] < classes:
+                if not (0 <= numbers[i] < classes or (numbers[i] == IGNORED and self.e.loss.ignores)):
                     raise ValueError(f"label {numbers[i]} of image {i // pixels} is not in 0..{classes - 1}, the network's "
                                      "outputs")
         if n != count:

@@ -7,6 +7,10 @@ cdef extern from "registry.h" nogil:
     enum: MAX_REAL
     enum: MAX_LOSS_OPTIONS
     enum: WHOLE_BATCH
+    enum: IGNORED
+    ctypedef struct loss_option:
+        int count
+        const double *number
     enum: TARGET_CLASS
     enum: TARGET_MAP
     enum: TARGET_VALUES
@@ -17,6 +21,7 @@ cdef extern from "registry.h" nogil:
     enum: MAX_STRATEGY_OPTIONS
     ctypedef struct shape:
         int c, h, w
+    size_t shape_size(shape s)
     ctypedef struct geometry:
         shape out
         size_t weight_size, state_size
@@ -36,6 +41,7 @@ cdef extern from "registry.h" nogil:
     ctypedef struct loss_kind:
         const char *name
         unsigned targets
+        int ignores
     ctypedef struct update_kind:
         const char *name
         int n_moments

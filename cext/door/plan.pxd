@@ -1,5 +1,5 @@
 # A network as the core sees it.
-from .kinds cimport instruction_set, geometry, layer_kind, shape
+from .kinds cimport instruction_set, geometry, layer_kind, shape, shape_size
 
 cdef extern from "engine/finish.h" nogil:
     ctypedef struct plan_node:
@@ -9,7 +9,7 @@ cdef extern from "engine/finish.h" nogil:
         size_t weight_at
     ctypedef struct plan_t "plan":
         const instruction_set *isa
-        int direct_only, n_nodes, output, n_inputs
+        int direct_only, n_nodes, output, pixels, n_inputs
         unsigned properties
         int group
         plan_node *node
@@ -27,4 +27,4 @@ cdef extern from "engine/finish.h" nogil:
     void plan_free(plan_t *p)
     int plan_add_input(plan_t *p, shape s, const char **reason)
     int plan_add(plan_t *p, const plan_layer *layer, const char **reason)
-    int plan_finish(plan_t *p, int output)
+    int plan_finish(plan_t *p, int output, int pixels)

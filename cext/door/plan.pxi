@@ -68,11 +68,14 @@ cdef class Plan:
             raise ValueError(reason.decode())
         return node
 
-    def finish(self, int output):
-        """Makes `output` the node that the loss looks at; nothing can be added afterwards."""
+    def finish(self, int output, int pixels=1):
+        """Makes `output` the node that the loss looks at, a vector of channels * `pixels` numbers; nothing can be added
+        afterwards."""
         if self.finished or not 0 < output < self.p.n_nodes:
             raise ValueError(f"no such node: {output}")
-        if plan_finish(self.p, output) < 0:
+        if pixels < 1 or shape_size(self.p.node[output].g.out) % pixels:
+            raise ValueError(f"an output of shape {self.shape(output)} has not {pixels} pixels")
+        if plan_finish(self.p, output, pixels) < 0:
             raise MemoryError("out of memory for the plan")
         self.finished = True
 

@@ -53,7 +53,8 @@ struct engine {
     const strategy *strategy;
     const update_kind *rule;
     const loss_kind *loss;
-    double loss_option[MAX_LOSS_OPTIONS];
+    loss_option loss_option[MAX_LOSS_OPTIONS]; /* their numbers lie in loss_numbers */
+    double *loss_numbers;
     shared_weights shared;
     stripe *stripe;
     int *first_stripe; /* per block, and one past the last; see stripes_of */

@@ -64,19 +64,31 @@ void feed_expect(const engine *e, int64_t at, int n)
     }
 }
 
+/* Without a sample. */
+static loss_call outputs_and_options(const engine *e, const images *d)
+{
+    return (loss_call){.k = (int)shape_size(e->p->node[e->p->output].g.out),
+                       .pixels = d->form == TARGET_CLASS ? 1 : e->p->pixels,
+                       .target = d->form,
+                       .option = e->loss_option};
+}
+
+int feed_loss_fits(const engine *e, const images *d)
+{
+    const loss_call c = outputs_and_options(e, d);
+    return !e->loss->fits || e->loss->fits(&c);
+}
+
 loss_call feed_loss_call(const worker *w, int s)
 {
-    const engine *e = w->e;
-    const images *d = &e->data;
+    const images *d = &w->e->data;
     const size_t at = (size_t)w->image[s] * d->target.size;
-    return (loss_call){.k = (int)shape_size(e->p->node[e->p->output].g.out),
-                       .pixels = d->form == TARGET_MAP ? (int)d->target.size : 1,
-                       .target = d->form,
-                       .number = d->target.numbers ? d->target.numbers + at : NULL,
-                       .values = d->target.floats ? d->target.floats + at : NULL,
-                       .option = e->loss_option,
-                       .weight = d->weight ? d->weight[w->image[s]] : 1,
-                       .scale = d->weight ? w->scale * d->weight[w->image[s]] : w->scale};
+    loss_call c = outputs_and_options(w->e, d);
+    c.number = d->target.numbers ? d->target.numbers + at : NULL;
+    c.values = d->target.floats ? d->target.floats + at : NULL;
+    c.weight = d->weight ? d->weight[w->image[s]] : 1;
+    c.scale = w->scale * c.weight;
+    return c;
 }
 
 void feed_keys(const worker *w, int layer, int n)

@@ -77,9 +77,10 @@ static void find_users(plan *p)
     }
 }
 
-int plan_finish(plan *p, int output)
+int plan_finish(plan *p, int output, int pixels)
 {
     p->output = output;
+    p->pixels = pixels;
     if (fusion_move_activations(p))
         return -1;
     measure(p);

@@ -5,6 +5,6 @@
 #include "plan.h"
 
 /* Fixes the output, the fusions, the edges, the blocks' users and all sizes; 0, or -1 when out of memory. */
-int plan_finish(plan *p, int output);
+int plan_finish(plan *p, int output, int pixels);
 
 #endif

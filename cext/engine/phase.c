@@ -219,6 +219,21 @@ int64_t engine_position(const engine *e)
     return next < end ? next : end;
 }
 
+static int copy_loss_options(engine *e, const loss_option *from)
+{
+    size_t count = 0, at = 0;
+    for (int i = 0; from && i < MAX_LOSS_OPTIONS; i++)
+        count += (size_t)from[i].count;
+    if (count && !(e->loss_numbers = malloc(count * sizeof *e->loss_numbers)))
+        return -1;
+    for (int i = 0; count && i < MAX_LOSS_OPTIONS; at += (size_t)from[i++].count) {
+        e->loss_option[i] = (loss_option){from[i].count, e->loss_numbers + at};
+        for (int j = 0; j < from[i].count; j++)
+            e->loss_numbers[at + (size_t)j] = from[i].number[j];
+    }
+    return 0;
+}
+
 engine *engine_new(const engine_parts *q)
 {
     engine *e = aligned_alloc(128, round_up(sizeof *e, 128));
@@ -237,8 +252,6 @@ engine *engine_new(const engine_parts *q)
     e->bounded = q->bounded;
     e->max_staleness = q->max_staleness;
     e->gate_step = calloc((size_t)q->n_workers, sizeof *e->gate_step);
-    if (q->loss_options)
-        memcpy(e->loss_option, q->loss_options, sizeof e->loss_option);
     if (q->rule_options)
         memcpy(e->step.option, q->rule_options, sizeof e->step.option);
     e->worker = calloc((size_t)q->n_workers, sizeof *e->worker);
@@ -246,7 +259,7 @@ engine *engine_new(const engine_parts *q)
         memcpy(e->cpu, q->cpus, (size_t)q->n_workers * sizeof *e->cpu);
     if (!e->worker || !e->gate_step || (q->cpus && !e->cpu) ||
         weights_cut(e, q->weights, q->moment, round_up(q->stripe_bytes / sizeof(float), LANES)) ||
-        (q->strategy->open && q->strategy->open(e))) {
+        copy_loss_options(e, q->loss_options) || (q->strategy->open && q->strategy->open(e))) {
         engine_free(e);
         return NULL;
     }
@@ -265,6 +278,7 @@ void engine_free(engine *e)
     trace_free(e->trace);
     free(e->cpu);
     free(e->gate_step);
+    free(e->loss_numbers);
     free(e->stripe);
     free(e->first_stripe);
     free(e->layer);

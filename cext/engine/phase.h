@@ -5,7 +5,7 @@
 
 #include "engine.h"
 
-/* What an engine is made of; names that end with `options` have MAX_..._OPTIONS numbers, or are NULL: all zero. */
+/* What an engine is made of; names that end with `options` have MAX_..._OPTIONS, or are NULL: all zero, of a loss none given. */
 typedef struct {
     const plan *p;
     float *weights;
@@ -21,7 +21,7 @@ typedef struct {
     int bounded; /* no update is more than max_staleness updates of its stripe late */
     int64_t max_staleness;
     const loss_kind *loss;
-    const double *loss_options;
+    const loss_option *loss_options; /* copied */
 } engine_parts;
 
 engine *engine_new(const engine_parts *parts);

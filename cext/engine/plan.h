@@ -47,6 +47,7 @@ typedef struct {
     int direct_only; /* see geometry */
     const char *loops; /* likewise; a copy */
     int n_nodes, node_room, output;
+    int pixels; /* of the output, a vector: channel c of pixel p is number c * pixels + p */
     plan_node *node;
     int n_inputs;
     int n_blocks;

@@ -27,8 +27,8 @@ class Dataset:
     labels : array_like (n,), optional
         Whole numbers from 0 to ``classes - 1``.
     targets : array_like (n, ...), optional
-        Instead of labels what the loss compares outputs with (chaos.losses): integers, a class for each pixel, or real
-        numbers shaped as the network's outputs.
+        Instead of labels what the loss compares outputs with (chaos.losses): integers, a class for each pixel, also negative
+        ones that the loss ignores, or real numbers shaped as the network's outputs.
     weights : array_like (n,), optional
         What the loss of each image is multiplied with in training; not negative.
     name : str
@@ -196,9 +196,6 @@ def _check_targets(targets: Any) -> np.ndarray:
     if array.ndim < 1 or array.size == 0:
         raise DataError(f"targets: shape {array.shape} is empty; there must be targets for every image")
     if array.dtype.kind != "f":
-        if array.min() < 0:
-            at = _first(array < 0)
-            raise DataError(f"targets: class {at} is {array[at]}; it must be a whole number from 0 to classes - 1")
         return np.require(array, np.int64, ["C", "A"])
     return np.require(_check_floats(array, "targets: number"), requirements=["C", "A"])
 
@@ -269,7 +266,7 @@ def _check_labels(labels: ArrayLike) -> np.ndarray:
 def _check_classes(classes: int | None, labels: np.ndarray) -> int:
     """The number of classes, given or found, with all labels below it."""
     if classes is None:
-        return int(labels.max()) + 1
+        return max(int(labels.max()) + 1, 1)
     try:
         if isinstance(classes, (bool, np.bool_)):
             raise TypeError

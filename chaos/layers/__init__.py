@@ -74,6 +74,7 @@ from .max_pool2d import AdaptiveMaxPool2d as AdaptiveMaxPool2d
 from .max_pool2d import MaxPool1d as MaxPool1d
 from .max_pool2d import MaxPool2d as MaxPool2d
 from .pad import Pad as Pad
+from .rbf import RBF as RBF
 from .rearrange import ChannelShuffle as ChannelShuffle
 from .rearrange import Expand as Expand
 from .rearrange import Flip as Flip

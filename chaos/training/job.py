@@ -57,11 +57,12 @@ class Job:
         self.rate_scale: float = strategy.rate_scale(settings.strategy_options, self.plan.workers)
         self._check_rates()
         self.net, self.link = net, link
-        self.training = phases.take(net, train, "train", self.settings.loss, weighted=True)
+        loss, options = self.settings.loss, self.settings.loss_options
+        self.training = phases.take(net, train, "train", loss, weighted=True, loss_options=options)
         self._check_whole_batches(net)
         self.test: phases.Taken | None = None
         if test is not None:
-            self.test = phases.take(net, test, "test", self.settings.loss, self.training.scales)
+            self.test = phases.take(net, test, "test", loss, self.training.scales, loss_options=options)
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
         rule.start(self.moments, settings.update_options)
         self.engine = self._make_engine()

@@ -13,7 +13,7 @@ from typing import Any
 from .. import _core, threads
 from ..data import Dataset
 from ..errors import DataError
-from ..losses import LOSSES
+from ..losses import IGNORED, LOSSES, VALUES
 from ..network import Network
 from ..scale import Scale
 from .callbacks import POLL, Listeners
@@ -60,8 +60,8 @@ def run_phase(
 
 @dataclasses.dataclass(frozen=True)
 class Taken:
-    """A data set as the engine takes it: arguments of a phase, how many images, and how many answers of each may be wrong
-    (0: the loss counts none)."""
+    """A data set as the engine takes it: arguments of a phase, how many images, and how many answers of all may be wrong
+    (0: the loss counts none, or all are ignored)."""
 
     arguments: dict[str, Any]
     count: int
@@ -70,12 +70,18 @@ class Taken:
 
     def results(self, name: str, result: Any, total: int | None = None) -> dict[str, float | None]:
         """{name_loss, name_error} of the counts of a phase: means per image and per answer."""
-        wrong = result["errors"] / (self.count * self.answers) if self.answers else None
+        wrong = result["errors"] / self.answers if self.answers else None
         return {f"{name}_loss": result["loss"] / self.count, f"{name}_error": wrong}
 
 
 def take(
-    net: Network, data: Any, what: str, loss: str, like: Sequence[Scale] | None = None, weighted: bool = False
+    net: Network,
+    data: Any,
+    what: str,
+    loss: str,
+    like: Sequence[Scale] | None = None,
+    weighted: bool = False,
+    loss_options: Any = None,
 ) -> Taken:
     """A data set for the engine; DataError where it does not fit the network or the loss, or is of a scale unlike `like`.
     `weighted`: with the weights of its images."""
@@ -86,10 +92,11 @@ def take(
         )
     arguments = net.take_images(data.images, like)
     count, scales = arguments.pop("count"), tuple(map(Scale.of, arguments["inputs"]))
-    labels, form = net.take_targets(data.labels, count, loss)
     kind: Any = LOSSES[loss]
+    labels, form = net.take_targets(data.labels, count, loss, kind.resolve(loss_options or {}))
+    ignored = 0 if form == VALUES else int((labels == IGNORED).sum())
     arguments |= {"labels": labels, "weights": data.weights if weighted else None}
-    return Taken(arguments, count, kind.answers(form, net.output_shape), scales)
+    return Taken(arguments, count, count * kind.answers(form, net.output_shape) - ignored, scales)
 
 
 def resolve_workers(requested: int | None, only_one: str | None = None, pin: str = "none") -> threads.Plan:
@@ -105,7 +112,7 @@ def resolve_workers(requested: int | None, only_one: str | None = None, pin: str
 def loss_numbers(loss: str, options: Any) -> Any:
     """The options of a loss as the core takes them."""
     kind: Any = LOSSES[loss]
-    return kind.core_options(kind.resolve(options or {}))
+    return kind.core_arrays(kind.resolve(options or {}))
 
 
 def evaluator(net: Network, plan: threads.Plan, loss: str, options: Any = None) -> _core.Engine:

@@ -147,7 +147,8 @@ def evaluate(
         After Ctrl-C or SIGTERM.
     """
     plan = phases.resolve_workers(workers)
-    taken = phases.take(net, data, "data", ABOUT["loss"].check("loss", loss), net.trained_on)
+    loss = ABOUT["loss"].check("loss", loss)
+    taken = phases.take(net, data, "data", loss, net.trained_on, loss_options=loss_options)
     engine = phases.evaluator(net, plan, loss, loss_options)
     with threadpool_limits(1, user_api="blas"), signals() as caught, ThreadPoolExecutor(1) as pool:
         result, seconds = phases.run_phase(pool, engine, caught, None, "test", Alone(), **taken.arguments)

@@ -58,7 +58,7 @@ static plan *begin(const instruction_set *isa, int c, int h, int w)
 
 static plan *finish(plan *p, int output)
 {
-    if (output < 0 || plan_finish(p, output) < 0)
+    if (output < 0 || plan_finish(p, output, 1) < 0)
         abort();
     return p;
 }

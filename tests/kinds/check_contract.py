@@ -241,7 +241,7 @@ def test_a_loss_without_right_and_wrong():
     data = chaos.data.Dataset(rng.standard_normal((32, 4), np.float32), targets=rng.standard_normal((32, 2), np.float32))
     net = chaos.Network((4,), [chaos.Linear(2)])
     run = chaos.train(
-        net, data, data, loss="huber", loss_options={"delta": 0.5}, epochs=2, lr=0.1, workers=1, progress=False
+        net, data, data, loss="log_cosh", loss_options={"sharpness": 2.0}, epochs=2, lr=0.1, workers=1, progress=False
     )
     assert run.history[-1]["test_error"] is None and run.history[-1]["test_loss"] < run.history[0]["test_loss"]
 
