@@ -56,6 +56,7 @@ def from_onnx(
         Without the package onnx (``pip install 'chaos[onnx]'``).
     """
     import onnx
+    import onnx.inliner
 
     if isinstance(model, (str, os.PathLike)):
         name, model = os.fspath(model), onnx.load(model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ..errors import UnsupportedError
 from .graph import Array, Graph, Value, without_images
 
 Operator = Callable[..., Any]
+F = TypeVar("F", bound=Callable[..., Any])
 OPERATORS: dict[str, Operator] = {}
 
 
@@ -90,8 +91,8 @@ class Context:
         return without_images(sizes, values, self.images or 1)
 
 
-def operator(*names: str) -> Callable[[Operator], Operator]:
-    def register(function: Operator) -> Operator:
+def operator(*names: str) -> Callable[[F], F]:
+    def register(function: F) -> F:
         for name in names:
             OPERATORS[name] = function
         return function

@@ -41,7 +41,7 @@ def to_onnx(net: Network, path: str | os.PathLike[str] | None = None) -> Any:
     writer = Writer()
     known: dict[Any, str] = {}
     problems: list[str] = []
-    inputs = []
+    inputs: list[Any] = []
     for node, name in net.nodes():
         layer = node.layer
         if layer is None:

@@ -25,7 +25,7 @@ def _plain(make: Callable[..., Layer]) -> Operation:
     return read
 
 
-for _names, _make in {
+_NUMBERS: dict[tuple[str, ...], Callable[..., Layer]] = {
     ("relu",): lambda *_: layers.ReLU(),
     ("relu6",): lambda *_: layers.ReLU6(),
     ("leaky_relu",): lambda negative_slope=0.01, *_: layers.LeakyReLU(negative_slope),
@@ -49,7 +49,8 @@ for _names, _make in {
     ("threshold",): lambda threshold, value, *_: layers.Threshold(threshold, value),
     ("abs", "absolute"): lambda: layers.Abs(),
     ("neg", "negative"): lambda: layers.Affine(-1.0),
-}.items():
+}
+for _names, _make in _NUMBERS.items():
     operation(*_names)(_plain(_make))
 
 
@@ -317,7 +318,7 @@ def _repeat(r: Reader, x: Value, *times: Any) -> Value:
 
 @operation("flip")
 def _flip(r: Reader, x: Value, *dims: Any) -> Value:
-    return x.view(lambda places: np.flip(places, r.axes(_listed(dims), len(x.shape))))
+    return x.view(lambda places: np.flip(places, tuple(r.axes(_listed(dims), len(x.shape)))))
 
 
 @operation("cat", "concat", "concatenate")
@@ -369,7 +370,7 @@ def _slice(r: Reader, x: Value, dim: int = 0, start: Any = None, end: Any = None
 @operation("select")
 def _select(r: Reader, x: Value, dim: int, index: int) -> Value:
     at = r.axis(dim, len(x.shape))
-    return x.view(lambda places: places.take(index, at))
+    return x.view(lambda places: np.asarray(places.take(index, at)))
 
 
 @operation("getitem")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import UnsupportedError
 from ..layers import Layer
@@ -11,6 +11,7 @@ from .graph import Array, Graph, Value
 
 IMAGES = 7919  # stands for the number of images: no other size
 Operation = Callable[..., Any]
+F = TypeVar("F", bound=Callable[..., Any])
 OPERATIONS: dict[str, Operation] = {}
 
 
@@ -89,8 +90,8 @@ class Reader:
         return tensor
 
 
-def operation(*names: str) -> Callable[[Operation], Operation]:
-    def register(function: Operation) -> Operation:
+def operation(*names: str) -> Callable[[F], F]:
+    def register(function: F) -> F:
         for name in names:
             OPERATIONS[name] = function
             OPERATIONS[f"{name}_"] = function  # in place
