@@ -148,7 +148,7 @@ KERNEL void group_statistics(const geometry *g, const float *x, float *inverse, 
         norm_sum sum = {0};
         for (size_t i = 0; i < P; i++)
             sum += norm_wide(vload(x + i * C + k));
-        *(norm_sum *)(sums + k) = sum;
+        *(norm_sum_u *)(sums + k) = sum;
     }
     group_means(g, sums, inverse + n, inverse + 2 * n);
     for (size_t k = 0; k < C; k += VW) {
@@ -158,7 +158,7 @@ KERNEL void group_statistics(const geometry *g, const float *x, float *inverse, 
             const norm_sum d = norm_wide(vload(x + i * C + k) - mean - rest);
             square += d * d;
         }
-        *(norm_sum *)(sums + k) = square;
+        *(norm_sum_u *)(sums + k) = square;
     }
     for (size_t first = 0; first < C; first += each) {
         double total = 0;
@@ -198,8 +198,8 @@ KERNEL void group_dx(const geometry *g, const call *c, const float *x, const flo
             with_x += d * norm_wide((vload(x + i * C + k) - mean - rest) * by);
         }
         const norm_sum weight = norm_wide(group_weight(g, c, k));
-        *(norm_sum *)(sum + k) = of_dy * weight;
-        *(norm_sum *)(product + k) = with_x * weight;
+        *(norm_sum_u *)(sum + k) = of_dy * weight;
+        *(norm_sum_u *)(product + k) = with_x * weight;
     }
     group_means(g, product, slope, less); /* whose rest is not wanted */
     group_means(g, sum, less, less_still);

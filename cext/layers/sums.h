@@ -3,9 +3,9 @@
 #define CHAOS_SUMS_H
 
 typedef double norm_sum __attribute__((vector_size(8 * VW), aligned(64), may_alias));
-
 typedef double norm_sum_u __attribute__((vector_size(8 * VW), aligned(8), may_alias)); /* in memory */
 typedef double norm_double __attribute__((may_alias));
+
 #define norm_wide(x) __builtin_convertvector(x, norm_sum)
 #define norm_narrow(x) __builtin_convertvector(x, vec)
 
