@@ -234,13 +234,14 @@ class Graph:
         if len(around) == 3 and around[0] == (0, 0) and any(around[1]):
             return self.apply(layers.Pad((*around[2], *around[1]), mode, number), value)
         for axis, border in enumerate(around):  # one after the other, as the columns of a sequence of rows
-            if border == (0, 0):
-                continue
-            shape = tuple(n for i, n in enumerate(value.shape) if i != axis)
-            moved = value.view(lambda p, axis=axis: np.moveaxis(p, axis, -1).reshape(-1, p.shape[axis]))  # type: ignore[misc]
-            grown = self.apply(layers.Pad(border, mode, number), moved)
-            value = grown.view(lambda p, to=(*shape, -1), axis=axis: np.moveaxis(p.reshape(to), -1, axis))  # type: ignore[misc]
+            if border != (0, 0):
+                value = self._padded(value, axis, layers.Pad(border, mode, number))
         return value
+
+    def _padded(self, value: Value, axis: int, layer: Layer) -> Value:
+        shape = tuple(n for i, n in enumerate(value.shape) if i != axis)
+        grown = self.apply(layer, value.view(lambda p: np.moveaxis(p, axis, -1).reshape(-1, p.shape[axis])))
+        return grown.view(lambda p: np.moveaxis(p.reshape(*shape, -1), -1, axis))
 
     # ---- the end ----
 

@@ -50,7 +50,7 @@ class Context:
     def axis(self, axis: Any, dims: int) -> int:
         """An axis of a tensor that has `dims` dimensions without the images, counted without them."""
         axis = int(axis)
-        found = axis + (dims + self.first if axis < 0 else 0) - self.first
+        found: int = axis + (dims + self.first if axis < 0 else 0) - self.first
         if not 0 <= found < dims:
             raise UnsupportedError(
                 f"axis {axis} counts the images, which layers do not mix"
@@ -79,7 +79,7 @@ class Context:
         if self.first and array.ndim > dims:
             if array.shape[0] != 1:
                 raise UnsupportedError(f"a constant of shape {array.shape}, other numbers for each image")
-            return array[0]
+            return np.asarray(array[0])
         return array
 
     def target(self, sizes: Sequence[int], values: int) -> tuple[int, ...]:

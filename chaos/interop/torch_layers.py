@@ -415,7 +415,8 @@ def _batch_norm_module(r: Reader, m: Any, path: str, x: Value) -> Value:
 
 def _instance_norm_module(r: Reader, m: Any, path: str, x: Value) -> Value:
     _dimensions(m, x)
-    return _instance_norm(r, x, *_tensors(r, path, "running_mean", "running_var", "weight", "bias"), eps=m.eps)
+    mean, var, weight, bias = _tensors(r, path, "running_mean", "running_var", "weight", "bias")
+    return _instance_norm(r, x, mean, var, weight, bias, eps=m.eps)
 
 
 def _group_norm_module(r: Reader, m: Any, path: str, x: Value) -> Value:
@@ -427,7 +428,8 @@ def _layer_norm_module(r: Reader, m: Any, path: str, x: Value) -> Value:
 
 
 def _rms_norm_module(r: Reader, m: Any, path: str, x: Value) -> Value:
-    return _rms_norm(r, x, m.normalized_shape, *_tensors(r, path, "weight"), m.eps)
+    (weight,) = _tensors(r, path, "weight")
+    return _rms_norm(r, x, m.normalized_shape, weight, m.eps)
 
 
 def _pad_module(mode: str) -> Module:

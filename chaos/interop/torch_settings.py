@@ -36,7 +36,7 @@ def settings_from_torch(optimizer: Any, scheduler: Any = None) -> dict[str, Any]
     if len(optimizer.param_groups) != 1:
         raise UnsupportedError(f"an optimiser with {len(optimizer.param_groups)} groups of parameters; one is needed")
     group = dict(optimizer.param_groups[0])
-    lr = float(group.get("initial_lr", group.pop("lr")))
+    lr = float(group.get("initial_lr", group["lr"]))
     update, names = _RULES[kind](group)
     options = {ours: float(group[theirs]) for theirs, ours in names.items() if theirs in group}
     if "betas" in group:
@@ -88,6 +88,6 @@ def _schedule(scheduler: Any) -> dict[str, Any]:
         options = {"step_size": int(scheduler.step_size)}
         return {"lr_schedule": "step", "lr_decay": float(scheduler.gamma), "schedule_options": options}
     if kind == "CosineAnnealingLR":
-        options = {"t_max": int(scheduler.T_max), "eta_min": float(scheduler.eta_min)}
-        return {"lr_schedule": "cosine", "schedule_options": options}
+        cosine = {"t_max": int(scheduler.T_max), "eta_min": float(scheduler.eta_min)}
+        return {"lr_schedule": "cosine", "schedule_options": cosine}
     raise UnsupportedError(f"the schedule {kind}: ExponentialLR, StepLR and CosineAnnealingLR are known")
