@@ -240,8 +240,14 @@ class Graph:
 
     def _padded(self, value: Value, axis: int, layer: Layer) -> Value:
         shape = tuple(n for i, n in enumerate(value.shape) if i != axis)
-        grown = self.apply(layer, value.view(lambda p: np.moveaxis(p, axis, -1).reshape(-1, p.shape[axis])))
-        return grown.view(lambda p: np.moveaxis(p.reshape(*shape, -1), -1, axis))
+
+        def as_columns(places: NDArray[np.int64]) -> NDArray[np.int64]:
+            return np.moveaxis(places, axis, -1).reshape(-1, places.shape[axis])
+
+        def back(places: NDArray[np.int64]) -> NDArray[np.int64]:
+            return np.moveaxis(places.reshape(*shape, -1), -1, axis)
+
+        return self.apply(layer, value.view(as_columns)).view(back)
 
     # ---- the end ----
 

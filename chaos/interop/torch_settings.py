@@ -36,7 +36,7 @@ def settings_from_torch(optimizer: Any, scheduler: Any = None) -> dict[str, Any]
     if len(optimizer.param_groups) != 1:
         raise UnsupportedError(f"an optimiser with {len(optimizer.param_groups)} groups of parameters; one is needed")
     group = dict(optimizer.param_groups[0])
-    lr = float(group.get("initial_lr", group["lr"]))
+    lr = float(group["initial_lr"] if "initial_lr" in group else group["lr"])
     update, names = _RULES[kind](group)
     options = {ours: float(group[theirs]) for theirs, ours in names.items() if theirs in group}
     if "betas" in group:
