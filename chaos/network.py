@@ -17,7 +17,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _core, scale
+from . import _core, freezing, scale
 from .arrays import extremes, float32, numbers
 from .errors import CheckpointError, DataError
 from .formats import read_tensors, write_tensors
@@ -93,6 +93,7 @@ class Network:
         )
         self.output_shape = output.shape
         self._name_nodes()
+        self._frozen: frozenset[str] = frozenset()
         self._plan: _core.Plan | None = None
         self._engine: _core.Engine | None = None
         self._forwarding = threading.Lock()
@@ -186,6 +187,7 @@ class Network:
                 core.whole,
                 core.real,
                 -1 if owner is node else self._number[owner],
+                [part for part in layer.part_names if f"{self._names[node]}.{part}" in self._frozen],
             )
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{layer} on input of shape {shapes}: {error}") from None
@@ -216,12 +218,12 @@ class Network:
 
     def macs(self) -> dict[str, int]:
         """Multiply-adds of one image: {"forward", "weight_gradient", "data_gradient"} (none of the last for layers that
-        see only the input)."""
+        see only the input, or only what is frozen; none of the second for those that are)."""
         total = {"forward": 0, "weight_gradient": 0, "data_gradient": 0}
         learns: dict[Node, bool] = {}
         for node in self._order:
             before = any(learns[source] for source in node.inputs)
-            trained = bool(node.layer and node.layer.parts(*self._shapes_into(node)))
+            trained = bool(node.layer) and freezing.trains(node, self.part_owner(node), self._frozen)
             learns[node] = before or trained
             if node.layer:
                 macs = node.layer.macs(*self._shapes_into(node))
@@ -239,15 +241,22 @@ class Network:
                 shares = {} if owner is node else {"shares": self._number[owner]}
                 inputs = [self._number[source] for source in node.inputs]
                 layers.append({"kind": node.layer.kind, "inputs": inputs, **shares, **node.layer.config()})
+        frozen = {"frozen": list(self.frozen)} if self._frozen else {}
         if len(self._inputs) == 1:
-            return {"input": list(self.input_shape), "layers": layers}
-        return {"inputs": [list(shape) for shape in self.input_shapes], "layers": layers}
+            return {"input": list(self.input_shape), "layers": layers, **frozen}
+        return {"inputs": [list(shape) for shape in self.input_shapes], "layers": layers, **frozen}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], *, seed: int = 0) -> Network:
         """The network that `config` describes, with fresh weights; ValueError where it describes none."""
         inputs, output = cls._graph(config)
-        return cls(inputs[0] if len(inputs) == 1 else inputs, output, seed=seed)
+        net = cls(inputs[0] if len(inputs) == 1 else inputs, output, seed=seed)
+        frozen = config.get("frozen", [])
+        if not isinstance(frozen, list) or not all(isinstance(name, str) and name in net._positions for name in frozen):
+            raise ValueError(f"the description of the network is damaged: frozen {frozen!r} are not names of its parameters")
+        if frozen:
+            net._freeze(frozen)
+        return net
 
     @staticmethod
     def _graph(config: dict[str, Any]) -> tuple[list[Input], Node]:
@@ -277,8 +286,57 @@ class Network:
                 continue
             found = sum(len(at) for name, (at, _) in self._positions.items() if name.rpartition(".")[0] == self._names[node])
             count = f"{found:,}" if found else ""
-            lines.append(f"{self._names[node]:8} {node.layer!r:40} {node.shape!s:16} {count}".rstrip())
+            held = [name.rpartition(".")[2] for name in self.frozen if name.rpartition(".")[0] == self._names[node]]
+            mark = f" ({', '.join(held)} frozen)" if held else ""
+            lines.append(f"{self._names[node]:8} {node.layer!r:40} {node.shape!s:16} {count}{mark}".rstrip())
         return "\n".join(lines)
+
+    # ---- what training leaves as it is ----
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The names of the frozen parameters, in the order of the layers."""
+        return tuple(name for name in self._positions if name in self._frozen)
+
+    def freeze(self, pattern: str = "*") -> None:
+        """From the next training on, leaves parameters as they are, to the bit, with every strategy and update rule; for what
+        is frozen no gradient is formed, nor for what lies below everything that is trained. Where only the weight or only
+        the bias of a layer is frozen, its gradient is formed but not applied.
+
+        A layer whose running statistics are frozen uses them in training too (as PyTorch's in `eval()`); running
+        statistics that the pattern does not name are observed as ever. Kept in files; `unfreeze` ends it.
+
+        Parameters
+        ----------
+        pattern : str
+            Of names in `state_dict()`, with *, ? and [...]: "features.*", "*.bias".
+
+        Raises
+        ------
+        ValueError
+            Where no parameter is named like that, or not all running statistics of a layer would be frozen.
+        """
+        self._freeze(self._frozen.union(freezing.matching(self._positions, pattern)))
+
+    def unfreeze(self, pattern: str = "*") -> None:
+        """Lets trainings change these parameters again; see `freeze`."""
+        self._freeze(self._frozen.difference(freezing.matching(self._positions, pattern)))
+
+    def _freeze(self, names: Iterable[str]) -> None:
+        names = frozenset(names)
+        freezing.check([(node, self.part_owner(node)) for node in self._owner], names)
+        before = self._frozen
+        with self._forwarding:
+            self._frozen, self._plan, self._engine = names, None, None
+            try:
+                self.plan  # noqa: B018 (the core may refuse to part what lies together)
+            except ValueError:
+                self._frozen, self._plan = before, None
+                raise
+
+    def frozen_places(self) -> NDArray[np.int64]:
+        """Where the frozen parameters are in `weights`."""
+        return np.concatenate([np.empty(0, np.int64), *(self._positions[name][0] for name in self.frozen)])
 
     # ---- weights ----
 
@@ -438,9 +496,11 @@ class Network:
         Returns
         -------
         float, {parameter name: float32 gradient in PyTorch's shape}
+            Of the parameters that are not frozen.
         """
         result, vector = self._gradients(x, y, loss, loss_options, sample_weight, seed, epoch)
-        return result, self.unpack(vector, trained_only=True)
+        found = self.unpack(vector, trained_only=True)
+        return result, {name: gradient for name, gradient in found.items() if name not in self._frozen}
 
     def _gradients(
         self,

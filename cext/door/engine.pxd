@@ -33,7 +33,7 @@ cdef extern from "engine/engine.h" nogil:
         uint32_t version
     ctypedef struct stripe_t "stripe":
         size_t at, size
-        int node, layer
+        int node, layer, frozen
     ctypedef struct shared_weights:
         int n_stripes
         stripe_state *state

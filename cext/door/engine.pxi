@@ -326,6 +326,8 @@ cdef class Engine:
         found = {}
         for k in range(self.e.shared.n_stripes):
             t = &self.e.layer[self.e.shared.stripe[k].layer]
+            if plan_trained_block(self.plan.p, self.e.shared.stripe[k].node) == NULL:
+                continue
             if self.e.shared.stripe[k].node not in found:
                 found[self.e.shared.stripe[k].node] = {
                     "updates": t.updates, "lock_failures": t.lock_failures, "overlaps": t.overlaps,
@@ -421,5 +423,16 @@ cdef class Engine:
 
     def learns(self, int node):
         """Whether back-propagation passes the node."""
-        cdef plan_node *n = self.plan._node(node)
-        return bool(n.needs_gradient and n.n_deltas)
+        self.plan._node(node)
+        return bool(plan_learns(self.plan.p, node))
+
+    def trains(self, int node):
+        """Whether training changes weights or state of the node."""
+        self.plan._node(node)
+        return bool(plan_trains(self.plan.p, node))
+
+    def frozen(self, int k):
+        """Whether stripe k is left as it is."""
+        if not 0 <= k < self.e.shared.n_stripes:
+            raise IndexError(k)
+        return bool(self.e.shared.stripe[k].frozen)

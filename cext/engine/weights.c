@@ -7,6 +7,26 @@
 
 #include <stdlib.h>
 
+/* Cuts a block (to `out` unless it is NULL), also where what is frozen begins and ends; how many stripes that makes. */
+static int cut_block(const plan_block *block, int number, size_t stripe_floats, stripe *out)
+{
+    int k = 0;
+    for (int state = 0; state < 2; state++) {
+        const size_t begin = state ? block->weights : 0, end = begin + (state ? block->state : block->weights);
+        for (size_t at = begin, n; at < end; at += n, k++) {
+            n = plan_run(block, at, end - at < stripe_floats ? end - at : stripe_floats);
+            if (out)
+                out[k] = (stripe){.at = block->at + at,
+                                  .size = n,
+                                  .node = block->owner,
+                                  .state = state,
+                                  .frozen = plan_frozen(block, at),
+                                  .layer = number};
+        }
+    }
+    return k;
+}
+
 int weights_cut(engine *e, float *weights, float *const *moment, size_t stripe_floats)
 {
     const plan *p = e->p;
@@ -15,27 +35,15 @@ int weights_cut(engine *e, float *weights, float *const *moment, size_t stripe_f
     s->size = p->weight_size;
     memcpy(s->moment, moment, sizeof s->moment);
     for (int b = 0; b < p->n_blocks; b++)
-        s->n_stripes += (int)((p->block[b].weights + stripe_floats - 1) / stripe_floats +
-                              (p->block[b].state + stripe_floats - 1) / stripe_floats);
+        s->n_stripes += cut_block(&p->block[b], b, stripe_floats, NULL);
     s->stripe = e->stripe = calloc((size_t)s->n_stripes + 1, sizeof *e->stripe);
     e->first_stripe = calloc((size_t)p->n_blocks + 1, sizeof *e->first_stripe);
     s->state = memory_zeros(((size_t)s->n_stripes + 1) * sizeof *s->state);
     if (!e->stripe || !e->first_stripe || !s->state)
         return -1;
-    int k = 0;
-    for (int b = 0; b < p->n_blocks; b++) {
-        const plan_block *block = &p->block[b];
-        for (int state = 0; state < 2; state++) {
-            const size_t first = block->at + (state ? block->weights : 0), size = state ? block->state : block->weights;
-            for (size_t at = 0; at < size; at += stripe_floats, k++)
-                e->stripe[k] = (stripe){.at = first + at,
-                                        .size = size - at < stripe_floats ? size - at : stripe_floats,
-                                        .node = block->owner,
-                                        .state = state,
-                                        .layer = b};
-        }
-        e->first_stripe[b + 1] = k;
-    }
+    for (int b = 0; b < p->n_blocks; b++)
+        e->first_stripe[b + 1] =
+            e->first_stripe[b] + cut_block(&p->block[b], b, stripe_floats, e->stripe + e->first_stripe[b]);
     e->n_layers = p->n_blocks;
     e->layer = calloc((size_t)e->n_layers + 1, sizeof *e->layer);
     return e->layer ? 0 : -1;
@@ -67,6 +75,8 @@ void weights_publish(worker *w, int k)
     w->step.lr = weights_rate(e, stale);
     if (w->trace)
         trace_event(w, EVENT_PUBLISH, (uint32_t)k);
+    if (e->stripe[k].frozen)
+        return;
     const plan_node *node = &e->p->node[e->stripe[k].node];
     if (e->stripe[k].state)
         shared_observe(w->shared, e->p->isa, at, size, w->dw, node->g.state_rate, 1, w->private_copy);
@@ -89,6 +99,8 @@ float weights_rate(const engine *e, uint32_t stale)
 
 void weights_count_update(worker *w, int k, uint32_t stale)
 {
+    if (w->e->stripe[k].frozen)
+        return;
     layer_tally *t = &w->layer[w->e->stripe[k].layer];
     t->updates++;
 #if CHAOS_TELEMETRY

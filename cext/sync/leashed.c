@@ -110,7 +110,7 @@ static void update(worker *w, const vector *from, vector *to, uint32_t stale)
         const size_t at = e->stripe[k].at, n = e->stripe[k].size;
         float *moment[MAX_MOMENTS];
         copy(e, from->v, to->v, at, n);
-        if (!w->pending[k])
+        if (!w->pending[k] || e->stripe[k].frozen)
             continue;
         for (int i = 0; i < e->rule->n_moments; i++)
             moment[i] = to->v->moment[i] + at;
@@ -189,8 +189,7 @@ static void phase_end(engine *e)
         return;
     copy(e, last->v, &e->shared, 0, e->p->weight_size);
     for (int k = 0; k < e->shared.n_stripes; k++) {
-        const plan_node *node = &e->p->node[e->stripe[k].node];
-        if (node->needs_gradient && node->n_deltas)
+        if (plan_trains(e->p, e->stripe[k].node) && !e->stripe[k].frozen)
             e->shared.state[k].version += last->number;
     }
     l->current = NULL;

@@ -114,7 +114,7 @@ class Core:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """How a definition is evaluated: as in training or not; and per sample where its random numbers in this layer begin (see
+    """How a definition is evaluated: as in training or not (also not where the layer's state is frozen); and per sample where its random numbers in this layer begin (see
     chaos.layers.random)."""
 
     training: bool = False

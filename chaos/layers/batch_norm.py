@@ -82,6 +82,8 @@ class _BatchNorm(Layer):
         own = {"weight": product, "bias": total} if self.affine else {}
         rest = (self._by_channel(total, x) + normal * self._by_channel(product, x)) / m
         factor = parts["weight"] if self.affine else np.ones_like(var)
+        if not context.training:
+            return [self._by_channel(factor / np.sqrt(var + self.eps), x) * dy], own
         into = self._by_channel(factor / np.sqrt(var + self.eps), x) * (dy - rest)
         return [into], own | {"running_mean": mean, "running_var": var * m / max(m - 1, 1)}
 
