@@ -27,7 +27,9 @@ def check(nodes: Iterable[tuple[Node, str]], frozen: Collection[str]) -> None:
         state = _state(node)
         left = [part for part in state if f"{name}.{part}" not in frozen]
         if left and len(left) < len(state):
-            raise ValueError(f"{node.layer}: {' and '.join(state)} can be frozen together only; {', '.join(left)} would not be")
+            raise ValueError(
+                f"{node.layer}: {' and '.join(state)} can be frozen together only; {', '.join(left)} would not be"
+            )
 
 
 def evaluates(node: Node, name: str, frozen: Collection[str]) -> bool:

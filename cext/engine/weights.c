@@ -42,8 +42,8 @@ int weights_cut(engine *e, float *weights, float *const *moment, size_t stripe_f
     if (!e->stripe || !e->first_stripe || !s->state)
         return -1;
     for (int b = 0; b < p->n_blocks; b++)
-        e->first_stripe[b + 1] =
-            e->first_stripe[b] + cut_block(&p->block[b], b, stripe_floats, e->stripe + e->first_stripe[b]);
+        e->first_stripe[b + 1] = e->first_stripe[b] +
+                                 cut_block(&p->block[b], b, stripe_floats, e->stripe + e->first_stripe[b]);
     e->n_layers = p->n_blocks;
     e->layer = calloc((size_t)e->n_layers + 1, sizeof *e->layer);
     return e->layer ? 0 : -1;

@@ -65,6 +65,10 @@ class Job:
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
         rule.start(self.moments, settings.update_options)
         self.engine = self._make_engine()
+        if net.frozen and not any(map(self.engine.trains, range(len(net.nodes())))):
+            raise ValueError(
+                "all parameters of the network are frozen: there is nothing to train; net.unfreeze(...) what is to be"
+            )
         self.identity = settings.identity() | {
             "network": net.config(),
             "train": train.fingerprint(),
