@@ -14,7 +14,7 @@ Example
 
 from . import _load as _load  # isort: split
 
-from . import data, models
+from . import data, initialisers, models
 from ._version import __version__
 from .api import train
 from .errors import ChaosError, CheckpointError, ClusterError, DataError, DataNotFound, DivergedError, TraceError
@@ -39,6 +39,7 @@ __all__ = [
     "data",
     "evaluate",
     "info",
+    "initialisers",
     "load",
     "models",
     "train",

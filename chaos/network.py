@@ -17,7 +17,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _core, freezing, scale
+from . import _core, freezing, initialisers, scale
 from .arrays import extremes, float32, numbers
 from .errors import CheckpointError, DataError
 from .formats import read_tensors, write_tensors
@@ -291,7 +291,55 @@ class Network:
             lines.append(f"{self._names[node]:8} {node.layer!r:40} {node.shape!s:16} {count}{mark}".rstrip())
         return "\n".join(lines)
 
-    # ---- what training leaves as it is ----
+    # ---- what training begins with, and what it leaves as it is ----
+
+    def initialise(
+        self,
+        weight: str | initialisers.Initialiser | None = None,
+        bias: str | initialisers.Initialiser | None = None,
+        *,
+        pattern: str = "*",
+        seed: int = 0,
+    ) -> list[str]:
+        """Gives parameters new first values; those that are frozen keep theirs.
+
+        Parameters
+        ----------
+        weight, bias : str or Initialiser, optional
+            For parameters of that name: one of chaos.initialisers, such as "kaiming_normal" or
+            ``chaos.initialisers.kaiming_normal(mode="fan_out", nonlinearity="relu")``; "default": what they are made with.
+            None leaves them alone. What needs fans or a matrix passes over vectors, such as the weights of normalisations.
+        pattern : str
+            Of names in `state_dict()`, as for `freeze`.
+        seed : int
+            A parameter's values depend on this and its name only.
+
+        Returns
+        -------
+        list of str
+            The names of the parameters that have new values.
+
+        Raises
+        ------
+        ValueError
+            Where the initialiser is unknown, or no parameter gets new values.
+        """
+        named = {
+            f"{name}.{part}": what
+            for node, name in self._names.items()
+            if node.layer and self._owner[node] is node
+            for part, what in node.layer.parts(*self._shapes_into(node)).items()
+            if isinstance(what, Trained) and f"{name}.{part}" not in self._frozen
+        }
+        meant = {name: named[name] for name in freezing.matching(self._positions, pattern) if name in named}
+        values = initialisers.draw(meant, weight, bias, whole("seed", seed, 0))
+        if not values:
+            raise ValueError(
+                f"weight={weight!r}, bias={bias!r} initialise nothing among {', '.join(meant) or 'no parameters'}"
+            )
+        for name, value in values.items():
+            self.weights[self._positions[name][0]] = value.ravel()
+        return list(values)
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -299,9 +347,9 @@ class Network:
         return tuple(name for name in self._positions if name in self._frozen)
 
     def freeze(self, pattern: str = "*") -> None:
-        """From the next training on, leaves parameters as they are, to the bit, with every strategy and update rule; for what
-        is frozen no gradient is formed, nor for what lies below everything that is trained. Where only the weight or only
-        the bias of a layer is frozen, its gradient is formed but not applied.
+        """From the next training on, leaves parameters as they are, to the bit, with every strategy and update rule. For
+        what is frozen no gradient is formed, nor for what lies below everything that is trained. Where only the weight or
+        only the bias of a layer is frozen, its gradient is formed but not applied.
 
         A layer whose running statistics are frozen uses them in training too (as PyTorch's in `eval()`); running
         statistics that the pattern does not name are observed as ever. Kept in files; `unfreeze` ends it.

@@ -95,9 +95,10 @@ PY_ARROWS = {
     "affinity": set(),
     "threads": {"affinity"},
     "_load": {"affinity", "_core"},
-    "network": {"_core", "arrays", "errors", "formats", "freezing", "layers", "losses", "scale"},
+    "network": {"_core", "arrays", "errors", "formats", "freezing", "initialisers", "layers", "losses", "scale"},
     "models": {"models", "network", "layers"},
     "freezing": {"layers"},
+    "initialisers": {"layers"},
     "reference": {"freezing", "losses", "layers"},
     "info": {"_core", "threads", "_version"},
     "training": {"training", "network", "scale", "threads", "options", "_core", *_MEANING},
@@ -135,7 +136,19 @@ PY_ARROWS = {
     },
     "api": {"training", "cluster", "network", "data"},
     "__main__": {"cli"},
-    "__init__": {"_load", "api", "data", "models", "_version", "errors", "info", "layers", "network", "training"},
+    "__init__": {
+        "_load",
+        "api",
+        "data",
+        "initialisers",
+        "models",
+        "_version",
+        "errors",
+        "info",
+        "layers",
+        "network",
+        "training",
+    },
 }
 
 

@@ -66,9 +66,7 @@ class Job:
         rule.start(self.moments, settings.update_options)
         self.engine = self._make_engine()
         if net.frozen and not any(map(self.engine.trains, range(len(net.nodes())))):
-            raise ValueError(
-                "all parameters of the network are frozen: there is nothing to train; net.unfreeze(...) what is to be"
-            )
+            raise ValueError("all parameters of the network are frozen: there is nothing to train; see net.unfreeze")
         self.identity = settings.identity() | {
             "network": net.config(),
             "train": train.fingerprint(),
