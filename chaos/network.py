@@ -26,6 +26,7 @@ from .layers import LAYERS, Input, Layer, Node, random, whole
 from .layers.base import Array, Shape, Trained
 from .losses import CLASS, LOSSES, VALUES
 from .scale import Scale
+from .summary import Summary, summarise
 
 FORMAT = "chaos-1"
 TRAINED_ON = "trained_on"
@@ -231,6 +232,28 @@ class Network:
                 total["weight_gradient"] += macs if trained else 0
                 total["data_gradient"] += macs if before else 0
         return total
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """{layer: (trained parameters, those that training leaves as they are)}, of the layers that have some; what is
+        observed is no parameter."""
+        found: dict[str, tuple[int, int]] = {}
+        for name in self._positions:
+            if name in self._trained:
+                layer, n = name.rpartition(".")[0], len(self._positions[name][0])
+                trained, frozen = found.get(layer, (0, 0))
+                found[layer] = (trained, frozen + n) if name in self._frozen else (trained + n, frozen)
+        return found
+
+    def summary(self, batch_size: int = 1) -> Summary:
+        """Layers with their shapes, parameters and multiply-adds, the loops that the core has chosen, memory per worker, and
+        which rows and columns no window ever sees: ``print(net.summary())`` is a table, its attributes are the data.
+
+        Parameters
+        ----------
+        batch_size : int
+            Images of a worker's step; loops and memory depend on it.
+        """
+        return summarise(self, whole("batch_size", batch_size))
 
     def config(self) -> dict[str, Any]:
         """The architecture as JSON-able data; `Network.from_config` builds it again."""
