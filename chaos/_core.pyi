@@ -139,6 +139,8 @@ class Engine:
         moments: NDArray[np.float32] | None = None,
         max_staleness: int | None = None,
         loss_options: Sequence[float] = (),
+        classes: Sequence[tuple[float, bool]] = (),
+        class_of: NDArray[np.uint8] | None = None,
     ) -> None: ...
     def run(
         self,

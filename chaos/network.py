@@ -405,6 +405,10 @@ class Network:
                 self._frozen, self._plan = before, None
                 raise
 
+    def trained_places(self) -> dict[str, NDArray[np.int64]]:
+        """{parameter: where its numbers are in `weights`}, without what layers observe."""
+        return {name: at for name, (at, _) in self._positions.items() if name in self._trained}
+
     def frozen_places(self) -> NDArray[np.int64]:
         """Where the frozen parameters are in `weights`."""
         return np.concatenate([np.empty(0, np.int64), *(self._positions[name][0] for name in self.frozen)])

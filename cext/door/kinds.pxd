@@ -35,6 +35,9 @@ cdef extern from "registry.h" nogil:
     ctypedef struct loss_kind:
         const char *name
         unsigned targets
+    ctypedef struct update_class:
+        double lr_scale
+        int undecayed
     ctypedef struct update_kind:
         const char *name
         int n_moments

@@ -31,6 +31,7 @@ typedef struct {
     int node;        /* the owner of the block */
     int state;       /* it is state, not weights */
     int frozen;      /* nobody changes it */
+    int class;       /* of its weights, see engine.class; 0: nothing is special */
     int layer; /* the node's place among those with weights */
 } stripe;
 

@@ -14,6 +14,8 @@ void weights_read_all(worker *w, float *copy);
 /* Publishes one stripe of the worker's gradient, which leaves what is frozen as it is; the caller holds it or is alone. Within layer_done only for stripes of
  * that layer: worker.unwritten is about it. */
 void weights_publish(worker *w, int stripe);
+/* The step for a stripe: `step`, or where its class asks for it another, which is put into *own. */
+const update_step *weights_step(const engine *e, int stripe, const update_step *step, update_step *own);
 /* The learning rate of an update of that staleness. */
 float weights_rate(const engine *e, uint32_t stale);
 /* Counts an update of a stripe that others have updated `stale` times since its weights were read. */

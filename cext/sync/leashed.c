@@ -104,7 +104,7 @@ static void copy(const engine *e, const shared_weights *from, const shared_weigh
 static void update(worker *w, const vector *from, vector *to, uint32_t stale)
 {
     engine *e = w->e;
-    update_step step = e->step;
+    update_step step = e->step, own;
     step.lr = weights_rate(e, stale);
     for (int k = 0; k < e->shared.n_stripes; k++) {
         const size_t at = e->stripe[k].at, n = e->stripe[k].size;
@@ -118,7 +118,7 @@ static void update(worker *w, const vector *from, vector *to, uint32_t stale)
         if (e->stripe[k].state)
             e->p->isa->observe(n, to->v->w + at, w->dw + at, e->p->node[e->stripe[k].node].g.state_rate, 1);
         else
-            e->rule->apply(n, to->v->w + at, w->dw + at, moment, &step);
+            e->rule->apply(n, to->v->w + at, w->dw + at, moment, weights_step(e, k, &step, &own));
     }
     for (int i = 0; i < e->p->n_nodes; i++)
         bounds_limit_copy(w, i, to->v->w);
