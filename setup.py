@@ -33,7 +33,7 @@ BASELINE = [
 OPENMP = ["-fopenmp"]
 GENERATED = "build/cython"
 LISTS = "build/generated/lists"
-ROW = re.compile(r"^[A-Z]+_ROW\((\w+),", re.M)
+ROW = re.compile(r"^[A-Z]+_ROW\((\w+)[,)]", re.M)
 
 OPENMP_PROBE = """
 #include <omp.h>

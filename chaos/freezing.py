@@ -1,4 +1,5 @@
-"""Which parameters training leaves as they are: patterns of names, and what follows for layers. For chaos.network."""
+"""Which parameters training leaves as they are: patterns of names, and what follows for layers. For chaos.parameters and
+chaos.network."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
 from .layers import Node
-from .layers.base import State
+from .layers.base import State, Trained
 
 
 def matching(names: Iterable[str], pattern: str) -> list[str]:
@@ -21,29 +22,34 @@ def matching(names: Iterable[str], pattern: str) -> list[str]:
     return found
 
 
+def parts(node: Node, owner: str) -> dict[str, Trained | State]:
+    """{name in the network: part} of a node's layer, whose parts are kept under `owner`."""
+    if node.layer is None:
+        return {}
+    found = node.layer.parts(*(source.shape for source in node.inputs))
+    return {node.layer.part_name(owner, part): what for part, what in found.items()}
+
+
 def check(nodes: Iterable[tuple[Node, str]], frozen: Collection[str]) -> None:
     """ValueError where some but not all running statistics of a layer are frozen: it uses all of them or none."""
-    for node, name in nodes:
-        state = _state(node)
-        left = [part for part in state if f"{name}.{part}" not in frozen]
+    for node, owner in nodes:
+        state = _state(node, owner)
+        left = [name for name in state if name not in frozen]
         if left and len(left) < len(state):
-            raise ValueError(
-                f"{node.layer}: {' and '.join(state)} can be frozen together only; {', '.join(left)} would not be"
-            )
+            missing, all_of_it = ", ".join(left), " and ".join(state)
+            raise ValueError(f"{node.layer}: {all_of_it} can be frozen together only; {missing} would not be")
 
 
-def evaluates(node: Node, name: str, frozen: Collection[str]) -> bool:
-    """Whether a layer, whose parts are kept under `name`, uses its running statistics in training as well."""
-    state = _state(node)
-    return bool(state) and all(f"{name}.{part}" in frozen for part in state)
+def evaluates(node: Node, owner: str, frozen: Collection[str]) -> bool:
+    """Whether a layer, whose parts are kept under `owner`, uses its running statistics in training as well."""
+    state = _state(node, owner)
+    return bool(state) and all(name in frozen for name in state)
 
 
-def trains(node: Node, name: str, frozen: Collection[str]) -> bool:
+def trains(node: Node, owner: str, frozen: Collection[str]) -> bool:
     """Whether training changes anything of a layer."""
-    parts = node.layer.parts(*(source.shape for source in node.inputs)) if node.layer else {}
-    return any(f"{name}.{part}" not in frozen for part in parts)
+    return any(name not in frozen for name in parts(node, owner))
 
 
-def _state(node: Node) -> list[str]:
-    parts = node.layer.parts(*(source.shape for source in node.inputs)) if node.layer else {}
-    return [part for part, what in parts.items() if isinstance(what, State)]
+def _state(node: Node, owner: str) -> list[str]:
+    return [name for name, what in parts(node, owner).items() if isinstance(what, State)]

@@ -17,7 +17,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _core, freezing, initialisers, scale
+from . import _core, freezing, scale
 from .arrays import extremes, float32, numbers
 from .errors import CheckpointError, DataError
 from .formats import read_tensors, write_tensors
@@ -25,24 +25,26 @@ from .formats.json_text import parse_json
 from .layers import LAYERS, Input, Layer, Node, random, whole
 from .layers.base import Array, Shape, Trained
 from .losses import CLASS, LOSSES, VALUES
+from .parameters import Parameters
 from .scale import Scale
-from .summary import Summary, summarise
 
 FORMAT = "chaos-1"
 TRAINED_ON = "trained_on"
+COUNTS = ".num_batches_tracked"  # of PyTorch's normalisations, which use it only where they have no momentum
+MOST_TOGETHER = 16  # MAX_INPUTS of cext/layers/layer.h
 STATE = "optimizer."  # begins the names of tensors that are kept beside the parameters: the state of an update rule
 
 
-class Network:
+class Network(Parameters):
     """A convolutional network with its weights.
 
     Parameters
     ----------
     inputs : tuple of int, chaos.Input, or list of chaos.Input
         Shape of one image, (channels, height, width), (channels, length) or (features,), followed by a list of layers; or
-        the input node of a graph, or a list of its input nodes, followed by its output node. A layer that stands in several
-        places of a graph has one set of weights there; their gradients add up.
-    outputs : list of Layer, or Node
+        the input node of a graph, or a list of its input nodes, followed by its output node, or a list of them. A layer that
+        stands in several places of a graph has one set of weights there; their gradients add up.
+    outputs : list of Layer, Node, or list of Node
     seed : int
         Of the initial values: PyTorch's defaults, uniform in +-1/sqrt(fan_in), drawn layer by layer.
 
@@ -51,6 +53,7 @@ class Network:
     input_shape : tuple
         Of one image; of several inputs a tuple of shapes.
     output_shape : tuple
+        Of one image; of several outputs a tuple of shapes.
     weights : ndarray of float32
         All parameters, and what layers observe (running statistics), in the layout of the kernels, padding included; shared
         with whatever trains the network. Use
@@ -69,30 +72,33 @@ class Network:
     def __init__(self, inputs: Iterable[int], outputs: Iterable[Layer], *, seed: int = 0) -> None: ...
 
     @overload
-    def __init__(self, inputs: Input | Sequence[Input], outputs: Node, *, seed: int = 0) -> None: ...
+    def __init__(self, inputs: Input | Sequence[Input], outputs: Node | Sequence[Node], *, seed: int = 0) -> None: ...
 
-    def __init__(self, inputs: Any, outputs: Node | Iterable[Layer], *, seed: int = 0) -> None:
-        if isinstance(outputs, Node):
+    def __init__(self, inputs: Any, outputs: Node | Sequence[Node] | Iterable[Layer], *, seed: int = 0) -> None:
+        ends: list[Any] = [outputs] if isinstance(outputs, Node) else list(outputs)
+        if ends and all(isinstance(end, Node) for end in ends):
             several = isinstance(inputs, (list, tuple)) and inputs and all(isinstance(node, Input) for node in inputs)
             if not isinstance(inputs, Input) and not several:
                 raise TypeError(f"a graph needs its chaos.Input, or a list of them, not {type(inputs).__name__}")
-            output = outputs
         else:
             if isinstance(inputs, Node):
                 raise TypeError("a list of layers needs the shape of the input, not a node; a graph needs its output node")
-            output = inputs = Input(inputs)
-            for layer in outputs:
+            output: Node = (inputs := Input(inputs))
+            for layer in ends:
                 if not isinstance(layer, Layer):
                     raise TypeError(f"layers must be layers such as chaos.Linear(10), not {layer!r}")
                 output = layer(output)
+            ends = [output]
+        self.outputs: list[Node] = ends
         self._inputs: list[Input] = [inputs] if isinstance(inputs, Input) else list(inputs)
-        self._order = _topological_order(self._inputs, output)
+        self._order = _topological_order(self._inputs, self.outputs)
         self._number = {node: i for i, node in enumerate(self._order)}
         self.input_shapes = [node.shape for node in self._inputs]
         self.input_shape: Shape | tuple[Shape, ...] = (
             self.input_shapes[0] if len(self._inputs) == 1 else tuple(self.input_shapes)
         )
-        self.output_shape = output.shape
+        self.output_shapes = [node.shape for node in self.outputs]
+        self.output_shape: Any = self.output_shapes[0] if len(self.outputs) == 1 else tuple(self.output_shapes)
         self._name_nodes()
         self._frozen: frozenset[str] = frozenset()
         self._plan: _core.Plan | None = None
@@ -109,13 +115,13 @@ class Network:
                 continue
             shapes = self._shapes_into(node)
             for name, part in node.layer.parts(*shapes).items():
-                at, called = np.empty(int(np.prod(part.shape)), np.int64), f"{self._names[node]}.{name}"
+                at, called = np.empty(int(np.prod(part.shape)), np.int64), node.layer.part_name(self._names[node], name)
                 self.plan.positions(i, name, at)
                 self._positions[called] = (at, part.shape)
                 if isinstance(part, Trained):
                     self._trained.add(called)
             for name, value in node.layer.initial_values(rng, *shapes).items():
-                at, _ = self._positions[f"{self._names[node]}.{name}"]
+                at, _ = self._positions[node.layer.part_name(self._names[node], name)]
                 self.weights[at] = value.ravel()
 
     # ---- structure ----
@@ -124,14 +130,21 @@ class Network:
         self._names: dict[Node, str] = {}
         self._owner: dict[Node, Node] = {}
         first: dict[int, Node] = {}
-        taken: set[str] = set()
-        for i, (node, layer) in enumerate((node, node.layer) for node in self._order if node.layer):
-            owner = first.setdefault(id(layer), node)
-            name = (layer.name if owner is node else None) or str(i)
-            if name in taken:
-                raise ValueError(f"two layers are named {name!r}")
-            taken.add(name)
-            self._names[node], self._owner[node] = name, owner
+        layers = [(node, node.layer) for node in self._order if node.layer]
+        for node, layer in layers:
+            self._owner[node] = first.setdefault(id(layer), node)
+        given = [layer.name for node, layer in layers if layer.name and self._owner[node] is node]
+        taken = set(given)
+        if len(taken) < len(given):
+            raise ValueError(f"two layers are named {next(name for name in given if given.count(name) > 1)!r}")
+        for i, (node, layer) in enumerate(layers):
+            name = layer.name if self._owner[node] is node else None
+            if not name:
+                name = str(i)
+                while name in taken:  # somebody else's name is this number
+                    name += "_"
+                taken.add(name)
+            self._names[node] = name
 
     def _shapes_into(self, node: Node) -> list[Shape]:
         return [source.shape for source in node.inputs]
@@ -164,10 +177,14 @@ class Network:
                     self._add_input(plan, node)
                 else:
                     self._add_layer(plan, i, node, node.layer)
-            last = len(self._order) - 1
-            if len(self.output_shape) > 1:  # the core's outputs are vectors, in PyTorch's order
-                last = plan.add("flatten", [last])
-            plan.finish(last)
+            # the core's output is one vector, in PyTorch's order
+            ends = [self._number[node] for node in self.outputs]
+            ends = [
+                plan.add("flatten", [end]) if len(s) > 1 else end for end, s in zip(ends, self.output_shapes, strict=True)
+            ]
+            while len(ends) > 1:
+                ends = [plan.add("concat", ends[:MOST_TOGETHER], 0, (0,)), *ends[MOST_TOGETHER:]]
+            plan.finish(ends[0])
             self._plan, self._engine = plan, None
         return self._plan
 
@@ -188,7 +205,7 @@ class Network:
                 core.whole,
                 core.real,
                 -1 if owner is node else self._number[owner],
-                [part for part in layer.part_names if f"{self._names[node]}.{part}" in self._frozen],
+                [part for part in layer.part_names if layer.part_name(self._names[node], part) in self._frozen],
             )
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{layer} on input of shape {shapes}: {error}") from None
@@ -233,28 +250,6 @@ class Network:
                 total["data_gradient"] += macs if before else 0
         return total
 
-    def counts(self) -> dict[str, tuple[int, int]]:
-        """{layer: (trained parameters, those that training leaves as they are)}, of the layers that have some; what is
-        observed is no parameter."""
-        found: dict[str, tuple[int, int]] = {}
-        for name in self._positions:
-            if name in self._trained:
-                layer, n = name.rpartition(".")[0], len(self._positions[name][0])
-                trained, frozen = found.get(layer, (0, 0))
-                found[layer] = (trained, frozen + n) if name in self._frozen else (trained + n, frozen)
-        return found
-
-    def summary(self, batch_size: int = 1) -> Summary:
-        """Layers with their shapes, parameters and multiply-adds, the loops that the core has chosen, memory per worker, and
-        which rows and columns no window ever sees: ``print(net.summary())`` is a table, its attributes are the data.
-
-        Parameters
-        ----------
-        batch_size : int
-            Images of a worker's step; loops and memory depend on it.
-        """
-        return summarise(self, whole("batch_size", batch_size))
-
     def config(self) -> dict[str, Any]:
         """The architecture as JSON-able data; `Network.from_config` builds it again."""
         layers = []
@@ -264,26 +259,24 @@ class Network:
                 shares = {} if owner is node else {"shares": self._number[owner]}
                 inputs = [self._number[source] for source in node.inputs]
                 layers.append({"kind": node.layer.kind, "inputs": inputs, **shares, **node.layer.config()})
-        frozen = {"frozen": list(self.frozen)} if self._frozen else {}
+        ends = [self._number[node] for node in self.outputs]
+        more: dict[str, Any] = {} if ends == [len(self._order) - 1] else {"outputs": ends}
+        more |= {"frozen": list(self.frozen)} if self.frozen else {}
         if len(self._inputs) == 1:
-            return {"input": list(self.input_shape), "layers": layers, **frozen}
-        return {"inputs": [list(shape) for shape in self.input_shapes], "layers": layers, **frozen}
+            return {"input": list(self.input_shape), "layers": layers, **more}
+        return {"inputs": [list(shape) for shape in self.input_shapes], "layers": layers, **more}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], *, seed: int = 0) -> Network:
         """The network that `config` describes, with fresh weights; ValueError where it describes none."""
-        inputs, output = cls._graph(config)
-        net = cls(inputs[0] if len(inputs) == 1 else inputs, output, seed=seed)
-        frozen = config.get("frozen", [])
-        if not isinstance(frozen, list) or not all(isinstance(name, str) and name in net._positions for name in frozen):
-            raise ValueError(f"the description of the network is damaged: frozen {frozen!r} are not names of its parameters")
-        if frozen:
-            net._freeze(frozen)
+        inputs, outputs = cls._graph(config)
+        net = cls(inputs[0] if len(inputs) == 1 else inputs, outputs, seed=seed)
+        net.freeze_named(config.get("frozen", []))
         return net
 
     @staticmethod
-    def _graph(config: dict[str, Any]) -> tuple[list[Input], Node]:
-        """The input nodes and the output node that `config` describes; ValueError where it describes none."""
+    def _graph(config: dict[str, Any]) -> tuple[list[Input], list[Node]]:
+        """The input nodes and the output nodes that `config` describes; ValueError where it describes none."""
         try:
             inputs = [Input(shape) for shape in config["inputs"]] if "inputs" in config else [Input(config["input"])]
             nodes: list[Node] = list(inputs)
@@ -297,9 +290,10 @@ class Network:
                     raise ValueError(f"unknown layer kind {entry['kind']!r}; known: {', '.join(LAYERS)}")
                 layer = nodes[entry["shares"]].layer if "shares" in entry else LAYERS[entry["kind"]](**options)
                 nodes.append(layer(*(nodes[i] for i in entry["inputs"])))
+            outputs = [nodes[i] for i in config["outputs"]] if "outputs" in config else nodes[-1:]
         except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise ValueError(f"the description of the network is damaged: {type(error).__name__} {error}") from None
-        return inputs, nodes[-1]
+        return inputs, outputs
 
     def __repr__(self) -> str:
         lines = [f"Network: {self.n_parameters:,} parameters"]
@@ -307,111 +301,12 @@ class Network:
             if node.layer is None:
                 lines.append(f"{'':8} {'input':40} {node.shape}")
                 continue
-            found = sum(len(at) for name, (at, _) in self._positions.items() if name.rpartition(".")[0] == self._names[node])
-            count = f"{found:,}" if found else ""
-            held = [name.rpartition(".")[2] for name in self.frozen if name.rpartition(".")[0] == self._names[node]]
+            parts = node.layer.parts(*self._shapes_into(node)) if self._owner[node] is node else {}
+            count = f"{found:,}" if (found := sum(math.prod(part.shape) for part in parts.values())) else ""
+            held = [part for part in parts if node.layer.part_name(self._names[node], part) in self._frozen]
             mark = f" ({', '.join(held)} frozen)" if held else ""
             lines.append(f"{self._names[node]:8} {node.layer!r:40} {node.shape!s:16} {count}{mark}".rstrip())
         return "\n".join(lines)
-
-    # ---- what training begins with, and what it leaves as it is ----
-
-    def initialise(
-        self,
-        weight: str | initialisers.Initialiser | None = None,
-        bias: str | initialisers.Initialiser | None = None,
-        *,
-        pattern: str = "*",
-        seed: int = 0,
-    ) -> list[str]:
-        """Gives parameters new first values; those that are frozen keep theirs.
-
-        Parameters
-        ----------
-        weight, bias : str or Initialiser, optional
-            For parameters of that name: one of chaos.initialisers, such as "kaiming_normal" or
-            ``chaos.initialisers.kaiming_normal(mode="fan_out", nonlinearity="relu")``; "default": what they are made with.
-            None leaves them alone. What needs fans or a matrix passes over vectors, such as the weights of normalisations.
-        pattern : str
-            Of names in `state_dict()`, as for `freeze`.
-        seed : int
-            A parameter's values depend on this and its name only.
-
-        Returns
-        -------
-        list of str
-            The names of the parameters that have new values.
-
-        Raises
-        ------
-        ValueError
-            Where the initialiser is unknown, or no parameter gets new values.
-        """
-        named = {
-            f"{name}.{part}": what
-            for node, name in self._names.items()
-            if node.layer and self._owner[node] is node
-            for part, what in node.layer.parts(*self._shapes_into(node)).items()
-            if isinstance(what, Trained) and f"{name}.{part}" not in self._frozen
-        }
-        meant = {name: named[name] for name in freezing.matching(self._positions, pattern) if name in named}
-        values = initialisers.draw(meant, weight, bias, whole("seed", seed, 0))
-        if not values:
-            raise ValueError(
-                f"weight={weight!r}, bias={bias!r} initialise nothing among {', '.join(meant) or 'no parameters'}"
-            )
-        for name, value in values.items():
-            self.weights[self._positions[name][0]] = value.ravel()
-        return list(values)
-
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        """The names of the frozen parameters, in the order of the layers."""
-        return tuple(name for name in self._positions if name in self._frozen)
-
-    def freeze(self, pattern: str = "*") -> None:
-        """From the next training on, leaves parameters as they are, to the bit, with every strategy and update rule. For
-        what is frozen no gradient is formed, nor for what lies below everything that is trained. Where only the weight or
-        only the bias of a layer is frozen, its gradient is formed but not applied.
-
-        A layer whose running statistics are frozen uses them in training too (as PyTorch's in `eval()`); running
-        statistics that the pattern does not name are observed as ever. Kept in files; `unfreeze` ends it.
-
-        Parameters
-        ----------
-        pattern : str
-            Of names in `state_dict()`, with *, ? and [...]: "features.*", "*.bias".
-
-        Raises
-        ------
-        ValueError
-            Where no parameter is named like that, or not all running statistics of a layer would be frozen.
-        """
-        self._freeze(self._frozen.union(freezing.matching(self._positions, pattern)))
-
-    def unfreeze(self, pattern: str = "*") -> None:
-        """Lets trainings change these parameters again; see `freeze`."""
-        self._freeze(self._frozen.difference(freezing.matching(self._positions, pattern)))
-
-    def _freeze(self, names: Iterable[str]) -> None:
-        names = frozenset(names)
-        freezing.check([(node, self.part_owner(node)) for node in self._owner], names)
-        before = self._frozen
-        with self._forwarding:
-            self._frozen, self._plan, self._engine = names, None, None
-            try:
-                self.plan  # noqa: B018 (the core may refuse to part what lies together)
-            except ValueError:
-                self._frozen, self._plan = before, None
-                raise
-
-    def trained_places(self) -> dict[str, NDArray[np.int64]]:
-        """{parameter: where its numbers are in `weights`}, without what layers observe."""
-        return {name: at for name, (at, _) in self._positions.items() if name in self._trained}
-
-    def frozen_places(self) -> NDArray[np.int64]:
-        """Where the frozen parameters are in `weights`."""
-        return np.concatenate([np.empty(0, np.int64), *(self._positions[name][0] for name in self.frozen)])
 
     # ---- weights ----
 
@@ -445,7 +340,8 @@ class Network:
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Takes the parameters of `state`, anything array-like in PyTorch's names and shapes. What a training run keeps
-        beside them in its file, under names that begin with "optimizer.", is passed over.
+        beside them in its file, under names that begin with "optimizer.", is passed over, and so are the batches that
+        PyTorch's normalisations have counted ("num_batches_tracked").
 
         Raises
         ------
@@ -456,7 +352,7 @@ class Network:
         if not hasattr(state, "keys"):
             raise CheckpointError(f"the parameters must be a dict of names and arrays, not {type(state).__name__}")
         missing, unknown = self._positions.keys() - state.keys(), state.keys() - self._positions.keys()
-        unknown = {name for name in unknown if not str(name).startswith(STATE)}
+        unknown = {name for name in unknown if not str(name).startswith(STATE) and not str(name).endswith(COUNTS)}
         if missing or unknown:
             raise CheckpointError(
                 f"the parameters do not fit the network: missing {sorted(missing)}, unknown {sorted(unknown, key=str)}"
@@ -491,7 +387,7 @@ class Network:
 
     # ---- use ----
 
-    def forward(self, x: Any) -> NDArray[np.float32]:
+    def forward(self, x: Any, *more: Any) -> Any:
         """Outputs (logits) for images.
 
         Parameters
@@ -500,10 +396,13 @@ class Network:
             uint8 pixels are seen as x / 127.5 - 1, anything else as float32 values, except that other integers are pixels
             as well where the network was trained on pixels; (n, height, width) is accepted for one channel. Of a network
             with several inputs a list of such arrays.
+        *more : arrays
+            The other inputs, if `x` is not a list.
 
         Returns
         -------
-        ndarray of float32, (n, k), or (n, channels, ...) where the last layer's output is an image or a sequence
+        ndarray of float32, (n, k), or (n, channels, ...) where the last layer's output is an image or a sequence; a tuple of
+        such arrays where the network has several outputs
 
         Raises
         ------
@@ -516,8 +415,9 @@ class Network:
         UserWarning
             If the values look unlike those that it was trained on.
         """
-        data = self.take_images(x, self.trained_on)
-        out = np.empty((data["count"], int(np.prod(self.output_shape))), np.float32)
+        data = self.take_images([x, *more] if more else x, self.trained_on)
+        sizes = [math.prod(shape) for shape in self.output_shapes]
+        out = np.empty((data["count"], sum(sizes)), np.float32)
         if len(out):
             # an engine of its own per call would be thread-safe too, but costs more than a few images
             with self._forwarding:
@@ -525,19 +425,27 @@ class Network:
                 if self._engine is None:
                     self._engine = _core.Engine(plan, self.weights, batch_size=_core.TOGETHER)
                 self._engine.run("forward", inputs=data["inputs"], out=out)
-        return out.reshape(len(out), *self.output_shape)
+        parts = np.split(out, np.cumsum(sizes)[:-1], 1)
+        found = [part.reshape(len(out), *shape) for part, shape in zip(parts, self.output_shapes, strict=True)]
+        return found[0] if len(found) == 1 else tuple(found)
 
     def predict_proba(self, x: Any) -> NDArray[np.float32]:
         """softmax(forward(x)) over the classes, axis 1: (n, k) or (n, channels, ...) float32."""
-        y = self.forward(x)
+        y = self._classified(x)
         e: NDArray[np.float32] = np.exp(y - y.max(1, keepdims=True))
         shares: NDArray[np.float32] = e / e.sum(1, keepdims=True)
         return shares
 
     def predict(self, x: Any) -> NDArray[np.int64]:
         """The class with the largest output for each image: (n,) int64; for each pixel where the outputs are images."""
-        classes: NDArray[np.int64] = self.forward(x).argmax(1)
+        classes: NDArray[np.int64] = self._classified(x).argmax(1)
         return classes
+
+    def _classified(self, x: Any) -> NDArray[np.float32]:
+        if len(self.outputs) > 1:
+            raise ValueError(f"the network has {len(self.outputs)} outputs; `forward` gives all of them")
+        y: NDArray[np.float32] = self.forward(x)
+        return y
 
     def loss_and_gradients(
         self,
@@ -609,6 +517,8 @@ class Network:
     def take_targets(self, y: ArrayLike, count: int, loss: str = "cross_entropy") -> tuple[Array, str]:
         """(`y` as the core wants it, flat: int64 labels or float32 values of `count` images, and its form in chaos.losses);
         DataError if the loss takes no such targets, or a label is no output."""
+        if len(self.outputs) > 1:
+            raise DataError(f"the network has {len(self.outputs)} outputs, and losses know of one")
         y = numbers(y, "labels")
         if y.ndim < 1 or len(y) != count:
             raise DataError(f"labels have shape {y.shape}, expected ({count},): one per image")
@@ -732,9 +642,9 @@ def load_with_state(path: str | os.PathLike[str]) -> tuple[Network, dict[str, st
 
 def check_size(config: dict[str, Any], there: int) -> None:
     """CheckpointError where a description asks for more values than there are: nothing of its size is made before."""
-    _, output = Network._graph(config)
-    wanted, layers, seen = 0, set(), {output}
-    stack = [output]
+    _, outputs = Network._graph(config)
+    wanted, layers, seen = 0, set(), set(outputs)
+    stack = list(outputs)
     while stack:
         node = stack.pop()
         if node.layer is not None and id(node.layer) not in layers:
@@ -747,10 +657,29 @@ def check_size(config: dict[str, Any], there: int) -> None:
         raise CheckpointError(f"the network has {wanted:,} parameters, the file {there:,} values")
 
 
-def _topological_order(starts: list[Input], output: Node) -> list[Node]:
-    """The nodes that `output` depends on, inputs first; ValueError for graphs that are no network."""
+def _topological_order(starts: list[Input], outputs: list[Node]) -> list[Node]:
+    """The nodes that the outputs depend on, inputs first; ValueError for graphs that are no network."""
     order: list[Node] = []
     state: dict[Node, str] = {}
+    for output in outputs:
+        if output not in state:
+            _visit(output, state, order)
+    inputs = {node for node in order if node.layer is None}
+    if len(set(starts)) != len(starts):
+        raise ValueError("a chaos.Input is named twice among the inputs")
+    if set(starts) - inputs:
+        raise ValueError("the output does not depend on the given chaos.Input")
+    if inputs - set(starts):
+        raise ValueError("the output depends on another chaos.Input than the one given")
+    if len(set(outputs)) != len(outputs):
+        raise ValueError("a node is named twice among the outputs")
+    if set(outputs) & set(starts):
+        raise ValueError("a network needs at least one layer")
+    return [*starts, *(node for node in order if node.layer)]
+
+
+def _visit(output: Node, state: dict[Node, str], order: list[Node]) -> None:
+    """Adds to `order` what `output` depends on, and it."""
     stack = [(output, iter(output.inputs))]
     state[output] = "open"
     while stack:  # depth first without recursion: deep networks are ordinary
@@ -763,16 +692,6 @@ def _topological_order(starts: list[Input], output: Node) -> list[Node]:
         else:
             stack.pop()
             order.append(node)
-    inputs = {node for node in order if node.layer is None}
-    if len(set(starts)) != len(starts):
-        raise ValueError("a chaos.Input is named twice among the inputs")
-    if set(starts) - inputs:
-        raise ValueError("the output does not depend on the given chaos.Input")
-    if inputs - set(starts):
-        raise ValueError("the output depends on another chaos.Input than the one given")
-    if output in starts:
-        raise ValueError("a network needs at least one layer")
-    return [*starts, *(node for node in order if node.layer)]
 
 
 def _core_shape(shape: Shape) -> tuple[int, int, int]:

@@ -20,6 +20,8 @@ from .losses import LOSSES
 class Described(Protocol):
     """A network, as far as its definition needs to know it."""
 
+    outputs: list[Node]
+
     def nodes(self) -> list[tuple[Node, str]]: ...
 
     def part_owner(self, node: Node) -> str: ...
@@ -45,7 +47,7 @@ def forward(
     training: bool = False,
     key: int = 0,
 ) -> dict[Node, Array]:
-    """{node: output array} for all nodes of the graph; the last one is the network's output. `state` replaces the
+    """{node: output array} for all nodes of the graph. `state` replaces the
     network's own parameters; every intermediate result passes through `touch` (to study the effect of rounding). `training`
     and `key` (chaos.network.run_key) are what layers are told that differ in training; the images are numbers 0, 1, ..."""
     state = _state(net, dtype, state)
@@ -77,21 +79,22 @@ def loss_and_gradients(
     state = _state(net, dtype, state)
     values = forward(net, x, dtype, state, touch, training=True, key=key)
     nodes, options = net.nodes(), loss_options or {}
-    output = values[nodes[-1][0]]
+    (last,) = net.outputs
+    output = values[last]
     weights = np.ones(len(output), dtype) if weights is None else np.asarray(weights, dtype)
     kind, y = LOSSES[loss], np.asarray(y)
     value = sum(w * kind.value(output[s : s + 1], y[s : s + 1], **options) for s, w in enumerate(weights)) / len(output)
     by_image = weights.reshape(-1, *[1] * (output.ndim - 1))
-    deltas = {nodes[-1][0]: touch(by_image * kind.gradient(output, y, **options))}
+    deltas = {last: touch(by_image * kind.gradient(output, y, **options))}
     gradients: Parts = {}
     for i, (node, _) in reversed(list(enumerate(nodes))):
-        if node.layer is None:
+        if node.layer is None or node not in deltas:
             continue
         inputs = [values[source] for source in node.inputs]
         context = _context(net, node, len(output), i, True, key)
         into, own = node.layer.backward(inputs, _parts(state, net, node), values[node], deltas[node], context)
         for part, gradient in own.items():
-            name = f"{net.part_owner(node)}.{part}"
+            name = node.layer.part_name(net.part_owner(node), part)
             gradients[name] = gradients[name] + gradient if name in gradients else gradient
         for source, delta in zip(node.inputs, map(touch, into), strict=True):
             deltas[source] = deltas[source] + delta if source in deltas else delta
@@ -108,6 +111,8 @@ def _state(net: Described, dtype: DTypeLike, state: Mapping[str, ArrayLike] | No
 
 
 def _parts(state: Parts, net: Described, node: Node) -> Parts:
+    if node.layer is None:
+        return {}
     owner = net.part_owner(node)
-    names = node.layer.part_names if node.layer else ()
-    return {part: state[f"{owner}.{part}"] for part in names if f"{owner}.{part}" in state}
+    called = {part: node.layer.part_name(owner, part) for part in node.layer.part_names}
+    return {part: state[name] for part, name in called.items() if name in state}

@@ -75,7 +75,7 @@ class Oracle:
 
     def _run(self, x, state, touch):
         values = reference.forward(self.net, x, state=state, touch=touch)
-        found = {"output": values[self.net.nodes()[-1][0]]}
+        found = {"output": values[self.net.outputs[0]]}
         if self.labels is not None:
             found["loss"], gradients = reference.loss_and_gradients(
                 self.net,

@@ -89,7 +89,7 @@ def test_outputs_losses_and_gradients_are_the_definitions(isa, name, loss, form)
 def test_predictions(name):
     net = network(name)
     x = data_for(net).images
-    y = reference.forward(net, x)[net.nodes()[-1][0]]
+    y = reference.forward(net, x)[net.outputs[0]]
     assert net.forward(x).shape == y.shape == (40, *net.output_shape)
     np.testing.assert_array_equal(net.predict(x), y.argmax(1))
     wanted = np.exp(y - y.max(1, keepdims=True))
@@ -104,7 +104,7 @@ def test_loss_and_error_of_an_evaluation(name, loss, form):
     x, target = data_for(net).images, targets_of(net, 40)[form]
     data = chaos.data.Dataset((x,), target) if form == "class" else chaos.data.Dataset((x,), targets=target)
     found = chaos.evaluate(net, data, workers=2, loss=loss)
-    y = reference.forward(net, x)[net.nodes()[-1][0]]
+    y = reference.forward(net, x)[net.outputs[0]]
     assert found["loss"] == pytest.approx(LOSSES[loss].value(y, target), rel=1e-5)
     answers = LOSSES[loss].answers(form, net.output_shape)
     if not answers:
@@ -169,7 +169,7 @@ def test_virtual_workers(name, strategy):
     run = chaos.train(
         net, data[:30], data[30:], strategy=strategy, workers=5, batch_size=4, runner=virtual.Virtual(), **OPTIONS
     )
-    y, last = reference.forward(net, data.images[30:])[net.nodes()[-1][0]], run.history[-1]
+    y, last = reference.forward(net, data.images[30:])[net.outputs[0]], run.history[-1]
     assert last["test_error"] == 1 - hits(y, "class", data.labels[30:]) / 10
     assert last["test_loss"] == pytest.approx(LOSSES["cross_entropy"].value(y, data.labels[30:]), rel=1e-5)
 

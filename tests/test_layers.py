@@ -375,8 +375,9 @@ def test_impossible_geometry(layer, shape, words):
         lambda: chaos.Conv2d(4, 3, padding=-1),
         lambda: chaos.Linear(2.5),
         lambda: chaos.MaxPool2d(True),
-        lambda: chaos.Tanh(name="a.b"),
-        lambda: chaos.Tanh(name="3"),
+        lambda: chaos.Tanh(name="a..b"),
+        lambda: chaos.Tanh(name=""),
+        lambda: chaos.Tanh(name="input"),
         lambda: chaos.Input((1, 2, 3, 4)),
         lambda: chaos.Input((0, 2, 2)),
         lambda: chaos.Add()(),
@@ -411,8 +412,9 @@ def test_another_order_of_arguments_is_refused(make, words):
 
 
 def test_every_kind_takes_its_options_by_name():
+    pick = Picker(np.random.default_rng(0))
     for kind in LAYERS.values():
-        options = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
-        required = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING]
-        layer = kind(**dict.fromkeys(required, 2), **options)
+        example, _ = kind.example(pick)
+        layer = kind(**{f.name: getattr(example, f.name) for f in dataclasses.fields(kind)})
+        assert layer.config() == example.config()
         assert copy.deepcopy(layer).config() == pickle.loads(pickle.dumps(layer)).config() == layer.config()

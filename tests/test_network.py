@@ -9,9 +9,10 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
-from nets import graph, images
+from nets import close, graph, images
 
 import chaos
+from chaos import reference
 from chaos.formats import write_tensors
 
 
@@ -320,8 +321,10 @@ def test_graphs_that_are_no_networks():
         chaos.Network(x, chaos.Tanh()(other))
     with pytest.raises(ValueError, match="at least one layer"):
         chaos.Network((4,), [])
-    with pytest.raises(ValueError, match="equal shape"):
+    with pytest.raises(ValueError, match="equal sizes, or 1, along every dimension"):
         chaos.Add()(x, chaos.Linear(3)(x))
+    with pytest.raises(ValueError, match="equal shape"):
+        chaos.Add()(x, x, chaos.Linear(3)(x))
     with pytest.raises(ValueError, match="two layers are named"):
         chaos.Network((4,), [chaos.Tanh(name="a"), chaos.Tanh(name="a")])
     with pytest.raises(TypeError, match="nodes of a graph"):
@@ -332,6 +335,16 @@ def test_graphs_that_are_no_networks():
         chaos.Network(x, chaos.Add()(*[chaos.Tanh()(x) for _ in range(17)]))
 
 
+def test_names_as_in_pytorch():
+    """Dots and numbers; a layer without a name keeps clear of a number that another has."""
+    net = chaos.Network((4,), [chaos.Linear(3, name="features.0"), chaos.Tanh(), chaos.Linear(2, name="1"), chaos.Linear(2)])
+    assert list(net.state_dict()) == [f"{name}.{part}" for name in ("features.0", "1", "3") for part in ("weight", "bias")]
+    assert [name for _, name in net.nodes()] == ["input", "features.0", "1_", "1", "3"]
+    again = chaos.Network.from_config(net.config())
+    again.load_state_dict({**net.state_dict(), "features.0.num_batches_tracked": 7})
+    assert repr(again) == repr(net)
+
+
 def test_deep_networks_do_not_recurse():
     net = chaos.Network((3,), [chaos.Tanh() for _ in range(3000)])
     assert net.forward(np.zeros((1, 3))).shape == (1, 3)
@@ -340,3 +353,47 @@ def test_deep_networks_do_not_recurse():
 def test_the_printed_table():
     text = repr(chaos.models.small())
     assert "6,405 parameters" in text and "Conv2d(out_channels=5, kernel_size=4)" in text and "(10, 9, 9)" in text
+
+
+def two_outputs(seed=0):
+    x = chaos.Input((2, 5, 6))
+    y = chaos.Conv2d(3, 3)(x)
+    return chaos.Network(x, [y, chaos.Linear(4, name="head")(chaos.Flatten()(chaos.Tanh()(y)))], seed=seed)
+
+
+def test_several_outputs(isa, tmp_path):
+    """In their order and PyTorch's shapes, as the definition has them; kept in files."""
+    net = two_outputs()
+    assert net.output_shape == ((3, 3, 4), (4,))
+    x = np.random.default_rng(0).standard_normal((9, 2, 5, 6)).astype(np.float32)
+    image, vector = net.forward(x)
+    values = reference.forward(net, x)
+    for got, node in zip((image, vector), net.outputs, strict=True):
+        close(got, values[node], 1e-5)
+    net.save(tmp_path / "net.safetensors")
+    again = chaos.load(tmp_path / "net.safetensors")
+    assert again.config() == net.config() and repr(again) == repr(net)
+    for got, wanted in zip(again.forward(x), (image, vector), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    with pytest.raises(ValueError, match="the network has 2 outputs; `forward` gives all"):
+        net.predict(x)
+    with pytest.raises(ValueError, match="named twice among the outputs"):
+        chaos.Network(net._inputs[0], [net.outputs[0]] * 2)
+
+
+def test_many_outputs_and_inputs_one_by_one():
+    xs = [chaos.Input((k + 1,)) for k in range(3)]
+    net = chaos.Network(xs, [chaos.Affine(k + 1.0)(xs[k % 3]) for k in range(40)])
+    arrays = [np.random.default_rng(k).standard_normal((2, k + 1)).astype(np.float32) for k in range(3)]
+    for k, y in enumerate(net.forward(*arrays)):
+        np.testing.assert_array_equal(y, np.float32(k + 1) * arrays[k % 3])
+
+
+def test_an_output_that_is_not_the_last_node():
+    x = chaos.Input((3,))
+    hidden = chaos.Tanh()(x)
+    net = chaos.Network(x, [hidden])
+    assert net.output_shape == (3,) and "outputs" not in net.config()
+    two = chaos.Network(x, [chaos.Abs()(hidden), hidden])
+    y, h = chaos.Network.from_config(two.config()).forward(np.array([[-1, 0.5, 2]], np.float32))
+    np.testing.assert_array_equal(y, np.abs(h))

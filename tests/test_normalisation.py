@@ -84,7 +84,7 @@ def test_dropout_keeps_mean_and_drops_its_share(kind):
     shape = {chaos.Dropout1d: (500, 3), chaos.Dropout2d: (500, 3, 2)}.get(kind, (500,))
     p, n, net = 0.3, 100, chaos.Network(shape, [kind(0.3)])
     x = np.random.default_rng(1).standard_normal((n, *shape))
-    y = forward(net, x, training=True, key=run_key(4, 1))[net.nodes()[-1][0]]
+    y = forward(net, x, training=True, key=run_key(4, 1))[net.outputs[0]]
     rest = 1 / (1 - p)
     if kind is chaos.AlphaDropout:
         assert abs(y.mean()) < 5 / np.sqrt(y.size) and abs(y.var() - 1) < 0.05

@@ -137,4 +137,7 @@ LAYER_ROW(threshold,   b <= a ? MONOTONE : 0,    vselect(x <= a, b, x),         
 LAYER_ROW(hardshrink,  MONOTONE,                 vkeep(~(vabs(x) <= a), x),                 vkeep(~(vabs(x) <= a), dy))
 LAYER_ROW(softshrink,  MONOTONE,                 vkeep(~(vabs(x) <= a), vselect(x < 0.f, x + a, x - a)),
                                                                                             vkeep(~(vabs(x) <= a), dy))
+LAYER_ROW(identity,    MONOTONE,                 x,                                         dy)
+LAYER_ROW(affine,      a >= 0 ? MONOTONE : 0,    a * x + b,                                 a * dy)
+LAYER_ROW(abs,         0,                        vabs(x),                                   vselect(x < 0.f, -dy, vkeep(x > 0.f, dy)))
 /* clang-format on */

@@ -9,10 +9,13 @@ from .activations import CELU as CELU
 from .activations import ELU as ELU
 from .activations import GELU as GELU
 from .activations import SELU as SELU
+from .activations import Abs as Abs
+from .activations import Affine as Affine
 from .activations import Hardshrink as Hardshrink
 from .activations import Hardsigmoid as Hardsigmoid
 from .activations import Hardswish as Hardswish
 from .activations import Hardtanh as Hardtanh
+from .activations import Identity as Identity
 from .activations import LeakyReLU as LeakyReLU
 from .activations import LogSigmoid as LogSigmoid
 from .activations import Mish as Mish
@@ -28,12 +31,20 @@ from .activations import Tanh as Tanh
 from .activations import Tanhshrink as Tanhshrink
 from .activations import Threshold as Threshold
 from .add import Add as Add
+from .arithmetic import Divide as Divide
+from .arithmetic import Maximum as Maximum
+from .arithmetic import Minimum as Minimum
+from .arithmetic import Multiply as Multiply
+from .arithmetic import Subtract as Subtract
 from .base import Input as Input
 from .base import Layer as Layer
 from .base import Node as Node
 from .base import whole as whole
 from .batch_norm import BatchNorm1d as BatchNorm1d
 from .batch_norm import BatchNorm2d as BatchNorm2d
+from .concat import Concat as Concat
+from .constant import Constant as Constant
+from .constant import Parameter as Parameter
 from .conv1d import Conv1d as Conv1d
 from .conv2d import Conv2d as Conv2d
 from .dropout import AlphaDropout as AlphaDropout
@@ -43,6 +54,23 @@ from .dropout import Dropout2d as Dropout2d
 from .flatten import Flatten as Flatten
 from .linear import Linear as Linear
 from .max_pool2d import MaxPool2d as MaxPool2d
+from .pad import Pad as Pad
+from .rearrange import ChannelShuffle as ChannelShuffle
+from .rearrange import Expand as Expand
+from .rearrange import Flip as Flip
+from .rearrange import Permute as Permute
+from .rearrange import PixelShuffle as PixelShuffle
+from .rearrange import PixelUnshuffle as PixelUnshuffle
+from .rearrange import Rearrange as Rearrange
+from .rearrange import Reshape as Reshape
+from .rearrange import Slice as Slice
+from .rearrange import Squeeze as Squeeze
+from .rearrange import Unsqueeze as Unsqueeze
+from .reduce import Max as Max
+from .reduce import Mean as Mean
+from .reduce import Min as Min
+from .reduce import Sum as Sum
+from .upsample import Upsample as Upsample
 
 LAYERS = {kind.kind: kind for kind in list(globals().values()) if isinstance(kind, type) and hasattr(kind, "kind")}
 

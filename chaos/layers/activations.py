@@ -488,3 +488,49 @@ class Softshrink(_Shrink):
 
     def f(self, x: Array) -> Array:
         return np.sign(x) * np.maximum(np.abs(x) - self.lambd, 0)
+
+
+@_row
+class Identity(Activation):
+    """y = x."""
+
+    kind: ClassVar[str] = "identity"
+
+    def f(self, x: Array) -> Array:
+        return x.copy()
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        return np.ones_like(x)
+
+
+@_row
+class Affine(Activation):
+    """y = scale x + shift, with the same two numbers everywhere."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    kind: ClassVar[str] = "affine"
+    options_to_try: ClassVar[tuple[tuple[float, ...], ...]] = ((), (-2.0, 0.5), (0.3,), (0.0, 1.0))
+
+    def f(self, x: Array) -> Array:
+        return self.scale * x + self.shift
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        return np.full_like(x, self.scale)
+
+
+@_row
+class Abs(Activation):
+    """y = |x|; the gradient at 0 is 0."""
+
+    kind: ClassVar[str] = "abs"
+
+    def f(self, x: Array) -> Array:
+        return np.abs(x)
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        return np.sign(x)
+
+    def kinks(self) -> tuple[float, ...]:
+        return (0.0,)

@@ -166,10 +166,9 @@ class Layer:
         bias = getattr(self, "bias", True)
         if not isinstance(bias, (bool, np.bool_)):
             raise ValueError(f"{type(self).__name__}: bias must be True or False, not {bias!r}")
-        if self.name is not None and (
-            not isinstance(self.name, str) or not self.name or "." in self.name or self.name.isdigit()
-        ):
-            raise ValueError(f"name must be a word without dots that is no number, not {self.name!r}")
+        name = self.name
+        if name is not None and (not isinstance(name, str) or not all(name.split(".")) or name == "input"):
+            raise ValueError(f"name must be words, joined by dots if there are several, and not 'input', not {name!r}")
 
     def __call__(self, *inputs: Node) -> Node:
         """Applies the layer to nodes of a graph and returns its output node."""
@@ -222,6 +221,10 @@ class Layer:
     def macs(self, *shapes: Shape) -> int:
         """Multiply-adds of one sample's forward pass; the weight and data gradients take as many each."""
         return 0
+
+    def part_name(self, owner: str, part: str) -> str:
+        """What a part is called in files, of a layer that is named `owner`."""
+        return f"{owner}.{part}"
 
     def least_images(self, *shapes: Shape) -> int:
         """The fewest images that a training step may have."""

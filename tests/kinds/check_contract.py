@@ -85,7 +85,7 @@ def test_evaluation_is_neither_random_nor_of_the_batch():
     data = images(20)
     for net in (random_net(), normal_net()):
         chaos.train(net, data, epochs=1, batch_size=4, workers=1, lr=0.05, progress=False)
-        wanted = forward(net, data.images)[net.nodes()[-1][0]]
+        wanted = forward(net, data.images)[net.outputs[0]]
         np.testing.assert_allclose(net.forward(data.images), wanted, rtol=0, atol=2e-5)
         np.testing.assert_array_equal(net.forward(data.images)[:3], net.forward(data.images[:3]))
 
