@@ -14,7 +14,7 @@ Example
 
 from . import _load as _load  # isort: split
 
-from . import data, models
+from . import data, initialisers, models
 from ._version import __version__
 from .api import train
 from .errors import (
@@ -54,6 +54,7 @@ __all__ = [
     "from_onnx",
     "from_torch",
     "info",
+    "initialisers",
     "load",
     "models",
     "train",

@@ -17,7 +17,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _core, scale
+from . import _core, freezing, scale
 from .arrays import extremes, float32, numbers
 from .errors import CheckpointError, DataError
 from .formats import read_tensors, write_tensors
@@ -25,6 +25,7 @@ from .formats.json_text import parse_json
 from .layers import LAYERS, Input, Layer, Node, random, whole
 from .layers.base import Array, Shape, Trained
 from .losses import IGNORED, LOSSES, VALUES
+from .parameters import Parameters
 from .scale import Scale
 
 FORMAT = "chaos-1"
@@ -34,7 +35,7 @@ MOST_TOGETHER = 16  # MAX_INPUTS of cext/layers/layer.h
 STATE = "optimizer."  # begins the names of tensors that are kept beside the parameters: the state of an update rule
 
 
-class Network:
+class Network(Parameters):
     """A convolutional network with its weights.
 
     Parameters
@@ -99,6 +100,7 @@ class Network:
         self.output_shapes = [node.shape for node in self.outputs]
         self.output_shape: Any = self.output_shapes[0] if len(self.outputs) == 1 else tuple(self.output_shapes)
         self._name_nodes()
+        self._frozen: frozenset[str] = frozenset()
         self._plan: _core.Plan | None = None
         self._engine: _core.Engine | None = None
         self._forwarding = threading.Lock()
@@ -203,6 +205,7 @@ class Network:
                 core.whole,
                 core.real,
                 -1 if owner is node else self._number[owner],
+                [part for part in layer.part_names if layer.part_name(self._names[node], part) in self._frozen],
             )
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{layer} on input of shape {shapes}: {error}") from None
@@ -233,12 +236,12 @@ class Network:
 
     def macs(self) -> dict[str, int]:
         """Multiply-adds of one image: {"forward", "weight_gradient", "data_gradient"} (none of the last for layers that
-        see only the input)."""
+        see only the input, or only what is frozen; none of the second for those that are)."""
         total = {"forward": 0, "weight_gradient": 0, "data_gradient": 0}
         learns: dict[Node, bool] = {}
         for node in self._order:
             before = any(learns[source] for source in node.inputs)
-            trained = bool(node.layer and node.layer.parts(*self._shapes_into(node)))
+            trained = bool(node.layer) and freezing.trains(node, self.part_owner(node), self._frozen)
             learns[node] = before or trained
             if node.layer:
                 macs = node.layer.macs(*self._shapes_into(node))
@@ -257,16 +260,19 @@ class Network:
                 inputs = [self._number[source] for source in node.inputs]
                 layers.append({"kind": node.layer.kind, "inputs": inputs, **shares, **node.layer.config()})
         ends = [self._number[node] for node in self.outputs]
-        outputs = {} if ends == [len(self._order) - 1] else {"outputs": ends}
+        more: dict[str, Any] = {} if ends == [len(self._order) - 1] else {"outputs": ends}
+        more |= {"frozen": list(self.frozen)} if self.frozen else {}
         if len(self._inputs) == 1:
-            return {"input": list(self.input_shape), "layers": layers, **outputs}
-        return {"inputs": [list(shape) for shape in self.input_shapes], "layers": layers, **outputs}
+            return {"input": list(self.input_shape), "layers": layers, **more}
+        return {"inputs": [list(shape) for shape in self.input_shapes], "layers": layers, **more}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], *, seed: int = 0) -> Network:
         """The network that `config` describes, with fresh weights; ValueError where it describes none."""
         inputs, outputs = cls._graph(config)
-        return cls(inputs[0] if len(inputs) == 1 else inputs, outputs, seed=seed)
+        net = cls(inputs[0] if len(inputs) == 1 else inputs, outputs, seed=seed)
+        net.freeze_named(config.get("frozen", []))
+        return net
 
     @staticmethod
     def _graph(config: dict[str, Any]) -> tuple[list[Input], list[Node]]:
@@ -297,7 +303,9 @@ class Network:
                 continue
             parts = node.layer.parts(*self._shapes_into(node)) if self._owner[node] is node else {}
             count = f"{found:,}" if (found := sum(math.prod(part.shape) for part in parts.values())) else ""
-            lines.append(f"{self._names[node]:8} {node.layer!r:40} {node.shape!s:16} {count}".rstrip())
+            held = [part for part in parts if node.layer.part_name(self._names[node], part) in self._frozen]
+            mark = f" ({', '.join(held)} frozen)" if held else ""
+            lines.append(f"{self._names[node]:8} {node.layer!r:40} {node.shape!s:16} {count}{mark}".rstrip())
         return "\n".join(lines)
 
     # ---- weights ----
@@ -483,9 +491,11 @@ class Network:
         Returns
         -------
         float, {parameter name: float32 gradient in PyTorch's shape}
+            Of the parameters that are not frozen.
         """
         result, vector = self._gradients(x, y, loss, loss_options, sample_weight, seed, epoch)
-        return result, self.unpack(vector, trained_only=True)
+        found = self.unpack(vector, trained_only=True)
+        return result, {name: gradient for name, gradient in found.items() if name not in self._frozen}
 
     def _gradients(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -155,6 +155,32 @@ class Numbers(Option):
         return [*value] if isinstance(value, list) else super().numbers(value)
 
 
+class Text(Option):
+    """An option that is a text, or None; the core is not told.
+
+    Parameters
+    ----------
+    text : str
+        As for `Option`.
+    read : callable
+        ``read(what, value)`` raises ValueError, which names `what`, where the text means nothing.
+    """
+
+    def __init__(self, text: str, read: Callable[[str, str], object]) -> None:
+        super().__init__(None, text)
+        self.read = read
+
+    def check(self, what: str, value: Any) -> str | None:
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{what} must be a text, not {value!r}")
+        if value is not None:
+            self.read(what, value)
+        return value
+
+    def parse(self, what: str, text: str) -> str | None:
+        return None if text.lower() == "none" else self.check(what, text)
+
+
 class WithOptions:
     """Something with options.
 
@@ -164,10 +190,13 @@ class WithOptions:
         In the order in which the core knows them.
     common : dict of str to Option
         Further ones, which the core is told in another way.
+    texts : dict of str to Text
+        Those that it is not told.
     """
 
     options: dict[str, Option] = {}
     common: dict[str, Option] = {}
+    texts: dict[str, Text] = {}
 
     def _called(self) -> str:
         raise NotImplementedError
@@ -175,7 +204,7 @@ class WithOptions:
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All options {name: value}, the given ones checked, the others at their defaults; ValueError for unknown names,
         with the known ones, and for values that make no sense."""
-        known = self.options | self.common
+        known = self.options | self.common | self.texts
         if not isinstance(given, dict):
             raise ValueError(f"the options of {self._called()} must be a dict, not {given!r}")
         for name in given:
@@ -199,7 +228,7 @@ class WithOptions:
     def describe(self) -> list[str]:
         """A line for each option: name, default, text, and what it may be."""
         lines = [f"options of {self._called()}:"]
-        for name, option in (self.options | self.common).items():
+        for name, option in (self.options | self.common | self.texts).items():
             default = (
                 "none"
                 if option.default is None
@@ -214,7 +243,7 @@ class WithOptions:
         return lines if len(lines) > 1 else [f"{self._called()} has no options"]
 
     def _option(self, name: str) -> Option:
-        known = self.options | self.common
+        known = self.options | self.common | self.texts
         if name not in known:
             raise ValueError(
                 f"{self._called()} has no option {name!r}; "

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from .freezing import evaluates
 from .layers import random
 from .layers.base import Array, Context, Node, Parts
 from .losses import LOSSES
@@ -26,6 +27,9 @@ class Described(Protocol):
     def part_owner(self, node: Node) -> str: ...
 
     def state_dict(self) -> Mapping[str, ArrayLike]: ...
+
+    @property
+    def frozen(self) -> tuple[str, ...]: ...
 
 
 def take(x: ArrayLike, dtype: DTypeLike = np.float64) -> Array:
@@ -53,7 +57,7 @@ def forward(
             values[node] = take(next(inputs), dtype)
         else:
             seen = [values[source] for source in node.inputs]
-            context = _context(len(seen[0]), i, training, key)
+            context = _context(net, node, len(seen[0]), i, training, key)
             values[node] = touch(node.layer.forward(seen, _parts(state, net, node), context))
     return values
 
@@ -87,7 +91,7 @@ def loss_and_gradients(
         if node.layer is None or node not in deltas:
             continue
         inputs = [values[source] for source in node.inputs]
-        context = _context(len(output), i, True, key)
+        context = _context(net, node, len(output), i, True, key)
         into, own = node.layer.backward(inputs, _parts(state, net, node), values[node], deltas[node], context)
         for part, gradient in own.items():
             name = node.layer.part_name(net.part_owner(node), part)
@@ -97,8 +101,9 @@ def loss_and_gradients(
     return value, gradients
 
 
-def _context(n: int, node: int, training: bool, key: int) -> Context:
-    return Context(training, random.key(random.key(key, np.arange(n)), node))
+def _context(net: Described, node: Node, n: int, number: int, training: bool, key: int) -> Context:
+    training = training and not evaluates(node, net.part_owner(node), net.frozen)
+    return Context(training, random.key(random.key(key, np.arange(n)), number))
 
 
 def _state(net: Described, dtype: DTypeLike, state: Mapping[str, ArrayLike] | None) -> Parts:

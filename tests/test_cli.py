@@ -35,6 +35,7 @@ COMMANDS = [
     "doctor",
     "launch",
     "plot",
+    "summary",
     "simulate",
     "replay",
     "reproduce",

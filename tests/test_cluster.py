@@ -263,6 +263,31 @@ def test_outputs_that_are_images(library, tmp_path):
         assert of_one_form[0] == of_one_form[1]
 
 
+FROZEN = """
+train, test = chaos.data.load("digits", size=29)
+found = []
+for mode, options in json.loads(sys.argv[2]):
+    net = chaos.models.small(seed=0)
+    net.freeze("0.*")
+    net.freeze("*.bias")
+    before = net.state_dict()
+    chaos.train(net, train[:200], None, cluster=mode, cluster_options=options, epochs=2, lr=0.01, workers=2, progress=False,
+                strategy="synchronous" if mode == "allreduce" else "chaos", update_options={"weight_decay": 0.1},
+                batch_size=8 if mode == "allreduce" else 1, stall_timeout=20)
+    same = {name for name, value in net.state_dict().items() if value.tobytes() == before[name].tobytes()}
+    found.append([digest(net), sorted(same), sorted(net.frozen)])
+tell(found)
+"""
+
+
+def test_frozen_parameters_stay_as_they_are(library, tmp_path):
+    """With three ranks, of which a mean of equal numbers need not be that number."""
+    told, _ = run(library, 3, FROZEN, tmp_path, json.dumps([*CASES, ("allreduce", {}), ("allreduce", {"waves": 2})]))
+    assert told[0] == told[1] == told[2]
+    for _, same, frozen in told[0]:
+        assert same == frozen and len(frozen) == 5
+
+
 STOPPED = """
 net, data, total = scores(3001, 24)
 epochs, stop, mode, options = json.loads(sys.argv[2])

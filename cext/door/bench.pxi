@@ -41,7 +41,7 @@ cdef class Bench:
             raise ValueError(f"rounds must be at least 1, not {rounds}")
         if p != PASS_FORWARD and (n.skipped or not (n.needs_gradient and n.n_deltas)):
             return None
-        if p in (PASS_WEIGHT_GRADIENT, PASS_UPDATE) and not n.g.weight_size:
+        if p in (PASS_WEIGHT_GRADIENT, PASS_UPDATE) and not (n.g.weight_size and plan_trains(self.engine.plan.p, node)):
             return None
         if not self.engine.lock.acquire(False):
             raise RuntimeError("this engine is running a phase")

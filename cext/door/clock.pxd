@@ -18,7 +18,7 @@ cdef extern from "virtual/clock.h" nogil:
         double forward, backward
     ctypedef struct clock_stripe:
         double publish
-        int lines
+        int lines, learns
     ctypedef struct clock_stage:
         int pieces
         double seconds, lines, image_seconds, image_lines

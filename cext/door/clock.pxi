@@ -45,7 +45,7 @@ cdef class Clock:
         cdef clock_layer *layer = NULL
         cdef clock_stripe *stripe = NULL
         cdef clock_stage *stage = NULL
-        cdef int i, counted
+        cdef int i, k, counted
         parts.order = _find_order(order)
         parts.n_workers, parts.n_stripes = <int>factor.shape[0], <int>stripes.shape[0]
         parts.n_layers, parts.n_stages = <int>len(layers), <int>len(stages)
@@ -71,7 +71,10 @@ cdef class Clock:
                     raise ValueError(f"stripes {layer[i].first}..{layer[i].end} of layer {i} are not among the "
                                      f"{parts.n_stripes}")
             for i in range(parts.n_stripes):
-                stripe[i].publish, stripe[i].lines = stripes[i, 0], <int>stripes[i, 1]
+                stripe[i].publish, stripe[i].lines, stripe[i].learns = stripes[i, 0], <int>stripes[i, 1], 0
+            for i in range(parts.n_layers):
+                for k in range(layer[i].first, layer[i].end):
+                    stripe[k].learns = layer[i].learns
             for i in range(parts.n_stages):
                 (stage[i].pieces, stage[i].seconds, stage[i].lines, stage[i].image_seconds, stage[i].image_lines,
                  counted) = stages[i]

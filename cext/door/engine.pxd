@@ -1,6 +1,6 @@
 # Workers on one weight vector, and their phases.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from .kinds cimport engine_t, loss_kind, loss_option, strategy, target, update_kind
+from .kinds cimport engine_t, loss_kind, loss_option, strategy, target, update_class, update_kind
 from .plan cimport plan_t
 
 cdef extern from "engine/engine.h" nogil:
@@ -33,7 +33,7 @@ cdef extern from "engine/engine.h" nogil:
         uint32_t version
     ctypedef struct stripe_t "stripe":
         size_t at, size
-        int node, layer
+        int node, layer, frozen
     ctypedef struct shared_weights:
         int n_stripes
         stripe_state *state
@@ -71,6 +71,9 @@ cdef extern from "engine/phase.h" nogil:
         const double *strategy_options
         const update_kind *rule
         const double *rule_options
+        int n_classes
+        const update_class *cls "class"
+        const uint8_t *class_of
         int bounded
         int64_t max_staleness
         const loss_kind *loss

@@ -61,7 +61,8 @@ cdef class Engine:
 
     def __cinit__(self, Plan plan not None, float[::1] weights not None, int workers=1, strategy="sequential",
                   loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384, cpus=None,
-                  strategy_options=(), update_options=(), float[:, ::1] moments=None, max_staleness=None, loss_options=()):
+                  strategy_options=(), update_options=(), float[:, ::1] moments=None, max_staleness=None, loss_options=(),
+                  classes=(), const uint8_t[::1] class_of=None):
         cdef engine_parts parts
         cdef double how_option[MAX_STRATEGY_OPTIONS]
         cdef double rule_option[MAX_RULE_OPTIONS]
@@ -70,6 +71,7 @@ cdef class Engine:
         cdef int[::1] cpu = None
         cdef const loss_kind *const *l = plan.p.isa.losses
         cdef const update_kind *const *u = plan.p.isa.updates
+        cdef update_class kind[256]
         cdef int s = 0, i
         if not plan.finished:
             raise ValueError("the plan is not finished")
@@ -132,6 +134,15 @@ cdef class Engine:
                 raise ValueError("the moments must be 64-byte aligned")
         if max_staleness is not None and not 0 <= max_staleness <= 1 << 40:
             raise ValueError(f"max_staleness must be at least 0, not {max_staleness}")
+        if len(classes) > 256 or (class_of is not None) != bool(classes):
+            raise ValueError(f"{len(classes)} classes of weights, at most 256 are possible; class_of belongs to them")
+        if classes and (class_of.shape[0] * 16 != weights.shape[0] or max(class_of, default=0) >= len(classes)):
+            raise ValueError(f"class_of must have a number below {len(classes)} for each 16 of the {weights.shape[0]} weights")
+        for i in range(<int>len(classes)):
+            kind[i].lr_scale, kind[i].undecayed = classes[i]
+        parts.n_classes = <int>len(classes)
+        parts.cls = kind
+        parts.class_of = &class_of[0] if classes and class_of.shape[0] else NULL
         self.plan = plan
         self.weights = weights
         self.moments = moments
@@ -331,6 +342,8 @@ cdef class Engine:
         found = {}
         for k in range(self.e.shared.n_stripes):
             t = &self.e.layer[self.e.shared.stripe[k].layer]
+            if plan_trained_block(self.plan.p, self.e.shared.stripe[k].node) == NULL:
+                continue
             if self.e.shared.stripe[k].node not in found:
                 found[self.e.shared.stripe[k].node] = {
                     "updates": t.updates, "lock_failures": t.lock_failures, "overlaps": t.overlaps,
@@ -426,5 +439,16 @@ cdef class Engine:
 
     def learns(self, int node):
         """Whether back-propagation passes the node."""
-        cdef plan_node *n = self.plan._node(node)
-        return bool(n.needs_gradient and n.n_deltas)
+        self.plan._node(node)
+        return bool(plan_learns(self.plan.p, node))
+
+    def trains(self, int node):
+        """Whether training changes weights or state of the node."""
+        self.plan._node(node)
+        return bool(plan_trains(self.plan.p, node))
+
+    def frozen(self, int k):
+        """Whether stripe k is left as it is."""
+        if not 0 <= k < self.e.shared.n_stripes:
+            raise IndexError(k)
+        return bool(self.e.shared.stripe[k].frozen)

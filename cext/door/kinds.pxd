@@ -42,6 +42,9 @@ cdef extern from "registry.h" nogil:
         const char *name
         unsigned targets
         int ignores
+    ctypedef struct update_class:
+        double lr_scale
+        int undecayed
     ctypedef struct update_kind:
         const char *name
         int n_moments

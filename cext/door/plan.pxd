@@ -22,9 +22,13 @@ cdef extern from "engine/finish.h" nogil:
         const int *whole
         int n_real
         const float *real
+        unsigned frozen
         int shares
     plan_t *plan_new(const instruction_set *isa, int direct_only, const char *loops)
     void plan_free(plan_t *p)
     int plan_add_input(plan_t *p, shape s, const char **reason)
     int plan_add(plan_t *p, const plan_layer *layer, const char **reason)
     int plan_finish(plan_t *p, int output, int pixels)
+    bint plan_learns(const plan_t *p, int node)
+    const void *plan_trained_block(const plan_t *p, int node)
+    bint plan_trains(const plan_t *p, int node)

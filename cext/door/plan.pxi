@@ -37,9 +37,9 @@ cdef class Plan:
             raise ValueError(reason.decode())
         return node
 
-    def add(self, kind, inputs, int channels=0, whole=(), real=(), int shares=-1):
+    def add(self, kind, inputs, int channels=0, whole=(), real=(), int shares=-1, frozen=()):
         """Adds a layer; returns its node number. `shares`: a node whose weights it uses, instead of weights of its own.
-        ValueError with the core's reason where the geometry is impossible."""
+        `frozen`: names of its parts that training does not change, of the node that has them. ValueError with the core's reason where the geometry is impossible."""
         cdef int input[MAX_INPUTS]
         cdef int whole_option[MAX_WHOLE]
         cdef float real_option[MAX_REAL]
@@ -63,10 +63,27 @@ cdef class Plan:
         layer.n_inputs, layer.input = <int>len(inputs), input
         layer.n_whole, layer.whole = <int>len(whole), whole_option
         layer.n_real, layer.real = <int>len(real), real_option
+        layer.frozen = self._parts(name, frozen)
         node = plan_add(self.p, &layer, &reason)
         if node < 0:
             raise ValueError(reason.decode())
         return node
+
+    cdef unsigned _parts(self, bytes kind, names) except? 0xffffffff:
+        """A bit for each of these parts of a kind."""
+        cdef const layer_kind *const *l = self.p.isa.layers
+        cdef unsigned found = 0
+        cdef int k
+        while l[0] != NULL and l[0].name != kind:
+            l += 1
+        for name in names:
+            k = 0
+            while l[0] != NULL and k < l[0].n_parts and l[0].parts[k].name != name.encode():
+                k += 1
+            if l[0] == NULL or k == l[0].n_parts or k >= 31:
+                raise ValueError(f"{kind.decode()} has no part {name!r}")
+            found |= 1u << k
+        return found
 
     def finish(self, int output, int pixels=1):
         """Makes `output` the node that the loss looks at, a vector of channels * `pixels` numbers; nothing can be added

@@ -13,16 +13,21 @@ int bounds_on_weights(const engine *e) { return e->step.option[RULE_MAX_NORM] > 
 void bounds_clip_gradient(const engine *e, int node, float *dw)
 {
     const plan_node *n = &e->p->node[node];
-    if (bounds_on_gradients(e))
-        e->p->isa->clip_gradient(n->g.weight_size, dw + n->weight_at, e->step.option[RULE_CLIP_VALUE],
-                                 e->step.option[RULE_CLIP_NORM]);
+    const plan_block *b = plan_trained_block(e->p, node);
+    if (!bounds_on_gradients(e) || !b)
+        return;
+    for (size_t i = 0; b->frozen && i < n->g.weight_size; i += LANES) /* it has no part in the norm */
+        if (plan_frozen(b, i))
+            memset(dw + n->weight_at + i, 0, LANES * sizeof *dw);
+    e->p->isa->clip_gradient(n->g.weight_size, dw + n->weight_at, e->step.option[RULE_CLIP_VALUE],
+                             e->step.option[RULE_CLIP_NORM]);
 }
 
 /* Whether `weights` (of the layer) are past the bound; then what to multiply their columns with is in w->scratch. */
 static int past_bound(const worker *w, const plan_node *n, const float *weights)
 {
     const geometry *g = &n->g;
-    return n->n_deltas && g->rows &&
+    return n->n_deltas && g->rows && !plan_frozen(plan_block_of(w->e->p, (int)(n - w->e->p->node)), 0) &&
            w->e->p->isa->column_factors(g->weight_size / ((g->rows + 1) * g->columns), g->rows, g->columns, weights,
                                         (float)w->e->step.option[RULE_MAX_NORM], w->scratch);
 }

@@ -70,6 +70,8 @@ struct engine {
     images data;
     int64_t end;
     update_step step;
+    update_class *class; /* number 0 is that of weights for which nothing is special; NULL: there is no other */
+    uint8_t *class_of;   /* per LANES floats of the weight vector */
     const float *step_scale; /* NULL, or STALENESS_BINS factors of the learning rate, by the staleness of an update */
     float *out; /* FORWARD: the outputs, (images, k); LANE_GRADIENTS: they, (lanes here, weights) */
     struct {

@@ -42,6 +42,8 @@ void exchange_add(engine *e, int from, int to, const float *delta, float scale, 
     const update_step step = {.lr = scale};
     for (int k = from; k < to; k++) {
         stripe_state *t = &e->shared.state[k];
+        if (e->shared.stripe[k].frozen)
+            continue;
         lock(t);
         shared_update(&e->shared, &addition, e->shared.stripe[k].at, e->shared.stripe[k].size, delta, &step, private_copy);
         stripe_unlock(t);

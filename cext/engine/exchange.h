@@ -9,7 +9,7 @@
  * locks stripes. */
 void exchange_read(engine *e, int from, int to, float *out);
 
-/* w += scale * delta for the same stripes, under their locks, so that nothing a worker adds is lost; `private_copy` is
+/* w += scale * delta for the same stripes, except those that are frozen, under their locks, so that nothing a worker adds is lost; `private_copy` is
  * room for weight_size floats when built with CHAOS_CAREFUL, else unused. Versions stay: they count the workers' updates. */
 void exchange_add(engine *e, int from, int to, const float *delta, float scale, float *private_copy);
 

@@ -18,7 +18,7 @@ void pass_forward_call(const engine *e, const worker *w, int i, int n, call *c)
     c->y = (sink){w->value[i], node->value_stride};
     c->keep = (sink){w->keep[i], node->g.keep_size};
     c->scratch = w->scratch;
-    c->training = e->phase != TEST && e->phase != FORWARD;
+    c->training = e->phase != TEST && e->phase != FORWARD && !plan_evaluates(e->p, node);
     c->share = w->share;
     c->key = NULL;
     if (node->g.properties & RANDOM && c->training) {
@@ -83,6 +83,7 @@ void pass_backward_call(const engine *e, const worker *w, int i, int n, int firs
     const plan_node *node = &e->p->node[i];
     pass_forward_call(e, w, i, n, c);
     c->first = first;
+    c->frozen = node->block >= 0 && !e->p->block[node->block].trains;
     const plan_node *pool = node->pool < 0 ? NULL : &e->p->node[node->pool], *from = pool ? pool : node;
     c->pool = pool ? &pool->g : NULL;
     if (pool) {
@@ -119,6 +120,28 @@ static void layer_done(const engine *e, worker *w, int node)
 
 int pass_learns(const engine *e, int i) { return plan_learns(e->p, i); }
 
+/* What a backward call has left to add of its gradient and its observations. */
+static void add_instantly(worker *w, int i, float share)
+{
+    const engine *e = w->e;
+    const plan_node *node = &e->p->node[i];
+    int from, to;
+    if (!plan_block_of(e->p, i)->frozen) {
+        shared_added(w->shared, e->p->isa, node->weight_at, node->g.weight_size, w->dw, w->private_copy);
+        shared_observe(w->shared, e->p->isa, node->state_at, node->g.state_size, w->dw, node->g.state_rate, share,
+                       w->private_copy);
+        return;
+    }
+    stripes_of(e, i, &from, &to);
+    for (int k = from; k < to; k++) {
+        const stripe *s = &e->stripe[k];
+        if (s->state && !s->frozen)
+            shared_observe(w->shared, e->p->isa, s->at, s->size, w->dw, node->g.state_rate, share, w->private_copy);
+        else if (!s->frozen)
+            shared_sum_up(w->shared, e->p->isa, s->at, s->size, w->dw, w->private_copy);
+    }
+}
+
 void pass_backward_node(worker *w, int i, int n, int first, int last, call *c)
 {
     const engine *e = w->e;
@@ -130,7 +153,7 @@ void pass_backward_node(worker *w, int i, int n, int first, int last, call *c)
                            w->delta[d] + (size_t)s * node->value_stride);
     if (node->skipped)
         return;
-    const plan_block *block = plan_block_of(e->p, i);
+    const plan_block *block = plan_trained_block(e->p, i);
     if (w->trace && block)
         trace_read(w, i, EVENT_BACKWARD, 0);
     /* several users of a block add to one gradient */
@@ -138,17 +161,17 @@ void pass_backward_node(worker *w, int i, int n, int first, int last, call *c)
     const int publishes = w->hooks && block;
     if (publishes && e->instant) {
         memset(w->dw + node->state_at, 0, node->g.state_size * sizeof *w->dw);
-        shared_target(w->shared, node->weight_at, w->dw, c);
+        if (block->frozen)
+            c->first = 1;
+        else
+            shared_target(w->shared, node->weight_at, w->dw, c);
     } else if (publishes && first && last && n == 1 && pass_applies(e, node)) {
         c->dw = NULL;
         w->unwritten = c;
     }
     node->kind->backward(&node->g, c);
-    if (publishes && e->instant) {
-        shared_added(w->shared, node->weight_at, node->g.weight_size, w->dw, w->private_copy);
-        shared_observe(w->shared, e->p->isa, node->state_at, node->g.state_size, w->dw, node->g.state_rate,
-                       (float)n * w->share, w->private_copy);
-    }
+    if (publishes && e->instant)
+        add_instantly(w, i, (float)n * w->share);
 }
 
 static void backward(const engine *e, worker *w, int n, int first, int last, int looked_at)
@@ -156,7 +179,7 @@ static void backward(const engine *e, worker *w, int n, int first, int last, int
     for (int i = e->p->n_nodes - 1; i >= e->p->n_inputs; i--) {
         if (!pass_learns(e, i))
             continue;
-        const plan_block *block = plan_block_of(e->p, i);
+        const plan_block *block = plan_trained_block(e->p, i);
         const int publishes = w->hooks && block;
         if (publishes && first && block->first_user == i && e->strategy->layer_begin) {
             int from, to;

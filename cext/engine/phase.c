@@ -234,6 +234,18 @@ static int copy_loss_options(engine *e, const loss_option *from)
     return 0;
 }
 
+static int take_classes(engine *e, const engine_parts *q)
+{
+    const size_t bytes = (size_t)q->n_classes * sizeof *e->class, lanes = q->p->weight_size / LANES;
+    if (!q->n_classes)
+        return 0;
+    if (!(e->class = malloc(bytes)) || !(e->class_of = malloc(lanes + 1)))
+        return -1;
+    memcpy(e->class, q->class, bytes);
+    memcpy(e->class_of, q->class_of, lanes);
+    return 0;
+}
+
 engine *engine_new(const engine_parts *q)
 {
     engine *e = aligned_alloc(128, round_up(sizeof *e, 128));
@@ -257,7 +269,7 @@ engine *engine_new(const engine_parts *q)
     e->worker = calloc((size_t)q->n_workers, sizeof *e->worker);
     if (q->cpus && (e->cpu = malloc((size_t)q->n_workers * sizeof *e->cpu)))
         memcpy(e->cpu, q->cpus, (size_t)q->n_workers * sizeof *e->cpu);
-    if (!e->worker || !e->gate_step || (q->cpus && !e->cpu) ||
+    if (!e->worker || !e->gate_step || (q->cpus && !e->cpu) || take_classes(e, q) ||
         weights_cut(e, q->weights, q->moment, round_up(q->stripe_bytes / sizeof(float), LANES)) ||
         copy_loss_options(e, q->loss_options) || (q->strategy->open && q->strategy->open(e))) {
         engine_free(e);
@@ -279,6 +291,8 @@ void engine_free(engine *e)
     free(e->cpu);
     free(e->gate_step);
     free(e->loss_numbers);
+    free(e->class);
+    free(e->class_of);
     free(e->stripe);
     free(e->first_stripe);
     free(e->layer);

@@ -18,6 +18,9 @@ typedef struct {
     const double *strategy_options;
     const update_kind *rule;
     const double *rule_options;
+    int n_classes; /* 0, or how many there are of */
+    const update_class *class;
+    const uint8_t *class_of; /* per LANES floats of the weight vector */
     int bounded; /* no update is more than max_staleness updates of its stripe late */
     int64_t max_staleness;
     const loss_kind *loss;

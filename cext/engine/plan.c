@@ -23,6 +23,8 @@ void plan_free(plan *p)
     if (p) {
         free((char *)p->loops);
         free(p->node);
+        for (int b = 0; b < p->n_blocks; b++)
+            free(p->block[b].frozen);
         free(p->block);
         free(p->edge);
         free(p);
@@ -72,8 +74,31 @@ static const layer_kind *kind_named(const plan *p, const char *name)
     return *k;
 }
 
+/* Says of the LANES of a block which are frozen, and whether it trains; NULL or a reason. */
+static const char *freeze(plan_block *b, const plan_node *n, unsigned parts)
+{
+    enum { TRAINED = 1, FROZEN = 2 };
+    const char *reason = NULL;
+    const size_t size = (b->weights + b->state) / LANES;
+    ptrdiff_t at;
+    b->trains = 0;
+    if (!(b->frozen = calloc(size, 1)))
+        return "out of memory";
+    for (int k = 0; k < n->kind->n_parts; k++)
+        for (ptrdiff_t i = 0; (at = n->kind->locate(&n->g, k, i)) >= 0; i++) {
+            b->frozen[at / LANES] |= parts >> k & 1 ? FROZEN : TRAINED;
+            b->trains |= !(parts >> k & 1);
+        }
+    for (size_t i = 0; i < size; i++) {
+        if (b->frozen[i] == (TRAINED | FROZEN))
+            reason = "parts of this layer can be frozen together only";
+        b->frozen[i] = b->frozen[i] == FROZEN;
+    }
+    return reason;
+}
+
 /* The block of the node to be added; NULL or a reason. */
-static const char *give_block(plan *p, plan_node *n, int shares)
+static const char *give_block(plan *p, plan_node *n, int shares, unsigned frozen)
 {
     if (shares >= 0) {
         const plan_node *owner = shares < p->n_nodes ? &p->node[shares] : NULL;
@@ -83,7 +108,9 @@ static const char *give_block(plan *p, plan_node *n, int shares)
         n->block = owner->block;
     } else if (n->g.weight_size || n->g.state_size) {
         n->block = p->n_blocks;
-        p->block[p->n_blocks++] = (plan_block){.owner = p->n_nodes, .weights = n->g.weight_size, .state = n->g.state_size};
+        plan_block *b = &p->block[p->n_blocks++];
+        *b = (plan_block){.owner = p->n_nodes, .weights = n->g.weight_size, .state = n->g.state_size, .trains = 1};
+        return frozen ? freeze(b, n, frozen) : NULL;
     }
     return NULL;
 }
@@ -135,12 +162,14 @@ int plan_add(plan *p, const plan_layer *layer, const char **reason)
     if (!*reason && shape_size(n->g.out) > INT32_MAX)
         *reason = "the output is too large: more than 2^31 - 1 numbers";
     if (!*reason)
-        *reason = give_block(p, n, layer->shares);
+        *reason = give_block(p, n, layer->shares, layer->frozen);
+    if (!*reason && plan_evaluates(p, n))
+        n->g.properties &= ~(unsigned)WHOLE_BATCH, n->g.group = 0;
     if (!*reason)
         *reason = join_groups(p, n->g.group);
     if (*reason)
         return -1;
-    n->needs_gradient |= n->block >= 0;
+    n->needs_gradient |= n->block >= 0 && p->block[n->block].trains;
     p->properties |= n->g.properties;
     return p->n_nodes++;
 }

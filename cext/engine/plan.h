@@ -11,7 +11,7 @@ typedef struct {
     int layer;              /* number of the node whose layer is computed here: another's where two have changed places */
     int input[MAX_INPUTS];  /* nodes it reads */
     int edge[MAX_INPUTS];   /* delta buffers it writes in backward, one per input; -1: no gradient wanted there */
-    int needs_gradient;     /* it, or something before it, has weights or state */
+    int needs_gradient;     /* it, or something before it, has weights or state that are not frozen */
     int n_deltas;           /* consumers that send it a gradient, the loss included */
     int first_delta;        /* the sum ends up in this buffer */
     int last_delta;
@@ -27,6 +27,8 @@ typedef struct {
 /* Weights, and behind them state, of one node or shared by several. */
 typedef struct {
     int owner;        /* the node they were made for */
+    uint8_t *frozen;  /* NULL, or per LANES floats (weights, then state): training does not change them */
+    int trains;       /* something there is not frozen */
     size_t at;        /* floats from the start of the weight vector */
     size_t weights;   /* floats, a multiple of LANES */
     size_t state;     /* likewise */
@@ -71,6 +73,7 @@ typedef struct {
     const int *whole;
     int n_real;
     const float *real;
+    unsigned frozen; /* bit k: part k is not changed by training; of the node that has the weights */
     int shares; /* a node of the same kind, with the same options, whose weights it uses; -1: it has its own */
 } plan_layer;
 
@@ -86,8 +89,33 @@ static inline const plan_block *plan_block_of(const plan *p, int node)
     return p->node[node].block < 0 ? NULL : &p->block[p->node[node].block];
 }
 
+/* The same if training changes something there. */
+static inline const plan_block *plan_trained_block(const plan *p, int node)
+{
+    const plan_block *b = plan_block_of(p, node);
+    return b && b->trains ? b : NULL;
+}
+
+/* Whether the node's state is frozen, so that its layer passes images as in evaluation. */
+static inline int plan_evaluates(const plan *p, const plan_node *n)
+{
+    return n->g.state_size && p->block[n->block].frozen && p->block[n->block].frozen[n->g.weight_size / LANES];
+}
+
+/* Whether floats at `at`, ... of a block are frozen, and how many (at most n) are like them. */
+static inline int plan_frozen(const plan_block *b, size_t at) { return b->frozen && b->frozen[at / LANES]; }
+static inline size_t plan_run(const plan_block *b, size_t at, size_t n)
+{
+    size_t run = LANES;
+    while (run < n && plan_frozen(b, at + run) == plan_frozen(b, at))
+        run += LANES;
+    return run < n ? run : n;
+}
+
 /* Whether back-propagation passes the node. */
 static inline int plan_learns(const plan *p, int node) { return p->node[node].needs_gradient && p->node[node].n_deltas; }
+/* Whether it changes weights or state of the node. */
+static inline int plan_trains(const plan *p, int node) { return plan_learns(p, node) && plan_trained_block(p, node); }
 
 /* Images that pass through the layers together in a step of `batch`: all that a layer wants to see, else MAX_CHUNK, as more
  * would push the weights out of the caches, and fewer where these would take more than CHUNK_BYTES of a worker's memory; whole

@@ -30,6 +30,8 @@ typedef struct {
     size_t at, size; /* floats from the start of the weight vector */
     int node;        /* the owner of the block */
     int state;       /* it is state, not weights */
+    int frozen;      /* nobody changes it */
+    int class;       /* of its weights, see engine.class; 0: nothing is special */
     int layer; /* the node's place among those with weights */
 } stripe;
 
@@ -127,6 +129,20 @@ static inline void shared_observe(shared_weights *s, const instruction_set *isa,
 #endif
 }
 
+/* Adds what is to be added. */
+static inline void shared_sum_up(shared_weights *s, const instruction_set *isa, size_t at, size_t n, const float *dw,
+                                 float *private_copy)
+{
+#if CHAOS_CAREFUL
+    racy_copy(private_copy + at, s->w + at, n);
+    isa->add(n, private_copy + at, dw + at);
+    racy_copy(s->w + at, private_copy + at, n);
+#else
+    (void)private_copy;
+    isa->add(n, s->w + at, dw + at);
+#endif
+}
+
 /* Multiplies weights [at, at + n) of the layer at `block` with their columns' factors. */
 static inline void shared_scale(shared_weights *s, const instruction_set *isa, const geometry *g, size_t block, size_t at,
                                 size_t n, const float *factor, float *private_copy)
@@ -148,15 +164,13 @@ static inline void shared_target(shared_weights *s, size_t at, float *dw, call *
     c->dw = CHAOS_CAREFUL ? dw + at : s->w + at;
     c->first = CHAOS_CAREFUL;
 }
-static inline void shared_added(shared_weights *s, size_t at, size_t n, const float *dw, float *private_copy)
+static inline void shared_added(shared_weights *s, const instruction_set *isa, size_t at, size_t n, const float *dw,
+                                float *private_copy)
 {
 #if CHAOS_CAREFUL
-    racy_copy(private_copy + at, s->w + at, n);
-    for (size_t i = at; i < at + n; i++)
-        private_copy[i] += dw[i];
-    racy_copy(s->w + at, private_copy + at, n);
+    shared_sum_up(s, isa, at, n, dw, private_copy);
 #else
-    (void)s, (void)at, (void)n, (void)dw, (void)private_copy;
+    (void)s, (void)isa, (void)at, (void)n, (void)dw, (void)private_copy;
 #endif
 }
 

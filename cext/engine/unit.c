@@ -7,7 +7,7 @@
 /* Whether the node's block is its own, so that it is looked at once. */
 static int owns(const engine *e, int node)
 {
-    const plan_block *b = plan_block_of(e->p, node);
+    const plan_block *b = plan_trained_block(e->p, node);
     return b && b->owner == node;
 }
 
@@ -23,7 +23,7 @@ void unit_stripes(const engine *e, int unit, int *from, int *to)
         stripes_of(e, unit, from, to);
     else if (by_layers(e))
         *to = *from;
-    if (*from < *to && !e->p->node[e->stripe[*from].node].n_deltas)
+    if (*from < *to && !plan_trains(e->p, e->stripe[*from].node))
         *to = *from; /* nothing there learns */
 }
 

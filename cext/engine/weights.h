@@ -11,9 +11,11 @@ int weights_cut(engine *e, float *weights, float *const *moment, size_t stripe_f
 void weights_read_stripe(worker *w, int stripe, float *copy);
 /* Copies w->shared into `copy`, notes the stripes' versions as seen, and makes the worker read the copy. */
 void weights_read_all(worker *w, float *copy);
-/* Publishes one stripe of the worker's gradient; the caller holds it or is alone. Within layer_done only for stripes of
+/* Publishes one stripe of the worker's gradient, which leaves what is frozen as it is; the caller holds it or is alone. Within layer_done only for stripes of
  * that layer: worker.unwritten is about it. */
 void weights_publish(worker *w, int stripe);
+/* The step for a stripe: `step`, or where its class asks for it another, which is put into *own. */
+const update_step *weights_step(const engine *e, int stripe, const update_step *step, update_step *own);
 /* The learning rate of an update of that staleness. */
 float weights_rate(const engine *e, uint32_t stale);
 /* Counts an update of a stripe that others have updated `stale` times since its weights were read. */

@@ -97,6 +97,36 @@ KERNEL void norm_forward(const geometry *g, const call *c)
     }
 }
 
+/* With running statistics that are constants. */
+KERNEL void norm_backward_fixed(const geometry *g, const call *c)
+{
+    const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);
+    const vec keep = vset(c->first ? 0 : 1);
+    for (size_t k = 0; k < C; k += VW) {
+        const int live = C - k < VW ? (int)(C - k) : VW;
+        const vec inverse = 1 / vsqrt(vload(c->state + pad + k) + g->real[NORM_EPS]), mean = vload(c->state + k);
+        const vec factor = inverse * (g->whole[NORM_AFFINE] ? vload(c->w + k) : vset(1));
+        for (int n = 0; c->dx[0].p && n < c->n; n++) { /* before dw, which may be the weights themselves */
+            const float *dy = c->dy.p + (size_t)n * c->dy.stride + k;
+            float *dx = c->dx[0].p + (size_t)n * c->dx[0].stride + k;
+            for (size_t i = 0; i < P; i++)
+                vstore_n(dx + i * C, factor * vload(dy + i * C), live);
+        }
+        norm_sum sum = {0}, product = {0};
+        for (int n = 0; g->whole[NORM_AFFINE] && !c->frozen && n < c->n; n++) {
+            const float *dy = c->dy.p + (size_t)n * c->dy.stride + k, *x = c->x[0].p + (size_t)n * c->x[0].stride + k;
+            for (size_t i = 0; i < P; i++) {
+                sum += norm_wide(vload(dy + i * C));
+                product += norm_wide(vload(dy + i * C)) * norm_wide((vload(x + i * C) - mean) * inverse);
+            }
+        }
+        if (g->whole[NORM_AFFINE] && !c->frozen) {
+            vstore_n(c->dw + k, norm_narrow(product) + keep * vload(c->dw + k), live);
+            vstore_n(c->dw + pad + k, norm_narrow(sum) + keep * vload(c->dw + pad + k), live);
+        }
+    }
+}
+
 /* Where it goes by running statistics: they are constants, and observed are the mean and the mean square distance from the
  * running one, which add up over the images of a step, wherever it is cut. */
 KERNEL void norm_running_backward(const geometry *g, const call *c)
@@ -133,8 +163,8 @@ KERNEL void norm_running_backward(const geometry *g, const call *c)
 
 KERNEL void norm_backward(const geometry *g, const call *c)
 {
-    if (g->whole[NORM_RUNNING]) {
-        norm_running_backward(g, c);
+    if (!c->training || g->whole[NORM_RUNNING]) {
+        (c->training ? norm_running_backward : norm_backward_fixed)(g, c);
         return;
     }
     const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);

@@ -419,9 +419,9 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
     conv2d_prepare(g, c, &k);
     const conv_shape *s = k.s;
     const int sparse = !k.pool && !is_depthwise(s) && conv2d_is_sparse(s, c);
-    const loop *dw = loop_for(conv2d_dw_loops, g, c, sparse, conv2d_name, PASS_WEIGHT_GRADIENT);
+    const loop *dw = c->frozen ? NULL : loop_for(conv2d_dw_loops, g, c, sparse, conv2d_name, PASS_WEIGHT_GRADIENT);
     const loop *dx = c->dx[0].p ? loop_for(conv2d_dx_loops, g, c, sparse, conv2d_name, PASS_BACKWARD) : NULL;
-    const int dx_each = dx && dx->flags & EACH_SAMPLE, dw_each = dw->flags & EACH_SAMPLE;
+    const int dx_each = dx && dx->flags & EACH_SAMPLE, dw_each = dw && dw->flags & EACH_SAMPLE;
     const int framed = dx_each && !(dx->flags & OWN_FRAME);
     k.v = conv2d_view(s, k.pool);
     for (int a = 0, number = 0; k.pool && a < k.pool->window.kh; a++)
@@ -437,9 +437,9 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
         if (framed && has_frame(s, &k.v))
             frame_out(g, s, &k.v, k.t.frame, c->dx[0].p + (size_t)n * c->dx[0].stride);
     }
-    if (!dw_each)
+    if (dw && !dw_each)
         dw->run(g, c, &k);
-    if (s->has_bias)
+    if (dw && s->has_bias)
         conv2d_bias_backward(c, &k);
 }
 

@@ -78,7 +78,7 @@ typedef struct {
 typedef struct {
     int n; /* samples */
     int first; /* backward: 1 overwrites dw and dstate, 0 adds to them */
-    int training;
+    int training; /* 0 in backward: state is frozen, the forward pass was that of evaluation */
     float share; /* of each sample in its step: 1 / images of the step */
     const uint64_t *key; /* per sample: where its random numbers begin, see random.h */
     source x[MAX_INPUTS];
@@ -99,6 +99,7 @@ typedef struct {
     /* Gradient block, laid out as w; its padding stays zero. It may be the weights themselves, so a sample's dx is formed
      * before its dw. NULL: `apply` will be used instead. */
     float *dw;
+    int frozen; /* no weight gradient is wanted: what is left in dw is not looked at */
     float *dstate; /* sum over the samples of share * observed; laid out as state */
 } call;
 

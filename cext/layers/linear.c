@@ -271,7 +271,7 @@ KERNEL void linear_backward(const geometry *g, const call *c)
 {
     if (c->dx[0].p) /* first, because dw may be the weights themselves */
         linear_loop_for(g, c, PASS_BACKWARD)->run(g, c, NULL);
-    if (c->dw) {
+    if (c->dw && !c->frozen) {
         linear_loop_for(g, c, PASS_WEIGHT_GRADIENT)->run(g, c, NULL);
         if (linear_of(g)->bias)
             linear_bias_gradient(g, c);

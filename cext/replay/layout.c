@@ -43,7 +43,7 @@ int layout_open(layout *l, engine *e, int lanes)
             l->forward[l->n_forward++] = i;
         }
     for (int i = p->n_nodes - 1; i >= 0; i--)
-        if (p->node[i].block >= 0 && pass_learns(e, i))
+        if (plan_trains(p, i))
             l->backward[l->n_backward++] = i;
     return 0;
 }

@@ -88,6 +88,8 @@ static void average_stripe(engine *e, int k)
     const averaging *s = e->sync;
     const stripe *t = &e->stripe[k];
     uint32_t most = 0;
+    if (t->frozen)
+        return;
     average(s, e->n_workers, -1, t->at, t->size, e->shared.w);
     for (int m = 0; m < e->rule->n_moments; m++)
         average(s, e->n_workers, m, t->at, t->size, e->shared.moment[m]);

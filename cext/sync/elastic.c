@@ -69,6 +69,8 @@ static void exchange_stripe(worker *w, int k)
     engine *e = w->e;
     const float a = e->option[1] > 0 ? (float)e->option[1] : 0.9f / (float)e->n_workers;
     const stripe *t = &e->stripe[k];
+    if (t->frozen)
+        return;
     hold_stripe(w, &e->shared.state[k]);
     draw_near(t->size, w->shared->w + t->at, e->shared.w + t->at, a);
     stripe_unlock(&e->shared.state[k]);

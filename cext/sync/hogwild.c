@@ -8,7 +8,7 @@
 
 static int open(engine *e)
 {
-    int plain = e->rule->plain;
+    int plain = e->rule->plain && !e->class;
     for (int i = 0; i < MAX_RULE_OPTIONS; i++)
         plain &= e->step.option[i] == 0;
     e->instant = e->option[0] == 1 && plain;

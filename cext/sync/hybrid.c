@@ -275,6 +275,8 @@ static void slice_backward(worker *w, const step *t, int node, int j)
     call c;
     int from;
     size_t skipped;
+    if (!pass_learns(w->e, node))
+        return;
     const geometry g = slice_of(w->e, node, j, t, &c, &from, &skipped);
     c.scratch = w->scratch;
     c.first = 1;
@@ -283,6 +285,7 @@ static void slice_backward(worker *w, const step *t, int node, int j)
     if (n->edge[0] >= 0)
         c.dx[0] = (sink){s->delta[n->edge[0]] + from, c.x[0].stride};
     c.dw = s->gradient_there + n->weight_at + skipped;
+    c.frozen = !plan_trains(w->e->p, node);
     n->kind->backward(&g, &c);
 }
 

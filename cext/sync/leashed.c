@@ -104,13 +104,13 @@ static void copy(const engine *e, const shared_weights *from, const shared_weigh
 static void update(worker *w, const vector *from, vector *to, uint32_t stale)
 {
     engine *e = w->e;
-    update_step step = e->step;
+    update_step step = e->step, own;
     step.lr = weights_rate(e, stale);
     for (int k = 0; k < e->shared.n_stripes; k++) {
         const size_t at = e->stripe[k].at, n = e->stripe[k].size;
         float *moment[MAX_MOMENTS];
         copy(e, from->v, to->v, at, n);
-        if (!w->pending[k])
+        if (!w->pending[k] || e->stripe[k].frozen)
             continue;
         for (int i = 0; i < e->rule->n_moments; i++)
             moment[i] = to->v->moment[i] + at;
@@ -118,7 +118,7 @@ static void update(worker *w, const vector *from, vector *to, uint32_t stale)
         if (e->stripe[k].state)
             e->p->isa->observe(n, to->v->w + at, w->dw + at, e->p->node[e->stripe[k].node].g.state_rate, 1);
         else
-            e->rule->apply(n, to->v->w + at, w->dw + at, moment, &step);
+            e->rule->apply(n, to->v->w + at, w->dw + at, moment, weights_step(e, k, &step, &own));
     }
     for (int i = 0; i < e->p->n_nodes; i++)
         bounds_limit_copy(w, i, to->v->w);
@@ -189,8 +189,7 @@ static void phase_end(engine *e)
         return;
     copy(e, last->v, &e->shared, 0, e->p->weight_size);
     for (int k = 0; k < e->shared.n_stripes; k++) {
-        const plan_node *node = &e->p->node[e->stripe[k].node];
-        if (node->needs_gradient && node->n_deltas)
+        if (plan_trains(e->p, e->stripe[k].node) && !e->stripe[k].frozen)
             e->shared.state[k].version += last->number;
     }
     l->current = NULL;

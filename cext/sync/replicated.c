@@ -125,6 +125,8 @@ static void exchange_stripe(worker *w, int k)
     const ring *r = e->sync;
     const group *g = &r->at[w->id / r->size];
     const stripe *t = &e->stripe[k];
+    if (t->frozen)
+        return;
     hold_stripe(w, &g->replica->state[k]);
     if (t->state && r->mix) {
         shared_weights *next = other(w);
@@ -198,7 +200,7 @@ static void phase_end(engine *e)
         g->live = 0;
         number++;
         for (int k = 0; k < e->shared.n_stripes; k++)
-            for (size_t j = e->stripe[k].at; j < e->stripe[k].at + e->stripe[k].size; j++)
+            for (size_t j = e->stripe[k].at; !e->stripe[k].frozen && j < e->stripe[k].at + e->stripe[k].size; j++)
                 if (r->mix || e->stripe[k].state)
                     e->shared.w[j] = (number == 1 ? 0 : e->shared.w[j]) + g->replica->w[j] / (float)live;
                 else

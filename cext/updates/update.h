@@ -18,6 +18,12 @@ typedef struct {
     uint32_t t; /* these weights' update number 1, 2, ...; 2^32 is 0 */
 } update_step;
 
+/* What is another for some of the weights than for the rest. */
+typedef struct {
+    double lr_scale;
+    int undecayed; /* no weight decay, no l1 */
+} update_class;
+
 typedef struct {
     const char *name;
     int n_moments; /* vectors of state, laid out as the weights and updated with them */

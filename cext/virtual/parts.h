@@ -19,6 +19,7 @@ typedef struct {
 typedef struct {
     double publish; /* seconds */
     int lines;      /* cache lines */
+    int learns;     /* its layer does */
 } clock_stripe;
 
 enum clock_count { COUNT_FORWARD, COUNT_BACKWARD, COUNT_PUBLISHING, CLOCK_COUNTS };

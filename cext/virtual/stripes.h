@@ -37,6 +37,12 @@ static inline int stripes_busy(const vclock *c, const actor *a, int k)
 }
 
 /* Seconds of `times` updates of all stripes, or copies, whose lines come from elsewhere. */
+/* Takes a walk past the stripes of layers that do not learn: nothing is published there. */
+static inline void stripes_skip(const vclock *c, actor *a)
+{
+    while (a->at < c->p.n_stripes && !c->p.stripe[a->at].learns)
+        a->at++;
+}
 double stripes_seconds(const vclock *c, const actor *a, int times);
 /* The gradient of the stripe has become an update; the worker has its lines. */
 void stripes_count(vclock *c, actor *a, int k);

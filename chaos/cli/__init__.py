@@ -8,10 +8,10 @@ import warnings
 
 from .. import __version__
 from ..errors import ChaosError
-from . import bench, doctor, estimate, evaluate, info, launch, plot, predict, replay, reproduce, simulate, train
+from . import bench, doctor, estimate, evaluate, info, launch, plot, predict, replay, reproduce, simulate, summary, train
 from .common import Parser, complain, exit_code, say
 
-COMMANDS = (train, evaluate, predict, plot, simulate, replay, reproduce, bench, estimate, info, doctor, launch)
+COMMANDS = (train, evaluate, predict, plot, summary, simulate, replay, reproduce, bench, estimate, info, doctor, launch)
 
 DESCRIPTION = """\
 Trains convolutional networks on CPUs: every worker takes one image at a time, all share one set of weights,

@@ -170,6 +170,11 @@ def open_model(path):
     return load(path), {}
 
 
+def take_model(name):
+    """The network in a run directory, or of `build_model`."""
+    return open_model(name)[0] if Path(name).is_dir() else build_model(name)
+
+
 def read_config(run_dir):
     """config.json of a run directory as a dict, empty if there is none; CheckpointError if it is damaged."""
     path = Path(run_dir) / CONFIG

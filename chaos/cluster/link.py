@@ -165,6 +165,8 @@ class Link(Alone):
         _core.Exchange(self._engine).rewind()
         self.largest_shard = -(-images // self.size)
         self.mode.begin(epoch)
+        places = self._job.net.frozen_places()
+        self._frozen = places, self._job.net.weights[places]
         self._steps = self._training(epoch)
 
     def _training(self, epoch):
@@ -172,6 +174,8 @@ class Link(Alone):
         # nobody's workers may be under way when the weights become those of all
         yield from self.barrier()
         yield from self.mode.finish(epoch)
+        places, values = self._frozen
+        self._job.net.weights[places] = values  # means of equal numbers may be rounded
 
     def watch(self, future, seconds):
         if future is not self._future:

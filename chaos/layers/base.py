@@ -114,8 +114,8 @@ class Core:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """How a definition is evaluated: as in training or not; and per sample where its random numbers in this layer begin (see
-    chaos.layers.random)."""
+    """How a definition is evaluated: as in training or not (nor where the layer's state is frozen); and per sample where its
+    random numbers in this layer begin (see chaos.layers.random)."""
 
     training: bool = False
     keys: NDArray[np.uint64] | None = None

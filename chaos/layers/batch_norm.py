@@ -111,6 +111,8 @@ class _BatchNorm(Layer):
         product, total = (dy * normal).sum(axes), dy.sum(axes)
         own = {"weight": product, "bias": total} if self.affine else {}
         factor = self._by_channel((parts["weight"] if self.affine else 1) / np.sqrt(var + self.eps), x)
+        if not context.training:
+            return factor * dy, own
         if self.use_running_stats:
             square = (x - self._by_channel(mean, x)) ** 2
             return factor * dy, own | {"running_mean": x.mean(axes), "running_var": square.mean(axes)}

@@ -5,14 +5,17 @@ not. For the CLI and scripts.
 """
 
 from .estimates import estimate_blocks, estimate_report
+from .graph import GRAPH_FORMATS, Box, write_graph
 from .run import read_metrics, run_report
 from .structure import Bars, Block, Cell, Heading, Line, Paragraph, Plot, Report, Table
 from .write import FORMATS, need_format, to_html, to_json, to_markdown, to_svg, write
 
 __all__ = [
     "FORMATS",
+    "GRAPH_FORMATS",
     "Bars",
     "Block",
+    "Box",
     "Cell",
     "Heading",
     "Line",
@@ -30,4 +33,5 @@ __all__ = [
     "to_markdown",
     "to_svg",
     "write",
+    "write_graph",
 ]

@@ -10,11 +10,12 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .. import _core, groups
 from ..errors import DivergedError
 from ..network import Network, aligned_zeros, run_key
 from ..sync import STRATEGIES
 from ..updates import SCHEDULES, UPDATES
+from ..updates.base import patterns, scales
 from . import phases, records
 from .callbacks import Event, Listeners
 from .link import Alone
@@ -66,6 +67,8 @@ class Job:
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
         rule.start(self.moments, settings.update_options)
         self.engine = self._make_engine()
+        if net.frozen and not any(map(self.engine.trains, range(len(net.nodes())))):
+            raise ValueError("all parameters of the network are frozen: there is nothing to train; see net.unfreeze")
         self.identity = settings.identity() | {
             "network": net.config(),
             "train": train.fingerprint(),
@@ -124,6 +127,7 @@ class Job:
     def _make_engine(self) -> _core.Engine:
         asked, workers = self.settings, self.plan.workers
         options = dict(asked.strategy_options or {})
+        kinds, class_of = self._classes()
         return _core.Engine(
             self.net.plan,
             self.net.weights,
@@ -139,6 +143,19 @@ class Job:
             strategy_options=self.strategy.core_options(options),
             max_staleness=options.get("max_staleness"),
             update_options=self.rule.core_options(self.rule.for_workers(asked.update_options, workers)),
+            classes=kinds,
+            class_of=class_of,
+        )
+
+    def _classes(self) -> tuple[groups.Classes, NDArray[np.uint8] | None]:
+        """Parameters for which the update rule has something special; ValueError where a pattern fits none."""
+        asked = self.settings.update_options or {}
+        no_decay, scale = asked["no_decay"], asked["lr_scale"]
+        return groups.classes(
+            self.net.trained_places(),
+            self.net.plan.weight_size,
+            patterns("no_decay", no_decay) if no_decay else (),
+            scales("lr_scale", scale) if scale else (),
         )
 
     # ---- what an epoch is ----

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..options import Option, WithOptions
+from ..options import Option, Text, WithOptions
 
 Array = NDArray[Any]
 Arrays = list[Array]
@@ -32,6 +32,12 @@ class Update(WithOptions):
         is the norm of one layer's gradient, weight and bias together; PyTorch's clip_grad_norm_ is called on all at once.
     max_norm
         Whenever a layer has been updated, the weights into each of its units are scaled down to this norm, see `project`.
+
+    no_decay
+        Patterns of parameter names, such as "*.bias,norm*.*": for these there is neither weight_decay nor l1.
+    lr_scale
+        PATTERN=FACTOR, several with commas, such as "features.*=0.1": for these the learning rate is multiplied with the
+        factor. Of several patterns that fit a name the last one counts. These two are PyTorch's parameter groups.
 
     As in PyTorch, where a parameter group holds them all, the penalties are on biases too; max_norm leaves biases alone.
     Clipping comes first (on what a worker or a reducing strategy publishes: the mean gradient of its step), then the
@@ -62,6 +68,11 @@ class Update(WithOptions):
         "clip_value": Option(None, "bound of each element of a gradient; none: no bound", 0, LARGEST, above=True),
         "clip_norm": Option(None, "bound of the norm of a layer's gradient; none: no bound", 0, LARGEST, above=True),
         "max_norm": Option(None, "bound of the norm of the weights into a unit; none: no bound", 0, LARGEST, above=True),
+    }
+
+    texts = {
+        "no_decay": Text("no weight_decay and l1 for these parameters: patterns, with commas", lambda w, t: patterns(w, t)),
+        "lr_scale": Text("PATTERN=FACTOR,...: times the learning rate for these parameters", lambda w, t: scales(w, t)),
     }
 
     @property
@@ -97,6 +108,28 @@ class Update(WithOptions):
         t : int
         """
         raise NotImplementedError
+
+
+def patterns(what: str, text: str) -> list[str]:
+    """The patterns of a text "PATTERN,PATTERN,..."; ValueError that names `what` where one is empty."""
+    found = [part.strip() for part in text.split(",")]
+    if not all(found):
+        raise ValueError(f"{what} must be patterns of parameter names with commas between them, not {text!r}")
+    return found
+
+
+def scales(what: str, text: str) -> list[tuple[str, float]]:
+    """[(pattern, factor), ...] of a text "PATTERN=FACTOR,..."; ValueError that names `what` otherwise."""
+    found = []
+    for part in text.split(","):
+        pattern, _, factor = (word.strip() for word in part.partition("="))
+        try:
+            found.append((pattern, float(factor)))
+        except ValueError:
+            found.append(("", 0.0))
+        if not pattern or not 0 < found[-1][1] <= LARGEST:
+            raise ValueError(f"{what} must be PATTERN=FACTOR, several with commas, factors above 0, not {text!r}")
+    return found
 
 
 def penalised(w: Array, dw: Array, weight_decay: float, l1: float) -> Array:

@@ -187,7 +187,7 @@ def _layers(
     """What the clock is told about the layers with weights, `nodes`, of which the stripes are `of`."""
     end = len(net.nodes())
     # what lies above a layer, up to the next one, is passed on the way back before it
-    learning = [node for node in nodes if engine.learns(node)]
+    learning = [node for node in nodes if engine.trains(node)]
     above = dict(zip(learning, [*learning[1:], end], strict=True))
     return [
         (

@@ -123,9 +123,10 @@ def nominal(net: Network) -> Times:
         outputs = int(np.prod(net.plan.shape(node)))
         once = macs / NOMINAL_MACS if macs else outputs / NOMINAL_VALUES
         forward.append(once)
-        backward.append(once * (int(bool(weights)) + int(before) if macs else 1) if engine.learns(node) else 0.0)
+        trains = bool(weights) and engine.trains(node)
+        backward.append(once * (int(trains) + int(before) if macs else 1) if engine.learns(node) else 0.0)
         publish.append(weights / NOMINAL_WEIGHTS)
-        before = before or bool(weights)
+        before = before or trains
     return Times("nominal", NOMINAL_GFLOPS, NOMINAL_BEGIN, tuple(forward), tuple(backward), tuple(publish))
 
 

@@ -33,6 +33,7 @@ static void check_workers(const instruction_set *isa)
             for (int batch = 1; batch <= 16; batch *= 4)
                 check_conservation(isa, workers, batch, v);
             check_stop(isa, workers, v % 2 ? 1 : 3, v, TRAIN);
+            check_frozen(isa, workers, v % 2 ? 1 : 3, v);
         }
         check_stop(isa, workers, 3, workers == 1 ? SEQUENTIAL : CHAOS, TRAIN);
         check_stop(isa, workers, 1, workers == 1 ? SEQUENTIAL : CHAOS, TEST);
@@ -61,13 +62,16 @@ static void check_workers(const instruction_set *isa)
             for (int v = CHAOS; v <= AT_PUBLICATION; v++) {
                 check_traces(digits(isa), "traces, digits", v, workers, batch, 1);
                 check_traces(branches(isa), "traces, branches", v, workers, batch, 3);
+                check_traces(partly(isa), "traces, partly frozen", v, workers, batch, 2);
             }
             check_clock(branches(isa), &clock_order_chaos, AT_PUBLICATION, workers, batch);
             for (int i = 0; orders_at(i); i++) {
                 const clock_order *order = orders_at(i);
                 const int v = variant_of(order->name), one = order == &clock_order_sequential;
-                if (!one || workers == 1)
+                if (!one || workers == 1) {
                     check_clock(branches(isa), order, v, workers, batch);
+                    check_clock(partly(isa), order, v, workers, batch);
+                }
                 if (!one && !order->place && (!order->cuts || order->in_lanes)) /* CHAOS's engine can do these too */
                     check_clock(branches(isa), order, CHAOS, workers, batch);
             }

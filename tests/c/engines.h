@@ -100,7 +100,7 @@ static int64_t live_stripes(const engine *e)
 {
     int64_t n = 0;
     for (int k = 0; k < e->shared.n_stripes; k++)
-        n += e->p->node[e->stripe[k].node].n_deltas > 0;
+        n += e->p->node[e->stripe[k].node].n_deltas > 0 && !e->stripe[k].frozen;
     return n;
 }
 

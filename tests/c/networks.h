@@ -9,6 +9,9 @@
 static const int nothing[1];
 static const float no_number[1];
 
+/* Parts that training leaves as they are, of the layers that are made from now on; see plan_layer. */
+static unsigned frozen;
+
 /* The numbers are the kind's options. Returns -1 when the geometry is impossible. */
 static int layer(plan *p, const char *kind, int input, int channels, int n_options, const int *option)
 {
@@ -21,6 +24,7 @@ static int layer(plan *p, const char *kind, int input, int channels, int n_optio
                                   .n_whole = n_options,
                                   .whole = option ? option : nothing,
                                   .real = no_number,
+                                  .frozen = frozen,
                                   .shares = -1},
                     &reason);
 }
@@ -70,6 +74,20 @@ static plan *digits(const instruction_set *isa)
     x = act(p, "tanh", pool(p, x, 2, 2, 2, 2));
     x = act(p, "scaled_tanh", pool(p, conv(p, x, 20, 3, 1), 3, 3, 3, 3));
     x = act(p, "relu", linear(p, act(p, "flatten", x), 33, 1));
+    return finish(p, linear(p, x, 10, 1));
+}
+
+/* As digits: of the first layer the weights are frozen, of the second everything, of the third the biases. */
+static plan *partly(const instruction_set *isa)
+{
+    plan *p = begin(isa, 1, 18, 19);
+    frozen = 1;
+    int x = act(p, "tanh", pool(p, conv(p, 0, 5, 4, 0), 2, 2, 2, 2));
+    frozen = 3;
+    x = act(p, "scaled_tanh", pool(p, conv(p, x, 20, 3, 1), 3, 3, 3, 3));
+    frozen = 2;
+    x = act(p, "relu", linear(p, act(p, "flatten", x), 33, 1));
+    frozen = 0;
     return finish(p, linear(p, x, 10, 1));
 }
 

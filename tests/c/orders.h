@@ -78,11 +78,11 @@ static void check_clock(plan *p, const clock_order *order, int v, int workers, i
     for (int i = 1; i < p->n_nodes; i++)
         if (p->node[i].g.weight_size) {
             clock_layer *l = &layer[parts.n_layers++];
-            *l = (clock_layer){.node = i, .learns = pass_learns(e, i), .forward = 1e-6, .backward = 1e-6};
+            *l = (clock_layer){.node = i, .learns = plan_trains(p, i), .forward = 1e-6, .backward = 1e-6};
             stripes_of(e, i, &l->first, &l->end);
         }
     for (int k = 0; k < parts.n_stripes; k++)
-        stripe[k] = (clock_stripe){.publish = 1e-6, .lines = 4};
+        stripe[k] = (clock_stripe){.publish = 1e-6, .lines = 4, .learns = plan_trains(p, e->stripe[k].node)};
     for (int i = 0; i < parts.n_stages; i++) {
         enum stage_kind kind;
         int node;

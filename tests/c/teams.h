@@ -128,6 +128,33 @@ static void check_engines_at_once(const instruction_set *isa)
     plan_free(p);
 }
 
+/* What is frozen keeps its bits, whatever the strategy. */
+static void check_frozen(const instruction_set *isa, int workers, int batch, int v)
+{
+    plan *p = partly(isa);
+    describe(p, "frozen");
+    int *node_at = block(p->weight_size, sizeof *node_at);
+    float *w0 = weights_of(p, node_at), *w = copy(w0, p->weight_size);
+    data d = data_for(p, 40, 1);
+    engine *e = engine_for(p, w, workers, batch, 256, v, CROSS_ENTROPY);
+    for (int i = 0; i < 2; i++)
+        run(e, TRAIN, &d.view, d.n, 0.01f, NULL);
+    int changed[2] = {0};
+    for (int k = 0; k < e->shared.n_stripes; k++) {
+        const stripe *s = &e->stripe[k];
+        changed[s->frozen] += memcmp(w + s->at, w0 + s->at, s->size * sizeof *w) != 0;
+    }
+    expect(changed[0] && !changed[1], "%s, %d workers: %d trained and %d frozen stripes have changed", variants[v].name,
+           workers, changed[0], changed[1]);
+    only_parameters(w, node_at, p->weight_size, "weights");
+    engine_free(e);
+    data_free(d);
+    free(w);
+    free(w0);
+    free(node_at);
+    plan_free(p);
+}
+
 /* All workers on one CPU, where they meet most; and on one that there is not. */
 static void check_pinning(const instruction_set *isa)
 {

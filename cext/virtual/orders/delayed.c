@@ -61,6 +61,7 @@ static void pass_turn(vclock *c)
 
 static void publish(vclock *c, actor *a)
 {
+    stripes_skip(c, a);
     if (a->at < c->p.n_stripes) {
         stripes_publish(c, a, a->at++, 0, publish);
         return;

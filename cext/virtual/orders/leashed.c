@@ -40,6 +40,8 @@ static void end_try(vclock *c, actor *a)
     }
     s->updates++;
     for (int k = 0; k < c->p.n_stripes; k++) {
+        if (!c->p.stripe[k].learns)
+            continue;
         actor_emit(c, a, EVENT_PUBLISH, k, a->since);
         stripes_count(c, a, k);
     }
@@ -51,7 +53,7 @@ static void begin_try(vclock *c, actor *a)
 {
     double seconds = 0;
     for (int k = 0; k < c->p.n_stripes; k++)
-        seconds += 2 * c->p.stripe[k].publish * a->factor + stripes_fetch(c, a, k);
+        seconds += (1 + c->p.stripe[k].learns) * c->p.stripe[k].publish * a->factor + stripes_fetch(c, a, k);
     ((attempt *)a->state)->updates = ((const leashed *)c->state)->updates;
     a->since = c->now;
     a->next = end_try;
