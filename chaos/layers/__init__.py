@@ -47,14 +47,20 @@ from .constant import Constant as Constant
 from .constant import Parameter as Parameter
 from .conv1d import Conv1d as Conv1d
 from .conv2d import Conv2d as Conv2d
+from .conv_transpose2d import ConvTranspose1d as ConvTranspose1d
+from .conv_transpose2d import ConvTranspose2d as ConvTranspose2d
 from .dropout import AlphaDropout as AlphaDropout
 from .dropout import Dropout as Dropout
 from .dropout import Dropout1d as Dropout1d
 from .dropout import Dropout2d as Dropout2d
 from .flatten import Flatten as Flatten
 from .linear import Linear as Linear
+from .locally_connected2d import LocallyConnected2d as LocallyConnected2d
 from .max_pool2d import MaxPool2d as MaxPool2d
+from .maxout import Maxout as Maxout
 from .pad import Pad as Pad
+from .per_channel import ChannelScale as ChannelScale
+from .per_channel import PReLU as PReLU
 from .rearrange import ChannelShuffle as ChannelShuffle
 from .rearrange import Expand as Expand
 from .rearrange import Flip as Flip
@@ -70,6 +76,8 @@ from .reduce import Max as Max
 from .reduce import Mean as Mean
 from .reduce import Min as Min
 from .reduce import Sum as Sum
+from .softmax import LogSoftmax as LogSoftmax
+from .softmax import Softmax as Softmax
 from .upsample import Upsample as Upsample
 
 LAYERS = {kind.kind: kind for kind in list(globals().values()) if isinstance(kind, type) and hasattr(kind, "kind")}

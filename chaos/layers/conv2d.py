@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, State, Trained, pair, whole
+
+NUMPY_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+MODES = tuple(NUMPY_MODES)  # as the core counts them
+
+
+def check_mode(kind: str, mode: Any) -> None:
+    if mode not in MODES:
+        raise ValueError(f"{kind}: padding_mode must be one of {', '.join(MODES)}, not {mode!r}")
+
+
+def check_border(layer: Layer, shape: Shape, side: str, mode: str, size: int, pads: tuple[int, ...]) -> None:
+    most = {"reflect": size - 1, "circular": size}.get(mode)
+    if most is not None and max(pads) > most:
+        raise ValueError(
+            f"{layer} on input of shape {shape}: {mode} padding of {max(pads)} is wider than its {side} of {size} gives; "
+            f"at most {most}"
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -16,33 +34,36 @@ class Conv2d(Layer):
     by name.
 
     y[o, i, j] = bias[o] + sum over c, a, b of weight[o, c, a, b] * x[c, i*stride + a*dilation - top, j*stride + b*dilation -
-    left], where x is 0 outside the image and c runs over the channels of o's group. Output size:
-    floor((size + padding before and after - dilation * (kernel - 1) - 1) / stride) + 1.
+    left], where x is 0 outside the image (or what `padding_mode` says) and c runs over the channels of o's group. Output
+    size: floor((size + padding before and after - dilation * (kernel - 1) - 1) / stride) + 1.
 
     Parameters
     ----------
     out_channels : int
     kernel_size, stride : int or (int, int)
         Vertical, horizontal.
-    padding : int, (int, int), "same" or "valid"
-        Zeros on both sides; "same" keeps the size (stride 1 only; the odd zero of an even kernel comes after, as in
-        PyTorch), "valid" is 0.
+    padding : int, (int, int), (int, int, int, int), "same" or "valid"
+        On both sides, or (top, bottom, left, right); "same" keeps the size (stride 1 only; the odd one of an even kernel
+        comes after, as in PyTorch), "valid" is 0.
     dilation : int or (int, int)
         Distance between the entries of the kernel.
     groups : int
         The channels are divided into this many groups, each with a convolution of its own; as many groups as channels give
         a depthwise convolution.
     bias : bool
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        Zeros, the mirror image (without the edge itself), the edge, or the other side of the image.
     """
 
     out_channels: int
     kernel_size: int | tuple[int, int]
     _: KW_ONLY
     stride: int | tuple[int, int] = 1
-    padding: int | tuple[int, int] | str = 0
+    padding: int | tuple[int, int] | tuple[int, int, int, int] | str = 0
     dilation: int | tuple[int, int] = 1
     groups: int = 1
     bias: bool = True
+    padding_mode: str = "zeros"
 
     kind: ClassVar[str] = "conv2d"
     part_names: ClassVar[tuple[str, ...]] = ("weight", "bias")
@@ -56,21 +77,33 @@ class Conv2d(Layer):
         pair("Conv2d: dilation", self.dilation)
         if self.out_channels % whole("Conv2d: groups", self.groups):
             raise ValueError(f"Conv2d: out_channels={self.out_channels} is no multiple of groups={self.groups}")
+        check_mode("Conv2d", self.padding_mode)
         if isinstance(self.padding, str):
             if self.padding not in ("same", "valid"):
                 raise ValueError(f"Conv2d: padding must be numbers, 'same' or 'valid', not {self.padding!r}")
             if self.padding == "same" and pair("stride", self.stride) != (1, 1):
                 raise ValueError(f"Conv2d: padding='same' needs stride 1, not {self.stride}")
+        elif isinstance(self.padding, (tuple, list)) and len(self.padding) == 4:
+            for width in self.padding:
+                whole("Conv2d: padding", width, 0)
+        elif isinstance(self.padding, (tuple, list)) and len(self.padding) != 2:
+            raise ValueError(
+                "Conv2d: padding must be one number, (vertical, horizontal) or (top, bottom, left, right), "
+                f"not {self.padding!r}"
+            )
         else:
             pair("Conv2d: padding", self.padding, 0)
 
     def _pads(self) -> tuple[int, int, int, int]:
-        """Zeros (top, bottom, left, right)."""
+        """(top, bottom, left, right)"""
         if self.padding == "valid":
             return 0, 0, 0, 0
         if self.padding == "same":
             h, w = ((k - 1) * d for k, d in zip(pair("", self.kernel_size), pair("", self.dilation), strict=True))
             return h // 2, h - h // 2, w // 2, w - w // 2
+        if isinstance(self.padding, (tuple, list)) and len(self.padding) == 4:
+            top, bottom, left, right = self.padding
+            return top, bottom, left, right
         h, w = pair("padding", self.padding, 0)
         return h, h, w, w
 
@@ -85,6 +118,7 @@ class Conv2d(Layer):
         for axis, side in enumerate(("height", "width")):
             size, kernel = shape[1 + axis], pair("", self.kernel_size)[axis]
             pad, stride = pads[2 * axis] + pads[2 * axis + 1], pair("", self.stride)[axis]
+            check_border(self, shape, side, self.padding_mode, size, pads[2 * axis : 2 * axis + 2])
             reach = pair("", self.dilation)[axis] * (kernel - 1) + 1
             if size + pad < reach:
                 raise ValueError(
@@ -102,6 +136,7 @@ class Conv2d(Layer):
             int(self.bias),
             *pair("", self.dilation),
             self.groups,
+            MODES.index(self.padding_mode),
         )
         return Core("conv2d", self.out_channels, options)
 
@@ -119,7 +154,8 @@ class Conv2d(Layer):
     def _patches(self, x: Array) -> Array:
         """View (n, group, c, i, j, a, b) of the padded input."""
         top, bottom, left, right = self._pads()
-        x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+        mode: Any = NUMPY_MODES[self.padding_mode]
+        x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), mode)
         (sh, sw), (dh, dw), (kh, kw) = (pair("", v) for v in (self.stride, self.dilation, self.kernel_size))
         reach = (kh - 1) * dh + 1, (kw - 1) * dw + 1
         windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(2, 3))[:, :, ::sh, ::sw, ::dh, ::dw]
@@ -145,19 +181,31 @@ class Conv2d(Layer):
         }
         if self.bias:
             grads["bias"] = dy.sum((0, 2, 3))
+        taps = (
+            (a, b, np.einsum("ngoij,goc->ngcij", grouped, weight[..., a, b]).reshape(len(x), x.shape[1], *dy.shape[2:]))
+            for a in range(weight.shape[3])
+            for b in range(weight.shape[4])
+        )
+        return [self._joined(x.shape, dy, taps)], grads
+
+    def _joined(self, shape: Shape, dy: Array, taps: Iterable[tuple[int, int, Array]]) -> Array:
+        """The gradient of inputs of `shape` from what every entry (row, column) of the kernel sends to all pixels."""
         top, bottom, left, right = self._pads()
-        n, c, h, w = x.shape
-        frame = np.zeros((n, self.groups, c // self.groups, h + top + bottom, w + left + right), dy.dtype)
+        n, c, h, w = shape
         (sh, sw), (dh, dw), (oh, ow) = pair("", self.stride), pair("", self.dilation), dy.shape[2:]
-        for a in range(weight.shape[3]):
-            for b in range(weight.shape[4]):
-                part = np.einsum("ngoij,goc->ngcij", grouped, weight[..., a, b])
-                rows, columns = (
-                    slice(k * d, k * d + s * (size - 1) + 1, s) for k, d, s, size in ((a, dh, sh, oh), (b, dw, sw, ow))
-                )
-                frame[..., rows, columns] += part
-        frame = frame.reshape(n, c, *frame.shape[3:])
-        return [frame[:, :, top : top + h, left : left + w]], grads
+        frame = np.zeros((n, c, h + top + bottom, w + left + right), dy.dtype)
+        for a, b, part in taps:
+            rows, columns = (
+                slice(k * d, k * d + s * (size - 1) + 1, s) for k, d, s, size in ((a, dh, sh, oh), (b, dw, sw, ow))
+            )
+            frame[..., rows, columns] += part
+        if self.padding_mode == "zeros":
+            return frame[:, :, top : top + h, left : left + w]
+        mode: Any = NUMPY_MODES[self.padding_mode]
+        at: Any = np.pad(np.arange(h), (top, bottom), mode)[:, None], np.pad(np.arange(w), (left, right), mode)
+        dx = np.zeros(shape, dy.dtype)
+        np.add.at(dx, (slice(None), slice(None), *at), frame)
+        return dx
 
     @classmethod
     def example(cls, pick: Any) -> tuple[Layer, list[Shape]]:
@@ -167,14 +215,17 @@ class Conv2d(Layer):
             padding, stride = pick(("same", "valid")), (1, 1)
         else:
             padding, stride = (pick.whole(0, 2), pick.whole(0, 2)), (pick.whole(1, 3), pick.whole(1, 3))
+            if pick((True, False, False)):
+                padding = (*padding, pick.whole(0, 3), pick.whole(0, 3))
+        mode = pick(("zeros", "zeros", *MODES[1:]))
         shape = (pick((1, 2, 3, 4, 5, 16, 17, 20)) * groups, pick.whole(5, 11), pick.whole(5, 11))
         channels = pick(ODD) * groups
         if groups > 1 and pick((True, False)):  # depthwise
             channels = groups = shape[0]
-        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "padding_mode": mode}
         layer = cls(channels, kernel, **options, bias=pick((True, False)))
         try:
             layer.output_shape(shape)
-        except ValueError:  # the dilated kernel is too large
+        except ValueError:  # the dilated kernel or its border is too large
             return cls(channels, (1, 2), groups=groups), [shape]
         return layer, [shape]
