@@ -1,4 +1,4 @@
-/* Convolution (cross-correlation) with stride, zero padding, dilation and groups. Body: included by cext/isa/ only.
+/* Convolution (cross-correlation) with stride, padding, dilation and groups. Body: included by cext/isa/ only.
  *
  * Weight block, for each group: [ky][kx][input channel][output channel padded to LANES], then one row of biases (depthwise:
  * [ky][kx][channel padded], then the biases). With channels innermost a row of a patch is kw*C contiguous floats of the
@@ -13,7 +13,8 @@
  * dy is sparse behind max-pooling, which leaves one entry per window, and often behind ReLU. A max-pooling that only this
  * layer feeds hands its winners through (call.pool), so that nothing has to be searched for.
  * Which loop runs is decided by the lists at the end of this file, see loops.h.
- * Padding: forward keeps a copy of the input with a zero frame; the data gradient is formed in such a frame and cropped. */
+ * Padding: forward keeps a copy of the input in a frame; the data gradient is formed in such a frame, what lies in a border
+ * that repeats the image is added to where it comes from, and cropped. */
 
 #include "conv2d_shape.h"
 #include "conv2d_forward.h"
@@ -34,6 +35,11 @@ KERNEL const char *conv2d_refuse(const geometry *g)
         return "kernel, stride, dilation and channels must be positive";
     if (o[PAD_TOP] < 0 || o[PAD_BOTTOM] < 0 || o[PAD_LEFT] < 0 || o[PAD_RIGHT] < 0)
         return "padding must not be negative";
+    if (o[PADDING_MODE] < 0 || o[PADDING_MODE] > BORDER_CIRCULAR)
+        return "no such padding mode";
+    const int64_t most_h = border_most(o[PADDING_MODE], g->in[0].h), most_w = border_most(o[PADDING_MODE], g->in[0].w);
+    if (o[PAD_TOP] > most_h || o[PAD_BOTTOM] > most_h || o[PAD_LEFT] > most_w || o[PAD_RIGHT] > most_w)
+        return "the padding is wider than what the image gives";
     if (o[GROUPS] < 1 || g->in[0].c % o[GROUPS] || g->out.c % o[GROUPS])
         return "input and output channels must be multiples of groups";
     const int64_t H = (int64_t)g->in[0].h + o[PAD_TOP] + o[PAD_BOTTOM], W = (int64_t)g->in[0].w + o[PAD_LEFT] + o[PAD_RIGHT];
@@ -44,6 +50,11 @@ KERNEL const char *conv2d_refuse(const geometry *g)
         return "the padded input or the kernel is too large: more than 2^31 - 1 numbers";
     if (H <= reach_h || W <= reach_w)
         return "the kernel is larger than the padded input";
+    if (o[OUT_H] < 0 || o[OUT_W] < 0 || o[OUT_H] > (H - reach_h - 1) / o[STRIDE_H] + 1 ||
+        o[OUT_W] > (W - reach_w - 1) / o[STRIDE_W] + 1)
+        return "the output is larger than what fits";
+    if (o[CONNECTIONS] && (o[GROUPS] != 1 || (int64_t)g->in[0].c * g->out.c > MOST_CONNECTIONS))
+        return "the table of connections is too large, or there are groups";
     return NULL;
 }
 
@@ -60,7 +71,7 @@ KERNEL void conv2d_choose_tiles(const geometry *g, conv_shape *s, conv_shape *ad
     s->wino = s->part && !forth ? 0 : winograd_tile(s, forth);
     const int *o = g->whole; /* dy in a frame must reach all of the padded input */
     if (o[PAD_TOP] < s->kh && o[PAD_BOTTOM] < s->kh && o[PAD_LEFT] < s->kw && o[PAD_RIGHT] < s->kw && s->sh == 1 &&
-        s->sw == 1 && s->dh == 1 && s->dw == 1 && s->groups == 1)
+        s->sw == 1 && s->dh == 1 && s->dw == 1 && s->groups == 1 && !s->mode)
         adjoint->wino = winograd_tile(adjoint, back);
     winograd_steps(s);
     winograd_steps(adjoint);
@@ -72,8 +83,8 @@ KERNEL const char *conv2d_set_up(geometry *g)
     if (reason)
         return reason;
     conv_shape s = conv_asked(g);
-    g->out.h = s.OH = (s.H - (s.kh - 1) * s.dh - 1) / s.sh + 1;
-    g->out.w = s.OW = (s.W - (s.kw - 1) * s.dw - 1) / s.sw + 1;
+    g->out.h = s.OH = g->whole[OUT_H] ? g->whole[OUT_H] : (s.H - (s.kh - 1) * s.dh - 1) / s.sh + 1;
+    g->out.w = s.OW = g->whole[OUT_W] ? g->whole[OUT_W] : (s.W - (s.kw - 1) * s.dw - 1) / s.sw + 1;
     /* strides and dilations of a single step have no effect, however large: products of them need not be feared below */
     s.sh = s.OH == 1 ? 1 : s.sh, s.sw = s.OW == 1 ? 1 : s.sw;
     s.dh = s.kh == 1 ? 1 : s.dh, s.dw = s.kw == 1 ? 1 : s.dw;
@@ -93,7 +104,15 @@ KERNEL const char *conv2d_set_up(geometry *g)
 KERNEL ptrdiff_t conv2d_locate(const geometry *g, int k, ptrdiff_t i)
 {
     const conv_shape *s = &conv_of(g)->s;
-    const ptrdiff_t taps = (ptrdiff_t)s->kh * s->kw, o = k == 1 ? i : i / taps / s->C;
+    const ptrdiff_t taps = (ptrdiff_t)s->kh * s->kw;
+    if (k == 0 && g->whole[CONNECTIONS]) { /* only kernels that are there are counted */
+        const int all = s->O * s->C;
+        int kernel = 0;
+        for (ptrdiff_t left = i / taps; kernel < all && (left || !is_connected(g, kernel)); kernel++)
+            left -= is_connected(g, kernel);
+        i = kernel * taps + i % taps;
+    }
+    const ptrdiff_t o = k == 1 ? i : i / taps / s->C;
     if (o >= s->y_step)
         return -1;
     const ptrdiff_t c = i / taps % s->C, row = k == 1 ? taps * s->C : i % taps * s->C + c;
@@ -378,7 +397,7 @@ KERNEL void conv2d_sample_backward(const geometry *g, const call *c, conv_work *
     const unsigned lists = (dx ? dx->flags : 0) | (dw ? dw->flags : 0);
     k->first = c->first && n == 0;
     k->w = c->w + group * s->block;
-    k->dw = c->dw + group * s->block;
+    k->dw = dw ? c->dw + group * s->block : NULL;
     k->image = k->x.p + (size_t)n * k->x.stride + group * s->C;
     k->dy = c->dy.p + (size_t)n * c->dy.stride + group * s->O;
     k->won = k->pool ? c->won.p + (size_t)n * c->won.stride + group * s->O : NULL;
@@ -419,7 +438,7 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
     conv2d_prepare(g, c, &k);
     const conv_shape *s = k.s;
     const int sparse = !k.pool && !is_depthwise(s) && conv2d_is_sparse(s, c);
-    const loop *dw = c->frozen ? NULL : loop_for(conv2d_dw_loops, g, c, sparse, conv2d_name, PASS_WEIGHT_GRADIENT);
+    const loop *dw = c->frozen || !c->dw ? NULL : loop_for(conv2d_dw_loops, g, c, sparse, conv2d_name, PASS_WEIGHT_GRADIENT);
     const loop *dx = c->dx[0].p ? loop_for(conv2d_dx_loops, g, c, sparse, conv2d_name, PASS_BACKWARD) : NULL;
     const int dx_each = dx && dx->flags & EACH_SAMPLE, dw_each = dw && dw->flags & EACH_SAMPLE;
     const int framed = dx_each && !(dx->flags & OWN_FRAME);
@@ -441,6 +460,8 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
         dw->run(g, c, &k);
     if (dw && s->has_bias)
         conv2d_bias_backward(c, &k);
+    if (dw && g->whole[CONNECTIONS])
+        disconnect(g, c->dw);
 }
 
 /* Without data (c->dy.p is NULL) that of dense gradients. */

@@ -4,8 +4,17 @@
  * kernel is dilated or the channels are grouped. A group is a convolution of its own on some channels of the same pixels;
  * in the rest of these files "channel" is a channel of the group under way. */
 
+#include "borders.h"
+
 /* The options, geometry.whole. */
 enum { KH, KW, STRIDE_H, STRIDE_W, PAD_TOP, PAD_BOTTOM, PAD_LEFT, PAD_RIGHT, HAS_BIAS, DILATION_H, DILATION_W, GROUPS };
+enum {
+    PADDING_MODE = GROUPS + 1, /* what lies in the padding, see borders.h: the constant is 0 */
+    OUT_H,                     /* rows and columns of the output; 0: as many as fit */
+    OUT_W,
+    CONNECTIONS /* 1: not all channels are connected; the bits that follow say which of [output][input] are */
+};
+enum { CONNECTION_BITS = 31, MOST_CONNECTIONS = (MAX_WHOLE - CONNECTIONS - 2) * CONNECTION_BITS }; /* so many in a word */
 
 typedef struct {
     int kh, kw, sh, sw, dh, dw, groups;
@@ -18,6 +27,7 @@ typedef struct {
     size_t block;           /* floats of a group's weights: [K * R][o_pad], then the biases */
     int part, packed;       /* see pack() in conv2d_forward.h; 0: other loops are faster */
     int padded, top, left;  /* whether there is padding, and how much before the image */
+    int mode;               /* what lies in the padding */
     int has_bias;
     /* Of conv2d_winograd.h: side of its tiles (0: not used), tiles and output channels under way together; floats from tile to
      * tile of the input, from frequency to frequency of weights, inputs, sums (odd numbers of cache lines, so that these are
@@ -50,6 +60,12 @@ INLINE void winograd_steps(conv_shape *s)
 /* Whether a run is a row of the kernel. */
 INLINE int has_whole_rows(const conv_shape *s) { return s->dw == 1 && s->groups == 1; }
 
+/* Whether the i-th of [output][input] channels are connected. */
+INLINE int is_connected(const geometry *g, int i)
+{
+    return g->whole[CONNECTIONS + 1 + i / CONNECTION_BITS] >> (i % CONNECTION_BITS) & 1;
+}
+
 /* What was asked, without what depends on the output's size or on the loops. */
 INLINE conv_shape conv_asked(const geometry *g)
 {
@@ -61,7 +77,7 @@ INLINE conv_shape conv_asked(const geometry *g)
     s.x_step = g->in[0].c, s.y_step = g->out.c;
     s.C = s.x_step / s.groups, s.O = s.y_step / s.groups;
     s.padded = o[PAD_TOP] || o[PAD_BOTTOM] || o[PAD_LEFT] || o[PAD_RIGHT];
-    s.top = o[PAD_TOP], s.left = o[PAD_LEFT], s.has_bias = o[HAS_BIAS];
+    s.top = o[PAD_TOP], s.left = o[PAD_LEFT], s.has_bias = o[HAS_BIAS], s.mode = o[PADDING_MODE];
     return s;
 }
 
@@ -298,19 +314,41 @@ INLINE size_t conv_scratch_at(const conv_shape *s, const conv_shape *adjoint, fl
     return used;
 }
 
-/* Copies between an image and its zero-padded frame. */
+/* For each pixel of a border that repeats the image: copies there what it repeats, or adds what is there to that. */
+INLINE void frame_border(const geometry *g, const conv_shape *s, float *frame, ptrdiff_t row, int pixel, int add)
+{
+    const int h = g->in[0].h, w = g->in[0].w;
+    for (int i = 0; i < s->H; i++) {
+        const int beside = i >= s->top && i < s->top + h; /* the image itself */
+        float *const image = frame + (border_source(s->mode, h, i - s->top) + s->top) * row;
+        for (int j = beside && !s->left ? w : 0; j < s->W; j += beside && j + 1 == s->left ? w + 1 : 1) {
+            float *const border = frame + i * row + (ptrdiff_t)j * pixel;
+            float *const source = image + (ptrdiff_t)(border_source(s->mode, w, j - s->left) + s->left) * pixel;
+            if (!add)
+                memcpy(border, source, (size_t)s->x_step * sizeof(float));
+            for (int c = 0; add && c < s->x_step; c++)
+                source[c] += border[c];
+        }
+    }
+}
+
+/* Copies between an image and its padded frame. */
 INLINE void frame_in(const geometry *g, const conv_shape *s, const float *x, float *to)
 {
     const size_t row = (size_t)g->in[0].w * s->x_step, wide = (size_t)s->W * s->x_step;
     memset(to, 0, conv_frame(s) * sizeof(float));
     for (int i = 0; i < g->in[0].h; i++)
         memcpy(to + (size_t)(i + s->top) * wide + (size_t)s->left * s->x_step, x + i * row, row * sizeof(float));
+    if (s->mode)
+        frame_border(g, s, to, (ptrdiff_t)wide, s->x_step, 0);
 }
 
-INLINE void frame_out(const geometry *g, const conv_shape *s, const conv_view *v, const float *from, float *dx)
+INLINE void frame_out(const geometry *g, const conv_shape *s, const conv_view *v, float *from, float *dx)
 {
     const int whole = v->pixel == s->x_step, pixels = whole ? 1 : g->in[0].w, n = whole ? g->in[0].w * s->x_step : s->x_step;
     const ptrdiff_t row = (ptrdiff_t)s->W * v->pixel;
+    if (s->mode)
+        frame_border(g, s, from, row, v->pixel, 1);
     from += s->top * row + (ptrdiff_t)s->left * v->pixel;
     for (int i = 0; i < g->in[0].h; i++, from += row)
         for (int j = 0; j < pixels; j++, dx += n)
@@ -332,4 +370,14 @@ INLINE const float *view_in(const conv_shape *s, const conv_view *v, const float
                 vstore(at + v->shift + c, vload(x + c));
         }
     return to;
+}
+
+/* Weights that are not there are 0, have no gradient, and stay 0. */
+INLINE void disconnect(const geometry *g, float *dw)
+{
+    const conv_shape *s = &conv_of(g)->s;
+    for (int o = 0; o < s->O; o++)
+        for (int i = 0; i < s->C; i++)
+            for (int tap = 0; !is_connected(g, o * s->C + i) && tap < s->kh * s->kw; tap++)
+                dw[((size_t)tap * s->C + i) * s->o_pad + o] = 0;
 }

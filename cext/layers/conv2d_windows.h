@@ -258,6 +258,8 @@ INLINE void conv2d_scatter_data_gradient(const geometry *g, const conv_shape *s,
     /* without the padding of pixels and image; what spills over a pixel is written again, or lies in the slack */
     const int rows = g->in[0].h, columns = g->in[0].w;
     const size_t line = (size_t)s->W * (size_t)wide;
+    if (s->mode)
+        frame_border(g, s, frame, (ptrdiff_t)line, wide, 1);
     const float *first = frame + ((size_t)s->top * s->W + s->left) * (size_t)wide;
     for (int i = 0; i < rows; i++, first += line) {
         const float *from = first;

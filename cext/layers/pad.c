@@ -1,8 +1,8 @@
 /* Borders around an image: a constant, its mirror image, its edge, or its other side. Negative widths, with a constant, cut
  * away. Body: included by cext/isa/ only. */
+#include "borders.h"
 
 enum { BORDER_TOP, BORDER_BOTTOM, BORDER_LEFT, BORDER_RIGHT, BORDER_MODE };
-enum { BORDER_CONSTANT, BORDER_REFLECT, BORDER_REPLICATE, BORDER_CIRCULAR };
 
 KERNEL const char *pad_set_up(geometry *g)
 {
@@ -11,7 +11,7 @@ KERNEL const char *pad_set_up(geometry *g)
     int64_t out[2];
     for (int a = 0; a < 2; a++) {
         const int before = o[2 * a], behind = o[2 * a + 1];
-        const int64_t most = mode == BORDER_REFLECT ? size[a] - 1 : mode == BORDER_CIRCULAR ? size[a] : INT32_MAX;
+        const int64_t most = border_most(mode, (int)size[a]);
         if (mode != BORDER_CONSTANT && (before < 0 || behind < 0))
             return "only a constant border can be negative";
         if (before > most || behind > most)
@@ -26,20 +26,6 @@ KERNEL const char *pad_set_up(geometry *g)
     return NULL;
 }
 
-/* Which of `size` entries is at i, counted from the first; -1: a constant. */
-INLINE int pad_source(int mode, int size, int i)
-{
-    if (i >= 0 && i < size)
-        return i;
-    if (mode == BORDER_REFLECT)
-        return i < 0 ? -i : 2 * (size - 1) - i;
-    if (mode == BORDER_REPLICATE)
-        return i < 0 ? 0 : size - 1;
-    if (mode == BORDER_CIRCULAR)
-        return i < 0 ? i + size : i - size;
-    return -1;
-}
-
 KERNEL void pad_forward(const geometry *g, const call *c)
 {
     const int *o = g->whole, mode = o[BORDER_MODE], H = g->in[0].h, W = g->in[0].w;
@@ -51,7 +37,7 @@ KERNEL void pad_forward(const geometry *g, const call *c)
         const float *x = c->x[0].p + (size_t)n * c->x[0].stride;
         for (int i = 0; i < g->out.h; i++) {
             float *y = c->y.p + (size_t)n * c->y.stride + (size_t)i * wide;
-            const int from = pad_source(mode, H, i - o[BORDER_TOP]);
+            const int from = border_source(mode, H, i - o[BORDER_TOP]);
             if (from < 0) {
                 for (size_t k = 0; k < wide; k += VW)
                     vstore(y + k, value);
@@ -59,7 +45,7 @@ KERNEL void pad_forward(const geometry *g, const call *c)
             }
             const float *line = x + (size_t)from * row;
             for (int j = 0; j < g->out.w;) { /* ascending: what spills over is written again, or lies in the slack */
-                const int column = j - o[BORDER_LEFT], there = pad_source(mode, W, column);
+                const int column = j - o[BORDER_LEFT], there = border_source(mode, W, column);
                 const int inside = column == cut && seen > 0 ? seen : 1;
                 const float *source = line + (size_t)(there < 0 ? 0 : there) * C;
                 for (size_t k = 0; k < (size_t)inside * C; k += VW)
@@ -79,8 +65,8 @@ KERNEL void pad_backward(const geometry *g, const call *c)
         float *dx = c->dx[0].p + (size_t)n * c->dx[0].stride;
         memset(dx, 0, shape_size(g->in[0]) * sizeof(float));
         for (int i = 0; i < g->out.h; i++)
-            for (int j = 0, to = pad_source(mode, H, i - o[BORDER_TOP]); j < g->out.w; j++, dy += C) {
-                const int there = pad_source(mode, W, j - o[BORDER_LEFT]);
+            for (int j = 0, to = border_source(mode, H, i - o[BORDER_TOP]); j < g->out.w; j++, dy += C) {
+                const int there = border_source(mode, W, j - o[BORDER_LEFT]);
                 if (to < 0 || there < 0)
                     continue;
                 float *sum = dx + (size_t)to * row + (size_t)there * C;

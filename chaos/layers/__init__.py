@@ -54,7 +54,10 @@ from .concat import Concat as Concat
 from .constant import Constant as Constant
 from .constant import Parameter as Parameter
 from .conv1d import Conv1d as Conv1d
+from .conv2d import LENET5_TABLE as LENET5_TABLE
 from .conv2d import Conv2d as Conv2d
+from .conv_transpose2d import ConvTranspose1d as ConvTranspose1d
+from .conv_transpose2d import ConvTranspose2d as ConvTranspose2d
 from .drop_connect import DropConnectLinear as DropConnectLinear
 from .dropout import AlphaDropout as AlphaDropout
 from .dropout import Dropout as Dropout
@@ -69,11 +72,15 @@ from .group_norm import LayerNorm as LayerNorm
 from .group_norm import RMSNorm as RMSNorm
 from .linear import Linear as Linear
 from .local_response_norm import LocalResponseNorm as LocalResponseNorm
+from .locally_connected2d import LocallyConnected2d as LocallyConnected2d
 from .max_pool2d import AdaptiveMaxPool1d as AdaptiveMaxPool1d
 from .max_pool2d import AdaptiveMaxPool2d as AdaptiveMaxPool2d
 from .max_pool2d import MaxPool1d as MaxPool1d
 from .max_pool2d import MaxPool2d as MaxPool2d
+from .maxout import Maxout as Maxout
 from .pad import Pad as Pad
+from .per_channel import ChannelScale as ChannelScale
+from .per_channel import PReLU as PReLU
 from .rbf import RBF as RBF
 from .rearrange import ChannelShuffle as ChannelShuffle
 from .rearrange import Expand as Expand
@@ -92,6 +99,8 @@ from .reduce import Min as Min
 from .reduce import Sum as Sum
 from .roi_pools import RoIAlign as RoIAlign
 from .roi_pools import RoIPool as RoIPool
+from .softmax import LogSoftmax as LogSoftmax
+from .softmax import Softmax as Softmax
 from .spatial_pyramid_pool2d import SpatialPyramidPool2d as SpatialPyramidPool2d
 from .stochastic_pool2d import StochasticPool2d as StochasticPool2d
 from .upsample import Resample as Resample
@@ -101,6 +110,3 @@ LAYERS = {kind.kind: kind for kind in list(globals().values()) if isinstance(kin
 
 if not TYPE_CHECKING:  # they understand no computed list, and would hide all kinds from `chaos.Conv2d`
     __all__ = ["Input", *(kind.__name__ for kind in LAYERS.values())]
-for _n in "PReLU Softmax LogSoftmax ConvTranspose1d ConvTranspose2d GroupNorm LayerNorm InstanceNorm1d InstanceNorm2d LocalResponseNorm".split():  # TEMPORARY
-    if _n not in globals():
-        globals()[_n] = type(_n, (Layer,), {})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
-from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, State, Trained, whole
-from .conv2d import Conv2d
+from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, State, Trained, pair, whole
+from .conv2d import MODES, Conv2d, check_border, check_mode
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -15,26 +15,29 @@ class Conv1d(Layer):
     Options are given by name.
 
     y[o, i] = bias[o] + sum over c, a of weight[o, c, a] * x[c, i*stride + a*dilation - left], where x is 0 outside the
-    sequence and c runs over the channels of o's group. Output length:
+    sequence, or what `padding_mode` says, and c runs over the channels of o's group. Output length:
     floor((length + padding before and after - dilation * (kernel - 1) - 1) / stride) + 1.
 
     Parameters
     ----------
     out_channels, kernel_size, stride : int
-    padding : int, "same" or "valid"
-        Zeros at both ends; "same" keeps the length (stride 1 only), "valid" is 0.
+    padding : int, (int, int), "same" or "valid"
+        At both ends, or (before, behind); "same" keeps the length (stride 1 only), "valid" is 0.
     dilation, groups : int
     bias : bool
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        As of `Conv2d`.
     """
 
     out_channels: int
     kernel_size: int
     _: KW_ONLY
     stride: int = 1
-    padding: int | str = 0
+    padding: int | tuple[int, int] | str = 0
     dilation: int = 1
     groups: int = 1
     bias: bool = True
+    padding_mode: str = "zeros"
 
     kind: ClassVar[str] = "conv1d"
     part_names: ClassVar[tuple[str, ...]] = ("weight", "bias")
@@ -44,8 +47,11 @@ class Conv1d(Layer):
         super().__post_init__()
         for option in ("out_channels", "kernel_size", "stride", "dilation", "groups"):
             whole(f"Conv1d: {option}", getattr(self, option))
+        check_mode("Conv1d", self.padding_mode)
+        if isinstance(self.padding, (tuple, list)) and len(self.padding) != 2:
+            raise ValueError(f"Conv1d: padding must be one number or (before, behind), not {self.padding!r}")
         if not isinstance(self.padding, str):
-            whole("Conv1d: padding", self.padding, 0)
+            pair("Conv1d: padding", self.padding, 0)
         if self.out_channels % self.groups:
             raise ValueError(f"Conv1d: out_channels={self.out_channels} is no multiple of groups={self.groups}")
         if isinstance(self.padding, str):
@@ -56,7 +62,7 @@ class Conv1d(Layer):
 
     def _rows(self) -> Conv2d:
         """The convolution of images of one row."""
-        padding = self.padding if isinstance(self.padding, str) else (0, self.padding)
+        padding = self.padding if isinstance(self.padding, str) else (0, 0, *pair("", self.padding, 0))
         return Conv2d(
             self.out_channels,
             (1, self.kernel_size),
@@ -65,6 +71,7 @@ class Conv1d(Layer):
             dilation=(1, self.dilation),
             groups=self.groups,
             bias=self.bias,
+            padding_mode=self.padding_mode,
         )
 
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -74,6 +81,7 @@ class Conv1d(Layer):
         if shape[0] % self.groups:
             raise ValueError(f"{self} on input of shape {shape}: the channels are no multiple of groups={self.groups}")
         _, _, left, right = self._rows()._pads()
+        check_border(self, shape, "length", self.padding_mode, shape[1], (left, right))
         reach = self.dilation * (self.kernel_size - 1) + 1
         if shape[1] + left + right < reach:
             raise ValueError(
@@ -109,7 +117,7 @@ class Conv1d(Layer):
     @classmethod
     def example(cls, pick: Any) -> tuple[Layer, list[Shape]]:
         groups, kernel = pick((1, 1, 2, 3)), pick((1, 2, 3, 5, 9, 17))
-        padding, stride = pick((("same", 1), ("valid", 1), (0, 1), (2, 3), (1, 2)))
+        padding, stride = pick((("same", 1), ("valid", 1), (0, 1), (2, 3), (1, 2), ((0, 3), 2)))
         shape = (pick((1, 2, 3, 5, 16, 17)) * groups, pick.whole(17, 40))
-        options = {"stride": stride, "padding": padding, "groups": groups}
+        options = {"stride": stride, "padding": padding, "groups": groups, "padding_mode": pick(("zeros", *MODES))}
         return cls(pick(ODD) * groups, kernel, **options, dilation=pick((1, 1, 2)) if kernel < 9 else 1), [shape]
