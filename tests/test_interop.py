@@ -11,13 +11,15 @@ from chaos.layers.examples import Picker
 # what each door has no equal of, of all or of some examples of a kind; everything else must pass
 NO_TORCH = {
     "Resample", "LocallyConnected2d", "Subsampling2d", "StochasticPool2d", "BlurPool2d", "SpatialPyramidPool2d", "RoIPool",
-    "RoIAlign", "GaussianNoise", "DropConnectLinear", "Maxout", "ChannelScale",
+    "RoIAlign", "GaussianNoise", "DropConnectLinear", "Maxout", "ChannelScale", "RBF",
+    "Conv1d", "Conv2d",  # padding of four widths, connection_table
     "LayerNorm", "RMSNorm",  # channels_only
     "BatchNorm1d", "BatchNorm2d",  # use_running_stats, groups_of
 }  # fmt: skip
 NO_ONNX = {
     "Resample", "LocallyConnected2d", "Subsampling2d", "StochasticPool2d", "BlurPool2d", "SpatialPyramidPool2d", "RoIPool",
-    "RoIAlign", "Maxout", "ChannelScale",
+    "RoIAlign", "Maxout", "RBF",
+    "Conv1d", "Conv2d",  # padding_mode, connection_table
     "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d",  # windows of different sizes
     "LPPool1d", "LPPool2d", "AvgPool1d", "AvgPool2d", "MaxPool1d", "MaxPool2d",  # ceil_mode, divisor_override
     "LocalResponseNorm",  # even sizes

@@ -219,13 +219,15 @@ class Graph:
             if dims <= 3:
                 joined = self.apply(layers.Concat(axis % dims + 1), *together)
             else:  # as (before, along and behind), in the second of which they join
-                rows = (math.prod(together[0].shape[: axis % dims]), -1)
-                lined = [value.view(lambda places, rows=rows: places.reshape(rows)) for value in together]
-                shape = list(together[0].shape)
-                shape[axis % dims] = sum(value.shape[axis % dims] for value in together)
-                joined = self.apply(layers.Concat(2), *lined).view(lambda places, to=tuple(shape): places.reshape(to))
+                joined = self._joined(together, axis % dims)
             values = [joined, *values[16:]]
         return values[0]
+
+    def _joined(self, values: Sequence[Value], axis: int) -> Value:
+        rows, shape = math.prod(values[0].shape[:axis]), list(values[0].shape)
+        shape[axis] = sum(value.shape[axis] for value in values)
+        lined = [value.view(lambda places: places.reshape(rows, -1)) for value in values]
+        return self.apply(layers.Concat(2), *lined).view(lambda places: places.reshape(shape))
 
     def pad(self, value: Value, around: Sequence[tuple[int, int]], mode: str, number: float) -> Value:
         """Borders (before, behind) of each dimension, counted without the images."""

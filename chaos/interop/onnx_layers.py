@@ -120,9 +120,9 @@ def _chained(kind: str) -> Layer:
 
 def _conv(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
     axes = len(shapes[0]) - 1
-    (out, _, *kernel) = layer.parts(*shapes)["weight"].shape
-    if getattr(layer, "padding_mode", "zeros") != "zeros" or getattr(layer, "connection_table", None) is not None:
+    if layer.padding_mode != "zeros" or getattr(layer, "connection_table", None) is not None:
         raise UnsupportedError("with padding_mode or connection_table")
+    kernel = list(layer.parts(*shapes)["weight"].shape[2:])
     top, bottom, left, right = layer.core(*shapes).whole[4:8]
     inputs = [x[0], w.part("weight")] + ([w.part("bias")] if layer.bias else [])
     return w.op(
@@ -260,6 +260,14 @@ def _prelu(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
     return w.op("PRelu", x[0], slope)
 
 
+def _channel_scale(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
+    y, column = x[0], w.whole(-1, *[1] * (len(shapes[0]) - 1))
+    for part, kind in (("weight", "Mul"), ("bias", "Add")):
+        if part in layer.parts(*shapes):
+            y = w.op(kind, y, w.op("Reshape", w.part(part), column))
+    return y
+
+
 def _concat(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
     return w.op("Concat", *x, axis=layer.dim)
 
@@ -379,6 +387,7 @@ LAYERS: dict[str, Layer] = {
     "Affine": lambda w, layer, shapes, x: w.op("Identity", _affine(w, x[0], layer.scale, layer.shift)),
     "Abs": _plain("Abs"),
     "PReLU": _prelu,
+    "ChannelScale": _channel_scale,
     "Softmax": _softmax("Softmax"),
     "LogSoftmax": _softmax("LogSoftmax"),
     "Add": _chained("Add"),

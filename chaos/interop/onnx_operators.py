@@ -266,14 +266,15 @@ def _conv(c: Context, x: Value, w: Any, bias: Any = None) -> Value:
     weight = c.array(w, "W")
     axes = weight.ndim - 2
     strides, dilations, pads = _windows(c, x, weight.shape[2:])
-    if pads[:axes] != pads[axes:]:
-        x, pads = _padded(c, x, pads), [0] * 2 * axes
+    around = [pads[0], pads[2], pads[1], pads[3]] if axes == 2 else pads  # (top, bottom, left, right)
+    if axes == 1 and pads[0] != pads[1]:
+        x, around = _padded(c, x, pads), [0]
     state = {"weight": weight} | ({} if bias is None else {"bias": c.array(bias, "B")})
     layer = (layers.Conv1d if axes == 1 else layers.Conv2d)(
         weight.shape[0],
         kernel_size=_one_or(weight.shape[2:]),
         stride=_one_or(strides),
-        padding=_one_or(pads[:axes]),
+        padding=_one_or(around if axes == 2 else around[:1]),
         dilation=_one_or(dilations),
         groups=c.get("group", 1),
         bias=bias is not None,

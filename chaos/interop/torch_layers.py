@@ -32,6 +32,7 @@ def _convolution(axes: int) -> Operation:
         padding: Any = 0,
         dilation: Any = 1,
         groups: int = 1,
+        padding_mode: str = "zeros",
     ) -> Value:
         out, _, *kernel = weight.shape
 
@@ -44,6 +45,7 @@ def _convolution(axes: int) -> Operation:
                 dilation=_one_or(dilation),
                 groups=groups,
                 bias=bias is not None,
+                padding_mode=padding_mode,
                 name=name,
             )
 
@@ -370,11 +372,8 @@ def _tensors(r: Reader, path: str, *names: str) -> list[Any]:
 def _conv_module(operation: str) -> Module:
     def read(r: Reader, m: Any, path: str, x: Value) -> Value:
         weight, bias = _tensors(r, path, "weight", "bias")
-        padding = m.padding
-        if m.padding_mode != "zeros":
-            x = OPERATIONS["pad"](r, x, m._reversed_padding_repeated_twice, m.padding_mode)
-            padding = 0
-        result: Value = OPERATIONS[operation](r, x, weight, bias, m.stride, padding, m.dilation, m.groups)
+        options = (m.stride, m.padding, m.dilation, m.groups, m.padding_mode)
+        result: Value = OPERATIONS[operation](r, x, weight, bias, *options)
         return result
 
     return read
