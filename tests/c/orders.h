@@ -65,6 +65,7 @@ static void check_clock(plan *p, const clock_order *order, int v, int workers, i
                          .batch = batch,
                          .chunk = e->chunk,
                          .lanes = in_stages ? in_stages->lanes(e) : LANES_HERE,
+                         .group = p->group,
                          .publishes_later = e->strategy->publishes_later};
     memcpy(parts.option, variants[v].option, sizeof parts.option);
     if (!strcmp(order->name, "averaging") || !strcmp(order->name, "elastic"))
