@@ -3,10 +3,11 @@ and what they refuse."""
 
 import numpy as np
 import pytest
-from nets import close
+from nets import Oracle, close
 
 import chaos
 from chaos import _core
+from chaos.layers import LENET5_TABLE
 from chaos.layers.examples import Picker
 
 
@@ -17,6 +18,16 @@ def padded(torch, layer, x):
     return torch.nn.functional.pad(x, (left, right, top, bottom), mode)
 
 
+def dense(torch, layer, x, weight):
+    """The weight of all connections, zeros where there are none."""
+    table = getattr(layer, "connection_table", None)
+    if table is None:
+        return weight
+    outputs, inputs = zip(*((o, i) for o, seen in enumerate(table) for i in sorted(seen)), strict=True)
+    found = torch.zeros(layer.out_channels, x.shape[1], *weight.shape[1:], dtype=weight.dtype)
+    return found.index_put((torch.tensor(outputs), torch.tensor(inputs)), weight)
+
+
 def convolution(torch, layer, x, p):
     if type(layer) is chaos.Conv1d:
         _, _, left, right = layer._rows()._pads()
@@ -24,7 +35,7 @@ def convolution(torch, layer, x, p):
         x, run = torch.nn.functional.pad(x, (left, right), mode), torch.nn.functional.conv1d
     else:
         x, run = padded(torch, layer, x), torch.nn.functional.conv2d
-    return run(x, p["weight"], p.get("bias"), layer.stride, 0, layer.dilation, layer.groups)
+    return run(x, dense(torch, layer, x, p["weight"]), p.get("bias"), layer.stride, 0, layer.dilation, layer.groups)
 
 
 def transposed(torch, layer, x, p):
@@ -32,6 +43,15 @@ def transposed(torch, layer, x, p):
     return run(
         x, p["weight"], p.get("bias"), layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation
     )
+
+
+def local(torch, layer, x, p):
+    """The patches of every pixel times its own kernel."""
+    shared = layer._shared()
+    (kh, kw), (sh, sw) = (value if isinstance(value, tuple) else (value,) * 2 for value in (layer.kernel_size, layer.stride))
+    patches = padded(torch, shared, x).unfold(2, kh, sh).unfold(3, kw, sw)
+    y = torch.einsum("ncijab,ocijab->noij", patches, p["weight"])
+    return y + p["bias"] if "bias" in p else y
 
 
 def scaled(x, weight, bias=None):
@@ -45,6 +65,7 @@ IN_TORCH = {
     "Conv2d": convolution,
     "ConvTranspose1d": transposed,
     "ConvTranspose2d": transposed,
+    "LocallyConnected2d": local,
     "PReLU": lambda torch, layer, x, p: torch.nn.functional.prelu(x, p["weight"]),
     "ChannelScale": lambda torch, layer, x, p: scaled(x, **p),
     "Softmax": lambda torch, layer, x, p: x.softmax(1),
@@ -93,6 +114,17 @@ def test_definition_equals_pytorch(name):
             lambda x: chaos.Conv2d(4, 3, padding=(0, 5), padding_mode="circular")(x),
             "padding of 5 is wider than its width of 4",
         ),
+        (
+            lambda x: chaos.Conv2d(2, 3, connection_table=[[0], []]),
+            "for each of the 2 output channels, one or more different",
+        ),
+        (lambda x: chaos.Conv2d(2, 3, connection_table=[[0], [1, 1]]), "one or more different numbers"),
+        (lambda x: chaos.Conv2d(2, 3, connection_table=[[0], [-1]]), "one or more different numbers"),
+        (lambda x: chaos.Conv2d(2, 3, groups=2, connection_table=[[0], [1]]), "connection_table needs groups=1, not 2"),
+        (lambda x: chaos.Conv2d(2, 3, connection_table=[[0], [6]])(x), "names more than 6 channels"),
+        (lambda x: chaos.Conv2d(300, 3, connection_table=[[0]] * 300)(x), "may have 1457 places, not 300 x 6"),
+        (lambda x: chaos.LocallyConnected2d(2, 5)(x), r"LocallyConnected2d\(.*does not fit its input"),
+        (lambda x: chaos.LocallyConnected2d(2, 5, padding=-1), "LocallyConnected2d: padding must be"),
         (lambda x: chaos.Conv1d(4, 3, padding=(1, 2, 3)), "one number or .before, behind."),
         (lambda x: chaos.ConvTranspose2d(4, 3, output_padding=1), "output_padding must be smaller than stride or dilation"),
         (lambda x: chaos.ConvTranspose2d(4, 3, padding=4)(x), "output height = .3 - 1. . 1 - 2 . 4"),
@@ -111,6 +143,36 @@ def test_definition_equals_pytorch(name):
 def test_what_cannot_be(make, words):
     with pytest.raises(ValueError, match=words):
         make(chaos.Input((6, 3, 4)))
+
+
+def lenet_layer(**options):
+    """LeNet-5's layer C3 behind a convolution of six maps."""
+    table = {"connection_table": LENET5_TABLE}
+    layers = [chaos.Conv2d(6, 3), chaos.Conv2d(16, 5, **table, **options), chaos.Tanh(), chaos.Flatten(), chaos.Linear(4)]
+    return chaos.Network((1, 9, 9), layers, seed=1)
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "chaos"])
+@pytest.mark.parametrize("update", ["sgd", "momentum", "adam"])
+def test_what_is_not_connected_stays_so(strategy, update):
+    """Training moves no weight that is not there: a pass of the core gives what the definition gives of those that are."""
+    net, rng = lenet_layer(), np.random.default_rng(0)
+    assert net.state_dict()["1.weight"].shape == (60, 5, 5)
+    assert net.n_parameters == 60 + (60 * 25 + 16) + (16 * 9 * 4 + 4)
+    data = chaos.data.Dataset(rng.standard_normal((60, 1, 9, 9), np.float32), rng.integers(0, 4, 60))
+    before = net.state_dict()["1.weight"]
+    chaos.train(net, data, epochs=2, lr=0.01, workers=2 if strategy == "chaos" else 1, strategy=strategy, update=update,
+                progress=False)  # fmt: skip
+    assert (net.state_dict()["1.weight"] != before).any(axis=(1, 2)).all()
+    Oracle(net, data.images[:5], data.labels[:5]).check(data.images[:5])
+
+
+def test_a_table_in_files(tmp_path):
+    net = lenet_layer()
+    net.save(tmp_path / "net.safetensors")
+    again = chaos.load(tmp_path / "net.safetensors")
+    assert again.config() == net.config()
+    np.testing.assert_array_equal(again.weights, net.weights)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 16, 21])

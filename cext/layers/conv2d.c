@@ -53,6 +53,8 @@ KERNEL const char *conv2d_refuse(const geometry *g)
     if (o[OUT_H] < 0 || o[OUT_W] < 0 || o[OUT_H] > (H - reach_h - 1) / o[STRIDE_H] + 1 ||
         o[OUT_W] > (W - reach_w - 1) / o[STRIDE_W] + 1)
         return "the output is larger than what fits";
+    if (o[CONNECTIONS] && (o[GROUPS] != 1 || (int64_t)g->in[0].c * g->out.c > MOST_CONNECTIONS))
+        return "the table of connections is too large, or there are groups";
     return NULL;
 }
 
@@ -102,7 +104,15 @@ KERNEL const char *conv2d_set_up(geometry *g)
 KERNEL ptrdiff_t conv2d_locate(const geometry *g, int k, ptrdiff_t i)
 {
     const conv_shape *s = &conv_of(g)->s;
-    const ptrdiff_t taps = (ptrdiff_t)s->kh * s->kw, o = k == 1 ? i : i / taps / s->C;
+    const ptrdiff_t taps = (ptrdiff_t)s->kh * s->kw;
+    if (k == 0 && g->whole[CONNECTIONS]) { /* only kernels that are there are counted */
+        const int all = s->O * s->C;
+        int kernel = 0;
+        for (ptrdiff_t left = i / taps; kernel < all && (left || !is_connected(g, kernel)); kernel++)
+            left -= is_connected(g, kernel);
+        i = kernel * taps + i % taps;
+    }
+    const ptrdiff_t o = k == 1 ? i : i / taps / s->C;
     if (o >= s->y_step)
         return -1;
     const ptrdiff_t c = i / taps % s->C, row = k == 1 ? taps * s->C : i % taps * s->C + c;
@@ -450,6 +460,8 @@ KERNEL void conv2d_backward(const geometry *g, const call *c)
         dw->run(g, c, &k);
     if (dw && s->has_bias)
         conv2d_bias_backward(c, &k);
+    if (dw && g->whole[CONNECTIONS])
+        disconnect(g, c->dw);
 }
 
 /* Without data (c->dy.p is NULL) that of dense gradients. */

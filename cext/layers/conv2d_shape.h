@@ -11,8 +11,10 @@ enum { KH, KW, STRIDE_H, STRIDE_W, PAD_TOP, PAD_BOTTOM, PAD_LEFT, PAD_RIGHT, HAS
 enum {
     PADDING_MODE = GROUPS + 1, /* what lies in the padding, see borders.h: the constant is 0 */
     OUT_H,                     /* rows and columns of the output; 0: as many as fit */
-    OUT_W
+    OUT_W,
+    CONNECTIONS /* 1: not all channels are connected; the bits that follow say which of [output][input] are */
 };
+enum { CONNECTION_BITS = 31, MOST_CONNECTIONS = (MAX_WHOLE - CONNECTIONS - 2) * CONNECTION_BITS }; /* so many in a word */
 
 typedef struct {
     int kh, kw, sh, sw, dh, dw, groups;
@@ -57,6 +59,12 @@ INLINE void winograd_steps(conv_shape *s)
 }
 /* Whether a run is a row of the kernel. */
 INLINE int has_whole_rows(const conv_shape *s) { return s->dw == 1 && s->groups == 1; }
+
+/* Whether the i-th of [output][input] channels are connected. */
+INLINE int is_connected(const geometry *g, int i)
+{
+    return g->whole[CONNECTIONS + 1 + i / CONNECTION_BITS] >> (i % CONNECTION_BITS) & 1;
+}
 
 /* What was asked, without what depends on the output's size or on the loops. */
 INLINE conv_shape conv_asked(const geometry *g)
@@ -362,4 +370,14 @@ INLINE const float *view_in(const conv_shape *s, const conv_view *v, const float
                 vstore(at + v->shift + c, vload(x + c));
         }
     return to;
+}
+
+/* Weights that are not there are 0, have no gradient, and stay 0. */
+INLINE void disconnect(const geometry *g, float *dw)
+{
+    const conv_shape *s = &conv_of(g)->s;
+    for (int o = 0; o < s->O; o++)
+        for (int i = 0; i < s->C; i++)
+            for (int tap = 0; !is_connected(g, o * s->C + i) && tap < s->kh * s->kw; tap++)
+                dw[((size_t)tap * s->C + i) * s->o_pad + o] = 0;
 }

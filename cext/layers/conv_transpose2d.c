@@ -3,7 +3,7 @@
  * one's block, and behind it lies a row of biases. Body: included by cext/isa/ only. */
 
 enum {
-    TRANSPOSED_OUT_H = OUT_W + 1,
+    TRANSPOSED_OUT_H = CONNECTIONS + 1,
     TRANSPOSED_OUT_W
 }; /* behind the inner one's options; its HAS_BIAS is of the bias here */
 

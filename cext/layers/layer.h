@@ -13,7 +13,7 @@
 
 enum {
     MAX_INPUTS = 16,
-    MAX_WHOLE = 24, /* options that are whole numbers, and real ones */
+    MAX_WHOLE = 64, /* options that are whole numbers, and real ones */
     MAX_REAL = 8,
     MAX_DERIVED = 1024, /* bytes */
     SLACK = 64,

@@ -46,6 +46,7 @@ from .concat import Concat as Concat
 from .constant import Constant as Constant
 from .constant import Parameter as Parameter
 from .conv1d import Conv1d as Conv1d
+from .conv2d import LENET5_TABLE as LENET5_TABLE
 from .conv2d import Conv2d as Conv2d
 from .conv_transpose2d import ConvTranspose1d as ConvTranspose1d
 from .conv_transpose2d import ConvTranspose2d as ConvTranspose2d

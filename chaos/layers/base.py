@@ -82,6 +82,13 @@ def pair(what: str, value: Any, least: int = 1) -> tuple[int, int]:
     return (whole(what, value, least),) * 2
 
 
+def _plain(value: Any) -> Any:
+    """For JSON, which knows no tuples and none of NumPy's numbers."""
+    if isinstance(value, (tuple, list)):
+        return [_plain(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """A part that gradients change. Its initial values are PyTorch's default, uniform in +-1/sqrt(fan_in), unless `fill`
@@ -198,9 +205,7 @@ class Layer:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != field.default:
-                # NumPy's numbers are welcome as options but not in JSON
-                value = list(value) if isinstance(value, (tuple, list)) else value
-                options[field.name] = np.asarray(value).tolist() if isinstance(value, (list, np.generic)) else value
+                options[field.name] = _plain(value)
         return options
 
     def __repr__(self) -> str:

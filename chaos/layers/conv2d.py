@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +12,16 @@ from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, S
 
 NUMPY_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 MODES = tuple(NUMPY_MODES)  # as the core counts them
+
+MOST_CONNECTIONS = 1457  # bits in whole options of the core: (MAX_WHOLE of cext/layers/layer.h - 16) words of 31, but one
+
+# Of each map of LeNet-5's layer C3 the maps of S2 that it sees (LeCun et al. 1998, table 1).
+LENET5_TABLE = (
+    *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5)),
+    *((0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5)),
+    *((0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5)),
+    (0, 1, 2, 3, 4, 5),
+)
 
 
 def check_mode(kind: str, mode: Any) -> None:
@@ -53,6 +63,10 @@ class Conv2d(Layer):
     bias : bool
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
         Zeros, the mirror image (without the edge itself), the edge, or the other side of the image.
+    connection_table : sequence of sequences of int, optional
+        Of each output channel the input channels that it sees, such as `chaos.layers.LENET5_TABLE`; all of them unless
+        given. The weight has shape (connections, kernel height, kernel width) then, output by output with their inputs
+        ascending; what is not connected has no weights. Without groups only.
     """
 
     out_channels: int
@@ -64,6 +78,7 @@ class Conv2d(Layer):
     groups: int = 1
     bias: bool = True
     padding_mode: str = "zeros"
+    connection_table: Sequence[Sequence[int]] | None = None
 
     kind: ClassVar[str] = "conv2d"
     part_names: ClassVar[tuple[str, ...]] = ("weight", "bias")
@@ -78,6 +93,8 @@ class Conv2d(Layer):
         if self.out_channels % whole("Conv2d: groups", self.groups):
             raise ValueError(f"Conv2d: out_channels={self.out_channels} is no multiple of groups={self.groups}")
         check_mode("Conv2d", self.padding_mode)
+        if self.connection_table is not None:
+            self._check_table()
         if isinstance(self.padding, str):
             if self.padding not in ("same", "valid"):
                 raise ValueError(f"Conv2d: padding must be numbers, 'same' or 'valid', not {self.padding!r}")
@@ -93,6 +110,27 @@ class Conv2d(Layer):
             )
         else:
             pair("Conv2d: padding", self.padding, 0)
+
+    def _check_table(self) -> None:
+        try:
+            table = [[whole("", i, 0) for i in seen] for seen in self.connection_table or ()]
+        except (TypeError, ValueError):
+            table = []
+        if len(table) != self.out_channels or not all(seen and len(set(seen)) == len(seen) for seen in table):
+            raise ValueError(
+                f"Conv2d: connection_table must hold, for each of the {self.out_channels} output channels, one or more "
+                f"different numbers of input channels, not {self.connection_table!r}"
+            )
+        if self.groups != 1:
+            raise ValueError(f"Conv2d: connection_table needs groups=1, not {self.groups}")
+
+    def _connected(self, channels: int) -> Array:
+        """Whether (output channel, input channel) are connected."""
+        found = np.ones((self.out_channels, channels // self.groups), bool)
+        if self.connection_table is not None:
+            for row, seen in zip(found, self.connection_table, strict=True):
+                row[:] = np.isin(np.arange(channels), seen)
+        return found
 
     def _pads(self) -> tuple[int, int, int, int]:
         """(top, bottom, left, right)"""
@@ -113,6 +151,16 @@ class Conv2d(Layer):
             raise ValueError(f"{self} needs images (c, h, w), its input has shape {shape}")
         if shape[0] % self.groups:
             raise ValueError(f"{self} on input of shape {shape}: the channels are no multiple of groups={self.groups}")
+        if self.connection_table is not None:
+            if max(map(max, self.connection_table)) >= shape[0]:
+                raise ValueError(
+                    f"{self} on input of shape {shape}: its connection_table names more than {shape[0]} channels"
+                )
+            if self.out_channels * shape[0] > MOST_CONNECTIONS:
+                raise ValueError(
+                    f"{self} on input of shape {shape}: a connection_table may have {MOST_CONNECTIONS} places, not "
+                    f"{self.out_channels} x {shape[0]}"
+                )
         sizes = []
         pads = self._pads()
         for axis, side in enumerate(("height", "width")):
@@ -129,7 +177,7 @@ class Conv2d(Layer):
         return self.out_channels, *sizes
 
     def core(self, *shapes: Shape) -> Core:
-        options = (
+        options: tuple[int, ...] = (
             *pair("", self.kernel_size),
             *pair("", self.stride),
             *self._pads(),
@@ -138,18 +186,27 @@ class Conv2d(Layer):
             self.groups,
             MODES.index(self.padding_mode),
         )
+        if self.connection_table is not None:
+            bits = self._connected(shapes[0][0]).reshape(-1)
+            words = (sum(1 << int(i) for i in np.flatnonzero(bits[k : k + 31])) for k in range(0, len(bits), 31))
+            options = (*options, 0, 0, 1, *words)  # behind the sizes of the output, which follow from the others
         return Core("conv2d", self.out_channels, options)
 
     def parts(self, *shapes: Shape) -> dict[str, Trained | State]:
-        shape = (self.out_channels, shapes[0][0] // self.groups, *pair("", self.kernel_size))
+        shape: tuple[int, ...] = (self.out_channels, shapes[0][0] // self.groups, *pair("", self.kernel_size))
         fan_in = int(np.prod(shape[1:]))
+        if self.connection_table is not None:
+            connections = int(self._connected(shapes[0][0]).sum())
+            shape = (connections, *shape[2:])
+            fan_in = max(1, connections * int(np.prod(shape[1:])) // self.out_channels)  # on average
         found: dict[str, Trained | State] = {"weight": Trained(shape, fan_in)}
         if self.bias:
             found["bias"] = Trained((self.out_channels,), fan_in)
         return found
 
     def macs(self, *shapes: Shape) -> int:
-        return int(np.prod(self.output_shape(*shapes)) * np.prod(self.parts(*shapes)["weight"].shape[1:]))
+        kernels = int(self._connected(shapes[0][0]).sum())
+        return int(np.prod(self.output_shape(*shapes)[1:]) * kernels * np.prod(pair("", self.kernel_size)))
 
     def _patches(self, x: Array) -> Array:
         """View (n, group, c, i, j, a, b) of the padded input."""
@@ -161,24 +218,29 @@ class Conv2d(Layer):
         windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(2, 3))[:, :, ::sh, ::sw, ::dh, ::dw]
         return windows.reshape(len(x), self.groups, -1, *windows.shape[2:])
 
-    def _grouped(self, weight: Array) -> Array:
+    def _grouped(self, weight: Array, channels: int) -> Array:
+        if self.connection_table is not None:
+            found = np.zeros((self.out_channels, channels, *weight.shape[1:]), weight.dtype)
+            found[self._connected(channels)] = weight
+            weight = found
         return weight.reshape(self.groups, -1, *weight.shape[1:])
 
     def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
-        y: Array = np.einsum("ngcijab,gocab->ngoij", self._patches(inputs[0]), self._grouped(parts["weight"]), optimize=True)
+        x = inputs[0]
+        weight = self._grouped(parts["weight"], x.shape[1])
+        y: Array = np.einsum("ngcijab,gocab->ngoij", self._patches(x), weight, optimize=True)
         y = y.reshape(len(y), self.out_channels, *y.shape[3:])
         return y + parts["bias"][:, None, None] if self.bias else y
 
     def backward(
         self, inputs: Arrays, parts: Parts, y: Array, dy: Array, context: Context = EVALUATION
     ) -> tuple[Arrays, Parts]:
-        x, weight = inputs[0], self._grouped(parts["weight"])
+        x = inputs[0]
+        weight = self._grouped(parts["weight"], x.shape[1])
         grouped = dy.reshape(len(dy), self.groups, -1, *dy.shape[2:])
-        grads = {
-            "weight": np.einsum("ngoij,ngcijab->gocab", grouped, self._patches(x), optimize=True).reshape(
-                parts["weight"].shape
-            )
-        }
+        own = np.einsum("ngoij,ngcijab->gocab", grouped, self._patches(x), optimize=True)
+        own = own.reshape(self.out_channels, *own.shape[2:])
+        grads = {"weight": own if self.connection_table is None else own[self._connected(x.shape[1])]}
         if self.bias:
             grads["bias"] = dy.sum((0, 2, 3))
         taps = (
@@ -223,6 +285,9 @@ class Conv2d(Layer):
         if groups > 1 and pick((True, False)):  # depthwise
             channels = groups = shape[0]
         options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "padding_mode": mode}
+        if groups == 1 and channels * shape[0] <= MOST_CONNECTIONS and pick((True, False, False, False)):
+            seen = [sorted({pick.whole(0, shape[0] - 1) for _ in range(3)}) for _ in range(channels)]
+            options["connection_table"] = seen
         layer = cls(channels, kernel, **options, bias=pick((True, False)))
         try:
             layer.output_shape(shape)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, check_shape, whole
 
-MOST_LOOPS = 9  # (MAX_WHOLE of cext/layers/layer.h - 5) / 2
+MOST_LOOPS = 9  # at most (MAX_WHOLE of cext/layers/layer.h - 5) / 2
 Loops = tuple[tuple[int, int], ...]
 
 
