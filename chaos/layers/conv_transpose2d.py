@@ -80,7 +80,7 @@ class _ConvTranspose(Layer):
 
     def core(self, *shapes: Shape) -> Core:
         (top, left), kernel, stride = self._both(self.padding, 0), self._both(self.kernel_size), self._both(self.stride)
-        inner = (*kernel, *stride, top, top, left, left, int(self.bias), *self._both(self.dilation), self.groups, 0, 0, 0)
+        inner = (*kernel, *stride, top, top, left, left, int(self.bias), *self._both(self.dilation), self.groups, 0, 0, 0, 0)
         return Core("conv_transpose2d", self.out_channels, (*inner, *self._sizes(shapes[0])))
 
     def parts(self, *shapes: Shape) -> dict[str, Trained | State]:
