@@ -147,7 +147,22 @@ def _rms_norm(nn: Any, layer: Any, options: dict[str, Any], shape: Shape) -> Any
     return nn.RMSNorm(shape, eps=layer.eps, elementwise_affine=layer.elementwise_affine)
 
 
+def _conv(nn: Any, layer: Any, options: dict[str, Any], shape: Shape) -> Any:
+    """Borders that PyTorch has, the same on both sides; the table of connections is chaos's own."""
+    kind = type(layer).__name__
+    if options.pop("connection_table", None) is not None:
+        raise UnsupportedError("with connection_table")
+    padding = layer.padding
+    if isinstance(padding, (tuple, list)) and len(padding) == 2 * (len(shape) - 1):
+        if list(padding[::2]) != list(padding[1::2]):
+            raise UnsupportedError(f"with padding={padding}, other widths on both sides")
+        options["padding"] = tuple(padding[::2]) if len(padding) > 2 else padding[0]
+    return getattr(nn, kind)(shape[0], **options)
+
+
 _MODULES: dict[str, Callable[..., Any]] = {
+    "Conv1d": _conv,
+    "Conv2d": _conv,
     "Upsample": _upsample,
     "GroupNorm": _group_norm,
     "PReLU": _prelu,
