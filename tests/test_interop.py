@@ -20,6 +20,7 @@ NO_ONNX = {
     "Resample", "LocallyConnected2d", "Subsampling2d", "StochasticPool2d", "BlurPool2d", "SpatialPyramidPool2d", "RoIPool",
     "RoIAlign", "Maxout", "RBF",
     "Conv1d", "Conv2d",  # padding_mode, connection_table
+    "ConvTranspose1d", "ConvTranspose2d",  # output_padding that is not below the stride
     "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d",  # windows of different sizes
     "LPPool1d", "LPPool2d", "AvgPool1d", "AvgPool2d", "MaxPool1d", "MaxPool2d",  # ceil_mode, divisor_override
     "LocalResponseNorm",  # even sizes

@@ -139,15 +139,18 @@ def _conv(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
 def _conv_transpose(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
     axes = len(shapes[0]) - 1
     kernel = layer.parts(*shapes)["weight"].shape[2:]
+    strides, more = pair("", layer.stride)[-axes:], pair("", layer.output_padding, 0)[-axes:]
+    if any(o >= s for o, s in zip(more, strides, strict=True)):
+        raise UnsupportedError(f"output_padding={layer.output_padding} that is not below the stride")
     pads = list(pair("", layer.padding, 0)[-axes:])
     inputs = [x[0], w.part("weight")] + ([w.part("bias")] if layer.bias else [])
     return w.op(
         "ConvTranspose",
         *inputs,
         kernel_shape=list(kernel),
-        strides=list(pair("", layer.stride)[-axes:]),
+        strides=list(strides),
         dilations=list(pair("", layer.dilation)[-axes:]),
-        output_padding=list(pair("", layer.output_padding, 0)[-axes:]),
+        output_padding=list(more),
         group=int(layer.groups),
         pads=pads * 2,
     )
