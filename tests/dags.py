@@ -1,0 +1,127 @@
+"""Random networks of all kinds that PyTorch has too, and what PyTorch says of them. For tests/test_random_networks.py and
+scripts/random_networks.py."""
+
+import numpy as np
+from nets import Oracle
+
+import chaos
+from chaos.layers import LAYERS, Layer
+from chaos.layers.examples import Picker
+
+CLASSES, IMAGES = 4, 6
+# random ones are compared elsewhere; constants of their own shape would rarely fit; division by what may be 0
+LEFT_OUT = {"Dropout", "Dropout1d", "Dropout2d", "AlphaDropout", "GaussianNoise", "DropConnectLinear", "StochasticPool2d",
+            "Constant", "Parameter", "Divide", "LPPool1d", "LPPool2d", "RBF", "LocalResponseNorm"}  # fmt: skip
+RULES = {  # with denominators that do not amplify what rounding makes of small gradients
+    "sgd": (dict(lr=0.05), lambda o, p: o.SGD(p, lr=0.05)),
+    "momentum": (dict(lr=0.05, update_options=dict(momentum=0.8)), lambda o, p: o.SGD(p, lr=0.05, momentum=0.8)),
+    "nesterov": (
+        dict(lr=0.05, update_options=dict(momentum=0.8)),
+        lambda o, p: o.SGD(p, lr=0.05, momentum=0.8, nesterov=True),
+    ),
+    "adagrad": (dict(lr=0.05, update_options=dict(eps=0.1)), lambda o, p: o.Adagrad(p, lr=0.05, eps=0.1)),
+    "rmsprop": (dict(lr=0.01, update_options=dict(eps=0.1)), lambda o, p: o.RMSprop(p, lr=0.01, eps=0.1)),
+    "adam": (dict(lr=0.02, update_options=dict(eps=0.1)), lambda o, p: o.Adam(p, lr=0.02, eps=0.1)),
+    "adamw": (
+        dict(lr=0.02, update_options=dict(eps=0.1, weight_decay=0.1)),
+        lambda o, p: o.AdamW(p, lr=0.02, eps=0.1, weight_decay=0.1),
+    ),
+}
+
+
+def network(rng):
+    """A random graph of a dozen layers behind one image, with a linear layer at its end."""
+    pick = Picker(rng)
+    start = chaos.Input((int(rng.integers(1, 6)), int(rng.integers(5, 10)), int(rng.integers(5, 10))))
+    nodes = [chaos.Conv2d(int(rng.integers(2, 9)), kernel_size=3, padding=1)(start)]
+    kinds = [kind for kind in LAYERS.values() if kind.__name__ not in LEFT_OUT]
+    for _ in range(60):
+        if len(nodes) > 10:
+            break
+        layer, shapes = pick(kinds).example(pick)
+        sources = [nodes[int(rng.integers(max(0, len(nodes) - 4), len(nodes)))] for _ in shapes]
+        try:
+            node = layer(*sources)
+        except ValueError:
+            continue
+        if 4 <= np.prod(node.shape) <= 2000:
+            nodes.append(node)
+    flat = [chaos.Flatten()(node) if len(node.shape) > 1 else node for node in nodes[-2:]]
+    return chaos.Network(start, chaos.Linear(CLASSES)(chaos.Concat()(*flat)), seed=int(rng.integers(1000)))
+
+
+def writable(seed):
+    """The network of a seed, or of the first one behind it that PyTorch can hold, as (network, module in float64)."""
+    for attempt in range(100):
+        rng = np.random.default_rng([seed, attempt])
+        try:
+            net = network(rng)
+            module = net.to_torch().double()
+        except (chaos.UnsupportedError, ValueError):
+            continue
+        return net, module, rng
+    raise AssertionError(f"no network for seed {seed}")
+
+
+def close(got, wanted, tolerance, what):
+    np.testing.assert_allclose(np.asarray(got, np.float64), wanted, rtol=0, atol=tolerance, err_msg=what)
+
+
+def check(seed, rules):
+    """Outputs, loss, gradients and three steps of update rules against PyTorch in float64; returns the network."""
+    import torch
+
+    net, module, rng = writable(seed)
+    x = rng.standard_normal((IMAGES, *net.input_shape)).astype(np.float32)
+    labels = rng.integers(0, CLASSES, IMAGES)
+    oracle = Oracle(net, x, labels)
+    x64, y64 = torch.from_numpy(x).double(), torch.from_numpy(labels)
+    start = {k: v.clone() for k, v in module.state_dict().items()}
+    with torch.no_grad():
+        y = module.eval()(x64).numpy()
+    close(net.forward(x), y, oracle.tolerance["output"], "outputs")
+    loss = torch.nn.functional.cross_entropy(module.train()(x64), y64)
+    loss.backward()
+    there = {name: p.grad.numpy() for name, p in module.named_parameters() if p.grad is not None}
+    got, gradients = net.loss_and_gradients(x, labels)
+    close(got, loss.item(), oracle.tolerance["loss"], "loss")
+    assert gradients.keys() == there.keys()
+    for name, gradient in gradients.items():
+        close(gradient, there[name], oracle.tolerance[name], f"gradient of {name}")
+    for rule in rules:
+        check_steps(torch, net, module, start, x, labels, rule, rng)
+    return net
+
+
+def check_steps(torch, net, module, start, x, labels, rule, rng):
+    """Three steps from the same weights. What float32 may make of them is measured: by the steps from weights and images
+    that are moved by 2^-24, with the factor that `Oracle` explains."""
+    settings, make = RULES[rule]
+
+    def steps(moved):
+        def move(t):
+            return t if not moved or not t.is_floating_point() else t * (1 + 2.0**-24 * (2 * torch.rand_like(t) - 1))
+
+        module.load_state_dict({k: move(v) for k, v in start.items()})
+        optimiser, images = make(torch.optim, module.parameters()), move(torch.from_numpy(x).double())
+        for _ in range(3):
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(module.train()(images), torch.from_numpy(labels)).backward()
+            optimiser.step()
+        return {k: v.numpy().copy() for k, v in module.state_dict().items() if v.is_floating_point()}
+
+    torch.manual_seed(int(rng.integers(1 << 30)))
+    exact, moved = steps(False), [steps(True) for _ in range(4)]
+    copy = chaos.Network.from_config(net.config())
+    copy.load_state_dict(net.state_dict())
+    data = chaos.data.Dataset(x, labels)
+    chaos.train(copy, data, epochs=3, batch_size=len(x), strategy="sequential", update=rule, lr_schedule="constant",
+                progress=False, **settings)  # fmt: skip
+    for name, value in copy.state_dict().items():
+        spread = max(np.abs(m[name] - exact[name]).max() for m in moved)
+        tolerance = Oracle.FACTOR * spread + 2.0**-22 * np.abs(exact[name]).max()
+        close(value, exact[name], tolerance, f"{name} after three steps of {rule}")
+
+
+def kinds_of(net):
+    return {type(node.layer).__name__ for node, _ in net.nodes() if isinstance(node.layer, Layer)}
