@@ -325,3 +325,54 @@ def test_settings_that_are_not_known():
     optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
     with pytest.raises(chaos.UnsupportedError, match="the schedule LinearLR"):
         chaos.interop.settings_from_torch(optimiser, torch.optim.lr_scheduler.LinearLR(optimiser))
+
+
+@pytest.mark.parametrize("ending", ["npz", "pt", "safetensors"])
+def test_weights_of_files(tmp_path, ending):
+    net, other = chaos.models.small(seed=1), chaos.models.small(seed=2)
+    path = tmp_path / f"weights.{ending}"
+    if ending == "npz":
+        np.savez(path, **net.state_dict())
+    elif ending == "pt":
+        torch = pytest.importorskip("torch")
+        torch.save({"epoch": 3, "state_dict": {k: torch.from_numpy(v) for k, v in net.state_dict().items()}}, path)
+    else:
+        net.save(path)
+    other.load_state_dict(chaos.interop.read_weights(path))
+    for name, value in net.state_dict().items():
+        np.testing.assert_array_equal(other.state_dict()[name], value)
+    path.write_bytes(path.read_bytes()[: 100 + path.stat().st_size // 2])
+    with pytest.raises(chaos.CheckpointError, match="weights"):
+        chaos.interop.read_weights(path)
+
+
+class Payload:
+    """Ends the process when it is unpickled."""
+
+    def __reduce__(self):
+        import os
+
+        return os._exit, (3,)
+
+
+def test_weights_execute_nothing(tmp_path):
+    np.savez(tmp_path / "a.npz", w=np.array([Payload()], object))
+    with pytest.raises(chaos.CheckpointError, match="allow_pickle"):
+        chaos.interop.read_weights(tmp_path / "a.npz")
+    with pytest.raises(chaos.CheckpointError, match=r"weights are read from \.safetensors"):
+        chaos.interop.read_weights(tmp_path / "a.pickle")
+    torch = pytest.importorskip("torch")
+    torch.save({"w": Payload()}, tmp_path / "a.pt")
+    with pytest.raises(chaos.CheckpointError, match="a.pt"):
+        chaos.interop.read_weights(tmp_path / "a.pt")
+
+
+def test_onnx_files_that_are_none(tmp_path):
+    pytest.importorskip("onnx")
+    (tmp_path / "a.onnx").write_bytes(b"\xff" * 100)
+    with pytest.raises(chaos.CheckpointError, match=r"a\.onnx"):
+        chaos.from_onnx(tmp_path / "a.onnx")
+    with pytest.raises(FileNotFoundError):
+        chaos.from_onnx(tmp_path / "b.onnx")
+    with pytest.raises(TypeError, match=r"a path or an onnx\.ModelProto"):
+        chaos.from_onnx(3)

@@ -6,3 +6,4 @@ from .from_torch import from_torch as from_torch
 from .to_onnx import to_onnx as to_onnx
 from .to_torch import to_torch as to_torch
 from .torch_settings import settings_from_torch as settings_from_torch
+from .weights import read_weights as read_weights

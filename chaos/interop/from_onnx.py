@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import UnsupportedError
+from ..errors import CheckpointError, UnsupportedError
 from ..network import Network
 from . import onnx_operators as _operators  # noqa: F401, each adds to the list
 from . import onnx_shapes as _shapes  # noqa: F401
@@ -52,6 +52,8 @@ def from_onnx(
     ------
     UnsupportedError
         For everything that chaos has no layer for, at once: each node with its operator and what is wrong.
+    CheckpointError
+        If the file is no ONNX model.
     ModuleNotFoundError
         Without the package onnx (``pip install 'chaos[onnx]'``).
     """
@@ -59,7 +61,7 @@ def from_onnx(
     import onnx.inliner
 
     if isinstance(model, (str, os.PathLike)):
-        name, model = os.fspath(model), onnx.load(model)
+        name, model = os.fspath(model), _loaded(model)
     else:
         name = "the model"
         if not isinstance(model, onnx.ModelProto):
@@ -74,6 +76,16 @@ def from_onnx(
 
         net = folded(net)
     return net
+
+
+def _loaded(path: str | os.PathLike[str]) -> Any:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.load(path)
+    except DecodeError as error:
+        raise CheckpointError(f"{os.fspath(path)}: is no ONNX model ({error})") from None
 
 
 def _read(model: Any, graph: Graph, images_first: bool, constants: dict[str, Array]) -> list[Any]:
