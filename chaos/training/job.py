@@ -119,9 +119,11 @@ class Job:
                     )
         if nodes and self.strategy.lanes:
             known = [name for name, strategy in STRATEGIES.items() if not strategy.lanes]
+            layer = net.nodes()[nodes[0]][0].layer
+            way_out = "; with groups_of or use_running_stats it works with all" if hasattr(layer, "groups_of") else ""
             raise ValueError(
-                f"{net.nodes()[nodes[0]][0].layer} sees the whole batch, which strategy {self.settings.strategy!r} cuts "
-                f"into lanes; strategies with which it works: {', '.join(known)}"
+                f"{layer} sees the whole batch, which strategy {self.settings.strategy!r} cuts into lanes; strategies with "
+                f"which it works: {', '.join(known)}{way_out}"
             )
 
     def _make_engine(self) -> _core.Engine:
