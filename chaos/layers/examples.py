@@ -22,7 +22,7 @@ class Picker:
         return int(self.rng.integers(least, most + 1))
 
 
-def lines(kinds: Iterable[Any], count: int = 12, seed: int = 0) -> list[str]:
+def lines(kinds: Iterable[Any], count: int = 6, seed: int = 0) -> list[str]:
     """A line for each of `count` examples of every kind: core kind, channels, number of inputs and their (c, h, w), numbers
     of whole and of real options and these."""
     found = []
