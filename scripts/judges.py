@@ -17,6 +17,7 @@ TESTS = Path(__file__).resolve().parent.parent / "tests"
 JUDGES = {
     "onnx.backend.test, cases of operators": ("test_onnx_judges.py", "test_case"),
     "onnx light models": ("test_onnx_judges.py", "test_light_models"),
+    "onnx simple and PyTorch-converted models": ("test_onnx_judges.py", "test_stored_case"),
     "torch.testing, module samples": ("test_torch_judges.py", "test_module"),
 }
 

@@ -134,3 +134,57 @@ def test_light_models(path):
     y = net.forward(x)
     assert y.shape == wanted.shape
     np.testing.assert_allclose(y, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+def stored_cases():
+    """The folders of onnx's `simple` and `pytorch-converted` models."""
+    import os
+    from pathlib import Path
+
+    data = Path(os.path.dirname(onnx.__file__), "backend/test/data")
+    return [p for kind in ("simple", "pytorch-converted", "pytorch-operator") for p in sorted((data / kind).glob("test_*"))]
+
+
+@pytest.mark.parametrize("folder", stored_cases(), ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+def test_stored_case(folder):
+    """As a batch of images, or as one image."""
+    model = onnx.load(folder / "model.onnx")
+    sets = [
+        [[read(file) for file in sorted(data.glob(f"{what}_*.pb"))] for what in ("input", "output")]
+        for data in sorted(folder.glob("test_data_set_*"))
+    ]
+    reasons = []
+    for images_first in (True, False):
+        try:
+            for inputs, outputs in sets:
+                check_stored(model, images_first, inputs, outputs)
+            return
+        except chaos.UnsupportedError as error:
+            reasons.append(str(error).splitlines()[-1].strip())
+    pytest.skip("; ".join(reasons))
+
+
+def read(file):
+    from google.protobuf.message import DecodeError
+
+    tensor = TensorProto()
+    try:
+        tensor.ParseFromString(file.read_bytes())
+        return numpy_helper.to_array(tensor)
+    except (DecodeError, TypeError, ValueError):
+        pytest.skip("sequences and optional values")
+
+
+def check_stored(model, images_first, inputs, outputs):
+    weights = {tensor.name for tensor in model.graph.initializer}
+    names = [value.name for value in model.graph.input if value.name not in weights]
+    if not all(a.dtype.kind == "f" for a in (*inputs, *outputs)):
+        pytest.skip("integers, bytes, truth values or strings")
+    if any(np.abs(a).max(initial=0) > np.finfo(np.float32).max for a in inputs):
+        pytest.skip("numbers too large for single precision")
+    net = chaos.from_onnx(model, images_first=images_first)
+    assert len(names) == len(inputs)
+    got = net.forward(*(np.asarray(a if images_first else a[None], np.float32) for a in inputs))
+    for y, wanted in zip(got if isinstance(got, tuple) else (got,), outputs, strict=True):
+        y = y if images_first else y[0]
+        np.testing.assert_allclose(y.reshape(wanted.shape), wanted, rtol=1e-3, atol=1e-5 * (1 + np.abs(wanted).max()))

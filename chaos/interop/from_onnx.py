@@ -33,7 +33,7 @@ def from_onnx(
     Parameters
     ----------
     model : str, path or onnx.ModelProto
-        Of operator set 7 or newer. Its inputs must be floats whose sizes are known but for the number of images.
+        Of operator set 6 or newer. Its inputs must be floats whose sizes are known but for the number of images.
     images_first : bool
         Whether the first dimension of inputs and outputs counts images, as nearly always; if not, a model is of one image.
     constants : dict of str to array, optional
@@ -104,8 +104,8 @@ def _read(model: Any, graph: Graph, images_first: bool, constants: dict[str, Arr
             known[given.name] = constants[given.name]
         elif given.name not in known:
             known[given.name] = _input(given, context)
-    if versions.get("", 1) < 7:
-        graph.problems.append(f"operator set {versions.get('', 1)}: 7 is the oldest that is read")
+    if versions.get("", 1) < 6:
+        graph.problems.append(f"operator set {versions.get('', 1)}: 6 is the oldest that is read")
     for node in model.graph.node:
         values = [known.get(name, Missing()) for name in node.input]
         results = _node(node, values, context)

@@ -113,7 +113,8 @@ def _clip(c: Context, x: Value, low: Any = None, high: Any = None) -> Value:
 def _prelu(c: Context, x: Value, slope: Any) -> Value:
     array = c.beside(c.array(slope, "the slope"), len(x.shape))
     channels = array.reshape(-1)
-    if array.size == 1 or (array.ndim == len(x.shape) and array.shape[:1] == x.shape[:1] == (array.size,)):
+    by_channel = c.version < 7 and len(channels) == x.shape[0]
+    if array.size == 1 or by_channel or (array.ndim == len(x.shape) and array.shape[:1] == x.shape[:1] == (array.size,)):
         layer = layers.PReLU(1 if array.size == 1 else len(channels), name=c.part_name(1))
         return c.graph.apply(layer, x, state={"weight": channels})
     below = c.graph.each(layers.Affine(-1.0), c.graph.each(layers.ReLU(), c.graph.affine(x, -1.0)))
@@ -161,6 +162,9 @@ def _combined(c: Context, kind: Any, a: Any, b: Any) -> Any:
         return {"Add": np.add, "Subtract": np.subtract, "Multiply": np.multiply, "Divide": np.divide,
                 "Maximum": np.maximum, "Minimum": np.minimum}[kind.__name__](a, b)  # fmt: skip
     value, other, reverse = (a, b, False) if isinstance(a, Value) else (b, a, True)
+    if c.version < 7 and c.get("axis") is not None:  # where the constant begins, not where it ends
+        behind = dims + c.first - c.get("axis") - np.ndim(other)
+        other = np.reshape(other, (*np.shape(other), *[1] * behind))
     array = c.beside(np.asarray(other, np.float32), dims)
     if array.size == 1 and array.ndim <= dims:
         number = float(array.reshape(-1)[0])
