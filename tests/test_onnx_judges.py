@@ -45,9 +45,16 @@ def excluded(case):
     if case.name.startswith("test_training_dropout") and "zero_ratio" not in case.name:
         return "random masks"
     inputs, outputs = case.data_sets[0]
-    if any(not np.asarray(a).size for a in (*inputs, *outputs)):
+    inputs, outputs = arrays_of(inputs), arrays_of(outputs)
+    if any(not a.size for a in (*inputs, *outputs)):
         return "empty tensors"
+    if not all(np.isfinite(a).all() for a in inputs if a.dtype.kind == "f"):
+        return "NaN or infinity as input"
     return None
+
+
+def arrays_of(values):
+    return [numpy_helper.to_array(a) if isinstance(a, TensorProto) else np.asarray(a) for a in values]
 
 
 def tried(case):
@@ -66,8 +73,7 @@ def run(case, images_first):
     graph = case.model.graph
     first = DATA.get(graph.node[0].op_type, 1) if len(graph.node) == 1 else 1
     for given, results in case.data_sets:
-        inputs, outputs = ([numpy_helper.to_array(a) if isinstance(a, TensorProto) else np.asarray(a) for a in arrays]
-                           for arrays in (given, results))  # fmt: skip
+        inputs, outputs = arrays_of(given), arrays_of(results)
         constants = {value.name: array for value, array in list(zip(graph.input, inputs, strict=True))[first:]}
         net = chaos.from_onnx(case.model, images_first=images_first, constants=constants)
         data = [np.asarray(a, np.float32) for a in inputs[:first]]
@@ -113,6 +119,9 @@ def with_random_weights(model, rng):
             tensor = numpy_helper.from_array(array.astype(np.float32), node.output[0])
             model.graph.initializer.append(tensor)
     kept = [node for node in model.graph.node if node.op_type != "ConstantOfShape"]
+    if kept[-1].op_type == "Softmax":  # which would magnify the last digits of large numbers
+        kept[-1].op_type = "Identity"
+        del kept[-1].attribute[:]
     del model.graph.node[:]
     model.graph.node.extend(kept)
     return model
@@ -125,9 +134,12 @@ def test_light_models(path):
     rng = np.random.default_rng(0)
     model = with_random_weights(onnx.load(path), rng)
     net = chaos.from_onnx(model)
-    there = {t.name: int(np.prod(t.dims)) for t in model.graph.initializer}
-    used = {name for node in model.graph.node for name in node.input if node.op_type not in ("Reshape", "Constant")}
-    assert sum(value.size for value in net.state_dict().values()) == sum(n for name, n in there.items() if name in used)
+    there = {t.name: int(np.prod(t.dims)) for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
+    used = {name for node in model.graph.node for name in node.input}
+    # what average pooling with unequal borders is multiplied with is the reader's own
+    own = {name for node, name in net.nodes() if isinstance(node.layer, chaos.Constant)}
+    values = sum(value.size for name, value in net.state_dict().items() if name not in own)
+    assert values == sum(n for name, n in there.items() if name in used)
     x = rng.standard_normal((1, *net.input_shape)).astype(np.float32)
     session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     wanted = session.run(None, {session.get_inputs()[0].name: x})[0]
