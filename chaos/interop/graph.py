@@ -81,7 +81,7 @@ class Graph:
     # ---- nodes ----
 
     def input(self, shape: Sequence[int]) -> Value:
-        """A new input; more than three dimensions have one behind which they are flat."""
+        """A new input."""
         if not 1 <= len(shape) <= 3:
             raise UnsupportedError(
                 f"an input of shape {tuple(shape)} without its first dimension, the images: one to three dimensions work"
@@ -126,16 +126,15 @@ class Graph:
         if index.size == math.prod(node.shape) and _in_order(index):
             layer: Layer = layers.Flatten() if index.ndim == 1 else layers.Reshape(index.shape)
             return layer(node)
-        layer_or_none = layers.Rearrange.of(index)
-        for source in (node, None):  # as it lies in memory, or as a vector
-            if layer_or_none is None:
-                break
-            source = layers.Flatten()(node) if source is None else source
-            try:
-                layer_or_none.core(source.shape)
-            except ValueError:
-                continue
-            return layer_or_none(source)
+        moved = layers.Rearrange.of(index)
+        if moved is not None:
+            for flat in (False, True):  # as the numbers lie in memory, or as a vector
+                source = layers.Flatten()(node) if flat else node
+                try:
+                    moved.core(source.shape)
+                except ValueError:
+                    continue
+                return moved(source)
         raise UnsupportedError(f"an order of the numbers of a tensor of shape {node.shape} that no nested loops describe")
 
     def constant(self, array: Array, trained: bool = False, name: str = "constant") -> Value:
