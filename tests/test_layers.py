@@ -21,7 +21,7 @@ from chaos.layers.examples import Picker, lines
 from chaos.losses import CLASS, LOSSES, MAP, VALUES
 from chaos.options import Flag, Numbers
 
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Pick:
