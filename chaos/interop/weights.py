@@ -40,7 +40,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
 
 def _from_npz(name: str) -> dict[str, Array]:
     try:
-        with np.load(name, allow_pickle=False) as file:
+        with open(name, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{name}: {error}") from None
