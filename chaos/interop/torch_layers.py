@@ -445,6 +445,7 @@ def _unflatten_module(r: Reader, m: Any, path: str, x: Value) -> Value:
 
 
 def _softmax2d_module(r: Reader, m: Any, path: str, x: Value) -> Value:
+    _of(2, x)
     result: Value = OPERATIONS["softmax"](r, x, 1)
     return result
 
