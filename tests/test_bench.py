@@ -365,3 +365,12 @@ def test_what_is_measured_beside_the_repeats():
         assert sorted(each["us_per_image"] for each in found["each"])[0] == found["us_per_image_min"]
         assert all(each["had"] > 0 and each["peak_gflops"] > 0 for each in found["each"])
     assert "each" not in bench.throughput("small", seconds=0.002, repeats=1)
+
+
+def test_networks_whose_layers_observe_or_draw():
+    """Running statistics have no gradients that could be compared; the definition draws the same random numbers."""
+    net = chaos.Network(
+        (2, 6, 6), [chaos.Conv2d(3, 3, bias=False), chaos.BatchNorm2d(), chaos.Dropout(), chaos.Flatten(), chaos.Linear(4)]
+    )
+    rows = bench.kernels(net, batch_size=4, seconds=0.001, repeats=1)["layers"]
+    assert [row["kind"] for row in rows] == ["conv2d", "batch_norm2d", "dropout", "flatten", "linear"]
