@@ -7,7 +7,6 @@ writes what was skipped, by reason. Needs onnx, onnxruntime, torch and expecttes
 import argparse
 import collections
 import json
-import platform
 import sys
 from pathlib import Path
 
@@ -50,9 +49,9 @@ def main():
     for title, row in rows.items():
         print(f"{title:44} {row.get('passed', 0):6}  {row.get('skipped', 0):12}  {row.get('failed', 0):6}")
     if arguments.json:
-        import chaos
+        from chaos.bench import machine
 
-        about = {"chaos": chaos.__version__, "python": platform.python_version()}
+        about = machine()
         for name in ("torch", "onnx", "onnxruntime"):
             if name in sys.modules:
                 about[name] = sys.modules[name].__version__

@@ -370,7 +370,7 @@ def test_what_is_measured_beside_the_repeats():
 def test_networks_whose_layers_observe_or_draw():
     """Running statistics have no gradients that could be compared; the definition draws the same random numbers."""
     net = chaos.Network(
-        (2, 6, 6), [chaos.Conv2d(3, 3, bias=False), chaos.BatchNorm2d(), chaos.Dropout(), chaos.Flatten(), chaos.Linear(4)]
+        (2, 6, 6), [chaos.Conv2d(3, 3), chaos.BatchNorm2d(), chaos.Dropout(), chaos.Flatten(), chaos.Linear(4)]
     )
     rows = bench.kernels(net, batch_size=4, seconds=0.001, repeats=1)["layers"]
     assert [row["kind"] for row in rows] == ["conv2d", "batch_norm2d", "dropout", "flatten", "linear"]
