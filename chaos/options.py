@@ -29,6 +29,14 @@ def check_number(
         raise ValueError(f"{what} must be a {'whole ' if whole else ''}number{bound}, not {value!r}")
 
 
+def nearest(name: Any, known: Iterable[str]) -> str:
+    """ "did you mean X? " where `name` is nearly one of the known ones, else ""."""
+    import difflib
+
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), list(known), 1) if isinstance(name, str) else []
+    return f"did you mean {close[0]}? " if close else ""
+
+
 def check_flag(what: str, value: Any) -> bool:
     """`value` as a bool; ValueError naming `what`, unless it is True or False: the text "no" is neither."""
     if not isinstance(value, (bool, np.bool_)):
@@ -192,11 +200,14 @@ class WithOptions:
         Further ones, which the core is told in another way.
     texts : dict of str to Text
         Those that it is not told.
+    family : dict of str to WithOptions
+        All of its kind, by name: an option that it lacks may be one of theirs.
     """
 
     options: dict[str, Option] = {}
     common: dict[str, Option] = {}
     texts: dict[str, Text] = {}
+    family: Mapping[str, WithOptions] = {}
 
     def _called(self) -> str:
         raise NotImplementedError
@@ -245,8 +256,10 @@ class WithOptions:
     def _option(self, name: str) -> Option:
         known = self.options | self.common | self.texts
         if name not in known:
+            others = [other for other, one in self.family.items() if name in one.options]
+            hint = f"{', '.join(others)} {'has' if len(others) == 1 else 'have'} it; " if others else nearest(name, known)
             raise ValueError(
-                f"{self._called()} has no option {name!r}; "
+                f"{self._called()} has no option {name!r}; {hint}"
                 + (f"its options: {', '.join(known)}" if known else "it has none")
             )
         return known[name]

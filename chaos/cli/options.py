@@ -8,7 +8,8 @@ import dataclasses
 import textwrap
 
 from ..training import Settings
-from ..training.settings import ABOUT, KEPT, Flag, Name, Number, OptionsOf, Setting, setting, settings_of
+from ..training.metrics import NAMES as METRIC_NAMES
+from ..training.settings import ABOUT, KEPT, Flag, Measures, Name, Number, OptionsOf, Setting, modern, setting, settings_of
 from .common import DATA, DATA_HELP, columns
 
 LISTED = "may be repeated; help lists them"
@@ -19,6 +20,15 @@ class DataSettings:
     """What a run is trained on, as the command line knows it."""
 
     data: str = setting("auto", Setting(text=DATA_HELP, unit=DATA, role="kept"))
+    validation_data: str | None = setting(
+        None,
+        Setting(
+            text="a validation set, measured after every epoch: a file that holds one set",
+            unit="FILE.npz",
+            role="kept",
+            shown="none; --validation-split holds one out",
+        ),
+    )
     subset: int | None = setting(
         None, Number(text="only the first N training images", unit="N", role="kept", shown="all", least=1, whole=True)
     )
@@ -64,6 +74,9 @@ def add_setting(group, name, names=None, choices=None, **changed):
         return
     elif isinstance(about, Name):
         names, choices = names or about.offered, choices or about.offered
+    else:
+        options["type"] = about.parse
+        names = METRIC_NAMES if isinstance(about, Measures) else names
     text = about.text.replace("{names}", ", ".join(names or ()))
     group.add_argument(flag, help=f"{text} (default: {about.shown or default})", choices=choices, **options)
 
@@ -85,7 +98,7 @@ def in_group(title, without=()):
 
 def settings_from(arguments, earlier):
     """(Settings, DataSettings): what was given, else what the earlier run had, else the defaults."""
-    earlier = {**earlier, "workers": earlier.get("requested_workers")}
+    earlier = modern({**earlier, "workers": earlier.get("requested_workers")})
     every = DATA_ABOUT | ABOUT
     given = {name: getattr(arguments, name) for name in every if getattr(arguments, name, None) is not None}
     found = {name: earlier[name] for name in REMEMBERED if name in earlier} | given

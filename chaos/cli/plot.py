@@ -5,6 +5,7 @@ from pathlib import Path
 from .. import report
 from ..models import MODELS
 from ..training import METRICS
+from ..training.records import today
 from .common import add_command, build_model, read_config
 
 OUT = "report.html"
@@ -48,8 +49,9 @@ def run(arguments):
         found = build_model(arguments.run_dir).summary()
         print(report.write_graph(folder.name, boxes(found), arguments.out or folder.with_suffix(".svg")))
         return
-    records = report.read_metrics(folder / METRICS)
-    made = report.run_report(records, folder.resolve().name, read_config(folder))
+    records, config = report.read_metrics(folder / METRICS), read_config(folder)
+    records = [today(record, config) for record in records] if config else records
+    made = report.run_report(records, folder.resolve().name, config)
     for path in report.write(made, arguments.out or folder / OUT):
         print(path)
 

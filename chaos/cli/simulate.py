@@ -10,7 +10,7 @@ from ..errors import CheckpointError
 from ..formats.atomic import write_atomically
 from ..perfmodel import read_machine
 from ..sync import STRATEGIES
-from ..training import ABOUT, IDENTITY, Settings
+from ..training import ABOUT, TRAINS, Settings
 from .common import add_command, build_model, declare_jobs, percent, read_config
 from .train import declare, declare_run, execute, prepare, quantile
 
@@ -249,8 +249,8 @@ def _against_real(arguments):
     if about_data.subset is not None:
         train = train[: about_data.subset]
     # one epoch without validation has no use for the rest
-    unused = {"validate", *(key for key in ABOUT if key.startswith(("lr_", "schedule_")))}
-    asked = {key: getattr(settings, key) for key in IDENTITY if key not in unused}
+    unused = {"validation_split", *(key for key in ABOUT if key.startswith(("lr_", "schedule_")))}
+    asked = {key: getattr(settings, key) for key in TRAINS if key not in unused}
     workers = (1,) if STRATEGIES[settings.strategy].single else (1, 2)
     machine = _machine(arguments, None, virtual.nominal(net), workers[-1])
     rows = virtual.compare(net, train, workers, machine=machine, **asked)

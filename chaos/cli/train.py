@@ -14,7 +14,7 @@ from ..models import MODELS
 from ..network import Network, load
 from ..training import Settings
 from ..training.streams import tell
-from .common import add_command, build_model, exit_code, load_data, percent, read_config
+from .common import add_command, build_model, exit_code, load_data, load_validation, percent, read_config
 from .options import DATA_ABOUT, add_setting, add_short_option, in_group, parse_options, settings_from
 
 
@@ -155,10 +155,12 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
     settings, asked, model, net, (name, train, test) = prepared
     if asked.subset is not None:
         train = train[: asked.subset]
+    validation = checked(lambda: load_validation(asked.validation_data, net))
 
     config = {
         "model": model,
         "data": name,
+        "validation_data": asked.validation_data and os.path.abspath(asked.validation_data),
         "subset": asked.subset,
         "requested_workers": settings.workers,
         "argv": ["chaos", *arguments.argv],
@@ -177,6 +179,7 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
                 train,
                 test,
                 dataclasses.replace(settings, run_dir=folder),
+                validation=validation,
                 config=config,
                 callbacks=callbacks,
                 runner=runner,
@@ -246,6 +249,9 @@ def _summary(result, train, test, elapsed):
         part, count = ("test", len(test)) if test is not None else ("train", len(train))
         error = last[f"{part}_error"]
         print(f"{part + ' error':12}{percent(error)} ({round(error * count):,} of {count:,})")
+        if result.best_epoch:
+            key = result.monitored
+            print(f"best epoch  {result.best_epoch} ({key} {history[result.best_epoch - 1][key]:.4g})")
         seconds = sum(record["seconds"] for record in history)
         workers = f"{last['workers']} worker{'s' if last['workers'] != 1 else ''}"
         speed = len(history) * len(train) / seconds

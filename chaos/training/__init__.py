@@ -1,7 +1,8 @@
 """Training: settings, phases, order of images, schedule, evaluation, history, checkpoints, callbacks. Above chaos.network;
 below chaos.cluster and chaos.virtual, which bring other links and runners; callers use `chaos.train` (chaos/api.py).
 
-From below: settings, signals, records < callbacks, link < phases < runner, state < store < job < progress < run."""
+From below: monitor, metrics < settings, signals, records < callbacks, link, parts < phases < runner, state < store < job <
+progress < run."""
 
 from .callbacks import Callback, Event
 from .job import Job
@@ -9,16 +10,18 @@ from .link import Alone
 from .records import no_counts, together
 from .run import Run, evaluate, train
 from .runner import Threads
-from .settings import ABOUT, IDENTITY, KEPT, Settings
-from .store import CONFIG, METRICS, MODEL
+from .settings import ABOUT, IDENTITY, KEPT, TRAINS, Settings
+from .store import BEST, CONFIG, METRICS, MODEL
 
 __all__ = [
     "ABOUT",
+    "BEST",
     "CONFIG",
     "IDENTITY",
     "KEPT",
     "METRICS",
     "MODEL",
+    "TRAINS",
     "Alone",
     "Callback",
     "Event",

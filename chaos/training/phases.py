@@ -3,6 +3,7 @@ ranks. Also what a phase needs: images, labels, the number of workers. For chaos
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -10,14 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .. import _core, threads
 from ..data import Dataset
 from ..errors import DataError
-from ..losses import IGNORED, LOSSES, VALUES
-from ..network import Network
+from ..losses import CLASS, IGNORED, LOSSES, VALUES
+from ..network import Network, take_weights
 from ..scale import Scale
 from .callbacks import POLL, Listeners
 from .link import Alone
+from .metrics import Answers, answers
 from .records import Result
 from .signals import Caught
 
@@ -60,13 +65,43 @@ def run_phase(
 
 @dataclasses.dataclass(frozen=True)
 class Taken:
-    """A data set as the engine takes it: arguments of a phase, how many images, and how many answers of all may be wrong
-    (0: the loss counts none, or all are ignored)."""
+    """A data set as the engine takes it: arguments of a phase, how many images, how many answers of all may be wrong (0: the
+    loss counts none, or all are ignored), and the form of its targets. Of `total` images in the arrays those of the
+    numbers `images` count, all where that is None."""
 
     arguments: dict[str, Any]
     count: int
     answers: int
     scales: tuple[Scale, ...]
+    form: str = CLASS
+    total: int = 0
+    images: NDArray[np.int64] | None = None
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """Of all images of the arrays, a row for each, as the core takes them."""
+        labels: NDArray[Any] = self.arguments["labels"]
+        return labels.reshape(self.total, -1)
+
+    def chosen(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers of the images at these places among those that count."""
+        return places if self.images is None else self.images[places]
+
+    def part(self, images: NDArray[np.int64]) -> Taken:
+        """The same data set, of which only these images count; nothing is copied but what tells which."""
+        targets = self.targets
+        ignored = [0 if self.form == VALUES else int((one == IGNORED).sum()) for one in (targets, targets[images])]
+        answers = (self.answers + ignored[0]) // self.count * len(images) - ignored[1]
+        return dataclasses.replace(self, count=len(images), answers=answers, images=images)
+
+    def answered(self, loss: str, outputs: NDArray[np.float32], shape: tuple[int, ...]) -> Answers:
+        """What outputs, a row for each image that counts, of that shape, say about the targets."""
+        targets = self.targets if self.images is None else self.targets[self.images]
+        return answers(self.form, loss, outputs.reshape(len(outputs), *shape), targets.reshape(-1))
+
+    def weighted(self, weights: NDArray[np.float32] | None) -> Taken:
+        """The same data set with other weights of its images."""
+        return dataclasses.replace(self, arguments=self.arguments | {"weights": weights})
 
     def results(self, name: str, result: Any, total: int | None = None) -> dict[str, float | None]:
         """{name_loss, name_error} of the counts of a phase: means per image and per answer."""
@@ -96,7 +131,18 @@ def take(
     labels, form = net.take_targets(data.labels, count, loss, kind.resolve(loss_options or {}))
     ignored = 0 if form == VALUES else int((labels == IGNORED).sum())
     arguments |= {"labels": labels, "weights": data.weights if weighted else None}
-    return Taken(arguments, count, count * kind.answers(form, net.output_shape) - ignored, scales)
+    return Taken(arguments, count, count * kind.answers(form, net.output_shape) - ignored, scales, form, count)
+
+
+def with_weights(data: Any, weights: Any) -> Dataset:
+    """The data set with a weight for each image; DataError where it has some already, or these do not fit."""
+    if not isinstance(data, Dataset):
+        raise DataError(f"train must be a chaos.data.Dataset, not {type(data).__name__}")
+    if data.weights is not None:
+        raise DataError("the training set has weights already, and sample_weight gives others; give one of them")
+    new = copy.copy(data)
+    new.weights = take_weights(weights, len(data))
+    return new
 
 
 def resolve_workers(requested: int | None, only_one: str | None = None, pin: str = "none") -> threads.Plan:

@@ -9,6 +9,8 @@ from .callbacks import Callback, Event
 from .records import Record
 from .streams import is_terminal, tell
 
+NAMES = {"train_eval": "train again"}
+
 
 class Progress(Callback):
     """Draws to standard error; silent when not `on`."""
@@ -61,9 +63,9 @@ class Progress(Callback):
 
     def epoch_end(self, event: Event, record: Record) -> None:
         text = f"epoch {event.epoch}/{event.settings.epochs}  train loss {record['train_loss']:.4f}{_error(record, 'train')}"
-        for phase in ("validation", "test"):
+        for phase in ("train_eval", "validation", "test"):
             if record.get(f"{phase}_loss") is not None:
-                text += f"  {phase} loss {record[f'{phase}_loss']:.4f}{_error(record, phase)}"
+                text += f"  {NAMES.get(phase, phase)} loss {record[f'{phase}_loss']:.4f}{_error(record, phase)}"
         self.note(f"{text}  {record['images_per_second']:,.0f} images/s  staleness {record['staleness']['mean']:.2f}")
 
     def train_end(self, event: Event) -> None:

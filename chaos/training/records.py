@@ -16,6 +16,19 @@ Result = dict[str, Any]  # what an engine tells about a phase
 Record = dict[str, Any]  # a line of metrics.jsonl
 
 
+def today(record: Record, config: Mapping[str, Any]) -> Record:
+    """A record by the names of today, of a run with that config.json, or identity.
+
+    Earlier versions called the phase that measures the training images once more "validation". A run without a validation
+    set has no other one."""
+    if config.get("validation") is not None or config.get("validation_split"):
+        return record
+    return {
+        f"train_eval_{key.removeprefix('validation_')}" if key in ("validation_loss", "validation_error") else key: value
+        for key, value in record.items()
+    }
+
+
 def merged(results: Sequence[Result]) -> Result:
     """The results of all ranks as one."""
     total, *others = results

@@ -4,17 +4,20 @@ and the command line come through here."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from .. import threads
 from ..errors import DivergedError
 from ..network import Network
+from . import metrics as measures
 from . import phases
 from .callbacks import Listeners
 from .job import Job
@@ -49,6 +52,13 @@ class Run:
         False on all but one of the processes of a job.
     stopped : bool
         A callback, of any rank, has ended the training.
+    best_epoch : int or None
+        The number of the best epoch by what was monitored; None where nothing was.
+    monitored : str or None
+        The key of the records' number that tells the best epoch.
+    best_weights : dict of str to ndarray, or None
+        The parameters after that epoch, by name in PyTorch's shapes; `network.load_state_dict(run.best_weights)` takes them.
+        None where nothing was monitored, or the run was continued without them.
     """
 
     network: Network
@@ -57,6 +67,9 @@ class Run:
     run_dir: Path | None
     is_root: bool = True
     stopped: bool = False
+    best_epoch: int | None = None
+    monitored: str | None = None
+    best_weights: dict[str, NDArray[np.float32]] | None = dataclasses.field(default=None, repr=False)
 
 
 def train(
@@ -65,6 +78,8 @@ def train(
     test: Any = None,
     settings: Settings | None = None,
     *,
+    validation: Any = None,
+    sample_weight: Any = None,
     config: Mapping[str, Any] | None = None,
     callbacks: Iterable[Any] = (),
     link: Alone | None = None,
@@ -77,7 +92,9 @@ def train(
     net : Network
     train, test : Dataset
     settings : Settings, optional
-    config, callbacks, link, runner
+    validation : Dataset, optional
+        The validation set.
+    sample_weight, config, callbacks, link, runner
         As for `chaos.train`.
 
     Returns
@@ -96,7 +113,8 @@ def train(
             raise ValueError("resume=True needs run_dir, the directory of the run that is to be continued")
         # the display first: what callbacks print comes after its line
         listeners = Listeners([Progress(bool(settings.progress) and link.rank == 0), *Listeners(callbacks).callbacks])
-        job = Job(net, train, test, settings, link=link, runner=runner)
+        data = train if sample_weight is None else phases.with_weights(train, sample_weight)
+        job = Job(net, data, test, settings, validation=validation, link=link, runner=runner)
         store = None
         if settings.run_dir is not None and link.rank == 0:
             store = Store(settings.run_dir, job, config or {})
@@ -110,7 +128,17 @@ def train(
             job.run(store, listeners, caught)
     if caught.signal:  # it came after the last look
         caught.leave()
-    return Run(net, job.history, job.plan, store.folder if store else None, link.rank == 0, job.stopped)
+    return Run(
+        net,
+        job.history,
+        job.plan,
+        store.folder if store else None,
+        is_root=link.rank == 0,
+        stopped=job.stopped,
+        best_epoch=job.best_epoch,
+        monitored=job.monitor.key if job.monitor else None,
+        best_weights=None if job.best is None else net.unpack(job.best),
+    )
 
 
 def evaluate(
@@ -120,6 +148,7 @@ def evaluate(
     workers: int | None = None,
     loss: str = Settings.loss,
     loss_options: Mapping[str, Any] | None = None,
+    metrics: Sequence[Any] = (),
 ) -> dict[str, Any]:
     """Mean loss and errors of a network on a data set.
 
@@ -132,12 +161,14 @@ def evaluate(
     loss : str
     loss_options : dict, optional
         Of the loss, by name.
+    metrics : list of str and callables
+        What else is measured, as for `train`.
 
     Returns
     -------
     dict
         loss (mean), error (fraction in 0..1, of the images, or of pixels or values where the loss counts these; None
-        where it counts none), wrong (count), images, seconds, images_per_second, workers.
+        where it counts none), wrong (count), images, seconds, images_per_second, workers; and each metric by its name.
 
     Raises
     ------
@@ -149,9 +180,13 @@ def evaluate(
     plan = phases.resolve_workers(workers)
     loss = ABOUT["loss"].check("loss", loss)
     taken = phases.take(net, data, "data", loss, net.trained_on, loss_options=loss_options)
+    measured = measures.resolve(metrics)
+    for one in measured:
+        one.check(taken.form, loss)
+    out = np.zeros((taken.count, int(np.prod(net.output_shape))), np.float32) if measured else None
     engine = phases.evaluator(net, plan, loss, loss_options)
     with threadpool_limits(1, user_api="blas"), signals() as caught, ThreadPoolExecutor(1) as pool:
-        result, seconds = phases.run_phase(pool, engine, caught, None, "test", Alone(), **taken.arguments)
+        result, seconds = phases.run_phase(pool, engine, caught, None, "test", Alone(), **taken.arguments, out=out)
     if caught.signal:  # also one that came when the phase was over
         caught.leave()
     if result["status"] == "diverged":
@@ -165,4 +200,5 @@ def evaluate(
         "seconds": seconds,
         "images_per_second": len(data) / seconds,
         "workers": plan.workers,
+        **({} if out is None else measures.measure(measured, taken.answered(loss, out, net.output_shape))),
     }

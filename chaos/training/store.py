@@ -1,5 +1,5 @@
-"""The run directory: config.json, metrics.jsonl and model.safetensors. For chaos.training and the rooms above, which know
-its file names from here.
+"""The run directory: config.json, metrics.jsonl, model.safetensors and best.safetensors. For chaos.training and the rooms
+above, which know its file names from here.
 
 It is no callback: what it keeps is the job's own state, of which events show nothing, and it has to be on the disk before
 any callback hears that the epoch is over."""
@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .. import _core
 from .._version import __version__
 from ..errors import CheckpointError
@@ -21,16 +24,17 @@ from ..formats.atomic import sweep, write_atomically
 from ..formats.json_text import parse_json
 from ..formats.lock import Lock
 from ..network import load_with_state
-from .records import Record, check_counts
+from .records import Record, check_counts, today
 from .runner import Threads
 from .settings import completed, differences
 from .state import give_state, take_state
+from .streams import LOG
 
 if TYPE_CHECKING:
     from .job import Job
 
-MODEL, METRICS, CONFIG = "model.safetensors", "metrics.jsonl", "config.json"
-WRITTEN = (MODEL, METRICS, CONFIG, "times.json", "against-real.json")  # the last two by chaos simulate
+MODEL, BEST, METRICS, CONFIG = "model.safetensors", "best.safetensors", "metrics.jsonl", "config.json"
+WRITTEN = (MODEL, BEST, METRICS, CONFIG, "times.json", "against-real.json")  # the last two by chaos simulate
 
 
 class Store:
@@ -38,7 +42,9 @@ class Store:
 
     metrics.jsonl gets a line per epoch. model.safetensors holds weights and training state in one file, so they always
     agree; of the epochs it only tells which lines it goes with, so that keeping one costs the same after any number of
-    them. The line is written first, and what model.safetensors does not know is cut off when a run is continued."""
+    them. The line is written first, and what model.safetensors does not know is cut off when a run is continued. Where
+    something tells which epoch is the best, best.safetensors holds its weights, written last: of an epoch that is the last
+    one, too, model.safetensors still has them."""
 
     def __init__(self, folder: str | os.PathLike[str], job: Job, extra: Mapping[str, Any]) -> None:
         if not isinstance(folder, (str, os.PathLike)):
@@ -48,6 +54,7 @@ class Store:
         self.folder, self.job, self.extra = Path(folder), job, extra
         self._lock = Lock(self.folder)
         self._size, self._digest = 0, hashlib.sha256()  # of metrics.jsonl
+        self._lines = b""  # of metrics.jsonl, as they were found
 
     def open(self, resume: bool) -> None:
         """Makes the directory, or takes the job's state from it."""
@@ -72,7 +79,7 @@ class Store:
             self.restore()
         config = json.dumps({**self.extra, **self._config()}, indent=2)
         write_atomically(self.folder / CONFIG, config.encode() + b"\n")
-        self._write_metrics()
+        self._write_metrics(self._lines or None)
 
     def close(self) -> None:
         """Lets others have the directory."""
@@ -83,6 +90,9 @@ class Store:
         return {
             **job.identity,
             "epochs": job.settings.epochs,
+            "patience": job.settings.patience,
+            "restore_best": job.settings.restore_best,
+            "metrics": [one for one in job.settings.metrics if isinstance(one, str)],
             "workers": job.plan.workers,
             "pin": job.plan.pin,
             "workers_limit": job.plan.describe(),
@@ -103,9 +113,10 @@ class Store:
             # earlier versions kept the records themselves
             history = state["history"] if "history" in state else self._read_metrics(state["epochs"], **state["metrics"])
             if isinstance(identity, dict):
-                identity = completed(identity)
+                before, identity = identity, completed(identity)
             if not isinstance(identity, dict) or not all(isinstance(record, dict) for record in history):
                 raise TypeError("identity and epochs must be objects")
+            history = [today(record, before) for record in history]
             if partial is not None:
                 check_counts(partial)
         except (KeyError, ValueError, TypeError) as error:
@@ -117,6 +128,7 @@ class Store:
         kind = state.get("runner", kind if history else job.runner.kind)
         if kind != job.runner.kind:
             raise CheckpointError(f"{path}: is the state of a run of {kind}; it cannot be continued with {job.runner.kind}")
+        identity = job.schedule.as_asked(identity, job.identity, job.settings.epochs)
         differ = differences(identity, job.identity)
         if differ:
             raise CheckpointError(f"{path}: is the state of another run; different: {', '.join(differ)}")
@@ -125,7 +137,9 @@ class Store:
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from None
         job.net.load_state_dict(net.state_dict())
-        job.history, job.partial = history, partial
+        job.take_history(history, partial)
+        if job.best_epoch:
+            job.best = self._read_best(job.best_epoch)
 
     def _read_metrics(self, epochs: int, size: int, sha256: str) -> list[Record]:
         """The records of the first so many epochs, which are so many bytes."""
@@ -138,6 +152,7 @@ class Store:
                 f"{path}: cannot be read ({error.strerror}); {MODEL} goes with its first {epochs} lines"
             ) from None
         lines = text.splitlines()
+        self._lines = text
         if hashlib.sha256(text).hexdigest() != sha256 or len(lines) != epochs:
             raise CheckpointError(f"{path}: has been changed; its first {epochs} lines are not those that {MODEL} goes with")
         return list(map(parse_json, lines))
@@ -155,6 +170,29 @@ class Store:
         }
         self.job.net.save(self.folder / MODEL, {"training": json.dumps(state)}, take_state(self.job))
 
+    def save_best(self) -> None:
+        """Keeps the weights, which are those of the best epoch so far."""
+        self.job.net.save(self.folder / BEST, {"epoch": str(self.job.best_epoch)})
+
+    def _read_best(self, epoch: int) -> NDArray[np.float32] | None:
+        """The weights of the best epoch; None where they are lost, which is told; CheckpointError where they are needed."""
+        path, job = self.folder / BEST, self.job
+        if epoch == len(job.history) and not job.partial:
+            self.save_best()
+            return job.net.weights.copy()
+        try:
+            net, metadata, _ = load_with_state(path)
+            if metadata.get("epoch") != str(epoch) or net.config() != job.net.config():
+                raise CheckpointError(f"{path}: holds other weights than those of the best epoch, {epoch}")
+        except CheckpointError as error:
+            if job.settings.restore_best:
+                raise CheckpointError(f"{error}; without restore_best the run can be continued") from None
+            LOG.warning("%s; the weights of the best epoch are lost until a better one comes", error)
+            return None
+        vector = np.zeros_like(job.net.weights)
+        job.net.pack(net.state_dict(), vector)
+        return vector
+
     def _append(self, line: bytes) -> None:
         """Puts a line behind those that count: a write that failed may have left a piece there."""
         try:
@@ -170,8 +208,9 @@ class Store:
             self._size += len(line)
             self._digest.update(line)
 
-    def _write_metrics(self) -> None:
-        lines = "".join(map(_line, self.job.history)).encode()
+    def _write_metrics(self, lines: bytes | None = None) -> None:
+        """Writes all records, or the lines that were found."""
+        lines = "".join(map(_line, self.job.history)).encode() if lines is None else lines
         write_atomically(self.folder / METRICS, lines)
         self._size, self._digest = len(lines), hashlib.sha256(lines)
 

@@ -3,8 +3,11 @@ above."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
+
+LOG = logging.getLogger("chaos")
 
 
 def is_terminal(stream: Any) -> bool:
