@@ -12,9 +12,11 @@ Example
 >>> run.history[-1]["test_error"]  # doctest: +SKIP
 """
 
+from . import _start as _start  # isort: split
+
 from . import _load as _load  # isort: split
 
-from . import data, initialisers, models
+from . import callbacks, data, initialisers, models
 from ._version import __version__
 from .api import train
 from .errors import (
@@ -48,6 +50,7 @@ __all__ = [
     "TraceError",
     "UnsupportedError",
     "__version__",
+    "callbacks",
     "data",
     "evaluate",
     "fold",
@@ -60,3 +63,5 @@ __all__ = [
     "train",
     *_layers,
 ]
+
+_start.imported()

@@ -99,7 +99,9 @@ def train(
     lr, lr_decay : float
         With the default schedule the learning rate of epoch e = 1, 2, ... is lr * lr_decay**(e - 1).
     lr_schedule : str
-        A name in chaos.updates.SCHEDULES; each says there what it makes of lr and, where it has a factor, lr_decay.
+        A name in chaos.updates.SCHEDULES; each says there what it makes of lr and, where it has a factor, lr_decay. Learning
+        rates change between epochs only. "plateau" answers to what is monitored. Those that span the whole run ("cosine",
+        "polynomial", "one_cycle") take the curve of the new number of epochs where a run is continued to more.
     schedule_options : dict, optional
         Of the schedule, by name; all have `warmup`.
     batch_size : int
@@ -147,17 +149,21 @@ def train(
         "none", or where each worker stays while a phase runs (Linux): "compact" fills the cores of one NUMA domain, or
         socket, before the next; "scatter" goes round them. `chaos.info()["pin"]` shows the CPUs. It changes no result.
     run_dir : path, optional
-        Folder for config.json, metrics.jsonl and model.safetensors (weights and training state); made if absent. In a job
-        it matters on rank 0.
+        Folder for config.json, metrics.jsonl, model.safetensors (weights and training state) and, where something tells the
+        best epoch, best.safetensors; made if absent. In a job it matters on rank 0.
     resume : bool
         Go on from the state in `run_dir`, or from the start if it holds none. With one worker, and with strategies that
         promise it, the result has the same bits as an uninterrupted run.
     progress : bool
-        Draw a bar on a terminal, else print one line per epoch (both to standard error).
+        Draw a bar on a terminal or in a notebook, and print one line per epoch (to standard error, in notebooks to the cell).
+        Where the program has set up logging for them (logger "chaos", level INFO) the lines go there instead, whatever this
+        is; ``logging.getLogger("chaos").setLevel("WARNING")`` silences all trainings of the program, bars too.
     config : dict, optional
-        Whatever the caller wants kept in config.json beside the settings.
+        Whatever the caller wants kept in config.json beside the settings: what JSON knows, paths, and NumPy's numbers and
+        arrays.
     callbacks : list, optional
-        What is to hear of epochs and of the progress within them, and may end the training: see `chaos.Callback`.
+        What is to hear of epochs and of the progress within them, and may end the training: see `chaos.Callback`; writers of
+        CSV files and for TensorBoard, MLflow and Weights & Biases are in `chaos.callbacks`.
     cluster : str, optional
         How the ranks keep their weights together: a name in chaos.cluster.MODES; each says there what it promises and what
         options it has. None: this process trains alone, whatever has started it.
@@ -179,7 +185,7 @@ def train(
     Returns
     -------
     Run
-        Its records have "cluster" in a job of several ranks: mode, options, ranks, exchanges, bytes (sent by all ranks for
+        With `history`, `to_frame()`, `plot()`, `best_epoch`. Its records have "cluster" in a job of several ranks: mode, options, ranks, exchanges, bytes (sent by all ranks for
         the weights; of a sum what the best algorithm sends), exchange_seconds (of all ranks) and overlap (the part of them
         in which that rank's workers were running).
 
@@ -199,8 +205,10 @@ def train(
         Where MPI or the job is not what is needed, with the fix, before anything is trained; where a callback has failed on
         another rank.
     KeyboardInterrupt, SystemExit
-        After Ctrl-C or SIGTERM: the workers have stopped, and the state, in the middle of the epoch, is in `run_dir`.
+        After Ctrl-C, or SIGTERM or SIGHUP: the workers have stopped, and the state, in the middle of the epoch, is in
+        `run_dir`.
 
+    These, where any epoch may have been finished, have an attribute `run`, the `Run` so far; ``net.history`` has its records.
     In a job these are raised on all ranks. Where one rank alone fails while training, its traceback is printed and the job
     is ended.
     """

@@ -96,6 +96,7 @@ PY_ARROWS = {
     "data": {"data", "arrays", "errors", "options"},
     "affinity": set(),
     "threads": {"affinity"},
+    "_start": set(),
     "_load": {"affinity", "_core"},
     "network": {"_core", "arrays", "errors", "formats", "freezing", "layers", "losses", "parameters", "scale"},
     "models": {"models", "network", "layers"},
@@ -127,6 +128,7 @@ PY_ARROWS = {
         *_MEANING,
     },
     "cli": {
+        "_start",
         "cli",
         "bench",
         "virtual",
@@ -142,10 +144,13 @@ PY_ARROWS = {
         *_MEANING,
     },
     "api": {"training", "cluster", "network", "data"},
+    "callbacks": {"training"},
     "__main__": {"cli"},
     "__init__": {
         "_load",
+        "_start",
         "api",
+        "callbacks",
         "data",
         "interop",
         "initialisers",
@@ -243,7 +248,7 @@ def test_the_floors_of_the_training_room():
     """From below; what a file needs for its annotations only is no import."""
     floors = (
         "monitor metrics settings signals records streams callbacks link parts phases runner state store checks job "
-        "progress run __init__"
+        "progress result run __init__"
     ).split()
     files = {path.stem: path for path in (CHAOS / "training").glob("*.py")}
     assert sorted(files) == sorted(floors)

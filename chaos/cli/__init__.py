@@ -1,12 +1,13 @@
 """The command line, one file per command. For the entry points; nothing in chaos imports it."""
 
 import contextlib
+import logging
 import os
 import sys
 import traceback
 import warnings
 
-from .. import __version__
+from .. import __version__, _start
 from ..errors import ChaosError
 from . import bench, doctor, estimate, evaluate, info, launch, plot, predict, replay, reproduce, simulate, summary, train
 from .common import Parser, complain, exit_code, say
@@ -40,6 +41,7 @@ def main(argv=None):
         Exit code: 0 success; 2 an error of input or environment, told in one line on standard error; 3 the
         training diverged; 130 and 143 stopped by Ctrl-C and SIGTERM; 141 the reader of the output has gone.
     """
+    _start.over()
     with _printable(sys.stdout):
         code = _run(sys.argv[1:] if argv is None else list(argv))
     try:
@@ -70,9 +72,21 @@ def _printable(stream):
 
 
 def _run(argv):
+    log, told = logging.getLogger("chaos"), _Told(logging.WARNING)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: say(f"warning: {message}")
-        return _run_command(argv)
+        log.addHandler(told)
+        try:
+            return _run_command(argv)
+        finally:
+            log.removeHandler(told)
+
+
+class _Told(logging.Handler):
+    """What the library warns about in its log, for people."""
+
+    def emit(self, record):
+        say(f"warning: {record.getMessage()}")
 
 
 def _run_command(argv):

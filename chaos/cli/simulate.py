@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from .. import training, virtual
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DivergedError
 from ..formats.atomic import write_atomically
 from ..perfmodel import read_machine
 from ..sync import STRATEGIES
@@ -120,7 +120,9 @@ def run(arguments):
             _beside_sequential(result, train, test, settings, machine, times, arguments.model or model, arguments.jobs)
 
     kept = {**dataclasses.asdict(machine), "times": dataclasses.asdict(times)}
-    execute(arguments, None, runner, summary, {"virtual": kept}, prepared)
+    doubt = execute(arguments, None, runner, summary, {"virtual": kept}, prepared)
+    if doubt:
+        raise DivergedError(doubt)
 
 
 def _factors(text):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .. import cluster, training, virtual
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DivergedError
 from ..models import MODELS
 from ..network import Network, load
 from ..training import Settings
@@ -100,17 +100,25 @@ def run(arguments):
         arguments.parser.error(f"--trace {arguments.trace}: there is such a file already; delete it or name another")
     if mode is None:
         with contextlib.ExitStack() as stack:
-            execute(arguments, None, stack.enter_context(virtual.Traced(arguments.trace)) if arguments.trace else None)
+            doubt = execute(
+                arguments, None, stack.enter_context(virtual.Traced(arguments.trace)) if arguments.trace else None
+            )
+        if doubt:
+            raise DivergedError(doubt)
         return
     asked = {name: getattr(arguments, name) for name in ("stall_timeout", "rank_details")}
     settings = Settings.among({name: value for name, value in asked.items() if value is not None})
     with cluster.connect(dataclasses.replace(settings, cluster=mode, cluster_options=options)) as link:
         try:
-            execute(arguments, link)
+            doubt = execute(arguments, link)
         except Exception as error:
             if link and link.agreed and link.rank:  # rank 0 says it
                 raise SystemExit(exit_code(error)) from None
             raise
+    if doubt:
+        if link and link.rank:
+            raise SystemExit(exit_code(DivergedError(doubt)))
+        raise DivergedError(doubt)
 
 
 def _cluster(arguments):
@@ -133,10 +141,9 @@ def _cluster(arguments):
 
 
 def execute(arguments, link=None, runner=None, summary=None, config=None, prepared=None, callbacks=()):
-    """One process's part: what the arguments ask for, with a summary. `link` is None where there are no other processes,
-    `runner` as in chaos.train; summary(result, train, test, seconds) instead of the usual one; `config` is kept with the
-    run; `prepared` is what `prepare` gave, if it has been called;
-    `callbacks` as in chaos.train."""
+    """One process's part: what the arguments ask for, with a summary; returns `Run.doubt`. `link` is None where there are no
+    other processes, `runner` as in chaos.train; summary(result, train, test, seconds) instead of the usual one; `config` is
+    kept with the run; `prepared` is what `prepare` gave, if it has been called; `callbacks` as in chaos.train."""
     root = not link or not link.rank
     checked = link.checked if link else lambda call: call()
     # what the others are told: they need not see the run directory
@@ -191,6 +198,7 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
             raise
     if root:
         (summary or _summary)(result, train, test, time.perf_counter() - start)
+    return result.doubt
 
 
 def prepare(arguments):

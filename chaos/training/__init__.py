@@ -2,13 +2,14 @@
 below chaos.cluster and chaos.virtual, which bring other links and runners; callers use `chaos.train` (chaos/api.py).
 
 From below: monitor, metrics < settings, signals, records < callbacks, link, parts < phases < runner, state < store < job <
-progress < run."""
+progress, result < run."""
 
 from .callbacks import Callback, Event
 from .job import Job
 from .link import Alone
 from .records import no_counts, together
-from .run import Run, evaluate, train
+from .result import Run
+from .run import evaluate, train
 from .runner import Threads
 from .settings import ABOUT, IDENTITY, KEPT, TRAINS, Settings
 from .store import BEST, CONFIG, METRICS, MODEL

@@ -1,15 +1,40 @@
-"""What is checked of a job's settings against its network and its data, before any worker starts. For chaos.training."""
+"""What is checked of a job: its settings against its network and its data, before any worker starts, and its numbers after
+an epoch. For chaos.training."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..losses import LOSSES, VALUES
 from ..sync import STRATEGIES
+from .records import Record
 
 if TYPE_CHECKING:
     from .job import Job
+
+FAR = 100.0  # times the loss of guessing: no network on its way is there
+HUGE = 1e6  # a weight
+
+
+def absurd(job: Job, record: Record) -> str | None:
+    """Why an epoch's finite numbers are no training, in words; None for a good one: classes are told far worse than by
+    guessing, or a weight is huge."""
+    epoch, loss = record["epoch"], record["train_loss"]
+    advice = f"the learning rate {record['lr']:g} is most likely too large"
+    if job.settings.loss in ("cross_entropy", "nll") and job.training.form != VALUES:
+        classes = LOSSES[job.settings.loss].classes(job.training.form, job.net.output_shape)
+        weights = job.training.arguments["weights"]
+        scale = max(1.0, 1.0 if weights is None else float(weights.max()))
+        scale *= max(1.0, *(job.settings.loss_options or {}).get("weight") or (1.0,))
+        if loss > FAR * scale * math.log(max(classes, 2)):
+            return f"train loss {loss:.3g} in epoch {epoch}, where guessing has {math.log(max(classes, 2)):.3g}: {advice}"
+    largest = max(float(np.abs(job.net.weights[at]).max(initial=0)) for at in job.net.trained_places().values())
+    if largest > HUGE:
+        return f"the largest weight after epoch {epoch} is {largest:.3g}: {advice}"
+    return None
 
 
 def check_rates(job: Job) -> None:

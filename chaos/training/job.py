@@ -25,6 +25,7 @@ from .runner import Threads
 from .settings import Settings
 from .signals import FAILED, STOPPED, Caught
 from .store import MODEL, Store
+from .streams import LOG
 
 
 class Job:
@@ -43,6 +44,8 @@ class Job:
         Counts of the unfinished epoch's training phase, None at an epoch's beginning.
     stopped : bool
         A callback has ended the training.
+    doubt : str or None
+        Why the last epoch's numbers, though finite, are no training, in words.
     monitor : Monitor or None
         What tells the best epoch; `best` are that epoch's weights, None where there is none, or they are lost.
     """
@@ -97,6 +100,7 @@ class Job:
         self.runner, self.evaluator = runner, runner.start(self)
         self.partial: Result | None = None
         self.stopped = False
+        self.doubt: str | None = None
         self.best: NDArray[np.float32] | None = None
 
     def _hold_out(self, net: Network) -> None:
@@ -269,8 +273,10 @@ class Job:
         good, kept = self.net.weights.copy(), "the network has its initial weights"
         if self.partial or self.history:
             kept = "the network has the weights that the run was continued from"
-        state = f"; the state is in {store.folder}" if store else ""
+        state = f"; the state is in {store.folder}" if store else "; the network's history has the finished epochs"
+        self.net.history = self.history
         self._catch_up()
+        self._tell_new_curve()
         self.best = self.link.gather(self.best if self.link.rank == 0 else None)[0] if self.monitor else None
         ended = None
         while len(self.history) < self.settings.epochs and not (ended := self._ends()):
@@ -291,6 +297,7 @@ class Job:
             assert isinstance(record, dict)
             self.history.append(record)
             self._note(record)
+            self._doubt(record)
             self.partial = None
             good, kept = self.net.weights.copy(), f"the network has the weights of epoch {len(self.history)}"
             if store:
@@ -306,6 +313,26 @@ class Job:
         if self.settings.restore_best and self.best is not None:
             self.net.weights[:] = self.best
         return ended
+
+    def _doubt(self, record: Record) -> None:
+        """Tells once where the numbers are finite and yet no training."""
+        before, self.doubt = self.doubt, checks.absurd(self, record)
+        if self.doubt and not before and self.link.rank == 0:
+            LOG.warning("%s", self.doubt)
+
+    def _tell_new_curve(self) -> None:
+        """A run that is continued to another number of epochs, which its schedule spans, has another learning rate from here
+        on than it would have had."""
+        asked, done = self.settings.schedule_options or {}, len(self.history)
+        if not done or done >= self.settings.epochs or self.link.rank or self.schedule_options() == asked:
+            return
+        was, now = self.history[-1]["lr"], self.rate(done)
+        if not np.isclose(was, now, rtol=1e-6, atol=0):
+            LOG.warning(
+                "lr_schedule %r spans all epochs, now %d: the learning rate of epoch %d was %.4g and would have been %.4g; "
+                "epoch %d goes on with %.4g",
+                *(self.settings.lr_schedule, self.settings.epochs, done, was, now, done + 1, self.rate(done + 1)),
+            )
 
     @property
     def best_epoch(self) -> int | None:

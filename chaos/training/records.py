@@ -29,6 +29,18 @@ def today(record: Record, config: Mapping[str, Any]) -> Record:
     }
 
 
+def numbers(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers and words of a record as one row: what is in objects by both names ("staleness_mean"), without lists and
+    without the layers."""
+    found: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping) and key != "layers":
+            found |= {f"{key}_{name}": one for name, one in numbers(value).items()}
+        elif not isinstance(value, (Mapping, list)):
+            found[key] = value
+    return found
+
+
 def merged(results: Sequence[Result]) -> Result:
     """The results of all ranks as one."""
     total, *others = results

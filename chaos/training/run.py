@@ -3,18 +3,14 @@ and the command line come through here."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from .. import threads
 from ..errors import DivergedError
 from ..network import Network
 from . import metrics as measures
@@ -23,53 +19,11 @@ from .callbacks import Listeners
 from .job import Job
 from .link import Alone
 from .progress import Progress
-from .records import Record
+from .result import Run
 from .runner import Threads
 from .settings import ABOUT, Settings
 from .signals import signals
 from .store import Store
-
-
-@dataclasses.dataclass
-class Run:
-    """What `chaos.train` returns.
-
-    Attributes
-    ----------
-    network : Network
-        The network that was trained, in place.
-    history : list of dict
-        One dict per finished epoch, as in metrics.jsonl: among others epoch (from 1), lr, train_loss, test_loss and, where
-        asked for, validation_loss (mean per image), train_error, test_error, validation_error (fractions in 0..1),
-        seconds and images_per_second (of the training phase), staleness (mean, p50, p99, max, histogram, whose last bin
-        counts 511 and everything above, so that p50 and p99 of 511 are "at least 511"; mean and max are exact), layers,
-        time_split (shares of the workers' time). train_* are of the images as they were trained on, during the epoch;
-        test_* are None without a test set.
-    workers : threads.Plan
-        How many workers there were, and what limited them.
-    run_dir : Path or None
-    is_root : bool
-        False on all but one of the processes of a job.
-    stopped : bool
-        A callback, of any rank, has ended the training.
-    best_epoch : int or None
-        The number of the best epoch by what was monitored; None where nothing was.
-    monitored : str or None
-        The key of the records' number that tells the best epoch.
-    best_weights : dict of str to ndarray, or None
-        The parameters after that epoch, by name in PyTorch's shapes; `network.load_state_dict(run.best_weights)` takes them.
-        None where nothing was monitored, or the run was continued without them.
-    """
-
-    network: Network
-    history: list[Record]
-    workers: threads.Plan
-    run_dir: Path | None
-    is_root: bool = True
-    stopped: bool = False
-    best_epoch: int | None = None
-    monitored: str | None = None
-    best_weights: dict[str, NDArray[np.float32]] | None = dataclasses.field(default=None, repr=False)
 
 
 def train(
@@ -112,7 +66,7 @@ def train(
         if settings.resume and settings.run_dir is None and link.rank == 0:
             raise ValueError("resume=True needs run_dir, the directory of the run that is to be continued")
         # the display first: what callbacks print comes after its line
-        listeners = Listeners([Progress(bool(settings.progress) and link.rank == 0), *Listeners(callbacks).callbacks])
+        listeners = Listeners([Progress(bool(settings.progress), link.rank == 0), *Listeners(callbacks).callbacks])
         data = train if sample_weight is None else phases.with_weights(train, sample_weight)
         job = Job(net, data, test, settings, validation=validation, link=link, runner=runner)
         store = None
@@ -124,20 +78,31 @@ def train(
 
     with ExitStack() as held:
         job, store, listeners = link.checked(prepare)
-        with threadpool_limits(1, user_api="blas"), signals() as caught, link.joined(job, caught):
-            job.run(store, listeners, caught)
-    if caught.signal:  # it came after the last look
-        caught.leave()
+        try:
+            with threadpool_limits(1, user_api="blas"), signals() as caught, link.joined(job, caught):
+                job.run(store, listeners, caught)
+            if caught.signal:  # it came after the last look
+                caught.leave()
+        except BaseException as error:
+            with suppress(AttributeError):  # what a caller can go on with
+                error.run = _result(job, store)  # type: ignore[attr-defined]
+            raise
+    return _result(job, store)
+
+
+def _result(job: Job, store: Store | None) -> Run:
+    """What there is of a training, which may have been interrupted."""
     return Run(
-        net,
+        job.net,
         job.history,
         job.plan,
         store.folder if store else None,
-        is_root=link.rank == 0,
+        is_root=job.link.rank == 0,
         stopped=job.stopped,
         best_epoch=job.best_epoch,
         monitored=job.monitor.key if job.monitor else None,
-        best_weights=None if job.best is None else net.unpack(job.best),
+        best_weights=None if job.best is None else job.net.unpack(job.best),
+        doubt=job.doubt,
     )
 
 

@@ -77,7 +77,7 @@ class Store:
         sweep(self.folder, WRITTEN)
         if resume and (self.folder / MODEL).exists():
             self.restore()
-        config = json.dumps({**self.extra, **self._config()}, indent=2)
+        config = json.dumps({**self.extra, **self._config()}, indent=2, default=_plain)
         write_atomically(self.folder / CONFIG, config.encode() + b"\n")
         self._write_metrics(self._lines or None)
 
@@ -213,6 +213,15 @@ class Store:
         lines = "".join(map(_line, self.job.history)).encode() if lines is None else lines
         write_atomically(self.folder / METRICS, lines)
         self._size, self._digest = len(lines), hashlib.sha256(lines)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for an object of a caller's `config`; TypeError where it has nothing."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"config holds {value!r}, which config.json cannot keep: only text, numbers, lists and dicts")
 
 
 def _line(record: Record) -> str:
