@@ -155,8 +155,8 @@ def train(
         Go on from the state in `run_dir`, or from the start if it holds none. With one worker, and with strategies that
         promise it, the result has the same bits as an uninterrupted run.
     progress : bool
-        Draw a bar on a terminal or in a notebook, and print one line per epoch (to standard error, in notebooks to the cell).
-        Where the program has set up logging for them (logger "chaos", level INFO) the lines go there instead, whatever this
+        Draw a bar on a terminal or in a notebook, and print one line per epoch (to standard error, in notebooks to the
+        cell). Where the program has set up logging for them (logger "chaos", level INFO) the lines go there instead, whatever this
         is; ``logging.getLogger("chaos").setLevel("WARNING")`` silences all trainings of the program, bars too.
     config : dict, optional
         Whatever the caller wants kept in config.json beside the settings: what JSON knows, paths, and NumPy's numbers and
@@ -185,9 +185,9 @@ def train(
     Returns
     -------
     Run
-        With `history`, `to_frame()`, `plot()`, `best_epoch`. Its records have "cluster" in a job of several ranks: mode, options, ranks, exchanges, bytes (sent by all ranks for
-        the weights; of a sum what the best algorithm sends), exchange_seconds (of all ranks) and overlap (the part of them
-        in which that rank's workers were running).
+        With `history`, `to_frame()`, `plot()`, `best_epoch` and more. Its records have "cluster" in a job of several ranks:
+        mode, options, ranks, exchanges, bytes (sent by all ranks for the weights; of a sum what the best algorithm sends),
+        exchange_seconds (of all ranks) and overlap (the part of them in which that rank's workers were running).
 
     Raises
     ------
@@ -208,8 +208,8 @@ def train(
         After Ctrl-C, or SIGTERM or SIGHUP: the workers have stopped, and the state, in the middle of the epoch, is in
         `run_dir`.
 
-    These, where any epoch may have been finished, have an attribute `run`, the `Run` so far; ``net.history`` has its records.
-    In a job these are raised on all ranks. Where one rank alone fails while training, its traceback is printed and the job
+    What is raised after the training has begun has an attribute `run`, the `Run` so far; ``net.history`` has its records. In
+    a job these are raised on all ranks. Where one rank alone fails while training, its traceback is printed and the job
     is ended.
     """
     if validate is not None:
