@@ -156,8 +156,8 @@ def train(
         promise it, the result has the same bits as an uninterrupted run.
     progress : bool
         Draw a bar on a terminal or in a notebook, and print one line per epoch (to standard error, in notebooks to the
-        cell). Where the program has set up logging for them (logger "chaos", level INFO) the lines go there instead, whatever this
-        is; ``logging.getLogger("chaos").setLevel("WARNING")`` silences all trainings of the program, bars too.
+        cell). Where the program has set up logging for them (logger "chaos", level INFO) the lines go there instead,
+        whatever this is; ``logging.getLogger("chaos").setLevel("WARNING")`` silences all trainings of the program, bars too.
     config : dict, optional
         Whatever the caller wants kept in config.json beside the settings: what JSON knows, paths, and NumPy's numbers and
         arrays.

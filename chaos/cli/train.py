@@ -134,6 +134,9 @@ def _cluster(arguments):
         if arguments.cluster_options:
             arguments.parser.error("--cluster-option needs --cluster")
         return None, None
+    needed = cluster.MODES[mode].strategy if mode in cluster.MODES else None
+    if needed and arguments.strategy is None and not arguments.resume:
+        arguments.strategy = needed
     if arguments.cluster_options:
         modes = {name: one({}) for name, one in cluster.MODES.items()}
         options = parse_options(modes, mode, arguments.cluster_options)

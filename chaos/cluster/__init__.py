@@ -3,7 +3,6 @@ starts: importing this initialises nothing. Users go through `chaos.train` and t
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -58,8 +57,8 @@ def train_linked(
 
     link.checked(prepare)
     if settings.workers is None and not (settings.strategy in STRATEGIES and STRATEGIES[settings.strategy].single):
-        settings = dataclasses.replace(settings, workers=_share_of_cores(link))
-    _tell_bindings(link, settings.workers or 1)
+        link.workers = _share_of_cores(link)
+    _tell_bindings(link, settings.workers or link.workers or 1)
     told = {"cluster": mode.name, "cluster_options": mode.option, "ranks": link.size, "hosts": sorted(set(link.hosts))}
     try:
         return training.train(

@@ -43,6 +43,7 @@ class Mode(WithOptions):
     name = None
     beside = True
     one_vector = False
+    strategy = None  # the only one that goes with it
     in_step = False
 
     def __init__(self, options):

@@ -27,6 +27,8 @@ from .signals import FAILED, STOPPED, Caught
 from .store import MODEL, Store
 from .streams import LOG
 
+SHARE = "this rank's share"  # of the cores of its machine
+
 
 class Job:
     """A training under way.
@@ -68,7 +70,10 @@ class Job:
         rule: Any = UPDATES[settings.update]
         schedule: Any = SCHEDULES[settings.lr_schedule]
         self.strategy, self.rule, self.schedule = strategy, rule, schedule
-        self.plan = runner.workers(settings.workers, "one by definition" if strategy.single else None, settings.pin)
+        asked, only_one = settings.workers, "one by definition" if strategy.single else None
+        self.plan = runner.workers(link.workers if asked is None else asked, only_one, settings.pin)
+        if asked is None and link.workers is not None:
+            self.plan = self.plan.named(SHARE)
         if strategy.single and self.plan.workers != 1:
             raise ValueError(f"strategy {settings.strategy!r} runs with one worker, not {self.plan.workers}")
         self.rate_scale: float = strategy.rate_scale(settings.strategy_options, self.plan.workers)
