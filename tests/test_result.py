@@ -93,6 +93,12 @@ def test_a_run_is_drawn(run, monkeypatch, tmp_path):
 # ---- lines, bars, logs ----
 
 
+def test_lines_tell_metrics(digits, capsys):
+    run = little(digits, metrics=["f1", "confusion_matrix"], validation_split=0.2)
+    record, line = run.history[0], capsys.readouterr().err.splitlines()[-1]
+    assert f" f1 {record['validation_f1']:.4g}  " in line and "confusion" not in line
+
+
 def lines_of(capsys):
     return capsys.readouterr().err.splitlines()
 

@@ -70,6 +70,7 @@ class Progress(Callback):
         for phase in ("train_eval", "validation", "test"):
             if record.get(f"{phase}_loss") is not None:
                 text += f"  {NAMES.get(phase, phase)} loss {record[f'{phase}_loss']:.4f}{_error(record, phase)}"
+                text += _metrics(record, phase)
         self.note(f"{text}  {record['images_per_second']:,.0f} images/s  staleness {record['staleness']['mean']:.2f}")
 
     def train_end(self, event: Event) -> None:
@@ -82,6 +83,13 @@ def _error(record: Record, phase: str) -> str:
     """What a line says of a phase's error; nothing where the loss counts none."""
     error = record[f"{phase}_error"]
     return "" if error is None else f" error {error:.2%}"
+
+
+def _metrics(record: Record, phase: str) -> str:
+    """What a line says of the metrics that are one number."""
+    own = {key.removeprefix(f"{phase}_"): value for key, value in record.items() if key.startswith(f"{phase}_")}
+    shown = {name: value for name, value in own.items() if name not in ("loss", "error") and isinstance(value, (int, float))}
+    return "".join(f" {name} {value:.4g}" for name, value in shown.items())
 
 
 def in_notebook() -> bool:
