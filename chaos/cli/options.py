@@ -63,7 +63,7 @@ def add_setting(group, name, names=None, choices=None, **changed):
         group.add_argument(flag.removesuffix("s"), help=f"{about.text}; {LISTED}", **options)
         return
     elif isinstance(about, Name):
-        names, choices = names or about.offered, choices or about.offered
+        names, choices = names or about.offered, None if about.more else choices or about.offered
     text = about.text.replace("{names}", ", ".join(names or ()))
     group.add_argument(flag, help=f"{text} (default: {about.shown or default})", choices=choices, **options)
 

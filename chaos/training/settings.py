@@ -84,17 +84,22 @@ class Flag(Setting):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Name(Setting):
-    """A name out of a table. `hidden` are names that the command line does not offer; `what` is used in messages."""
+    """A name out of a table. `hidden` are names that the command line does not offer; `what` is used in messages;
+    `more`: the table, which then checks names itself, knows further ones than it lists."""
 
     table: Iterable[str]
     what: str
     hidden: tuple[str, ...] = ()
+    more: bool = False
 
     @property
     def offered(self) -> tuple[str, ...]:
         return tuple(name for name in self.table if name not in self.hidden)
 
     def check(self, name: str, value: Any) -> str:
+        if self.more:
+            table: Any = self.table
+            return str(table.check(value))
         if not isinstance(value, str) or value not in self.table:
             raise ValueError(f"unknown {self.what} {value!r}; known: {', '.join(self.table)}")
         return value
@@ -161,7 +166,15 @@ class Settings:
     loss: str = setting(
         "cross_entropy",
         # score is for proofs, it trains nothing
-        Name(text="one of {names}", line=1, unit="NAME", table=LOSSES, what="loss", hidden=("score",)),
+        Name(
+            text="one of {names}, or a sum for several outputs, as in 'cross_entropy + 0.3*mse'",
+            line=1,
+            unit="NAME",
+            table=LOSSES,
+            what="loss",
+            hidden=("score",),
+            more=True,
+        ),
     )
     loss_options: Mapping[str, Any] | None = setting(
         None, OptionsOf(text="an option of the loss", line=1, owner="loss", table=LOSSES, later=True)

@@ -86,8 +86,7 @@ class Virtual(Threads):
         return _core.Engine(
             job.net.plan,
             job.net.weights,
-            loss=settings.loss,
-            loss_options=training.phases.loss_numbers(settings.loss, settings.loss_options),
+            loss=job.net.core_loss(settings.loss, settings.loss_options),
             batch_size=_core.TOGETHER,
         )
 
