@@ -100,7 +100,7 @@ def settings_from(arguments, earlier):
         elif options not in found or (about.owner in given and name != earlier.get(about.owner)):
             found[options] = {}  # those of the earlier run are another's
     # what is needed before the training checks the rest
-    for name, unset in (("seed", Settings.seed), ("subset", DataSettings.subset)):
+    for name, unset in (("seed", Settings.seed), ("subset", DataSettings.subset), ("loss", Settings.loss)):
         if found.get(name, unset) is not unset:
             found[name] = every[name].check(name, found[name])
     data = DataSettings(**{name: found[name] for name in DATA_ABOUT if name in found})
