@@ -287,9 +287,11 @@ def test_seeds_and_files(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["alexnet", "googlenet", "resnet18", "resnet50", "mobilenet"])
+@pytest.mark.parametrize("name", ["googlenet", "resnet18", "mobilenet"])
 def test_a_step_of_imagenet_size(name):
+    """Of the larger ones: scripts/train_zoo.py --step."""
     net = models.MODELS[name]()
+    net.initialise(bias=chaos.initialisers.uniform(-0.1, 0.1))
     summary = net.summary(2)
     assert summary.parameters == KNOWN[name] and 4 * KNOWN[name] <= summary.weight_bytes < 4.4 * KNOWN[name]
     before = step(name, net, 2)

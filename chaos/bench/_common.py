@@ -34,6 +34,7 @@ MOST_IMAGES = 1 << 24  # per update
 RATE = 1e-4  # small: the time does not depend on it, and random labels must not make the training diverge
 PEAK_SECONDS = 0.05
 RANDOM_IMAGES = 10_000
+RANDOM_BYTES = 1 << 26  # of all of them, where images are large
 
 
 def machine() -> Record:
@@ -141,11 +142,8 @@ def take_images(net: Network, known: Known | None = None) -> Images:
             known[key] = name, train.images, train.labels
         else:
             rng = np.random.default_rng(0)
-            known[key] = (
-                "random",
-                rng.integers(0, 256, (RANDOM_IMAGES, *shape), np.uint8),
-                rng.integers(0, classes, RANDOM_IMAGES),
-            )
+            count = min(RANDOM_IMAGES, max(RANDOM_BYTES // int(np.prod(shape)), 256))
+            known[key] = ("random", rng.integers(0, 256, (count, *shape), np.uint8), rng.integers(0, classes, count))
     return known[key]
 
 

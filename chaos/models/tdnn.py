@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..layers import Conv1d, Conv2d, Flatten, Input, Multiply, Node, Reshape, Sigmoid, Sum
+from ..layers import Conv1d, Conv2d, Flatten, Input, Mean, Multiply, Reshape, Sigmoid, Sum
 from ..network import Network
 
 
@@ -25,7 +25,7 @@ def tdnn(seed: int = 0, *, input_shape: tuple[int, int] = (16, 15), classes: int
     x = Input(input_shape)
     y = Sigmoid()(Conv1d(hidden, 3, name="hidden1")(x))
     y = Sigmoid()(Conv1d(classes, 5, name="hidden2")(y))
-    net = Network(x, _energy(y), seed=seed)
+    net = Network(x, Flatten()(Sum(2)(Multiply()(y, y))), seed=seed)
     net.initialise("xavier_uniform", "zeros", seed=seed)
     return net
 
@@ -41,11 +41,7 @@ def tdnn2d(seed: int = 0, *, input_shape: tuple[int, int] = (16, 15), classes: i
     y = Reshape((1, *input_shape))(x)
     y = Sigmoid()(Conv2d(hidden, (5, 3), name="hidden1")(y))
     y = Sigmoid()(Conv2d(classes, (5, 5), name="hidden2")(y))
-    net = Network(x, _energy(Reshape((classes, -1))(y)), seed=seed)
+    y = Flatten()(Sum(2)(Mean(2)(Multiply()(y, y))))
+    net = Network(x, y, seed=seed)
     net.initialise("xavier_uniform", "zeros", seed=seed)
     return net
-
-
-def _energy(y: Node) -> Node:
-    """The sum of squares of each channel of a sequence."""
-    return Flatten()(Sum(2)(Multiply()(y, y)))
