@@ -326,9 +326,8 @@ def sides(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def report(name: str, recipe: Recipe, args: argparse.Namespace) -> dict[str, Any]:
     """All runs of a recipe, told on the way and returned."""
-    print(
-        f"{name}: {recipe.about}\n  target: {'none' if recipe.target is None else recipe.target} ({recipe.unit}); {recipe.expected}"
-    )
+    target = "none" if recipe.target is None else recipe.target
+    print(f"{name}: {recipe.about}\n  target: {target} ({recipe.unit}); {recipe.expected}")
     runs = []
     for side in sides(args):
         for seed in args.seeds:
