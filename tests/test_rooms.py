@@ -98,7 +98,7 @@ PY_ARROWS = {
     "threads": {"affinity"},
     "_load": {"affinity", "_core"},
     "network": {"_core", "arrays", "errors", "formats", "freezing", "layers", "losses", "parameters", "scale"},
-    "models": {"models", "network", "layers"},
+    "models": {"models", "network", "layers", "initialisers"},
     "freezing": {"layers"},
     "groups": {"freezing"},
     "initialisers": {"layers"},

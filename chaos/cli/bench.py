@@ -3,7 +3,7 @@
 import sys
 
 from .. import bench as measure
-from ..models import MODELS
+from ..models import MODELS, PAPER
 from ..sync import STRATEGIES
 from ..training.streams import is_terminal
 from .common import add_command, build_model, say, show_json
@@ -127,7 +127,7 @@ def _add_model(parser):
         "--model",
         action="append",
         metavar="NAME",
-        help=f"{', '.join(MODELS)}, all, or a .safetensors file; may be repeated (default: all)",
+        help=f"{', '.join(MODELS)}, all ({', '.join(PAPER)}), or a .safetensors file; may be repeated (default: all)",
     )
 
 
@@ -198,7 +198,7 @@ def scaling(arguments):
 
 def _models(arguments):
     """Names in the zoo and networks of files, without repetitions."""
-    names = [name for given in arguments.model or ["all"] for name in (MODELS if given == "all" else [given])]
+    names = [name for given in arguments.model or ["all"] for name in (PAPER if given == "all" else [given])]
     return [name if name in MODELS else build_model(name) for name in dict.fromkeys(names)]
 
 
