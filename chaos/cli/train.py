@@ -183,6 +183,9 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         folder = checked(lambda: stack.enter_context(_run_dir(arguments.run_dir, model)) if root else None)
+        again = shlex.join([*arguments.parser.prog.split(), model, "--resume", "--run-dir", str(folder)])
+        if link and root and (launch := cluster.launched()) and launch.launcher == "Open MPI":
+            tell(f"after a stop, continue with: {again}")  # which forwards nothing that is said after a stop
         try:
             result = cluster.train_linked(
                 link,
@@ -196,7 +199,6 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
             )
         except (KeyboardInterrupt, SystemExit):
             if root and (folder / training.MODEL).exists():
-                again = shlex.join([*arguments.parser.prog.split(), model, "--resume", "--run-dir", str(folder)])
                 tell(f"continue with: {again}")
             raise
     if root:

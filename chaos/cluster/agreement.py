@@ -9,7 +9,8 @@ from .._version import __version__
 from ..training.settings import ABOUT
 
 # of every rank's own, or of rank 0 only
-_FREE = {"workers", "pin", "run_dir", "resume", "progress", "stall_timeout", "cluster", "cluster_options"}
+_FREE = {"workers", "pin", "run_dir", "resume", "checkpoint_every", "keep_checkpoints", "progress", "stall_timeout"}
+_FREE |= {"cluster", "cluster_options"}  # compared before
 _LARGE = {"network", "train", "test"}  # that they differ is said, not how
 _NONE = "none"  # no network, no data set: complained about where it is used
 
