@@ -368,7 +368,11 @@ class Network(Parameters):
         self.pack(arrays, self.weights)
 
     def save(
-        self, path: str | os.PathLike[str], metadata: dict[str, str] | None = None, state: Mapping[str, Array] | None = None
+        self,
+        path: str | os.PathLike[str],
+        metadata: dict[str, str] | None = None,
+        state: Mapping[str, Array] | None = None,
+        weights: NDArray[np.float32] | None = None,
     ) -> None:
         """Writes architecture and weights to a safetensors file, atomically.
 
@@ -379,11 +383,14 @@ class Network(Parameters):
             Kept in the file beside chaos's own entries.
         state : dict of str to array, optional
             Further tensors, under names that begin with "optimizer.".
+        weights : ndarray, optional
+            Laid out as the network's, written instead of them.
         """
+        parameters = self.unpack(self.weights if weights is None else weights)
         about = {"format": FORMAT, "network": json.dumps(self.config())}
         if self.trained_on is not None:
             about[TRAINED_ON] = json.dumps(scale.to_json(self.trained_on))
-        write_tensors(path, {**self.state_dict(), **(state or {})}, {**(metadata or {}), **about})
+        write_tensors(path, {**parameters, **(state or {})}, {**(metadata or {}), **about})
 
     def to_torch(self) -> Any:
         """The network as a ``torch.nn.Module`` of PyTorch's own layers, with its weights: chaos.interop.to_torch."""

@@ -48,7 +48,7 @@ def run(arguments):
         )
     findings += look.look()
     if table:
-        if table[0]["ranks"] < table[0]["announced"] and launch.rank:
+        if table[0].get("ranks", 1) < table[0]["announced"] and launch.rank:
             return  # all are alone; one complaint is enough
         findings += look.of_ranks(table)
     if arguments.json:

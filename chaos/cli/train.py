@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .. import cluster, training, virtual
-from ..errors import CheckpointError
+from ..errors import ChaosError, CheckpointError
 from ..models import MODELS
 from ..network import Network, load
 from ..training import Settings
@@ -119,7 +119,7 @@ def _cluster(arguments):
     if mode is None:
         launch = cluster.launched()
         if launch and launch.ranks > 1:
-            earlier = read_config(arguments.run_dir) if arguments.resume else {}
+            earlier = _earlier_of_root(arguments, launch)
             mode = earlier.get("cluster", "local")
             options = earlier.get("cluster_options")
     if mode in (None, "none"):
@@ -132,6 +132,16 @@ def _cluster(arguments):
     return mode, options
 
 
+def _earlier_of_root(arguments, launch):
+    """The settings of the run that is continued, of which the other ranks may see nothing: rank 0 tells them."""
+    try:
+        return cluster.from_root(lambda: read_config(arguments.run_dir) if arguments.resume else {})
+    except ChaosError as error:
+        if launch.rank:  # rank 0 says it
+            raise SystemExit(exit_code(error)) from None
+        raise
+
+
 def execute(arguments, link=None, runner=None, summary=None, config=None, prepared=None, callbacks=()):
     """One process's part: what the arguments ask for, with a summary. `link` is None where there are no other processes,
     `runner` as in chaos.train; summary(result, train, test, seconds) instead of the usual one; `config` is kept with the
@@ -139,6 +149,8 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
     `callbacks` as in chaos.train."""
     root = not link or not link.rank
     checked = link.checked if link else lambda call: call()
+    if link:
+        link.agree(cluster.agreement.of_arguments(arguments))
     # what the others are told: they need not see the run directory
     prepared = prepared or checked(lambda: prepare(arguments) if root else None)
     if link:
@@ -149,7 +161,8 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
 
         def follow():  # after rank 0, which may have downloaded the data
             net = Network.from_config(graph)
-            return settings, asked, model, net, load_data(name, net, tell=False)
+            own = {key: value for key in ("workers", "pin") if (value := getattr(arguments, key, None)) is not None}
+            return dataclasses.replace(settings, **own), asked, model, net, load_data(name, net, tell=False)
 
         prepared = checked(lambda: prepared if root else follow())
     settings, asked, model, net, (name, train, test) = prepared
@@ -170,6 +183,9 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         folder = checked(lambda: stack.enter_context(_run_dir(arguments.run_dir, model)) if root else None)
+        again = shlex.join([*arguments.parser.prog.split(), model, "--resume", "--run-dir", str(folder)])
+        if link and root and (launch := cluster.launched()) and launch.launcher == "Open MPI":
+            tell(f"after a stop, continue with: {again}")  # which forwards nothing that is said after a stop
         try:
             result = cluster.train_linked(
                 link,
@@ -183,7 +199,6 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
             )
         except (KeyboardInterrupt, SystemExit):
             if root and (folder / training.MODEL).exists():
-                again = shlex.join([*arguments.parser.prog.split(), model, "--resume", "--run-dir", str(folder)])
                 tell(f"continue with: {again}")
             raise
     if root:

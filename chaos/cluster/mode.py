@@ -48,6 +48,11 @@ class Mode(WithOptions):
     def __init__(self, options):
         self.option = self.resolve(options)
 
+    def next_exchange(self, at):
+        """The image at which the next exchange is due after that of image `at`, which is through: a period later, or at once
+        where it has taken longer than that."""
+        return max(at + self.option["every"], self.engine.position)
+
     def _called(self):
         return f"cluster mode {self.name!r}"
 

@@ -43,7 +43,7 @@ def run_phase(
         while not link.watch(future, listeners.pause() if listeners else POLL):
             if listeners:
                 listeners.look(ahead + link.position(engine), caught)
-            if caught.signal or link.halted:
+            if caught.signal or link.halted or (what == "train" and caught.rests()):
                 engine.stop()
         result = future.result()
     except BaseException:  # an exception from a signal handler that is not ours: the workers must not outlive it

@@ -249,6 +249,39 @@ class Settings:
     resume: bool = setting(
         False, Flag(text="continue the run in --run-dir; starts it if there is none", group="run", role="call")
     )
+    checkpoint_every: float = setting(
+        60.0,
+        Number(
+            text="the state is also kept when so much time has passed within an epoch; 0: after epochs only",
+            unit="SECONDS",
+            group="run",
+            role="kept",
+            least=0,
+        ),
+    )
+    keep_checkpoints: int = setting(
+        1,
+        Number(
+            text="of how many of the latest epochs the states are kept; 1: model.safetensors alone",
+            unit="N",
+            group="run",
+            role="kept",
+            least=1,
+            most=1 << 20,
+            whole=True,
+        ),
+    )
+    on_diverge: str = setting(
+        "stop",
+        Name(
+            text="what to do when the loss is not finite: {names} (to the last good state, with half the learning rate)",
+            unit="HOW",
+            group="run",
+            role="kept",
+            table=("stop", "rollback"),
+            what="on_diverge",
+        ),
+    )
     progress: bool = setting(True, Flag(text="no progress, only the summary", group="run", role="call", opposite="quiet"))
 
     @classmethod

@@ -57,6 +57,7 @@ class Virtual(Threads):
     """
 
     kind = "virtual workers"
+    pauses = False
 
     def __init__(self, machine: Machine | None = None, times: Times | None = None, jobs: int = 1) -> None:
         self.machine, self.times, self.jobs = machine or Machine(), times, check_jobs(jobs)
