@@ -165,7 +165,7 @@ def mpi(environ=os.environ, which=None):
     try:
         version = importlib.metadata.version("mpi4py")
     except importlib.metadata.PackageNotFoundError:
-        yield Finding(NOTE, "MPI", "mpi4py is not installed: training runs in one process", "pip install 'chaos[mpi]'")
+        yield Finding(NOTE, "MPI", "mpi4py is not installed: training runs in one process", "pip install 'chaos-sgd[mpi]'")
         return
     # a process that no launcher knows of, or MPI would take it for the rank that this one is
     plain = {k: v for k, v in environ.items() if not re.match("(OMPI_(?!MCA|ALLOW)|PMI|PMIX|PRTE|HYD|MPI_LOCAL|SLURM_)", k)}
@@ -202,7 +202,7 @@ def mpi(environ=os.environ, which=None):
         yield Finding(WRONG, "MPI", "the library allows no threads beside MPI", "use a build with thread support")
     launcher, path = commands.find_launcher(environ, **({"which": which} if which else {}))
     if launcher is None:
-        yield Finding(NOTE, "launcher", "no mpiexec, mpirun or srun on the PATH", "pip install 'chaos[mpi]' brings one")
+        yield Finding(NOTE, "launcher", "no mpiexec, mpirun or srun on the PATH", "pip install 'chaos-sgd[mpi]' brings one")
     elif launcher == "slurm" or {launcher, kind} in ({"mpich"}, {"openmpi"}, {"intelmpi"}, {"mpich", "intelmpi"}):
         yield Finding(OK, "launcher", f"{path} ({launcher})")
     else:
