@@ -71,6 +71,9 @@ def test_workflows_run_what_is_here():
     ci = yaml.safe_load((TREE / ".github/workflows/ci.yml").read_text())
     runs = [step.get("run", "") for job in ci["jobs"].values() for step in job["steps"]]
     assert ".ci/run" in runs and (TREE / ".ci/run").is_file()
+    (site,) = [line for line in runs if "mkdocs build --strict" in line]
+    (config,) = re.findall(r"--config-file (\S+)", site)
+    assert (TREE / config).is_file()
 
 
 def test_wheels_are_tested_with_files_that_exist():
