@@ -60,7 +60,7 @@ def run(arguments):
     kind, path = (arguments.mpi, None) if arguments.mpi else commands.find_launcher(os.environ)
     if kind is None:
         arguments.parser.error(
-            "no MPI launcher is here (mpiexec, mpirun, srun); pip install 'chaos[mpi]' brings one, and "
+            "no MPI launcher is here (mpiexec, mpirun, srun); pip install 'chaos-sgd[mpi]' brings one, and "
             "--mpi names one that is elsewhere"
         )
     words = commands.command(kind, what, [sys.executable, "-m", "chaos", *program])

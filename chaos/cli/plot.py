@@ -22,7 +22,7 @@ def add(commands):
         description="Reads the metrics of a run directory and writes a report: loss and error per epoch, images per second, "
         "how the time was spent, and how stale updates were, as far as the run recorded it. HTML holds its "
         "plots in itself, Markdown has them beside it as SVG; both need matplotlib (pip install "
-        "'chaos[plot]'). JSON needs nothing. Of a model it draws the graph of its layers, as SVG or PNG.",
+        "'chaos-sgd[plot]'). JSON needs nothing. Of a model it draws the graph of its layers, as SVG or PNG.",
         examples=[
             "chaos plot runs/first",
             "chaos plot runs/first --out first.md",

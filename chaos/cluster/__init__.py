@@ -134,7 +134,8 @@ def _world(timeout=Settings.stall_timeout):
     except (ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ClusterError(
-            f"training with several ranks needs mpi4py and an MPI library ({reason}); pip install 'chaos[mpi]' brings both"
+            f"training with several ranks needs mpi4py and an MPI library ({reason}); "
+            "pip install 'chaos-sgd[mpi]' brings both"
         ) from None
     if MPI.COMM_WORLD.size == 1 and launch and launch.ranks > 1:
         library = MPI.Get_library_version().splitlines()[0].partition(",")[0].strip("\0 ")

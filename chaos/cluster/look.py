@@ -165,7 +165,7 @@ def mpi(environ=os.environ, which=None):
     try:
         version = importlib.metadata.version("mpi4py")
     except importlib.metadata.PackageNotFoundError:
-        yield Finding(NOTE, "MPI", "mpi4py is not installed: training runs in one process", "pip install 'chaos[mpi]'")
+        yield Finding(NOTE, "MPI", "mpi4py is not installed: training runs in one process", "pip install 'chaos-sgd[mpi]'")
         return
     facts = _facts(environ)
     if "error" in facts:
@@ -190,7 +190,7 @@ def mpi(environ=os.environ, which=None):
         yield Finding(WRONG, "MPI", "the library allows no threads beside MPI", "use a build with thread support")
     launcher, path = commands.find_launcher(environ, **({"which": which} if which else {}))
     if launcher is None:
-        yield Finding(NOTE, "launcher", "no mpiexec, mpirun or srun on the PATH", "pip install 'chaos[mpi]' brings one")
+        yield Finding(NOTE, "launcher", "no mpiexec, mpirun or srun on the PATH", "pip install 'chaos-sgd[mpi]' brings one")
     elif launcher == "slurm" or {launcher, kind} in ({"mpich"}, {"openmpi"}, {"intelmpi"}, {"mpich", "intelmpi"}):
         more = ""
         if launcher == "openmpi":
