@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from .job import Job
 
 MODEL, METRICS, CONFIG = "model.safetensors", "metrics.jsonl", "config.json"
-WRITTEN = (MODEL, METRICS, CONFIG, "times.json", "against-real.json")  # the last two by chaos simulate
+# the last three by the command line
+WRITTEN = (MODEL, METRICS, CONFIG, "job.toml", "times.json", "against-real.json")
 
 
 class Store:
