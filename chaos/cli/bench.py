@@ -6,10 +6,11 @@ from .. import bench as measure
 from ..models import MODELS, PAPER
 from ..sync import STRATEGIES
 from ..training.streams import is_terminal
-from .common import add_command, build_model, say, show_json
+from .common import add_command, say, show_json
 from .common import print_table as _print_table
 from .common import show_us as _us
 from .common import worker_counts as _workers
+from .networks import build_model
 
 BUSY = 0.5  # load average from which another process must be running
 
@@ -20,7 +21,6 @@ def add(commands):
         commands,
         "bench",
         None,
-        help="measure speed",
         usage="KIND [options]",
         description="Measures how fast this machine trains. Every kind checks its results before it takes the time.",
         examples=[

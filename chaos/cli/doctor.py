@@ -15,7 +15,6 @@ def add(commands):
         commands,
         "doctor",
         run,
-        help="explain what is wrong with cores, OpenMP, MPI",
         usage="[--json]",
         description="Looks at the instruction set, cores and their limits (affinity, cgroup, environment), OpenMP "
         "libraries, MPI library and launcher, and says of each whether it is as it should be, and what to do. "

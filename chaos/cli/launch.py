@@ -15,7 +15,6 @@ def add(subcommands):
         subcommands,
         "launch",
         run,
-        help="start one process per NUMA domain with MPI",
         usage="[options] -- COMMAND ...",
         description="Starts `chaos COMMAND ...` with one process (rank) per NUMA domain of every machine, each bound to "
         "the cores of its domain and with as many workers, through the MPI launcher that is here. --dry-run "

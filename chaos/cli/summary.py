@@ -3,7 +3,8 @@
 import textwrap
 
 from ..models import MODELS
-from .common import add_command, columns, show_json, take_model
+from .common import add_command, columns, show_json
+from .networks import take_model
 
 
 def add(commands):
@@ -12,7 +13,6 @@ def add(commands):
         commands,
         "summary",
         run,
-        help="show layers, shapes, parameters, work and memory of a network",
         usage="[MODEL] [options]",
         description="Prints a network layer by layer: output shape, parameters, multiply-adds, which loops the core "
         "has chosen, memory per worker, and rows and columns that no window of a convolution or pooling ever sees. "

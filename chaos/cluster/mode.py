@@ -32,6 +32,8 @@ class Mode(WithOptions):
         The ranks have one weight vector in common.
     in_step : bool
         All ranks take every step together: none has a shard of its own.
+    strategy : str or None
+        The only strategy that it works with.
     link : Link
     engine : _core.Engine
     door : _core.Exchange
@@ -44,6 +46,7 @@ class Mode(WithOptions):
     beside = True
     one_vector = False
     in_step = False
+    strategy = None
 
     def __init__(self, options):
         self.option = self.resolve(options)

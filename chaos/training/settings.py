@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from ..losses import LOSSES
-from ..options import check_flag, check_number
+from ..options import check_flag, check_number, naming_owners, unknown
 from ..sync import STRATEGIES
 from ..threads import PINNINGS
 from ..updates import SCHEDULES, UPDATES
@@ -101,7 +101,7 @@ class Name(Setting):
             table: Any = self.table
             return str(table.check(value))
         if not isinstance(value, str) or value not in self.table:
-            raise ValueError(f"unknown {self.what} {value!r}; known: {', '.join(self.table)}")
+            raise ValueError(unknown(f"unknown {self.what}", value, self.offered))
         return value
 
 
@@ -295,7 +295,8 @@ class Settings:
         values = {name: about.check(name, getattr(self, name)) for name, about in ABOUT.items()}
         for name, about in ABOUT.items():
             if isinstance(about, OptionsOf) and about.table is not None:
-                values[name] = about.table[values[about.owner]].resolve(values[name] or {})
+                with naming_owners(f"{about.owner}=", about.table):
+                    values[name] = about.table[values[about.owner]].resolve(values[name] or {})
         found = Settings(**values)
         strategy: Any = STRATEGIES[found.strategy]
         strategy.check(found.strategy_options, found.update, found.update_options)

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 MODEL, METRICS, CONFIG = "model.safetensors", "metrics.jsonl", "config.json"
 KEPT = "checkpoints"  # folder of the states of earlier epochs, where they are asked for
-WRITTEN = (MODEL, METRICS, CONFIG, "times.json", "against-real.json")  # the last two by chaos simulate
+# the last three by the command line
+WRITTEN = (MODEL, METRICS, CONFIG, "job.toml", "times.json", "against-real.json")
 
 
 class Store:
