@@ -306,7 +306,7 @@ def test_balanced_weights_are_scikit_learns_of_the_images_that_train(digits):
     utils = pytest.importorskip("sklearn.utils.class_weight")
     labels = np.array([0, 0, 0, 2, 2, 5, -1, 5, 5, 5])
     images = np.array([0, 1, 3, 5, 6, 7])
-    found = parts.image_weights("balanced", "class", labels, images, 7, None)
+    found = parts.image_weights("balanced", labels, images, 7, None)
     there = labels[images][labels[images] >= 0]
     wanted = dict(zip([0, 2, 5], utils.compute_class_weight("balanced", classes=np.unique(there), y=there), strict=True))
     np.testing.assert_allclose(found, [wanted.get(label, 1) for label in labels], rtol=1e-6)

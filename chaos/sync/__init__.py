@@ -21,6 +21,5 @@ STRATEGIES = {
     for kind in list(globals().values())
     if isinstance(kind, type) and issubclass(kind, Strategy) and kind.name
 }
-Strategy.family = STRATEGIES
 
 __all__ = ["STRATEGIES"]

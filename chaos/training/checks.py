@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..losses import LOSSES, VALUES
+from ..losses import VALUES
 from ..sync import STRATEGIES
 from .records import Record
 
@@ -24,13 +24,12 @@ def absurd(job: Job, record: Record) -> str | None:
     guessing, or a weight is huge."""
     epoch, loss = record["epoch"], record["train_loss"]
     advice = f"the learning rate {record['lr']:g} is most likely too large"
-    if job.settings.loss in ("cross_entropy", "nll") and job.training.form != VALUES:
-        classes = LOSSES[job.settings.loss].classes(job.training.form, job.net.output_shape)
-        weights = job.training.arguments["weights"]
-        scale = max(1.0, 1.0 if weights is None else float(weights.max()))
-        scale *= max(1.0, *(job.settings.loss_options or {}).get("weight") or (1.0,))
-        if loss > FAR * scale * math.log(max(classes, 2)):
-            return f"train loss {loss:.3g} in epoch {epoch}, where guessing has {math.log(max(classes, 2)):.3g}: {advice}"
+    judged = job.training.judged
+    if judged.loss in ("cross_entropy", "nll") and judged.form != VALUES and judged.alone:
+        guessing, weights = math.log(max(judged.classes, 2)), job.training.arguments["weights"]
+        scale = max(1.0, 1.0 if weights is None else float(weights.max())) * max(1.0, *(judged.options["weight"] or (1.0,)))
+        if loss > FAR * scale * guessing:
+            return f"train loss {loss:.3g} in epoch {epoch}, where guessing has {guessing:.3g}: {advice}"
     largest = max(float(np.abs(job.net.weights[at]).max(initial=0)) for at in job.net.trained_places().values())
     if largest > HUGE:
         return f"the largest weight after epoch {epoch} is {largest:.3g}: {advice}"

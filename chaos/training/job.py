@@ -3,6 +3,7 @@ chaos.cluster."""
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NoReturn
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from .. import _core, groups
 from ..errors import DivergedError
-from ..losses import CLASS, LOSSES
+from ..losses import CLASS
 from ..network import Network, aligned_zeros, run_key
 from ..sync import STRATEGIES
 from ..updates import SCHEDULES, UPDATES
@@ -24,10 +25,12 @@ from .records import Record, Result
 from .runner import Threads
 from .settings import Settings
 from .signals import FAILED, STOPPED, Caught
+from .state import State
 from .store import MODEL, Store
-from .streams import LOG
+from .streams import LOG, tell
 
 SHARE = "this rank's share"  # of the cores of its machine
+CUTS = 10  # of the learning rate, one after the other without an epoch that went well, until a training is given up
 
 
 class Job:
@@ -50,6 +53,8 @@ class Job:
         Why the last epoch's numbers, though finite, are no training, in words.
     monitor : Monitor or None
         What tells the best epoch; `best` are that epoch's weights, None where there is none, or they are lost.
+    lr_cut : float
+        Factor of the learning rate, because the training has diverged and was taken back.
     """
 
     def __init__(
@@ -87,7 +92,7 @@ class Job:
             None if data is None else phases.take(net, data, name, loss, scales, loss_options=options)
             for name, data in (("test", test), ("validation_data", validation))
         )
-        self._hold_out(net)
+        self._hold_out()
         checks.check_whole_batches(self)
         self._measure_what()
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
@@ -107,22 +112,25 @@ class Job:
         self.stopped = False
         self.doubt: str | None = None
         self.best: NDArray[np.float32] | None = None
+        self.lr_cut = 1.0
+        self._store: Store | None = None
+        self._kept_at, self._begun = time.monotonic(), 0
+        if settings.on_diverge == "rollback" and (link.size > 1 or not runner.pauses):
+            raise ValueError("on_diverge='rollback' is for one process with real workers whose order is not recorded")
 
-    def _hold_out(self, net: Network) -> None:
+    def _hold_out(self) -> None:
         """The validation set, where a part of the training images is one, and the weights of the others."""
-        asked, data = self.settings, self.training
-        labels = data.arguments["labels"]
+        asked, data, judged = self.settings, self.training, self.training.judged
+        labels = data.targets[:, 0] if judged.form == CLASS else None
         if asked.validation_split:
             if self.validation is not None:
                 raise ValueError("validation_data and validation_split are two validation sets; give one of them")
-            known = labels if data.form == CLASS else None
-            stay, held = parts.split(known, data.count, asked.validation_split, asked.seed)
+            stay, held = parts.split(labels, data.count, asked.validation_split, asked.seed)
             self.training, self.validation = data.part(stay), data.part(held).weighted(None)
         if asked.class_weight is not None:
-            classes = LOSSES[asked.loss].classes(data.form, net.output_shape)
             images, weights = self.training.images, data.arguments["weights"]
             self.training = self.training.weighted(
-                parts.image_weights(asked.class_weight, data.form, labels, images, classes, weights)
+                parts.image_weights(asked.class_weight, labels, images, judged.classes, weights)
             )
 
     def _measure_what(self) -> None:
@@ -135,7 +143,7 @@ class Job:
         }
         for one in self.metrics:
             for data in self.evaluated.values():
-                one.check(data.form, asked.loss)
+                one.check(data.judged.form, data.judged.loss)
         larger: dict[str, bool] = {}
         for name, data in ({"train": self.training} | self.evaluated).items():
             larger |= {f"{name}_loss": False} | ({f"{name}_error": False} if data.answers else {})
@@ -191,8 +199,7 @@ class Job:
             self.net.weights,
             workers=workers,
             strategy=asked.strategy,
-            loss=asked.loss,
-            loss_options=phases.loss_numbers(asked.loss, asked.loss_options),
+            loss=self.net.core_loss(asked.loss, asked.loss_options),
             update=asked.update,
             batch_size=asked.images_per_update,
             cpus=None if asked.pin == "none" else self.plan.cpus,
@@ -239,7 +246,7 @@ class Job:
         asked = self.settings
         factor = self.plateau.factor if self.plateau else 1.0
         rate: float = self.schedule.rate(asked.lr, asked.lr_decay, epoch, factor=factor, **self.schedule_options())
-        return self.rate_scale * rate
+        return self.lr_cut * self.rate_scale * rate
 
     def schedule_options(self) -> dict[str, Any]:
         """With what follows from the number of epochs."""
@@ -259,6 +266,7 @@ class Job:
     def run(self, store: Store | None, listeners: Listeners, caught: Caught) -> None:
         """Runs the epochs that are left."""
         ending = None
+        self._store, self._kept_at, caught.rests = store, time.monotonic(), self._rests
         try:
             self._tell(listeners, "train_begin", self._event(caught))
             with ThreadPoolExecutor(1, "chaos") as pool:  # the team belongs to this thread and goes with it
@@ -275,7 +283,7 @@ class Job:
 
         The watch for divergence is no callback: all ranks take part in it, it changes the weights, and no callback is to
         hear of an epoch that it throws away."""
-        good, kept = self.net.weights.copy(), "the network has its initial weights"
+        good, kept = self._good(), "the network has its initial weights"
         if self.partial or self.history:
             kept = "the network has the weights that the run was continued from"
         state = f"; the state is in {store.folder}" if store else "; the network's history has the finished epochs"
@@ -283,19 +291,23 @@ class Job:
         self._catch_up()
         self._tell_new_curve()
         self.best = self.link.gather(self.best if self.link.rank == 0 else None)[0] if self.monitor else None
-        ended = None
+        ended, cuts = None, 0
         while len(self.history) < self.settings.epochs and not (ended := self._ends()):
             self._tell(listeners, "epoch_begin", self._event(caught, ahead=1))
             record = self.epoch(pool, listeners, caught)
             broken = record if isinstance(record, str) else self._broken()
             if broken:  # also when stopped: such a state could not be continued, and would replace one that can
+                if self.settings.on_diverge == "rollback" and cuts < CUTS and not caught.signal:
+                    cuts += 1
+                    self._roll_back(broken, good)
+                    continue
                 self.link.leave()
-                self.net.weights[:] = good
+                self.net.weights[:] = good[0].weights
                 self._diverged(broken, kept, store)
             if record is None:
                 self._agree(caught)
                 if store:
-                    store.save()
+                    store.save(last=True)
                 self._leave(caught)
                 where = self.partial["position"] if self.partial else 0
                 return f"stopped in epoch {len(self.history) + 1} after {where} of {self.training.count} images{state}"
@@ -304,13 +316,15 @@ class Job:
             self._note(record)
             self._doubt(record)
             self.partial = None
-            good, kept = self.net.weights.copy(), f"the network has the weights of epoch {len(self.history)}"
+            good, kept = self._good(), f"the network has the weights of epoch {len(self.history)}"
+            cuts, last = 0, len(self.history) == self.settings.epochs or self._ends() is not None
             if store:
-                store.save(record)
+                store.save(last)
+                self._kept_at = time.monotonic()
             if self.best_epoch == len(self.history):
-                self.best = good
-                if store:
-                    store.save_best()
+                self.best = good[0].weights
+            if store:
+                store.save_best(last)
             self._tell(listeners, "epoch_end", self._event(caught), record)
             if self._agree(caught):  # it came when the last phase was over
                 self._leave(caught)
@@ -347,6 +361,36 @@ class Job:
     def _ends(self) -> str | None:
         """Why it is time to end, None: it goes on. Never in the middle of an epoch."""
         return self.monitor.ends() if self.monitor and not self.partial else None
+
+    # ---- keeping the state ----
+
+    def _rests(self) -> bool:
+        """Whether the training phase under way is to be cut, so that its state can be kept: it is time, and nothing but time
+        comes of it. Where strategies with several workers have the same bits again, but not when they are interrupted, and
+        in jobs of several processes, the state is kept after epochs only."""
+        store, every = self._store, self.settings.checkpoint_every
+        if store is None or not every or time.monotonic() - self._kept_at < every or store.busy:
+            return False
+        changes = self.strategy.deterministic and self.plan.workers > 1 and not self.strategy.any_workers
+        moved = self.engine.position > self._begun  # else nothing might ever be trained
+        return moved and self.link.size == 1 and self.runner.pauses and not changes
+
+    def _good(self) -> tuple[State, Result | None]:
+        """What the training goes back to when it diverges: the state, and the counts of the epoch under way."""
+        return State.of(self, moments=self.settings.on_diverge == "rollback"), self.partial
+
+    def _roll_back(self, broken: str, good: tuple[State, Result | None]) -> None:
+        """Goes back to a good state with half the learning rate; in an engine of its own, where no worker remembers."""
+        self.lr_cut /= 2
+        self.engine = self._make_engine()
+        state, self.partial = good
+        state.give(self)
+        self.evaluator = self.runner.start(self)
+        epoch = len(self.history) + 1
+        tell(
+            f"chaos: diverged in epoch {epoch}{broken}; the training goes back to its state of epoch {len(self.history)}, "
+            f"with a learning rate of {self.rate(epoch):g}"
+        )
 
     def _event(self, caught: Caught, ending: str | None = None, ahead: int = 0) -> Event:
         return Event(self, caught, len(self.history) + ahead, ending=ending)
@@ -393,9 +437,14 @@ class Job:
     def epoch(self, pool: ThreadPoolExecutor, listeners: Listeners, caught: Caught) -> Record | str | None:
         """Runs (the rest of) one epoch: its record, None when stopped, or the text of a divergence."""
         number, n, results = len(self.history) + 1, self.training.count, None
-        if (self.partial or records.no_counts())["position"] < n:
+        while (self.partial or records.no_counts())["position"] < n:
             results, status = self._train(number, pool, listeners, caught)
-            if status != "done":
+            if status == "stopped" and self._store and not caught.signal and self._rests():
+                if broken := self._broken():
+                    return broken
+                self._store.save_beside()
+                self._kept_at = time.monotonic()
+            elif status != "done":
                 return None if status == "stopped" else status
         done = self.partial or records.no_counts()
         evaluated = self._evaluate(pool, listeners, caught)
@@ -431,6 +480,7 @@ class Job:
         link, n = self.link, self.training.count
         done = self.partial or records.no_counts()
         images, begin = self.left(number, done)
+        self._begun = begin
         self.net.trained_on = self.training.scales
         listeners.begin(self, "train", n, done["position"])
         link.train_begins(number, len(images) - begin)
@@ -473,7 +523,7 @@ class Job:
             n = taken.count
             listeners.begin(self, name, n, 0)
             begin, end = self.link.part(n)
-            outputs = np.zeros((n, int(np.prod(self.net.output_shape))), np.float32) if self.metrics else None
+            outputs = np.zeros((n, phases.outputs_of(self.net)), np.float32) if self.metrics else None
             result, _ = phases.run_phase(
                 pool,
                 self.evaluator,
@@ -507,7 +557,7 @@ class Job:
         whole = np.concatenate(self.link.gather(outputs[begin:end])) if self.link.size > 1 else outputs
 
         def told() -> Record:
-            found = metrics.measure(self.metrics, taken.answered(self.settings.loss, whole, self.net.output_shape))
+            found = metrics.measure(self.metrics, taken.answered(whole))
             return {f"{name}_{metric}": value for metric, value in found.items()}
 
         # a caller's function may tell something else on each rank

@@ -288,7 +288,9 @@ def _scorer(name: str) -> Metric:
     else:
         known, more = get_scorer_names(), "; or a scorer of scikit-learn"
     if name not in known:
-        raise ValueError(f"unknown metric {name!r}; {nearest(name, (*METRICS, *known))}known: {', '.join(NAMES)}{more}")
+        meant = nearest(name, (*METRICS, *known))
+        hint = f"did you mean {meant}? " if meant else ""
+        raise ValueError(f"unknown metric {name!r}; {hint}known: {', '.join(NAMES)}{more}")
     scorer = get_scorer(name)
 
     def value(a: Answers) -> Any:

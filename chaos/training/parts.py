@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..losses import CLASS, IGNORED
+from ..losses import IGNORED
 
 _SPLIT = 0x5EED  # apart from the generators of the epochs' orders, which are seeded with (seed, epoch)
 
@@ -56,8 +56,7 @@ def split(labels: NDArray[Any] | None, count: int, share: float, seed: int) -> t
 
 def image_weights(
     given: str | Mapping[str, float],
-    form: str,
-    labels: NDArray[Any],
+    labels: NDArray[Any] | None,
     images: NDArray[np.int64] | None,
     classes: int,
     weights: NDArray[np.float32] | None,
@@ -71,9 +70,8 @@ def image_weights(
     ----------
     given : str or dict
         As the setting class_weight is resolved; classes that it leaves out have the weight 1.
-    form : str
-        Of the targets, see chaos.losses.
-    labels : array (n,) of int
+    labels : array (n,) of int, or None
+        None: the targets are no class for each image.
     images : array of int, or None
         The numbers of the images that train; None: all.
     classes : int
@@ -90,7 +88,7 @@ def image_weights(
     ValueError
         Where the targets are not a class for each image, or a class is unknown.
     """
-    if form != CLASS:
+    if labels is None:
         raise ValueError(
             "class_weight needs one class for each image; losses of maps have an option weight (loss_options), and "
             "chaos.data.Dataset(weights=...) takes a weight for each image"

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from .. import _core, threads
 from ..data import Dataset
 from ..errors import DataError
-from ..losses import CLASS, IGNORED, LOSSES, VALUES
+from ..losses import IGNORED, VALUES
 from ..network import Network, take_weights
 from ..scale import Scale
 from .callbacks import POLL, Listeners
@@ -49,7 +50,7 @@ def run_phase(
         while not link.watch(future, listeners.pause() if listeners else POLL):
             if listeners:
                 listeners.look(ahead + link.position(engine), caught)
-            if caught.signal or link.halted:
+            if caught.signal or link.halted or (what == "train" and caught.rests()):
                 engine.stop()
         result = future.result()
     except BaseException:  # an exception from a signal handler that is not ours: the workers must not outlive it
@@ -64,24 +65,87 @@ def run_phase(
 
 
 @dataclasses.dataclass(frozen=True)
+class Judged:
+    """The term of the loss whose answers are looked at: the first that knows right and wrong, else the first.
+
+    Attributes
+    ----------
+    term : int
+        Its number.
+    loss : str
+    options : dict
+        Its own.
+    form : str
+        Of its targets, see chaos.losses.
+    shape : tuple
+        Of its output.
+    begin : int
+        Where that is among the numbers of all outputs.
+    answers : int
+        How many answers of an image may be wrong; 0: the loss counts none.
+    classes : int
+        How many an answer chooses between.
+    alone : bool
+        The loss has no other term.
+    """
+
+    term: int
+    loss: str
+    options: Mapping[str, Any]
+    form: str
+    shape: tuple[int, ...]
+    begin: int
+    answers: int
+    classes: int
+    alone: bool
+
+
+def _judge(net: Network, data: Dataset, loss: str, options: Any) -> Judged:
+    """The term to look at, of a data set that fits the loss."""
+    terms = net.loss_terms(loss, options)
+    targets = data.targets * (len(terms) if len(data.targets) == 1 else 1)
+    sizes = [math.prod(shape) for shape in net.output_shapes]
+    found = []
+    for number, (term, one) in enumerate(zip(terms, targets, strict=True)):
+        shape, kind = net.output_shapes[term.output], term.loss
+        form = kind.form(shape, one.shape[1:], one.dtype.kind in "iu")
+        found.append(
+            Judged(
+                number,
+                kind.kind,
+                term.options,
+                form,
+                shape,
+                sum(sizes[: term.output]),
+                kind.answers(form, shape),
+                kind.classes(form, shape),
+                len(terms) == 1,
+            )
+        )
+    return next((one for one in found if one.answers), found[0])
+
+
+@dataclasses.dataclass(frozen=True)
 class Taken:
     """A data set as the engine takes it: arguments of a phase, how many images, how many answers of all may be wrong (0: the
-    loss counts none, or all are ignored), and the form of its targets. Of `total` images in the arrays those of the
+    loss counts none, or all are ignored), and which targets are looked at. Of `total` images in the arrays those of the
     numbers `images` count, all where that is None."""
 
     arguments: dict[str, Any]
     count: int
     answers: int
     scales: tuple[Scale, ...]
-    form: str = CLASS
-    total: int = 0
+    judged: Judged
+    total: int
     images: NDArray[np.int64] | None = None
 
     @property
     def targets(self) -> NDArray[Any]:
-        """Of all images of the arrays, a row for each, as the core takes them."""
-        labels: NDArray[Any] = self.arguments["labels"]
-        return labels.reshape(self.total, -1)
+        """What the judged term of the loss is compared with, of all images of the arrays, a row for each, as the core takes
+        them."""
+        labels = self.arguments["labels"]
+        one: NDArray[Any] = labels[self.judged.term] if isinstance(labels, list) else labels
+        return one.reshape(self.total, -1)
 
     def chosen(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """The numbers of the images at these places among those that count."""
@@ -89,15 +153,17 @@ class Taken:
 
     def part(self, images: NDArray[np.int64]) -> Taken:
         """The same data set, of which only these images count; nothing is copied but what tells which."""
-        targets = self.targets
-        ignored = [0 if self.form == VALUES else int((one == IGNORED).sum()) for one in (targets, targets[images])]
-        answers = (self.answers + ignored[0]) // self.count * len(images) - ignored[1]
+        answers = self.judged.answers * len(images)
+        if answers and self.judged.form != VALUES:
+            answers -= int((self.targets[images] == IGNORED).sum())
         return dataclasses.replace(self, count=len(images), answers=answers, images=images)
 
-    def answered(self, loss: str, outputs: NDArray[np.float32], shape: tuple[int, ...]) -> Answers:
-        """What outputs, a row for each image that counts, of that shape, say about the targets."""
+    def answered(self, outputs: NDArray[np.float32]) -> Answers:
+        """What all outputs, a row for each image that counts, say about the targets."""
+        one = self.judged
         targets = self.targets if self.images is None else self.targets[self.images]
-        return answers(self.form, loss, outputs.reshape(len(outputs), *shape), targets.reshape(-1))
+        own = outputs[:, one.begin : one.begin + math.prod(one.shape)].reshape(len(outputs), *one.shape)
+        return answers(one.form, one.loss, own, targets.reshape(-1))
 
     def weighted(self, weights: NDArray[np.float32] | None) -> Taken:
         """The same data set with other weights of its images."""
@@ -127,11 +193,14 @@ def take(
         )
     arguments = net.take_images(data.images, like)
     count, scales = arguments.pop("count"), tuple(map(Scale.of, arguments["inputs"]))
-    kind: Any = LOSSES[loss]
-    labels, form = net.take_targets(data.labels, count, loss, kind.resolve(loss_options or {}))
-    ignored = 0 if form == VALUES else int((labels == IGNORED).sum())
+    labels, answers = net.take_targets(data.labels, count, loss, loss_options)
     arguments |= {"labels": labels, "weights": data.weights if weighted else None}
-    return Taken(arguments, count, count * kind.answers(form, net.output_shape) - ignored, scales, form, count)
+    return Taken(arguments, count, answers, scales, _judge(net, data, loss, loss_options), count)
+
+
+def outputs_of(net: Network) -> int:
+    """How many numbers an engine gives for an image."""
+    return sum(math.prod(shape) for shape in net.output_shapes)
 
 
 def with_weights(data: Any, weights: Any) -> Dataset:
@@ -155,12 +224,6 @@ def resolve_workers(requested: int | None, only_one: str | None = None, pin: str
     return threads.resolve(requested, pin=pin)
 
 
-def loss_numbers(loss: str, options: Any) -> Any:
-    """The options of a loss as the core takes them."""
-    kind: Any = LOSSES[loss]
-    return kind.core_arrays(kind.resolve(options or {}))
-
-
 def evaluator(net: Network, plan: threads.Plan, loss: str, options: Any = None) -> _core.Engine:
     """An engine that takes as many images through the layers together as it can, whatever the training's batch size."""
     cpus = None if plan.pin == "none" else plan.cpus
@@ -169,8 +232,7 @@ def evaluator(net: Network, plan: threads.Plan, loss: str, options: Any = None) 
         net.weights,
         workers=plan.workers,
         strategy="chaos",
-        loss=loss,
-        loss_options=loss_numbers(loss, options),
+        loss=net.core_loss(loss, options),
         batch_size=TOGETHER,
         cpus=cpus,
     )

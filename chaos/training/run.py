@@ -147,8 +147,8 @@ def evaluate(
     taken = phases.take(net, data, "data", loss, net.trained_on, loss_options=loss_options)
     measured = measures.resolve(metrics)
     for one in measured:
-        one.check(taken.form, loss)
-    out = np.zeros((taken.count, int(np.prod(net.output_shape))), np.float32) if measured else None
+        one.check(taken.judged.form, taken.judged.loss)
+    out = np.zeros((taken.count, phases.outputs_of(net)), np.float32) if measured else None
     engine = phases.evaluator(net, plan, loss, loss_options)
     with threadpool_limits(1, user_api="blas"), signals() as caught, ThreadPoolExecutor(1) as pool:
         result, seconds = phases.run_phase(pool, engine, caught, None, "test", Alone(), **taken.arguments, out=out)
@@ -165,5 +165,5 @@ def evaluate(
         "seconds": seconds,
         "images_per_second": len(data) / seconds,
         "workers": plan.workers,
-        **({} if out is None else measures.measure(measured, taken.answered(loss, out, net.output_shape))),
+        **({} if out is None else measures.measure(measured, taken.answered(out))),
     }

@@ -11,6 +11,8 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +26,20 @@ from ..formats.atomic import sweep, write_atomically
 from ..formats.json_text import parse_json
 from ..formats.lock import Lock
 from ..network import load_with_state
+from ..options import check_number
 from .records import Record, check_counts, today
 from .runner import Threads
 from .settings import completed, differences
-from .state import give_state, take_state
-from .streams import LOG
+from .state import State, give_state
+from .streams import LOG, tell
 
 if TYPE_CHECKING:
     from .job import Job
 
 MODEL, BEST, METRICS, CONFIG = "model.safetensors", "best.safetensors", "metrics.jsonl", "config.json"
-WRITTEN = (MODEL, BEST, METRICS, CONFIG, "times.json", "against-real.json")  # the last two by chaos simulate
+KEPT = "checkpoints"  # folder of the states of earlier epochs, where they are asked for
+# the last three by the command line
+WRITTEN = (MODEL, BEST, METRICS, CONFIG, "job.toml", "times.json", "against-real.json")
 
 
 class Store:
@@ -44,7 +49,10 @@ class Store:
     agree; of the epochs it only tells which lines it goes with, so that keeping one costs the same after any number of
     them. The line is written first, and what model.safetensors does not know is cut off when a run is continued. Where
     something tells which epoch is the best, best.safetensors holds its weights, written last: of an epoch that is the last
-    one, too, model.safetensors still has them."""
+    one, too, model.safetensors still has them.
+
+    What cannot be written, because a disk is full or has failed, is told and does not end a training: what was kept before
+    is still there, and the next time everything is tried again. Only at the end it is an error."""
 
     def __init__(self, folder: str | os.PathLike[str], job: Job, extra: Mapping[str, Any]) -> None:
         if not isinstance(folder, (str, os.PathLike)):
@@ -53,8 +61,12 @@ class Store:
             raise ValueError('run_dir must be the path of a directory, not ""')
         self.folder, self.job, self.extra = Path(folder), job, extra
         self._lock = Lock(self.folder)
-        self._size, self._digest = 0, hashlib.sha256()  # of metrics.jsonl
-        self._lines = b""  # of metrics.jsonl, as they were found
+        self._size, self._digest, self._lines = 0, hashlib.sha256(), 0  # of metrics.jsonl
+        self._found: bytes | None = None  # metrics.jsonl, as far as it counts, when a run is continued
+        self._best: int | None = None  # the epoch of best.safetensors
+        self._writer = ThreadPoolExecutor(1, "chaos-store")
+        self._writing: Future[None] | None = None
+        self._failed: str | None = None
 
     def open(self, resume: bool) -> None:
         """Makes the directory, or takes the job's state from it."""
@@ -79,10 +91,14 @@ class Store:
             self.restore()
         config = json.dumps({**self.extra, **self._config()}, indent=2, default=_plain)
         write_atomically(self.folder / CONFIG, config.encode() + b"\n")
-        self._write_metrics(self._lines or None)
+        self._write_metrics(self.job.history, self._found)
+        self.save_best()
 
     def close(self) -> None:
         """Lets others have the directory."""
+        self._writer.shutdown()
+        with suppress(OSError):
+            sweep(self.folder, WRITTEN)
         self._lock.release()
 
     def _config(self) -> dict[str, Any]:
@@ -95,6 +111,9 @@ class Store:
             "metrics": [one for one in job.settings.metrics if isinstance(one, str)],
             "workers": job.plan.workers,
             "pin": job.plan.pin,
+            "checkpoint_every": job.settings.checkpoint_every,
+            "keep_checkpoints": job.settings.keep_checkpoints,
+            "on_diverge": job.settings.on_diverge,
             "workers_limit": job.plan.describe(),
             "chaos": __version__,
             "isa": job.net.plan.isa,
@@ -106,7 +125,10 @@ class Store:
 
     def restore(self) -> None:
         path, job = self.folder / MODEL, self.job
-        net, metadata, tensors = load_with_state(path)
+        try:
+            net, metadata, tensors = load_with_state(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}{self._others()}") from None
         try:
             state = parse_json(metadata["training"])
             identity, partial = state["identity"], state["partial"]
@@ -119,6 +141,8 @@ class Store:
             history = [today(record, before) for record in history]
             if partial is not None:
                 check_counts(partial)
+            cut = state.get("lr_cut", 1.0)
+            check_number("lr_cut", cut, 0, 1, above=True)
         except (KeyError, ValueError, TypeError) as error:
             if isinstance(error, CheckpointError):
                 raise
@@ -137,6 +161,7 @@ class Store:
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from None
         job.net.load_state_dict(net.state_dict())
+        job.lr_cut = cut
         job.take_history(history, partial)
         if job.best_epoch:
             job.best = self._read_best(job.best_epoch)
@@ -152,33 +177,34 @@ class Store:
                 f"{path}: cannot be read ({error.strerror}); {MODEL} goes with its first {epochs} lines"
             ) from None
         lines = text.splitlines()
-        self._lines = text
+        self._found = text
         if hashlib.sha256(text).hexdigest() != sha256 or len(lines) != epochs:
             raise CheckpointError(f"{path}: has been changed; its first {epochs} lines are not those that {MODEL} goes with")
         return list(map(parse_json, lines))
 
-    def save(self, record: Record | None = None) -> None:
-        """Keeps the state; `record` is that of an epoch that has just been finished."""
-        if record:
-            self._append(_line(record).encode())
-        state = {
-            "identity": self.job.identity,
-            "epochs": len(self.job.history),
-            "metrics": {"size": self._size, "sha256": self._digest.hexdigest()},
-            "partial": self.job.partial,
-            "runner": self.job.runner.kind,
-        }
-        self.job.net.save(self.folder / MODEL, {"training": json.dumps(state)}, take_state(self.job))
+    @property
+    def busy(self) -> bool:
+        """Whether a state is still being written."""
+        return self._writing is not None and not self._writing.done()
 
-    def save_best(self) -> None:
-        """Keeps the weights, which are those of the best epoch so far."""
-        self.job.net.save(self.folder / BEST, {"epoch": str(self.job.best_epoch)})
+    def save_best(self, last: bool = False) -> None:
+        """Keeps the weights of the best epoch so far, where they are not kept yet; `last` as for `save`."""
+        job = self.job
+        if job.best is None or self._best == job.best_epoch:
+            return
+        try:
+            job.net.save(self.folder / BEST, {"epoch": str(job.best_epoch)}, weights=job.best)
+        except OSError as error:
+            if last:
+                raise
+            self._tell(error)
+        else:
+            self._best = job.best_epoch
 
     def _read_best(self, epoch: int) -> NDArray[np.float32] | None:
         """The weights of the best epoch; None where they are lost, which is told; CheckpointError where they are needed."""
         path, job = self.folder / BEST, self.job
         if epoch == len(job.history) and not job.partial:
-            self.save_best()
             return job.net.weights.copy()
         try:
             net, metadata, _ = load_with_state(path)
@@ -189,30 +215,107 @@ class Store:
                 raise CheckpointError(f"{error}; without restore_best the run can be continued") from None
             LOG.warning("%s; the weights of the best epoch are lost until a better one comes", error)
             return None
+        self._best = epoch
         vector = np.zeros_like(job.net.weights)
         job.net.pack(net.state_dict(), vector)
         return vector
 
-    def _append(self, line: bytes) -> None:
-        """Puts a line behind those that count: a write that failed may have left a piece there."""
+    def save(self, last: bool = False) -> None:
+        """Keeps the state; `last`: there is no further time, so that what cannot be written is an error."""
+        self._wait()
+        try:
+            self._write(*self._taken(), epoch=self.job.partial is None)
+        except OSError as error:
+            if last:
+                raise
+            self._tell(error)
+        else:
+            self._tell(None)
+
+    def save_beside(self) -> None:
+        """Keeps the state as it is now, while the training goes on."""
+        self._wait()
+        self._writing = self._writer.submit(self._write, *self._taken())
+
+    def _wait(self) -> None:
+        """Until nothing is being written any more."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            try:
+                writing.result()
+            except OSError as error:
+                self._tell(error)
+            else:
+                self._tell(None)
+
+    def _tell(self, error: OSError | None) -> None:
+        """Tells what is new about the last attempt to write."""
+        text = None if error is None else f"{error.filename or self.folder}: {error.strerror or error}"
+        if text == self._failed:
+            return
+        if text:
+            there = f"{self.folder / MODEL} holds the last state that was kept" if (self.folder / MODEL).exists() else ""
+            tell(f"chaos: the state could not be kept ({text}); the training goes on{there and '; '}{there}")
+        else:
+            tell(f"chaos: the state is kept again in {self.folder}")
+        self._failed = text
+
+    def _taken(self) -> tuple[State, list[Record], dict[str, Any]]:
+        """All of the job's state, and the records of its epochs."""
+        job = self.job
+        about = {"identity": job.identity, "epochs": len(job.history), "partial": job.partial, "runner": job.runner.kind} | (
+            {"lr_cut": job.lr_cut} if job.lr_cut != 1 else {}
+        )
+        return State.of(job), list(job.history), about
+
+    def _write(self, state: State, history: list[Record], about: dict[str, Any], epoch: bool = False) -> None:
+        """Writes what `_taken` gave; `epoch`: at the end of one."""
+        if lines := history[self._lines :]:
+            self._append("".join(map(_line, lines)).encode(), history)
+        about = about | {"metrics": {"size": self._size, "sha256": self._digest.hexdigest()}}
+        self.job.net.save(self.folder / MODEL, {"training": json.dumps(about)}, state.tensors(self.job), state.weights)
+        if epoch and self.job.settings.keep_checkpoints > 1:
+            self._keep(len(history))
+
+    def _keep(self, epoch: int) -> None:
+        """The state of this epoch and of those before it, as many as are asked for."""
+        folder = self.folder / KEPT
+        folder.mkdir(exist_ok=True)
+        new = folder / f"epoch-{epoch:06}.safetensors"
+        new.unlink(missing_ok=True)  # of a run that was taken back
+        try:
+            os.link(self.folder / MODEL, new)
+        except OSError:  # a file system without links
+            write_atomically(new, (self.folder / MODEL).read_bytes())
+        for old in sorted(folder.glob("epoch-*.safetensors"))[: -self.job.settings.keep_checkpoints]:
+            old.unlink(missing_ok=True)
+
+    def _others(self) -> str:
+        """What to do where model.safetensors is damaged."""
+        kept = sorted((self.folder / KEPT).glob("epoch-*.safetensors"))
+        return f"; {kept[-1]} is an earlier state, which may be copied to its place" if kept else ""
+
+    def _append(self, text: bytes, history: list[Record]) -> None:
+        """Puts lines behind those that count, so that all of `history` is there; a failed write may have left a piece."""
         try:
             with open(self.folder / METRICS, "r+b") as file:
                 file.truncate(self._size)
                 file.seek(self._size)
-                file.write(line)
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
         except FileNotFoundError:  # somebody has removed it
-            self._write_metrics()
+            self._write_metrics(history)
         else:
-            self._size += len(line)
-            self._digest.update(line)
+            self._size += len(text)
+            self._digest.update(text)
+            self._lines = len(history)
 
-    def _write_metrics(self, lines: bytes | None = None) -> None:
-        """Writes all records, or the lines that were found."""
-        lines = "".join(map(_line, self.job.history)).encode() if lines is None else lines
+    def _write_metrics(self, history: list[Record], found: bytes | None = None) -> None:
+        """Writes all records, or the lines that were found of them."""
+        lines = "".join(map(_line, history)).encode() if found is None else found
         write_atomically(self.folder / METRICS, lines)
-        self._size, self._digest = len(lines), hashlib.sha256(lines)
+        self._size, self._digest, self._lines = len(lines), hashlib.sha256(lines), len(history)
 
 
 def _plain(value: Any) -> Any:

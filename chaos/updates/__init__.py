@@ -18,6 +18,5 @@ UPDATES = {
     for kind in list(globals().values())
     if isinstance(kind, type) and issubclass(kind, Update) and kind.kind
 }
-Update.family = UPDATES
 
 __all__ = ["SCHEDULES", "UPDATES"]

@@ -418,4 +418,3 @@ SCHEDULES = {
         Constant(),
     )
 }
-Schedule.family = SCHEDULES
