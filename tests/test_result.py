@@ -371,7 +371,7 @@ def test_a_closed_terminal_saves_like_sigterm(digits, tmp_path):
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize("when", ["numpy.linalg", "chaos.network", "chaos.cli.bench", "argparse"])
+@pytest.mark.parametrize("when", ["numpy.linalg", "chaos.network", "chaos.cli.common", "argparse"])
 def test_an_early_interrupt_shows_no_traceback(when):
     code = f"""
 import os, signal, sys

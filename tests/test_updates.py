@@ -782,7 +782,6 @@ def test_training_follows_the_schedule(digits):
         (dict(lr_schedule="one_cycle", epochs=2), "needs at least 3 epochs"),
         (dict(lr_schedule="step", schedule_options=dict(milestones=[1])), "multistep has it"),
         (dict(lr_schedule="step", schedule_options=dict(stepsize=1)), "did you mean step_size?"),
-        (dict(update_options=dict(momentum=0.9)), "'sgd' has no option 'momentum'; momentum, nesterov, rmsprop have it"),
     ],
 )
 def test_bad_schedules(digits, options, words):
