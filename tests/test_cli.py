@@ -40,6 +40,11 @@ COMMANDS = [
     "replay",
     "reproduce",
     "estimate",
+    "export",
+    "data",
+    "data list",
+    "data check",
+    "completion",
 ]
 TRAIN = ["train", "small", "--data", "digits", "--subset", "200", "--lr", "0.01", "--strategy", "sequential"]
 

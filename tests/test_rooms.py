@@ -109,7 +109,7 @@ PY_ARROWS = {
     "interop": {"interop", "folding", "network", "layers", "errors", "formats", "_version"},
     "info": {"_core", "threads", "_version"},
     "training": {"training", "groups", "network", "scale", "threads", "options", "_core", *_MEANING},
-    "bench": {"bench", "network", "models", "training", "threads", "reference", "info", "_core", *_MEANING},
+    "bench": {"bench", "network", "options", "models", "training", "threads", "reference", "info", "_core", *_MEANING},
     "perfmodel": {"perfmodel", "bench", "network", "models", "options", "threads", "_core", *_MEANING},
     "report": {"report", "errors", "formats"},
     "cluster": {
@@ -150,7 +150,9 @@ PY_ARROWS = {
         "models",
         "network",
         "options",
+        "folding",
         "interop",
+        "reference",
         "scale",
         "training",
         "threads",

@@ -14,7 +14,7 @@ import os
 import numpy as np
 
 from ..errors import DataError
-from ..options import check_flag
+from ..options import check_flag, nearest
 from .dataset import Dataset
 from .idx import read_idx
 from .npz import read_npz
@@ -83,7 +83,9 @@ def load(
     elif isinstance(text, str) and text.lower().endswith(".npz"):
         train, test = _load_npz(text)
     else:
-        raise DataError(f"unknown data set {name!r}; known are {', '.join(NAMES)} and paths ending in .npz")
+        meant = nearest(text, NAMES) if text else None
+        hint = f" (did you mean {meant}?)" if meant else ""
+        raise DataError(f"unknown data set {name!r}{hint}; known are {', '.join(NAMES)} and paths ending in .npz")
     if size is not None:
         train = train.sized(size)
         test = None if test is None else test.sized(size)
