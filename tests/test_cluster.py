@@ -699,7 +699,7 @@ tell(found)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_ranks_learn_as_well_as_one(library, tmp_path):
     """Mean error over 3 seeds, on 360 test images (of which one is 0.28 points): within 4 points of one rank. Averaging
     halves the progress of an epoch, and 12 epochs of 1,437 images are few; the figures on MNIST are in the README."""
