@@ -151,8 +151,8 @@ def main():
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
         for key, (file, seeds, read, errors) in every.items():
-            place, refused, slowest, count = folder / key, 0, 0.0, asked.inputs // len(every)
-            place.mkdir()
+            place, refused, slowest, count = folder / "damaged" / key, 0, 0.0, asked.inputs // len(every)
+            place.mkdir(parents=True)
             path = place / file
             for k in range(count):
                 content = seeds[k] if k < len(seeds) else damaged(rng, seeds)

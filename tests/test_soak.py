@@ -19,7 +19,7 @@ if not (SCRIPTS / "soak_kill.py").is_file():
 
 def run(tmp_path, script, *options):
     """The results of a script that has found nothing wrong."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("CHAOS_", "OMP_"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("CHAOS_", "OMP_", "PYTHONSAFEPATH"))}
     env |= {"PYTHONPATH": str(Path(chaos.__file__).parent.parent)}
     command = [sys.executable, SCRIPTS / script, "--json", tmp_path / "found.json", *map(str, options)]
     done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=600)
