@@ -362,3 +362,17 @@ def test_the_command_refuses(tmp_path, monkeypatch, capsys, arguments, words):
     assert main(["plot", *arguments]) == 2
     err = capsys.readouterr().err
     assert words in err and err.count("\n") == 1
+
+
+def test_what_is_not_finite_is_shown():
+    """A loss that has become NaN or infinite is what a report is read for."""
+    found = records()
+    found[1]["train_loss"], found[2]["train_loss"] = math.nan, math.inf
+    made = report.run_report(found, "first")
+    first, second, third = series(made)["Loss"]["training"]
+    assert first == 1 and math.isnan(second) and third == math.inf
+    (table,) = (block for block in made.blocks if isinstance(block, Table))
+    column = table.columns.index("training loss")
+    assert math.isnan(table.rows[1][column]) and table.rows[2][column] == math.inf
+    text, _ = report.to_markdown(made)
+    assert "nan" in text.lower() and "inf" in text.lower()

@@ -20,7 +20,7 @@ from .callbacks import Listeners
 from .job import Job
 from .link import Alone
 from .progress import Progress
-from .records import Record
+from .records import Record, Result
 from .runner import Threads
 from .settings import ABOUT, Settings
 from .signals import signals
@@ -150,8 +150,14 @@ def evaluate(
     loss = ABOUT["loss"].check("loss", loss)
     taken = phases.take(net, data, "data", loss, net.trained_on, loss_options=loss_options)
     engine = phases.evaluator(net, plan, loss, loss_options)
-    with threadpool_limits(1, user_api="blas"), signals() as caught, ThreadPoolExecutor(1) as pool:
-        result, seconds = phases.run_phase(pool, engine, caught, None, "test", Alone(), **taken.arguments)
+
+    def run() -> tuple[Result, float]:
+        # the pool is freed while signals are noted: Python would lose a KeyboardInterrupt that is raised in what frees it
+        with ThreadPoolExecutor(1) as pool:
+            return phases.run_phase(pool, engine, caught, None, "test", Alone(), **taken.arguments)
+
+    with threadpool_limits(1, user_api="blas"), signals() as caught:
+        result, seconds = run()
     if caught.signal:  # also one that came when the phase was over
         caught.leave()
     if result["status"] == "diverged":
