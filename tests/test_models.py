@@ -286,8 +286,32 @@ def test_seeds_and_files(tmp_path):
         assert again.config() == one.config() and (again.weights == one.weights).all()
 
 
+def test_several_outputs_are_trained():
+    net = models.fast_rcnn(regression=True)
+    task = generated.detection(8).dataset(regression=True)
+    before = net.state_dict()
+    chaos.train(net, task, workers=1, epochs=1, batch_size=4, loss="cross_entropy + smooth_l1@1", progress=False)
+    assert all((value != before[key]).any() for key, value in net.state_dict().items())
+    net = models.pyramid(steps=5, every_step=True)
+    digits = generated.occluded(data.load("digits", size=28)[0].images[:4])
+    loss = " + ".join(f"mse@{i}" for i in range(5))
+    run = chaos.train(net, digits, workers=1, epochs=1, batch_size=4, loss=loss, progress=False)
+    assert np.isfinite(run.history[-1]["train_loss"])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["googlenet", "resnet18", "mobilenet"])
+def test_a_step_of_googlenet_with_auxiliary_outputs():
+    net = models.googlenet(auxiliary=True)
+    before = net.state_dict()
+    x = np.random.default_rng(0).normal(0, 1, (2, 3, 224, 224)).astype(np.float32)
+    loss = "cross_entropy + 0.3*cross_entropy@1 + 0.3*cross_entropy@2"
+    run = chaos.train(net, data.Dataset(x, [1, 999]), workers=1, epochs=1, batch_size=2, loss=loss, progress=False)
+    assert np.isfinite(run.history[-1]["train_loss"])
+    assert all((value != before[key]).any() for key, value in net.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet"])
 def test_a_step_of_imagenet_size(name):
     """Of the larger ones: scripts/train_zoo.py --step."""
     net = models.MODELS[name]()

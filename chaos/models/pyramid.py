@@ -28,7 +28,7 @@ def pyramid(
     features : four ints
         Feature arrays of the levels.
     every_step : bool
-        One output for each step instead of that of the last.
+        One output for each step instead of that of the last; for loss="mse + mse@1 + mse@2 + ...", with one target for all.
 
     Differs from the thesis: twice as many feature arrays; 8 steps instead of 12; no prior for low activity; trained by the
     update rules there are, not by RPROP.
