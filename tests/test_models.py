@@ -276,6 +276,19 @@ def test_gradients_are_those_of_the_definition(name):
         assert np.abs(gradient - true[key]).max() <= 2e-3 * max(np.abs(true[key]).max(), 1e-3), key
 
 
+@pytest.mark.parametrize("name", ["cresceptron", "tdnn2d", "alexnet_cifar", "unet", "preact_resnet20", "mobilenet_cifar"])
+def test_others_compute_the_same(name):
+    """ONNX Runtime, which has all layers of these."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    net = models.MODELS[name]()
+    (x,) = images(net, 2)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(net.to_onnx().SerializeToString(), options, providers=["CPUExecutionProvider"])
+    y, expected = net.forward(x), session.run(None, {session.get_inputs()[0].name: x})[0]
+    assert y.shape == expected.shape and np.abs(y - expected).max() <= 1e-4 * np.abs(expected).std()
+
+
 def test_seeds_and_files(tmp_path):
     for name in ("zipcode", "lenet5", "pyramid", "fast_rcnn", "resnet20"):
         make = models.MODELS[name]
