@@ -272,7 +272,7 @@ def recipes() -> dict[str, Recipe]:
             "the network of 1989 on MNIST at 16x16 pixels",
             lambda seed: models.zipcode(seed),
             named("mnist", 16),
-            {"epochs": 23, "lr": 0.02, "loss": "mse", **plain},
+            {"epochs": 23, "lr": 0.1, "loss": "mse", **plain},
             None,
             "LeCun et al. 1989: 5.0 % on zip codes, after 23 passes",
         ),
@@ -281,11 +281,11 @@ def recipes() -> dict[str, Recipe]:
                 f"{name} on MNIST at 16x16 pixels",
                 lambda seed, name=name: models.MODELS[name](seed=seed),
                 named("mnist", 16),
-                {"epochs": 10, "lr": 0.01, **plain},
+                {"epochs": 10, "lr": lr, **plain},
                 None,
                 "no figure: the originals learn without back-propagation",
             )
-            for name in ("neocognitron", "cresceptron")
+            for name, lr in (("neocognitron", 0.03), ("cresceptron", 0.003))
         },
     }
 
