@@ -106,6 +106,7 @@ PY_ARROWS = {
     "parameters": {"_core", "freezing", "initialisers", "layers", "summary"},
     "reference": {"freezing", "losses", "layers"},
     "folding": {"network", "layers"},
+    "normalising": {"network", "layers"},
     "interop": {"interop", "folding", "network", "layers", "errors", "formats", "_version"},
     "info": {"_core", "threads", "_version"},
     "training": {"training", "groups", "network", "scale", "threads", "options", "_core", *_MEANING},
@@ -171,6 +172,7 @@ PY_ARROWS = {
         "info",
         "layers",
         "network",
+        "normalising",
         "training",
     },
 }

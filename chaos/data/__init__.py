@@ -43,7 +43,20 @@ NAMES = (
 )
 FILES = "folders of pictures or .npy files, .npz, .csv, .tsv, .parquet, and .zip and .tar archives of pictures"
 
-__all__ = ["FILES", "NAMES", "Dataset", "concatenate", "fit", "load", "pad", "read_idx", "read_npz", "resize", "sources"]
+__all__ = [
+    "FILES",
+    "NAMES",
+    "Dataset",
+    "concatenate",
+    "fit",
+    "kind",
+    "load",
+    "pad",
+    "read_idx",
+    "read_npz",
+    "resize",
+    "sources",
+]
 
 Pair = tuple[Dataset, Dataset | None]
 
@@ -133,6 +146,30 @@ def load(
     return train, test
 
 
+def kind(name: str) -> str:
+    """What `load` takes a name for: "name" of one of `NAMES`, "table", "pictures" (a folder or an archive), or "arrays";
+    DataError where it is none of them."""
+    from . import arrays_on_disk, folders, mnist, tables
+
+    ending = name.lower()
+    if name.replace("-", "_") in NAMES:
+        return "name"
+    if ending.endswith(".npz"):
+        return "arrays"
+    if ending.endswith(tables.ENDINGS):
+        return "table"
+    if ending.endswith(folders.ARCHIVES):
+        return "pictures"
+    if not os.path.isdir(name):
+        raise _unknown(name)
+    try:
+        inside = tuple(os.listdir(name))
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from None
+    known = arrays_on_disk.npy_files(name, inside) or any(file.removesuffix(".gz") in mnist.FILES for file in inside)
+    return "arrays" if known else "pictures"
+
+
 def _load(
     text: str,
     size: tuple[int, int] | None,
@@ -143,45 +180,26 @@ def _load(
     tell: Callable[[tuple[int, int]], None] | None,
 ) -> tuple[Dataset, Dataset | None, bool]:
     """Training and test set, and whether they have their size."""
-    from . import folders, tables
+    from . import arrays_on_disk, folders, mnist, tables
 
-    known = text.replace("-", "_")
-    if label is not None and not text.lower().endswith(tables.ENDINGS):
+    what = kind(text)
+    if label is not None and what != "table":
         raise DataError(f"label={label!r} names the column of a table, and {text} is none")
-    if known == "digits":
+    if text == "digits":
         from .digits import load_digits
 
         return *load_digits(), False
-    if known in NAMES:
-        return *sources()[known].load(data_dir, download), False
-    if text.lower().endswith(".npz"):
-        return *_load_npz(text), False
-    if text.lower().endswith(tables.ENDINGS):
+    if what == "name":
+        return *sources()[text.replace("-", "_")].load(data_dir, download), False
+    if what == "table":
         return tables.read_table(text, label=label, shape=shape), None, False
-    if text.lower().endswith(folders.ARCHIVES):
-        return *folders.read_archive(text, size=size, shape=shape, tell=tell), True
-    if os.path.isdir(text):
-        return _load_folder(text, size, shape, tell)
-    raise _unknown(text)
-
-
-def _load_folder(
-    path: str, size: tuple[int, int] | None, shape: tuple[int, ...] | None, tell: Callable[[tuple[int, int]], None] | None
-) -> tuple[Dataset, Dataset | None, bool]:
-    """Of what a folder holds: arrays, MNIST's files, or pictures."""
-    from . import arrays_on_disk, folders, mnist
-
-    try:
-        inside = tuple(os.listdir(path))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    keys = arrays_on_disk.npy_files(path, inside)
-    if keys:
-        arrays = arrays_on_disk.map_arrays(path, keys)
-        return *_pair(path, *arrays), False
-    if idx := mnist.own_files(path):
-        return *idx, False
-    return *folders.read_folder(path, size=size, shape=shape, tell=tell), True
+    if what == "pictures":
+        read = folders.read_folder if os.path.isdir(text) else folders.read_archive
+        return *read(text, size=size, shape=shape, tell=tell), True
+    if text.lower().endswith(".npz"):
+        return *_pair(text, *read_npz(text)), False
+    keys = arrays_on_disk.npy_files(text, tuple(os.listdir(text)))
+    return *(_pair(text, *arrays_on_disk.map_arrays(text, keys)) if keys else mnist.own_files(text)), False
 
 
 def _unknown(name: object) -> DataError:
@@ -190,11 +208,6 @@ def _unknown(name: object) -> DataError:
     close = difflib.get_close_matches(str(name).lower().replace("-", "_"), NAMES, 1, 0.7)
     hint = f"did you mean {close[0]}? " if close else ""
     return DataError(f"unknown data set {name!r}; {hint}known are {', '.join(NAMES)}, and paths of {FILES}")
-
-
-def _load_npz(path: str) -> Pair:
-    """The two data sets of an ``.npz`` file."""
-    return _pair(path, *read_npz(path))
 
 
 def _pair(

@@ -121,11 +121,9 @@ def _emnist(part: str) -> Source:
     )
 
 
-def own_files(folder: str) -> tuple[Dataset, Dataset] | None:
-    """The set of four IDX files in a folder, of however many classes; None where there are none of them."""
+def own_files(folder: str) -> tuple[Dataset, Dataset]:
+    """The set of four IDX files in a folder, of however many classes."""
     paths = Form(tuple(FILES), partial(_read, "idx", None), True).find(folder)
-    if not paths:
-        return None
     if missing := [name for name in FILES if name not in paths]:
         raise DataError(f"{folder}: holds {next(iter(paths))} but no {', '.join(missing)} (plain or .gz)")
     images, labels, test_images, test_labels = paths.values()

@@ -66,6 +66,7 @@ class Taken:
     count: int
     answers: int
     scales: tuple[Scale, ...]
+    class_names: tuple[str, ...] | None
 
     def results(self, name: str, result: Any, total: int | None = None) -> dict[str, float | None]:
         """{name_loss, name_error} of the counts of a phase: means per image and per answer."""
@@ -90,10 +91,22 @@ def take(
             "chaos.data.Dataset(images, labels) makes one from arrays"
         )
     arguments = net.take_images(data.images, like)
-    count, scales = arguments.pop("count"), tuple(map(Scale.of, arguments["inputs"]))
+    count, scales = arguments.pop("count"), arguments.pop("scales")
     labels, answers = net.take_targets(data.labels, count, loss, loss_options)
     arguments |= {"labels": labels, "weights": data.weights if weighted else None}
     return Taken(arguments, count, answers, scales)
+
+
+def check_names(known: tuple[str, ...] | None, data: Dataset, what: str) -> None:
+    """DataError where the labels of a data set are numbered otherwise than those of the training."""
+    found = data.class_names
+    if known is not None and found is not None and known != found:
+        first = next((k for k, (a, b) in enumerate(zip(known, found, strict=False)) if a != b), min(len(known), len(found)))
+        mine, other = (repr(names[first]) if first < len(names) else "missing" for names in (known, found))
+        raise DataError(
+            f"{what}: class {first} is {other}, and {mine} in training; "
+            "chaos.data.Dataset(images, names, class_names=train.class_names) numbers the classes alike"
+        )
 
 
 def resolve_workers(requested: int | None, only_one: str | None = None, pin: str = "none") -> threads.Plan:

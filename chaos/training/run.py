@@ -149,6 +149,7 @@ def evaluate(
     plan = phases.resolve_workers(workers)
     loss = ABOUT["loss"].check("loss", loss)
     taken = phases.take(net, data, "data", loss, net.trained_on, loss_options=loss_options)
+    phases.check_names(net.class_names, data, "data")
     engine = phases.evaluator(net, plan, loss, loss_options)
     with threadpool_limits(1, user_api="blas"), signals() as caught, ThreadPoolExecutor(1) as pool:
         result, seconds = phases.run_phase(pool, engine, caught, None, "test", Alone(), **taken.arguments)
