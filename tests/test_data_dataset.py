@@ -354,7 +354,7 @@ def test_importing_the_room_is_light():
         "typing",
         "numpy",
     }
-    light |= {"dataclasses"}
+    light |= {"dataclasses", "inspect"}
     later = {"cifar", "folders", "mnist", "svhn", "unpickled"}  # which `load` imports when it needs them
     files = sorted(Path(chaos.data.__file__).parent.glob("*.py"))
     assert len(files) >= 7

@@ -23,6 +23,7 @@ from .npz import read_npz
 from .places import Source
 from .sizes import check_size, fit, pad, resize
 from .splits import concatenate
+from .stream import Stream
 
 NAMES = (
     "mnist",
@@ -47,6 +48,7 @@ __all__ = [
     "FILES",
     "NAMES",
     "Dataset",
+    "Stream",
     "concatenate",
     "fit",
     "kind",

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from .. import _core, threads
-from ..data import Dataset
+from ..data import Dataset, Stream
 from ..errors import DataError
 from ..network import Network
 from ..scale import Scale
@@ -66,7 +66,6 @@ class Taken:
     count: int
     answers: int
     scales: tuple[Scale, ...]
-    class_names: tuple[str, ...] | None
 
     def results(self, name: str, result: Any, total: int | None = None) -> dict[str, float | None]:
         """{name_loss, name_error} of the counts of a phase: means per image and per answer."""
@@ -85,14 +84,20 @@ def take(
 ) -> Taken:
     """A data set for the engine; DataError where it does not fit the network or the loss, or is of a scale unlike `like`.
     `weighted`: with the weights of its images."""
+    length = None
+    if isinstance(data, Stream) and what == "train":  # the first batch tells what all are
+        data, length = data.first, len(data)
     if not isinstance(data, Dataset):
         raise DataError(
             f"{what} must be a chaos.data.Dataset, not {type(data).__name__}; "
             "chaos.data.Dataset(images, labels) makes one from arrays"
+            f"{'; a chaos.data.Stream is for training images' if isinstance(data, Stream) else ''}"
         )
     arguments = net.take_images(data.images, like)
     count, scales = arguments.pop("count"), arguments.pop("scales")
     labels, answers = net.take_targets(data.labels, count, loss, loss_options)
+    if length is not None:
+        count, answers = length, answers * length // count
     arguments |= {"labels": labels, "weights": data.weights if weighted else None}
     return Taken(arguments, count, answers, scales)
 

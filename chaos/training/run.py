@@ -13,10 +13,12 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from .. import threads
+from ..data import Stream
 from ..errors import DivergedError
 from ..network import Network
 from . import phases
 from .callbacks import Listeners
+from .feeding import Fed
 from .job import Job
 from .link import Alone
 from .progress import Progress
@@ -89,6 +91,10 @@ def train(
     ValueError, TypeError, OSError, ChaosError, KeyboardInterrupt, SystemExit
         As `chaos.train`.
     """
+    if isinstance(train, Stream):
+        if runner is not None:
+            raise ValueError("a chaos.data.Stream feeds real workers; in a simulation or a trace give a Dataset")
+        runner = Fed(train)
     link, runner, settings = link or Alone(), runner or Threads(), settings or Settings()
 
     def prepare() -> tuple[Job, Store | None, Listeners]:
