@@ -1,4 +1,4 @@
-"""Training on a stream: the same as on arrays, whatever the batches and the buffer; and how it ends where the source fails."""
+"""Training on a stream: the same as on arrays, whatever batches and buffer; and how it ends where the source fails."""
 
 import os
 import signal
