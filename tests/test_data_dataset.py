@@ -355,7 +355,7 @@ def test_importing_the_room_is_light():
         "numpy",
     }
     light |= {"dataclasses", "inspect"}
-    later = {"cifar", "folders", "mnist", "svhn", "unpickled"}  # which `load` imports when it needs them
+    later = {"cifar", "folders", "mnist", "svhn", "time_series", "unpickled"}  # which `load` imports when it needs them
     files = sorted(Path(chaos.data.__file__).parent.glob("*.py"))
     assert len(files) >= 7
     for file in files:

@@ -41,6 +41,7 @@ NAMES = (
     "cifar100_coarse",
     "svhn",
     "svhn_extra",
+    "japanese_vowels",
 )
 FILES = "folders of pictures or .npy files, .npz, .csv, .tsv, .parquet, and .zip and .tar archives of pictures"
 
@@ -90,7 +91,7 @@ def load(
         One of `NAMES`, or a path:
 
         - a folder with a folder of pictures for each class, or with ``train/`` and ``test/`` that hold such; or a
-          ``.zip`` or ``.tar`` archive of one (Pillow, the extra ``pictures``),
+          ``.zip`` or ``.tar`` archive of one (Pillow, the extra ``data``),
         - a ``.npz`` file (see `read_npz` for what it must hold), or a folder of ``.npy`` files named as its arrays are,
           ``x_train.npy, y_train.npy, ...``, which are mapped and not read: they may be larger than memory,
         - a folder with MNIST's four IDX files,
@@ -191,6 +192,10 @@ def _load(
         from .digits import load_digits
 
         return *load_digits(), False
+    if text.replace("-", "_") == "japanese_vowels":
+        from .time_series import japanese_vowels
+
+        return *japanese_vowels(data_dir), False
     if what == "name":
         return *sources()[text.replace("-", "_")].load(data_dir, download), False
     if what == "table":

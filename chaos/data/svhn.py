@@ -73,7 +73,7 @@ def read_mat(path: str) -> tuple[np.ndarray, np.ndarray]:
         from 1 to 10.
     """
     try:
-        from scipy.io import loadmat  # type: ignore[import-untyped]
+        from scipy.io import loadmat
     except ImportError:
         raise DataError(
             f"{path}: .mat files need the package scipy, which is not installed (pip install 'chaos-sgd[data]')"

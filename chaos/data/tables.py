@@ -13,7 +13,7 @@ from ..errors import DataError
 from .dataset import Dataset
 
 if TYPE_CHECKING:
-    from pandas import DataFrame  # type: ignore[import-untyped]
+    from pandas import DataFrame
 
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".feather")
 LABELS = ("label", "labels", "class", "target", "y")
