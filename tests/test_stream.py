@@ -11,6 +11,7 @@ import chaos
 from chaos.data import Dataset, Stream
 from chaos.errors import DataError
 from chaos.training import Threads
+from chaos.training.feeding import Fed
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (200, 1, 6, 6), np.uint8)
@@ -295,3 +296,29 @@ def test_what_needs_all_images():
         chaos.evaluate(small(), stream)
     with pytest.raises(ValueError, match="a chaos.data.Stream feeds real workers"):
         trained(stream, runner=Threads())
+
+
+def test_the_state_is_kept_within_an_epoch(digits, tmp_path, monkeypatch):
+    """A phase that is cut for that goes on in the buffers as they are: the source is gone through once."""
+    asked, cuts = [], []
+    images, labels = np.tile(digits[0].images, (2, 1, 1, 1)), np.tile(digits[0].labels, 2)
+    layers = [chaos.Conv2d(8, 4), chaos.Tanh(), chaos.MaxPool2d(2), chaos.Flatten(), chaos.Dropout(), chaos.Linear(10)]
+
+    def source(epoch):
+        asked.append(epoch)
+        return batches(100, images, labels)
+
+    def trains(self, *arguments, **more):
+        result, seconds = train(self, *arguments, **more)
+        cuts.append(result["status"])
+        return result, seconds
+
+    train = Fed.train
+    monkeypatch.setattr(Fed, "train", trains)
+    stream = Stream(source, length=len(images), buffer=1000)
+    wanted, history = trained(stream, chaos.Network((1, 29, 29), layers), shuffle=True, update="momentum")
+    assert asked == [1, 2] and cuts == ["done"] * 2
+    options = {"run_dir": tmp_path / "run", "checkpoint_every": 1e-9, "shuffle": True, "update": "momentum"}
+    found, told = trained(Stream(source, length=len(images), buffer=1000), chaos.Network((1, 29, 29), layers), **options)
+    assert found == wanted and asked == [1, 2, 1, 2] and "stopped" in cuts
+    assert [one["train_error"] for one in told] == [one["train_error"] for one in history]
