@@ -33,6 +33,7 @@ from .interop import from_onnx, from_torch
 from .layers import *  # noqa: F403, every kind
 from .layers import __all__ as _layers  # type: ignore[attr-defined]  # computed: type checkers do not see it
 from .network import Network, load
+from .normalising import normalise
 from .training import Callback, Run, evaluate
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "initialisers",
     "load",
     "models",
+    "normalise",
     "train",
     *_layers,
 ]

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import training
-from .data import Dataset
+from .data import Dataset, Stream
 from .network import Network
 from .training import Alone, Run, Settings, Threads
 
 
 def train(
     net: Network,
-    train: Dataset,
+    train: Dataset | Stream,
     test: Dataset | None = None,
     *,
     strategy: str = "chaos",
@@ -65,7 +65,7 @@ def train(
     ----------
     net : Network
     train, test : Dataset
-        `test` may be None.
+        `test` may be None. The training images may also be a chaos.data.Stream.
     strategy : str
         A name in chaos.sync.STRATEGIES; each says there what it promises.
     strategy_options : dict, optional

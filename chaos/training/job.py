@@ -67,10 +67,12 @@ class Job:
         self.net, self.link = net, link
         loss, options = self.settings.loss, self.settings.loss_options
         self.training = phases.take(net, train, "train", loss, weighted=True, loss_options=options)
+        self.class_names = train.class_names
         self._check_whole_batches(net)
         self.test: phases.Taken | None = None
         if test is not None:
             self.test = phases.take(net, test, "test", loss, self.training.scales, loss_options=options)
+            phases.check_names(train.class_names, test, "test")
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
         rule.start(self.moments, settings.update_options)
         self.engine = self._make_engine()
@@ -382,6 +384,7 @@ class Job:
         images, begin = self.left(number, done)
         self._begun = begin
         self.net.trained_on = self.training.scales
+        self.net.class_names = self.class_names or self.net.class_names
         listeners.begin(self, "train", n, done["position"])
         link.train_begins(number, len(images) - begin)
         result, seconds = self.runner.train(

@@ -13,10 +13,12 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from .. import threads
+from ..data import Stream
 from ..errors import DivergedError
 from ..network import Network
 from . import phases
 from .callbacks import Listeners
+from .feeding import Fed
 from .job import Job
 from .link import Alone
 from .progress import Progress
@@ -89,6 +91,10 @@ def train(
     ValueError, TypeError, OSError, ChaosError, KeyboardInterrupt, SystemExit
         As `chaos.train`.
     """
+    if isinstance(train, Stream):
+        if runner is not None:
+            raise ValueError("a chaos.data.Stream feeds real workers; in a simulation or a trace give a Dataset")
+        runner = Fed(train)
     link, runner, settings = link or Alone(), runner or Threads(), settings or Settings()
 
     def prepare() -> tuple[Job, Store | None, Listeners]:
@@ -149,6 +155,7 @@ def evaluate(
     plan = phases.resolve_workers(workers)
     loss = ABOUT["loss"].check("loss", loss)
     taken = phases.take(net, data, "data", loss, net.trained_on, loss_options=loss_options)
+    phases.check_names(net.class_names, data, "data")
     engine = phases.evaluator(net, plan, loss, loss_options)
 
     def run() -> tuple[Result, float]:

@@ -207,7 +207,7 @@ def replay(
             raise TraceError(
                 f"{path}: damaged, or written by another version of chaos ({about['chaos']}): {error}"
             ) from None
-        net.trained_on = job.training.scales
+        net.trained_on, net.class_names = job.training.scales, job.class_names or net.class_names
         for phase, events, end in trace.phases():
             found = _run(path, job, phase, events, int(jobs))
             wanted = end()
