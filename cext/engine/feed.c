@@ -3,6 +3,8 @@
 
 #include "layers/random.h"
 
+#include <math.h>
+
 static inline float pixel_value(uint8_t byte) { return (float)byte * (1.f / 127.5f) - 1.f; }
 
 /* Channels innermost, what lies channel by channel. */
@@ -95,4 +97,18 @@ void feed_keys(const worker *w, int layer, int n)
 {
     for (int s = 0; s < n; s++)
         w->key[s] = random_key(random_key(w->e->data.key, (uint64_t)w->image[s]), (uint64_t)layer);
+}
+
+int feed_extremes(const float *x, size_t n, float *least, float *most)
+{
+    float low = INFINITY, high = -INFINITY;
+    int finite = n > 0;
+    for (size_t i = 0; i < n; i++) {
+        low = x[i] < low ? x[i] : low;
+        high = x[i] > high ? x[i] : high;
+        finite &= x[i] - x[i] == 0; /* neither NaN nor infinity */
+    }
+    *least = low;
+    *most = high;
+    return finite;
 }
