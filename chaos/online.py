@@ -259,13 +259,16 @@ class Learner:
         return found | {"versions": versions, "steps": self.steps}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what another learner, or a training with the same update rule, has kept."""
+        """Goes on from what another learner, or a training with the same update rule, has kept; nothing: from the start."""
+        if not state:
+            return
         with self.lock:
             for name, moment in zip(self._rule.state, self.moments, strict=True):
                 self.net.pack({p: state[f"{name}.{p}"] for p in self.net.state_dict()}, moment)
             self._engines.clear()
-            self._last, self._versions = None, None if state["versions"] is None else [int(v) for v in state["versions"]]
-            self.steps = int(state["steps"])
+            versions = state.get("versions")
+            self._last, self._versions = None, None if versions is None else [int(v) for v in versions]
+            self.steps = int(state.get("steps", 0))
 
 
 def _batched(y: Any, output_shape: tuple[int, ...]) -> Any:

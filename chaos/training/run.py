@@ -10,9 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
-from .. import threads
+from .. import blas, threads
 from ..errors import DivergedError
 from ..network import Network
 from . import phases
@@ -106,7 +104,7 @@ def train(
 
     with ExitStack() as held:
         job, store, listeners = link.checked(prepare)
-        with threadpool_limits(1, user_api="blas"), signals() as caught, link.joined(job, caught):
+        with blas.one_thread(), signals() as caught, link.joined(job, caught):
             job.run(store, listeners, caught)
     if caught.signal:  # it came after the last look
         caught.leave()
@@ -150,7 +148,7 @@ def evaluate(
     loss = ABOUT["loss"].check("loss", loss)
     taken = phases.take(net, data, "data", loss, net.trained_on, loss_options=loss_options)
     engine = phases.evaluator(net, plan, loss, loss_options)
-    with threadpool_limits(1, user_api="blas"), signals() as caught, ThreadPoolExecutor(1) as pool:
+    with blas.one_thread(), signals() as caught, ThreadPoolExecutor(1) as pool:
         result, seconds = phases.run_phase(pool, engine, caught, None, "test", Alone(), **taken.arguments)
     if caught.signal:  # also one that came when the phase was over
         caught.leave()
