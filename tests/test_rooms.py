@@ -145,6 +145,7 @@ PY_ARROWS = {
         *_MEANING,
     },
     "api": {"training", "cluster", "network", "data"},
+    "many": {"many", "api", "blas", "data", "network", "options", "threads", "training"},
     "estimators": {"estimators", "api", "data", "interop", "layers", "network", "online", "options", "threads", "training"},
     "__main__": {"cli"},
     "__init__": {
@@ -159,6 +160,7 @@ PY_ARROWS = {
         "folding",
         "info",
         "layers",
+        "many",
         "network",
         "training",
     },
