@@ -622,7 +622,7 @@ class Network(Parameters):
         return result["loss"] / data["count"], vector
 
     def take_targets(
-        self, y: ArrayLike, count: int, loss: str = "cross_entropy", options: Mapping[str, Any] | None = None
+        self, y: ArrayLike, count: int, loss: str = "cross_entropy", options: dict[str, Any] | None = None
     ) -> tuple[Array, str]:
         """(`y` as the core wants it, flat: int64 labels, IGNORED where they are to be, or float32 values of `count` images,
         and its form in chaos.losses); DataError if the loss takes no such targets, or a label is no output; ValueError if

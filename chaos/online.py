@@ -168,7 +168,7 @@ class Learner:
                     return flat
         if n == 1:
             y = _batched(y, self.net.output_shape)
-        targets, _ = self.net.take_targets(y, n, self.settings.loss, self.settings.loss_options)
+        targets, _ = self.net.take_targets(y, n, self.settings.loss, dict(self.settings.loss_options or {}))
         return targets
 
     # ---- engines ----

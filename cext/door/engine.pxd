@@ -92,10 +92,12 @@ cdef extern from "engine/phase.h" nogil:
 
 cdef extern from "engine/feed.h" nogil:
     int feed_loss_fits(const engine_t *e, const images_t *data)
-    int feed_extremes(const float *x, size_t n, float *least, float *most)
 
 cdef extern from "engine/lanes.h" nogil:
     int lanes_of(int64_t batch, int wanted, int group)
 
 cdef extern from "engine/worker.h" nogil:
     size_t worker_bytes(const engine_t *e)
+
+cdef extern from "engine/feed.h" nogil:
+    int feed_extremes(const float *x, size_t n, float *least, float *most)

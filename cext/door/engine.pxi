@@ -32,14 +32,6 @@ cdef Py_ssize_t _feed(feed *to, array, Py_ssize_t size, str what) except -1:
     return total // size
 
 
-def extremes(const float[::1] x not None):
-    """(the least, the largest) of the numbers; None where one is not finite, or there is none."""
-    cdef float least, most
-    if x.shape[0] and feed_extremes(&x[0], x.shape[0], &least, &most):
-        return least, most
-    return None
-
-
 class Stage(enum.IntEnum):
     """What is done in a stage of a step; see stage_kind in cext/engine/strategy.h."""
 
@@ -49,6 +41,14 @@ class Stage(enum.IntEnum):
     SLICE_BACKWARD = STAGE_SLICE_BACKWARD
     BACK_BETWEEN = STAGE_BACK_BETWEEN
     UPDATE = STAGE_UPDATE
+
+
+def extremes(const float[::1] x not None):
+    """(the least, the largest) of the numbers; None where one is not finite, or there is none."""
+    cdef float least, most
+    if x.shape[0] and feed_extremes(&x[0], x.shape[0], &least, &most):
+        return least, most
+    return None
 
 
 cdef class Engine:
@@ -228,46 +228,6 @@ cdef class Engine:
             self.lock.release()
         return self._result(status)
 
-    def step(self, inputs, labels, float lr, const float[::1] weights=None, uint64_t key=0):
-        """A training phase over all images that are given, as `run`, without its counts: (outcome, sum of the losses). For
-        single samples, for which the counts would cost more than the step."""
-        cdef images_t data
-        cdef int status
-        cdef Py_ssize_t last = self._take(&data, inputs, labels, None, 0, None, weights, key)
-        if labels is None:
-            raise ValueError("labels are needed")
-        if not self.lock.acquire(False):
-            raise RuntimeError("this engine is already running a phase")
-        try:
-            with nogil:
-                status = engine_run(self.e, TRAIN, &data, 0, last, lr, NULL)
-            self.has_gradient = False
-        finally:
-            self.lock.release()
-        if status > DIVERGED:
-            self._result(status)
-        return OUTCOMES[status], self.e.total.loss
-
-    def forward(self, inputs, float[:, ::1] out not None):
-        """A phase "forward" over all images that are given, as `run`, without its counts."""
-        cdef images_t data
-        cdef int status
-        cdef Py_ssize_t last = self._take(&data, inputs, None, None, 0, None, None, 0)
-        if out.shape[0] != last or out.shape[1] != self._classes():
-            raise ValueError(f"out must be a ({last}, {self._classes()}) float32 array")
-        if not last:
-            return
-        if not self.lock.acquire(False):
-            raise RuntimeError("this engine is already running a phase")
-        try:
-            with nogil:
-                status = engine_run(self.e, FORWARD, &data, 0, last, 0, &out[0, 0])
-            self.has_gradient = False
-        finally:
-            self.lock.release()
-        if status > DIVERGED:
-            self._result(status)
-
     cdef int _classes(self):
         cdef shape s = self.plan.p.node[self.plan.p.output].g.out
         return s.c * s.h * s.w
@@ -407,6 +367,46 @@ cdef class Engine:
             raise ValueError("the last phase was not 'gradients', or the gradient has another size")
         for i in range(out.shape[0]):
             out[i] = self.e.worker[0].dw[i]
+
+    def step(self, inputs, labels, float lr, const float[::1] weights=None, uint64_t key=0):
+        """A training phase over all images that are given, as `run`, without its counts: (outcome, sum of the losses). For
+        single samples, for which the counts would cost more than the step."""
+        cdef images_t data
+        cdef int status
+        cdef Py_ssize_t last = self._take(&data, inputs, labels, None, 0, None, weights, key)
+        if labels is None:
+            raise ValueError("labels are needed")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_run(self.e, TRAIN, &data, 0, last, lr, NULL)
+            self.has_gradient = False
+        finally:
+            self.lock.release()
+        if status > DIVERGED:
+            self._result(status)
+        return OUTCOMES[status], self.e.total.loss
+
+    def forward(self, inputs, float[:, ::1] out not None):
+        """A phase "forward" over all images that are given, as `run`, without its counts."""
+        cdef images_t data
+        cdef int status
+        cdef Py_ssize_t last = self._take(&data, inputs, None, None, 0, None, None, 0)
+        if out.shape[0] != last or out.shape[1] != self._classes():
+            raise ValueError(f"out must be a ({last}, {self._classes()}) float32 array")
+        if not last:
+            return
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_run(self.e, FORWARD, &data, 0, last, 0, &out[0, 0])
+            self.has_gradient = False
+        finally:
+            self.lock.release()
+        if status > DIVERGED:
+            self._result(status)
 
     def stop(self):
         """Asks the running phase, or the next one, to end after the images under way; until `clear`."""

@@ -3,8 +3,6 @@
 
 #include "layers/random.h"
 
-#include <math.h>
-
 static inline float pixel_value(uint8_t byte) { return (float)byte * (1.f / 127.5f) - 1.f; }
 
 /* Channels innermost, what lies channel by channel. */
@@ -101,7 +99,7 @@ void feed_keys(const worker *w, int layer, int n)
 
 int feed_extremes(const float *x, size_t n, float *least, float *most)
 {
-    float low = INFINITY, high = -INFINITY;
+    float low = n ? x[0] : 0, high = low;
     int finite = n > 0;
     for (size_t i = 0; i < n; i++) {
         low = x[i] < low ? x[i] : low;
