@@ -135,7 +135,7 @@ class Engine:
         weights: NDArray[np.float32],
         workers: int = 1,
         strategy: str = "sequential",
-        loss: str = "cross_entropy",
+        loss: str | Sequence[tuple[str, Sequence[Sequence[float]], int, int, int, float]] = "cross_entropy",
         update: str = "sgd",
         batch_size: int = 1,
         stripe_bytes: int = 16384,

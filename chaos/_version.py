@@ -1,3 +1,3 @@
 """The version number, once: pyproject.toml reads it at build time, the package later. Imports nothing."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

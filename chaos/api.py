@@ -37,6 +37,9 @@ def train(
     pin: str = "none",
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    checkpoint_every: float = 60.0,
+    keep_checkpoints: int = 1,
+    on_diverge: str = "stop",
     progress: bool = True,
     config: Mapping[str, Any] | None = None,
     callbacks: Iterable[Any] = (),
@@ -104,6 +107,17 @@ def train(
     resume : bool
         Go on from the state in `run_dir`, or from the start if it holds none. With one worker, and with strategies that
         promise it, the result has the same bits as an uninterrupted run.
+    checkpoint_every : float
+        Seconds after which the state is kept in `run_dir` within an epoch, too; 0: only after epochs. The workers finish the
+        steps that they are in, the state is copied, and is written while they go on. With one worker, and with strategies
+        that promise it, no bit changes; where several workers have the same bits again only as long as nothing interrupts
+        them ("delayed", "averaging"), and in jobs of several processes, the state is kept after epochs only.
+    keep_checkpoints : int
+        Of how many of the latest epochs the states are kept: more than one in `run_dir`/checkpoints, any of which may be
+        copied to model.safetensors.
+    on_diverge : str
+        "stop", or "rollback": when the loss is no longer finite, go back to the state after the last good epoch (or that of
+        the beginning) with half the learning rate, up to ten times in a row.
     progress : bool
         Draw a bar on a terminal, else print one line per epoch (both to standard error).
     config : dict, optional
@@ -140,7 +154,8 @@ def train(
     TypeError
         If `net` is no Network, `run_dir` no path, or a callback has none of a callback's methods.
     OSError
-        If `run_dir` cannot be written, naming the file; what was kept there before is still there.
+        If `run_dir` cannot be written at the beginning or the end, naming the file; what was kept there before is still
+        there. In between that is told, and the training goes on.
     CheckpointError
         If `run_dir` holds another run, or a damaged one.
     DivergedError

@@ -25,7 +25,7 @@ from .formats import read_tensors, write_tensors
 from .formats.json_text import parse_json
 from .layers import LAYERS, Input, Layer, Node, random, whole
 from .layers.base import Array, Shape, Trained
-from .losses import IGNORED, LOSSES, VALUES
+from .losses import IGNORED, LOSSES, VALUES, Term
 from .parameters import Parameters
 from .scale import Scale
 
@@ -374,7 +374,11 @@ class Network(Parameters):
         self.pack(arrays, self.weights)
 
     def save(
-        self, path: str | os.PathLike[str], metadata: dict[str, str] | None = None, state: Mapping[str, Array] | None = None
+        self,
+        path: str | os.PathLike[str],
+        metadata: dict[str, str] | None = None,
+        state: Mapping[str, Array] | None = None,
+        weights: NDArray[np.float32] | None = None,
     ) -> None:
         """Writes architecture and weights to a safetensors file, atomically.
 
@@ -385,11 +389,14 @@ class Network(Parameters):
             Kept in the file beside chaos's own entries.
         state : dict of str to array, optional
             Further tensors, under names that begin with "optimizer.".
+        weights : ndarray, optional
+            Laid out as the network's, written instead of them.
         """
+        parameters = self.unpack(self.weights if weights is None else weights)
         about = {"format": FORMAT, "network": json.dumps(self.config())}
         if self.trained_on is not None:
             about[TRAINED_ON] = json.dumps(scale.to_json(self.trained_on))
-        write_tensors(path, {**self.state_dict(), **(state or {})}, {**(metadata or {}), **about})
+        write_tensors(path, {**parameters, **(state or {})}, {**(metadata or {}), **about})
 
     def to_torch(self) -> Any:
         """The network as a ``torch.nn.Module`` of PyTorch's own layers, with its weights: chaos.interop.to_torch."""
@@ -573,9 +580,9 @@ class Network(Parameters):
             As for `forward`.
         y : array
             Targets, in one of the forms that the loss takes (chaos.losses): labels (n,), a map of labels (n, ...), or values
-            shaped as the outputs.
+            shaped as the outputs; for a sum of losses one for all terms, or a tuple of one for each.
         loss : str
-            One of chaos.losses.LOSSES.
+            One of chaos.losses.LOSSES, or a sum such as "cross_entropy + 0.3*mse" (`chaos.losses.Sum`).
         loss_options : dict, optional
             Of the loss, by name.
         sample_weight : array, (n,), optional
@@ -604,16 +611,12 @@ class Network(Parameters):
     ) -> tuple[float, NDArray[np.float32]]:
         """(mean loss, vector laid out as the weights: gradients, and of state what was observed)."""
         data = self.take_images(x, self.trained_on)
-        if loss not in LOSSES:
-            raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
-        options = LOSSES[loss].resolve(loss_options or {})
+        options = LOSSES[LOSSES.check(loss)].resolve(loss_options or {})
         targets, _ = self.take_targets(y, data["count"], loss, options)
         if not data["count"]:
             raise DataError("loss_and_gradients needs at least one image")
         weights = None if sample_weight is None else take_weights(sample_weight, data["count"])
-        engine = _core.Engine(
-            self.plan, self.weights, loss=loss, batch_size=data["count"], loss_options=LOSSES[loss].core_arrays(options)
-        )
+        engine = _core.Engine(self.plan, self.weights, loss=self.core_loss(loss, options), batch_size=data["count"])
         result = engine.run("gradients", inputs=data["inputs"], labels=targets, weights=weights, key=run_key(seed, epoch))
         if result["status"] == "diverged":
             raise ArithmeticError(f"the loss of image {result['failed_at']} is not finite")
@@ -621,36 +624,43 @@ class Network(Parameters):
         engine.gradient(vector)
         return result["loss"] / data["count"], vector
 
+    def loss_terms(self, loss: str, options: Mapping[str, Any] | None = None) -> list[Term]:
+        """What the loss adds up, of which outputs; ValueError where it does not fit them. `options` of it, None: the
+        defaults."""
+        return LOSSES.terms(loss, LOSSES[loss].resolve(dict(options or {})), len(self.outputs))
+
+    def core_loss(self, loss: str, options: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """The loss as `_core.Engine` takes it."""
+        sizes = [math.prod(shape) for shape in self.output_shapes]
+        return [
+            (
+                term.loss.kind,
+                term.loss.core_arrays(dict(term.options)),
+                sum(sizes[: term.output]),
+                sizes[term.output],
+                math.prod(self.output_shapes[term.output][1:]),
+                term.factor,
+            )
+            for term in self.loss_terms(loss, options)
+        ]
+
     def take_targets(
-        self, y: ArrayLike, count: int, loss: str = "cross_entropy", options: dict[str, Any] | None = None
-    ) -> tuple[Array, str]:
-        """(`y` as the core wants it, flat: int64 labels, IGNORED where they are to be, or float32 values of `count` images,
-        and its form in chaos.losses); DataError if the loss takes no such targets, or a label is no output; ValueError if
-        options of the loss do not fit the outputs. `options` are all of them, None: the defaults."""
-        if len(self.outputs) > 1:
-            raise DataError(f"the network has {len(self.outputs)} outputs, and losses know of one")
-        y = numbers(y, "labels")
-        if y.ndim < 1 or len(y) != count:
-            raise DataError(f"labels have shape {y.shape}, expected ({count},): one per image")
-        kind = LOSSES[loss]
-        options = kind.resolve({}) if options is None else options
-        try:
-            form = kind.form(self.output_shape, y.shape[1:], y.dtype.kind in "iu")
-        except ValueError as error:
-            raise DataError(str(error)) from None
-        kind.fit(form, self.output_shape, options)
-        if form == VALUES:
-            return _take_values(y, *kind.bounds(options)), form
-        classes = kind.classes(form, self.output_shape)
-        ignore = options.get("ignore_index")
-        if count and (y.min() < 0 or y.max() >= classes or (ignore is not None and 0 <= ignore < classes)):
-            ignored = np.zeros(y.shape, bool) if ignore is None else y == ignore
-            wrong = ((y < 0) | (y >= classes)) & ~ignored
-            if wrong.any():
-                first = tuple(int(i) for i in np.argwhere(wrong)[0])
-                raise DataError(f"label {y[first]} of image {first[0]} is not in 0..{classes - 1}, the network's outputs")
-            y = np.where(ignored, IGNORED, y)
-        return np.ascontiguousarray(y, np.int64).reshape(-1), form
+        self, y: Any, count: int, loss: str = "cross_entropy", options: Mapping[str, Any] | None = None
+    ) -> tuple[Any, int]:
+        """(`y` as the core wants it, how many answers of the first term that knows right and wrong may be wrong); DataError
+        if the loss takes no such targets, or a label is no output; ValueError if options of the loss do not fit the outputs.
+        `y`: an array, which all terms of the loss are compared with, or a tuple or list of arrays, one for each term."""
+        terms = self.loss_terms(loss, options)
+        arrays = [y] * len(terms)
+        if isinstance(y, (tuple, list)) and y and all(isinstance(one, np.ndarray) and one.ndim for one in y):
+            arrays = list(y)
+            if len(y) != len(terms):
+                raise DataError(f"{len(y)} arrays of targets for a loss of {len(terms)} terms: one for each, or one for all")
+        taken = [
+            _take_target(one, count, term, self.output_shapes[term.output]) for one, term in zip(arrays, terms, strict=True)
+        ]
+        answers = next((answers for _, answers in taken if answers is not None), 0)
+        return [labels for labels, _ in taken] if len(taken) > 1 else taken[0][0], answers
 
     def take_images(self, x: Any, like: Sequence[Scale] | None = None) -> dict[str, Any]:
         """`x` as the core wants it: {"inputs": [flat array of each input], "count": n}; DataError if it cannot be, or is
@@ -696,6 +706,34 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _take_target(y: ArrayLike, count: int, term: Term, shape: Shape) -> tuple[Array, int | None]:
+    """(targets of a term of the loss, flat: int64 labels, IGNORED where they are to be, or float32 values of `count` images;
+    how many answers of them may be wrong, None where there is no right and wrong)."""
+    kind, options = term.loss, dict(term.options)
+    y = numbers(y, "labels")
+    if y.ndim < 1 or len(y) != count:
+        raise DataError(f"labels have shape {y.shape}, expected ({count},): one per image")
+    try:
+        form = kind.form(shape, y.shape[1:], y.dtype.kind in "iu")
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    kind.fit(form, shape, options)
+    answers = count * kind.answers(form, shape) if kind.answers(form, shape) else None
+    if form == VALUES:
+        return _take_values(y, *kind.bounds(options)), answers
+    classes = kind.classes(form, shape)
+    ignore = options.get("ignore_index")
+    if count and (y.min() < 0 or y.max() >= classes or (ignore is not None and 0 <= ignore < classes)):
+        ignored = np.zeros(y.shape, bool) if ignore is None else y == ignore
+        wrong = ((y < 0) | (y >= classes)) & ~ignored
+        if wrong.any():
+            first = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise DataError(f"label {y[first]} of image {first[0]} is not in 0..{classes - 1}, the network's outputs")
+        answers = None if answers is None else answers - int(ignored.sum())
+        y = np.where(ignored, IGNORED, y)
+    return np.ascontiguousarray(y, np.int64).reshape(-1), answers
 
 
 def _take_values(y: Array, least: float, most: float) -> Array:

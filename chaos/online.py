@@ -12,12 +12,11 @@ import numpy as np
 
 from . import _core, groups
 from .errors import DataError, DivergedError
-from .losses import CLASS, LOSSES, VALUES
+from .losses import CLASS, VALUES
 from .network import Network, aligned_zeros, run_key, take_weights
 from .scale import Scale
 from .sync import STRATEGIES
 from .training import Settings
-from .training.phases import loss_numbers
 from .updates import UPDATES
 from .updates.base import patterns, scales
 
@@ -68,7 +67,6 @@ class Learner:
         mine = self.settings
         strategy: Any = STRATEGIES[mine.strategy]
         rule: Any = UPDATES[mine.update]
-        self._loss: Any = LOSSES[mine.loss]
         self._strategy, self._rule = strategy, rule
         self._rate_scale = strategy.rate_scale(mine.strategy_options, workers)
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
@@ -81,10 +79,12 @@ class Learner:
         self._versions: list[int] | None = None  # of the engines that were dropped
         self._key = run_key(mine.seed, 0)
         self._shape = net.input_shapes[0] if len(net.input_shapes) == 1 else None
-        self._classes = 0
-        if CLASS in self._loss.targets and len(net.outputs) == 1:
-            self._classes = self._loss.classes(CLASS, net.output_shape)
-        self._any_values = VALUES in self._loss.targets and self._loss.bounds(mine.loss_options) == (-math.inf, math.inf)
+        self._terms = net.loss_terms(mine.loss, mine.loss_options)
+        self._classes, self._any_values, self._output = 0, False, net.output_shapes[self._terms[0].output]
+        if len(self._terms) == 1:
+            kind, options = self._terms[0].loss, dict(self._terms[0].options)
+            self._classes = kind.classes(CLASS, self._output) if CLASS in kind.targets else 0
+            self._any_values = VALUES in kind.targets and kind.bounds(options) == (-math.inf, math.inf)
         self._label = np.zeros(1, np.int64)
         plain = asked(mine.update, None, mine.loss, None, mine.seed).resolved()
         self._plain = (plain.update_options, plain.loss_options) == (mine.update_options, mine.loss_options)
@@ -162,13 +162,16 @@ class Learner:
             self._label[0] = y
             return self._label
         if self._any_values and type(y) is np.ndarray and y.dtype is _FLOAT and y.flags.c_contiguous:
-            shape, flat = self.net.output_shape, y.reshape(-1)
+            shape, flat = self._output, y.reshape(-1)
             if (y.shape[1:] == shape and len(y) == n) or (n == 1 and y.shape == shape):
                 if _core.extremes(flat) is not None:
                     return flat
-        if n == 1:
-            y = _batched(y, self.net.output_shape)
-        targets, _ = self.net.take_targets(y, n, self.settings.loss, dict(self.settings.loss_options or {}))
+        if n == 1 and len(self._terms) > 1 and isinstance(y, (tuple, list)) and len(y) == len(self._terms):
+            shapes = [self.net.output_shapes[term.output] for term in self._terms]
+            y = [_batched(one, shape) for one, shape in zip(y, shapes, strict=True)]
+        elif n == 1:
+            y = _batched(y, self._output)
+        targets, _ = self.net.take_targets(y, n, self.settings.loss, self.settings.loss_options)
         return targets
 
     # ---- engines ----
@@ -215,8 +218,7 @@ class Learner:
             net.weights,
             workers=self.workers,
             strategy=mine.strategy,
-            loss=mine.loss,
-            loss_options=loss_numbers(mine.loss, mine.loss_options),
+            loss=net.core_loss(mine.loss, mine.loss_options),
             update=mine.update,
             batch_size=size,
             stripe_bytes=options["stripe_bytes"],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,22 @@ def check_flag(what: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{what} must be True or False, not {value!r}")
     return bool(value)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` is probably meant to be, None where none is alike; case, "-" and "_" make no difference."""
+    import difflib
+
+    plain = {one.lower().replace("-", "_"): one for one in known}
+    found = difflib.get_close_matches(str(name).lower().replace("-", "_"), plain, 1)
+    return plain[found[0]] if found else None
+
+
+def unknown(what: str, name: object, known: Iterable[str], more: str = "") -> str:
+    """The message about a name that is none of the known ones: the nearest of them, then all, then `more`."""
+    known = list(known)
+    meant = nearest(name, known) if isinstance(name, str) else None
+    return f"{what} {name!r}; {f'did you mean {meant}? ' if meant else ''}known: {', '.join(known) or 'none'}{more}"
 
 
 class Option:
@@ -181,6 +198,39 @@ class Text(Option):
         return None if text.lower() == "none" else self.check(what, text)
 
 
+class UnknownOption(ValueError):
+    """What `owner` (in words) is asked for an option that it does not have.
+
+    Attributes
+    ----------
+    name : str
+        Of the option.
+    """
+
+    def __init__(self, owner: str, name: str, known: Sequence[str]) -> None:
+        meant = nearest(name, known)
+        super().__init__(
+            f"{owner} has no option {name!r}; "
+            + (f"its options: {', '.join(known)}" if known else "it has none")
+            + (f"; did you mean {meant}?" if meant else "")
+        )
+        self.name = name
+
+
+@contextmanager
+def naming_owners(what: str, table: Mapping[str, WithOptions]) -> Iterator[None]:
+    """Within it, `UnknownOption` also says how those of a table that have the option are asked for: by `what` and name."""
+    try:
+        yield
+    except UnknownOption as error:
+        name = error.name.replace("-", "_")
+        having = [one for one, owner in table.items() if name in owner.known]
+        if not having:
+            raise
+        also = f" (also {', '.join(having[1:])})" if len(having) > 1 else ""
+        raise ValueError(f"{error}; {what}{having[0]} has it{also}") from None
+
+
 class WithOptions:
     """Something with options.
 
@@ -201,17 +251,21 @@ class WithOptions:
     def _called(self) -> str:
         raise NotImplementedError
 
+    @property
+    def known(self) -> dict[str, Option]:
+        """All its options."""
+        return self.options | self.common | self.texts
+
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All options {name: value}, the given ones checked, the others at their defaults; ValueError for unknown names,
         with the known ones, and for values that make no sense."""
-        known = self.options | self.common | self.texts
         if not isinstance(given, dict):
             raise ValueError(f"the options of {self._called()} must be a dict, not {given!r}")
         for name in given:
             self._option(name)
         return {
             name: option.check(f"option {name} of {self._called()}", given[name]) if name in given else option.default
-            for name, option in known.items()
+            for name, option in self.known.items()
         }
 
     def parse(self, pairs: Iterable[str]) -> dict[str, Any]:
@@ -228,7 +282,7 @@ class WithOptions:
     def describe(self) -> list[str]:
         """A line for each option: name, default, text, and what it may be."""
         lines = [f"options of {self._called()}:"]
-        for name, option in (self.options | self.common | self.texts).items():
+        for name, option in self.known.items():
             default = (
                 "none"
                 if option.default is None
@@ -243,13 +297,9 @@ class WithOptions:
         return lines if len(lines) > 1 else [f"{self._called()} has no options"]
 
     def _option(self, name: str) -> Option:
-        known = self.options | self.common | self.texts
-        if name not in known:
-            raise ValueError(
-                f"{self._called()} has no option {name!r}; "
-                + (f"its options: {', '.join(known)}" if known else "it has none")
-            )
-        return known[name]
+        if name not in self.known:
+            raise UnknownOption(self._called(), name, list(self.known))
+        return self.known[name]
 
     def core_options(self, resolved: dict[str, Any]) -> list[float]:
         """The numbers for the core."""

@@ -78,20 +78,29 @@ def loss_and_gradients(
     state what is observed instead of a gradient."""
     state = _state(net, dtype, state)
     values = forward(net, x, dtype, state, touch, training=True, key=key)
-    nodes, options = net.nodes(), loss_options or {}
-    (last,) = net.outputs
-    output = values[last]
-    weights = np.ones(len(output), dtype) if weights is None else np.asarray(weights, dtype)
-    kind, y = LOSSES[loss], np.asarray(y)
-    value = sum(w * kind.value(output[s : s + 1], y[s : s + 1], **options) for s, w in enumerate(weights)) / len(output)
-    by_image = weights.reshape(-1, *[1] * (output.ndim - 1))
-    deltas = {last: touch(by_image * kind.gradient(output, y, **options))}
+    nodes = net.nodes()
+    terms = LOSSES.terms(loss, LOSSES[loss].resolve(loss_options or {}), len(net.outputs))
+    targets = y if isinstance(y, tuple) else [y] * len(terms)
+    n = len(values[net.outputs[0]])
+    weights = np.ones(n, dtype) if weights is None else np.asarray(weights, dtype)
+    value: Any = 0
+    deltas: dict[Node, Array] = {}
+    for term, right in zip(terms, map(np.asarray, targets), strict=True):
+        node = net.outputs[term.output]
+        output, kind, options = values[node], term.loss, term.options
+        for s, w in enumerate(weights):
+            value = value + term.factor * w * kind.value(output[s : s + 1], right[s : s + 1], **options) / n
+        by_image = term.factor * weights.reshape(-1, *[1] * (output.ndim - 1))
+        delta = touch(by_image * kind.gradient(output, right, **options))
+        deltas[node] = deltas[node] + delta if node in deltas else delta
+    for node in net.outputs:  # also those that no term is of
+        deltas.setdefault(node, np.zeros_like(values[node]))
     gradients: Parts = {}
     for i, (node, _) in reversed(list(enumerate(nodes))):
         if node.layer is None or node not in deltas:
             continue
         inputs = [values[source] for source in node.inputs]
-        context = _context(net, node, len(output), i, True, key)
+        context = _context(net, node, n, i, True, key)
         into, own = node.layer.backward(inputs, _parts(state, net, node), values[node], deltas[node], context)
         for part, gradient in own.items():
             name = node.layer.part_name(net.part_owner(node), part)

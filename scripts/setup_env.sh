@@ -43,6 +43,8 @@ ensure_env() {
     else
         echo "chaos: sources changed, building again into $dir ..." >&2
         rm -f "$stamp"
+        # the name of the distribution until 0.1
+        "$dir/bin/python" -m pip uninstall --yes --quiet chaos 2>/dev/null || true
     fi
     # Files deleted from the sources would live on in setuptools' copy of the package.
     rm -rf "$root"/build/lib*

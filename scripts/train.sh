@@ -6,7 +6,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 
 venv=${CHAOS_VENV_DIR:-$root/.venv}
-ensure_env "$venv" editable all
+ensure_env "$venv" editable progress # kept small, so that the first run starts soon
 
 model=(small)
 defaults=(--epochs 8 --lr 0.01)

@@ -158,15 +158,16 @@ def test_installed_wheel_trains_without_the_source(tmp_path):
         *(["--no-build-isolation"] if tools else []),
         cwd=source,
     )
-    (wheel,) = tmp_path.glob("chaos-*.whl")
+    (wheel,) = tmp_path.glob("chaos_sgd-*.whl")
     shutil.rmtree(source)
+    assert wheel.stat().st_size < 3e6
 
     names = set(zipfile.ZipFile(wheel).namelist())
     python_files = {p.relative_to(TREE).as_posix() for p in (TREE / "chaos").rglob("*.py")}
     assert python_files <= names
     assert len([n for n in names if n.endswith(".so")]) == 1
     assert "chaos/py.typed" in names
-    assert not [n for n in names if not re.match(r"chaos/|chaos-[^/]+\.dist-info/", n)]
+    assert not [n for n in names if not re.match(r"chaos/|chaos_sgd-[^/]+\.dist-info/", n)]
     assert not [n for n in names if n.endswith((".c", ".h", ".pyx"))]
 
     # A fresh environment that borrows numpy and its like from this one; its own packages come first.

@@ -289,7 +289,7 @@ def test_train_writes_a_run(capsys, tmp_path):
     out, err = capsys.readouterr()
     (folder,) = (tmp_path / "runs").iterdir()
     assert re.fullmatch(r"small-\d{8}-\d{6}", folder.name)
-    assert {p.name for p in folder.iterdir()} == {CONFIG, METRICS, MODEL}
+    assert {p.name for p in folder.iterdir()} == {CONFIG, METRICS, MODEL, "job.toml"}
     (record,) = map(json.loads, (folder / METRICS).read_text().splitlines())
     assert {
         "epoch",

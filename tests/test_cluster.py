@@ -651,6 +651,8 @@ def test_the_command_complains_once(library, tmp_path):
         "digits",
         "--cluster",
         "allreduce",
+        "--strategy",
+        "chaos",
         "--run-dir",
         tmp_path / "run",
     )

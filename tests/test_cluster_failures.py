@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -97,6 +98,64 @@ def test_a_rank_that_stands_still_is_named(library, tmp_path):
     assert done.code != 0 and seconds < 3 + SOON
     assert "stalled for 3 s" in done.err and "rank 1 (" in done.err and "does not answer" in done.err
     assert valid(tmp_path)["epochs"] == 1
+
+
+STUCK = (
+    HEAD
+    + """
+train, test = chaos.data.load("digits", size=29)
+def train_begins(self, epoch, images, before=Link.train_begins):
+    before(self, epoch, images)
+    if self.rank == 1 and epoch == 2:
+        if sys.argv[2] == "worker":  # it never gets the first stripe, while this rank goes on answering
+            while not _core.Exchange(self._engine).hold(0):
+                pass
+        else:  # for a message that nobody sends
+            self.run(self.complete(self.comm.Irecv(np.zeros(1), 0, 99)))
+Link.train_begins = train_begins
+chaos.train(chaos.models.small(seed=0), train, test, cluster="local", cluster_options={"every": 50}, epochs=1000, lr=0.01,
+            workers=1, progress=False, stall_timeout=2, run_dir=folder / "run")
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "what, words",
+    [
+        ("worker", r"stalled for 2 s .--stall-timeout 2.: rank 1 .*, process \d+. stands still at image \d+ of its shard"),
+        (
+            "rank",
+            r"deadlock: all 2 ranks have waited for each other for 2 s .*: rank 0 in its wait number \d+, rank 1 in its",
+        ),
+    ],
+)
+def test_ranks_that_answer_and_get_no_further_are_told(library, what, words, tmp_path):
+    path = tmp_path / "job.py"
+    path.write_text(STUCK)
+    done = mpi.job(library, 2, path, tmp_path, what, timeout=2 + 2 * SOON)
+    assert done.code != 0 and re.search(words, done.err), done.err
+    assert valid(tmp_path)["epochs"] == 1
+
+
+EARLY = """
+import os, sys
+if "1" in (os.environ.get("OMPI_COMM_WORLD_RANK"), os.environ.get("PMI_RANK")):
+    sys.exit(int(sys.argv[1]))
+import chaos
+train, test = chaos.data.load("digits", size=29)
+chaos.train(chaos.models.small(), train[:50], cluster="local", epochs=1, workers=1, progress=False, stall_timeout=2)
+"""
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_rank_that_ends_before_mpi_is_up_leaves_nobody_waiting(library, code, tmp_path):
+    """Most launchers wait on, as the others do inside MPI, for a rank that has ended well."""
+    path = tmp_path / "job.py"
+    path.write_text(EARLY)
+    done = mpi.job(library, 2, path, code, timeout=2 + SOON)
+    assert done.code != 0, done
+    if code == 0:
+        assert "Timeout" in done.err and "_mpi_with_all_ranks" in done.err, done
 
 
 KILLED = (

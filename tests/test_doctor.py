@@ -1,6 +1,7 @@
 """`chaos doctor`: on machines that are only files, in jobs, and the exit code."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -100,7 +101,8 @@ def test_mpi_library_and_launcher(library, tmp_path):
     found = list(look.mpi(env, which=lambda word: right if word == "mpiexec" else None))
     assert [one.level for one in found] == [look.OK, look.OK], found
     assert name in found[0].text and f"{name}'s ABI" in found[0].text and "MPI_THREAD_" in found[0].text
-    assert found[1].text == f"{right} ({library})"
+    assert found[1].text.startswith(f"{right} ({library}")
+    assert ("OVERSUBSCRIBE" in found[1].text) == (library == "openmpi")
     other = next(one for one in mpi.LIBRARIES if one != library)
     if mpi.launcher(other):
         wrong = mpi.launcher(other)[0]
@@ -137,6 +139,39 @@ def test_singletons_in_a_job():
     done = mpi.job("mpich", 2, "-m", "chaos", "doctor", env=env)
     assert done.code == 1 and "has started 2 processes, and MPI (Open MPI" in done.out and "sees each alone" in done.out
     assert done.out.count("instruction set") == 1
+
+
+@pytest.mark.parametrize("library", mpi.LIBRARIES)
+def test_nothing_is_started_that_would_end_the_process(library, tmp_path):
+    """Under a launcher without mpi4py, and with another library's launcher, whose ranks MPICH ends when they start MPI."""
+    other = next(one for one in mpi.LIBRARIES if one != library)
+    for name in mpi.LIBRARIES:
+        mpi.need(name)
+    (tmp_path / "mpi4py.py").write_text("raise ImportError('not here')")
+    env = mpi.environment(library, COLUMNS=999)
+    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), env["PYTHONPATH"]])
+    done = mpi.job(library, 2, "-m", "chaos", "doctor", env=env)
+    assert done.code == 1 and done.out.count("none of them can start MPI") == 1 and "Traceback" not in done.err, done
+    env = {
+        name: value for name, value in mpi.environment(other, COLUMNS=999).items() if name in ("MPI4PY_LIBMPI", "COLUMNS")
+    }
+    done = mpi.job(library, 2, "-m", "chaos", "doctor", env=env)
+    assert done.code == 1 and done.out.count("sees each alone") == 1 and "Traceback" not in done.err, done
+
+
+@pytest.mark.parametrize(
+    "launcher, user, environ, wrong",
+    [
+        ("openmpi", 0, {}, True),
+        ("openmpi", 0, {"OMPI_ALLOW_RUN_AS_ROOT": "1"}, True),
+        ("openmpi", 0, {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}, False),
+        ("openmpi", 1000, {}, False),
+        ("mpich", 0, {}, False),
+    ],
+)
+def test_root_and_open_mpi(launcher, user, environ, wrong):
+    found = list(look.as_root(launcher, environ, user))
+    assert [one.level for one in found] == [look.WRONG] * wrong and all("--allow-run-as-root" in one.fix for one in found)
 
 
 def row(rank, cpus, host="h"):

@@ -116,5 +116,5 @@ def test_without_matplotlib(monkeypatch, tmp_path):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", no_matplotlib)
-    with pytest.raises(ChaosError, match=r"graphs need matplotlib .*install chaos\[plot\]"):
+    with pytest.raises(ChaosError, match=r"graphs need matplotlib .*install 'chaos-sgd\[plot\]'"):
         report.write_graph("t", [Box(["a"], [])], tmp_path / "a.svg")

@@ -3,6 +3,7 @@
 The encoding is read from the bytes, because an AVX-512VL instruction on xmm0-15 looks like an AVX one in text.
 """
 
+import bisect
 import contextlib
 import functools
 import os
@@ -16,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+import chaos
+import chaos._core
 
 TREE = Path(__file__).resolve().parent.parent
 if not (TREE / "setup.py").is_file() or not (TREE / "cext").is_dir():
@@ -116,8 +120,8 @@ class Instruction:
         return f"{self.function}: {self.code.hex(' ')}  {self.mnemonic} {self.operands}"
 
 
-def disassemble(path):
-    """The instructions of an object file."""
+def disassemble(path, leave_out=lambda address: False):
+    """The instructions of an object file, without those at addresses that are to be left out."""
     # The width keeps the bytes of an instruction on one line.
     text = subprocess.run(
         ["objdump", "-d", "-w", "--insn-width=15", path],
@@ -130,15 +134,17 @@ def disassemble(path):
     for line in text.splitlines():
         if match := re.match(r"[0-9a-f]+ <(.*)>:$", line):
             function = match[1]
-        elif match := re.match(r"\s*[0-9a-f]+:\t((?:[0-9a-f]{2} )+)\s*\t(.*)$", line):
-            words = match[2].split("#")[0].split(None, 1)
+        elif match := re.match(r"\s*([0-9a-f]+):\t((?:[0-9a-f]{2} )+)\s*\t(.*)$", line):
+            if leave_out(int(match[1], 16)):
+                continue
+            words = match[3].split("#")[0].split(None, 1)
             # Prefixes are words of their own, and so are hints such as {evex}.
             while len(words) == 2 and (
                 words[0] in ("rep", "repz", "repnz", "lock", "bnd", "notrack", "data16", "cs", "ds")
                 or words[0].startswith("{")
             ):
                 words = words[1].split(None, 1)
-            found.append(Instruction(function, bytes.fromhex(match[1]), words[0] if words else "", "".join(words[1:])))
+            found.append(Instruction(function, bytes.fromhex(match[2]), words[0] if words else "", "".join(words[1:])))
     assert found, f"objdump shows no instructions in {path}"
     return found
 
@@ -236,6 +242,40 @@ def test_avx512_is_legal_on_knights_landing(core):
     path = core("isa/avx512.c")
     assert not offences(path, beyond_avx512f)
     assert sum("%zmm" in i.operands for i in disassemble(path)) > 500
+
+
+def places(path, *files):
+    """Where a linked file has the functions of these sources: (first, behind the last) address of each."""
+    text = subprocess.run(["readelf", "-sW", path], check=True, capture_output=True, text=True).stdout
+    found, file = [], None
+    for words in (line.split() for line in text.partition("'.symtab'")[2].splitlines()):
+        if len(words) < 8 or words[4] != "LOCAL":
+            continue
+        if words[3] == "FILE":  # before the local symbols of each source
+            file = words[7]
+        elif words[3] == "FUNC" and file in files:
+            found.append((int(words[1], 16), int(words[1], 16) + int(words[2], 0)))
+    return sorted(found)
+
+
+@needs_x86
+@pytest.mark.skipif("-march=" in chaos._core.BUILD_INFO, reason="built for this machine alone")
+@pytest.mark.skipif("-fsanitize" in chaos._core.BUILD_INFO, reason="a sanitizer has added its own code")
+def test_the_extension_keeps_to_the_baseline_outside_the_variants():
+    """As it is installed, with what Cython has written: what a wheel brings to any processor."""
+    core = chaos._core.__file__
+    inside = places(core, "avx2.c", "avx512.c")
+    if not inside:
+        pytest.skip("the extension is stripped")
+    starts = [first for first, _ in inside]
+
+    def variant(address):
+        at = bisect.bisect(starts, address) - 1
+        return at >= 0 and address < inside[at][1]
+
+    rest = disassemble(core, leave_out=variant)
+    assert len(rest) > 10000
+    assert not [f"{why}: {i}" for i in rest if (why := beyond_sse2(i))]
 
 
 BEYOND = {  # what AVX-512F does not have, by the flag that brings it

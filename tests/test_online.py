@@ -84,6 +84,22 @@ def test_one_sample_needs_no_axis_of_samples():
     assert (lines[0].weights != line.weights).any()
 
 
+def test_several_outputs():
+    x = chaos.Input((3,))
+    y = chaos.Tanh()(chaos.Linear(4)(x))
+    net = chaos.Network(x, [chaos.Linear(2)(y), chaos.Linear(1)(y)])
+    trained, updated = copy.deepcopy(net), copy.deepcopy(net)
+    loss = "cross_entropy + 0.5*mse"
+    images_, labels, values = np.eye(3, dtype=np.float32), np.array([0, 1, 1]), np.array([[0.5], [1], [2]], np.float32)
+    data = Dataset(images_, targets=(labels, values))
+    settings = dict(lr_schedule="constant", shuffle=False, strategy="sequential", progress=False)
+    chaos.train(trained, data, epochs=1, lr=0.01, loss=loss, **settings)
+    for k in range(2):
+        updated.update(images_[k : k + 1], (labels[k : k + 1], values[k : k + 1]), lr=0.01, loss=loss)
+    updated.update(images_[2], (labels[2], values[2]), lr=0.01, loss=loss)
+    np.testing.assert_array_equal(updated.weights, trained.weights)
+
+
 def test_other_settings_begin_anew():
     x, y = images(2, (1, 8, 8))
     net, fresh = network(), network()

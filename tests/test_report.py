@@ -173,7 +173,7 @@ def test_without_matplotlib(monkeypatch, tmp_path):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", no_matplotlib)
-    with pytest.raises(ChaosError, match=r"plots need matplotlib .*install chaos\[plot\]"):
+    with pytest.raises(ChaosError, match=r"plots need matplotlib .*install 'chaos-sgd\[plot\]'"):
         report.write(example(), tmp_path / "a.html")
     assert not (tmp_path / "a.html").exists()
     assert report.write(example(), tmp_path / "a.json")

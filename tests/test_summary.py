@@ -11,11 +11,11 @@ from nets import graph, images
 import chaos
 from chaos import _core
 from chaos.cli import main
-from chaos.models import MODELS
+from chaos.models import MODELS, PAPER
 from chaos.summary import PASSES, unseen
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", PAPER)
 def test_rows_are_the_layers(name):
     net = MODELS[name]()
     found = net.summary()
@@ -158,7 +158,7 @@ def test_they_are_named_in_the_table():
     assert "positions 2 to 4 of" in str(chaos.Network((1, 5), [chaos.Conv1d(2, 2, stride=4)]).summary())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", PAPER)
 def test_tables_fit_the_terminal(isa, name):
     for batch_size in (1, 8):
         lines = str(MODELS[name]().summary(batch_size)).splitlines()

@@ -343,7 +343,7 @@ def test_state_of_another_run_is_refused(digits, tmp_path):
         (dict(strategy=["chaos"]), r"unknown strategy \['chaos'\]"),
         (dict(resume=True), "resume=True needs run_dir"),
         (dict(strategy_options=["a=1"]), "options of strategy 'chaos' must be a dict, not"),
-        (dict(strategy="wild"), "unknown strategy 'wild'; known: averaging, chaos"),
+        (dict(strategy="wild"), "unknown strategy 'wild'; did you mean hogwild. known: averaging, chaos"),
         (dict(loss="l3"), "unknown loss 'l3'"),
         (dict(epochs=-1), "epochs"),
         (dict(epochs=1.5), "epochs"),

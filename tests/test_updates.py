@@ -648,7 +648,10 @@ def test_training_follows_the_schedule(digits):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (dict(lr_schedule="sine"), "unknown learning-rate schedule 'sine'; known: exponential, step, cosine, constant"),
+        (
+            dict(lr_schedule="sine"),
+            "unknown learning-rate schedule 'sine'; did you mean cosine. known: exponential, step, cosine, constant",
+        ),
         (dict(schedule_options=dict(step_size=2)), "'exponential' has no option 'step_size'"),
         (dict(lr_schedule="step", schedule_options=dict(step_size=0)), "step_size"),
         (dict(schedule_options=dict(warmup=-1)), "warmup"),

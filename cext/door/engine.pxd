@@ -19,10 +19,18 @@ cdef extern from "engine/engine.h" nogil:
         const float *floats
         const int64_t *numbers
         size_t size
+    enum: MAX_TERMS
+    ctypedef struct loss_term:
+        const loss_kind *kind
+        loss_option *option
+        int first, k, pixels
+        float factor
+    ctypedef struct target_feed:
+        target form
+        feed numbers
     ctypedef struct images_t "images":
         feed *input
-        target form
-        feed target
+        target_feed *target
         const float *weight
         const int64_t *order
         uint64_t key
@@ -45,7 +53,8 @@ cdef extern from "engine/engine.h" nogil:
     ctypedef struct engine_t "engine":
         shared_weights shared
         const strategy *strategy
-        const loss_kind *loss
+        int n_terms
+        const loss_term *term
         worker_t **worker
         int chunk
         const float *step_scale
@@ -76,8 +85,8 @@ cdef extern from "engine/phase.h" nogil:
         const uint8_t *class_of
         int bounded
         int64_t max_staleness
-        const loss_kind *loss
-        const loss_option *loss_options
+        int n_terms
+        const loss_term *term
     const char *outcome_name(int outcome)
     const char *phase_name(int phase)
     engine_t *engine_new(const engine_parts *parts)
@@ -91,7 +100,7 @@ cdef extern from "engine/phase.h" nogil:
     int64_t engine_position(const engine_t *e)
 
 cdef extern from "engine/feed.h" nogil:
-    int feed_loss_fits(const engine_t *e, const images_t *data)
+    int feed_loss_fits(const engine_t *e, int term, target form)
 
 cdef extern from "engine/lanes.h" nogil:
     int lanes_of(int64_t batch, int wanted, int group)

@@ -51,9 +51,45 @@ def extremes(const float[::1] x not None):
     return None
 
 
+cdef int _outputs(const plan_t *p):
+    return <int>shape_size(p.node[p.output].g.out)
+
+
+cdef list _take_terms(const plan_t *p, loss_term *to, terms):
+    """Describes the terms of a loss to the core; what the result holds has to live as long as they are read."""
+    cdef const loss_kind *const *l
+    cdef double[::1] numbers
+    cdef int first, k, pixels, i
+    kept = []
+    if not 1 <= len(terms) <= MAX_TERMS:
+        raise ValueError(f"{len(terms)} terms of a loss, 1 to {MAX_TERMS} are possible")
+    for n, (name, options, first, k, pixels, factor) in enumerate(terms):
+        l = p.isa.losses
+        while l[0] != NULL and l[0].name != name.encode():
+            l += 1
+        if l[0] == NULL:
+            raise ValueError(f"the core does not know the loss {name!r}")
+        if first < 0 or k < 1 or first > _outputs(p) - k or pixels < 1 or k % pixels:
+            raise ValueError(f"{k} outputs from number {first} with {pixels} pixels are not among the network's "
+                             f"{_outputs(p)}")
+        if len(options) > MAX_LOSS_OPTIONS:
+            raise ValueError(f"{len(options)} loss_options, at most {MAX_LOSS_OPTIONS} are possible")
+        to[n].kind, to[n].first, to[n].k, to[n].pixels, to[n].factor = l[0], first, k, pixels, factor
+        kept.append([array("d", options[i] if i < len(options) else ()) for i in range(MAX_LOSS_OPTIONS)])
+        for i in range(MAX_LOSS_OPTIONS):
+            numbers = kept[n][i]
+            to[n].option[i].count = <int>numbers.shape[0]
+            to[n].option[i].number = &numbers[0] if numbers.shape[0] else NULL
+    return kept
+
+
 cdef class Engine:
     """Workers on one weight vector. One phase runs at a time; `position`, `stop` and Exchange's `read_weights` and
-    `add_weights` may be called meanwhile."""
+    `add_weights` may be called meanwhile.
+
+    loss: a name, of the whole output; or terms [(name, options, first, k, pixels, factor), ...] that are added: a loss of the
+    outputs [first, first + k), channels * pixels numbers, times the factor. Errors are those of the first term that knows
+    right and wrong."""
 
     cdef engine_t *e
     cdef Plan plan
@@ -74,10 +110,8 @@ cdef class Engine:
         cdef engine_parts parts
         cdef double how_option[MAX_STRATEGY_OPTIONS]
         cdef double rule_option[MAX_RULE_OPTIONS]
-        cdef loss_option how_loss[MAX_LOSS_OPTIONS]
-        cdef double[::1] numbers
+        cdef loss_term term[MAX_TERMS]
         cdef int[::1] cpu = None
-        cdef const loss_kind *const *l = plan.p.isa.losses
         cdef const update_kind *const *u = plan.p.isa.updates
         cdef update_class kind[256]
         cdef int s = 0, i
@@ -98,12 +132,10 @@ cdef class Engine:
                                "install a compiler with OpenMP and build again")
         while strategy_at(s) != NULL and strategy_at(s).name != strategy.encode():
             s += 1
-        while l[0] != NULL and l[0].name != loss.encode():
-            l += 1
         while u[0] != NULL and u[0].name != update.encode():
             u += 1
-        if strategy_at(s) == NULL or l[0] == NULL or u[0] == NULL:
-            raise ValueError(f"the core does not know one of {strategy!r}, {loss!r}, {update!r}")
+        if strategy_at(s) == NULL or u[0] == NULL:
+            raise ValueError(f"the core does not know one of {strategy!r}, {update!r}")
         if strategy_at(s).single and workers != 1:
             raise ValueError(f"strategy {strategy!r} runs with one worker, not {workers}")
         if cpus is not None:
@@ -119,19 +151,15 @@ cdef class Engine:
             cpu = array("i", cpus)
             self.cpus = tuple(cpus)
         for name, given, most in (("strategy_options", strategy_options, MAX_STRATEGY_OPTIONS),
-                                  ("update_options", update_options, MAX_RULE_OPTIONS),
-                                  ("loss_options", loss_options, MAX_LOSS_OPTIONS)):
+                                  ("update_options", update_options, MAX_RULE_OPTIONS)):
             if len(given) > most:
                 raise ValueError(f"{len(given)} {name}, at most {most} are possible")
         for i in range(MAX_STRATEGY_OPTIONS):
             how_option[i] = strategy_options[i] if i < len(strategy_options) else 0
         for i in range(MAX_RULE_OPTIONS):
             rule_option[i] = update_options[i] if i < len(update_options) else 0
-        kept = [array("d", loss_options[i] if i < len(loss_options) else ()) for i in range(MAX_LOSS_OPTIONS)]
-        for i in range(MAX_LOSS_OPTIONS):
-            numbers = kept[i]
-            how_loss[i].count = <int>numbers.shape[0]
-            how_loss[i].number = &numbers[0] if numbers.shape[0] else NULL
+        kept = _take_terms(plan.p, term, loss if not isinstance(loss, str) else
+                           [(loss, loss_options, 0, _outputs(plan.p), plan.p.pixels, 1)])
         if (0 if moments is None else moments.shape[0]) != u[0].n_moments:
             raise ValueError(f"update rule {update!r} needs {u[0].n_moments} moments")
         if moments is not None and moments.shape[0]:
@@ -171,8 +199,8 @@ cdef class Engine:
         parts.rule_options = rule_option
         parts.bounded = max_staleness is not None
         parts.max_staleness = max_staleness or 0
-        parts.loss = l[0]
-        parts.loss_options = how_loss
+        parts.n_terms = <int>len(kept)
+        parts.term = term
         self.e = engine_new(&parts)
         if self.e == NULL:
             raise MemoryError("out of memory for the engine")
@@ -191,7 +219,7 @@ cdef class Engine:
         what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
         `gradient`). inputs: for each input of the plan a flat array of uint8, float32 or int64, image by image in PyTorch's
         order. labels: int64, a class per image or flat maps of them (-1: ignored, where the loss knows that), or float32, flat, as many as outputs, whatever the loss
-        takes; weights: of each image's loss; key: where random numbers begin (chaos.layers.random). step_scale: 512 factors of the learning rate, by the staleness of an update.
+        takes; of several terms a list with such an array for each; weights: of each image's loss; key: where random numbers begin (chaos.layers.random). step_scale: 512 factors of the learning rate, by the staleness of an update.
 
         events: for "train", an iterable of uint64 arrays: the phase runs in this order (see cext/replay/replay.h and
         `event`), in `jobs` threads, which changes no bit; `lanes` is how many lanes its steps have, 0 for none.
@@ -199,7 +227,7 @@ cdef class Engine:
         cdef images_t data
         cdef phase ph
         cdef float *to = NULL
-        cdef int status, classes = self._classes()
+        cdef int status, classes = _outputs(self.plan.p)
         cdef Py_ssize_t last
         if what not in PHASES[:GRADIENTS + 1]:
             raise ValueError(f"unknown phase {what!r}")
@@ -228,10 +256,6 @@ cdef class Engine:
             self.lock.release()
         return self._result(status)
 
-    cdef int _classes(self):
-        cdef shape s = self.plan.p.node[self.plan.p.output].g.out
-        return s.c * s.h * s.w
-
     cdef Py_ssize_t _take(self, images_t *data, inputs, labels, const int64_t[::1] order, Py_ssize_t begin, end,
                           const float[::1] weights, uint64_t key) except -1:
         """Checks what a phase is given and describes it to the core; returns the end of the range."""
@@ -249,9 +273,10 @@ cdef class Engine:
         last = last if end is None else end
         if not 0 <= begin <= last <= (order.shape[0] if order is not None else count):
             raise ValueError(f"images {begin}..{last} are not within the {count} given")
-        self._take_target(&data.target, &data.form, labels, count)
-        if labels is not None and not feed_loss_fits(self.e, data):
-            raise ValueError(f"an option of the loss {self.e.loss.name.decode()!r} has another length than the outputs want")
+        if isinstance(labels, list) and len(labels) != self.e.n_terms:
+            raise ValueError(f"labels for {len(labels)} terms, the loss has {self.e.n_terms}")
+        for i in range(self.e.n_terms):
+            self._take_target(<int>i, &data.target[i], labels[i] if isinstance(labels, list) else labels, count)
         data.order = NULL
         data.weight = NULL
         data.key = key
@@ -266,32 +291,34 @@ cdef class Engine:
             data.order = &order[0]
         return last
 
-    cdef int _take_target(self, feed *to, target *form, labels, Py_ssize_t count) except -1:
+    cdef int _take_target(self, int term, target_feed *to, labels, Py_ssize_t count) except -1:
         cdef const int64_t[::1] numbers
-        cdef unsigned takes = self.e.loss.targets
-        cdef Py_ssize_t i, n, classes = self._classes(), pixels = 1
-        to.size, to.bytes, to.floats, to.numbers = 0, NULL, NULL, NULL
-        form[0] = <target>TARGET_CLASS
+        cdef const loss_term *t = &self.e.term[term]
+        cdef Py_ssize_t i, n, classes = t.k, pixels = 1
+        to.numbers.size, to.numbers.bytes, to.numbers.floats, to.numbers.numbers = 0, NULL, NULL, NULL
+        to.form = <target>TARGET_CLASS
         if labels is None:
             return 0
         if memoryview(labels).format == "f":
-            form[0] = <target>TARGET_VALUES
-            n = _feed(to, labels, classes, "targets")
+            to.form = <target>TARGET_VALUES
+            n = _feed(&to.numbers, labels, classes, "targets")
         else:
             numbers = labels
-            if takes & TARGET_MAP and self.plan.p.pixels > 1 and numbers.shape[0] == count * self.plan.p.pixels:
-                form[0] = <target>TARGET_MAP
-                pixels = self.plan.p.pixels
+            if t.kind.targets & TARGET_MAP and t.pixels > 1 and numbers.shape[0] == count * t.pixels:
+                to.form = <target>TARGET_MAP
+                pixels = t.pixels
                 classes //= pixels
-            n = _feed(to, labels, pixels, "labels")
+            n = _feed(&to.numbers, labels, pixels, "labels")
             for i in range(numbers.shape[0]):
-                if not (0 <= numbers[i] < classes or (numbers[i] == IGNORED and self.e.loss.ignores)):
+                if not (0 <= numbers[i] < classes or (numbers[i] == IGNORED and t.kind.ignores)):
                     raise ValueError(f"label {numbers[i]} of image {i // pixels} is not in 0..{classes - 1}, the network's "
                                      "outputs")
         if n != count:
             raise ValueError(f"{n} labels for {count} images")
-        if not form[0] & takes:
-            raise ValueError(f"the loss {self.e.loss.name.decode()!r} does not take such targets")
+        if not to.form & t.kind.targets:
+            raise ValueError(f"the loss {t.kind.name.decode()!r} does not take such targets")
+        if not feed_loss_fits(self.e, term, to.form):
+            raise ValueError(f"an option of the loss {t.kind.name.decode()!r} has another length than the outputs want")
         return 0
 
     cdef _result(self, int status):
@@ -393,8 +420,8 @@ cdef class Engine:
         cdef images_t data
         cdef int status
         cdef Py_ssize_t last = self._take(&data, inputs, None, None, 0, None, None, 0)
-        if out.shape[0] != last or out.shape[1] != self._classes():
-            raise ValueError(f"out must be a ({last}, {self._classes()}) float32 array")
+        if out.shape[0] != last or out.shape[1] != _outputs(self.plan.p):
+            raise ValueError(f"out must be a ({last}, {_outputs(self.plan.p)}) float32 array")
         if not last:
             return
         if not self.lock.acquire(False):

@@ -31,6 +31,18 @@ enum outcome { OUTCOMES(X) };
 enum phase { PHASES(X) };
 #undef X
 
+/* A loss of one of the network's outputs. The loss of an image is the sum of all terms, each times its factor. */
+typedef struct {
+    const loss_kind *kind;
+    loss_option option[MAX_LOSS_OPTIONS]; /* their numbers lie in loss_numbers */
+    int first, k;                         /* the output's numbers in the plan's output vector: [first, first + k) */
+    int pixels;                           /* channel c of pixel p is number c * pixels + p of them */
+    int adds;                             /* an earlier term has the same output */
+    float factor;
+} loss_term;
+
+enum { MAX_TERMS = 64 };
+
 /* One array of numbers for every image, in PyTorch's order. */
 typedef struct {
     const uint8_t *bytes; /* pixels 0..255, seen as x / 127.5 - 1; or */
@@ -39,10 +51,15 @@ typedef struct {
     size_t size; /* numbers per image */
 } feed;
 
+/* What a loss compares outputs with: a class, pixels' classes, or values; may be without numbers. */
+typedef struct {
+    enum target form;
+    feed numbers;
+} target_feed;
+
 typedef struct {
     feed input[MAX_INPUTS]; /* one for each input of the plan */
-    enum target form;
-    feed target;          /* what the loss compares outputs with: a class, pixels' classes, or values; may be without */
+    target_feed target[MAX_TERMS];
     const float *weight;  /* NULL, or of each image's loss */
     const int64_t *order; /* which image is the i-th; NULL: 0, 1, 2, ... */
     uint64_t key;         /* where random numbers begin: of the seed and the epoch, see layers/random.h */
@@ -52,8 +69,9 @@ struct engine {
     const plan *p;
     const strategy *strategy;
     const update_kind *rule;
-    const loss_kind *loss;
-    loss_option loss_option[MAX_LOSS_OPTIONS]; /* their numbers lie in loss_numbers */
+    int n_terms;
+    loss_term *term;
+    int unseen;        /* some of the outputs are in no term */
     double *loss_numbers;
     shared_weights shared;
     stripe *stripe;

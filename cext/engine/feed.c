@@ -57,36 +57,37 @@ void feed_expect(const engine *e, int64_t at, int n)
     const images *d = &e->data;
     for (int64_t i = at; i < at + n && i < e->end; i++) {
         const int64_t image = d->order ? d->order[i] : i;
-        if (d->target.size)
-            expect(&d->target, image);
+        for (int k = 0; k < e->n_terms; k++)
+            if (d->target[k].numbers.size)
+                expect(&d->target[k].numbers, image);
         for (int k = 0; k < e->p->n_inputs; k++)
             expect(&d->input[k], image);
     }
 }
 
 /* Without a sample. */
-static loss_call outputs_and_options(const engine *e, const images *d)
+static loss_call outputs_and_options(const loss_term *t, enum target form)
 {
-    return (loss_call){.k = (int)shape_size(e->p->node[e->p->output].g.out),
-                       .pixels = d->form == TARGET_CLASS ? 1 : e->p->pixels,
-                       .target = d->form,
-                       .option = e->loss_option};
+    return (loss_call){.k = t->k, .pixels = form == TARGET_CLASS ? 1 : t->pixels, .target = form, .option = t->option};
 }
 
-int feed_loss_fits(const engine *e, const images *d)
+int feed_loss_fits(const engine *e, int term, enum target form)
 {
-    const loss_call c = outputs_and_options(e, d);
-    return !e->loss->fits || e->loss->fits(&c);
+    const loss_term *t = &e->term[term];
+    const loss_call c = outputs_and_options(t, form);
+    return !t->kind->fits || t->kind->fits(&c);
 }
 
-loss_call feed_loss_call(const worker *w, int s)
+loss_call feed_loss_call(const worker *w, int term, int s)
 {
     const images *d = &w->e->data;
-    const size_t at = (size_t)w->image[s] * d->target.size;
-    loss_call c = outputs_and_options(w->e, d);
-    c.number = d->target.numbers ? d->target.numbers + at : NULL;
-    c.values = d->target.floats ? d->target.floats + at : NULL;
-    c.weight = d->weight ? d->weight[w->image[s]] : 1;
+    const loss_term *t = &w->e->term[term];
+    const target_feed *f = &d->target[term];
+    const size_t at = (size_t)w->image[s] * f->numbers.size;
+    loss_call c = outputs_and_options(t, f->form);
+    c.number = f->numbers.numbers ? f->numbers.numbers + at : NULL;
+    c.values = f->numbers.floats ? f->numbers.floats + at : NULL;
+    c.weight = (d->weight ? d->weight[w->image[s]] : 1) * t->factor;
     c.scale = w->scale * c.weight;
     return c;
 }

@@ -10,10 +10,10 @@ void feed_load(worker *w, int64_t at, int n);
 /* Asks for the images and targets of the chunk at `at`, which will be needed when this one is done: they lie anywhere in
  * memory. */
 void feed_expect(const engine *e, int64_t at, int n);
-/* Whether the options of the loss fit the outputs and such targets. */
-int feed_loss_fits(const engine *e, const images *d);
-/* What the loss is told of sample s of the chunk. */
-loss_call feed_loss_call(const worker *w, int s);
+/* Whether the options of a term of the loss fit its output and such targets. */
+int feed_loss_fits(const engine *e, int term, enum target form);
+/* What a term of the loss is told of sample s of the chunk. */
+loss_call feed_loss_call(const worker *w, int term, int s);
 /* worker.key: where the random numbers of a layer begin, for n samples of the chunk. */
 void feed_keys(const worker *w, int layer, int n);
 /* The least and the largest of n numbers; 0 where one of them is not finite, or there is none. */

@@ -86,6 +86,8 @@ int plan_finish(plan *p, int output, int pixels)
     measure(p);
     if (add_edges(p))
         return -1;
+    if (shape_size(p->node[output].g.out) > p->scratch_size) /* where a term of the loss adds to another's gradient */
+        p->scratch_size = shape_size(p->node[output].g.out);
     for (int i = 0; i < p->n_edges; i++)
         p->sample_size += p->node[p->edge[i].node].value_stride;
     find_users(p);

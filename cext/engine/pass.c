@@ -60,6 +60,32 @@ static void forward(const engine *e, worker *w, int n, int note_versions)
         pass_forward_node(w, i, n, note_versions);
 }
 
+/* The loss of a term for sample s, which counts as its weight says; writes its part of dy unless that is NULL. */
+static double term_of_loss(worker *w, int term, int s, const float *y, float *dy)
+{
+    const loss_term *t = &w->e->term[term];
+    const loss_call c = feed_loss_call(w, term, s);
+    float *to = !dy ? NULL : t->adds ? w->scratch : dy + t->first;
+    const double loss = t->kind->value(&c, y + t->first, to) * (double)c.weight;
+    if (to && t->adds)
+        for (int i = 0; i < t->k; i++)
+            dy[t->first + i] += to[i];
+    return loss;
+}
+
+/* Of the first term whose answers are right or wrong. */
+static int wrong_answers(const worker *w, int s, const float *y)
+{
+    for (int t = 0; t < w->e->n_terms; t++) {
+        const loss_term *term = &w->e->term[t];
+        const loss_call c = feed_loss_call(w, t, s);
+        const int wrong = term->kind->wrong ? term->kind->wrong(&c, y + term->first) : -1;
+        if (wrong >= 0)
+            return wrong;
+    }
+    return 0;
+}
+
 int pass_loss(worker *w, int n, int learns)
 {
     const engine *e = w->e;
@@ -67,9 +93,12 @@ int pass_loss(worker *w, int n, int learns)
     for (int s = 0; s < n; s++) {
         const float *y = w->value[e->p->output] + (size_t)s * out->value_stride;
         float *dy = learns ? w->delta[0] + (size_t)s * out->value_stride : NULL;
-        const loss_call c = feed_loss_call(w, s);
-        const double loss = e->loss->value(&c, y, dy) * (double)c.weight;
-        w->count.errors += e->loss->wrong ? e->loss->wrong(&c, y) : 0;
+        if (dy && e->unseen)
+            memset(dy, 0, shape_size(out->g.out) * sizeof *dy);
+        double loss = 0;
+        for (int t = 0; t < e->n_terms; t++)
+            loss += term_of_loss(w, t, s, y, dy);
+        w->count.errors += wrong_answers(w, s, y);
         /* On a grid of 2^-30 the sum of up to 2^23 is exact: whoever adds, in whatever order, gets the same bits. */
         w->count.loss += nearbyint(loss * 0x1p30) * 0x1p-30;
         if (!isfinite(loss))

@@ -219,18 +219,31 @@ int64_t engine_position(const engine *e)
     return next < end ? next : end;
 }
 
-static int copy_loss_options(engine *e, const loss_option *from)
+static int copy_terms(engine *e, const engine_parts *q)
 {
-    size_t count = 0, at = 0;
-    for (int i = 0; from && i < MAX_LOSS_OPTIONS; i++)
-        count += (size_t)from[i].count;
-    if (count && !(e->loss_numbers = malloc(count * sizeof *e->loss_numbers)))
+    size_t count = 0, at = 0, seen = 0;
+    for (int t = 0; t < q->n_terms; t++)
+        for (int i = 0; i < MAX_LOSS_OPTIONS; i++)
+            count += (size_t)q->term[t].option[i].count;
+    if (!(e->term = malloc((size_t)q->n_terms * sizeof *e->term + 1)) ||
+        !(e->loss_numbers = malloc(count * sizeof *e->loss_numbers + 1)))
         return -1;
-    for (int i = 0; count && i < MAX_LOSS_OPTIONS; at += (size_t)from[i++].count) {
-        e->loss_option[i] = (loss_option){from[i].count, e->loss_numbers + at};
-        for (int j = 0; j < from[i].count; j++)
-            e->loss_numbers[at + (size_t)j] = from[i].number[j];
+    e->n_terms = q->n_terms;
+    for (int t = q->n_terms - 1; t >= 0; t--) {
+        loss_term *to = &e->term[t];
+        *to = q->term[t];
+        to->adds = 0;
+        for (int u = 0; u < t; u++)
+            to->adds |= q->term[u].first == to->first;
+        seen += to->adds ? 0 : (size_t)to->k;
+        for (int i = 0; i < MAX_LOSS_OPTIONS; i++) {
+            const loss_option *from = &q->term[t].option[i];
+            to->option[i].number = e->loss_numbers + at;
+            for (int j = 0; j < from->count; j++)
+                e->loss_numbers[at++] = from->number[j];
+        }
     }
+    e->unseen = seen < shape_size(e->p->node[e->p->output].g.out);
     return 0;
 }
 
@@ -255,7 +268,6 @@ engine *engine_new(const engine_parts *q)
     e->p = q->p;
     e->strategy = q->strategy;
     e->rule = q->rule;
-    e->loss = q->loss;
     e->n_workers = q->n_workers;
     e->batch = q->batch;
     e->chunk = plan_chunk(q->p, q->batch);
@@ -270,8 +282,8 @@ engine *engine_new(const engine_parts *q)
     if (q->cpus && (e->cpu = malloc((size_t)q->n_workers * sizeof *e->cpu)))
         memcpy(e->cpu, q->cpus, (size_t)q->n_workers * sizeof *e->cpu);
     if (!e->worker || !e->gate_step || (q->cpus && !e->cpu) || take_classes(e, q) ||
-        weights_cut(e, q->weights, q->moment, round_up(q->stripe_bytes / sizeof(float), LANES)) ||
-        copy_loss_options(e, q->loss_options) || (q->strategy->open && q->strategy->open(e))) {
+        weights_cut(e, q->weights, q->moment, round_up(q->stripe_bytes / sizeof(float), LANES)) || copy_terms(e, q) ||
+        (q->strategy->open && q->strategy->open(e))) {
         engine_free(e);
         return NULL;
     }
@@ -290,6 +302,7 @@ void engine_free(engine *e)
     trace_free(e->trace);
     free(e->cpu);
     free(e->gate_step);
+    free(e->term);
     free(e->loss_numbers);
     free(e->class);
     free(e->class_of);

@@ -23,8 +23,8 @@ typedef struct {
     const uint8_t *class_of; /* per LANES floats of the weight vector */
     int bounded; /* no update is more than max_staleness updates of its stripe late */
     int64_t max_staleness;
-    const loss_kind *loss;
-    const loss_option *loss_options; /* copied */
+    int n_terms;
+    const loss_term *term; /* copied, with their options; `adds` is found */
 } engine_parts;
 
 engine *engine_new(const engine_parts *parts);

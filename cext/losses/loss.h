@@ -45,7 +45,8 @@ typedef struct {
     int (*fits)(const loss_call *c);
     /* Loss of the sample; writes scale * gradient to dy unless it is NULL. */
     double (*value)(const loss_call *c, const float *y, float *dy);
-    /* How many of the sample's answers are wrong, of one per sample, pixel or value; NULL: there is no right and wrong. */
+    /* How many of the sample's answers are wrong, of one per sample, pixel or value; -1, or NULL: there is no
+     * right and wrong. */
     int (*wrong)(const loss_call *c, const float *y);
 } loss_kind;
 

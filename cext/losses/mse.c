@@ -16,7 +16,10 @@ KERNEL double mse_value(const loss_call *c, const float *y, float *dy)
 }
 
 /* Of classes; values are not right or wrong. */
-KERNEL int mse_wrong(const loss_call *c, const float *y) { return c->target == TARGET_CLASS && loss_wrong_classes(c, y); }
+KERNEL int mse_wrong(const loss_call *c, const float *y)
+{
+    return c->target == TARGET_CLASS ? loss_wrong_classes(c, y) : -1;
+}
 
 static const loss_kind loss_mse = {
     .name = "mse", .targets = TARGET_CLASS | TARGET_VALUES, .value = mse_value, .wrong = mse_wrong};

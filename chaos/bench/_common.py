@@ -34,6 +34,7 @@ MOST_IMAGES = 1 << 24  # per update
 RATE = 1e-4  # small: the time does not depend on it, and random labels must not make the training diverge
 PEAK_SECONDS = 0.05
 RANDOM_IMAGES = 10_000
+RANDOM_BYTES = 1 << 26  # of all of them, where images are large
 
 
 def machine() -> Record:
@@ -101,18 +102,24 @@ def need_numbers(seconds: float, repeats: int, batch_size: int = 1, longest: flo
 def need_model(model: str | Network) -> str:
     """ValueError unless `model` is a network with one input or a name in the zoo; its name."""
     if not isinstance(model, str):
-        if len(model.input_shapes) > 1:
-            raise ValueError(f"a network with {len(model.input_shapes)} inputs cannot be measured; one with one input can")
+        _need_one_input(model)
         return "network"
     if model not in MODELS:
         raise ValueError(f"unknown model {model!r}; known: {', '.join(MODELS)}")
     return model
 
 
+def _need_one_input(net: Network) -> None:
+    if len(net.input_shapes) > 1:
+        raise ValueError(f"a network with {len(net.input_shapes)} inputs cannot be measured; one with one input can")
+
+
 def build(model: str | Network) -> Network:
-    """A network to measure with: from the zoo, or a copy of the one given."""
+    """A network to measure with: from the zoo, or a copy of the one given; ValueError where it has several inputs."""
     if isinstance(model, str):
-        return MODELS[model](seed=0)
+        net = MODELS[model](seed=0)
+        _need_one_input(net)
+        return net
     net = Network.from_config(model.config())
     net.load_state_dict(model.state_dict())
     return net
@@ -135,11 +142,8 @@ def take_images(net: Network, known: Known | None = None) -> Images:
             known[key] = name, train.images, train.labels
         else:
             rng = np.random.default_rng(0)
-            known[key] = (
-                "random",
-                rng.integers(0, 256, (RANDOM_IMAGES, *shape), np.uint8),
-                rng.integers(0, classes, RANDOM_IMAGES),
-            )
+            count = min(RANDOM_IMAGES, max(RANDOM_BYTES // int(np.prod(shape)), 256))
+            known[key] = ("random", rng.integers(0, 256, (count, *shape), np.uint8), rng.integers(0, classes, count))
     return known[key]
 
 

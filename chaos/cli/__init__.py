@@ -1,6 +1,8 @@
-"""The command line, one file per command. For the entry points; nothing in chaos imports it."""
+"""The command line, one file per command, which is loaded when it is asked for. For the entry points; nothing in chaos
+imports it."""
 
 import contextlib
+import importlib
 import os
 import sys
 import traceback
@@ -8,10 +10,24 @@ import warnings
 
 from .. import __version__
 from ..errors import ChaosError
-from . import bench, doctor, estimate, evaluate, info, launch, plot, predict, replay, reproduce, simulate, summary, train
 from .common import Parser, complain, exit_code, say
 
-COMMANDS = (train, evaluate, predict, plot, summary, simulate, replay, reproduce, bench, estimate, info, doctor, launch)
+# name, which is that of the file, and what it does
+COMMANDS = {
+    "train": "train a network",
+    "evaluate": "measure the test error of a trained network",
+    "predict": "label images with a trained network",
+    "plot": "draw runs, measurements and networks",
+    "summary": "show layers, shapes, parameters, work and memory of a network",
+    "simulate": "train with many virtual workers on few cores",
+    "replay": "repeat a traced run bit for bit",
+    "reproduce": "run the paper's experiments again and report",
+    "bench": "measure speed",
+    "estimate": "predict time, speed-up and efficiency without training",
+    "info": "show instruction sets, cores, versions",
+    "doctor": "explain what is wrong with cores, OpenMP, MPI",
+    "launch": "start one process per NUMA domain with MPI",
+}
 
 DESCRIPTION = """\
 Trains convolutional networks on CPUs: every worker takes one image at a time, all share one set of weights,
@@ -78,10 +94,10 @@ def _run(argv):
 def _run_command(argv):
     debug = False
     try:
-        arguments, unknown = _parser().parse_known_args(argv)
+        arguments, left = _parser(argv).parse_known_args(argv)
         debug = arguments.debug
-        if unknown:
-            arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        if left:
+            arguments.parser.refuse_unknown(left)
         arguments.parser.refuse_empty(arguments)
         arguments.argv = argv
         arguments.run(arguments)
@@ -111,12 +127,17 @@ def _text(error):
     return str(error) or type(error).__name__
 
 
-def _parser():
+def _parser(argv=None):
+    """The parser for some arguments, in which only the command that they name is complete; without arguments all are."""
     parser = Parser(prog="chaos", usage="chaos [options] COMMAND ...", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"chaos {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog="chaos", required=True)
-    for command in COMMANDS:
-        command.add(commands)
+    asked = None if argv is None else next((word for word in argv if not word.startswith("-")), "")
+    for name, text in COMMANDS.items():
+        if asked in (None, name):
+            importlib.import_module(f".{name}", __name__).add(commands)
+        else:
+            commands.add_parser(name, help=text)
     return parser

@@ -3,13 +3,14 @@
 import sys
 
 from .. import bench as measure
-from ..models import MODELS
+from ..models import MODELS, PAPER
 from ..sync import STRATEGIES
 from ..training.streams import is_terminal
-from .common import add_command, build_model, say, show_json
+from .common import add_command, say, show_json
 from .common import print_table as _print_table
 from .common import show_us as _us
 from .common import worker_counts as _workers
+from .networks import build_model
 
 BUSY = 0.5  # load average from which another process must be running
 
@@ -20,7 +21,6 @@ def add(commands):
         commands,
         "bench",
         None,
-        help="measure speed",
         usage="KIND [options]",
         description="Measures how fast this machine trains. Every kind checks its results before it takes the time.",
         examples=[
@@ -127,7 +127,7 @@ def _add_model(parser):
         "--model",
         action="append",
         metavar="NAME",
-        help=f"{', '.join(MODELS)}, all, or a .safetensors file; may be repeated (default: all)",
+        help=f"{', '.join(MODELS)}, all ({', '.join(PAPER)}), or a .safetensors file; may be repeated (default: all)",
     )
 
 
@@ -198,7 +198,7 @@ def scaling(arguments):
 
 def _models(arguments):
     """Names in the zoo and networks of files, without repetitions."""
-    names = [name for given in arguments.model or ["all"] for name in (MODELS if given == "all" else [given])]
+    names = [name for given in arguments.model or ["all"] for name in (PAPER if given == "all" else [given])]
     return [name if name in MODELS else build_model(name) for name in dict.fromkeys(names)]
 
 

@@ -2,10 +2,8 @@
 
 import argparse
 import contextlib
-import difflib
 import json
 import re
-import shlex
 import shutil
 import sys
 import textwrap
@@ -14,9 +12,8 @@ from pathlib import Path
 from .. import data
 from ..errors import CheckpointError, DataError, DataNotFound, DivergedError
 from ..formats.json_text import parse_json
-from ..models import MODELS
-from ..network import load
-from ..training import CONFIG, MODEL
+from ..options import nearest, unknown
+from ..training import CONFIG
 from ..training.settings import ABOUT, KEPT, Flag, Name, OptionsOf
 from ..training.streams import is_terminal, tell
 
@@ -62,6 +59,20 @@ class Parser(argparse.ArgumentParser):
         complain(f"{message} (try '{self.prog} --help')")
         raise SystemExit(2)
 
+    def _check_value(self, action, value):
+        if action.choices is not None and value not in action.choices:
+            what = "unknown command" if isinstance(action.choices, dict) else "there is no"
+            raise argparse.ArgumentError(action, unknown(what, value, action.choices))
+
+    def refuse_unknown(self, left):
+        """Ends with an error about arguments that nobody takes, with the option that may be meant."""
+        option = next((word.partition("=")[0] for word in left if word.startswith("-")), None)
+        if option is None:
+            self.error(f"unrecognized arguments: {' '.join(left)}")
+        there = {text.lstrip("-"): text for action in self._actions for text in action.option_strings}
+        meant = nearest(option.lstrip("-"), there)
+        self.error(f"there is no option {option}" + (f"; did you mean {there[meant]}?" if meant else ""))
+
     def refuse_empty(self, arguments):
         """Ends with an error where an argument is "", as of a shell's variable that is not set: as a path, it would be the
         current directory."""
@@ -77,10 +88,10 @@ def columns():
     return max(shutil.get_terminal_size().columns, 30)
 
 
-def add_command(commands, name, run, *, help, usage, description, examples):
-    """The parser of one command; `usage` is what follows the command's name."""
+def add_command(commands, name, run, *, usage, description, examples, **options):
+    """The parser of one command; `usage` is what follows the command's name, `help` what the list of commands says."""
     text = f"{description}\n\nexamples:\n\n" + "\n".join(f"  {example}" for example in examples)
-    parser = commands.add_parser(name, help=help, usage=f"%(prog)s {usage}", description=text)
+    parser = commands.add_parser(name, usage=f"%(prog)s {usage}", description=text, **options)
     # SUPPRESS, or its default would undo a --debug before the command.
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
     parser.set_defaults(run=run, parser=parser)
@@ -146,35 +157,6 @@ def percent(fraction):
     return f"{100 * fraction:.2f} %"
 
 
-def build_model(name, seed=0):
-    """A network from the zoo or the one in a .safetensors file; ValueError that lists the zoo otherwise."""
-    if name in MODELS:
-        return MODELS[name](seed=seed)
-    if name.lower().endswith(".safetensors"):
-        return load(name)
-    if Path(name).is_dir():
-        raise ValueError(
-            f"{name} is a directory; to continue the run in it: chaos train --resume --run-dir {shlex.quote(name)}"
-        )
-    close = difflib.get_close_matches(name.lower(), MODELS, 1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise ValueError(f"unknown model {name!r}; {hint}known: {', '.join(MODELS)}, and paths of .safetensors files")
-
-
-def open_model(path):
-    """The network in a run directory or .safetensors file, and the run's config (empty for a file)."""
-    if Path(path).is_dir():
-        return load(Path(path) / MODEL), read_config(path)
-    if path in MODELS:
-        raise ValueError(f"{path} is a model without training; name a run directory or a .safetensors file")
-    return load(path), {}
-
-
-def take_model(name):
-    """The network in a run directory, or of `build_model`."""
-    return open_model(name)[0] if Path(name).is_dir() else build_model(name)
-
-
 def read_config(run_dir):
     """config.json of a run directory as a dict, empty if there is none; CheckpointError if it is damaged."""
     path = Path(run_dir) / CONFIG
@@ -193,10 +175,10 @@ def read_config(run_dir):
     return config
 
 
-def load_data(name, net, tell=True):
-    """Data for a network: (name of what was found, train, test), in the size of the network's input. `tell`: say it where a
-    file's images are resized."""
-    size = net.input_shape[1:] if len(net.input_shape) == 3 else None
+def load_data(name, net=None, tell=True):
+    """Data for a network: (name of what was found, train, test), in the size of the network's input, or without a network as
+    they are. `tell`: say it where a file's images are resized."""
+    size = net.input_shape[1:] if net is not None and len(net.input_shape) == 3 else None
     if name in data.NAMES:
         return name, *data.load(name, size=size)
     if name != "auto":

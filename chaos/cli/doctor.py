@@ -15,7 +15,6 @@ def add(commands):
         commands,
         "doctor",
         run,
-        help="explain what is wrong with cores, OpenMP, MPI",
         usage="[--json]",
         description="Looks at the instruction set, cores and their limits (affinity, cgroup, environment), OpenMP "
         "libraries, MPI library and launcher, and says of each whether it is as it should be, and what to do. "
@@ -48,7 +47,7 @@ def run(arguments):
         )
     findings += look.look()
     if table:
-        if table[0]["ranks"] < table[0]["announced"] and launch.rank:
+        if table[0].get("ranks", 1) < table[0]["announced"] and launch.rank:
             return  # all are alone; one complaint is enough
         findings += look.of_ranks(table)
     if arguments.json:

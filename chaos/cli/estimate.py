@@ -4,7 +4,8 @@ import textwrap
 
 from .. import perfmodel, report
 from ..models import MODELS
-from .common import add_command, build_model, columns, print_table, say, show_json, show_us, worker_counts
+from .common import add_command, columns, print_table, say, show_json, show_us, worker_counts
+from .networks import build_model
 
 GOOD = 0.10  # error of a prediction that is not worth a warning
 MARKS = {"confirmed": "", "unconfirmed": "?"}
@@ -16,7 +17,6 @@ def add(commands):
         commands,
         "estimate",
         run,
-        help="predict time, speed-up and efficiency without training",
         usage="MODEL [options]",
         description="Predicts how long training takes with several numbers of workers, on this machine or another one, and "
         "says what the time consists of: computing, publishing gradients, moving weights from core to core "

@@ -1,7 +1,8 @@
 """`chaos evaluate`: the test error of a trained network."""
 
 from .. import training
-from .common import DATA, DATA_HELP, add_command, load_data, need_test, open_model, percent, show_json
+from .common import DATA, DATA_HELP, add_command, load_data, need_test, percent, show_json
+from .networks import open_model
 
 
 def add(commands):
@@ -10,7 +11,6 @@ def add(commands):
         commands,
         "evaluate",
         run,
-        help="measure the test error of a trained network",
         usage="RUN_OR_MODEL [options]",
         description="Runs a trained network over the test images of a data set and prints its error and mean loss.",
         examples=["chaos evaluate runs/first", "chaos evaluate model.safetensors --data digits --json"],

@@ -12,7 +12,6 @@ def add(commands):
         commands,
         "info",
         run,
-        help="show instruction sets, cores, versions",
         usage="[--json]",
         description="Shows what this installation is and what it sees of the machine: instruction set in "
         "use, kernels, cores and the number of workers they give, compiler, OpenMP, MPI and "

@@ -15,7 +15,6 @@ def add(subcommands):
         subcommands,
         "launch",
         run,
-        help="start one process per NUMA domain with MPI",
         usage="[options] -- COMMAND ...",
         description="Starts `chaos COMMAND ...` with one process (rank) per NUMA domain of every machine, each bound to "
         "the cores of its domain and with as many workers, through the MPI launcher that is here. --dry-run "
@@ -60,7 +59,7 @@ def run(arguments):
     kind, path = (arguments.mpi, None) if arguments.mpi else commands.find_launcher(os.environ)
     if kind is None:
         arguments.parser.error(
-            "no MPI launcher is here (mpiexec, mpirun, srun); pip install 'chaos[mpi]' brings one, and "
+            "no MPI launcher is here (mpiexec, mpirun, srun); pip install 'chaos-sgd[mpi]' brings one, and "
             "--mpi names one that is elsewhere"
         )
     words = commands.command(kind, what, [sys.executable, "-m", "chaos", *program])

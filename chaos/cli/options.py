@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import textwrap
 
+from ..options import naming_owners, unknown
 from ..training import Settings
 from ..training.settings import ABOUT, KEPT, Flag, Name, Number, OptionsOf, Setting, setting, settings_of
 from .common import DATA, DATA_HELP, columns
@@ -63,7 +64,7 @@ def add_setting(group, name, names=None, choices=None, **changed):
         group.add_argument(flag.removesuffix("s"), help=f"{about.text}; {LISTED}", **options)
         return
     elif isinstance(about, Name):
-        names, choices = names or about.offered, choices or about.offered
+        names, choices = names or about.offered, None if about.more else choices or about.offered
     text = about.text.replace("{names}", ", ".join(names or ()))
     group.add_argument(flag, help=f"{text} (default: {about.shown or default})", choices=choices, **options)
 
@@ -83,9 +84,10 @@ def in_group(title, without=()):
     return sorted(names, key=lambda name: ABOUT[name].line)
 
 
-def settings_from(arguments, earlier):
-    """(Settings, DataSettings): what was given, else what the earlier run had, else the defaults."""
-    earlier = {**earlier, "workers": earlier.get("requested_workers")}
+def settings_from(arguments, earlier, job=None):
+    """(Settings, DataSettings): what was given, else what the job file says, by the settings' names, else what the earlier
+    run had, else the defaults."""
+    earlier = _over({**earlier, "workers": earlier.get("requested_workers")}, job or {})
     every = DATA_ABOUT | ABOUT
     given = {name: getattr(arguments, name) for name in every if getattr(arguments, name, None) is not None}
     found = {name: earlier[name] for name in REMEMBERED if name in earlier} | given
@@ -95,25 +97,37 @@ def settings_from(arguments, earlier):
             continue
         name = found.get(about.owner, getattr(Settings, about.owner))
         if options in given:
-            kept = earlier.get(options, {}) if name == earlier.get(about.owner) else {}
-            found[options] = kept | parse_options(about.table, name, given[options])
+            kept = earlier.get(options, {}) if name == earlier.get(about.owner, getattr(Settings, about.owner)) else {}
+            found[options] = kept | parse_options(about.table, name, given[options], f"--{about.owner.replace('_', '-')} ")
         elif options not in found or (about.owner in given and name != earlier.get(about.owner)):
             found[options] = {}  # those of the earlier run are another's
     # what is needed before the training checks the rest
-    for name, unset in (("seed", Settings.seed), ("subset", DataSettings.subset)):
+    for name, unset in (("seed", Settings.seed), ("subset", DataSettings.subset), ("loss", Settings.loss)):
         if found.get(name, unset) is not unset:
             found[name] = every[name].check(name, found[name])
     data = DataSettings(**{name: found[name] for name in DATA_ABOUT if name in found})
     return Settings.among(found), data
 
 
-def parse_options(table, name, pairs):
-    """The options of table[name] in ["name=value", ...]; where one is the word help, shows all instead, and ends."""
+def _over(earlier, job):
+    """Settings of an earlier run with those of a job file over them; options of what has another name now are gone."""
+    found = earlier | job
+    for name, about in ABOUT.items():
+        if isinstance(about, OptionsOf) and about.owner in job and name in earlier:
+            kept = earlier[name] if job[about.owner] == earlier.get(about.owner) else {}
+            found[name] = kept | job.get(name, {})
+    return found
+
+
+def parse_options(table, name, pairs, others=""):
+    """The options of table[name] in ["name=value", ...]; where one is the word help, shows all instead, and ends. `others`
+    and a name ask for another one of the table, which is said where that has an option that this one has not."""
     if name not in table:  # in a config.json of another version
-        raise ValueError(f"unknown name {name!r}; known: {', '.join(table)}")
+        raise ValueError(unknown("unknown name", name, table))
     owner = table[name]
     if "help" not in pairs:
-        return owner.parse(pairs)
+        with naming_owners(others, table):
+            return owner.parse(pairs)
     for line in owner.describe():
         print(textwrap.fill(line, columns() - 1, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False))
     raise SystemExit(0)

@@ -5,7 +5,8 @@ from pathlib import Path
 from .. import report
 from ..models import MODELS
 from ..training import METRICS
-from .common import add_command, build_model, read_config
+from .common import add_command, read_config
+from .networks import build_model
 
 OUT = "report.html"
 LONGEST = 34  # letters that a box has room for
@@ -17,12 +18,11 @@ def add(commands):
         commands,
         "plot",
         run,
-        help="draw loss, error, speed and staleness of a run, or the graph of a network",
         usage="RUN_OR_MODEL [--out FILE]",
         description="Reads the metrics of a run directory and writes a report: loss and error per epoch, images per second, "
         "how the time was spent, and how stale updates were, as far as the run recorded it. HTML holds its "
         "plots in itself, Markdown has them beside it as SVG; both need matplotlib (pip install "
-        "'chaos[plot]'). JSON needs nothing. Of a model it draws the graph of its layers, as SVG or PNG.",
+        "'chaos-sgd[plot]'). JSON needs nothing. Of a model it draws the graph of its layers, as SVG or PNG.",
         examples=[
             "chaos plot runs/first",
             "chaos plot runs/first --out first.md",

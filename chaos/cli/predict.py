@@ -8,7 +8,8 @@ import numpy as np
 from .. import data
 from ..data import pictures
 from ..errors import DataError
-from .common import add_command, open_model, say, show_json
+from .common import add_command, say, show_json
+from .networks import open_model
 
 KINDS = "IDX files (plain or .gz), .npy and .npz"
 
@@ -19,7 +20,6 @@ def add(commands):
         commands,
         "predict",
         run,
-        help="label images with a trained network",
         usage="RUN_OR_MODEL IMAGES... [options]",
         description="Prints a line per image: file[index], the most likely label and its probability. Images "
         f"are read from {KINDS} (array x_test, else the first one); pictures such as PNG need "

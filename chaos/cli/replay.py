@@ -17,7 +17,6 @@ def add(commands):
         commands,
         "replay",
         run,
-        help="repeat a traced run bit for bit",
         usage="FILE [options]",
         description="Repeats a run that 'chaos train --trace FILE' has recorded, in the order in which its workers really "
         "met the weights. The weights are compared after every epoch and must be the same to the "

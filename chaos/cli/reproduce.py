@@ -17,7 +17,6 @@ def add(commands):
         commands,
         "reproduce",
         run,
-        help="run the paper's experiments again and report",
         usage="[options]",
         description="Runs the experiments of the CHAOS paper: three networks, 70, 70 and 15 epochs, on 1 to all cores of "
         f"this machine and with 15 to 244 virtual workers, and writes {REPORT}, its plots, and all results as "

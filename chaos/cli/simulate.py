@@ -8,11 +8,12 @@ from pathlib import Path
 from .. import training, virtual
 from ..errors import CheckpointError
 from ..formats.atomic import write_atomically
+from ..network import Network
 from ..perfmodel import read_machine
 from ..sync import STRATEGIES
 from ..training import ABOUT, IDENTITY, Settings
-from .common import add_command, build_model, declare_jobs, percent, read_config
-from .train import declare, declare_run, execute, prepare, quantile
+from .common import add_command, declare_jobs, percent, read_config
+from .train import declare, declare_run, execute, prepare, quantile, take_job
 
 TIMES = "times.json"
 LOSS = 0.005  # of error, that is worth looking for a remedy
@@ -25,7 +26,6 @@ def add(commands):
         commands,
         "simulate",
         run,
-        help="train with many virtual workers on few cores",
         usage="MODEL [options]",
         description="Shows what asynchrony does to a training before the machine is there. A clock invents when each of "
         "many workers reads and updates which weights; the arithmetic is real and runs in that order. Same "
@@ -96,6 +96,7 @@ def add(commands):
 
 def run(arguments):
     """Runs the command."""
+    take_job(arguments)
     if arguments.against_real:
         _against_real(arguments)
         return
@@ -106,7 +107,8 @@ def run(arguments):
     if kept is None and earlier:
         raise CheckpointError(f"{arguments.run_dir} holds a run of real threads; continue it with chaos train")
     prepared = prepare(arguments)
-    settings, _, model, net, _ = prepared
+    settings, _, _, net, _ = prepared
+    begin = Network.from_config(net.config()), net.weights.copy()
     times = _times(arguments, kept, net)
     workers = settings.workers or (1 if STRATEGIES[settings.strategy].single else virtual.DEFAULT_WORKERS)
     machine = _machine(arguments, kept, times, workers)
@@ -117,7 +119,7 @@ def run(arguments):
             times.write(Path(result.run_dir) / TIMES)
         _summary(result, train, test, seconds, net, settings, machine, times, workers)
         if arguments.beside_sequential and result.history:
-            _beside_sequential(result, train, test, settings, machine, times, arguments.model or model, arguments.jobs)
+            _beside_sequential(result, train, test, settings, machine, times, begin, arguments.jobs)
 
     kept = {**dataclasses.asdict(machine), "times": dataclasses.asdict(times)}
     execute(arguments, None, runner, summary, {"virtual": kept}, prepared)
@@ -210,8 +212,8 @@ def _summary(result, train, test, elapsed, net, settings, machine, times, worker
     print(f"run         {result.run_dir}")
 
 
-def _beside_sequential(result, train, test, settings, machine, times, model, jobs):
-    """Prints what the workers cost, and what other options make of it."""
+def _beside_sequential(result, train, test, settings, machine, times, begin, jobs):
+    """Prints what the workers cost, and what other options make of it; `begin` is a network and its initial weights."""
     part = "test_error" if test is not None else "train_error"
     alike = dataclasses.replace(
         settings, workers=None, strategy=Settings.strategy, strategy_options=None, run_dir=None, resume=False, progress=False
@@ -219,7 +221,8 @@ def _beside_sequential(result, train, test, settings, machine, times, model, job
 
     def error(**changed):
         runner = virtual.Virtual(machine, times, jobs)
-        net = build_model(model, settings.seed)
+        net, weights = begin
+        net.weights[:] = weights
         run = training.train(net, train, test, dataclasses.replace(alike, **changed), runner=runner)
         return run.history[-1][part]
 

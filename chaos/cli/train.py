@@ -9,12 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .. import cluster, training, virtual
-from ..errors import CheckpointError
+from ..errors import ChaosError, CheckpointError
 from ..models import MODELS
 from ..network import Network, load
-from ..training import Settings
+from ..options import unknown
+from ..training import ABOUT, Settings
 from ..training.streams import tell
-from .common import add_command, build_model, exit_code, load_data, percent, read_config
+from .common import add_command, exit_code, load_data, percent, read_config
+from .jobs import ENDING, JOB, Kept, read_job
+from .networks import FUNCTION, KINDS, absolute, build_model, stem
 from .options import DATA_ABOUT, add_setting, add_short_option, in_group, parse_options, settings_from
 
 
@@ -24,15 +27,21 @@ def add(commands):
         commands,
         "train",
         run,
-        help="train a network",
-        usage="MODEL [options]",
+        usage="MODEL|JOB.toml [options]",
         description="Trains a network on all cores and keeps settings, metrics and weights in a run "
         "directory. Ctrl-C and SIGTERM stop it at once and keep its state; --resume continues "
         "from there, with the settings of the run, of which only --epochs, --workers, --pin and --cluster "
-        "may be others.",
+        "may be others.\n\n"
+        "MODEL may be FILE.py:FUNCTION or module:FUNCTION, which is executed: the function gets what it has parameters for "
+        "of input_shape, classes (both of the data) and seed, and returns a network, a list of layers or a PyTorch module. "
+        "JOB.toml holds all that can be said here, in tables [network] (name, or layers and input), [data], [training], "
+        "[strategy], [cluster], [run] with the names of chaos.train's arguments; what is given here comes before it. "
+        "Its paths are relative to it. A run directory keeps every value in its job.toml.",
         examples=[
             "chaos train small --epochs 8 --lr 0.01",
             "chaos train medium --data mnist --workers 2 --run-dir runs/m",
+            "chaos train mynet.py:build --data mydata.npz",
+            "chaos train job.toml --lr 0.02",
             "chaos train --resume --run-dir runs/m --epochs 20",
             "mpirun -n 4 chaos train large --cluster easgd --run-dir runs/l",
         ],
@@ -56,10 +65,7 @@ def declare(parser, strategies=None, **workers):
     """The options that say what is trained and how, for `chaos train` and `chaos simulate`; returns the group about workers.
     `strategies` are those that the help shows, `workers` what is different about that setting."""
     parser.add_argument(
-        "model",
-        metavar="MODEL",
-        nargs="?",
-        help=f"{', '.join(MODELS)}, or a .safetensors file to start from its weights; not needed with --resume",
+        "model", metavar="MODEL", nargs="?", help=f"{', '.join(MODELS)}, {KINDS}, or a job file; not needed with --resume"
     )
     group = parser.add_argument_group("data")
     for name in DATA_ABOUT:
@@ -89,6 +95,7 @@ def declare_run(parser):
 
 def run(arguments):
     """Runs the command."""
+    take_job(arguments)
     if arguments.resume and not arguments.run_dir:
         arguments.parser.error("--resume needs --run-dir")
     mode, options = _cluster(arguments)
@@ -113,13 +120,33 @@ def run(arguments):
             raise
 
 
+def take_job(arguments):
+    """Reads the job file, if MODEL is one, into `arguments.job`; its settings of this call become arguments where none were
+    given, except the cluster's mode."""
+    is_job = arguments.model is not None and arguments.model.lower().endswith(ENDING)
+    arguments.job = read_job(arguments.model) if is_job else None
+    for name, value in (arguments.job.values if arguments.job else {}).items():
+        if (
+            name in ABOUT
+            and ABOUT[name].role == "call"
+            and not name.startswith("cluster")
+            and getattr(arguments, name) is None
+        ):
+            setattr(arguments, name, value)
+
+
 def _cluster(arguments):
     """The exchange mode and its options, (None, None) for a process that trains alone."""
-    mode, options = arguments.cluster, None
+    asked = arguments.job.values if arguments.job else {}
+    mode, options = arguments.cluster or asked.get("cluster"), None
+    if mode is not None and mode == asked.get("cluster"):
+        if mode not in ("none", *cluster.MODES):
+            raise ValueError(f"{arguments.job.path}: {unknown('unknown cluster mode', mode, ('none', *cluster.MODES))}")
+        options = asked.get("cluster_options")
     if mode is None:
         launch = cluster.launched()
         if launch and launch.ranks > 1:
-            earlier = read_config(arguments.run_dir) if arguments.resume else {}
+            earlier = _earlier_of_root(arguments, launch)
             mode = earlier.get("cluster", "local")
             options = earlier.get("cluster_options")
     if mode in (None, "none"):
@@ -128,8 +155,20 @@ def _cluster(arguments):
         return None, None
     if arguments.cluster_options:
         modes = {name: one({}) for name, one in cluster.MODES.items()}
-        options = parse_options(modes, mode, arguments.cluster_options)
+        options = (options or {}) | parse_options(modes, mode, arguments.cluster_options, "--cluster ")
+    if cluster.MODES[mode].strategy and not arguments.strategy and "strategy" not in asked:
+        arguments.strategy = cluster.MODES[mode].strategy
     return mode, options
+
+
+def _earlier_of_root(arguments, launch):
+    """The settings of the run that is continued, of which the other ranks may see nothing: rank 0 tells them."""
+    try:
+        return cluster.from_root(lambda: read_config(arguments.run_dir) if arguments.resume else {})
+    except ChaosError as error:
+        if launch.rank:  # rank 0 says it
+            raise SystemExit(exit_code(error)) from None
+        raise
 
 
 def execute(arguments, link=None, runner=None, summary=None, config=None, prepared=None, callbacks=()):
@@ -139,6 +178,8 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
     `callbacks` as in chaos.train."""
     root = not link or not link.rank
     checked = link.checked if link else lambda call: call()
+    if link:
+        link.agree(cluster.agreement.of_arguments(arguments))
     # what the others are told: they need not see the run directory
     prepared = prepared or checked(lambda: prepare(arguments) if root else None)
     if link:
@@ -149,7 +190,8 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
 
         def follow():  # after rank 0, which may have downloaded the data
             net = Network.from_config(graph)
-            return settings, asked, model, net, load_data(name, net, tell=False)
+            own = {key: value for key in ("workers", "pin") if (value := getattr(arguments, key, None)) is not None}
+            return dataclasses.replace(settings, **own), asked, model, net, load_data(name, net, tell=False)
 
         prepared = checked(lambda: prepared if root else follow())
     settings, asked, model, net, (name, train, test) = prepared
@@ -164,12 +206,20 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
         "argv": ["chaos", *arguments.argv],
         **(config or {}),
     }
-    for key, ending in (("model", ".safetensors"), ("data", ".npz")):
-        if config[key].lower().endswith(ending):
-            config[key] = os.path.abspath(config[key])  # is found again from another directory
+    # are found again from another directory
+    config["model"] = absolute(model)
+    if config["data"].lower().endswith(".npz"):
+        config["data"] = os.path.abspath(config["data"])
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         folder = checked(lambda: stack.enter_context(_run_dir(arguments.run_dir, model)) if root else None)
+        named = [] if arguments.job or FUNCTION.fullmatch(model) else [model]
+        again = shlex.join([*arguments.parser.prog.split(), *named, "--resume", "--run-dir", str(folder)])
+        if link and root and (launch := cluster.launched()) and launch.launcher == "Open MPI":
+            tell(f"after a stop, continue with: {again}")  # which forwards nothing that is said after a stop
+        if root:
+            anew = shlex.join([*arguments.parser.prog.split(), str(folder / JOB), "--run-dir", "NEW"])
+            callbacks = [*callbacks, Kept(folder, _described(arguments, model), anew)]
         try:
             result = cluster.train_linked(
                 link,
@@ -183,7 +233,6 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
             )
         except (KeyboardInterrupt, SystemExit):
             if root and (folder / training.MODEL).exists():
-                again = shlex.join([*arguments.parser.prog.split(), model, "--resume", "--run-dir", str(folder)])
                 tell(f"continue with: {again}")
             raise
     if root:
@@ -195,23 +244,46 @@ def prepare(arguments):
     earlier = read_config(arguments.run_dir) if arguments.resume else {}
     if "virtual" in earlier and "virtual_run" not in arguments:
         raise CheckpointError(f"{arguments.run_dir} holds a run of virtual workers; continue it with chaos simulate")
-    settings, asked = settings_from(arguments, earlier)
-    net, model = _network(arguments, earlier, settings.seed)
-    return settings, asked, model, net, load_data(asked.data, net)
+    settings, asked = settings_from(arguments, earlier, arguments.job.values if arguments.job else None)
+    seen = []
+
+    def about_data():
+        seen[:] = load_data(asked.data)
+        return seen[1].shape, seen[1].classes
+
+    net, model = _network(arguments, earlier, settings.seed, about_data)
+    return settings, asked, model, net, load_data(seen[0] if seen else asked.data, net)
 
 
-def _network(arguments, earlier, seed):
+def _described(arguments, model):
+    """What [network] of a job file says about the network to train."""
+    if arguments.job and arguments.job.network:
+        return arguments.job.network
+    kept = Path(arguments.run_dir or "", JOB)
+    if arguments.resume and arguments.model is None and kept.exists():
+        return read_job(kept).network
+    return {"name": absolute(model)}
+
+
+def _network(arguments, earlier, seed, data):
     """The network to train and its name."""
-    if arguments.model is not None:
-        return build_model(arguments.model, seed), arguments.model
+    job = arguments.job
+    if job and job.network:
+        return job.build(seed, data), job.model
+    if job and not arguments.resume:
+        raise ValueError(f"{job.path}: says nothing of the network; [network] needs a name, or layers")
+    if not job and arguments.model is not None:
+        return build_model(arguments.model, seed, data), arguments.model
     if not arguments.resume:
-        arguments.parser.error(f"a MODEL is needed: {', '.join(MODELS)} or a .safetensors file")
+        arguments.parser.error(f"a MODEL is needed: {', '.join(MODELS)}, {KINDS}, or a job file")
     model, kept = earlier.get("model"), Path(arguments.run_dir) / training.MODEL
     if kept.exists():
         return load(kept), str(model or kept)
     if not isinstance(model, str):
         raise ValueError(f"{arguments.run_dir} holds no run; name a MODEL to start one")
-    return build_model(model, seed), model
+    if FUNCTION.fullmatch(model) or model.lower().endswith(ENDING):  # no code because of what a directory holds
+        raise ValueError(f"{arguments.run_dir} holds no weights yet; name the MODEL again: {shlex.quote(model)}")
+    return build_model(model, seed, data), model
 
 
 @contextlib.contextmanager
@@ -220,8 +292,8 @@ def _run_dir(given, model):
     if given is not None:
         yield Path(given)
         return
-    stem = f"{Path(model).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    number, folder = 1, Path("runs", stem)
+    name = f"{stem(model)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    number, folder = 1, Path("runs", name)
     folder.parent.mkdir(exist_ok=True)
     while True:
         try:
@@ -229,7 +301,7 @@ def _run_dir(given, model):
             break
         except FileExistsError:
             number += 1
-            folder = Path("runs", f"{stem}-{number}")
+            folder = Path("runs", f"{name}-{number}")
     try:
         yield folder
     except BaseException:

@@ -4,10 +4,11 @@ starts: importing this initialises nothing. Users go through `chaos.train` and t
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from .. import affinity, threads, training
@@ -17,6 +18,7 @@ from ..sync import STRATEGIES
 from ..training import ABOUT, Run, Settings, Threads
 from ..training.streams import tell
 from ..updates import UPDATES
+from . import agreement
 from .allreduce import Allreduce
 from .asynchronous import Async
 from .easgd import EASGD
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from .link import Link
+    from .mode import Mode
 
 MODES = {mode.name: mode for mode in (Local, EASGD, Gossip, Async, Shared, Allreduce)}
 
-__all__ = ["MODES", "connect", "launched", "train_linked"]
+__all__ = ["MODES", "agreement", "connect", "from_root", "launched", "train_linked"]
 
 
 def train_linked(
@@ -50,6 +53,7 @@ def train_linked(
     if link is None:
         return training.train(net, train, test, settings, config=config, callbacks=callbacks, runner=runner)
     mode = link.mode
+    link.agree(link.checked(lambda: agreement.of_training(net, train, test, settings)))
 
     def prepare() -> None:
         mode.check(link, settings.strategy, settings.batch_size)
@@ -73,21 +77,32 @@ def train_linked(
 @contextmanager
 def connect(settings: Settings, comm: MPI.Intracomm | None = None, *, delay: float | None = None) -> Iterator[Link | None]:
     """The link to the other ranks of the job while the context lasts, None in a job of one rank. An exception on one rank in
-    it ends the whole job."""
-    if settings.cluster not in MODES:
-        raise ValueError(f"unknown cluster mode {settings.cluster!r}; known: {', '.join(MODES)}")
-    mode = MODES[settings.cluster](settings.cluster_options or {})
-    stall_timeout = ABOUT["stall_timeout"].check("stall_timeout", settings.stall_timeout)
+    it ends the whole job; what the ranks must have in common, and have not, is a ClusterError on all."""
+
+    def make() -> tuple[Mode, float]:
+        if settings.cluster not in MODES:
+            raise ValueError(f"unknown cluster mode {settings.cluster!r}; known: {', '.join(MODES)}")
+        return (
+            MODES[settings.cluster](settings.cluster_options or {}),
+            ABOUT["stall_timeout"].check("stall_timeout", settings.stall_timeout),
+        )
+
+    launch = launched()
+    if comm is None and (launch is None or launch.ranks == 1):
+        make()  # without MPI, where that is all there is to say
     delay = float(os.environ.get("CHAOS_CLUSTER_DELAY") or 0) if delay is None else delay
-    comm = _world() if comm is None else comm
+    comm = _world(settings.stall_timeout) if comm is None else comm
     _check(comm)
     if comm.size == 1:
+        make()
         yield None
         return
     from .link import Link
 
-    link = Link(comm, mode, stall_timeout=stall_timeout, details=settings.rank_details, delay=delay)
+    link = Link(comm, details=settings.rank_details, delay=delay)
     try:
+        link.mode, link.stall_timeout = link.checked(make)
+        link.agree(agreement.of_process(link.mode))
         yield link
     except BaseException as error:
         if not link.agreed:
@@ -97,19 +112,30 @@ def connect(settings: Settings, comm: MPI.Intracomm | None = None, *, delay: flo
     link.close()
 
 
-def _world():
+def from_root(call: Callable[[], Any]) -> Any:
+    """What call() gives on rank 0, on all ranks that the launcher has started; where it fails, all raise its exception."""
+    comm = _world()
+    told: tuple[Any, Exception | None] = (None, None)
+    if comm.rank == 0:
+        try:
+            told = call(), None
+        except Exception as error:
+            told = None, error
+    result, error = comm.bcast(told)
+    if error is not None:
+        raise error
+    return result
+
+
+def _world(timeout=Settings.stall_timeout):
     launch = launched()
     try:
-        import mpi4py
-
-        if "mpi4py.MPI" not in sys.modules:
-            # one thread talks, though not always the one that has started Python
-            mpi4py.rc.thread_level = "serialized"
-        from mpi4py import MPI
+        MPI = _mpi_with_all_ranks(timeout)
     except (ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ClusterError(
-            f"training with several ranks needs mpi4py and an MPI library ({reason}); pip install 'chaos[mpi]' brings both"
+            f"training with several ranks needs mpi4py and an MPI library ({reason}); "
+            "pip install 'chaos-sgd[mpi]' brings both"
         ) from None
     if MPI.COMM_WORLD.size == 1 and launch and launch.ranks > 1:
         library = MPI.Get_library_version().splitlines()[0].partition(",")[0].strip("\0 ")
@@ -120,9 +146,34 @@ def _world():
     return MPI.COMM_WORLD
 
 
+def _mpi_with_all_ranks(timeout):
+    """mpi4py.MPI, whose import waits until all ranks have come. Where one never does, because it has ended before, that is
+    for ever, with Python's lock held: the process ends with this function's traceback then."""
+    import mpi4py
+
+    if "mpi4py.MPI" in sys.modules:
+        return sys.modules["mpi4py.MPI"]
+    # one thread talks, though not always the one that has started Python
+    mpi4py.rc.thread_level = "serialized"
+    watched = isinstance(timeout, (int, float)) and 0 < timeout < 1e6 and launched() is not None
+    if watched:
+        with suppress(OSError, ValueError):  # no standard error
+            faulthandler.dump_traceback_later(timeout, exit=True, file=2)
+    try:
+        from mpi4py import MPI
+    finally:
+        if watched:
+            faulthandler.cancel_dump_traceback_later()
+    return MPI
+
+
 def _check(comm):
+    if "mpi4py.MPI" not in sys.modules or not isinstance(comm, sys.modules["mpi4py.MPI"].Comm):
+        raise TypeError(f"comm must be an mpi4py.MPI.Intracomm, not {comm!r}")
     from mpi4py import MPI
 
+    if comm == MPI.COMM_NULL:
+        raise ValueError("comm is MPI.COMM_NULL: this process is none of the group's")
     level = MPI.Query_thread()
     if level == MPI.THREAD_SINGLE or (level == MPI.THREAD_FUNNELED and not MPI.Is_thread_main()):
         name = "MPI_THREAD_SINGLE" if level == MPI.THREAD_SINGLE else "MPI_THREAD_FUNNELED"

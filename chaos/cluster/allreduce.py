@@ -46,6 +46,7 @@ class Allreduce(Mode):
     name = "allreduce"
     beside = False
     in_step = True
+    strategy = "synchronous"
     _columns = ()
     options = {
         "deterministic": Option("no", "add the lanes in a fixed order", choices=("no", "yes")),
@@ -53,7 +54,7 @@ class Allreduce(Mode):
     }
 
     def check(self, link, strategy, batch_size):
-        if strategy != "synchronous":
+        if strategy != self.strategy:
             raise ValueError(
                 f"cluster mode 'allreduce' is strategy 'synchronous' over all ranks, not {strategy!r}; choose "
                 "strategy 'synchronous', and batch_size for the images of one step over all ranks"

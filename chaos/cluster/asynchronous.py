@@ -42,7 +42,7 @@ class Async(Mode):
             yield from self.link.until_images(next_at, longest=2e-3)
             if self.link.over():
                 return
-            next_at = self.engine.position + self.option["every"]
+            next_at = self.next_exchange(next_at)
             with self.link.counted(4 * len(self._x)):
                 yield from self._push()
                 self._old += self._message

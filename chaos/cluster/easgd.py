@@ -53,7 +53,7 @@ class EASGD(Mode):
         next_at = self.option["every"]
         while True:
             yield from self.link.until_images(next_at, longest=2e-3 if self._window else 0.05)
-            next_at = self.engine.position + self.option["every"]
+            next_at = self.next_exchange(next_at)
             over = self.link.over()
             if self._window is None:
                 if (yield from self._pull_together(over)):

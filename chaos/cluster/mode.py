@@ -32,6 +32,8 @@ class Mode(WithOptions):
         The ranks have one weight vector in common.
     in_step : bool
         All ranks take every step together: none has a shard of its own.
+    strategy : str or None
+        The only strategy that it works with.
     link : Link
     engine : _core.Engine
     door : _core.Exchange
@@ -44,9 +46,15 @@ class Mode(WithOptions):
     beside = True
     one_vector = False
     in_step = False
+    strategy = None
 
     def __init__(self, options):
         self.option = self.resolve(options)
+
+    def next_exchange(self, at):
+        """The image at which the next exchange is due after that of image `at`, which is through: a period later, or at once
+        where it has taken longer than that."""
+        return max(at + self.option["every"], self.engine.position)
 
     def _called(self):
         return f"cluster mode {self.name!r}"

@@ -26,9 +26,10 @@ class Dataset:
         several; sequences (n, c, l) are such arrays as they are.
     labels : array_like (n,), optional
         Whole numbers from 0 to ``classes - 1``.
-    targets : array_like (n, ...), optional
+    targets : array_like (n, ...), or tuple of ndarray, optional
         Instead of labels what the loss compares outputs with (chaos.losses): integers, a class for each pixel, also negative
-        ones that the loss ignores, or real numbers shaped as the network's outputs.
+        ones that the loss ignores, or real numbers shaped as the network's outputs. A tuple has one array for each term of a
+        loss that is a sum.
     weights : array_like (n,), optional
         What the loss of each image is multiplied with in training; not negative.
     name : str
@@ -40,7 +41,7 @@ class Dataset:
     ----------
     images : ndarray (n, c, h, w) or (n, features), or tuple of ndarray
         uint8 or float32, C-contiguous.
-    labels : ndarray (n,), or (n, ...)
+    labels : ndarray (n,), or (n, ...), or tuple of ndarray
         int64 or (targets) float32, C-contiguous.
     weights : ndarray (n,) of float32, or None
     name : str
@@ -61,7 +62,7 @@ class Dataset:
         images: ArrayLike | tuple[ArrayLike, ...],
         labels: ArrayLike | None = None,
         *,
-        targets: ArrayLike | None = None,
+        targets: ArrayLike | tuple[np.ndarray, ...] | None = None,
         weights: ArrayLike | None = None,
         name: str = "arrays",
         classes: int | None = None,
@@ -70,17 +71,29 @@ class Dataset:
         self.inputs = _check_inputs(images)
         if (labels is None) == (targets is None):
             raise DataError("either labels or targets must be given")
-        self.labels = _check_labels(labels) if labels is not None else _check_targets(targets)
-        found, wanted = len(self.labels), len(self)
-        if found != wanted:
-            raise DataError(f"labels: {found} labels for {wanted} images; there must be one label per image")
+        if labels is not None:
+            self.targets: tuple[np.ndarray, ...] = (_check_labels(labels),)
+        elif isinstance(targets, tuple) and targets and all(isinstance(one, np.ndarray) and one.ndim for one in targets):
+            self.targets = tuple(_check_targets(one) for one in targets)
+        else:
+            self.targets = (_check_targets(targets),)
+        wanted = len(self)
+        for found in map(len, self.targets):
+            if found != wanted:
+                raise DataError(f"labels: {found} labels for {wanted} images; there must be one label per image")
         self.weights = None if weights is None else _check_weights(weights, wanted)
-        self.classes = _check_classes(classes, self.labels) if self.labels.dtype.kind == "i" else 0
+        one_class = len(self.targets) == 1 and self.targets[0].dtype.kind == "i"
+        self.classes = _check_classes(classes, self.targets[0]) if one_class else 0
 
     @property
     def images(self) -> Any:
         """The images; of several inputs the tuple of all."""
         return self.inputs[0] if len(self.inputs) == 1 else self.inputs
+
+    @property
+    def labels(self) -> Any:
+        """The labels, or targets; of a tuple of targets all."""
+        return self.targets[0] if len(self.targets) == 1 else self.targets
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -93,7 +106,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         pixels = " and ".join(f"{'x'.join(map(str, array.shape[1:]))} {array.dtype}" for array in self.inputs)
-        values = f"targets {'x'.join(map(str, self.labels.shape[1:]))} {self.labels.dtype}"
+        values = " and ".join(f"targets {'x'.join(map(str, one.shape[1:]))} {one.dtype}" for one in self.targets)
         return (
             f"<Dataset {self.name!r}: {len(self)} images {pixels}, {f'{self.classes} classes' if self.classes else values}>"
         )
@@ -117,7 +130,9 @@ class Dataset:
         """
         if not isinstance(index, slice):
             index = _check_index(index)
-        new = self._replaced(inputs=tuple(array[index] for array in self.inputs), labels=self.labels[index])
+        new = self._replaced(
+            inputs=tuple(array[index] for array in self.inputs), targets=tuple(array[index] for array in self.targets)
+        )
         if not len(new):
             raise DataError(f"this part of {self.name!r} is empty; a Dataset holds at least one image")
         new.weights = None if self.weights is None else np.ascontiguousarray(self.weights[index])
@@ -154,20 +169,24 @@ class Dataset:
         import hashlib
 
         digest = hashlib.sha256()
-        for array in (*self.inputs, self.labels, *([] if self.weights is None else [self.weights])):
+        for array in (*self.inputs, *self.targets, *([] if self.weights is None else [self.weights])):
             digest.update(f"{array.shape}{array.dtype.str}".encode())
             digest.update(array.data.cast("B"))
         return digest.hexdigest()[:16]
 
     def _replaced(
-        self, *, inputs: tuple[np.ndarray, ...] | None = None, labels: np.ndarray | None = None, classes: int | None = None
+        self,
+        *,
+        inputs: tuple[np.ndarray, ...] | None = None,
+        targets: tuple[np.ndarray, ...] | None = None,
+        classes: int | None = None,
     ) -> Dataset:
         """This data set with other arrays or classes, whose values are known to be good."""
         new = object.__new__(Dataset)
         new.name = self.name
         new.inputs = self.inputs if inputs is None else tuple(np.ascontiguousarray(array) for array in inputs)
         new.weights = self.weights
-        new.labels = self.labels if labels is None else np.ascontiguousarray(labels)
+        new.targets = self.targets if targets is None else tuple(np.ascontiguousarray(array) for array in targets)
         new.classes = self.classes if classes is None else classes
         return new
 

@@ -64,7 +64,7 @@ def read_picture(
         from PIL import Image, ImageOps
     except ImportError:
         raise DataError(
-            f"{path}: pictures need the package pillow, which is not installed (install chaos[pictures]); "
+            f"{path}: pictures need the package pillow, which is not installed (pip install 'chaos-sgd[data]'); "
             "without it IDX files (plain or .gz), .npy and .npz are read"
         ) from None
     if channels not in (1, 3):

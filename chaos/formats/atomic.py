@@ -12,11 +12,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 LOST = {errno.EIO, errno.ENOSPC, errno.EDQUOT}  # a flush that fails so has not kept what was written
+PIECE = 1 << 20  # bytes that are read back at a time
 ROOM = 200  # bytes of a name that its temporary file repeats; 255 is what most file systems take
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes bytes to a temporary file beside `path`, flushes it to the disk and renames it over `path`.
+    """Writes bytes to a temporary file beside `path`, flushes it to the disk, reads it back and renames it over `path`.
 
     A symbolic link stays, and what it points to is replaced; a file keeps its mode. Where `path` is no regular file, such
     as a pipe or a device, nothing can be renamed: the bytes are written to it.
@@ -42,12 +43,13 @@ def _write(path: Path, data: bytes) -> None:
         return
     temporary = path.with_name(f"{_stem(path.name)}{secrets.token_hex(4)}")
     mode = 0o666 if there is None else stat.S_IMODE(there)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             _flush(file.fileno())
+            _check(file.fileno(), memoryview(data))
         if there is not None:
             with contextlib.suppress(OSError):  # beyond what umask has left of it
                 os.chmod(temporary, mode)
@@ -80,6 +82,16 @@ def _flush(handle: int) -> None:
     except OSError as error:
         if error.errno in LOST:
             raise
+
+
+def _check(handle: int, data: memoryview) -> None:
+    """OSError where a file does not hold what has been written to it."""
+    at = 0
+    while at < len(data):
+        piece = os.pread(handle, min(PIECE, len(data) - at), at)
+        if not piece or piece != data[at : at + len(piece)]:
+            raise OSError(errno.EIO, f"what was written is not what is read back, from byte {at} on")
+        at += len(piece)
 
 
 def _flush_directory(folder: Path) -> None:

@@ -55,7 +55,7 @@ def from_onnx(
     CheckpointError
         If the file is no ONNX model.
     ModuleNotFoundError
-        Without the package onnx (``pip install 'chaos[onnx]'``).
+        Without the package onnx (``pip install 'chaos-sgd[onnx]'``).
     """
     import onnx
     import onnx.inliner

@@ -43,7 +43,7 @@ def from_torch(module: Any, input_shape: Shape | Sequence[Shape], *, seed: int =
     UnsupportedError
         For everything that chaos has no layer for, at once: each place with its operation and the nearest that there is.
     ModuleNotFoundError
-        Without torch (``pip install 'chaos[torch]'``).
+        Without torch (``pip install 'chaos-sgd[torch]'``).
     """
     import torch
 

@@ -32,7 +32,7 @@ def to_onnx(net: Network, path: str | os.PathLike[str] | None = None) -> Any:
     UnsupportedError
         For layers that ONNX has no operators for, all at once.
     ModuleNotFoundError
-        Without the package onnx (``pip install 'chaos[onnx]'``).
+        Without the package onnx (``pip install 'chaos-sgd[onnx]'``).
     """
     import onnx
     from onnx import TensorProto, helper

@@ -13,7 +13,8 @@ from .multi_margin import MultiMargin
 from .nll import NegativeLogLikelihood
 from .rbf import RadialBasis
 from .score import Score
+from .sums import Losses, Sum, Term
 
-LOSSES = {loss.kind: loss() for loss in list(globals().values()) if isinstance(loss, type) and hasattr(loss, "kind")}
+LOSSES = Losses((loss.kind, loss()) for loss in list(globals().values()) if isinstance(loss, type) and hasattr(loss, "kind"))
 
-__all__ = ["CLASS", "IGNORED", "LOSSES", "MAP", "VALUES", "Loss"]
+__all__ = ["CLASS", "IGNORED", "LOSSES", "MAP", "VALUES", "Loss", "Sum", "Term"]

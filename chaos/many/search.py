@@ -216,7 +216,7 @@ def _parts(data: Dataset, validation: Any, seed: int) -> list[tuple[Dataset, Dat
 
 
 def _has_classes(data: Dataset) -> bool:
-    return data.labels.ndim == 1 and data.labels.dtype.kind == "i"
+    return bool(data.labels.ndim == 1 and data.labels.dtype.kind == "i")
 
 
 def _by_class(data: Dataset, seed: int) -> NDArray[np.int64]:

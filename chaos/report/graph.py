@@ -158,7 +158,7 @@ def write_graph(title: str, boxes: Sequence[Box], path: str | os.PathLike[str]) 
     try:
         import matplotlib
     except ImportError as error:
-        raise ChaosError(f"graphs need matplotlib ({error}); install chaos[plot]") from None
+        raise ChaosError(f"graphs need matplotlib ({error}); pip install 'chaos-sgd[plot]'") from None
     out = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "graph", "text.parse_math": False}):
         figure = draw_graph(title, boxes)

@@ -124,7 +124,9 @@ def to_svg(plot: Plot, salt: str = "plot") -> str:
     try:
         import matplotlib
     except ImportError as error:
-        raise ChaosError(f"plots need matplotlib ({error}); install chaos[plot], or write .json, which needs none") from None
+        raise ChaosError(
+            f"plots need matplotlib ({error}); pip install 'chaos-sgd[plot]', or write .json, which needs none"
+        ) from None
     with matplotlib.rc_context(
         {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "text.parse_math": False}
     ):

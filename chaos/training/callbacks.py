@@ -108,9 +108,9 @@ class Event:
     def rule_state(self) -> dict[str, NDArray[Any]]:
         """What the update rule keeps beside the weights, by the names under which it is in a run's file; copies. Not in
         `step`."""
-        from .state import take_state
+        from .state import State
 
-        return take_state(self._job)
+        return State.of(self._job).tensors(self._job)
 
 
 class Callback:

@@ -3,6 +3,7 @@ chaos.cluster."""
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NoReturn
@@ -23,7 +24,11 @@ from .records import Record, Result
 from .runner import Threads
 from .settings import Settings
 from .signals import FAILED, STOPPED, Caught
+from .state import State
 from .store import MODEL, Store
+from .streams import tell
+
+CUTS = 10  # of the learning rate, one after the other without an epoch that went well, until a training is given up
 
 
 class Job:
@@ -42,6 +47,8 @@ class Job:
         Counts of the unfinished epoch's training phase, None at an epoch's beginning.
     stopped : bool
         A callback has ended the training.
+    lr_cut : float
+        Factor of the learning rate, because the training has diverged and was taken back.
     """
 
     def __init__(self, net: Network, train: Any, test: Any, settings: Settings, *, link: Alone, runner: Threads) -> None:
@@ -79,6 +86,11 @@ class Job:
         self.history: list[Record] = []
         self.partial: Result | None = None
         self.stopped = False
+        self.lr_cut = 1.0
+        self._store: Store | None = None
+        self._kept_at, self._begun = time.monotonic(), 0
+        if settings.on_diverge == "rollback" and (link.size > 1 or not runner.pauses):
+            raise ValueError("on_diverge='rollback' is for one process with real workers whose order is not recorded")
 
     def _check_rates(self) -> None:
         """ValueError where the learning rates cannot be numbers of single precision."""
@@ -135,8 +147,7 @@ class Job:
             self.net.weights,
             workers=workers,
             strategy=asked.strategy,
-            loss=asked.loss,
-            loss_options=phases.loss_numbers(asked.loss, asked.loss_options),
+            loss=self.net.core_loss(asked.loss, asked.loss_options),
             update=asked.update,
             batch_size=asked.batch_size,
             cpus=None if asked.pin == "none" else self.plan.cpus,
@@ -181,7 +192,7 @@ class Job:
     def rate(self, epoch: int) -> float:
         asked = self.settings
         rate: float = self.schedule.rate(asked.lr, asked.lr_decay, epoch, **(asked.schedule_options or {}))
-        return self.rate_scale * rate
+        return self.lr_cut * self.rate_scale * rate
 
     def step_scale(self) -> NDArray[np.float32] | None:
         """Factors of the learning rate by staleness, for the epoch under way."""
@@ -196,6 +207,7 @@ class Job:
     def run(self, store: Store | None, listeners: Listeners, caught: Caught) -> None:
         """Runs the epochs that are left."""
         ending = None
+        self._store, self._kept_at, caught.rests = store, time.monotonic(), self._rests
         try:
             self._tell(listeners, "train_begin", self._event(caught))
             with ThreadPoolExecutor(1, "chaos") as pool:  # the team belongs to this thread and goes with it
@@ -212,36 +224,73 @@ class Job:
 
         The watch for divergence is no callback: all ranks take part in it, it changes the weights, and no callback is to
         hear of an epoch that it throws away."""
-        good, kept = self.net.weights.copy(), "the network has its initial weights"
+        good, kept = self._good(), "the network has its initial weights"
         if self.partial or self.history:
             kept = "the network has the weights that the run was continued from"
         state = f"; the state is in {store.folder}" if store else ""
+        cuts = 0
         while len(self.history) < self.settings.epochs:
             self._tell(listeners, "epoch_begin", self._event(caught, ahead=1))
             record = self.epoch(pool, listeners, caught)
             broken = record if isinstance(record, str) else self._broken()
             if broken:  # also when stopped: such a state could not be continued, and would replace one that can
+                if self.settings.on_diverge == "rollback" and cuts < CUTS and not caught.signal:
+                    cuts += 1
+                    self._roll_back(broken, good)
+                    continue
                 self.link.leave()
-                self.net.weights[:] = good
+                self.net.weights[:] = good[0].weights
                 self._diverged(broken, kept, store)
             if record is None:
                 self._agree(caught)
                 if store:
-                    store.save()
+                    store.save(last=True)
                 self._leave(caught)
                 where = self.partial["position"] if self.partial else 0
                 return f"stopped in epoch {len(self.history) + 1} after {where} of {self.training.count} images{state}"
             assert isinstance(record, dict)
             self.history.append(record)
             self.partial = None
-            good, kept = self.net.weights.copy(), f"the network has the weights of epoch {len(self.history)}"
+            good, kept = self._good(), f"the network has the weights of epoch {len(self.history)}"
+            cuts = 0
             if store:
-                store.save(record)
+                store.save(last=len(self.history) == self.settings.epochs)
+                self._kept_at = time.monotonic()
             self._tell(listeners, "epoch_end", self._event(caught), record)
             if self._agree(caught):  # it came when the last phase was over
                 self._leave(caught)
                 return f"stopped after epoch {len(self.history)}{state}"
         return None
+
+    # ---- keeping the state ----
+
+    def _rests(self) -> bool:
+        """Whether the training phase under way is to be cut, so that its state can be kept: it is time, and nothing but time
+        comes of it. Where strategies with several workers have the same bits again, but not when they are interrupted, and
+        in jobs of several processes, the state is kept after epochs only."""
+        store, every = self._store, self.settings.checkpoint_every
+        if store is None or not every or time.monotonic() - self._kept_at < every or store.busy:
+            return False
+        changes = self.strategy.deterministic and self.plan.workers > 1 and not self.strategy.any_workers
+        moved = self.engine.position > self._begun  # else nothing might ever be trained
+        return moved and self.link.size == 1 and self.runner.pauses and not changes
+
+    def _good(self) -> tuple[State, Result | None]:
+        """What the training goes back to when it diverges: the state, and the counts of the epoch under way."""
+        return State.of(self, moments=self.settings.on_diverge == "rollback"), self.partial
+
+    def _roll_back(self, broken: str, good: tuple[State, Result | None]) -> None:
+        """Goes back to a good state with half the learning rate; in an engine of its own, where no worker remembers."""
+        self.lr_cut /= 2
+        self.engine = self._make_engine()
+        state, self.partial = good
+        state.give(self)
+        self.evaluator = self.runner.start(self)
+        epoch = len(self.history) + 1
+        tell(
+            f"chaos: diverged in epoch {epoch}{broken}; the training goes back to its state of epoch {len(self.history)}, "
+            f"with a learning rate of {self.rate(epoch):g}"
+        )
 
     def _event(self, caught: Caught, ending: str | None = None, ahead: int = 0) -> Event:
         return Event(self, caught, len(self.history) + ahead, ending=ending)
@@ -288,9 +337,14 @@ class Job:
     def epoch(self, pool: ThreadPoolExecutor, listeners: Listeners, caught: Caught) -> Record | str | None:
         """Runs (the rest of) one epoch: its record, None when stopped, or the text of a divergence."""
         number, n, results = len(self.history) + 1, self.training.count, None
-        if (self.partial or records.no_counts())["position"] < n:
+        while (self.partial or records.no_counts())["position"] < n:
             results, status = self._train(number, pool, listeners, caught)
-            if status != "done":
+            if status == "stopped" and self._store and not caught.signal and self._rests():
+                if broken := self._broken():
+                    return broken
+                self._store.save_beside()
+                self._kept_at = time.monotonic()
+            elif status != "done":
                 return None if status == "stopped" else status
         done = self.partial or records.no_counts()
         evaluated = self._evaluate(pool, listeners, caught)
@@ -326,6 +380,7 @@ class Job:
         link, n = self.link, self.training.count
         done = self.partial or records.no_counts()
         images, begin = self.left(number, done)
+        self._begun = begin
         self.net.trained_on = self.training.scales
         listeners.begin(self, "train", n, done["position"])
         link.train_begins(number, len(images) - begin)

@@ -13,7 +13,6 @@ from typing import Any
 from .. import _core, threads
 from ..data import Dataset
 from ..errors import DataError
-from ..losses import IGNORED, LOSSES, VALUES
 from ..network import Network
 from ..scale import Scale
 from .callbacks import POLL, Listeners
@@ -44,7 +43,7 @@ def run_phase(
         while not link.watch(future, listeners.pause() if listeners else POLL):
             if listeners:
                 listeners.look(ahead + link.position(engine), caught)
-            if caught.signal or link.halted:
+            if caught.signal or link.halted or (what == "train" and caught.rests()):
                 engine.stop()
         result = future.result()
     except BaseException:  # an exception from a signal handler that is not ours: the workers must not outlive it
@@ -92,11 +91,9 @@ def take(
         )
     arguments = net.take_images(data.images, like)
     count, scales = arguments.pop("count"), tuple(map(Scale.of, arguments["inputs"]))
-    kind: Any = LOSSES[loss]
-    labels, form = net.take_targets(data.labels, count, loss, kind.resolve(loss_options or {}))
-    ignored = 0 if form == VALUES else int((labels == IGNORED).sum())
+    labels, answers = net.take_targets(data.labels, count, loss, loss_options)
     arguments |= {"labels": labels, "weights": data.weights if weighted else None}
-    return Taken(arguments, count, count * kind.answers(form, net.output_shape) - ignored, scales)
+    return Taken(arguments, count, answers, scales)
 
 
 def resolve_workers(requested: int | None, only_one: str | None = None, pin: str = "none") -> threads.Plan:
@@ -109,12 +106,6 @@ def resolve_workers(requested: int | None, only_one: str | None = None, pin: str
     return threads.resolve(requested, pin=pin)
 
 
-def loss_numbers(loss: str, options: Any) -> Any:
-    """The options of a loss as the core takes them."""
-    kind: Any = LOSSES[loss]
-    return kind.core_arrays(kind.resolve(options or {}))
-
-
 def evaluator(net: Network, plan: threads.Plan, loss: str, options: Any = None) -> _core.Engine:
     """An engine that takes as many images through the layers together as it can, whatever the training's batch size."""
     cpus = None if plan.pin == "none" else plan.cpus
@@ -123,8 +114,7 @@ def evaluator(net: Network, plan: threads.Plan, loss: str, options: Any = None) 
         net.weights,
         workers=plan.workers,
         strategy="chaos",
-        loss=loss,
-        loss_options=loss_numbers(loss, options),
+        loss=net.core_loss(loss, options),
         batch_size=TOGETHER,
         cpus=cpus,
     )

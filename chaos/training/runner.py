@@ -19,6 +19,7 @@ class Threads:
     """Runs the training phases of a job: on real threads. chaos.virtual has others."""
 
     kind = "real threads"  # a run goes on with the same
+    pauses = True  # a phase may be cut into pieces, and the engine be made again in between
 
     def workers(self, requested: int | None, only_one: str | None, pin: str) -> threads.Plan:
         """The plan of the workers, from what was asked for."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from ..losses import LOSSES
-from ..options import check_flag, check_number
+from ..options import check_flag, check_number, naming_owners, unknown
 from ..sync import STRATEGIES
 from ..threads import PINNINGS
 from ..updates import SCHEDULES, UPDATES
@@ -84,19 +84,24 @@ class Flag(Setting):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Name(Setting):
-    """A name out of a table. `hidden` are names that the command line does not offer; `what` is used in messages."""
+    """A name out of a table. `hidden` are names that the command line does not offer; `what` is used in messages;
+    `more`: the table, which then checks names itself, knows further ones than it lists."""
 
     table: Iterable[str]
     what: str
     hidden: tuple[str, ...] = ()
+    more: bool = False
 
     @property
     def offered(self) -> tuple[str, ...]:
         return tuple(name for name in self.table if name not in self.hidden)
 
     def check(self, name: str, value: Any) -> str:
+        if self.more:
+            table: Any = self.table
+            return str(table.check(value))
         if not isinstance(value, str) or value not in self.table:
-            raise ValueError(f"unknown {self.what} {value!r}; known: {', '.join(self.table)}")
+            raise ValueError(unknown(f"unknown {self.what}", value, self.offered))
         return value
 
 
@@ -161,7 +166,15 @@ class Settings:
     loss: str = setting(
         "cross_entropy",
         # score is for proofs, it trains nothing
-        Name(text="one of {names}", line=1, unit="NAME", table=LOSSES, what="loss", hidden=("score",)),
+        Name(
+            text="one of {names}, or a sum for several outputs, as in 'cross_entropy + 0.3*mse'",
+            line=1,
+            unit="NAME",
+            table=LOSSES,
+            what="loss",
+            hidden=("score",),
+            more=True,
+        ),
     )
     loss_options: Mapping[str, Any] | None = setting(
         None, OptionsOf(text="an option of the loss", line=1, owner="loss", table=LOSSES, later=True)
@@ -236,6 +249,39 @@ class Settings:
     resume: bool = setting(
         False, Flag(text="continue the run in --run-dir; starts it if there is none", group="run", role="call")
     )
+    checkpoint_every: float = setting(
+        60.0,
+        Number(
+            text="the state is also kept when so much time has passed within an epoch; 0: after epochs only",
+            unit="SECONDS",
+            group="run",
+            role="kept",
+            least=0,
+        ),
+    )
+    keep_checkpoints: int = setting(
+        1,
+        Number(
+            text="of how many of the latest epochs the states are kept; 1: model.safetensors alone",
+            unit="N",
+            group="run",
+            role="kept",
+            least=1,
+            most=1 << 20,
+            whole=True,
+        ),
+    )
+    on_diverge: str = setting(
+        "stop",
+        Name(
+            text="what to do when the loss is not finite: {names} (to the last good state, with half the learning rate)",
+            unit="HOW",
+            group="run",
+            role="kept",
+            table=("stop", "rollback"),
+            what="on_diverge",
+        ),
+    )
     progress: bool = setting(True, Flag(text="no progress, only the summary", group="run", role="call", opposite="quiet"))
 
     @classmethod
@@ -249,7 +295,8 @@ class Settings:
         values = {name: about.check(name, getattr(self, name)) for name, about in ABOUT.items()}
         for name, about in ABOUT.items():
             if isinstance(about, OptionsOf) and about.table is not None:
-                values[name] = about.table[values[about.owner]].resolve(values[name] or {})
+                with naming_owners(f"{about.owner}=", about.table):
+                    values[name] = about.table[values[about.owner]].resolve(values[name] or {})
         found = Settings(**values)
         strategy: Any = STRATEGIES[found.strategy]
         strategy.check(found.strategy_options, found.update, found.update_options)

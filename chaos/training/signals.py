@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -23,11 +23,14 @@ class Caught:
         The number of a signal, `STOPPED` or `FAILED`.
     error : Exception or None
         What a callback of this process has raised while workers ran.
+    rests : callable
+        Whether a training phase is to be cut here, so that the state can be kept, and to go on.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self.error: Exception | None = None
+        self.rests: Callable[[], bool] = lambda: False
 
     def note(self, number: int, frame: FrameType | None = None) -> None:
         """A signal has come."""

@@ -3,6 +3,7 @@ state, and what the exchange between ranks goes on with. For chaos.training."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,32 +19,66 @@ EXCHANGE = f"{STATE}cluster."  # begins the names of tensors that belong to the 
 Tensors = dict[str, NDArray[Any]]
 
 
-def take_state(job: Job) -> Tensors:
-    """What is kept beside the weights."""
-    return _rule_state(job) | {
-        f"{EXCHANGE}{name}.{parameter}": value
-        for name, vector in job.link.state().items()
-        for parameter, value in job.net.unpack(vector).items()
-    }
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What a job goes on with, as it was at one moment while no worker ran: copies.
+
+    Attributes
+    ----------
+    weights, moments, versions : ndarray
+        Laid out as the network's, the update rule's and the engine's.
+    exchange : dict
+        As `Alone.state` gives it.
+    """
+
+    weights: NDArray[np.float32]
+    moments: NDArray[np.float32]
+    versions: NDArray[np.int64]
+    exchange: dict[str, NDArray[np.float32]]
+
+    @classmethod
+    def of(cls, job: Job, moments: bool = True) -> State:
+        """That of a job; without `moments` it is good for the weights only."""
+        return cls(
+            job.net.weights.copy(),
+            job.moments[: None if moments else 0].copy(),
+            np.array(job.engine.versions(), np.int64),
+            {name: vector.copy() for name, vector in job.link.state().items()} if moments else {},
+        )
+
+    def give(self, job: Job) -> None:
+        """Gives it back to the job, whose link keeps nothing beside it."""
+        job.net.weights[:] = self.weights
+        job.moments[:] = self.moments
+        if len(self.moments):
+            job.engine.versions(self.versions.astype(np.uint32))
+
+    def tensors(self, job: Job) -> Tensors:
+        """What is kept beside the weights."""
+        return _rule_state(job, self.moments, self.versions) | {
+            f"{EXCHANGE}{name}.{parameter}": value
+            for name, vector in self.exchange.items()
+            for parameter, value in job.net.unpack(vector).items()
+        }
 
 
-def _rule_state(job: Job) -> Tensors:
+def _rule_state(job: Job, moments: NDArray[np.float32], versions: NDArray[np.int64]) -> Tensors:
     """The update rule's: moments, and how often each stripe of the weights has been updated; nothing if it has none."""
     if not job.rule.moments:
         return {}
     found = {
         f"{STATE}{name}.{parameter}": value
-        for name, moment in zip(job.rule.state, job.moments, strict=True)
+        for name, moment in zip(job.rule.state, moments, strict=True)
         for parameter, value in job.net.unpack(moment).items()
     }
-    return found | {f"{STATE}versions": np.array(job.engine.versions(), np.int64)}
+    return found | {f"{STATE}versions": versions}
 
 
 def give_state(job: Job, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Gives the job what `take_state` took; ValueError where it does not fit."""
+    """Gives the job what `State.tensors` gave; ValueError where it does not fit."""
     exchange = {name.removeprefix(EXCHANGE): value for name, value in tensors.items() if name.startswith(EXCHANGE)}
     tensors = {name: value for name, value in tensors.items() if not name.startswith(EXCHANGE)}
-    wanted = _rule_state(job)
+    wanted = _rule_state(job, job.moments, np.array(job.engine.versions(), np.int64))
     if tensors.keys() != wanted.keys():
         raise ValueError(
             f"the update rule's state does not fit: missing {sorted(wanted.keys() - tensors.keys())}, "

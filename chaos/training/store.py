@@ -11,6 +11,8 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +23,20 @@ from ..formats.atomic import sweep, write_atomically
 from ..formats.json_text import parse_json
 from ..formats.lock import Lock
 from ..network import load_with_state
+from ..options import check_number
 from .records import Record, check_counts
 from .runner import Threads
 from .settings import completed, differences
-from .state import give_state, take_state
+from .state import State, give_state
+from .streams import tell
 
 if TYPE_CHECKING:
     from .job import Job
 
 MODEL, METRICS, CONFIG = "model.safetensors", "metrics.jsonl", "config.json"
-WRITTEN = (MODEL, METRICS, CONFIG, "times.json", "against-real.json")  # the last two by chaos simulate
+KEPT = "checkpoints"  # folder of the states of earlier epochs, where they are asked for
+# the last three by the command line
+WRITTEN = (MODEL, METRICS, CONFIG, "job.toml", "times.json", "against-real.json")
 
 
 class Store:
@@ -38,7 +44,10 @@ class Store:
 
     metrics.jsonl gets a line per epoch. model.safetensors holds weights and training state in one file, so they always
     agree; of the epochs it only tells which lines it goes with, so that keeping one costs the same after any number of
-    them. The line is written first, and what model.safetensors does not know is cut off when a run is continued."""
+    them. The line is written first, and what model.safetensors does not know is cut off when a run is continued.
+
+    What cannot be written, because a disk is full or has failed, is told and does not end a training: what was kept before
+    is still there, and the next time everything is tried again. Only at the end it is an error."""
 
     def __init__(self, folder: str | os.PathLike[str], job: Job, extra: Mapping[str, Any]) -> None:
         if not isinstance(folder, (str, os.PathLike)):
@@ -47,7 +56,10 @@ class Store:
             raise ValueError('run_dir must be the path of a directory, not ""')
         self.folder, self.job, self.extra = Path(folder), job, extra
         self._lock = Lock(self.folder)
-        self._size, self._digest = 0, hashlib.sha256()  # of metrics.jsonl
+        self._size, self._digest, self._lines = 0, hashlib.sha256(), 0  # of metrics.jsonl
+        self._writer = ThreadPoolExecutor(1, "chaos-store")
+        self._writing: Future[None] | None = None
+        self._failed: str | None = None
 
     def open(self, resume: bool) -> None:
         """Makes the directory, or takes the job's state from it."""
@@ -72,10 +84,13 @@ class Store:
             self.restore()
         config = json.dumps({**self.extra, **self._config()}, indent=2)
         write_atomically(self.folder / CONFIG, config.encode() + b"\n")
-        self._write_metrics()
+        self._write_metrics(self.job.history)
 
     def close(self) -> None:
         """Lets others have the directory."""
+        self._writer.shutdown()
+        with suppress(OSError):
+            sweep(self.folder, WRITTEN)
         self._lock.release()
 
     def _config(self) -> dict[str, Any]:
@@ -85,6 +100,9 @@ class Store:
             "epochs": job.settings.epochs,
             "workers": job.plan.workers,
             "pin": job.plan.pin,
+            "checkpoint_every": job.settings.checkpoint_every,
+            "keep_checkpoints": job.settings.keep_checkpoints,
+            "on_diverge": job.settings.on_diverge,
             "workers_limit": job.plan.describe(),
             "chaos": __version__,
             "isa": job.net.plan.isa,
@@ -96,7 +114,10 @@ class Store:
 
     def restore(self) -> None:
         path, job = self.folder / MODEL, self.job
-        net, metadata, tensors = load_with_state(path)
+        try:
+            net, metadata, tensors = load_with_state(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}{self._others()}") from None
         try:
             state = parse_json(metadata["training"])
             identity, partial = state["identity"], state["partial"]
@@ -108,6 +129,8 @@ class Store:
                 raise TypeError("identity and epochs must be objects")
             if partial is not None:
                 check_counts(partial)
+            cut = state.get("lr_cut", 1.0)
+            check_number("lr_cut", cut, 0, 1, above=True)
         except (KeyError, ValueError, TypeError) as error:
             if isinstance(error, CheckpointError):
                 raise
@@ -125,7 +148,7 @@ class Store:
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from None
         job.net.load_state_dict(net.state_dict())
-        job.history, job.partial = history, partial
+        job.history, job.partial, job.lr_cut = history, partial, cut
 
     def _read_metrics(self, epochs: int, size: int, sha256: str) -> list[Record]:
         """The records of the first so many epochs, which are so many bytes."""
@@ -142,38 +165,106 @@ class Store:
             raise CheckpointError(f"{path}: has been changed; its first {epochs} lines are not those that {MODEL} goes with")
         return list(map(parse_json, lines))
 
-    def save(self, record: Record | None = None) -> None:
-        """Keeps the state; `record` is that of an epoch that has just been finished."""
-        if record:
-            self._append(_line(record).encode())
-        state = {
-            "identity": self.job.identity,
-            "epochs": len(self.job.history),
-            "metrics": {"size": self._size, "sha256": self._digest.hexdigest()},
-            "partial": self.job.partial,
-            "runner": self.job.runner.kind,
-        }
-        self.job.net.save(self.folder / MODEL, {"training": json.dumps(state)}, take_state(self.job))
+    @property
+    def busy(self) -> bool:
+        """Whether a state is still being written."""
+        return self._writing is not None and not self._writing.done()
 
-    def _append(self, line: bytes) -> None:
-        """Puts a line behind those that count: a write that failed may have left a piece there."""
+    def save(self, last: bool = False) -> None:
+        """Keeps the state; `last`: there is no further time, so that what cannot be written is an error."""
+        self._wait()
+        try:
+            self._write(*self._taken(), epoch=self.job.partial is None)
+        except OSError as error:
+            if last:
+                raise
+            self._tell(error)
+        else:
+            self._tell(None)
+
+    def save_beside(self) -> None:
+        """Keeps the state as it is now, while the training goes on."""
+        self._wait()
+        self._writing = self._writer.submit(self._write, *self._taken())
+
+    def _wait(self) -> None:
+        """Until nothing is being written any more."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            try:
+                writing.result()
+            except OSError as error:
+                self._tell(error)
+            else:
+                self._tell(None)
+
+    def _tell(self, error: OSError | None) -> None:
+        """Tells what is new about the last attempt to write."""
+        text = None if error is None else f"{error.filename or self.folder}: {error.strerror or error}"
+        if text == self._failed:
+            return
+        if text:
+            there = f"{self.folder / MODEL} holds the last state that was kept" if (self.folder / MODEL).exists() else ""
+            tell(f"chaos: the state could not be kept ({text}); the training goes on{there and '; '}{there}")
+        else:
+            tell(f"chaos: the state is kept again in {self.folder}")
+        self._failed = text
+
+    def _taken(self) -> tuple[State, list[Record], dict[str, Any]]:
+        """All of the job's state, and the records of its epochs."""
+        job = self.job
+        about = {"identity": job.identity, "epochs": len(job.history), "partial": job.partial, "runner": job.runner.kind} | (
+            {"lr_cut": job.lr_cut} if job.lr_cut != 1 else {}
+        )
+        return State.of(job), list(job.history), about
+
+    def _write(self, state: State, history: list[Record], about: dict[str, Any], epoch: bool = False) -> None:
+        """Writes what `_taken` gave; `epoch`: at the end of one."""
+        if lines := history[self._lines :]:
+            self._append("".join(map(_line, lines)).encode(), history)
+        about = about | {"metrics": {"size": self._size, "sha256": self._digest.hexdigest()}}
+        self.job.net.save(self.folder / MODEL, {"training": json.dumps(about)}, state.tensors(self.job), state.weights)
+        if epoch and self.job.settings.keep_checkpoints > 1:
+            self._keep(len(history))
+
+    def _keep(self, epoch: int) -> None:
+        """The state of this epoch and of those before it, as many as are asked for."""
+        folder = self.folder / KEPT
+        folder.mkdir(exist_ok=True)
+        new = folder / f"epoch-{epoch:06}.safetensors"
+        new.unlink(missing_ok=True)  # of a run that was taken back
+        try:
+            os.link(self.folder / MODEL, new)
+        except OSError:  # a file system without links
+            write_atomically(new, (self.folder / MODEL).read_bytes())
+        for old in sorted(folder.glob("epoch-*.safetensors"))[: -self.job.settings.keep_checkpoints]:
+            old.unlink(missing_ok=True)
+
+    def _others(self) -> str:
+        """What to do where model.safetensors is damaged."""
+        kept = sorted((self.folder / KEPT).glob("epoch-*.safetensors"))
+        return f"; {kept[-1]} is an earlier state, which may be copied to its place" if kept else ""
+
+    def _append(self, text: bytes, history: list[Record]) -> None:
+        """Puts lines behind those that count, so that all of `history` is there; a failed write may have left a piece."""
         try:
             with open(self.folder / METRICS, "r+b") as file:
                 file.truncate(self._size)
                 file.seek(self._size)
-                file.write(line)
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
         except FileNotFoundError:  # somebody has removed it
-            self._write_metrics()
+            self._write_metrics(history)
         else:
-            self._size += len(line)
-            self._digest.update(line)
+            self._size += len(text)
+            self._digest.update(text)
+            self._lines = len(history)
 
-    def _write_metrics(self) -> None:
-        lines = "".join(map(_line, self.job.history)).encode()
+    def _write_metrics(self, history: list[Record]) -> None:
+        lines = "".join(map(_line, history)).encode()
         write_atomically(self.folder / METRICS, lines)
-        self._size, self._digest = len(lines), hashlib.sha256(lines)
+        self._size, self._digest, self._lines = len(lines), hashlib.sha256(lines), len(history)
 
 
 def _line(record: Record) -> str:

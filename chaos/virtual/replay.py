@@ -53,6 +53,8 @@ class Traced(Threads):
         For strategies whose order of updates is not recorded, and runs that are continued or have several processes.
     """
 
+    pauses = False
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
         self.writer: TraceWriter | None = None
@@ -130,6 +132,8 @@ class VirtualPlan(threads.Plan):
 
 
 class _Replayed(Threads):
+    pauses = False
+
     def workers(self, requested: int | None, only_one: str | None, pin: str) -> VirtualPlan:
         assert requested is not None  # the trace's number
         return VirtualPlan(

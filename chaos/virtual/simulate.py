@@ -57,6 +57,7 @@ class Virtual(Threads):
     """
 
     kind = "virtual workers"
+    pauses = False
 
     def __init__(self, machine: Machine | None = None, times: Times | None = None, jobs: int = 1) -> None:
         self.machine, self.times, self.jobs = machine or Machine(), times, check_jobs(jobs)
@@ -86,8 +87,7 @@ class Virtual(Threads):
         return _core.Engine(
             job.net.plan,
             job.net.weights,
-            loss=settings.loss,
-            loss_options=training.phases.loss_numbers(settings.loss, settings.loss_options),
+            loss=job.net.core_loss(settings.loss, settings.loss_options),
             batch_size=_core.TOGETHER,
         )
 

@@ -23,8 +23,7 @@ static void check_conservation(const instruction_set *isa, int workers, int batc
         for (int j = 0; j < IN; j++)
             want[j][labels[i]] += x[i * IN + j] = (float)(below(7) - 3);
     }
-    const images view = {
-        .input = {{.floats = x, .size = IN}}, .form = TARGET_CLASS, .target = {.numbers = labels, .size = 1}};
+    const images view = {.input = {{.floats = x, .size = IN}}, .target = {{TARGET_CLASS, {.numbers = labels, .size = 1}}}};
     engine *e = engine_for(p, w, workers, batch, 64, v, SCORE);
     const int epochs = 3;
     for (int i = 0; i < epochs; i++)
@@ -78,8 +77,7 @@ static void check_exchange(const instruction_set *isa, int workers)
         count[labels[i] = below(OUT)]++;
     for (int i = 0; i < IN * N; i++)
         x[i] = 1;
-    const images view = {
-        .input = {{.floats = x, .size = IN}}, .form = TARGET_CLASS, .target = {.numbers = labels, .size = 1}};
+    const images view = {.input = {{.floats = x, .size = IN}}, .target = {{TARGET_CLASS, {.numbers = labels, .size = 1}}}};
     engine *e = engine_for(p, w, workers, 1, 64, CHAOS, SCORE);
     exchanger beside = {
         e, 0, 0, block(p->weight_size, sizeof(float)), block(p->weight_size, sizeof(float)), aligned_alloc(64, size)};
@@ -158,6 +156,7 @@ static void check_rules(const instruction_set *isa, const strategy *strategy, in
         option[i] = i < RULE_OWN ? 0.01 : 0.5;
     option[RULE_MAX_NORM] = 0.3;
     for (const update_kind *const *rule = isa->updates; *rule; rule++) {
+        const loss_term term = whole_output(p, CROSS_ENTROPY);
         engine_parts parts = {.p = p,
                               .weights = copy(w0, p->weight_size),
                               .n_workers = workers,
@@ -166,7 +165,8 @@ static void check_rules(const instruction_set *isa, const strategy *strategy, in
                               .strategy = strategy,
                               .rule = *rule,
                               .rule_options = option,
-                              .loss = loss_named(isa, CROSS_ENTROPY)};
+                              .n_terms = 1,
+                              .term = &term};
         for (int i = 0; i < (*rule)->n_moments; i++)
             parts.moment[i] = copy(zeros, p->weight_size);
         engine *e = engine_new(&parts);

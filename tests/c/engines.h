@@ -69,6 +69,13 @@ static const loss_kind *loss_named(const instruction_set *isa, const char *name)
     return *l;
 }
 
+/* The loss of all outputs, as the only term. */
+static loss_term whole_output(const plan *p, const char *name)
+{
+    return (loss_term){
+        .kind = loss_named(p->isa, name), .k = (int)shape_size(p->node[p->output].g.out), .pixels = p->pixels, .factor = 1};
+}
+
 static const update_kind *rule_named(const instruction_set *isa, const char *name)
 {
     const update_kind *const *u = isa->updates;
@@ -79,6 +86,7 @@ static const update_kind *rule_named(const instruction_set *isa, const char *nam
 
 static engine *engine_for(const plan *p, float *w, int workers, int batch, size_t stripe_bytes, int v, const char *loss)
 {
+    const loss_term term = whole_output(p, loss);
     engine *e = engine_new(&(engine_parts){.p = p,
                                            .weights = w,
                                            .n_workers = workers,
@@ -89,7 +97,8 @@ static engine *engine_for(const plan *p, float *w, int workers, int batch, size_
                                            .bounded = variants[v].bounded,
                                            .max_staleness = variants[v].max_staleness,
                                            .rule = rule_named(p->isa, "sgd"),
-                                           .loss = loss_named(p->isa, loss)});
+                                           .n_terms = 1,
+                                           .term = &term});
     if (!e)
         abort();
     return e;
@@ -212,6 +221,30 @@ static void spoil(worker *v)
     memset(v->scratch, 0xff, p->scratch_size * sizeof(float));
 }
 
+/* The loss in two terms has the gradient of the loss. */
+static void check_terms(const plan *p, float *w, const float *gradient, const data *d)
+{
+    const engine_parts parts = {.p = p,
+                                .weights = w,
+                                .n_workers = 1,
+                                .batch = 3,
+                                .stripe_bytes = 4096,
+                                .strategy = strategy_named(variants[SEQUENTIAL].name),
+                                .rule = rule_named(p->isa, "sgd"),
+                                .n_terms = 2,
+                                .term = (loss_term[]){whole_output(p, CROSS_ENTROPY), whole_output(p, CROSS_ENTROPY)}};
+    ((loss_term *)parts.term)[0].factor = 0.25f;
+    ((loss_term *)parts.term)[1].factor = 0.75f;
+    engine *e = engine_new(&parts);
+    if (!e)
+        abort();
+    images view = d->view;
+    view.target[1] = view.target[0];
+    run(e, GRADIENTS, &view, d->n, 0, NULL);
+    same(e->worker[0]->dw, gradient, p->weight_size, 1e-4, "the gradient of two terms");
+    engine_free(e);
+}
+
 /* What other instruction sets must agree with. */
 typedef struct {
     float *outputs, *gradient, *trained;
@@ -234,7 +267,7 @@ static void check_network(plan *p, const char *name, int n, results *first)
         gradient[b] = block(size, sizeof(float));
         engine *e = engine_for(p, w, 1, batches[b], 4096, SEQUENTIAL, CROSS_ENTROPY);
         images unlabelled = d.view;
-        unlabelled.target = (feed){.size = 0};
+        unlabelled.target[0].numbers = (feed){.size = 0};
         run(e, FORWARD, &unlabelled, n, 0, outputs[b]);
         run(e, TEST, &d.view, n, 0, NULL);
         const double loss = e->total.loss;
@@ -262,6 +295,7 @@ static void check_network(plan *p, const char *name, int n, results *first)
         free(w);
     }
     check_slopes(p, w0, node_at, gradient[0], &d);
+    check_terms(p, w0, gradient[1], &d);
 
     /* one step is the gradient */
     for (int b = 0; b < 2; b++) {

@@ -244,7 +244,7 @@ static data data_for(const plan *p, int n, int bytes)
 {
     const int classes = (int)shape_size(p->node[p->output].g.out), stored = n - n / 4;
     int64_t *labels = block((size_t)stored, sizeof *labels), *order = block((size_t)n, sizeof *order);
-    data d = {{.form = TARGET_CLASS, .target = {.numbers = labels, .size = 1}, .order = order}, n};
+    data d = {{.target = {{TARGET_CLASS, {.numbers = labels, .size = 1}}}, .order = order}, n};
     for (int k = 0; k < p->n_inputs; k++) {
         const size_t size = shape_size(p->node[k].g.out);
         uint8_t *b = block((size_t)stored * size, 1);
@@ -272,7 +272,7 @@ static void data_free(data d)
         free((void *)d.view.input[k].bytes);
         free((void *)d.view.input[k].floats);
     }
-    free((void *)d.view.target.numbers);
+    free((void *)d.view.target[0].numbers.numbers);
     free((void *)d.view.order);
 }
 

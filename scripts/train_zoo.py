@@ -1,0 +1,419 @@
+#!/usr/bin/env python
+"""Trains networks of the zoo by their recipes, and holds the result against what their papers led to expect.
+
+    scripts/train_zoo.py --list
+    scripts/train_zoo.py vowels_tdnn --seeds 0 1 2 --json docs/zoo/vowels_tdnn.json
+    scripts/train_zoo.py mnist_lenet5 --workers 1 2 --virtual 64
+    scripts/train_zoo.py --step vgg16          one step at random images: seconds, memory
+
+Each run is written as JSON with its settings, seeds, times, the machine and the commit. With --virtual so many virtual
+workers train (chaos.virtual), whose seconds are those of the virtual machine. What a recipe asks for and this version of
+chaos has not, such as augmentation, is left out and told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import chaos
+from chaos import data, models
+from chaos.bench import machine
+from chaos.data import generated
+from chaos.data.time_series import japanese_vowels
+
+Pair = tuple[data.Dataset, data.Dataset]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes
+    ----------
+    about : str
+    network : callable
+        ``network(seed)``
+    data : callable
+        ``data()`` gives (training, test).
+    settings : dict
+        Of chaos.train.
+    target : float or None
+        What the result is to be at most.
+    expected : str
+        What the network's source, or others, led to expect.
+    augment : tuple of str
+        Steps of the augmentation.
+    measure : callable
+        ``measure(net, test)``; a number of which less is better.
+    unit : str
+        What is measured.
+    members : int
+        Networks that are trained, with seeds seed, seed + 1, ..., and answer together.
+    """
+
+    about: str
+    network: Callable[[int], Any]
+    data: Callable[[], Pair]
+    settings: dict[str, Any]
+    target: float | None
+    expected: str
+    augment: tuple[str, ...] = ()
+    measure: Callable[[Any, data.Dataset], float] = field(default=lambda net, test: wrong(net, test))
+    unit: str = "test error"
+    members: int = 1
+
+
+# ---- what is measured ----
+
+
+def wrong(net: Any, test: data.Dataset) -> float:
+    """The share of wrong answers."""
+    return float((net.predict(list(test.inputs) if len(test.inputs) > 1 else test.images) != test.labels).mean())
+
+
+def left(net: Any, test: data.Dataset) -> float:
+    """The squared error that is left of the input's."""
+    hidden = np.square(test.images / 255.0 - test.labels).mean()
+    return float(np.square(net.forward(test.images) - test.labels).mean() / hidden)
+
+
+def missed(net: Any, test: data.Dataset) -> float:
+    """1 - F1 of the pixels that are marked, at the threshold 0."""
+    found, there = net.forward(test.images) > 0, test.labels > 0.5
+    return float(1 - 2 * (found & there).sum() / max(1, found.sum() + there.sum()))
+
+
+def uncovered(net: Any, test: data.Dataset) -> float:
+    """1 - the mean over the classes of intersection over union."""
+    found, there = net.predict(test.images), test.labels
+    shares = [((found == k) & (there == k)).sum() / ((found == k) | (there == k)).sum() for k in np.unique(there)]
+    return float(1 - np.mean(shares))
+
+
+# ---- data ----
+
+
+def named(name: str, size: int | None = None) -> Callable[[], Pair]:
+    def load() -> Pair:
+        train, test = data.load(name, size=size)
+        assert test is not None
+        return train, test
+
+    return load
+
+
+def occluded_digits() -> Pair:
+    train, test = named("mnist")()
+    return generated.occluded(train.images, seed=0), generated.occluded(test.images, seed=1)
+
+
+def boxes() -> Pair:
+    return generated.detection(10_000, seed=0).dataset(), generated.detection(2_000, seed=1).dataset()
+
+
+def made(make: Callable[..., data.Dataset]) -> Callable[[], Pair]:
+    return lambda: (make(8_000, seed=0), make(2_000, seed=1))
+
+
+COSINE = {"lr_schedule": "cosine"}
+
+
+def recipes() -> dict[str, Recipe]:
+    """All of them. Learning rates are those that were best among a few, at a tenth of the epochs."""
+    plain = {"batch_size": 1, **COSINE}
+    return {
+        "mnist_medium": Recipe(
+            "medium (CHAOS) on MNIST with elastic distortion",
+            lambda seed: models.medium(seed=seed),
+            named("mnist", 29),
+            {"epochs": 60, "lr": 0.01, **plain},
+            0.0045,
+            "Ciresan et al. 2012: single columns of this size 0.4 % and more; Simard et al. 2003: 0.4 %",
+            augment=("elastic:34,4", "rotation:10", "scale:0.1"),
+        ),
+        "mnist_committee": Recipe(
+            "a committee of five columns on MNIST",
+            lambda seed: models.mcdnn_column(seed=seed),
+            named("mnist", 29),
+            {"epochs": 60, "lr": 0.01, **plain},
+            0.0030,
+            "Ciresan et al. 2012: 0.23 % with 35 columns",
+            augment=("elastic:34,4", "rotation:10", "scale:0.1"),
+            members=5,
+        ),
+        "mnist_lenet5": Recipe(
+            "LeNet-5 as in 1998 on MNIST",
+            lambda seed: models.lenet5(seed=seed),
+            named("mnist", 32),
+            {"epochs": 20, "lr": 0.002, "loss": "rbf", "loss_options": {"j": 1.0}, **plain},
+            0.0095,
+            "LeCun et al. 1998: 0.95 %; 0.8 % with distortions",
+        ),
+        "fashion_resnet": Recipe(
+            "ResNet-20 for 28x28 grey images on Fashion-MNIST, shifts and flips",
+            lambda seed: models.resnet20(seed, input_shape=(1, 28, 28)),
+            named("fashion_mnist"),
+            {
+                "epochs": 40,
+                "lr": 0.1,
+                "batch_size": 64,
+                "update": "momentum",
+                "update_options": {"momentum": 0.9, "weight_decay": 5e-4},
+                **COSINE,
+            },
+            0.065,
+            "2 Conv+pooling networks of the data set's page: 91.6 to 93.4 %; small residual networks some 94 %",
+            augment=("crop:2", "flip"),
+        ),
+        "cifar10_resnet20": Recipe(
+            "ResNet-20 on CIFAR-10, crops and flips",
+            lambda seed: models.resnet20(seed),
+            named("cifar10"),
+            {
+                "epochs": 160,
+                "lr": 0.1,
+                "batch_size": 128,
+                "update": "momentum",
+                "update_options": {"momentum": 0.9, "weight_decay": 1e-4},
+                **COSINE,
+            },
+            0.09,
+            "He et al. 2015: 91.25 % on the original pixels",
+            augment=("crop:4", "flip"),
+        ),
+        "vowels_tdnn": Recipe(
+            "a TDNN of 16 hidden units on JapaneseVowels: which of nine men is speaking?",
+            lambda seed: models.tdnn(seed, input_shape=(12, 29), classes=9, hidden=16),
+            lambda: japanese_vowels(),
+            {"epochs": 60, "lr": 0.02, **plain},
+            0.017,
+            "Ismail Fawaz et al. 2019, Deep learning for time series classification, FCN: 99.3 %",
+        ),
+        "pyramid_occluded": Recipe(
+            "the neural abstraction pyramid fills in what an 8x8 square hides of MNIST's digits",
+            lambda seed: models.pyramid(seed),
+            occluded_digits,
+            {"epochs": 5, "lr": 0.003, "batch_size": 8, "update": "adam", "loss": "mse", **COSINE},
+            0.5,
+            "Behnke 2003, section 9.3: most digits are reconstructed",
+            measure=left,
+            unit="squared error over that of the input",
+        ),
+        "shapes_unet": Recipe(
+            "U-Net segments generated shapes",
+            lambda seed: models.unet(seed),
+            made(generated.shapes),
+            {"epochs": 10, "lr": 0.002, "batch_size": 8, "update": "adam", **COSINE},
+            0.1,
+            "generated here: no figure but ours",
+            measure=uncovered,
+            unit="1 - mean intersection over union",
+        ),
+        "boxes_fast_rcnn": Recipe(
+            "Fast R-CNN's head says what is in boxes of generated images",
+            lambda seed: models.fast_rcnn(seed),
+            boxes,
+            {"epochs": 10, "lr": 0.002, "batch_size": 8, "update": "adam", **COSINE},
+            0.15,
+            "generated here: no figure but ours",
+            unit="wrong boxes",
+        ),
+        "centres_shift_invariant": Recipe(
+            "the shift-invariant network marks the centres of discs",
+            lambda seed: models.shift_invariant(seed),
+            made(generated.centres),
+            {
+                "epochs": 20,
+                "lr": 0.003,
+                "batch_size": 4,
+                "update": "adam",
+                "loss": "binary_cross_entropy",
+                "loss_options": {"pos_weight": 4.0},
+                **COSINE,
+            },
+            0.3,
+            "generated here: no figure but ours",
+            measure=missed,
+            unit="1 - F1 of marked pixels",
+        ),
+        "mnist_zipcode": Recipe(
+            "the network of 1989 on MNIST at 16x16 pixels",
+            lambda seed: models.zipcode(seed),
+            named("mnist", 16),
+            {"epochs": 23, "lr": 0.02, "loss": "mse", **plain},
+            None,
+            "LeCun et al. 1989: 5.0 % on zip codes, after 23 passes",
+        ),
+        **{
+            f"mnist_{name}": Recipe(
+                f"{name} on MNIST at 16x16 pixels",
+                lambda seed, name=name: models.MODELS[name](seed=seed),
+                named("mnist", 16),
+                {"epochs": 10, "lr": 0.01, **plain},
+                None,
+                "no figure: the originals learn without back-propagation",
+            )
+            for name in ("neocognitron", "cresceptron")
+        },
+    }
+
+
+# ---- runs ----
+
+
+def train(recipe: Recipe, side: dict[str, Any], seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """One run: the result, and what is to be known of it."""
+    train_set, test = recipe.data()
+    if args.subset:
+        train_set = train_set[: args.subset]
+    settings = {**recipe.settings, **({"epochs": args.epochs} if args.epochs else {}), **side["settings"]}
+    told: dict[str, Any] = {"side": side["name"], "seed": seed, "images": len(train_set)}
+    if recipe.augment and "augment" in inspect.signature(chaos.train).parameters:
+        settings["augment"] = list(recipe.augment)
+    elif recipe.augment:
+        told["left_out"] = f"augmentation ({', '.join(recipe.augment)}): this version has none"
+    start, networks, histories = time.perf_counter(), [], []
+    for member in range(recipe.members):
+        net = recipe.network(seed + member)
+        runner = side["runner"]() if side["runner"] else None
+        run = chaos.train(net, train_set, test, seed=seed + member, progress=args.progress, runner=runner, **settings)
+        networks.append(net)
+        histories.append(run.history)
+    judge = networks[0] if recipe.members == 1 else models.Committee(networks)
+    told |= {
+        "result": recipe.measure(judge, test),
+        "seconds": round(time.perf_counter() - start, 1),
+        "settings": {**settings, "workers": histories[0][-1]["workers"]},
+        "train_loss": [record["train_loss"] for record in histories[0]],
+        "test_error": [record["test_error"] for record in histories[0]],
+        "epoch_seconds": [record["seconds"] for record in histories[0]],
+        "staleness": histories[0][-1]["staleness"]["mean"],
+    }
+    if recipe.members > 1:
+        told["members"] = [recipe.measure(net, test) for net in networks]
+    return told
+
+
+def sides(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The kinds of workers that are asked for."""
+    found = [
+        {
+            "name": f"{count} worker{'s' if count > 1 else ''}",
+            "settings": {"workers": count, "strategy": args.strategy},
+            "runner": None,
+        }
+        for count in args.workers
+    ]
+    for count in args.virtual:
+        from chaos.virtual import Virtual
+
+        settings = {"workers": count, "strategy": args.strategy}
+        found.append({"name": f"{count} virtual workers", "settings": settings, "runner": Virtual})
+    return found
+
+
+def report(name: str, recipe: Recipe, args: argparse.Namespace) -> dict[str, Any]:
+    """All runs of a recipe, told on the way and returned."""
+    target = "none" if recipe.target is None else recipe.target
+    print(f"{name}: {recipe.about}\n  target: {target} ({recipe.unit}); {recipe.expected}")
+    runs = []
+    for side in sides(args):
+        for seed in args.seeds:
+            try:
+                run = train(recipe, side, seed, args)
+            except (ValueError, chaos.ChaosError) as error:  # what this side cannot do
+                if isinstance(error, chaos.DataError):
+                    raise
+                runs.append({"side": side["name"], "seed": seed, "refused": str(error)})
+                print(f"  {side['name']:20} seed {seed}: {error}", flush=True)
+                continue
+            runs.append(run)
+            met = "" if recipe.target is None else "  met" if run["result"] <= recipe.target else "  missed"
+            print(f"  {side['name']:20} seed {seed}: {run['result']:.4f}{met}  {run['seconds']:.0f} s", flush=True)
+            if "left_out" in run:
+                print(f"  without {run['left_out']}")
+    means = {
+        side["name"]: statistics.fmean(results)
+        for side in sides(args)
+        if (results := [run["result"] for run in runs if run["side"] == side["name"] and "result" in run])
+    }
+    return {
+        "recipe": name,
+        "about": recipe.about,
+        "unit": recipe.unit,
+        "target": recipe.target,
+        "expected": recipe.expected,
+        "mean": means,
+        "runs": runs,
+        "machine": machine(),
+    }
+
+
+def step(name: str, images: int) -> dict[str, Any]:
+    """One training step of a network of the zoo at random images and labels: seconds and memory."""
+    start = time.perf_counter()
+    net = models.MODELS[name]()
+    told: dict[str, Any] = {"network": name, "parameters": net.n_parameters, "built_seconds": time.perf_counter() - start}
+    summary = net.summary(images)
+    told |= {"weight_bytes": summary.weight_bytes, "worker_bytes": summary.worker_bytes, "macs": summary.macs}
+    rng = np.random.default_rng(0)
+    x = tuple(rng.normal(0, 1, (images, *shape)).astype(np.float32) for shape in net.input_shapes)
+    task = data.Dataset(x, rng.integers(0, net.output_shape[0], images))
+    before = net.weights.copy()
+    start = time.perf_counter()
+    run = chaos.train(net, task, workers=1, epochs=1, lr=1e-3, batch_size=images, progress=False)
+    told |= {
+        "images": images,
+        "step_seconds": time.perf_counter() - start,
+        "loss": run.history[-1]["train_loss"],
+        "weights_changed": float((net.weights != before).mean()),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "machine": machine(),
+    }
+    return told
+
+
+def main() -> None:
+    known = recipes()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", choices=known, metavar="NAME", help=f"one of {', '.join(known)}")
+    parser.add_argument("--list", action="store_true", help="say what there is")
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--subset", type=int, metavar="N", help="only the first N training images")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="a run for each (default: 0)")
+    parser.add_argument("--workers", type=int, nargs="*", default=[1], metavar="N", help="a run for each (default: 1)")
+    parser.add_argument("--virtual", type=int, nargs="*", default=[], metavar="N", help="virtual workers, a run for each")
+    parser.add_argument("--strategy", default="chaos", choices=sorted(chaos.info()["strategies"]), help="(default: chaos)")
+    parser.add_argument("--progress", action="store_true", help="tell every epoch")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all there is to be known")
+    parser.add_argument("--step", choices=models.MODELS, metavar="MODEL", help="instead: one step at random images")
+    parser.add_argument("--images", type=int, default=1, metavar="N", help="of that step (default: 1)")
+    args = parser.parse_args()
+    if args.step:
+        found = step(args.step, args.images)
+        print(json.dumps({key: value for key, value in found.items() if key != "machine"}, indent=2))
+    elif args.list or args.name is None:
+        for name, recipe in known.items():
+            print(f"{name:26}{recipe.about}")
+        return
+    else:
+        found = report(args.name, known[args.name], args)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
