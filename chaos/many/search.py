@@ -216,7 +216,8 @@ def _parts(data: Dataset, validation: Any, seed: int) -> list[tuple[Dataset, Dat
 
 
 def _has_classes(data: Dataset) -> bool:
-    return bool(data.labels.ndim == 1 and data.labels.dtype.kind == "i")
+    labels = data.labels  # of several outputs a tuple
+    return isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind == "i"
 
 
 def _by_class(data: Dataset, seed: int) -> NDArray[np.int64]:
