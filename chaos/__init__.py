@@ -32,6 +32,7 @@ from .info import info
 from .interop import from_onnx, from_torch
 from .layers import *  # noqa: F403, every kind
 from .layers import __all__ as _layers  # type: ignore[attr-defined]  # computed: type checkers do not see it
+from .many import Committee, search, train_async, train_many
 from .network import Network, load
 from .normalising import normalise
 from .training import Callback, Run, evaluate
@@ -41,6 +42,7 @@ __all__ = [
     "ChaosError",
     "CheckpointError",
     "ClusterError",
+    "Committee",
     "DataError",
     "DataNotFound",
     "DivergedError",
@@ -59,6 +61,9 @@ __all__ = [
     "load",
     "models",
     "normalise",
+    "search",
     "train",
+    "train_async",
+    "train_many",
     *_layers,
 ]

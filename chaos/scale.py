@@ -45,6 +45,10 @@ class Scale:
     def largest(self) -> float:
         return max(abs(self.least), abs(self.most))
 
+    def holds(self, least: float, most: float) -> bool:
+        """Whether floats from `least` to `most` are certainly like those of this scale of floats."""
+        return self.least <= least and most <= self.most and UNITS * max(-least, most) > self.largest
+
     def __str__(self) -> str:
         return "pixels (uint8)" if self.pixels else f"floats from {self.least:.4g} to {self.most:.4g}"
 

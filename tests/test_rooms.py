@@ -80,7 +80,7 @@ ENGINE_FLOORS = {
     "exchange": {"engine", "wait"},
 }
 # methods that lead to a room above, which is loaded when they are called
-DOORS_UP = {"network": {"interop"}}
+DOORS_UP = {"network": {"interop", "online"}}
 _MEANING = {"errors", "layers", "losses", "updates", "sync", "formats", "data", "_version"}
 PY_ARROWS = {
     "errors": set(),
@@ -95,21 +95,24 @@ PY_ARROWS = {
     "formats": {"formats", "errors"},
     "data": {"data", "arrays", "errors", "options"},
     "affinity": set(),
+    "blas": set(),
     "threads": {"affinity"},
     "_load": {"affinity", "_core"},
-    "network": {"_core", "arrays", "errors", "formats", "freezing", "layers", "losses", "parameters", "scale"},
+    "engines": {"_core"},
+    "network": {"_core", "arrays", "engines", "errors", "formats", "freezing", "layers", "losses", "parameters", "scale"},
     "models": {"models", "network", "layers", "initialisers"},
     "freezing": {"layers"},
     "groups": {"freezing"},
     "initialisers": {"layers"},
     "summary": {"_core", "layers"},
-    "parameters": {"_core", "freezing", "initialisers", "layers", "summary"},
+    "parameters": {"_core", "engines", "freezing", "initialisers", "layers", "summary"},
     "reference": {"freezing", "losses", "layers"},
     "folding": {"network", "layers"},
     "normalising": {"network", "layers"},
     "interop": {"interop", "folding", "network", "layers", "errors", "formats", "_version"},
     "info": {"_core", "threads", "_version"},
-    "training": {"training", "groups", "network", "scale", "threads", "options", "_core", *_MEANING},
+    "training": {"training", "blas", "groups", "network", "scale", "threads", "options", "_core", *_MEANING},
+    "online": {"groups", "network", "training", "_core", "options", "scale", *_MEANING},
     "bench": {"bench", "network", "options", "models", "training", "threads", "reference", "info", "_core", *_MEANING},
     "perfmodel": {"perfmodel", "bench", "network", "models", "options", "threads", "_core", *_MEANING},
     "report": {"report", "errors", "formats"},
@@ -160,6 +163,8 @@ PY_ARROWS = {
         *_MEANING,
     },
     "api": {"training", "cluster", "network", "data"},
+    "many": {"many", "api", "blas", "data", "network", "options", "threads", "training"},
+    "estimators": {"estimators", "api", "data", "interop", "layers", "network", "online", "options", "threads", "training"},
     "__main__": {"cli"},
     "__init__": {
         "_load",
@@ -173,6 +178,7 @@ PY_ARROWS = {
         "folding",
         "info",
         "layers",
+        "many",
         "network",
         "normalising",
         "training",

@@ -107,3 +107,6 @@ cdef extern from "engine/lanes.h" nogil:
 
 cdef extern from "engine/worker.h" nogil:
     size_t worker_bytes(const engine_t *e)
+
+cdef extern from "engine/feed.h" nogil:
+    int feed_extremes(const float *x, size_t n, float *least, float *most)

@@ -43,6 +43,14 @@ class Stage(enum.IntEnum):
     UPDATE = STAGE_UPDATE
 
 
+def extremes(const float[::1] x not None):
+    """(the least, the largest) of the numbers; None where one is not finite, or there is none."""
+    cdef float least, most
+    if x.shape[0] and feed_extremes(&x[0], x.shape[0], &least, &most):
+        return least, most
+    return None
+
+
 cdef int _outputs(const plan_t *p):
     return <int>shape_size(p.node[p.output].g.out)
 
@@ -386,6 +394,46 @@ cdef class Engine:
             raise ValueError("the last phase was not 'gradients', or the gradient has another size")
         for i in range(out.shape[0]):
             out[i] = self.e.worker[0].dw[i]
+
+    def step(self, inputs, labels, float lr, const float[::1] weights=None, uint64_t key=0):
+        """A training phase over all images that are given, as `run`, without its counts: (outcome, sum of the losses). For
+        single samples, for which the counts would cost more than the step."""
+        cdef images_t data
+        cdef int status
+        cdef Py_ssize_t last = self._take(&data, inputs, labels, None, 0, None, weights, key)
+        if labels is None:
+            raise ValueError("labels are needed")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_run(self.e, TRAIN, &data, 0, last, lr, NULL)
+            self.has_gradient = False
+        finally:
+            self.lock.release()
+        if status > DIVERGED:
+            self._result(status)
+        return OUTCOMES[status], self.e.total.loss
+
+    def forward(self, inputs, float[:, ::1] out not None):
+        """A phase "forward" over all images that are given, as `run`, without its counts."""
+        cdef images_t data
+        cdef int status
+        cdef Py_ssize_t last = self._take(&data, inputs, None, None, 0, None, None, 0)
+        if out.shape[0] != last or out.shape[1] != _outputs(self.plan.p):
+            raise ValueError(f"out must be a ({last}, {_outputs(self.plan.p)}) float32 array")
+        if not last:
+            return
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is already running a phase")
+        try:
+            with nogil:
+                status = engine_run(self.e, FORWARD, &data, 0, last, 0, &out[0, 0])
+            self.has_gradient = False
+        finally:
+            self.lock.release()
+        if status > DIVERGED:
+            self._result(status)
 
     def stop(self):
         """Asks the running phase, or the next one, to end after the images under way; until `clear`."""

@@ -97,3 +97,17 @@ void feed_keys(const worker *w, int layer, int n)
     for (int s = 0; s < n; s++)
         w->key[s] = random_key(random_key(w->e->data.key, (uint64_t)w->image[s]), (uint64_t)layer);
 }
+
+int feed_extremes(const float *x, size_t n, float *least, float *most)
+{
+    float low = n ? x[0] : 0, high = low;
+    int finite = n > 0;
+    for (size_t i = 0; i < n; i++) {
+        low = x[i] < low ? x[i] : low;
+        high = x[i] > high ? x[i] : high;
+        finite &= x[i] - x[i] == 0; /* neither NaN nor infinity */
+    }
+    *least = low;
+    *most = high;
+    return finite;
+}

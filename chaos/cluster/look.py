@@ -133,8 +133,8 @@ def openmp(root="/", environ=os.environ):
         yield Finding(
             WRONG,
             "OpenMP",
-            f"OMP_THREAD_LIMIT={few} lets the process have {few} of the {workers} threads that would train: no training with "
-            "more workers begins",
+            f"OMP_THREAD_LIMIT={few} lets the process have {few} of the {workers} threads that would train: no training "
+            "with more workers begins",
             "unset OMP_THREAD_LIMIT",
         )
     waits = environ.get("OMP_WAIT_POLICY", "").lower()

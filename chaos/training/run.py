@@ -10,9 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
-from .. import threads
+from .. import blas, threads
 from ..data import Stream
 from ..errors import DivergedError
 from ..network import Network
@@ -112,7 +110,7 @@ def train(
 
     with ExitStack() as held:
         job, store, listeners = link.checked(prepare)
-        with threadpool_limits(1, user_api="blas"), signals() as caught, link.joined(job, caught):
+        with blas.one_thread(), signals() as caught, link.joined(job, caught):
             job.run(store, listeners, caught)
     if caught.signal:  # it came after the last look
         caught.leave()
@@ -163,7 +161,7 @@ def evaluate(
         with ThreadPoolExecutor(1) as pool:
             return phases.run_phase(pool, engine, caught, None, "test", Alone(), **taken.arguments)
 
-    with threadpool_limits(1, user_api="blas"), signals() as caught:
+    with blas.one_thread(), signals() as caught:
         result, seconds = run()
     if caught.signal:  # also one that came when the phase was over
         caught.leave()
