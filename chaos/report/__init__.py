@@ -6,6 +6,7 @@ not. For the CLI and scripts.
 
 from .estimates import estimate_blocks, estimate_report
 from .graph import GRAPH_FORMATS, Box, write_graph
+from .pictures import PICTURE_FORMATS, write_pictures
 from .run import read_metrics, run_report
 from .structure import Bars, Block, Cell, Heading, Line, Paragraph, Plot, Report, Table
 from .write import FORMATS, need_format, to_html, to_json, to_markdown, to_svg, write
@@ -13,6 +14,7 @@ from .write import FORMATS, need_format, to_html, to_json, to_markdown, to_svg, 
 __all__ = [
     "FORMATS",
     "GRAPH_FORMATS",
+    "PICTURE_FORMATS",
     "Bars",
     "Block",
     "Box",
@@ -34,4 +36,5 @@ __all__ = [
     "to_svg",
     "write",
     "write_graph",
+    "write_pictures",
 ]
