@@ -14,7 +14,7 @@ Example
 
 from . import _load as _load  # isort: split
 
-from . import data, initialisers, models
+from . import augment, data, initialisers, models
 from ._version import __version__
 from .api import train
 from .errors import (
@@ -51,6 +51,7 @@ __all__ = [
     "TraceError",
     "UnsupportedError",
     "__version__",
+    "augment",
     "data",
     "evaluate",
     "fold",

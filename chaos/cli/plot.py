@@ -3,16 +3,21 @@
 import json
 from pathlib import Path
 
-from .. import report
+import numpy as np
+
+from .. import augment, data, report
+from ..errors import DataError
 from ..models import MODELS
+from ..network import load
 from ..report import Course, measurements_report, runs_report
-from ..training import METRICS
+from ..training import METRICS, MODEL
 from .common import DATA, add_command, load_data, need_test, read_config
 from .networks import open_model, stem, take_model
 from .pictures import KINDS, NEED_DATA
 
 WHAT = {"report": "the course of a run", "graph": "the layers"}
 LONGEST = 34  # letters that a box has room for
+IMAGES, EPOCHS = 8, 9  # that are drawn of an augmentation
 
 
 def add(commands):
@@ -27,7 +32,8 @@ def add(commands):
         "scaling': speed-up and efficiency; of 'chaos bench kernels': roofline and time per layer; of the scripts "
         "that compare strategies or frameworks: each beside the others. A model: the graph of its layers. --kind shows what "
         "a trained network does: confusion (what it takes for what), worst (the images of which it is most surely "
-        "wrong), filters (of its first convolution), features (what each layer makes of an image).\n\n"
+        "wrong), filters (of its first convolution), features (what each layer makes of an image). --augment shows training "
+        "images of a run, or of a data set, as they are and as epochs of a training see them.\n\n"
         "HTML holds its pictures in itself, Markdown has them beside it, SVG and PNG are the pictures alone; all these need "
         "matplotlib (pip install 'chaos-sgd[plot]'), JSON needs nothing. HTML and SVG follow the reader's choice of light "
         "or dark.",
@@ -37,6 +43,7 @@ def add(commands):
             "chaos plot runs/first --kind confusion --out confusion.svg",
             "chaos plot scaling.json --out speedup.png --theme dark",
             "chaos plot small --out small.png",
+            "chaos plot mnist --augment elastic:34,4 --augment rotation:10",
         ],
     )
     parser.add_argument("what", metavar="WHAT", nargs="+", help="run directories, or a .json file, or a MODEL")
@@ -49,8 +56,16 @@ def add(commands):
     parser.add_argument(
         "--out",
         metavar="FILE",
-        help=f"where to write: {', '.join(report.FORMATS)}; of a graph {', '.join(report.GRAPH_FORMATS)} (default: in the "
-        "run directory, beside the file, or MODEL.svg)",
+        help=f"where to write: {', '.join(report.FORMATS)}; of a graph {', '.join(report.GRAPH_FORMATS)}; of augmented "
+        f"images {', '.join(report.PICTURE_FORMATS)} (default: in the run directory, beside the file, or MODEL.svg)",
+    )
+    parser.add_argument(
+        "--augment",
+        metavar="STEP",
+        nargs="?",
+        const="run",
+        action="append",
+        help="draw what these steps make of images, as in chaos train; without STEP: those of the run",
     )
     parser.add_argument(
         "--theme",
@@ -67,6 +82,11 @@ def add(commands):
 def run(arguments):
     """Runs the command."""
     names = arguments.what
+    if arguments.augment is not None:
+        if len(names) > 1:
+            raise ValueError(f"{names[1]}: the images of one thing are drawn, a run or a data set")
+        print(_augmented(Path(names[0]), [step for step in arguments.augment if step != "run"], arguments.out))
+        return
     folders = [name for name in names if Path(name).is_dir()]
     network = not folders and (
         names[0] in MODELS or Path(names[0]).suffix.lower() in (".safetensors", ".onnx") or ":" in names[0]
@@ -139,6 +159,27 @@ def _network(arguments, kind):
         found, _, test = load_data(arguments.data or config.get("data", "auto"), net)
         data = need_test(found, test)
     return KINDS[kind](Path(name).resolve().name, net, data, arguments)
+
+
+def _augmented(folder, asked, out):
+    """Draws images of a run or a data set as they are, and as the first epochs of a training see them; the path."""
+    config = read_config(folder) if folder.is_dir() else {}
+    if config:
+        train = load_data(config.get("data", "auto"), load(folder / MODEL), tell=False)[1]
+        out = out or folder / "augment.png"
+    else:
+        train, _ = data.load(str(folder))
+        out = out or f"{folder.stem}-augment.png"
+    if len(train.inputs) != 1 or len(train.shape) != 3:
+        raise DataError(f"{folder}: has no images (channels, height, width), which could be drawn")
+    steps, seed = asked or config.get("augment"), config.get("seed", 0)
+    if not steps:
+        raise ValueError(f"{folder} tells no augmentation; name steps, such as --augment shift:2")
+    seen = [train[:IMAGES].scaled()] + [augment.preview(train, steps, IMAGES, seed, epoch) for epoch in range(1, EPOCHS)]
+    bounds = (-1.0, 1.0) if train.images.dtype == np.uint8 else (float(train.images.min()), float(train.images.max()))
+    columns = ["as it is", *(f"epoch {epoch}" for epoch in range(1, EPOCHS))]
+    title = ", ".join(map(str, augment.steps(steps)))
+    return report.write_pictures(title, list(np.stack(seen, 1)), columns, bounds, out)
 
 
 def boxes(summary):

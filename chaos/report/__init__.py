@@ -8,6 +8,7 @@ from .draw import THEMES, to_png, to_svg
 from .estimates import estimate_blocks, estimate_report
 from .graph import GRAPH_FORMATS, Box, write_graph
 from .measurements import measurements_report
+from .pictures import PICTURE_FORMATS, write_pictures
 from .run import read_metrics, run_report
 from .runs import Course, runs_report
 from .structure import Bars, Block, Cell, Dots, Heading, Images, Line, Matrix, Paragraph, Plot, Report, Table
@@ -17,6 +18,7 @@ __all__ = [
     "FORMATS",
     "GRAPH_FORMATS",
     "THEMES",
+    "PICTURE_FORMATS",
     "Bars",
     "Block",
     "Box",
@@ -45,4 +47,5 @@ __all__ = [
     "to_svg",
     "write",
     "write_graph",
+    "write_pictures",
 ]
