@@ -16,7 +16,7 @@ from . import _start as _start  # isort: split
 
 from . import _load as _load  # isort: split
 
-from . import callbacks, data, initialisers, models
+from . import augment, callbacks, data, initialisers, models
 from ._version import __version__
 from .api import train
 from .errors import (
@@ -34,7 +34,9 @@ from .info import info
 from .interop import from_onnx, from_torch
 from .layers import *  # noqa: F403, every kind
 from .layers import __all__ as _layers  # type: ignore[attr-defined]  # computed: type checkers do not see it
+from .many import Committee, search, train_async, train_many
 from .network import Network, load
+from .normalising import normalise
 from .training import Callback, Run, evaluate
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "ChaosError",
     "CheckpointError",
     "ClusterError",
+    "Committee",
     "DataError",
     "DataNotFound",
     "DivergedError",
@@ -50,6 +53,7 @@ __all__ = [
     "TraceError",
     "UnsupportedError",
     "__version__",
+    "augment",
     "callbacks",
     "data",
     "evaluate",
@@ -60,7 +64,11 @@ __all__ = [
     "initialisers",
     "load",
     "models",
+    "normalise",
+    "search",
     "train",
+    "train_async",
+    "train_many",
     *_layers,
 ]
 

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from . import training
-from .data import Dataset
+from .data import Dataset, Stream
 from .network import Network
 from .training import Alone, Run, Settings, Threads
 
 
 def train(
     net: Network,
-    train: Dataset,
+    train: Dataset | Stream,
     test: Dataset | None = None,
     *,
     validation_data: Dataset | None = None,
@@ -37,6 +37,7 @@ def train(
     update_options: Mapping[str, Any] | None = None,
     loss: str = "cross_entropy",
     loss_options: Mapping[str, Any] | None = None,
+    augment: Any = None,
     shuffle: bool = True,
     evaluate_train: bool = False,
     monitor: str | None = None,
@@ -78,7 +79,8 @@ def train(
     ----------
     net : Network
     train, test : Dataset
-        `test` may be None. It is measured after every epoch, and decides about nothing unless `monitor` names it.
+        `test` may be None. It is measured after every epoch, and decides about nothing unless `monitor` names it. The
+        training images may also be a chaos.data.Stream.
     validation_data : Dataset, optional
         A set that is measured after every epoch, to decide by (`monitor`, `patience`, `lr_schedule="plateau"`): the records'
         validation_loss and validation_error.
@@ -121,6 +123,10 @@ def train(
         A name in chaos.losses.LOSSES; each says there what targets it takes.
     loss_options : dict, optional
         Of the loss, by name.
+    augment : list, optional
+        What changes the images of the training at random, on the threads that train: steps such as
+        ``chaos.augment.Shift(2)``, or texts such as "elastic:34,4", done one after the other. `chaos.augment.preview` shows
+        what becomes of images; evaluations see them as they are.
     shuffle : bool
         A new order every epoch, drawn from `seed` and the epoch's number.
     evaluate_train : bool
@@ -147,7 +153,7 @@ def train(
         row of outputs per image or pixel, of real targets (m, k) both, and gives a number. The records have
         {phase}_{name}. The outputs of a phase are held in memory meanwhile.
     seed : int
-        Of the order of images, and of the random numbers of layers that draw some.
+        Of the order of images, and of the random numbers of layers and of augmentation.
     pin : str
         "none", or where each worker stays while a phase runs (Linux): "compact" fills the cores of one NUMA domain, or
         socket, before the next; "scatter" goes round them. `chaos.info()["pin"]` shows the CPUs. It changes no result.

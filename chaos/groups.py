@@ -30,6 +30,8 @@ def classes(
     scales : list of (str, float)
         Patterns and factors of the learning rate.
     """
+    if not (no_decay := list(no_decay)) and not (scales := list(scales)):
+        return [], None
     undecayed = {name for pattern in no_decay for name in matching(places, pattern)}
     factor = {name: scale for pattern, scale in scales for name in matching(places, pattern)}
     known: dict[tuple[float, bool], int] = {(1.0, False): 0}

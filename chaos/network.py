@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _core, freezing, scale
 from .arrays import extremes, float32, numbers
+from .engines import Engines, Lent
 from .errors import CheckpointError, DataError
 from .formats import read_tensors, write_tensors
 from .formats.json_text import parse_json
@@ -29,7 +30,7 @@ from .parameters import Parameters
 from .scale import Scale
 
 FORMAT = "chaos-1"
-TRAINED_ON = "trained_on"
+TRAINED_ON, CLASS_NAMES = "trained_on", "class_names"
 COUNTS = ".num_batches_tracked"  # of PyTorch's normalisations, which use it only where they have no momentum
 MOST_TOGETHER = 16  # MAX_INPUTS of cext/layers/layer.h
 STATE = "optimizer."  # begins the names of tensors that are kept beside the parameters: the state of an update rule
@@ -63,6 +64,8 @@ class Network(Parameters):
     trained_on : tuple of chaos.scale.Scale, or None
         For each input what the numbers of its training images were: pixels, or floats from .. to. Kept in files. Images of
         another scale are refused or warned about; None: nothing is known, all are taken.
+    class_names : tuple of str, or None
+        Of the classes that it was trained on, in the order of its outputs; kept in files.
 
     Raises
     ------
@@ -104,11 +107,13 @@ class Network(Parameters):
         self._name_nodes()
         self._frozen: frozenset[str] = frozenset()
         self._plan: _core.Plan | None = None
-        self._engine: _core.Engine | None = None
-        self._forwarding = threading.Lock()
+        self._engines: Engines | None = None
+        self._learner: Any = None
+        self._lock = threading.Lock()
         _networks.add(self)
         self.trained_on: tuple[Scale, ...] | None = None
         self.history: list[dict[str, Any]] = []
+        self.class_names: tuple[str, ...] | None = None
         self.weights: NDArray[np.float32] = aligned_zeros(self.plan.weight_size)
         self._positions: dict[str, tuple[NDArray[np.int64], Shape]] = {}  # of all parts
         self._trained: set[str] = set()  # names of those that gradients change
@@ -188,7 +193,7 @@ class Network(Parameters):
             while len(ends) > 1:
                 ends = [plan.add("concat", ends[:MOST_TOGETHER], 0, (0,)), *ends[MOST_TOGETHER:]]
             plan.finish(ends[0], math.prod(self.output_shapes[0][1:]) if len(self.output_shapes) == 1 else 1)
-            self._plan, self._engine = plan, None
+            self._plan, self._engines = plan, None
         return self._plan
 
     def _add_input(self, plan: _core.Plan, node: Node) -> None:
@@ -315,9 +320,13 @@ class Network(Parameters):
 
     def move_weights(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         """Keeps the weights in `vector` (float32, as long as `weights`, 64-byte aligned) from now on; returns the vector
-        where they were. What it held is overwritten. No engine made before sees later changes."""
-        with self._forwarding:
-            before, self.weights, self._engine = self.weights, vector, None
+        where they were, which no prediction reads any more. What it held is overwritten. No engine made before sees later
+        changes."""
+        with self._lock:
+            before, self.weights = self.weights, vector
+            engines, self._engines = self._engines, None
+        if engines is not None:
+            engines.drain()
         if vector is not before:
             vector[:] = before
         return before
@@ -393,6 +402,8 @@ class Network(Parameters):
         about = {"format": FORMAT, "network": json.dumps(self.config())}
         if self.trained_on is not None:
             about[TRAINED_ON] = json.dumps(scale.to_json(self.trained_on))
+        if self.class_names is not None:
+            about[CLASS_NAMES] = json.dumps(self.class_names)
         write_tensors(path, {**parameters, **(state or {})}, {**(metadata or {}), **about})
 
     def to_torch(self) -> Any:
@@ -437,19 +448,43 @@ class Network(Parameters):
         UserWarning
             If the values look unlike those that it was trained on.
         """
-        data = self.take_images([x, *more] if more else x, self.trained_on)
+        flat = None if more else self._as_it_is(x)
+        if flat is not None:
+            data: dict[str, Any] = {"inputs": [flat], "count": len(x)}
+        else:
+            data = self.take_images([x, *more] if more else x, self.trained_on)
         sizes = [math.prod(shape) for shape in self.output_shapes]
         out = np.empty((data["count"], sum(sizes)), np.float32)
-        if len(out):
-            # an engine of its own per call would be thread-safe too, but costs more than a few images
-            with self._forwarding:
-                plan = self.plan
-                if self._engine is None:
-                    self._engine = _core.Engine(plan, self.weights, batch_size=_core.TOGETHER)
-                self._engine.run("forward", inputs=data["inputs"], out=out)
+        with self._predicting() as engine:
+            engine.forward(data["inputs"], out)
+        if len(sizes) == 1:
+            return out.reshape(len(out), *self.output_shapes[0])
         parts = np.split(out, np.cumsum(sizes)[:-1], 1)
-        found = [part.reshape(len(out), *shape) for part, shape in zip(parts, self.output_shapes, strict=True)]
-        return found[0] if len(found) == 1 else tuple(found)
+        return tuple(part.reshape(len(out), *shape) for part, shape in zip(parts, self.output_shapes, strict=True))
+
+    def _as_it_is(self, x: Any) -> Array | None:
+        """The usual kinds of images, flat, without detours that cost more than a small network; None: they have to be looked
+        at by `take_images`."""
+        if type(x) is not np.ndarray or x.shape[1:] != self.input_shape or not x.flags.c_contiguous:
+            return None
+        flat, like = x.reshape(-1), None if self.trained_on is None else self.trained_on[0]
+        if x.dtype == np.uint8:
+            return flat if like is None or like.pixels else None
+        if x.dtype != np.float32 or (like is not None and like.pixels) or (found := _core.extremes(flat)) is None:
+            return None
+        return flat if like is None or like.holds(*found) else None
+
+    def _predicting(self) -> Lent:
+        """An engine for one prediction; each thread that predicts at the same time has its own."""
+        while True:
+            plan = self.plan
+            if (engines := self._engines) is None:
+                with self._lock:
+                    engines = self._engines = self._engines or Engines(plan, self.weights)
+            lent = Lent(engines)
+            if engines is self._engines:
+                return lent
+            lent.give_back()  # the weights have moved meanwhile
 
     def predict_proba(self, x: Any) -> NDArray[np.float32]:
         """softmax(forward(x)) over the classes, axis 1: (n, k) or (n, channels, ...) float32."""
@@ -468,6 +503,71 @@ class Network(Parameters):
             raise ValueError(f"the network has {len(self.outputs)} outputs; `forward` gives all of them")
         y: NDArray[np.float32] = self.forward(x)
         return y
+
+    def update(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        lr: float = 1e-3,
+        update: str = "sgd",
+        update_options: Mapping[str, Any] | None = None,
+        loss: str = "cross_entropy",
+        loss_options: Mapping[str, Any] | None = None,
+        sample_weight: ArrayLike | None = None,
+        seed: int = 0,
+    ) -> float:
+        """One step of training on one sample or a small batch; what the update rule keeps (moments, counts) goes on from
+        call to call, through `pickle` too.
+
+        Calls with one sample each, in some order, give the bits of `chaos.train` with strategy "sequential", batch size 1
+        and a constant learning rate on the same samples in that order, where no layer draws random numbers.
+
+        May be called from several threads: updates come one after the other. Predictions may run at the same time, in other
+        threads: every number of the weights that they read is one that some update has left, never a mixture, but different
+        numbers may be of different updates. It must not be called while `chaos.train` trains the same network.
+
+        Parameters
+        ----------
+        x : array, (n, channels, height, width) or (n, features), or without n
+            As for `forward`; or one sample, shaped as `input_shape`. A C-contiguous array of uint8 or float32 is fastest.
+        y : int, float or array
+            Targets, in one of the forms that the loss takes, as for `loss_and_gradients`; of one sample also without n.
+        lr : float
+            Learning rate of this step.
+        update, loss : str
+            Names in chaos.updates.UPDATES and chaos.losses.LOSSES.
+        update_options, loss_options : dict, optional
+            Their options, by name.
+        sample_weight : float or array, (n,), optional
+            What each sample's loss is multiplied with; the gradient is the mean over n.
+        seed : int
+            Of the random numbers of layers that draw some.
+
+            With another rule, loss, option or seed than in the call before, what the rule keeps begins anew.
+
+        Returns
+        -------
+        float
+            Mean loss of the samples, with the weights as they were before.
+
+        Raises
+        ------
+        ValueError, DataError
+            If names, options, samples or targets are not what they can be; the network is unchanged then.
+        DivergedError
+            If the loss is not finite; the step is not made then.
+        """
+        if not 0 < lr < math.inf:
+            raise ValueError(f"lr must be a number above 0, not {lr!r}")
+        learner = self._learner
+        if learner is None or not learner.goes_on(update, update_options, loss, loss_options, seed):
+            from .online import Learner, asked
+
+            with self._lock:
+                learner = self._learner = Learner(self, asked(update, update_options, loss, loss_options, seed))
+        mean: float = learner.step(x, y, lr, sample_weight)
+        return mean
 
     def loss_and_gradients(
         self,
@@ -571,37 +671,48 @@ class Network(Parameters):
         return [labels for labels, _ in taken] if len(taken) > 1 else taken[0][0], answers
 
     def take_images(self, x: Any, like: Sequence[Scale] | None = None) -> dict[str, Any]:
-        """`x` as the core wants it: {"inputs": [flat array of each input], "count": n}; DataError if it cannot be, or is
-        unlike `like`, the scale of each input."""
+        """`x` as the core wants it: {"inputs": [flat array of each input], "count": n, "scales": (Scale of each,)};
+        DataError if it cannot be, or is unlike `like`, the scale of each input."""
         several = len(self._inputs) > 1
         if several and (not isinstance(x, (tuple, list)) or len(x) != len(self._inputs)):
             raise DataError(f"the network has {len(self._inputs)} inputs: a list of as many arrays is needed")
         known: list[Scale | None] = [None] * len(self._inputs) if like is None else [*like]
-        arrays = [_take_input(*one) for one in zip(x if several else [x], self.input_shapes, known, strict=True)]
+        taken = [_take_input(*one) for one in zip(x if several else [x], self.input_shapes, known, strict=True)]
+        arrays, scales = [array for array, _ in taken], tuple(found for _, found in taken)
         if len({len(array) for array in arrays}) > 1:
             raise DataError(f"the inputs have different numbers of images: {', '.join(str(len(a)) for a in arrays)}")
         if like is not None and len(arrays[0]):
-            scale.check(like, [*map(Scale.of, arrays)])
-        return {"inputs": [array.reshape(-1) for array in arrays], "count": len(arrays[0])}
+            scale.check(like, scales)
+        return {"inputs": [array.reshape(-1) for array in arrays], "count": len(arrays[0]), "scales": scales}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"config": self.config(), "state": self.state_dict(), "trained_on": self.trained_on}
+        kept = None if self._learner is None else (self._learner.settings, self._learner.state())
+        about = {"trained_on": self.trained_on, "class_names": self.class_names, "learner": kept}
+        return {"config": self.config(), "state": self.state_dict(), **about}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         other = Network.from_config(state["config"])
         self.__dict__.update(other.__dict__)
         _networks.add(self)
         self.pack(state["state"], self.weights)  # whatever they are: a training may have diverged
-        self.trained_on = state.get("trained_on")
+        self.trained_on, self.class_names = state.get("trained_on"), state.get("class_names")
+        if state.get("learner") is not None:
+            from .online import Learner
+
+            settings, kept = state["learner"]
+            self._learner = Learner(self, settings)
+            self._learner.load_state(kept)
 
 
 _networks: weakref.WeakSet[Network] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """In a forked child: the thread that was predicting is not there, and leaves its lock and its engine as they were."""
+    """In a forked child: threads that predicted or updated are not there, and leave locks and engines as they were."""
     for net in list(_networks):
-        net._forwarding, net._engine = threading.Lock(), None
+        net._lock, net._engines = threading.Lock(), None
+        if net._learner is not None:
+            net._learner.after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -646,23 +757,30 @@ def _take_values(y: Array, least: float, most: float) -> Array:
     return y
 
 
-def _take_input(x: ArrayLike, shape: Shape, like: Scale | None) -> Array:
-    """Images of that shape, contiguous and of a type that the core takes; DataError if they cannot be."""
+def _take_input(x: ArrayLike, shape: Shape, like: Scale | None) -> tuple[Array, Scale]:
+    """Images of that shape, contiguous and of a type that the core takes, and their scale; DataError if they cannot be."""
     x = numbers(x, "images")
     if x.ndim == 3 and len(shape) == 3 and shape[0] == 1:
         x = x[:, None]
+    elif x.ndim == 4 and len(shape) == 2 and x.shape[1] == 1:  # sequences that were taken for images of one channel
+        x = x[:, 0]
     if x.shape[1:] != shape or not x.ndim:
-        raise DataError(f"images have shape {x.shape}, the network wants (n, {', '.join(map(str, shape))})")
+        last = x.ndim > 2 and (x.shape[-1], *x.shape[1:-1]) == shape
+        hint = "; these have their channels last: chaos.data.Dataset(x, y, channels='last'), or np.moveaxis(x, -1, 1)"
+        raise DataError(
+            f"images have shape {x.shape}, the network wants (n, {', '.join(map(str, shape))}){hint if last else ''}"
+        )
     if like is not None and like.pixels and x.dtype.kind in "iu" and x.dtype != np.uint8:
         if x.size and not (x.min() >= 0 and x.max() <= 255):
             raise DataError(f"images: integers from {x.min()} to {x.max()}; integer pixels must be from 0 to 255")
         x = x.astype(np.uint8)
     if x.dtype == np.uint8:
-        return np.ascontiguousarray(x)
+        return np.ascontiguousarray(x), Scale.of(x)
     x = np.ascontiguousarray(float32(x))
-    if x.size and extremes(x) is None:
+    found = extremes(x)
+    if x.size and found is None:
         raise DataError("images hold NaN or infinity, or numbers too large for float32")
-    return x
+    return x, Scale(False, *(found or (0.0, 0.0)))
 
 
 def take_weights(weights: ArrayLike, count: int) -> NDArray[np.float32]:
@@ -706,10 +824,19 @@ def load_with_state(path: str | os.PathLike[str]) -> tuple[Network, dict[str, st
         net.load_state_dict(tensors)
         if TRAINED_ON in metadata:
             net.trained_on = scale.from_json(parse_json(metadata[TRAINED_ON]), len(net.input_shapes))
+        if CLASS_NAMES in metadata:
+            net.class_names = _names_from_json(parse_json(metadata[CLASS_NAMES]))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     known = net.state_dict()
     return net, metadata, {name: tensor for name, tensor in tensors.items() if name not in known}
+
+
+def _names_from_json(kept: Any) -> tuple[str, ...]:
+    """The names of classes; ValueError where they are damaged."""
+    if not isinstance(kept, list) or not all(isinstance(name, str) for name in kept):
+        raise ValueError(f"the names of its classes are damaged: {kept!r}")
+    return tuple(kept)
 
 
 def check_size(config: dict[str, Any], there: int) -> None:

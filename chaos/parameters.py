@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core, freezing, initialisers
+from .engines import Engines
 from .layers import Layer, Node, whole
 from .layers.base import Shape, Trained
 from .summary import Summary, summarise
@@ -25,8 +26,8 @@ class Parameters:
     _trained: set[str]
     _frozen: frozenset[str]
     _plan: _core.Plan | None
-    _engine: _core.Engine | None
-    _forwarding: threading.Lock
+    _engines: Engines | None
+    _lock: threading.Lock
 
     def nodes(self) -> list[tuple[Node, str]]:
         raise NotImplementedError
@@ -133,8 +134,8 @@ class Parameters:
         names = frozenset(names)
         freezing.check([(node, self.part_owner(node)) for node in self._owner], names)
         before = self._frozen
-        with self._forwarding:
-            self._frozen, self._plan, self._engine = names, None, None
+        with self._lock:
+            self._frozen, self._plan, self._engines = names, None, None
             try:
                 self.plan  # noqa: B018 (the core may refuse to part what lies together)
             except ValueError:

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,11 +53,6 @@ class Plan:
     oversubscribed: bool
     cpus: tuple[int, ...]
     pin: str = "none"
-
-    def named(self, limit: str) -> Plan:
-        """The same plan, whose argument somebody else has given, under that name."""
-        limits = {limit if name == "argument" else name: count for name, count in self.limits.items()}
-        return replace(self, limit=limit if self.limit == "argument" else self.limit, limits=limits)
 
     def describe(self) -> str:
         """One line for the log, such as '2 workers (limit: affinity mask 2; cgroup quota none; ...; pin none)'."""

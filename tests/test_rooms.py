@@ -20,8 +20,9 @@ C_ARROWS = {
     "layers": {"simd", "layers"},
     "losses": {"losses", "options"},
     "updates": {"updates"},
-    "isa": {"isa", "simd", "layers", "losses", "updates"},
-    "engine": {"engine", "isa", "layers", "losses", "updates"},
+    "augment": {"augment", "layers"},
+    "isa": {"isa", "simd", "layers", "losses", "updates", "augment"},
+    "engine": {"engine", "isa", "layers", "losses", "updates", "augment"},
     "sync": {"sync", "engine"},
     "replay": {"replay", "engine"},
     "virtual": {"virtual", "engine"},
@@ -72,7 +73,8 @@ ENGINE_FLOORS = {
     "weights": {"worker", "memory", "ticks", "trace"},
     "bounds": {"worker", "wait"},
     "unit": {"worker", "bounds", "weights"},
-    "feed": {"worker"},
+    "augmented": {"worker"},
+    "feed": {"worker", "augmented"},
     "pass": {"worker", "bounds", "feed", "team", "ticks", "trace"},
     "step": {"worker", "bounds", "gate", "pass", "team", "trace"},
     "bench": {"engine", "worker", "pass", "threads", "ticks"},
@@ -80,7 +82,7 @@ ENGINE_FLOORS = {
     "exchange": {"engine", "wait"},
 }
 # methods that lead to a room above, which is loaded when they are called
-DOORS_UP = {"network": {"interop"}}
+DOORS_UP = {"network": {"interop", "online"}}
 _MEANING = {"errors", "layers", "losses", "updates", "sync", "formats", "data", "_version"}
 PY_ARROWS = {
     "errors": set(),
@@ -95,22 +97,27 @@ PY_ARROWS = {
     "formats": {"formats", "errors"},
     "data": {"data", "arrays", "errors", "options"},
     "affinity": set(),
+    "blas": set(),
     "threads": {"affinity"},
     "_start": set(),
     "_load": {"affinity", "_core"},
-    "network": {"_core", "arrays", "errors", "formats", "freezing", "layers", "losses", "parameters", "scale"},
+    "engines": {"_core"},
+    "network": {"_core", "arrays", "engines", "errors", "formats", "freezing", "layers", "losses", "parameters", "scale"},
     "models": {"models", "network", "layers", "initialisers"},
+    "augment": {"augment", "_core", "data", "errors", "layers", "network", "options"},
     "freezing": {"layers"},
     "groups": {"freezing"},
     "initialisers": {"layers"},
     "summary": {"_core", "layers"},
-    "parameters": {"_core", "freezing", "initialisers", "layers", "summary"},
+    "parameters": {"_core", "engines", "freezing", "initialisers", "layers", "summary"},
     "reference": {"freezing", "losses", "layers"},
     "folding": {"network", "layers"},
+    "normalising": {"network", "layers"},
     "interop": {"interop", "folding", "network", "layers", "errors", "formats", "_version"},
     "info": {"_core", "threads", "_version"},
-    "training": {"training", "groups", "network", "scale", "threads", "options", "_core", *_MEANING},
-    "bench": {"bench", "network", "models", "training", "threads", "reference", "info", "_core", *_MEANING},
+    "training": {"training", "augment", "blas", "groups", "network", "scale", "threads", "options", "_core", *_MEANING},
+    "online": {"groups", "network", "training", "_core", "options", "scale", *_MEANING},
+    "bench": {"bench", "network", "options", "models", "training", "threads", "reference", "info", "_core", *_MEANING},
     "perfmodel": {"perfmodel", "bench", "network", "models", "options", "threads", "_core", *_MEANING},
     "report": {"report", "errors", "formats"},
     "cluster": {
@@ -152,19 +159,25 @@ PY_ARROWS = {
         "models",
         "network",
         "options",
+        "folding",
         "interop",
+        "reference",
         "scale",
         "training",
         "threads",
+        "augment",
         *_MEANING,
     },
     "api": {"training", "cluster", "network", "data"},
     "callbacks": {"training"},
+    "many": {"many", "api", "blas", "data", "network", "options", "threads", "training"},
+    "estimators": {"estimators", "api", "data", "interop", "layers", "network", "online", "options", "threads", "training"},
     "__main__": {"cli"},
     "__init__": {
         "_load",
         "_start",
         "api",
+        "augment",
         "callbacks",
         "data",
         "interop",
@@ -175,7 +188,9 @@ PY_ARROWS = {
         "folding",
         "info",
         "layers",
+        "many",
         "network",
+        "normalising",
         "training",
     },
 }
@@ -226,7 +241,9 @@ def test_names_say_which_file(room):
 
 
 def test_instruction_sets_share_no_kernel():
-    for path in [p for room in ("simd", "isa", "layers", "losses", "updates") for p in (CEXT / room).glob("*.[ch]")]:
+    for path in [
+        p for room in ("simd", "isa", "layers", "losses", "updates", "augment") for p in (CEXT / room).glob("*.[ch]")
+    ]:
         names = re.findall(r"^extern (.*);", path.read_text(), re.M)
         assert all(re.fullmatch(r"const instruction_set isa_\w+(, isa_\w+)*", name) for name in names), path
         assert not re.search(r"^\w+_fn \*", path.read_text(), re.M), path
@@ -262,7 +279,7 @@ def test_python_arrows_point_down():
 def test_the_floors_of_the_training_room():
     """From below; what a file needs for its annotations only is no import."""
     floors = (
-        "monitor metrics settings signals records streams callbacks link parts phases runner state store checks job "
+        "monitor metrics settings signals records streams callbacks link parts phases runner feeding state store checks job "
         "progress result run __init__"
     ).split()
     files = {path.stem: path for path in (CHAOS / "training").glob("*.py")}
@@ -292,11 +309,10 @@ def test_threads_and_races_have_one_place():
 
 
 @pytest.mark.parametrize(
-    "room, suffixes",
-    [("layers", (".py", ".c")), ("losses", (".py", ".c")), ("updates", (".py", ".c")), ("sync", (".py", ".c"))],
+    "room, suffixes", [(room, (".py", ".c")) for room in ("layers", "losses", "updates", "sync", "augment")]
 )
 def test_both_halves_have_the_same_files(room, suffixes):
-    others = {"__init__", "base", "examples", "random", "schedules", "sums"}
+    others = {"__init__", "base", "definition", "examples", "parse", "random", "schedules", "seen", "sums"}
     meaning = {p.stem for p in (CHAOS / room).glob("*.py")} - others
     speed = {p.stem for p in (CEXT / room).glob("*.c")}
     # a layer may be computed by another kind of the core

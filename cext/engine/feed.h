@@ -16,5 +16,7 @@ int feed_loss_fits(const engine *e, int term, enum target form);
 loss_call feed_loss_call(const worker *w, int term, int s);
 /* worker.key: where the random numbers of a layer begin, for n samples of the chunk. */
 void feed_keys(const worker *w, int layer, int n);
+/* The least and the largest of n numbers; 0 where one of them is not finite, or there is none. */
+int feed_extremes(const float *x, size_t n, float *least, float *most);
 
 #endif

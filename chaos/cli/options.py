@@ -7,10 +7,24 @@ import argparse
 import dataclasses
 import textwrap
 
+from ..augment import describe
 from ..options import naming_owners, unknown
 from ..training import Settings
 from ..training.metrics import NAMES as METRIC_NAMES
-from ..training.settings import ABOUT, KEPT, Flag, Measures, Name, Number, OptionsOf, Setting, modern, setting, settings_of
+from ..training.settings import (
+    ABOUT,
+    KEPT,
+    Flag,
+    Measures,
+    Name,
+    Number,
+    OptionsOf,
+    Setting,
+    Steps,
+    modern,
+    setting,
+    settings_of,
+)
 from .common import DATA, DATA_HELP, columns
 
 LISTED = "may be repeated; help lists them"
@@ -73,6 +87,9 @@ def add_setting(group, name, names=None, choices=None, **changed):
         options = {"metavar": "KEY=VALUE", "action": "append", "dest": name}
         group.add_argument(flag.removesuffix("s"), help=f"{about.text}; {LISTED}", **options)
         return
+    elif isinstance(about, Steps):
+        group.add_argument(flag, help=f"{about.text}; {LISTED}", metavar=about.unit, action="append")
+        return
     elif isinstance(about, Name):
         names, choices = names or about.offered, None if about.more else choices or about.offered
     else:
@@ -114,6 +131,8 @@ def settings_from(arguments, earlier, job=None):
             found[options] = kept | parse_options(about.table, name, given[options], f"--{about.owner.replace('_', '-')} ")
         elif options not in found or (about.owner in given and name != earlier.get(about.owner)):
             found[options] = {}  # those of the earlier run are another's
+    if "help" in given.get("augment", ()):
+        _show(describe())
     # what is needed before the training checks the rest
     for name, unset in (("seed", Settings.seed), ("subset", DataSettings.subset), ("loss", Settings.loss)):
         if found.get(name, unset) is not unset:
@@ -141,6 +160,11 @@ def parse_options(table, name, pairs, others=""):
     if "help" not in pairs:
         with naming_owners(others, table):
             return owner.parse(pairs)
-    for line in owner.describe():
+    return _show(owner.describe())
+
+
+def _show(lines):
+    """Prints them, and ends."""
+    for line in lines:
         print(textwrap.fill(line, columns() - 1, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False))
     raise SystemExit(0)

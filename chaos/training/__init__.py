@@ -1,8 +1,8 @@
 """Training: settings, phases, order of images, schedule, evaluation, history, checkpoints, callbacks. Above chaos.network;
 below chaos.cluster and chaos.virtual, which bring other links and runners; callers use `chaos.train` (chaos/api.py).
 
-From below: monitor, metrics < settings, signals, records < callbacks, link, parts < phases < runner, state < store < job <
-progress, result < run."""
+From below: monitor, metrics < settings, signals, records < callbacks, link, parts < phases < runner < feeding, state <
+store < checks < job < progress, result < run."""
 
 from .callbacks import Callback, Event
 from .job import Job

@@ -105,6 +105,13 @@ class Event:
         found: dict[str, NDArray[np.float32]] = self.network.unpack(vector)
         return found
 
+    def rule_state(self) -> dict[str, NDArray[Any]]:
+        """What the update rule keeps beside the weights, by the names under which it is in a run's file; copies. Not in
+        `step`."""
+        from .state import State
+
+        return State.of(self._job).tensors(self._job)
+
 
 class Callback:
     """Base class of callbacks: what a training calls in the thread that has called `chaos.train`.

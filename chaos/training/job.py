@@ -3,6 +3,7 @@ chaos.cluster."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,9 +12,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core, groups
+from .. import _core, augment, groups
 from ..errors import DivergedError
-from ..losses import CLASS
+from ..losses import CLASS, VALUES
 from ..network import Network, aligned_zeros, run_key
 from ..sync import STRATEGIES
 from ..updates import SCHEDULES, UPDATES
@@ -29,7 +30,6 @@ from .state import State
 from .store import MODEL, Store
 from .streams import LOG, tell
 
-SHARE = "this rank's share"  # of the cores of its machine
 CUTS = 10  # of the learning rate, one after the other without an epoch that went well, until a training is given up
 
 
@@ -75,10 +75,7 @@ class Job:
         rule: Any = UPDATES[settings.update]
         schedule: Any = SCHEDULES[settings.lr_schedule]
         self.strategy, self.rule, self.schedule = strategy, rule, schedule
-        asked, only_one = settings.workers, "one by definition" if strategy.single else None
-        self.plan = runner.workers(link.workers if asked is None else asked, only_one, settings.pin)
-        if asked is None and link.workers is not None:
-            self.plan = self.plan.named(SHARE)
+        self.plan = runner.workers(settings.workers, "one by definition" if strategy.single else None, settings.pin)
         if strategy.single and self.plan.workers != 1:
             raise ValueError(f"strategy {settings.strategy!r} runs with one worker, not {self.plan.workers}")
         self.rate_scale: float = strategy.rate_scale(settings.strategy_options, self.plan.workers)
@@ -88,11 +85,17 @@ class Job:
         self.history: list[Record] = []
         self.training = phases.take(net, train, "train", loss, weighted=True, loss_options=options)
         scales = self.training.scales
+        self.class_names = train.class_names
         self.test, self.validation = (
             None if data is None else phases.take(net, data, name, loss, scales, loss_options=options)
             for name, data in (("test", test), ("validation_data", validation))
         )
+        for name, data in (("test", test), ("validation_data", validation)):
+            if data is not None:
+                phases.check_names(train.class_names, data, name)
         self._hold_out()
+        self.augment = augment.steps(settings.augment)
+        self.trained = self._take_augment(train)
         checks.check_whole_batches(self)
         self._measure_what()
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
@@ -121,6 +124,8 @@ class Job:
     def _hold_out(self) -> None:
         """The validation set, where a part of the training images is one, and the weights of the others."""
         asked, data, judged = self.settings, self.training, self.training.judged
+        if not asked.validation_split and asked.class_weight is None:
+            return
         labels = data.targets[:, 0] if judged.form == CLASS else None
         if asked.validation_split:
             if self.validation is not None:
@@ -145,7 +150,7 @@ class Job:
             for data in self.evaluated.values():
                 one.check(data.judged.form, data.judged.loss)
         larger: dict[str, bool] = {}
-        for name, data in ({"train": self.training} | self.evaluated).items():
+        for name, data in ({"train": self.trained} | self.evaluated).items():
             larger |= {f"{name}_loss": False} | ({f"{name}_error": False} if data.answers else {})
         own = [(f"{name}_{one.name}", one.larger) for name in self.evaluated for one in self.metrics if one.scalar]
         larger |= {key: better for key, better in own if better is not None}
@@ -190,6 +195,25 @@ class Job:
             if self.plateau:
                 self.plateau.note(self.monitor.value(record))
 
+    def _take_augment(self, train: Any) -> phases.Taken:
+        """The training images as they are trained on: mixed classes may not be right or wrong to the loss. ValueError where
+        the steps of augmentation do not go with the network, the targets and the loss."""
+        if not self.augment:
+            return self.training
+        net, labels = self.net, train.labels
+        terms = net.loss_terms(self.settings.loss, self.settings.loss_options)
+        arrays = labels if isinstance(labels, (tuple, list)) else [labels] * len(terms)
+        targets = []
+        for term, y in zip(terms, arrays, strict=True):
+            shape = net.output_shapes[term.output]
+            form = term.loss.form(shape, y.shape[1:], y.dtype.kind in "iu")
+            targets.append(augment.Target(term.loss.kind, term.loss.targets, term.options, form, shape))
+        augment.check(self.augment, net.input_shapes, targets)
+        if not any(isinstance(step, augment.Mix) for step in self.augment):
+            return self.training
+        answers = (term.loss.answers(VALUES, net.output_shapes[term.output]) for term in terms)
+        return dataclasses.replace(self.training, answers=self.training.count * next(filter(None, answers), 0))
+
     def _make_engine(self) -> _core.Engine:
         asked, workers = self.settings, self.plan.workers
         options = dict(asked.strategy_options or {})
@@ -210,6 +234,7 @@ class Job:
             update_options=self.rule.core_options(self.rule.for_workers(asked.update_options, workers)),
             classes=kinds,
             class_of=class_of,
+            augment=[step.core() for step in self.augment],
         )
 
     def _classes(self) -> tuple[groups.Classes, NDArray[np.uint8] | None]:
@@ -453,7 +478,7 @@ class Job:
         losses, evaluating = evaluated
         return (
             {"epoch": number, "lr": self.rate(number)}
-            | self.training.results("train", done)
+            | self.trained.results("train", done)
             | losses
             | {
                 "seconds": done["seconds"],
@@ -482,6 +507,7 @@ class Job:
         images, begin = self.left(number, done)
         self._begun = begin
         self.net.trained_on = self.training.scales
+        self.net.class_names = self.class_names or self.net.class_names
         listeners.begin(self, "train", n, done["position"])
         link.train_begins(number, len(images) - begin)
         result, seconds = self.runner.train(

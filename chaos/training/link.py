@@ -27,7 +27,6 @@ class Alone:
     rank: int = 0
     size: int = 1
     halted: bool = False  # another rank cannot go on: the workers are to stop
-    workers: int | None = None  # of this rank, where nobody asks for a number; None: what `chaos.threads.resolve` finds
 
     def checked(self, call: Callable[[], T]) -> T:
         """call(); where it fails on any rank, all raise."""

@@ -9,16 +9,19 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from .. import blas
+from ..data import Stream
 from ..errors import DivergedError
 from ..network import Network
 from . import metrics as measures
 from . import phases
 from .callbacks import Listeners
+from .feeding import Fed
 from .job import Job
 from .link import Alone
 from .progress import Progress
+from .records import Result
 from .result import Run
 from .runner import Threads
 from .settings import ABOUT, Settings
@@ -60,6 +63,10 @@ def train(
     ValueError, TypeError, OSError, ChaosError, KeyboardInterrupt, SystemExit
         As `chaos.train`.
     """
+    if isinstance(train, Stream):
+        if runner is not None:
+            raise ValueError("a chaos.data.Stream feeds real workers; in a simulation or a trace give a Dataset")
+        runner = Fed(train)
     link, runner, settings = link or Alone(), runner or Threads(), settings or Settings()
 
     def prepare() -> tuple[Job, Store | None, Listeners]:
@@ -67,6 +74,8 @@ def train(
             raise ValueError("resume=True needs run_dir, the directory of the run that is to be continued")
         # the display first: what callbacks print comes after its line
         listeners = Listeners([Progress(bool(settings.progress), link.rank == 0), *Listeners(callbacks).callbacks])
+        if isinstance(runner, Fed):
+            runner.check(settings)
         data = train if sample_weight is None else phases.with_weights(train, sample_weight)
         job = Job(net, data, test, settings, validation=validation, link=link, runner=runner)
         store = None
@@ -79,7 +88,7 @@ def train(
     with ExitStack() as held:
         job, store, listeners = link.checked(prepare)
         try:
-            with threadpool_limits(1, user_api="blas"), signals() as caught, link.joined(job, caught):
+            with blas.one_thread(), signals() as caught, link.joined(job, caught):
                 job.run(store, listeners, caught)
             if caught.signal:  # it came after the last look
                 caught.leave()
@@ -145,13 +154,20 @@ def evaluate(
     plan = phases.resolve_workers(workers)
     loss = ABOUT["loss"].check("loss", loss)
     taken = phases.take(net, data, "data", loss, net.trained_on, loss_options=loss_options)
+    phases.check_names(net.class_names, data, "data")
     measured = measures.resolve(metrics)
     for one in measured:
         one.check(taken.judged.form, taken.judged.loss)
     out = np.zeros((taken.count, phases.outputs_of(net)), np.float32) if measured else None
     engine = phases.evaluator(net, plan, loss, loss_options)
-    with threadpool_limits(1, user_api="blas"), signals() as caught, ThreadPoolExecutor(1) as pool:
-        result, seconds = phases.run_phase(pool, engine, caught, None, "test", Alone(), **taken.arguments, out=out)
+
+    def run() -> tuple[Result, float]:
+        # the pool is freed while signals are noted: Python would lose a KeyboardInterrupt that is raised in what frees it
+        with ThreadPoolExecutor(1) as pool:
+            return phases.run_phase(pool, engine, caught, None, "test", Alone(), **taken.arguments, out=out)
+
+    with blas.one_thread(), signals() as caught:
+        result, seconds = run()
     if caught.signal:  # also one that came when the phase was over
         caught.leave()
     if result["status"] == "diverged":

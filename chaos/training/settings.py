@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..augment import resolve
 from ..losses import LOSSES
 from ..options import check_flag, check_number, naming_owners, unknown
 from ..sync import STRATEGIES
@@ -185,6 +186,14 @@ def _number_or_text(text: str) -> float | str:
         return text  # which the check shows
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Steps(Setting):
+    """Steps of augmentation, as `chaos.augment.steps` takes them; in files a list of objects."""
+
+    def check(self, name: str, value: Any) -> list[dict[str, Any]] | None:
+        return resolve(value)
+
+
 def setting(default: Any, about: Setting) -> Any:
     """A field of a dataclass of settings."""
     return dataclasses.field(default=default, metadata={"setting": about})
@@ -271,6 +280,15 @@ class Settings:
     )
     loss_options: Mapping[str, Any] | None = setting(
         None, OptionsOf(text="an option of the loss", line=1, owner="loss", table=LOSSES, later=True)
+    )
+    augment: Any = setting(
+        None,
+        Steps(
+            text="changes the images of the training at random, such as shift:2, flip or elastic:34,4",
+            line=3,
+            unit="STEP",
+            later=True,
+        ),
     )
     shuffle: bool = setting(True, Flag(text="a new order of images every epoch", line=3))
     validation_split: float = setting(
