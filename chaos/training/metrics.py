@@ -284,7 +284,7 @@ def _scorer(name: str) -> Metric:
     try:
         from sklearn.metrics import get_scorer, get_scorer_names
     except ImportError:
-        known, more = (), "; more where scikit-learn is installed (pip install 'chaos[sklearn]')"
+        known, more = (), "; more where scikit-learn is installed (pip install 'chaos-sgd[sklearn]')"
     else:
         known, more = get_scorer_names(), "; or a scorer of scikit-learn"
     if name not in known:

@@ -120,7 +120,7 @@ class Run:
             import pandas
         except ImportError:
             raise ImportError(
-                "run.to_frame() needs pandas (pip install pandas); run.history is a list of dicts, which other tables take"
+                "run.to_frame() needs pandas (pip install 'chaos-sgd[data]'); run.history is a list of dicts, which other tables take"
             ) from None
         rows = [numbers(record) for record in self.history]
         return pandas.DataFrame(rows, columns=None if rows else ["epoch"]).set_index("epoch")
@@ -149,7 +149,7 @@ class Run:
             from matplotlib import pyplot
             from matplotlib.ticker import MaxNLocator
         except ImportError:
-            raise ImportError("run.plot() needs matplotlib (pip install 'chaos[plot]')") from None
+            raise ImportError("run.plot() needs matplotlib (pip install 'chaos-sgd[plot]')") from None
         rows = [numbers(record) for record in self.history]
         known = {key for row in rows for key, value in row.items() if _number(value)} - {"epoch"}
         if keys is None:
