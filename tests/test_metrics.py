@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import chaos
+from chaos.cli import main
 from chaos.losses import CLASS, MAP, VALUES
 from chaos.training import metrics
 from chaos.training.metrics import Answers
@@ -184,6 +185,26 @@ def test_evaluate_measures_too(digits):
     net = chaos.models.small(seed=0)
     found = chaos.evaluate(net, digits[1], metrics=["accuracy", "f1_per_class"])
     assert found["accuracy"] == pytest.approx(1 - found["error"]) and len(found["f1_per_class"]) == 10
+
+
+def test_the_command_evaluates_metrics(digits, tmp_path, capsys):
+    net = chaos.models.small(seed=0)
+    net.save(tmp_path / "net.safetensors")
+    words = [
+        "evaluate",
+        str(tmp_path / "net.safetensors"),
+        "--data",
+        "digits",
+        "--metrics",
+        "f1,confusion_matrix,recall_per_class",
+    ]
+    assert main(words) == 0
+    found = chaos.evaluate(net, digits[1], metrics=["f1", "confusion_matrix"])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"f1          {found['f1']:.4g}" in lines
+    at = lines.index("confusion_matrix ")
+    assert [list(map(int, line.split())) for line in lines[at + 1 : at + 11]] == found["confusion_matrix"]
+    assert main([*words[:-1], "f2"]) == 2 and "unknown metric 'f2'" in capsys.readouterr().err
 
 
 def test_a_function_that_gives_no_number(digits):

@@ -211,7 +211,7 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
     config = {
         "model": model,
         "data": name,
-        "validation_data": asked.validation_data and os.path.abspath(asked.validation_data),
+        "validation_data": asked.validation_data and os.path.abspath(asked.validation_data),  # no name has one set only
         "subset": asked.subset,
         "requested_workers": settings.workers,
         "argv": ["chaos", *arguments.argv],
