@@ -113,7 +113,8 @@ def test_every_value_is_kept_and_gives_the_same_run_again(tmp_path):
     assert kept["training"]["lr"] == 0.03 and kept["strategy"]["options"] == config["strategy_options"]
     read = read_job(tmp_path / "first" / JOB).values
     settings = {name for name in ABOUT if ABOUT[name].role != "call"}  # what belongs to the run, not to this call
-    assert settings | {"data", "subset"} == read.keys() and read["data"] == "digits" and read["subset"] == 200
+    without = {name for name in settings if config[name] is None}
+    assert settings - without | {"data", "subset"} == read.keys() and read["data"] == "digits" and read["subset"] == 200
     resolved = Settings.among(read).resolved()  # what is None has no word in TOML
     assert all(getattr(resolved, name) == config[name] for name in settings)
     again = (tmp_path / "first" / JOB).read_text().splitlines()[0].split("Once more: ")[1]
@@ -152,6 +153,17 @@ def test_paths_are_relative_to_the_job(tmp_path):
     kept = tomllib.loads((tmp_path / "jobs" / "run" / JOB).read_text())
     assert kept["network"] == {"name": f"{tmp_path}/jobs/mynet.py:build"}
     assert kept["data"]["name"] == str(tmp_path / "jobs" / "mine.npz")
+
+
+def test_augmentation_is_asked_for_and_kept(tmp_path):
+    text = JOB_TEXT.replace("epochs = 2", 'epochs = 1\naugment = ["shift:2", "flip"]')
+    (tmp_path / "jobs" / "job.toml").write_text(text)
+    assert main(["train", "jobs/job.toml", "--run-dir", "first"]) == 0
+    config = json.loads((tmp_path / "first" / CONFIG).read_text())
+    assert len(config["augment"]) == 2
+    assert main(["train", f"first/{JOB}", "--run-dir", "second", "--quiet"]) == 0
+    assert json.loads((tmp_path / "second" / CONFIG).read_text())["augment"] == config["augment"]
+    assert np.array_equal(weights("first"), weights("second"))
 
 
 def test_simulate_takes_jobs_too(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import cluster, training, virtual
+from ..data import kind
 from ..errors import ChaosError, CheckpointError
 from ..models import MODELS
 from ..network import Network, load
@@ -210,7 +211,7 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
     }
     # are found again from another directory
     config["model"] = absolute(model)
-    if config["data"].lower().endswith(".npz"):
+    if kind(config["data"]) != "name":
         config["data"] = os.path.abspath(config["data"])
     if isinstance(runner, virtual.Traced):
         runner.data = config["data"]
