@@ -322,7 +322,7 @@ def _summary(result, train, test, elapsed):
         last = history[-1]
         part, count = ("test", len(test)) if test is not None else ("train", len(train))
         error = last[f"{part}_error"]
-        _warn(error, test if test is not None else train)
+        _warn(history, error, test if test is not None else train)
         print(f"{part + ' error':12}{percent(error)} ({round(error * count):,} of {count:,})")
         seconds = sum(record["seconds"] for record in history)
         workers = f"{last['workers']} worker{'s' if last['workers'] != 1 else ''}"
@@ -339,9 +339,12 @@ def _summary(result, train, test, elapsed):
     print(f"run         {result.run_dir}")
 
 
-def _warn(error, data):
-    """Says so where a network has learned less than to give always the most frequent answer."""
-    if error is None or not data.classes or data.labels.ndim > 1:
+def _warn(history, error, data):
+    """Says so where a network has learned less than to give always the most frequent answer, though it had some time, or is
+    further from the right ones than at its beginning."""
+    if error is None or not data.classes or getattr(data, "labels", np.empty((0, 0))).ndim > 1:
+        return
+    if len(history) < 2 and not history[-1]["train_loss"] > 2 * np.log(max(data.classes, 2)):
         return
     most = np.bincount(data.labels[data.labels >= 0], minlength=1).max() / len(data)
     if error >= 1 - most:
