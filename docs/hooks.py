@@ -7,7 +7,7 @@ import io
 import os
 import re
 
-from chaos import cli, layers, losses, sync, updates
+from chaos import cli, layers, losses, models, sync, updates
 from chaos.cluster import MODES
 
 
@@ -43,8 +43,7 @@ def _commands():
     """The help of every command, as on a terminal of 100 columns."""
     os.environ["COLUMNS"] = "100"
     parts = []
-    names = [module.__name__.rpartition(".")[2] for module in cli.COMMANDS]
-    for name in [*names, "bench throughput", "bench kernels", "bench scaling"]:
+    for name in [*cli.COMMANDS, "bench throughput", "bench kernels", "bench scaling"]:
         text = io.StringIO()
         with contextlib.redirect_stdout(text):
             cli.main([*name.split(), "--help"])
@@ -52,7 +51,14 @@ def _commands():
     return "\n\n".join(parts)
 
 
+def _models():
+    """The zoo in its own order, then what makes more of them."""
+    makers = [getattr(models, name) for name in models.__all__ if name not in models.MODELS]
+    return _entries([*models.MODELS.values(), *(each for each in makers if callable(each))])
+
+
 LISTS = {
+    "models": _models,
     "layers": _layers,
     "losses": lambda: _named({name: kind for name, kind in losses.LOSSES.items() if name != "score"}),
     "updates": lambda: _named(updates.UPDATES),
