@@ -7,7 +7,7 @@ import io
 import os
 import re
 
-from chaos import cli, layers, losses, models, sync, updates
+from chaos import augment, cli, layers, losses, models, sync, updates
 from chaos.cluster import MODES
 
 
@@ -58,6 +58,7 @@ def _models():
 
 
 LISTS = {
+    "augmentations": lambda: _entries(augment.KINDS.values()),
     "models": _models,
     "layers": _layers,
     "losses": lambda: _named({name: kind for name, kind in losses.LOSSES.items() if name != "score"}),
