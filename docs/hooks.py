@@ -7,7 +7,7 @@ import io
 import os
 import re
 
-from chaos import augment, cli, layers, losses, models, sync, updates
+from chaos import cli, layers, losses, models, sync, updates
 from chaos.cluster import MODES
 
 
@@ -43,7 +43,8 @@ def _commands():
     """The help of every command, as on a terminal of 100 columns."""
     os.environ["COLUMNS"] = "100"
     parts = []
-    for name in [*cli.COMMANDS, "bench throughput", "bench kernels", "bench scaling"]:
+    names = list(cli.COMMANDS)
+    for name in [*names, "bench throughput", "bench kernels", "bench scaling"]:
         text = io.StringIO()
         with contextlib.redirect_stdout(text):
             cli.main([*name.split(), "--help"])
@@ -58,7 +59,6 @@ def _models():
 
 
 LISTS = {
-    "augmentations": lambda: _entries(augment.KINDS.values()),
     "models": _models,
     "layers": _layers,
     "losses": lambda: _named({name: kind for name, kind in losses.LOSSES.items() if name != "score"}),

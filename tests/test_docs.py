@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import chaos
-from chaos.cli import main
+from chaos.cli import COMMANDS, main
 
 TREE = Path(__file__).resolve().parent.parent
 DOCS = TREE / "docs"
@@ -205,5 +205,7 @@ def test_every_kind_is_in_the_reference(site):
     }.items():
         text = (site / f"reference/{page}.html").read_text()
         assert not {kind for kind in table if f"<code>{kind}</code>" not in text}, page
+    commands = (DOCS / "reference/command-line.md").read_text()
+    assert not {command for command in COMMANDS if f"`chaos {command}" not in commands}
     text = (site / "reference/models.html").read_text()
     assert not {model for model in chaos.models.MODELS if f'.{model}"' not in text}
