@@ -364,11 +364,13 @@ class Job:
     def epoch(self, pool: ThreadPoolExecutor, listeners: Listeners, caught: Caught) -> Record | str | None:
         """Runs (the rest of) one epoch: its record, None when stopped, or the text of a divergence."""
         number, n, results = len(self.history) + 1, self.training.count, None
-        while (self.partial or records.no_counts())["position"] < n:
+        while (before := (self.partial or records.no_counts())["position"]) < n:
             results, status = self._train(number, pool, listeners, caught)
             if status == "stopped" and self._store and self._resting and not caught.signal:
                 if broken := self._broken():
                     return broken
+                if self.partial is None or self.partial["position"] == before:
+                    continue
                 self._store.save_beside()
                 self._kept_at = time.monotonic()
             elif status != "done":
