@@ -62,10 +62,11 @@ class Oracle:
     is measured: inputs, weights and every intermediate result are moved at random by up to 2^-24 (the loss's gradient by
     2^-24 of the softmax, which is 1/n before the label is subtracted) and the definition is evaluated again, five times.
     The core rounds at every addition rather than once per result; FACTOR covers that (the error of a sum of n terms grows
-    with sqrt(n) to n/2 roundings of partial sums; n <= 2,200, in blocks).
+    with sqrt(n) to n/2 roundings of partial sums; n <= 2,200, in blocks). In a sum of terms of one sign what is moved
+    averages out, while partial sums are as large as the result: SUM, some sqrt(2,200) / 2 roundings of that, is added.
     """
 
-    FACTOR = 60
+    FACTOR, SUM = 60, 32 * 2.0**-24
     LARGEST = 0.05  # tolerance over the largest value: beyond it a check proves nothing
 
     def __init__(self, net, x, labels=None, loss="cross_entropy", loss_options=None, weights=None):
@@ -94,7 +95,7 @@ class Oracle:
 
         moved = [moved_once() for _ in range(5)]
         self.tolerance = {
-            k: self.FACTOR * max(np.abs(m[k] - v).max() for m in moved) + 2.0**-23 * np.abs(v).max()
+            k: self.FACTOR * max(np.abs(m[k] - v).max() for m in moved) + self.SUM * np.abs(v).max()
             for k, v in self.exact.items()
         }
 
