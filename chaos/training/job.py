@@ -117,7 +117,7 @@ class Job:
         self.best: NDArray[np.float32] | None = None
         self.lr_cut = 1.0
         self._store: Store | None = None
-        self._kept_at, self._begun = time.monotonic(), 0
+        self._kept_at, self._begun, self._resting = time.monotonic(), 0, False
         if settings.on_diverge == "rollback" and (link.size > 1 or not runner.pauses):
             raise ValueError("on_diverge='rollback' is for one process with real workers whose order is not recorded")
 
@@ -394,11 +394,12 @@ class Job:
         comes of it. Where strategies with several workers have the same bits again, but not when they are interrupted, and
         in jobs of several processes, the state is kept after epochs only."""
         store, every = self._store, self.settings.checkpoint_every
-        if store is None or not every or time.monotonic() - self._kept_at < every or store.busy:
-            return False
+        if self._resting or store is None or not every or time.monotonic() - self._kept_at < every or store.busy:
+            return self._resting
         changes = self.strategy.deterministic and self.plan.workers > 1 and not self.strategy.any_workers
         moved = self.engine.position > self._begun  # else nothing might ever be trained
-        return moved and self.link.size == 1 and self.runner.pauses and not changes
+        self._resting = moved and self.link.size == 1 and self.runner.pauses and not changes
+        return self._resting
 
     def _good(self) -> tuple[State, Result | None]:
         """What the training goes back to when it diverges: the state, and the counts of the epoch under way."""
@@ -462,11 +463,13 @@ class Job:
     def epoch(self, pool: ThreadPoolExecutor, listeners: Listeners, caught: Caught) -> Record | str | None:
         """Runs (the rest of) one epoch: its record, None when stopped, or the text of a divergence."""
         number, n, results = len(self.history) + 1, self.training.count, None
-        while (self.partial or records.no_counts())["position"] < n:
+        while (before := (self.partial or records.no_counts())["position"]) < n:
             results, status = self._train(number, pool, listeners, caught)
-            if status == "stopped" and self._store and not caught.signal and self._rests():
+            if status == "stopped" and self._store and self._resting and not caught.signal:
                 if broken := self._broken():
                     return broken
+                if self.partial is None or self.partial["position"] == before:
+                    continue
                 self._store.save_beside()
                 self._kept_at = time.monotonic()
             elif status != "done":
@@ -505,7 +508,7 @@ class Job:
         link, n = self.link, self.training.count
         done = self.partial or records.no_counts()
         images, begin = self.left(number, done)
-        self._begun = begin
+        self._begun, self._resting = begin, False
         self.net.trained_on = self.training.scales
         self.net.class_names = self.class_names or self.net.class_names
         listeners.begin(self, "train", n, done["position"])
