@@ -52,6 +52,7 @@ def test_recipes_are_possible(zoo):
         terms = LOSSES.terms(settings.loss, settings.loss_options, len(net.outputs))
         assert {term.output for term in terms} == set(range(len(net.outputs))), name
         assert recipe.target is None or 0 < recipe.target < 1
+        assert len(chaos.augment.steps(recipe.augment)) == len(recipe.augment)
 
 
 def test_a_run_is_told(tiny, tmp_path, monkeypatch, capsys):
@@ -66,7 +67,7 @@ def test_a_run_is_told(tiny, tmp_path, monkeypatch, capsys):
     for run in found["runs"]:
         assert run["images"] == 200 and len(run["test_error"]) == 1 and len(run["members"]) == 2
         assert run["settings"]["lr"] == 0.01 and run["settings"]["epochs"] == 1
-        assert ("augment" in run["settings"]) != ("left_out" in run)
+        assert run["settings"]["augment"] == ["flip"]
     first = [run["result"] for run in found["runs"][:2]]
     assert found["mean"]["1 worker"] == pytest.approx(np.mean(first))
     assert found["machine"]["cpu"] and found["target"] == 0.5
