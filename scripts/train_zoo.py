@@ -423,7 +423,10 @@ def main() -> None:
             print(f"{name:26}{recipe.about}")
         return
     else:
-        found = report(args.name, known[args.name], args)
+        try:
+            found = report(args.name, known[args.name], args)
+        except chaos.DataError as error:
+            sys.exit(f"{args.name}: {error}")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(found, indent=2) + "\n")

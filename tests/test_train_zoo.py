@@ -1,5 +1,6 @@
 """scripts/train_zoo.py: recipes fit their networks, and runs are told as they were."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -91,6 +92,15 @@ def test_what_a_side_refuses_is_told(zoo, monkeypatch, tmp_path):
     zoo.main()
     (run,) = json.loads((tmp_path / "p.json").read_text())["runs"]
     assert "share weights" in run["refused"]
+
+
+def test_data_that_are_nowhere_are_told(tiny, monkeypatch, tmp_path):
+    recipe = tiny.recipes()["digits"]
+    missing = dataclasses.replace(recipe, data=lambda: chaos.data.load(tmp_path / "nothing.npz"))
+    monkeypatch.setattr(tiny, "recipes", lambda: {"digits": missing})
+    monkeypatch.setattr(sys, "argv", ["train_zoo.py", "digits"])
+    with pytest.raises(SystemExit, match="digits: .*nothing.npz"):
+        tiny.main()
 
 
 def test_measures(zoo):
