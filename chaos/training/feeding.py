@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
 from ..data import Dataset, Stream
 from ..errors import DataError
 from ..layers import random
 from ..scale import Scale
 from . import phases
 from .callbacks import POLL, Listeners
+from .link import Alone
 from .records import Result, together
 from .runner import Threads
+from .settings import Settings
 from .signals import Caught
 
 if TYPE_CHECKING:
@@ -40,20 +41,18 @@ REFUSED = {
 
 
 class Fed(Threads):
-    """Real threads, fed by a stream."""
+    """Real threads, fed by a stream; ValueError for settings that want all images at once, and in a job of several
+    processes."""
 
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-        self.filling: _Filling | None = None
-
-    def start(self, job: Job) -> _core.Engine:
-        """As `Threads`; ValueError for settings that want all images at once."""
-        if job.link.size > 1:
+    def __init__(self, stream: Stream, settings: Settings, link: Alone) -> None:
+        if link.size > 1:
             raise ValueError("a chaos.data.Stream feeds one process; in a job of several give a Dataset")
         for name, what in REFUSED.items():
-            if getattr(job.settings, name, None):
+            value = getattr(settings, name, None)
+            if value is not None and not (isinstance(value, (bool, int, float)) and not value):
                 raise ValueError(f"{name} needs {what}, and a chaos.data.Stream shows each image once; give a Dataset")
-        return super().start(job)
+        self.stream = stream
+        self.filling: _Filling | None = None
 
     def train(
         self,

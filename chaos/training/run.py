@@ -89,11 +89,12 @@ def train(
     ValueError, TypeError, OSError, ChaosError, KeyboardInterrupt, SystemExit
         As `chaos.train`.
     """
+    link, settings = link or Alone(), settings or Settings()
     if isinstance(train, Stream):
         if runner is not None:
             raise ValueError("a chaos.data.Stream feeds real workers; in a simulation or a trace give a Dataset")
-        runner = Fed(train)
-    link, runner, settings = link or Alone(), runner or Threads(), settings or Settings()
+        runner = Fed(train, settings, link)
+    runner = runner or Threads()
 
     def prepare() -> tuple[Job, Store | None, Listeners]:
         if settings.resume and settings.run_dir is None and link.rank == 0:
