@@ -330,3 +330,11 @@ def test_the_state_is_kept_within_an_epoch(digits, tmp_path, monkeypatch):
     found, told = trained(Stream(source, length=len(images), buffer=1000), chaos.Network((1, 29, 29), layers), **options)
     assert found == wanted and asked == [1, 2, 1, 2] and "stopped" in cuts
     assert [one["train_error"] for one in told] == [one["train_error"] for one in history]
+
+
+def test_images_of_a_stream_are_augmented():
+    stream = Stream(batches(30, IMAGES, LABELS), length=200, buffer=64)
+    found = [trained(stream, augment=["flip", "shift"], seed=seed)[0] for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2] and trained(stream)[0] not in found
+    with pytest.raises(ValueError, match="a mixture takes any of all images"):
+        trained(stream, augment=["mixup"])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..augment import Mix, steps
 from ..data import Dataset, Stream
 from ..errors import DataError
 from ..layers import random
@@ -51,6 +52,8 @@ class Fed(Threads):
             value = getattr(settings, name, None)
             if value is not None and not (isinstance(value, (bool, int, float)) and not value):
                 raise ValueError(f"{name} needs {what}, and a chaos.data.Stream shows each image once; give a Dataset")
+        if any(isinstance(step, Mix) for step in steps(settings.augment)):
+            raise ValueError("a mixture takes any of all images, and a chaos.data.Stream shows each once; give a Dataset")
         self.stream = stream
         self.filling: _Filling | None = None
 
@@ -233,4 +236,4 @@ class _Filling:
             close()
         job.net.trained_on = self.scales
         if self.whole:  # of which some may be ignored
-            job.training = dataclasses.replace(job.training, answers=self.answers)
+            job.training = job.trained = dataclasses.replace(job.training, answers=self.answers)
