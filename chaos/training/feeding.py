@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import _core
 from ..augment import Mix, steps
 from ..data import Dataset, Stream
 from ..errors import DataError
@@ -24,38 +25,37 @@ from ..layers import random
 from ..scale import Scale
 from . import phases
 from .callbacks import POLL, Listeners
-from .link import Alone
 from .records import Result, together
 from .runner import Threads
-from .settings import Settings
 from .signals import Caught
 
 if TYPE_CHECKING:
     from .job import Job
+    from .settings import Settings
 
-REFUSED = {
-    "validate": "the training images again",
-    "evaluate_train": "the training images again",
-    "validation_split": "a part of the training images",
-    "class_weight": "all labels beforehand",
-}
+REFUSED = {"validate": "the training images again"}
 
 
 class Fed(Threads):
-    """Real threads, fed by a stream; ValueError for settings that want all images at once, and in a job of several
-    processes."""
+    """Real threads, fed by a stream."""
 
-    def __init__(self, stream: Stream, settings: Settings, link: Alone) -> None:
-        if link.size > 1:
-            raise ValueError("a chaos.data.Stream feeds one process; in a job of several give a Dataset")
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.filling: _Filling | None = None
+
+    def check(self, settings: Settings) -> None:
+        """ValueError for settings that want all images at once."""
         for name, what in REFUSED.items():
-            value = getattr(settings, name, None)
-            if value is not None and not (isinstance(value, (bool, int, float)) and not value):
+            if getattr(settings, name):
                 raise ValueError(f"{name} needs {what}, and a chaos.data.Stream shows each image once; give a Dataset")
         if any(isinstance(step, Mix) for step in steps(settings.augment)):
             raise ValueError("a mixture takes any of all images, and a chaos.data.Stream shows each once; give a Dataset")
-        self.stream = stream
-        self.filling: _Filling | None = None
+
+    def start(self, job: Job) -> _core.Engine:
+        """As `Threads`."""
+        if job.link.size > 1:
+            raise ValueError("a chaos.data.Stream feeds one process; in a job of several give a Dataset")
+        return super().start(job)
 
     def train(
         self,

@@ -89,18 +89,19 @@ def train(
     ValueError, TypeError, OSError, ChaosError, KeyboardInterrupt, SystemExit
         As `chaos.train`.
     """
-    link, settings = link or Alone(), settings or Settings()
     if isinstance(train, Stream):
         if runner is not None:
             raise ValueError("a chaos.data.Stream feeds real workers; in a simulation or a trace give a Dataset")
-        runner = Fed(train, settings, link)
-    runner = runner or Threads()
+        runner = Fed(train)
+    link, runner, settings = link or Alone(), runner or Threads(), settings or Settings()
 
     def prepare() -> tuple[Job, Store | None, Listeners]:
         if settings.resume and settings.run_dir is None and link.rank == 0:
             raise ValueError("resume=True needs run_dir, the directory of the run that is to be continued")
         # the display first: what callbacks print comes after its line
         listeners = Listeners([Progress(bool(settings.progress) and link.rank == 0), *Listeners(callbacks).callbacks])
+        if isinstance(runner, Fed):
+            runner.check(settings)
         job = Job(net, train, test, settings, link=link, runner=runner)
         store = None
         if settings.run_dir is not None and link.rank == 0:
