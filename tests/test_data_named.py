@@ -139,7 +139,7 @@ def cifar100(kind):
     }
 
 
-@pytest.mark.parametrize("place", ["folder", "inside", "archive", "cache"])
+@pytest.mark.parametrize("place", ["folder", "inside", "beside", "archive", "cache"])
 @pytest.mark.parametrize("kind", ["bin", "py"])
 @pytest.mark.parametrize("make", [cifar10, cifar100])
 def test_cifar(tmp_path, make, kind, place):
@@ -150,7 +150,7 @@ def test_cifar(tmp_path, make, kind, place):
     if place in ("archive", "cache"):
         tar(home / archive, {f"{inside}/{file}": content for file, content in contents.items()})
     else:
-        put(home / inside if place == "inside" else home, contents)
+        put({"inside": home / inside, "beside": home.parent / inside, "folder": home}[place], contents)
     train, test = load(name, data_dir=tmp_path / "data", download=False)
     order = np.concatenate([np.arange(15)[k::5] for k in range(5)]) if name == "cifar10" else np.arange(15)
     labels, test_labels = (TEN, TEST_TEN) if name == "cifar10" else (FINE, TEST_FINE)
@@ -345,7 +345,7 @@ def test_svhn(tmp_path):
     train, test = load("svhn", data_dir=tmp_path)
     assert np.array_equal(train.images, arrays["train"][0]) and np.array_equal(train.labels, arrays["train"][1])
     assert np.array_equal(test.images, arrays["test"][0]) and test.labels[0] == 0 and train.classes == 10
-    more, _ = load("svhn_extra", data_dir=tmp_path)
+    more, _ = load("svhn_extra", data_dir=tmp_path / "svhn")  # the files beside other sets
     assert np.array_equal(more.images, np.concatenate([arrays["train"][0], arrays["extra"][0]]))
     for stored, message in (
         ({"X": images.transpose(2, 3, 1, 0)}, "must hold a label y for each of its 10 images"),

@@ -431,6 +431,18 @@ def test_mapped_floats_are_read_as_seldom_as_can_be(on_disk, monkeypatch, tmp_pa
     assert data.fingerprint() == Dataset(np.array(images), labels).fingerprint()
 
 
+def test_copies_larger_than_memory_are_refused():
+    images = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (2**20, 3, 4096, 4096), (0, 0, 0, 0))
+    data = Dataset(IMAGES, NUMBERS)
+    data.inputs = (images,)  # as if a file of 48 TiB were mapped
+    data.targets = (np.zeros(2**20, np.int64),)
+    for call in (lambda: data.split(0.1), lambda: next(data.k_folds(5)), lambda: data.subset([0])):
+        with pytest.raises(
+            DataError, match=r"a copy of \d+ images .* needs \d+ GiB, .* split\(shuffle=False\) copy nothing"
+        ):
+            call()
+
+
 def test_a_kept_fingerprint_knows_its_file(on_disk, tmp_path):
     images, labels = on_disk
     data = Dataset(images, labels)

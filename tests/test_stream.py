@@ -307,6 +307,14 @@ def test_what_needs_all_images():
         trained(stream, runner=Threads())
 
 
+def test_answers_that_are_ignored_are_not_counted():
+    labels = np.where(np.arange(200) % 3 > np.arange(200) // 100, -100, LABELS)
+    options = {"ignore_index": -100}
+    wanted = trained(Dataset(IMAGES, targets=labels), loss_options=options)
+    found = trained(Stream(batches(30, IMAGES, labels), length=200, buffer=64, targets=True), loss_options=options)
+    assert found[0] == wanted[0] and [r["train_error"] for r in found[1]] == [r["train_error"] for r in wanted[1]]
+
+
 def test_the_state_is_kept_within_an_epoch(digits, tmp_path, monkeypatch):
     """A phase that is cut for that goes on in the buffers as they are: the source is gone through once."""
     asked, cuts = [], []
@@ -331,3 +339,11 @@ def test_the_state_is_kept_within_an_epoch(digits, tmp_path, monkeypatch):
     found, told = trained(Stream(source, length=len(images), buffer=1000), chaos.Network((1, 29, 29), layers), **options)
     assert found == wanted and asked == [1, 2, 1, 2] and "stopped" in cuts
     assert [one["train_error"] for one in told] == [one["train_error"] for one in history]
+
+
+def test_images_of_a_stream_are_augmented():
+    stream = Stream(batches(30, IMAGES, LABELS), length=200, buffer=64)
+    found = [trained(stream, augment=["flip", "shift"], seed=seed)[0] for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2] and trained(stream)[0] not in found
+    with pytest.raises(ValueError, match="a mixture takes any of all images"):
+        trained(stream, augment=["mixup"])

@@ -67,7 +67,7 @@ Pair = tuple[Dataset, Dataset | None]
 @cache
 def sources() -> dict[str, Source]:
     """The data sets with a name that are looked for on this machine, and downloaded where there is an address: all of
-    `NAMES` but "digits", which comes with the package."""
+    `NAMES` but "digits", which comes with the package, and "japanese_vowels", which other packages bring along."""
     from . import cifar, mnist, svhn
 
     return {source.name: source for room in (mnist, cifar, svhn) for source in room.sources()}
@@ -129,11 +129,11 @@ def load(
     Notes
     -----
     A set with a name is looked for in ``$CHAOS_DATA_DIR/NAME/`` first (MNIST and its kin: four IDX files under their usual
-    names, plain or ``.gz``; CIFAR: the published archives or their folders, binary or Python version, also `JPEG files
-    <cifar10-jpeg.tar.xz>`; EMNIST: ``gzip.zip`` or its files; SVHN: the ``.mat`` files), then below ``/usr/share/datasets/``
-    (Debian's ``dataset-fashion-mnist``), then in the cache ``$XDG_CACHE_HOME/chaos/NAME/`` (``~/.cache`` if unset), then
-    downloaded into the cache and verified by its checksum. The digits come with the package.
-    """
+    names, plain or ``.gz``; CIFAR: the published archives or their folders, binary or Python version, also
+    ``cifar10-jpeg.tar.xz`` with ``train|test/CLASS/*.jpg``; EMNIST: ``gzip.zip`` or its files; SVHN: the ``.mat`` files),
+    then below ``/usr/share/datasets/`` (Debian's ``dataset-fashion-mnist``), then in the cache
+    ``$XDG_CACHE_HOME/chaos/NAME/`` (``~/.cache`` if unset), then downloaded into the cache and verified by its checksum.
+    The digits come with the package."""
     check_flag("download", download)
     if size is not None:
         size = check_size(size)
@@ -150,8 +150,23 @@ def load(
 
 
 def kind(name: str) -> str:
-    """What `load` takes a name for: "name" of one of `NAMES`, "table", "pictures" (a folder or an archive), or "arrays";
-    DataError where it is none of them."""
+    """What `load` takes a name for.
+
+    Parameters
+    ----------
+    name : str
+        A name or path, as for `load`.
+
+    Returns
+    -------
+    str
+        "name" of one of `NAMES`, "table", "pictures" (a folder or an archive), or "arrays".
+
+    Raises
+    ------
+    DataError
+        It is none of them.
+    """
     from . import arrays_on_disk, folders, mnist, tables
 
     ending = name.lower()

@@ -70,7 +70,7 @@ def sources() -> tuple[Source, ...]:
             hint,
             (*ten, Form((JPEG,), _read_jpeg)),
             partial(_remotes, BINARY10),
-            ("cifar10", "cifar-10"),
+            ("cifar10", "cifar-10", "cifar-10-batches-bin", "cifar-10-batches-py"),
         ),
         *(
             Source(
@@ -81,7 +81,7 @@ def sources() -> tuple[Source, ...]:
                     name, names, (hundred[0], BINARY100, "cifar-100-binary"), (hundred[1], PYTHON100, "cifar-100-python")
                 ),
                 partial(_remotes, BINARY100),
-                ("cifar100", "cifar-100"),
+                ("cifar100", "cifar-100", "cifar-100-binary", "cifar-100-python"),
             )
             for name, names in (("cifar100", FINE), ("cifar100_coarse", COARSE))
         ),

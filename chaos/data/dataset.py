@@ -155,6 +155,7 @@ class Dataset:
         """
         if not isinstance(index, slice):
             index = _check_index(index)
+            self._check_room(int(index.sum()) if index.dtype == bool else len(index))
         new = self._replaced(
             inputs=tuple(array[index] for array in self.inputs), targets=tuple(array[index] for array in self.targets)
         )
@@ -162,6 +163,15 @@ class Dataset:
             raise DataError(f"this part of {self.name!r} is empty; a Dataset holds at least one image")
         new.weights = None if self.weights is None else np.ascontiguousarray(self.weights[index])
         return new
+
+    def _check_room(self, count: int) -> None:
+        """DataError where a copy of so many images cannot lie in this machine's memory, as of arrays that are mapped."""
+        needed = count * sum(array[:1].nbytes for array in self.inputs)
+        if needed > 2**30 and needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+            raise DataError(
+                f"a copy of {count} images of {self.name!r} needs {needed / 2**30:.0f} GiB, more than this machine has; "
+                "slices and split(shuffle=False) copy nothing, and a chaos.data.Stream takes images as they are needed"
+            )
 
     def __add__(self, other: Dataset) -> Dataset:
         """Both one after the other, as `chaos.data.concatenate` makes it."""

@@ -99,6 +99,11 @@ class Stream:
         """Of one image, as of a Dataset."""
         return self.first.shape
 
+    @property
+    def labels(self) -> Any:
+        """Those of the first batch, which tell what all are like."""
+        return self.first.labels
+
     def __len__(self) -> int:
         return self.length
 

@@ -33,7 +33,7 @@ def sources() -> tuple[Source, ...]:
             f"put {', '.join(files)}",
             (Form(files, partial(_read, name)),),
             partial(_remotes, files),
-            ("svhn", "SVHN"),
+            ("svhn", "SVHN", "."),
         )
         for name, images, files in (
             ("svhn", "73,257", ("train_32x32.mat", "test_32x32.mat")),

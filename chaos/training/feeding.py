@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
+from ..augment import Mix, steps
 from ..data import Dataset, Stream
 from ..errors import DataError
 from ..layers import random
@@ -51,6 +52,8 @@ class Fed(Threads):
         for name, what in REFUSED.items():
             if getattr(settings, name):
                 raise ValueError(f"{name} needs {what}, and a chaos.data.Stream shows each image once; give a Dataset")
+        if any(isinstance(step, Mix) for step in steps(settings.augment)):
+            raise ValueError("a mixture takes any of all images, and a chaos.data.Stream shows each once; give a Dataset")
 
     def start(self, job: Job) -> _core.Engine:
         """As `Threads`."""
@@ -237,4 +240,4 @@ class _Filling:
             close()
         job.net.trained_on = self.scales
         if self.whole:  # of which some may be ignored
-            job.training = dataclasses.replace(job.training, answers=self.answers)
+            job.training = job.trained = dataclasses.replace(job.training, answers=self.answers)
