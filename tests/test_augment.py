@@ -395,6 +395,20 @@ def test_networks_of_several_inputs_are_refused():
         train(net, chaos.data.Dataset((images, images), np.zeros(6, int), classes=2), "flip")
 
 
+def test_streams_are_augmented_but_not_mixed(few_digits):
+    """Where one buffer holds them all and nothing is shuffled, a stream is its data set; keys go by buffers."""
+    data = few_digits[0][:40]
+    ends = []
+    for steps_ in (["shift:2", "elastic"], ["shift:2"], None):
+        net = chaos.models.small()
+        stream = chaos.data.Stream([(data.images, data.labels)], length=40)
+        assert 0 <= train(net, stream, steps_, workers=1).history[-1]["train_error"] <= 1
+        ends.append(net.weights.copy())
+    assert (ends[0] != ends[1]).any() and (ends[1] != ends[2]).any()
+    with pytest.raises(ValueError, match="mixes any two images, and a chaos.data.Stream shows each once"):
+        train(chaos.models.small(), stream, "mixup")
+
+
 # ---- how it is said ----
 
 

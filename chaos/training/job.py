@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core, augment, groups
+from ..data import Dataset
 from ..errors import DivergedError
 from ..losses import VALUES
 from ..network import Network, aligned_zeros, run_key
@@ -71,7 +72,8 @@ class Job:
         self.training = phases.take(net, train, "train", loss, weighted=True, loss_options=options)
         self.class_names = train.class_names
         self.augment = augment.steps(settings.augment)
-        self.trained = self._take_augment(train)
+        if self.augment:
+            self._check_augment(train)
         self._check_whole_batches(net)
         self.test: phases.Taken | None = None
         if test is not None:
@@ -115,23 +117,26 @@ class Job:
                 "workers, who calculate in single precision, take for 0"
             )
 
-    def _take_augment(self, train: Any) -> phases.Taken:
-        """The training images as they are trained on: mixed classes may not be right or wrong to the loss. ValueError where
-        the steps of augmentation do not go with the network, the targets and the loss."""
-        if not self.augment:
-            return self.training
-        net, labels = self.net, train.labels
+    def _check_augment(self, train: Any) -> None:
+        """ValueError where the steps of augmentation do not go with the network, the targets and the loss."""
+        labels, net, targets = train.labels if isinstance(train, Dataset) else train.first.labels, self.net, []
+        mixing = next((step for step in self.augment if isinstance(step, augment.Mix)), None)
+        if mixing and not isinstance(train, Dataset):
+            raise ValueError(f"{mixing} mixes any two images, and a chaos.data.Stream shows each once; give a Dataset")
         terms = net.loss_terms(self.settings.loss, self.settings.loss_options)
         arrays = labels if isinstance(labels, (tuple, list)) else [labels] * len(terms)
-        targets = []
         for term, y in zip(terms, arrays, strict=True):
             shape = net.output_shapes[term.output]
             form = term.loss.form(shape, y.shape[1:], y.dtype.kind in "iu")
             targets.append(augment.Target(term.loss.kind, term.loss.targets, term.options, form, shape))
         augment.check(self.augment, net.input_shapes, targets)
+
+    def _trained(self) -> phases.Taken:
+        """The training images as they are trained on: mixed classes may not be right or wrong to the loss."""
         if not any(isinstance(step, augment.Mix) for step in self.augment):
             return self.training
-        answers = (term.loss.answers(VALUES, net.output_shapes[term.output]) for term in terms)
+        terms = self.net.loss_terms(self.settings.loss, self.settings.loss_options)
+        answers = (term.loss.answers(VALUES, self.net.output_shapes[term.output]) for term in terms)
         return dataclasses.replace(self.training, answers=self.training.count * next(filter(None, answers), 0))
 
     def _check_whole_batches(self, net: Network) -> None:
@@ -379,7 +384,7 @@ class Job:
         losses, evaluating = evaluated
         return (
             {"epoch": number, "lr": self.rate(number)}
-            | self.trained.results("train", done)
+            | self._trained().results("train", done)
             | losses
             | {
                 "seconds": done["seconds"],
