@@ -14,6 +14,7 @@ from chaos.augment.base import Draws
 from chaos.augment.mixing import beta
 from chaos.layers import random
 from chaos.network import run_key
+from chaos.training import ABOUT
 
 MOVES = [
     "shift:2",
@@ -393,6 +394,12 @@ def test_networks_of_several_inputs_are_refused():
     images = pictures((1, 4, 4), True)
     with pytest.raises(ValueError, match="networks of one input, not of 2"):
         train(net, chaos.data.Dataset((images, images), np.zeros(6, int), classes=2), "flip")
+
+
+@pytest.mark.skipif("validation_split" not in ABOUT, reason="no training holds out images by itself")
+def test_images_that_are_held_out_are_not_mixed_in(few_digits):
+    with pytest.raises(ValueError, match="also those that validation_split holds out"):
+        train(chaos.models.small(), few_digits[0], "mixup", validation_split=0.2)
 
 
 def test_streams_are_augmented_but_not_mixed(few_digits):

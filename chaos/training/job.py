@@ -123,6 +123,8 @@ class Job:
         mixing = next((step for step in self.augment if isinstance(step, augment.Mix)), None)
         if mixing and not isinstance(train, Dataset):
             raise ValueError(f"{mixing} mixes any two images, and a chaos.data.Stream shows each once; give a Dataset")
+        if mixing and getattr(self.settings, "validation_split", None):
+            raise ValueError(f"{mixing} mixes any two images, also those that validation_split holds out; split before")
         terms = net.loss_terms(self.settings.loss, self.settings.loss_options)
         arrays = labels if isinstance(labels, (tuple, list)) else [labels] * len(terms)
         for term, y in zip(terms, arrays, strict=True):
