@@ -322,6 +322,22 @@ def test_partial_fit_goes_on_from_fit(table):
     np.testing.assert_array_equal(found.network_.weights, net.weights)
 
 
+def test_parameters_change_between_partial_fits(table):
+    """The moments go on where the rule is the same, and begin anew where it is another one."""
+    x, y = table
+    settings = dict(lr=0.01, batch_size=16, strategy="sequential", shuffle=False, lr_schedule="constant")
+    net = chaos.Network((8,), [chaos.Linear(3)])
+    slower = ChaosClassifier(network=net, update="adam", **settings).fit(x, y).set_params(lr=0.001).partial_fit(x, y)
+    same = ChaosClassifier(network=net, update="adam", **settings).fit(x, y)
+    same.set_params(lr=0.001, update_options={"beta1": 0.9}).partial_fit(x, y)
+    np.testing.assert_array_equal(slower.network_.weights, same.network_.weights)
+    for rule in ("momentum", "sgd"):
+        other = ChaosClassifier(network=net, update="adam", epochs=2, **settings).fit(x, y)
+        fresh = ChaosClassifier(network=other.network_, update=rule, **settings).partial_fit(x, y)
+        other.set_params(update=rule).partial_fit(x, y)
+        np.testing.assert_array_equal(other.network_.weights, fresh.network_.weights)
+
+
 def test_classes_of_partial_fits(table):
     x, y = table
     found = ChaosClassifier(random_state=0).partial_fit(x[y < 2], y[y < 2], classes=[0, 1, 2])

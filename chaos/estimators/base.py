@@ -3,6 +3,7 @@ this folder."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -236,21 +237,21 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _going_on(self) -> Learner:
         """What trains step by step: that of the call before, where the parameters are still the same."""
-        workers = self._workers()
-        settings = Settings(workers=workers, **self._settings(self._seed))
-        learner: Learner | None = getattr(self, _LEARNER, None)
-        if learner is None or learner.settings != settings.resolved():
-            learner = Learner(self.network_, settings, batch_size=self.batch_size, workers=workers)
-            learner.load_state(getattr(self, _KEPT, {}))
-            setattr(self, _LEARNER, learner)
+        asked = {"workers": self._workers(), **self._settings(self._seed)}
+        learner, made_for = getattr(self, _LEARNER, (None, None))
+        if learner is None or made_for != asked:
+            kept = getattr(self, _KEPT, {}) if learner is None else learner.state()
+            learner = Learner(self.network_, Settings(**asked), batch_size=self.batch_size, workers=asked["workers"])
+            if learner.goes_on_from(kept):
+                learner.load_state(kept)
+            setattr(self, _LEARNER, (learner, copy.deepcopy(asked)))
         return learner
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what lives in memory only; what the update rule keeps goes with it."""
         state: dict[str, Any] = dict(super().__getstate__())
-        learner: Learner | None = state.pop(_LEARNER, None)
-        if learner is not None:
-            state[_KEPT] = learner.state()
+        if _LEARNER in state:
+            state[_KEPT] = state.pop(_LEARNER)[0].state()
         return state
 
     def _forward(self, X: Any) -> Array:
