@@ -59,7 +59,7 @@ int main(void) {
 
 
 def sources():
-    """The files that are compiled; the bodies in simd, layers, losses, updates are #included by cext/isa."""
+    """The files that are compiled; the bodies in simd, layers, losses, updates, augment are #included by cext/isa."""
     return ["cext/_core.pyx"] + [
         f
         for room in (".", "isa", "engine", "replay", "sync", "virtual", "virtual/orders")
@@ -76,7 +76,7 @@ def write_lists(folder=LISTS):
     """Writes what registers a kind: NAME.h with KIND(x) for every x.c in folder NAME, or for each of its rows where it holds
     several kinds; NAME_bodies.h with the file's #include."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for room in ("layers", "losses", "updates", "sync", "virtual/orders"):
+    for room in ("layers", "losses", "updates", "augment", "sync", "virtual/orders"):
         files, last = sorted(glob(f"cext/{room}/*.c")), Path(room).name
         stems = [Path(f).stem for f in files]
         kinds = [kind for f in files for kind in ROW.findall(Path(f).read_text()) or [Path(f).stem]]

@@ -14,7 +14,7 @@ Example
 
 from . import _load as _load  # isort: split
 
-from . import data, initialisers, models
+from . import augment, data, initialisers, models
 from ._version import __version__
 from .api import train
 from .errors import (
@@ -34,6 +34,7 @@ from .layers import *  # noqa: F403, every kind
 from .layers import __all__ as _layers  # type: ignore[attr-defined]  # computed: type checkers do not see it
 from .many import Committee, search, train_async, train_many
 from .network import Network, load
+from .normalising import normalise
 from .training import Callback, Run, evaluate
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "TraceError",
     "UnsupportedError",
     "__version__",
+    "augment",
     "data",
     "evaluate",
     "fold",
@@ -59,6 +61,7 @@ __all__ = [
     "initialisers",
     "load",
     "models",
+    "normalise",
     "search",
     "train",
     "train_async",

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 OPENMP: bool
 TOGETHER: int  # images that pass through the layers together at the most, whatever the batch size
@@ -24,6 +25,7 @@ def loops() -> dict[str, dict[str, list[str]]]: ...
 def layer_kinds() -> dict[str, dict[str, bool]]: ...
 def losses() -> dict[str, list[str]]: ...
 def updates() -> dict[str, int]: ...
+def augmentations() -> list[str]: ...
 def fma_gflops(isa: str | None = None, seconds: float = 0.05) -> float: ...
 def hand_over(room: NDArray[np.int32], side: int, turns: int, out: NDArray[np.float32], seconds: float = 0.01) -> int: ...
 def add_rows(rows: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
@@ -53,9 +55,10 @@ class _ClockCounts(TypedDict):
     published: int
     failures: int
 
+@disjoint_base
 class Clock:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         order: str,
         options: Sequence[float],
         layers: Sequence[tuple[int, int, int, bool, float, float]],
@@ -72,7 +75,7 @@ class Clock:
         group: int = 1,
         publishes_later: bool = False,
         stages: Sequence[tuple[int, float, float, float, float, Count]] = (),
-    ) -> None: ...
+    ) -> Self: ...
     def begin(self, images: int) -> None: ...
     def next(
         self, out: NDArray[np.uint64], since: NDArray[np.float64] | None = None, when: NDArray[np.float64] | None = None
@@ -88,9 +91,10 @@ class Clock:
     @property
     def counts(self) -> _ClockCounts: ...
 
+@disjoint_base
 class Plan:
     choice: tuple[str, bool, str]
-    def __init__(self) -> None: ...
+    def __new__(cls) -> Self: ...
     def add_input(self, c: int, h: int, w: int) -> int: ...
     def add(
         self,
@@ -128,9 +132,10 @@ class Stage(IntEnum):
     BACK_BETWEEN = 4
     UPDATE = 5
 
+@disjoint_base
 class Engine:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         plan: Plan,
         weights: NDArray[np.float32],
         workers: int = 1,
@@ -147,7 +152,8 @@ class Engine:
         loss_options: Sequence[Sequence[float]] = (),
         classes: Sequence[tuple[float, bool]] = (),
         class_of: NDArray[np.uint8] | None = None,
-    ) -> None: ...
+        augment: Sequence[tuple[str, Sequence[float], float, int]] = (),
+    ) -> Self: ...
     def run(
         self,
         what: Literal["train", "test", "forward", "gradients"],
@@ -164,6 +170,7 @@ class Engine:
         jobs: int = 1,
         weights: NDArray[np.float32] | None = None,
         key: int = 0,
+        augmented: bool | None = None,
     ) -> dict[str, Any]: ...
     def step(
         self,
@@ -206,8 +213,9 @@ class Engine:
     @property
     def worker_bytes(self) -> int: ...
 
+@disjoint_base
 class Exchange:
-    def __init__(self, engine: Engine) -> None: ...
+    def __new__(cls, engine: Engine) -> Self: ...
     @property
     def engine(self) -> Engine: ...
     def read_weights(self, out: NDArray[np.float32], first: int = 0, last: int | None = None) -> None: ...
@@ -236,8 +244,9 @@ class Exchange:
     ) -> dict[str, Any]: ...
     def apply(self, gradient: NDArray[np.float32], lr: float) -> None: ...
 
+@disjoint_base
 class Bench:
-    def __init__(self, engine: Engine) -> None: ...
+    def __new__(cls, engine: Engine) -> Self: ...
     @property
     def engine(self) -> Engine: ...
     def time(self, node: int, what: str, rounds: int = 1) -> float | None: ...

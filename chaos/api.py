@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import training
-from .data import Dataset
+from .data import Dataset, Stream
 from .network import Network
 from .training import Alone, Run, Settings, Threads
 
 
 def train(
     net: Network,
-    train: Dataset,
+    train: Dataset | Stream,
     test: Dataset | None = None,
     *,
     strategy: str = "chaos",
@@ -31,6 +31,7 @@ def train(
     update_options: Mapping[str, Any] | None = None,
     loss: str = "cross_entropy",
     loss_options: Mapping[str, Any] | None = None,
+    augment: Any = None,
     shuffle: bool = True,
     validate: bool = False,
     seed: int = 0,
@@ -65,7 +66,7 @@ def train(
     ----------
     net : Network
     train, test : Dataset
-        `test` may be None.
+        `test` may be None. The training images may also be a chaos.data.Stream.
     strategy : str
         A name in chaos.sync.STRATEGIES; each says there what it promises.
     strategy_options : dict, optional
@@ -92,12 +93,16 @@ def train(
         A name in chaos.losses.LOSSES; each says there what targets it takes.
     loss_options : dict, optional
         Of the loss, by name.
+    augment : list, optional
+        What changes the images of the training at random, on the threads that train: steps such as
+        ``chaos.augment.Shift(2)``, or texts such as "elastic:34,4", done one after the other. `chaos.augment.preview` shows
+        what becomes of images; evaluations see them as they are.
     shuffle : bool
         A new order every epoch, drawn from `seed` and the epoch's number.
     validate : bool
         Whether to add the validation phase.
     seed : int
-        Of the order of images, and of the random numbers of layers that draw some.
+        Of the order of images, and of the random numbers of layers and of augmentation.
     pin : str
         "none", or where each worker stays while a phase runs (Linux): "compact" fills the cores of one NUMA domain, or
         socket, before the next; "scatter" goes round them. `chaos.info()["pin"]` shows the CPUs. It changes no result.

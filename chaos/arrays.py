@@ -3,6 +3,8 @@ chaos.network; knows nothing of either."""
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -54,10 +56,29 @@ def float32(array: Array) -> NDArray[np.float32]:
 
 
 def extremes(array: Array) -> tuple[float, float] | None:
-    """The least and the largest number, None where one is not finite, or where there is none. Needs no array of flags as
-    large as `array`."""
+    """The least and the largest number, None where one is not finite, or where there is none. Goes through memory once, a
+    part at a time, so that an array on a disk is read once."""
     if not array.size:
         return None
-    with np.errstate(all="ignore"):
-        least, most = float(array.min()), float(array.max())
-    return (least, most) if np.isfinite(least) and np.isfinite(most) else None
+    parts = [array]
+    if array.nbytes > _PART:
+        parts = np.array_split(array, min(array.nbytes // _PART, len(array)))
+    least, most = np.inf, -np.inf
+    for part in parts:
+        with np.errstate(all="ignore"):
+            low, high = float(part.min()), float(part.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            return None
+        least, most = min(least, low), max(most, high)
+    return least, most
+
+
+_PART = 2**20  # bytes, which stay in a core's cache between two looks
+
+
+def warn_caller(text: str) -> None:
+    """A UserWarning about the line of whoever called into the package."""
+    depth, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals["__name__"].startswith(f"{__package__}."):
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(text, UserWarning, stacklevel=depth)

@@ -50,7 +50,7 @@ def fold(net: Network) -> Network:
     inputs = [made[node] for node, _ in nodes if isinstance(node, Input)]
     found = Network([node for node in inputs if isinstance(node, Input)], [made[node] for node in net.outputs])
     found.load_state_dict(_state(net, found, origin, folded))
-    found.trained_on = net.trained_on
+    found.trained_on, found.class_names = net.trained_on, net.class_names
     return found
 
 

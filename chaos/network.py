@@ -30,7 +30,7 @@ from .parameters import Parameters
 from .scale import Scale
 
 FORMAT = "chaos-1"
-TRAINED_ON = "trained_on"
+TRAINED_ON, CLASS_NAMES = "trained_on", "class_names"
 COUNTS = ".num_batches_tracked"  # of PyTorch's normalisations, which use it only where they have no momentum
 MOST_TOGETHER = 16  # MAX_INPUTS of cext/layers/layer.h
 STATE = "optimizer."  # begins the names of tensors that are kept beside the parameters: the state of an update rule
@@ -62,6 +62,8 @@ class Network(Parameters):
     trained_on : tuple of chaos.scale.Scale, or None
         For each input what the numbers of its training images were: pixels, or floats from .. to. Kept in files. Images of
         another scale are refused or warned about; None: nothing is known, all are taken.
+    class_names : tuple of str, or None
+        Of the classes that it was trained on, in the order of its outputs; kept in files.
 
     Raises
     ------
@@ -108,6 +110,7 @@ class Network(Parameters):
         self._lock = threading.Lock()
         _networks.add(self)
         self.trained_on: tuple[Scale, ...] | None = None
+        self.class_names: tuple[str, ...] | None = None
         self.weights: NDArray[np.float32] = aligned_zeros(self.plan.weight_size)
         self._positions: dict[str, tuple[NDArray[np.int64], Shape]] = {}  # of all parts
         self._trained: set[str] = set()  # names of those that gradients change
@@ -396,6 +399,8 @@ class Network(Parameters):
         about = {"format": FORMAT, "network": json.dumps(self.config())}
         if self.trained_on is not None:
             about[TRAINED_ON] = json.dumps(scale.to_json(self.trained_on))
+        if self.class_names is not None:
+            about[CLASS_NAMES] = json.dumps(self.class_names)
         write_tensors(path, {**parameters, **(state or {})}, {**(metadata or {}), **about})
 
     def to_torch(self) -> Any:
@@ -663,29 +668,31 @@ class Network(Parameters):
         return [labels for labels, _ in taken] if len(taken) > 1 else taken[0][0], answers
 
     def take_images(self, x: Any, like: Sequence[Scale] | None = None) -> dict[str, Any]:
-        """`x` as the core wants it: {"inputs": [flat array of each input], "count": n}; DataError if it cannot be, or is
-        unlike `like`, the scale of each input."""
+        """`x` as the core wants it: {"inputs": [flat array of each input], "count": n, "scales": (Scale of each,)};
+        DataError if it cannot be, or is unlike `like`, the scale of each input."""
         several = len(self._inputs) > 1
         if several and (not isinstance(x, (tuple, list)) or len(x) != len(self._inputs)):
             raise DataError(f"the network has {len(self._inputs)} inputs: a list of as many arrays is needed")
         known: list[Scale | None] = [None] * len(self._inputs) if like is None else [*like]
-        arrays = [_take_input(*one) for one in zip(x if several else [x], self.input_shapes, known, strict=True)]
+        taken = [_take_input(*one) for one in zip(x if several else [x], self.input_shapes, known, strict=True)]
+        arrays, scales = [array for array, _ in taken], tuple(found for _, found in taken)
         if len({len(array) for array in arrays}) > 1:
             raise DataError(f"the inputs have different numbers of images: {', '.join(str(len(a)) for a in arrays)}")
         if like is not None and len(arrays[0]):
-            scale.check(like, [*map(Scale.of, arrays)])
-        return {"inputs": [array.reshape(-1) for array in arrays], "count": len(arrays[0])}
+            scale.check(like, scales)
+        return {"inputs": [array.reshape(-1) for array in arrays], "count": len(arrays[0]), "scales": scales}
 
     def __getstate__(self) -> dict[str, Any]:
         kept = None if self._learner is None else (self._learner.settings, self._learner.state())
-        return {"config": self.config(), "state": self.state_dict(), "trained_on": self.trained_on, "learner": kept}
+        about = {"trained_on": self.trained_on, "class_names": self.class_names, "learner": kept}
+        return {"config": self.config(), "state": self.state_dict(), **about}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         other = Network.from_config(state["config"])
         self.__dict__.update(other.__dict__)
         _networks.add(self)
         self.pack(state["state"], self.weights)  # whatever they are: a training may have diverged
-        self.trained_on = state.get("trained_on")
+        self.trained_on, self.class_names = state.get("trained_on"), state.get("class_names")
         if state.get("learner") is not None:
             from .online import Learner
 
@@ -747,23 +754,30 @@ def _take_values(y: Array, least: float, most: float) -> Array:
     return y
 
 
-def _take_input(x: ArrayLike, shape: Shape, like: Scale | None) -> Array:
-    """Images of that shape, contiguous and of a type that the core takes; DataError if they cannot be."""
+def _take_input(x: ArrayLike, shape: Shape, like: Scale | None) -> tuple[Array, Scale]:
+    """Images of that shape, contiguous and of a type that the core takes, and their scale; DataError if they cannot be."""
     x = numbers(x, "images")
     if x.ndim == 3 and len(shape) == 3 and shape[0] == 1:
         x = x[:, None]
+    elif x.ndim == 4 and len(shape) == 2 and x.shape[1] == 1:  # sequences that were taken for images of one channel
+        x = x[:, 0]
     if x.shape[1:] != shape or not x.ndim:
-        raise DataError(f"images have shape {x.shape}, the network wants (n, {', '.join(map(str, shape))})")
+        last = x.ndim > 2 and (x.shape[-1], *x.shape[1:-1]) == shape
+        hint = "; these have their channels last: chaos.data.Dataset(x, y, channels='last'), or np.moveaxis(x, -1, 1)"
+        raise DataError(
+            f"images have shape {x.shape}, the network wants (n, {', '.join(map(str, shape))}){hint if last else ''}"
+        )
     if like is not None and like.pixels and x.dtype.kind in "iu" and x.dtype != np.uint8:
         if x.size and not (x.min() >= 0 and x.max() <= 255):
             raise DataError(f"images: integers from {x.min()} to {x.max()}; integer pixels must be from 0 to 255")
         x = x.astype(np.uint8)
     if x.dtype == np.uint8:
-        return np.ascontiguousarray(x)
+        return np.ascontiguousarray(x), Scale.of(x)
     x = np.ascontiguousarray(float32(x))
-    if x.size and extremes(x) is None:
+    found = extremes(x)
+    if x.size and found is None:
         raise DataError("images hold NaN or infinity, or numbers too large for float32")
-    return x
+    return x, Scale(False, *(found or (0.0, 0.0)))
 
 
 def take_weights(weights: ArrayLike, count: int) -> NDArray[np.float32]:
@@ -807,10 +821,19 @@ def load_with_state(path: str | os.PathLike[str]) -> tuple[Network, dict[str, st
         net.load_state_dict(tensors)
         if TRAINED_ON in metadata:
             net.trained_on = scale.from_json(parse_json(metadata[TRAINED_ON]), len(net.input_shapes))
+        if CLASS_NAMES in metadata:
+            net.class_names = _names_from_json(parse_json(metadata[CLASS_NAMES]))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     known = net.state_dict()
     return net, metadata, {name: tensor for name, tensor in tensors.items() if name not in known}
+
+
+def _names_from_json(kept: Any) -> tuple[str, ...]:
+    """The names of classes; ValueError where they are damaged."""
+    if not isinstance(kept, list) or not all(isinstance(name, str) for name in kept):
+        raise ValueError(f"the names of its classes are damaged: {kept!r}")
+    return tuple(kept)
 
 
 def check_size(config: dict[str, Any], there: int) -> None:

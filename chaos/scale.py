@@ -3,8 +3,6 @@ of its training. For chaos.network and chaos.training."""
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import extremes
+from .arrays import extremes, warn_caller
 from .errors import DataError
 
 SEEN = "which the network sees as -1 (black) to 1 (white)"
@@ -73,7 +71,7 @@ def _floats_for_pixels(new: Scale) -> None:
             f"images: {new}, but the network was trained on pixels (uint8), {SEEN}: give uint8, or x / 127.5 - 1 of pixels x"
         )
     if 0 <= new.least < new.most:
-        _warn(
+        warn_caller(
             f"images: {new}, none below 0, but the network was trained on pixels (uint8), {SEEN}: "
             "give uint8, or 2 * x - 1 of floats x from 0 to 1"
         )
@@ -90,14 +88,7 @@ def _floats_for_floats(known: Scale, new: Scale) -> None:
     larger, smaller = max(known.largest, new.largest), min(known.largest, new.largest)
     other_units = new.least < new.most and larger >= UNITS * smaller
     if other_units or (known.least >= 0 and new.least < -0.25 * known.largest):
-        _warn(f"images: {new}, but the network was trained on {known}")
-
-
-def _warn(text: str) -> None:
-    depth, frame = 1, sys._getframe()
-    while frame.f_back and frame.f_globals["__name__"].startswith(f"{__package__}."):  # it is about the caller's line
-        depth, frame = depth + 1, frame.f_back
-    warnings.warn(text, UserWarning, stacklevel=depth)
+        warn_caller(f"images: {new}, but the network was trained on {known}")
 
 
 def to_json(scales: Sequence[Scale]) -> list[list[Any]]:

@@ -273,27 +273,10 @@ def table(rows, target):
 
 
 def plot(rows, path):
-    """Speed as bars, and the mean error over the seconds of training as lines; a column per network."""
-    from matplotlib.figure import Figure
+    """Speed and final error of each strategy, and errors over the epochs beyond sequential's; .svg, .png or .html."""
+    from chaos import report
 
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    figure = Figure(figsize=(7 * len(models), 9), layout="constrained")
-    axes = figure.subplots(2, len(models), squeeze=False)
-    for column, model in enumerate(models):
-        here = [row for row in rows if row["model"] == model]
-        names = [f"{row['strategy']}, {row['workers']}" for row in here]
-        timed = [(name, row["speed"]["images_per_second"]) for name, row in zip(names, here, strict=True) if row["speed"]]
-        if timed:
-            axes[0][column].barh(*zip(*reversed(timed), strict=True))
-        axes[0][column].set(title=model, xlabel="images/s")
-        for name, row in zip(names, here, strict=True):
-            if "errors_per_epoch" in (row["accuracy"] or {}):
-                seconds = np.cumsum(np.mean(row["accuracy"]["seconds_per_epoch"], 0))
-                axes[1][column].plot(seconds, 100 * np.mean(row["accuracy"]["errors_per_epoch"], 0), marker="o", label=name)
-        axes[1][column].set(xlabel="seconds of training", ylabel="test error, %", yscale="log")
-        if axes[1][column].has_data():
-            axes[1][column].legend(fontsize="x-small")
-    figure.savefig(path)
+    report.write(report.measurements_report({"rows": rows}), path)
 
 
 def arguments(given=None):

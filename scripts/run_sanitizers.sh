@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Builds the C core with tests/c/driver.c under the sanitizers and runs it: scripts/run_sanitizers.sh [asan|tsan|all] [networks]
+# Builds the C core with tests/c/driver.c under the sanitizers and runs it: scripts/run_sanitizers.sh [asan|tsan|all] [networks [short]]
 #   asan  AddressSanitizer and UndefinedBehaviorSanitizer with gcc, AddressSanitizer with clang if there is one (only clang
 #         sees the masked stores of AVX-512)
 #   tsan  ThreadSanitizer with clang (it sees accesses of up to 16 bytes, so all those of the generic instruction set)
+# short: AddressSanitizer with gcc only.
 # Each tool has to find a planted fault before its silence counts. One line per configuration; exit status 0: all right,
 # 1: something was found, 77: a tool is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-what=${1:-all} networks=${2:-} out=build/sanitizers wrong=0 here=() ccache=()
+what=${1:-all} networks=${2:-} short=${3:-} out=build/sanitizers wrong=0 here=() ccache=()
 case $what in asan | tsan | all) ;; *)
-    echo "usage: scripts/run_sanitizers.sh [asan|tsan|all] [random networks]" >&2
+    echo "usage: scripts/run_sanitizers.sh [asan|tsan|all] [random networks [short]]" >&2
     exit 2
     ;;
 esac
@@ -94,7 +95,7 @@ asan() {
     LSAN_OPTIONS=suppressions=$out/leaks:print_suppressions=0
     # both watch all kernels on every instruction set; workers, who meet in cext/engine, on one each
     local clang=yes on=(generic)
-    if ! command -v clang >/dev/null || ! try clang -fsanitize=address; then
+    if [[ -n $short ]] || ! command -v clang >/dev/null || ! try clang -fsanitize=address; then
         clang=no on=()
     fi
     if build asan-gcc gcc -fsanitize=address,undefined -fno-sanitize-recover=all; then
@@ -104,7 +105,7 @@ asan() {
         wrong=1
     fi
     if [[ $clang = no ]]; then
-        echo "asan-clang: left out, there is no clang with OpenMP and sanitizers"
+        echo "asan-clang: left out: ${short:-there is no clang with OpenMP and sanitizers}"
     elif ASAN_OPTIONS=detect_stack_use_after_return=1 && build asan-clang clang -fsanitize=address; then
         reports asan-clang heap-buffer-overflow fault
         passes asan-clang "${networks:-15}" best

@@ -34,7 +34,16 @@ def place(item):
     return FIRST.index(name) if name in FIRST else len(FIRST) + (name == item.nodeid)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--nightly", action="store_true", help="also run what is marked so: long, for scripts/nightly.sh")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--nightly"):
+        late = [item for item in items if item.get_closest_marker("nightly")]
+        if late:
+            config.hook.pytest_deselected(items=late)
+            items[:] = [item for item in items if item not in late]
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=place)
 

@@ -1,5 +1,7 @@
 """Small networks and data for the tests."""
 
+import itertools
+
 import numpy as np
 
 import chaos
@@ -48,7 +50,8 @@ class Oracle:
     with sqrt(n) to n/2 roundings of partial sums; n <= 2,200, in blocks).
     """
 
-    FACTOR = 64
+    FACTOR = 60
+    LARGEST = 0.05  # tolerance over the largest value: beyond it a check could not fail, and is refused
 
     def __init__(self, net, x, labels=None, loss="cross_entropy", loss_options=None, weights=None):
         self.net, self.labels, self.loss = net, labels, loss
@@ -61,21 +64,31 @@ class Oracle:
         rng = np.random.default_rng(0)
 
         def move(a):
-            return a * (1 + 2.0**-24 * rng.uniform(-1, 1, a.shape)) + 2.0**-24 / n * rng.uniform(-1, 1, a.shape)
+            return a * (1 + 2.0**-24 * rng.uniform(-1, 1, a.shape))
 
         def moved_once():
+            # the loss's gradient comes behind the results of all layers; nothing else is moved where it is 0, or behind a
+            # ReLU it would no longer be
+            numbers = itertools.count(-2 * sum(node.layer is not None for node, _ in net.nodes()))
+
+            def touch(a):
+                return move(a) + (2.0**-24 / n * rng.uniform(-1, 1, a.shape) if next(numbers) == 0 else 0)
+
             x = [move(one) for one in self.x] if several else move(self.x)
-            return self._run(x, {k: move(v) for k, v in state.items()}, move)
+            return self._run(x, {k: move(v) for k, v in state.items()}, touch)
 
         moved = [moved_once() for _ in range(5)]
         self.tolerance = {
             k: self.FACTOR * max(np.abs(m[k] - v).max() for m in moved) + 2.0**-23 * np.abs(v).max()
             for k, v in self.exact.items()
         }
+        for name, value in self.exact.items():
+            largest = np.abs(value).max()
+            # what is smaller is 0 by definition, such as the gradient of a bias before a normalisation
+            assert largest < 1e-12 or self.tolerance[name] <= self.LARGEST * largest, (name, self.tolerance[name], largest)
 
     def _run(self, x, state, touch):
-        values = reference.forward(self.net, x, state=state, touch=touch)
-        found = {"output": values[self.net.outputs[0]]}
+        found = {"output": reference.forward(self.net, x, state=state, touch=touch)[self.net.outputs[0]]}
         if self.labels is not None:
             found["loss"], gradients = reference.loss_and_gradients(
                 self.net,

@@ -40,6 +40,11 @@ COMMANDS = [
     "replay",
     "reproduce",
     "estimate",
+    "export",
+    "data",
+    "data list",
+    "data check",
+    "completion",
 ]
 TRAIN = ["train", "small", "--data", "digits", "--subset", "200", "--lr", "0.01", "--strategy", "sequential"]
 
@@ -544,6 +549,24 @@ def test_predict_takes_vectors_sequences_and_no_tables_for_pictures(trained, cap
     for name, bad in (("scalar.npy", np.float32(3)), ("void.npy", np.zeros((0, 29, 29)))):
         np.save(name, bad)
         assert "holds no images" in refused(capsys, "predict", str(trained), name)
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_predict_executes_nothing(trained, capsys, ending, tmp_path):
+    """Objects in NumPy files are pickles, which are programs."""
+    path, mark = tmp_path / f"x.{ending}", tmp_path / "executed"
+    content = np.array([Payload(str(mark))], object)
+    np.save(path, content) if ending == "npy" else np.savez(path, x_test=content)
+    assert main(["predict", str(trained), str(path)]) == 2
+    assert "Object arrays cannot be loaded" in capsys.readouterr().err and not mark.exists()
 
 
 def test_predict_refuses_what_is_no_image(trained, capsys):

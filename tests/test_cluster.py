@@ -699,7 +699,7 @@ tell(found)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_ranks_learn_as_well_as_one(library, tmp_path):
     """Mean error over 3 seeds, on 360 test images (of which one is 0.28 points): within 4 points of one rank. Averaging
     halves the progress of an epoch, and 12 epochs of 1,437 images are few; the figures on MNIST are in the README."""
@@ -714,3 +714,115 @@ def test_two_ranks_learn_as_well_as_one(library, tmp_path):
     (two, _), _ = run(library, 2, CONVERGES, tmp_path, json.dumps(cases), timeout=300)
     for mode, error in two.items():
         assert error <= alone["local"] + 0.04, (mode, error, alone)
+
+
+class Vectors:
+    """Stands in for a link, a window and the door to an engine's weights: vectors of this process."""
+
+    def __init__(self, size, own, others=(), centre=None):
+        self.rank, self.size, self.own, self.others, self.centre = 0, size, own, list(others), centre
+        self.largest_shard, self.asked = 1, []
+
+    def read_weights(self, out):
+        out[:] = self.own
+
+    def add_weights(self, delta, scale=1.0):
+        self.own += np.float32(scale) * delta
+
+    def get(self, out):
+        out[:] = self.centre
+        yield 0
+
+    def fetch_and_add(self, values, old):
+        old[:] = self.centre
+        self.centre += values
+        yield 0
+
+    def send_and_receive(self, vector, to, into, source, tag=0):
+        into[:] = self.others.pop(0)
+        return len(into)
+        yield
+
+    def until_images(self, position, longest=0.05):
+        self.asked.append(position)
+        yield 0
+
+    def over(self):
+        return False
+
+    def stopping(self):
+        return False
+
+    def given_to(self, mode):
+        mode.link = mode.door = self
+        mode.engine = SimpleNamespace(position=0)
+        mode.weights = self.own
+        return mode
+
+
+def test_a_pull_keeps_the_sum_of_centre_and_ranks():
+    """Exactly: the numbers are whole, alpha is 1 / 4."""
+    own, centre = np.array([8, -4, 16, 0], np.float32), np.array([0, 4, -16, 12], np.float32)
+    vectors = Vectors(2, own.copy(), centre=centre.copy())
+    mode = vectors.given_to(MODES["easgd"]({"timing": "async", "beta": 0.5}))
+    mode._alpha, mode._centre, mode._x, mode._e = np.float32(0.25), centre.copy(), mode.new(), mode.new()
+    assert list(mode._pull(vectors)) == [0]
+    step = 0.25 * (own - centre)
+    assert (vectors.own == own - step).all() and (vectors.centre == centre + step).all()
+    assert (vectors.own + vectors.centre == own + centre).all()
+
+
+@pytest.mark.parametrize("graph, size, partners", [("ring", 4, 2), ("exponential", 4, 1), ("pairs", 2, 1)])
+def test_gossip_mixes_as_it_says(graph, size, partners):
+    """What a rank has after a round is the mean of its own and its partners' weights."""
+    own, others = np.array([3, 6, -9], np.float32), [np.full(3, 12 * (k + 1), np.float32) for k in range(partners)]
+    vectors = Vectors(size, own.copy(), others)
+    mode = vectors.given_to(MODES["gossip"]({"graph": graph}))
+    mode._x, mode._delta, mode._y = mode.new(), mode.new(), [mode.new(), mode.new()]
+    list(mode.exchange(1))
+    np.testing.assert_allclose(vectors.own, (own + sum(others)) / (partners + 1), rtol=1e-6)
+
+
+def test_warm_up_lasts_as_many_epochs_as_it_says():
+    for epoch, position in ((1, 1), (2, 1), (3, 700)):
+        vectors = Vectors(2, np.zeros(3, np.float32))
+        mode = vectors.given_to(MODES["local"]({"every": 700, "warmup": 2}))
+        next(mode.exchange(epoch))
+        assert vectors.asked == [position]
+        assert MODES["local"]({"epochs": 2, "warmup": 2})._rests(epoch) == (epoch == 3)
+
+
+def test_periods_are_held():
+    """The next exchange is due a period after the last was due, or at once where it is late."""
+    mode = Vectors(2, np.zeros(3, np.float32)).given_to(MODES["async"]({"every": 100}))
+    for position, due in ((0, 200), (130, 200), (199, 200), (260, 260)):
+        mode.engine.position = position
+        assert mode.next_exchange(100) == due
+
+
+EVALUATED = """
+import time
+from chaos.training import phases
+train, test = chaos.data.load("digits", size=29)
+changed = []
+def run_phase(pool, engine, caught, listeners, what, link, *more, before=phases.run_phase, **arguments):
+    if what == "test" and link.rank == 0:  # the weights would change if others still trained, or trained on
+        weights = net.weights.copy()
+        time.sleep(0.3)
+        changed.append(bool((net.weights != weights).any()))
+    return before(pool, engine, caught, listeners, what, link, *more, **arguments)
+phases.run_phase = run_phase
+def train_begins(self, *arguments, before=Link.train_begins):
+    time.sleep(0.1 * self.rank)  # rank 1 begins when rank 0 is through
+    before(self, *arguments)
+Link.train_begins = train_begins
+net = chaos.models.small(seed=0)
+chaos.train(net, train, test, cluster="shared", epochs=3, lr=0.01, workers=1, progress=False, stall_timeout=20)
+tell(changed)
+"""
+
+
+def test_nobody_trains_on_while_others_evaluate(library, tmp_path):
+    """In one weight vector of all ranks, of which one is slower."""
+    told, _ = run(library, 2, EVALUATED, tmp_path)
+    assert told == [[False] * 3, []]

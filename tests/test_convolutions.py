@@ -3,7 +3,7 @@ and what they refuse."""
 
 import numpy as np
 import pytest
-from nets import Oracle, close
+from nets import Oracle, close, images
 
 import chaos
 from chaos import _core
@@ -197,3 +197,23 @@ def test_maxout_of_equals_and_nan(isa, channels):
     out = np.empty((len(x), channels * 6), np.float32)
     _core.Engine(net.plan, net.weights).run("forward", inputs=[x.reshape(-1)], out=out)
     np.testing.assert_array_equal(out, x.reshape(6, channels, 5, 3, 2).max(2).reshape(6, -1))
+
+
+@pytest.mark.parametrize("vectors", range(1, 25))
+def test_rows_of_every_length_are_gathered(vectors):
+    """Behind pooling the weights' gradient is a sum of rows of the input, in as many vectors as a row of the kernel is
+    long: there is a loop for each number, up to 24 of AVX-512."""
+    net = chaos.Network(
+        (2, 6, 6),
+        [
+            chaos.Conv2d(4 * vectors, 1),
+            chaos.Conv2d(3, 4, padding=1),
+            chaos.MaxPool2d(2),
+            chaos.Tanh(),
+            chaos.Flatten(),
+            chaos.Linear(4),
+        ],
+        seed=vectors,
+    )
+    pixels, labels = images(3, net.input_shape, vectors, classes=4)
+    Oracle(net, pixels, labels).check(pixels)

@@ -4,6 +4,7 @@ only the error that it documents may come out."""
 import gzip
 import json
 import struct
+import zipfile
 import zlib
 
 import numpy as np
@@ -248,3 +249,34 @@ def test_tensors_of_other_kinds(tmp_path):
         write_tensors(path, state | {"0.weight": bad}, metadata)
         with pytest.raises(chaos.CheckpointError, match=r"0\.weight"):
             chaos.load(path)
+
+
+def test_arrays_whose_header_is_no_python(tmp_path):
+    """NumPy reads it with Python's tokenizer, whose errors are no ValueError."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (3"
+    data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+    with zipfile.ZipFile(tmp_path / "w.npz", "w") as file:
+        file.writestr("x.npy", data)
+    with pytest.raises(chaos.CheckpointError, match="w.npz"):
+        chaos.interop.read_weights(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda graph: graph.node[2].ClearField("output"), "the output: it does not depend on an input"),
+        (lambda graph: (graph.ClearField("node"), graph.ClearField("input")), "it has no inputs, or no outputs"),
+        (lambda graph: graph.ClearField("output"), "it has no inputs, or no outputs"),
+        (lambda graph: graph.node[2].ClearField("attribute"), "MaxPool .*: is not as the operator set says"),
+        (lambda graph: graph.node[0].ClearField("input"), "Conv .*: is not as the operator set says"),
+        (lambda graph: setattr(graph.initializer[0], "data_type", 0), "initialiser '0.weight': .*UNDEFINED"),
+        (lambda graph: setattr(graph.initializer[0], "data_type", 53), "initialiser '0.weight': 53"),
+        (lambda graph: graph.initializer[0].dims.append(7), "initialiser '0.weight': "),
+    ],
+)
+def test_onnx_models_that_are_not_as_they_should_be(damage, words, tmp_path):
+    pytest.importorskip("onnx")
+    model = chaos.models.small().to_onnx()
+    damage(model.graph)
+    with pytest.raises(chaos.UnsupportedError, match=words):
+        chaos.from_onnx(model)

@@ -84,6 +84,14 @@ def test_openmp_libraries(tmp_path, maps, environ, level, words):
     assert any(words in text for text in said(look.openmp(tree(tmp_path, maps=maps), environ), level))
 
 
+def test_a_limit_of_threads_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHAOS_NUM_THREADS", "4")
+    root = tree(tmp_path, maps=["/usr/lib/libgomp.so.1"])
+    (told,) = said(look.openmp(root, {"OMP_THREAD_LIMIT": "3"}), look.WRONG)
+    assert "3 of the 4 threads" in told
+    assert not said(look.openmp(root, {"OMP_THREAD_LIMIT": "4"}), look.WRONG)
+
+
 def test_the_real_process():
     """In a process of its own: libraries that other tests have loaded bring OpenMP runtimes along."""
     text = "from chaos.cluster import look; one, *_ = look.openmp(); print(one.level, one.text)"

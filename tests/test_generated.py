@@ -54,6 +54,8 @@ def test_detection_is_consistent():
     share = (task.labels > 0).mean()
     assert 0.2 < share < 0.6 and set(np.unique(task.labels)) == set(range(len(CLASSES)))
     assert task.dataset().labels.shape == (50, 16) and len(task.dataset().inputs) == 2
+    labels, deltas = task.dataset(regression=True).labels
+    assert (labels == task.labels).all() and (deltas == task.deltas).all()
 
 
 def test_boxes():

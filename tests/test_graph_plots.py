@@ -78,6 +78,9 @@ def test_the_command(plots, tmp_path, capsys):
     assert main(["plot", "small"]) == 0 and (tmp_path / "small.svg").read_bytes() == first
     assert main(["plot", "small", "--out", "a.png"]) == 0
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert main(["plot", "small", "--out", "a.html"]) == 0
+    page = (tmp_path / "a.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and page.count("<svg") == 1 and page.endswith("</body></html>\n")
     net = graph()
     net.freeze("stem.*")
     net.save(tmp_path / "net.safetensors")
@@ -89,7 +92,7 @@ def test_the_command(plots, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["small", "--out", "a.html"], "a.html: a graph is written as .svg, .png"),
+        (["small", "--out", "a.pdf"], "a.pdf: a graph is written as .svg, .png, .html"),
         (["small", "--out", "no/a.svg"], "no/a.svg: there is no directory no"),
         (["none.safetensors"], "none.safetensors"),
     ],

@@ -72,7 +72,7 @@ BY_HAND = {
     ),
 }
 IMAGENET = ("alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "googlenet", "resnet18", "resnet34", "resnet50", "mobilenet")
-SMALL = [name for name in models.MODELS if name not in IMAGENET]
+SMALL = [name for name in models.MODELS if name not in (*IMAGENET, "resnet32", "resnet56")]
 
 
 class Graph:
@@ -135,7 +135,7 @@ def test_every_network_has_its_number():
     assert set(models.PAPER) <= models.MODELS.keys() and len(set(models.MODELS.values())) == len(models.MODELS)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*SMALL, "resnet32", "resnet56"])
 def test_parameters(name):
     net = models.MODELS[name]()
     assert net.n_parameters == (KNOWN | BY_HAND)[name]
@@ -276,6 +276,19 @@ def test_gradients_are_those_of_the_definition(name):
         assert np.abs(gradient - true[key]).max() <= 2e-3 * max(np.abs(true[key]).max(), 1e-3), key
 
 
+@pytest.mark.parametrize("name", ["cresceptron", "tdnn2d", "alexnet_cifar", "unet", "preact_resnet20", "mobilenet_cifar"])
+def test_others_compute_the_same(name):
+    """ONNX Runtime, which has all layers of these."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    net = models.MODELS[name]()
+    (x,) = images(net, 2)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(net.to_onnx().SerializeToString(), options, providers=["CPUExecutionProvider"])
+    y, expected = net.forward(x), session.run(None, {session.get_inputs()[0].name: x})[0]
+    assert y.shape == expected.shape and np.abs(y - expected).max() <= 1e-4 * np.abs(expected).std()
+
+
 def test_seeds_and_files(tmp_path):
     for name in ("zipcode", "lenet5", "pyramid", "fast_rcnn", "resnet20"):
         make = models.MODELS[name]
@@ -286,8 +299,32 @@ def test_seeds_and_files(tmp_path):
         assert again.config() == one.config() and (again.weights == one.weights).all()
 
 
+def test_several_outputs_are_trained():
+    net = models.fast_rcnn(regression=True)
+    task = generated.detection(8).dataset(regression=True)
+    before = net.state_dict()
+    chaos.train(net, task, workers=1, epochs=1, batch_size=4, loss="cross_entropy + smooth_l1@1", progress=False)
+    assert all((value != before[key]).any() for key, value in net.state_dict().items())
+    net = models.pyramid(steps=5, every_step=True)
+    digits = generated.occluded(data.load("digits", size=28)[0].images[:4])
+    loss = " + ".join(f"mse@{i}" for i in range(5))
+    run = chaos.train(net, digits, workers=1, epochs=1, batch_size=4, loss=loss, progress=False)
+    assert np.isfinite(run.history[-1]["train_loss"])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["googlenet", "resnet18", "mobilenet"])
+def test_a_step_of_googlenet_with_auxiliary_outputs():
+    net = models.googlenet(auxiliary=True)
+    before = net.state_dict()
+    x = np.random.default_rng(0).normal(0, 1, (2, 3, 224, 224)).astype(np.float32)
+    loss = "cross_entropy + 0.3*cross_entropy@1 + 0.3*cross_entropy@2"
+    run = chaos.train(net, data.Dataset(x, [1, 999]), workers=1, epochs=1, batch_size=2, loss=loss, progress=False)
+    assert np.isfinite(run.history[-1]["train_loss"])
+    assert all((value != before[key]).any() for key, value in net.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet"])
 def test_a_step_of_imagenet_size(name):
     """Of the larger ones: scripts/train_zoo.py --step."""
     net = models.MODELS[name]()

@@ -397,3 +397,11 @@ def test_an_output_that_is_not_the_last_node():
     two = chaos.Network(x, [chaos.Abs()(hidden), hidden])
     y, h = chaos.Network.from_config(two.config()).forward(np.array([[-1, 0.5, 2]], np.float32))
     np.testing.assert_array_equal(y, np.abs(h))
+
+
+def test_tensors_of_a_file_are_aligned(tmp_path):
+    """safetensors asks for a header whose length is a multiple of 8: readers map the numbers behind it into memory."""
+    for note in range(9):
+        path = tmp_path / "x.safetensors"
+        chaos.models.small().save(path, {"note": "x" * note})
+        assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0

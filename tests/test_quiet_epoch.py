@@ -58,7 +58,8 @@ net = chaos.models.small()
 rng = np.random.default_rng(0)
 data = {n: dict(inputs=[rng.integers(0, 256, n * 841, dtype=np.uint8)], labels=rng.integers(0, 10, n),
                 order=rng.permutation(n), lr=0.001) for n in (short, long)}
-engine = _core.Engine(net.plan, net.weights, workers=workers, strategy="chaos",
+steps = chaos.augment.steps(["shift:2", "elastic", "mixup", "cutout", "gaussian_noise"])
+engine = _core.Engine(net.plan, net.weights, workers=workers, strategy="chaos", augment=[step.core() for step in steps],
                       cpus=threads.resolve(workers, pin="compact").cpus if pinned else None)
 """
 

@@ -23,6 +23,7 @@ ADDED = {
     "log_cosh": ("losses", "from .log_cosh import LogCosh"),
     "twice": ("updates", "from .twice import Twice"),
     "eager": ("sync", "from .eager import Eager"),
+    "inverts": ("augment", "from .inverts import Inverts"),
 }
 
 

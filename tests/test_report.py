@@ -14,7 +14,7 @@ import pytest
 from chaos import report
 from chaos.cli import main
 from chaos.errors import ChaosError, CheckpointError
-from chaos.report import Bars, Heading, Line, Paragraph, Plot, Report, Table
+from chaos.report import Bars, Heading, Images, Line, Matrix, Paragraph, Plot, Report, Table
 
 
 @pytest.fixture
@@ -83,6 +83,7 @@ def test_json_holds_all_of_it():
         "x": [1, 2, 4],
         "y": [1.0, None, 0.5],
         "dashed": False,
+        "guide": False,
     }
     assert found["blocks"][6]["series"][0]["y"] == [10, None]  # JSON knows no NaN
 
@@ -94,7 +95,7 @@ def test_the_ending_decides(plots, tmp_path):
     ]
     assert report.write(example(), tmp_path / "a.JSON") == [tmp_path / "a.JSON"]
     assert all((tmp_path / name).stat().st_size for name in ("a.html", "a b.md", "a-b-3.svg", "a.JSON"))
-    with pytest.raises(ValueError, match="a.pdf: a report is written as .html, .md, .json"):
+    with pytest.raises(ValueError, match="a.pdf: a report is written as .html, .md, .json, .svg, .png"):
         report.write(example(), tmp_path / "a.pdf")
 
 
@@ -189,6 +190,9 @@ def test_without_matplotlib(monkeypatch, tmp_path):
         (lambda: Plot("p", "x", "y", []), "plot 'p' has no series"),
         (lambda: Plot("p", "x", "y", [Bars("a", [1], [1]), Bars("b", [2], [1])]), "with the same x"),
         (lambda: Plot("p", "x", "y", [Bars("a", [1], [1]), Line("b", [1], [1])]), "bars stand alone"),
+        (lambda: Plot("p", "x", "y", [Bars("a", [1], [1])], y_log=True), "no foot on a logarithmic axis; take dots"),
+        (lambda: Matrix("m", "x", "y", ["a"], ["a", "b"], [[1]]), "matrix 'm' is not 1x2"),
+        (lambda: Images("i", []), "'i': there are no images"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(make, words):
@@ -238,8 +242,9 @@ def test_a_run_as_it_is_recorded_now():
     made = report.run_report(records(), "first", {"model": "small", "seed": 0, "lr_decay": None})
     assert made.blocks[0].text == "model small, seed 0."
     assert [block.columns for block in made.blocks if isinstance(block, Table)] == [
-        ["epoch", "learning rate", "training loss", "training error", "seconds", "images/s"]
+        ["epoch", "learning rate", "training loss", "training error, %", "seconds", "images/s"]
     ]
+    assert made.blocks[-1].rows[1][3] == 25
 
 
 def test_what_more_was_recorded_is_drawn_too():
@@ -262,14 +267,19 @@ def test_what_more_was_recorded_is_drawn_too():
                 "4": {},
             },
         }
-    made = report.run_report(found, "first")
+    kinds = [{"kind": "conv2d"}, {"kind": "linear"}, {"kind": "linear", "name": "fc"}, {"kind": "tanh"}, {"kind": "linear"}]
+    made = report.run_report(found, "first", {"network": {"layers": kinds}})
     drawn = series(made)
     assert drawn["Error"]["validation"] == [None, 30, 30] and drawn["Loss"]["test"] == [None, 0.3, 0.3]
     assert drawn["Where the time went"] == {"forward": [0, 25, 25], "publish": [0, 75, 75]}
-    assert drawn["Staleness by layer"] == {"1": [None, 0.5, 0.5], "fc": [None, 1.5, 1.5]}
+    assert drawn["Staleness by layer"] == {"1 linear": [None, 0.5, 0.5], "fc linear": [None, 1.5, 1.5]}
     table = next(block for block in made.blocks if isinstance(block, Table) and block.columns[0] == "layer")
     assert table.columns[5:] == ["updates", "found busy"]
-    assert table.rows == [["1", 0.5, 0, 4, 9, 30, 2], ["fc", 1.5, 1, 5, 7, None, None], ["4", *6 * [None]]]
+    assert table.rows == [
+        ["1 linear", 0.5, 0, 4, 9, 30, 2],
+        ["fc linear", 1.5, 1, 5, 7, None, None],
+        ["4 linear", *6 * [None]],
+    ]
     assert drawn["Images of each worker in epoch 3"] == {"images": [70, 30]}
     assert json.loads(report.to_json(made))["data"]["records"] == found
 
@@ -352,3 +362,17 @@ def test_the_command_refuses(tmp_path, monkeypatch, capsys, arguments, words):
     assert main(["plot", *arguments]) == 2
     err = capsys.readouterr().err
     assert words in err and err.count("\n") == 1
+
+
+def test_what_is_not_finite_is_shown():
+    """A loss that has become NaN or infinite is what a report is read for."""
+    found = records()
+    found[1]["train_loss"], found[2]["train_loss"] = math.nan, math.inf
+    made = report.run_report(found, "first")
+    first, second, third = series(made)["Loss"]["training"]
+    assert first == 1 and math.isnan(second) and third == math.inf
+    (table,) = (block for block in made.blocks if isinstance(block, Table))
+    column = table.columns.index("training loss")
+    assert math.isnan(table.rows[1][column]) and table.rows[2][column] == math.inf
+    text, _ = report.to_markdown(made)
+    assert "nan" in text.lower() and "inf" in text.lower()

@@ -20,8 +20,9 @@ C_ARROWS = {
     "layers": {"simd", "layers"},
     "losses": {"losses", "options"},
     "updates": {"updates"},
-    "isa": {"isa", "simd", "layers", "losses", "updates"},
-    "engine": {"engine", "isa", "layers", "losses", "updates"},
+    "augment": {"augment", "layers"},
+    "isa": {"isa", "simd", "layers", "losses", "updates", "augment"},
+    "engine": {"engine", "isa", "layers", "losses", "updates", "augment"},
     "sync": {"sync", "engine"},
     "replay": {"replay", "engine"},
     "virtual": {"virtual", "engine"},
@@ -72,7 +73,8 @@ ENGINE_FLOORS = {
     "weights": {"worker", "memory", "ticks", "trace"},
     "bounds": {"worker", "wait"},
     "unit": {"worker", "bounds", "weights"},
-    "feed": {"worker"},
+    "augmented": {"worker"},
+    "feed": {"worker", "augmented"},
     "pass": {"worker", "bounds", "feed", "team", "ticks", "trace"},
     "step": {"worker", "bounds", "gate", "pass", "team", "trace"},
     "bench": {"engine", "worker", "pass", "threads", "ticks"},
@@ -101,6 +103,7 @@ PY_ARROWS = {
     "engines": {"_core"},
     "network": {"_core", "arrays", "engines", "errors", "formats", "freezing", "layers", "losses", "parameters", "scale"},
     "models": {"models", "network", "layers", "initialisers"},
+    "augment": {"augment", "_core", "data", "errors", "layers", "network", "options"},
     "freezing": {"layers"},
     "groups": {"freezing"},
     "initialisers": {"layers"},
@@ -108,11 +111,12 @@ PY_ARROWS = {
     "parameters": {"_core", "engines", "freezing", "initialisers", "layers", "summary"},
     "reference": {"freezing", "losses", "layers"},
     "folding": {"network", "layers"},
+    "normalising": {"network", "layers"},
     "interop": {"interop", "folding", "network", "layers", "errors", "formats", "_version"},
     "info": {"_core", "threads", "_version"},
-    "training": {"training", "blas", "groups", "network", "scale", "threads", "options", "_core", *_MEANING},
+    "training": {"training", "augment", "blas", "groups", "network", "scale", "threads", "options", "_core", *_MEANING},
     "online": {"groups", "network", "training", "_core", "options", "scale", *_MEANING},
-    "bench": {"bench", "network", "models", "training", "threads", "reference", "info", "_core", *_MEANING},
+    "bench": {"bench", "network", "options", "models", "training", "threads", "reference", "info", "_core", *_MEANING},
     "perfmodel": {"perfmodel", "bench", "network", "models", "options", "threads", "_core", *_MEANING},
     "report": {"report", "errors", "formats"},
     "cluster": {
@@ -153,10 +157,13 @@ PY_ARROWS = {
         "models",
         "network",
         "options",
+        "folding",
         "interop",
+        "reference",
         "scale",
         "training",
         "threads",
+        "augment",
         *_MEANING,
     },
     "api": {"training", "cluster", "network", "data"},
@@ -166,6 +173,7 @@ PY_ARROWS = {
     "__init__": {
         "_load",
         "api",
+        "augment",
         "data",
         "interop",
         "initialisers",
@@ -177,6 +185,7 @@ PY_ARROWS = {
         "layers",
         "many",
         "network",
+        "normalising",
         "training",
     },
 }
@@ -227,7 +236,9 @@ def test_names_say_which_file(room):
 
 
 def test_instruction_sets_share_no_kernel():
-    for path in [p for room in ("simd", "isa", "layers", "losses", "updates") for p in (CEXT / room).glob("*.[ch]")]:
+    for path in [
+        p for room in ("simd", "isa", "layers", "losses", "updates", "augment") for p in (CEXT / room).glob("*.[ch]")
+    ]:
         names = re.findall(r"^extern (.*);", path.read_text(), re.M)
         assert all(re.fullmatch(r"const instruction_set isa_\w+(, isa_\w+)*", name) for name in names), path
         assert not re.search(r"^\w+_fn \*", path.read_text(), re.M), path
@@ -262,7 +273,9 @@ def test_python_arrows_point_down():
 
 def test_the_floors_of_the_training_room():
     """From below; what a file needs for its annotations only is no import."""
-    floors = "settings signals records streams callbacks link phases runner state store job progress run __init__".split()
+    floors = (
+        "settings signals records streams callbacks link phases runner feeding state store job progress run __init__".split()
+    )
     files = {path.stem: path for path in (CHAOS / "training").glob("*.py")}
     assert sorted(files) == sorted(floors)
     for name, path in files.items():
@@ -290,11 +303,10 @@ def test_threads_and_races_have_one_place():
 
 
 @pytest.mark.parametrize(
-    "room, suffixes",
-    [("layers", (".py", ".c")), ("losses", (".py", ".c")), ("updates", (".py", ".c")), ("sync", (".py", ".c"))],
+    "room, suffixes", [(room, (".py", ".c")) for room in ("layers", "losses", "updates", "sync", "augment")]
 )
 def test_both_halves_have_the_same_files(room, suffixes):
-    others = {"__init__", "base", "examples", "random", "schedules", "sums"}
+    others = {"__init__", "base", "definition", "examples", "parse", "random", "schedules", "seen", "sums"}
     meaning = {p.stem for p in (CHAOS / room).glob("*.py")} - others
     speed = {p.stem for p in (CEXT / room).glob("*.c")}
     # a layer may be computed by another kind of the core

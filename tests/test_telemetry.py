@@ -10,7 +10,7 @@ from nets import graph, images, one_layer
 import chaos
 from chaos import _core
 from chaos.sync import STRATEGIES
-from chaos.training.records import counts, no_counts, staleness
+from chaos.training.records import counts, merged, no_counts, staleness
 
 WORKERS = [(name, n) for name, strategy in STRATEGIES.items() for n in ((1,) if strategy.single else (1, 2, 5))]
 PARTS = {"forward", "backward", "publish", "wait", "evaluate"}
@@ -215,3 +215,45 @@ def test_pieces_add_up():
         assert layer["staleness_max"] == max(a["staleness_max"], b["staleness_max"])
         assert layer["pending_seconds"] == a["pending_seconds"] + b["pending_seconds"]
     assert together["time"] == {part: first["time"][part] + second["time"][part] for part in first["time"]}
+
+
+def test_counts_of_several_ranks():
+    """Sums of what is counted, the largest of what is a maximum, every rank's workers by themselves."""
+
+    def one(k):
+        layer = {
+            "staleness": [k] * k,
+            "staleness_sum": k,
+            "staleness_max": k,
+            "updates": k,
+            "lock_failures": k,
+            "overlaps": k,
+        }
+        return {
+            "status": "done",
+            "failed_at": None,
+            "seconds": float(k),
+            "images": k,
+            "lock_failures": 10 * k,
+            "staleness_max": k,
+            "staleness": [k] * k,
+            "worker_images": [k, k],
+            "layers": {2: layer, **({3: layer} if k == 5 else {})},
+            "time": {"wait": k},
+        }
+
+    found = merged([one(2), one(5), one(3)])
+    layer = {"staleness": [10, 10, 8, 5, 5], "staleness_max": 5, "staleness_sum": 10, "updates": 10, "lock_failures": 10}
+    assert found == {
+        "status": "done",
+        "failed_at": None,
+        "seconds": 5.0,
+        "images": 10,
+        "lock_failures": 100,
+        "staleness_max": 5,
+        "staleness": [10, 10, 8, 5, 5],
+        "worker_images": [2, 2, 5, 5, 3, 3],
+        "layers": {2: layer | {"overlaps": 10}, 3: one(5)["layers"][3]},
+        "time": {"wait": 10},
+    }
+    assert merged([one(1) | {"status": "stopped"}, one(1) | {"status": "diverged", "failed_at": 7}])["failed_at"] == 7

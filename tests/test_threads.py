@@ -266,7 +266,7 @@ def test_v1_quota_nested(machine, controllers):
     machine.file("proc/self/cgroup", f"9:memory:/m\n4:{controllers}:/a/b\n1:name=systemd:/x\n0::/")
     for group, quota in (("", -1), ("/a", 400000), ("/a/b", -1)):
         folder = f"sys/fs/cgroup/{controllers}{group}"
-        machine.file(f"{folder}/cpu.cfs_quota_us", quota).file(f"{folder}/cpu.cfs_period_us", 100000)
+        machine.file(f"{folder}/cpu.cfs_quota_us", quota // 2).file(f"{folder}/cpu.cfs_period_us", 50000)
     assert (machine.plan().workers, machine.plan().limit) == (4, "cgroup quota")
 
 

@@ -316,6 +316,10 @@ def test_commands(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["--data", "digits", "--subset", "200", "--epochs", "2", "--lr", "0.01", "--workers", "2", "--quiet"]
     assert cli.main(["train", "small", *arguments, "--run-dir", "run", "--trace", "t"]) == 0
+    (tmp_path / "other place").mkdir()
+    monkeypatch.chdir(tmp_path / "other place")
+    assert cli.main(["replay", "../t", "--save", "../again.safetensors"]) == 0  # the trace knows its data
+    monkeypatch.chdir(tmp_path)
     assert cli.main(["replay", "t", "--data", "digits", "--run-dir", "run", "--save", "again.safetensors"]) == 0
     out = capsys.readouterr().out
     assert "bit for bit; the weights are those in run" in out and "bytes per image" in out

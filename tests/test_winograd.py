@@ -156,3 +156,19 @@ def test_environment(value, out):
         timeout=60,
     )
     assert out in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("shape, outputs, kernel, padding", [((20, 13, 13), 9, 5, (2, 0)), ((16, 16, 16), 24, 3, "same")])
+def test_gradients_of_more_images_than_go_together(isa, shape, outputs, kernel, padding):
+    """The weights' gradient of later images is added to that of those before them."""
+    layers = [
+        chaos.Conv2d(shape[0], 1),
+        chaos.Conv2d(outputs, kernel, padding=padding),
+        chaos.Tanh(),
+        chaos.Flatten(),
+        chaos.Linear(5),
+    ]
+    net = chaos.Network(shape, layers, seed=1)
+    assert _core.Bench(_core.Engine(net.plan, net.weights)).loop(2, "weight_gradient").startswith("Winograd, ")
+    pixels, labels = images(2 * _core.TOGETHER + 3, shape, classes=5)
+    Oracle(net, pixels, labels).check(pixels)

@@ -1,6 +1,6 @@
 # Workers on one weight vector, and their phases.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from .kinds cimport engine_t, loss_kind, loss_option, strategy, target, update_class, update_kind
+from .kinds cimport augmentation, engine_t, loss_kind, loss_option, strategy, target, update_class, update_kind
 from .plan cimport plan_t
 
 cdef extern from "engine/engine.h" nogil:
@@ -34,6 +34,8 @@ cdef extern from "engine/engine.h" nogil:
         const float *weight
         const int64_t *order
         uint64_t key
+        int augmented
+        int64_t count
     ctypedef struct worker_t "worker":
         float *dw
         tally count
@@ -55,6 +57,7 @@ cdef extern from "engine/engine.h" nogil:
         const strategy *strategy
         int n_terms
         const loss_term *term
+        augmentation augment
         worker_t **worker
         int chunk
         const float *step_scale
@@ -87,6 +90,7 @@ cdef extern from "engine/phase.h" nogil:
         int64_t max_staleness
         int n_terms
         const loss_term *term
+        const augmentation *augment
     const char *outcome_name(int outcome)
     const char *phase_name(int phase)
     engine_t *engine_new(const engine_parts *parts)

@@ -32,6 +32,37 @@ cdef Py_ssize_t _feed(feed *to, array, Py_ssize_t size, str what) except -1:
     return total // size
 
 
+def augmentations():
+    """Names of the kinds of augmentation of the core."""
+    return _names(<const void *const *>supported_isa(0).augments)
+
+
+cdef int _augment(augmentation *to, Plan plan, steps) except -1:
+    """Describes [(kind, options, fill, mode), ...] to the core."""
+    cdef const augment_kind *const *kind
+    cdef int i, k, mixing = 0
+    if len(steps) > MAX_AUGMENT:
+        raise ValueError(f"{len(steps)} steps of augmentation, at most {MAX_AUGMENT} are possible")
+    if steps and plan.p.n_inputs != 1:
+        raise ValueError(f"augmentation is for networks of one input, not of {plan.p.n_inputs}")
+    to.n = <int>len(steps)
+    for i, (name, options, fill, mode) in enumerate(steps):
+        kind = plan.p.isa.augments
+        while kind[0] != NULL and kind[0].name != name.encode():
+            kind += 1
+        if kind[0] == NULL or len(options) > MAX_AUGMENT_OPTIONS or not 0 <= mode <= AUGMENT_REFLECT:
+            raise ValueError(f"the core does not know the augmentation {name!r} with options {options!r}, mode {mode}")
+        mixing += kind[0].mix != NULL
+        to.step[i].kind = kind[0]
+        to.step[i].fill = fill
+        to.step[i].mode = <augment_mode><int>mode
+        for k in range(MAX_AUGMENT_OPTIONS):
+            to.step[i].option[k] = options[k] if k < len(options) else 0
+    if mixing > 1:
+        raise ValueError(f"{mixing} steps of augmentation mix images, at most one can")
+    return 0
+
+
 class Stage(enum.IntEnum):
     """What is done in a stage of a step; see stage_kind in cext/engine/strategy.h."""
 
@@ -106,15 +137,16 @@ cdef class Engine:
     def __cinit__(self, Plan plan not None, float[::1] weights not None, int workers=1, strategy="sequential",
                   loss="cross_entropy", update="sgd", int batch_size=1, Py_ssize_t stripe_bytes=16384, cpus=None,
                   strategy_options=(), update_options=(), float[:, ::1] moments=None, max_staleness=None, loss_options=(),
-                  classes=(), const uint8_t[::1] class_of=None):
+                  classes=(), const uint8_t[::1] class_of=None, augment=()):
         cdef engine_parts parts
+        cdef augmentation how_augment
         cdef double how_option[MAX_STRATEGY_OPTIONS]
         cdef double rule_option[MAX_RULE_OPTIONS]
         cdef loss_term term[MAX_TERMS]
         cdef int[::1] cpu = None
         cdef const update_kind *const *u = plan.p.isa.updates
         cdef update_class kind[256]
-        cdef int s = 0, i
+        cdef int s = 0, i, j
         if not plan.finished:
             raise ValueError("the plan is not finished")
         if weights.shape[0] != <Py_ssize_t>plan.p.weight_size:
@@ -179,6 +211,12 @@ cdef class Engine:
         parts.n_classes = <int>len(classes)
         parts.cls = kind
         parts.class_of = &class_of[0] if classes and class_of.shape[0] else NULL
+        _augment(&how_augment, plan, augment)
+        for i in range(how_augment.n):
+            for j in range(<int>len(kept)):
+                if how_augment.step[i].kind.mix != NULL and not term[j].kind.targets & TARGET_VALUES:
+                    raise ValueError(f"the loss {term[j].kind.name.decode()!r} takes no mixed targets")
+        parts.augment = &how_augment
         self.plan = plan
         self.weights = weights
         self.moments = moments
@@ -212,14 +250,16 @@ cdef class Engine:
 
     def run(self, str what, inputs, labels=None, const int64_t[::1] order=None, Py_ssize_t begin=0, end=None,
             float lr=0.0, float[:, ::1] out=None, const float[::1] step_scale=None, events=None, int lanes=0, int jobs=1,
-            const float[::1] weights=None, uint64_t key=0):
+            const float[::1] weights=None, uint64_t key=0, augmented=None):
         """Runs one phase over images `order[begin:end]` and returns its counts as a dict: whole ones, except
         layers {node: {..., pending_seconds}} and time, in seconds summed over workers (its parts are 0 outside training).
 
         what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
         `gradient`). inputs: for each input of the plan a flat array of uint8, float32 or int64, image by image in PyTorch's
         order. labels: int64, a class per image or flat maps of them (-1: ignored, where the loss knows that), or float32, flat, as many as outputs, whatever the loss
-        takes; of several terms a list with such an array for each; weights: of each image's loss; key: where random numbers begin (chaos.layers.random). step_scale: 512 factors of the learning rate, by the staleness of an update.
+        takes; of several terms a list with such an array for each; weights: of each image's loss; key: where random numbers begin
+        (chaos.layers.random). augmented: whether images are taken through the engine's augmentation; by default where gradients
+        are formed. step_scale: 512 factors of the learning rate, by the staleness of an update.
 
         events: for "train", an iterable of uint64 arrays: the phase runs in this order (see cext/replay/replay.h and
         `event`), in `jobs` threads, which changes no bit; `lanes` is how many lanes its steps have, 0 for none.
@@ -235,6 +275,7 @@ cdef class Engine:
         last = self._take(&data, inputs, labels, order, begin, end, weights, key)
         if labels is None and ph != FORWARD:
             raise ValueError("labels are needed")
+        data.augmented = data.augmented and (ph == TRAIN or ph == GRADIENTS if augmented is None else bool(augmented))
         if ph == FORWARD:
             if out is None or out.shape[0] < last or out.shape[1] != classes:
                 raise ValueError(f"out must be a ({last}, {classes}) float32 array")
@@ -280,6 +321,9 @@ cdef class Engine:
         data.order = NULL
         data.weight = NULL
         data.key = key
+        data.augmented, data.count = self.e.augment.n > 0, count
+        if self.e.augment.n and data.input[0].numbers != NULL:
+            raise ValueError("images that are augmented must be uint8 or float32")
         if weights is not None:
             if weights.shape[0] != count:
                 raise ValueError(f"{weights.shape[0]} weights for {count} images")

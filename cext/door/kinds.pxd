@@ -22,6 +22,8 @@ cdef extern from "registry.h" nogil:
     ctypedef struct shape:
         int c, h, w
     size_t shape_size(shape s)
+    ctypedef struct augment_mix_t "augment_mix":
+        int64_t partner
     ctypedef struct geometry:
         shape out
         size_t weight_size, state_size
@@ -48,9 +50,26 @@ cdef extern from "registry.h" nogil:
     ctypedef struct update_kind:
         const char *name
         int n_moments
+    enum: MAX_AUGMENT
+    enum: MAX_AUGMENT_OPTIONS
+    enum: AUGMENT_REFLECT
+    enum augment_mode:
+        pass
+    ctypedef struct augment_kind:
+        const char *name
+        augment_mix_t (*mix)(const augment_step *t, uint64_t key, shape s, int64_t images) noexcept nogil
+    ctypedef struct augment_step:
+        const augment_kind *kind
+        double *option
+        double fill
+        augment_mode mode
+    ctypedef struct augmentation:
+        int n
+        augment_step *step
     ctypedef struct instruction_set:
         const char *name
         int lanes
+        const augment_kind *const *augments
         const layer_kind *const *layers
         const loss_kind *const *losses
         const update_kind *const *updates

@@ -63,6 +63,8 @@ typedef struct {
     const float *weight;  /* NULL, or of each image's loss */
     const int64_t *order; /* which image is the i-th; NULL: 0, 1, 2, ... */
     uint64_t key;         /* where random numbers begin: of the seed and the epoch, see layers/random.h */
+    int augmented;        /* images are taken through engine.augment, */
+    int64_t count;        /* which mixes them with any of so many */
 } images;
 
 struct engine {
@@ -73,6 +75,7 @@ struct engine {
     loss_term *term;
     int unseen;        /* some of the outputs are in no term */
     double *loss_numbers;
+    augmentation augment; /* of the images, on phases that want it */
     shared_weights shared;
     stripe *stripe;
     int *first_stripe; /* per block, and one past the last; see stripes_of */

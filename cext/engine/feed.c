@@ -1,9 +1,9 @@
 /* Inputs, targets and random keys of a chunk; see feed.h. */
 #include "feed.h"
 
-#include "layers/random.h"
+#include "augmented.h"
 
-static inline float pixel_value(uint8_t byte) { return (float)byte * (1.f / 127.5f) - 1.f; }
+#include "layers/random.h"
 
 /* Channels innermost, what lies channel by channel. */
 static void load_input(const feed *f, shape s, int64_t image, float *x)
@@ -28,12 +28,17 @@ void feed_number(worker *w, int64_t at, int n)
     const images *d = &w->e->data;
     for (int s = 0; s < n; s++)
         w->image[s] = d->order ? d->order[at + s] : at + s;
+    augmented_number(w, n);
 }
 
 void feed_load(worker *w, int64_t at, int n)
 {
     const engine *e = w->e;
     feed_number(w, at, n);
+    if (e->data.augmented) {
+        augmented_load(w, n);
+        return;
+    }
     for (int i = 0; i < e->p->n_inputs; i++) {
         const plan_node *in = &e->p->node[i];
         for (int s = 0; s < n; s++)
@@ -88,6 +93,7 @@ loss_call feed_loss_call(const worker *w, int term, int s)
     c.number = f->numbers.numbers ? f->numbers.numbers + at : NULL;
     c.values = f->numbers.floats ? f->numbers.floats + at : NULL;
     c.weight = (d->weight ? d->weight[w->image[s]] : 1) * t->factor;
+    augmented_target(w, term, s, &c);
     c.scale = w->scale * c.weight;
     return c;
 }

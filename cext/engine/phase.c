@@ -275,6 +275,11 @@ engine *engine_new(const engine_parts *q)
         memcpy(e->option, q->strategy_options, sizeof e->option);
     e->bounded = q->bounded;
     e->max_staleness = q->max_staleness;
+    if (q->augment)
+        e->augment = *q->augment;
+    for (int i = 0; i < e->augment.n; i++)
+        if (e->augment.step[i].kind->set_up)
+            e->augment.step[i].kind->set_up(&e->augment.step[i]);
     e->gate_step = calloc((size_t)q->n_workers, sizeof *e->gate_step);
     if (q->rule_options)
         memcpy(e->step.option, q->rule_options, sizeof e->step.option);

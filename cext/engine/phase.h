@@ -25,6 +25,7 @@ typedef struct {
     int64_t max_staleness;
     int n_terms;
     const loss_term *term; /* copied, with their options; `adds` is found */
+    const augmentation *augment; /* NULL: none; copied */
 } engine_parts;
 
 engine *engine_new(const engine_parts *parts);

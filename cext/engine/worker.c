@@ -47,6 +47,10 @@ static size_t lay_out(worker *w, const engine *e, char *base)
     w->layer = place(base, &used, (size_t)e->n_layers, sizeof *w->layer);
     w->image = place(base, &used, (size_t)chunk, sizeof *w->image);
     w->key = place(base, &used, (size_t)chunk, sizeof *w->key);
+    const int mixes = augment_mixing(&e->augment) < e->augment.n;
+    w->mix = place(base, &used, mixes ? (size_t)chunk : 0, sizeof *w->mix);
+    w->soft = place(base, &used, mixes ? shape_size(p->node[p->output].g.out) : 0, sizeof *w->soft);
+    w->augment = place(base, &used, augment_room(&e->augment, p->node[0].g.out), sizeof *w->augment);
     w->strategy_data = place(base, &used, e->strategy->data_size ? e->strategy->data_size(e) : 0, sizeof(float));
     return used;
 }

@@ -25,6 +25,9 @@ struct worker {
     layer_tally *layer;  /* per layer with weights, see stripe.layer */
     int64_t *image;     /* of the chunk: number of each */
     uint64_t *key;      /* of the layer under way, per sample */
+    augment_mix *mix;   /* per sample: what it is mixed with */
+    float *augment;     /* scratch of augmentation */
+    float *soft;        /* the target of a mixed image */
     const call *unwritten; /* the backward call of the layer being published if its gradient is not in dw */
     update_step step;   /* of the stripe being published */
     float *strategy_data;        /* the strategy's own, see strategy.data_size */

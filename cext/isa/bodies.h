@@ -1,4 +1,4 @@
-/* Compiles every body of cext/layers, losses and updates for the instruction set of the includer, which has set VW and
+/* Compiles every body of cext/layers, losses, updates and augment for the instruction set of the includer, which has set VW and
  * ISA (the name) inside its target pragma and included isa/common.h before it. */
 #include "simd/simd.h"
 #include "simd/tiles.h"
@@ -6,6 +6,8 @@
 #include "lists/layers_bodies.h"
 #include "lists/losses_bodies.h"
 #include "lists/updates_bodies.h"
+#include "lists/augment_bodies.h"
+#include "augment/run.h"
 #include "updates/bounds.h"
 
 #define KIND(name) &layer_##name,
@@ -21,6 +23,11 @@ static const loss_kind *const losses[] = {
 #define KIND(name) &update_##name,
 static const update_kind *const updates[] = {
 #include "lists/updates.h"
+    NULL};
+#undef KIND
+#define KIND(name) &augment_##name,
+static const augment_kind *const augments[] = {
+#include "lists/augment.h"
     NULL};
 #undef KIND
 
@@ -77,6 +84,9 @@ const instruction_set NAME(ISA) = {.name = TEXT(ISA),
                                    .layers = layers,
                                    .losses = losses,
                                    .updates = updates,
+                                   .augments = augments,
+                                   .augment_pick = augment_pick,
+                                   .augment_image = augment_image,
                                    .add = add_into,
                                    .observe = observe,
                                    .clip_gradient = clip_gradient,

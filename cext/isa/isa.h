@@ -2,6 +2,7 @@
 #ifndef CHAOS_ISA_H
 #define CHAOS_ISA_H
 
+#include "augment/augment.h"
 #include "layers/layer.h"
 #include "losses/loss.h"
 #include "updates/update.h"
@@ -12,6 +13,9 @@ typedef struct {
     const layer_kind *const *layers; /* all lists end with NULL */
     const loss_kind *const *losses;
     const update_kind *const *updates;
+    const augment_kind *const *augments;
+    augment_mix (*augment_pick)(const augmentation *a, uint64_t image_key, shape s, int64_t images); /* see augment/run.h */
+    void (*augment_image)(const augment_call *c);
     void (*add)(size_t n, float *to, const float *from); /* to += from, past the end into the slack */
     /* state += rate * (observed - part * state), see geometry.state_rate; n a multiple of LANES */
     void (*observe)(size_t n, float *state, const float *observed, float rate, float part);

@@ -22,6 +22,7 @@ from ..info import info
 from ..layers.base import Array, Shape
 from ..models import MODELS
 from ..network import Network, run_key
+from ..options import unknown
 from ..training.records import Record, Result
 
 Images = tuple[str, Array, Array]  # name of the data, images, labels
@@ -105,7 +106,7 @@ def need_model(model: str | Network) -> str:
         _need_one_input(model)
         return "network"
     if model not in MODELS:
-        raise ValueError(f"unknown model {model!r}; known: {', '.join(MODELS)}")
+        raise ValueError(unknown("unknown model", model, MODELS))
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from functools import partial
@@ -64,8 +65,8 @@ def kernels(
         model, isa, batch_size, images_together, data, trained_images, seconds, repeats.
 
         layers: one dict per layer in the order in which the core computes (an activation comes after the max-pooling
-        that alone reads it): name, layer, kind, input_shapes, output_shape, forward, weight_gradient, data_gradient,
-        update. Each pass is None where training does not run it, else a dict: us_per_image, us_per_image_min,
+        that alone reads it): name, layer, kind, input_shapes, output_shape, parameters, forward, weight_gradient,
+        data_gradient, update. Each pass is None where training does not run it, else a dict: us_per_image, us_per_image_min,
         us_per_image_max; share of the sum of all passes; flops (2 x multiply-adds, dense, 0 where a pass has none),
         gflops and fraction_of_peak (None without flops);
         loop, the one chosen for this geometry (None: there is one). Gradient loops visit non-zero entries only, so the
@@ -158,6 +159,7 @@ class _Kernels:
                 "kind": layer.kind,
                 "input_shapes": [list(shape) for shape in shapes],
                 "output_shape": list(layer.output_shape(*shapes)),
+                "parameters": sum(math.prod(part.shape) for part in layer.parts(*shapes).values()),
                 "flops": {"forward": flops, "weight_gradient": flops, "data_gradient": flops, "update": 0},
                 "sends": before,
             }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,8 @@ def scaling(
     seconds: float = 1.0,
     repeats: int = 5,
     isa: str | None = None,
+    strategy_options: Mapping[str, Any] | None = None,
+    pin: str = "none",
 ) -> Record:
     """Training throughput for several numbers of workers, and what publishing the gradients costs.
 
@@ -48,12 +50,14 @@ def scaling(
         Numbers of the result are medians over so many, taken in turns over the numbers of workers (1 2 1 2).
     isa : str, optional
         Instruction set; the one in force by default.
+    strategy_options, pin
+        As for `chaos.train`.
 
     Returns
     -------
     dict
-        model, strategy, batch_size, isa, data, seconds, repeats, stripes, weight_bytes, check, machine;
-        paper_contention_us (per image at paper_threads threads, None for other networks).
+        model, strategy, strategy_options, pin, batch_size, isa, data, seconds, repeats, stripes, weight_bytes, check,
+        machine; paper_contention_us (per image at paper_threads threads, None for other networks).
 
         points: one dict per number of workers p:
 
@@ -89,7 +93,10 @@ def scaling(
     images: Known = {}
     if workers is None:
         workers = [1] if strategy in STRATEGIES and STRATEGIES[strategy].single else default_workers()
-    cases = [_Case(model, count, batch_size, strategy, isa, images=images) for count in sorted({1, *workers})]
+    cases = [
+        _Case(model, count, batch_size, strategy, isa, images=images, strategy_options=strategy_options, pin=pin)
+        for count in sorted({1, *workers})
+    ]
     for case in cases:
         case.prepare(seconds)
     for _ in range(repeats):
@@ -99,6 +106,8 @@ def scaling(
     return {
         "model": one.name,
         "strategy": strategy,
+        "strategy_options": one.options,
+        "pin": one.threads.pin,
         "batch_size": batch_size,
         "isa": one.isa,
         "data": one.data,

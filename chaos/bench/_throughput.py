@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 from .. import _core, threads
 from ..network import Network
+from ..options import unknown
 from ..sync import STRATEGIES
 from ..training.records import Record, Result
 from ._common import (
@@ -132,12 +133,17 @@ class Case:
         cpus: Sequence[int] | None = None,
         *,
         images: Known,
+        strategy_options: Mapping[str, Any] | None = None,
+        pin: str = "none",
     ) -> None:
         if strategy not in STRATEGIES:
-            raise ValueError(f"unknown strategy {strategy!r}; known: {', '.join(STRATEGIES)}")
+            raise ValueError(unknown("unknown strategy", strategy, STRATEGIES))
         self.name = need_model(model)
         need_numbers(1, 1, batch_size)
-        self.threads = threads.resolve(workers)
+        self.threads = threads.resolve(workers, pin=pin)
+        kind: Any = STRATEGIES[strategy]
+        self.options: dict[str, Any] = kind.resolve(dict(strategy_options or {}))
+        kind.check(self.options, "sgd", {})
         self.cores = min(workers, *(n for name, n in self.threads.limits.items() if name != "argument"))
         self.batch_size, self.strategy = batch_size, strategy
         with instruction_set(isa) as self.isa:
@@ -146,7 +152,15 @@ class Case:
             self.what = f"{self.name} ({self.isa})"
             self.checked = check(self.net, self.what, self.images, self.labels, batch_size)
             self.engine = _core.Engine(
-                self.net.plan, self.net.weights, workers=workers, strategy=strategy, batch_size=batch_size, cpus=cpus
+                self.net.plan,
+                self.net.weights,
+                workers=workers,
+                strategy=strategy,
+                batch_size=batch_size,
+                cpus=cpus or (None if pin == "none" else self.threads.cpus),
+                stripe_bytes=self.options["stripe_bytes"],
+                strategy_options=kind.core_options(self.options),
+                max_staleness=self.options.get("max_staleness"),
             )
         self.flops = 2 * sum(self.net.macs().values())
         self.count = 0
@@ -202,6 +216,8 @@ class Case:
             "workers": self.threads.workers,
             "batch_size": self.batch_size,
             "strategy": self.strategy,
+            "strategy_options": self.options,
+            "pin": self.threads.pin,
             "isa": self.isa,
             "oversubscribed": self.threads.oversubscribed,
             "us_per_image": us,

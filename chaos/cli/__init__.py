@@ -17,6 +17,8 @@ COMMANDS = {
     "train": "train a network",
     "evaluate": "measure the test error of a trained network",
     "predict": "label images with a trained network",
+    "export": "write a network for other programs: ONNX, PyTorch, safetensors, NumPy",
+    "data": "list the data sets there are, and check files",
     "plot": "draw runs, measurements and networks",
     "summary": "show layers, shapes, parameters, work and memory of a network",
     "simulate": "train with many virtual workers on few cores",
@@ -27,6 +29,7 @@ COMMANDS = {
     "info": "show instruction sets, cores, versions",
     "doctor": "explain what is wrong with cores, OpenMP, MPI",
     "launch": "start one process per NUMA domain with MPI",
+    "completion": "print what makes a shell complete commands and options",
 }
 
 DESCRIPTION = """\
@@ -135,6 +138,9 @@ def _parser(argv=None):
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog="chaos", required=True)
     asked = None if argv is None else next((word for word in argv if not word.startswith("-")), "")
+    before = [] if argv is None else argv[: argv.index(asked)] if asked else argv
+    if unknown := [word for word in before if word not in parser._option_string_actions]:
+        parser.refuse_unknown(unknown)
     for name, text in COMMANDS.items():
         if asked in (None, name):
             importlib.import_module(f".{name}", __name__).add(commands)

@@ -11,6 +11,7 @@ from .common import print_table as _print_table
 from .common import show_us as _us
 from .common import worker_counts as _workers
 from .networks import build_model
+from .options import add_setting, parse_options
 
 BUSY = 0.5  # load average from which another process must be running
 
@@ -140,6 +141,12 @@ def _add_training(parser):
         metavar="NAME",
         help=f"one of {', '.join(STRATEGIES)} (default: chaos)",
     )
+    add_setting(parser, "strategy_options")
+    add_setting(parser, "pin")
+
+
+def _strategy_options(arguments):
+    return parse_options(STRATEGIES, arguments.strategy, arguments.strategy_options or [], "--strategy ")
 
 
 def _add_measuring(parser, seconds, what):
@@ -162,6 +169,8 @@ def throughput(arguments):
             "workers": count,
             "batch_size": arguments.batch_size,
             "strategy": arguments.strategy,
+            "strategy_options": _strategy_options(arguments),
+            "pin": arguments.pin or "none",
             "isa": arguments.isa,
         }
         for model in _models(arguments)
@@ -184,12 +193,20 @@ def kernels(arguments):
 
 def scaling(arguments):
     """Runs `chaos bench scaling`."""
-    models, workers = _models(arguments), _workers(arguments)
+    models, workers, options = _models(arguments), _workers(arguments), _strategy_options(arguments)
     settings = len({1, *(workers or measure.default_workers())})
     _announce(len(models) * settings * arguments.repeats * arguments.seconds)
     results = [
         measure.scaling(
-            model, workers, arguments.batch_size, arguments.strategy, arguments.seconds, arguments.repeats, arguments.isa
+            model,
+            workers,
+            arguments.batch_size,
+            arguments.strategy,
+            arguments.seconds,
+            arguments.repeats,
+            arguments.isa,
+            options,
+            arguments.pin or "none",
         )
         for model in models
     ]

@@ -17,8 +17,11 @@ from ..training import CONFIG
 from ..training.settings import ABOUT, KEPT, Flag, Name, OptionsOf
 from ..training.streams import is_terminal, tell
 
-DATA = "auto|mnist|digits|FILE.npz"
-DATA_HELP = "data set; auto: mnist or, where it cannot be had, the small digits that come with chaos"
+DATA = "auto|NAME|FILE|FOLDER"
+DATA_HELP = (
+    f"data set: {', '.join(data.NAMES)}, or a path ({data.FILES}); auto: mnist or, where it cannot be had, the small digits "
+    "that come with chaos"
+)
 # what config.json holds as text and as objects
 NAMES = {"model", "data", "cluster", *(name for name in KEPT if isinstance(ABOUT[name], Name))}
 FLAGS = {name for name in KEPT if isinstance(ABOUT[name], Flag)}
@@ -179,8 +182,17 @@ def load_data(name, net=None, tell=True):
     """Data for a network: (name of what was found, train, test), in the size of the network's input, or without a network as
     they are. `tell`: say it where a file's images are resized."""
     size = net.input_shape[1:] if net is not None and len(net.input_shape) == 3 else None
-    if name in data.NAMES:
-        return name, *data.load(name, size=size)
+    if name != "auto" and (what := data.kind(name)) != "arrays":
+        if what == "name":
+            return name, *data.load(name, size=size)
+        # rows and pictures have the shape that is wanted of them
+        other = []
+        found = data.load(name, shape=net and net.input_shape, tell=other.append)
+        if other and tell:
+            h, w = other[0]
+            more = f" and other sizes, {len(other)} in all," if len(set(other)) > 1 else ""
+            say(f"{name}: pictures of {h}x{w}{more} are brought to the network's {'x'.join(map(str, size))} pixels")
+        return name, *found
     if name != "auto":
         train, test = data.load(name)
         if size is None or len(train.shape) != 3 or train.shape[1:] == size:

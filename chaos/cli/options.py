@@ -7,9 +7,10 @@ import argparse
 import dataclasses
 import textwrap
 
+from ..augment import describe
 from ..options import naming_owners, unknown
 from ..training import Settings
-from ..training.settings import ABOUT, KEPT, Flag, Name, Number, OptionsOf, Setting, setting, settings_of
+from ..training.settings import ABOUT, KEPT, Flag, Name, Number, OptionsOf, Setting, Steps, setting, settings_of
 from .common import DATA, DATA_HELP, columns
 
 LISTED = "may be repeated; help lists them"
@@ -63,6 +64,9 @@ def add_setting(group, name, names=None, choices=None, **changed):
         options = {"metavar": "KEY=VALUE", "action": "append", "dest": name}
         group.add_argument(flag.removesuffix("s"), help=f"{about.text}; {LISTED}", **options)
         return
+    elif isinstance(about, Steps):
+        group.add_argument(flag, help=f"{about.text}; {LISTED}", metavar=about.unit, action="append")
+        return
     elif isinstance(about, Name):
         names, choices = names or about.offered, None if about.more else choices or about.offered
     text = about.text.replace("{names}", ", ".join(names or ()))
@@ -101,6 +105,8 @@ def settings_from(arguments, earlier, job=None):
             found[options] = kept | parse_options(about.table, name, given[options], f"--{about.owner.replace('_', '-')} ")
         elif options not in found or (about.owner in given and name != earlier.get(about.owner)):
             found[options] = {}  # those of the earlier run are another's
+    if "help" in given.get("augment", ()):
+        _show(describe())
     # what is needed before the training checks the rest
     for name, unset in (("seed", Settings.seed), ("subset", DataSettings.subset), ("loss", Settings.loss)):
         if found.get(name, unset) is not unset:
@@ -128,6 +134,11 @@ def parse_options(table, name, pairs, others=""):
     if "help" not in pairs:
         with naming_owners(others, table):
             return owner.parse(pairs)
-    for line in owner.describe():
+    return _show(owner.describe())
+
+
+def _show(lines):
+    """Prints them, and ends."""
+    for line in lines:
         print(textwrap.fill(line, columns() - 1, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False))
     raise SystemExit(0)

@@ -21,7 +21,8 @@ def add(commands):
         "predict",
         run,
         usage="RUN_OR_MODEL IMAGES... [options]",
-        description="Prints a line per image: file[index], the most likely label and its probability. Images "
+        description="Prints a line per image: file[index], the most likely label, by its name where the network was "
+        "trained on classes with names, and its probability. Images "
         f"are read from {KINDS} (array x_test, else the first one); pictures such as PNG need "
         "the package pillow; transparent parts of them are white. Images of another size are brought to "
         "the network's, which is said. Whole numbers are pixels of 0..255; other numbers are taken as the network "
@@ -47,16 +48,18 @@ def run(arguments):
     batches = [(path, read_images(path, net.input_shape, notes)) for path in arguments.images]
     notes.say(net.input_shape)
     shares = [(path, _shares(net, path, images)) for path, images in batches]
-    found = []
+    found, names = [], net.class_names or ()
     for path, rows in shares:
         for i, row in enumerate(rows):
             label, share = row.argmax(0), row.max(0)  # of an image for each pixel
+            name = names[label] if label.ndim == 0 and label < len(names) else None
             if arguments.json:
                 one = {"file": path, "index": i, "label": label.tolist(), "probability": share.tolist()}
+                one |= {"name": name} if name is not None else {}
                 found.append(one | ({"probabilities": row.tolist()} if arguments.proba else {}))
             else:
                 shown = row if arguments.proba else [share]
-                print(f"{path}[{i}]  {label}  {'  '.join(f'{p:.4f}' for p in shown)}")
+                print(f"{path}[{i}]  {label if name is None else name}  {'  '.join(f'{p:.4f}' for p in shown)}")
     if arguments.json:
         show_json(found)
 

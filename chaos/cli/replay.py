@@ -8,7 +8,7 @@ from ..errors import TraceError
 from ..formats.trace import TraceReader
 from ..info import info
 from ..network import Network, load
-from .common import DATA, DATA_HELP, add_command, declare_jobs, load_data, percent
+from .common import DATA, add_command, declare_jobs, load_data, percent, read_config
 
 
 def add(commands):
@@ -28,7 +28,10 @@ def add(commands):
     )
     parser.add_argument("file", metavar="FILE", help="a trace file")
     parser.add_argument(
-        "--data", metavar=DATA, default="auto", help=f"{DATA_HELP}; the training images of the traced run (default: auto)"
+        "--data",
+        metavar=DATA,
+        help="where the training images of the traced run are, if they are no longer where they were (default: as the trace "
+        "says, else the run directory)",
     )
     parser.add_argument("--run-dir", metavar="DIR", help="also compare with the weights in this run directory")
     parser.add_argument("--save", metavar="FILE.safetensors", help="keep the network")
@@ -47,11 +50,14 @@ def run(arguments):
     with TraceReader(arguments.file) as trace:
         head = trace.file.tell()
         try:
-            net = Network.from_config(trace.about["network"])
+            net, known = Network.from_config(trace.about["network"]), trace.about.get("data")
         except (KeyError, ValueError) as error:
             raise TraceError(f"{arguments.file}: damaged: {error}") from None
+    if not isinstance(known, (str, type(None))):
+        raise TraceError(f"{arguments.file}: damaged: data must be a name, not {known!r}")
+    config = read_config(arguments.run_dir) if arguments.run_dir else {}
     kept = load(Path(arguments.run_dir) / training.MODEL) if arguments.run_dir else None
-    _, train, _ = load_data(arguments.data, net)
+    _, train, _ = load_data(arguments.data or known or config.get("data") or "auto", net)
     start, phases = time.perf_counter(), []
 
     def progress(found):

@@ -8,6 +8,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from .. import cluster, training, virtual
 from ..errors import ChaosError, CheckpointError
 from ..models import MODELS
@@ -15,7 +17,7 @@ from ..network import Network, load
 from ..options import unknown
 from ..training import ABOUT, Settings
 from ..training.streams import tell
-from .common import add_command, exit_code, load_data, percent, read_config
+from .common import add_command, exit_code, load_data, percent, read_config, say
 from .jobs import ENDING, JOB, Kept, read_job
 from .networks import FUNCTION, KINDS, absolute, build_model, stem
 from .options import DATA_ABOUT, add_setting, add_short_option, in_group, parse_options, settings_from
@@ -210,6 +212,8 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
     config["model"] = absolute(model)
     if config["data"].lower().endswith(".npz"):
         config["data"] = os.path.abspath(config["data"])
+    if isinstance(runner, virtual.Traced):
+        runner.data = config["data"]
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         folder = checked(lambda: stack.enter_context(_run_dir(arguments.run_dir, model)) if root else None)
@@ -317,6 +321,7 @@ def _summary(result, train, test, elapsed):
         last = history[-1]
         part, count = ("test", len(test)) if test is not None else ("train", len(train))
         error = last[f"{part}_error"]
+        _warn(error, test if test is not None else train)
         print(f"{part + ' error':12}{percent(error)} ({round(error * count):,} of {count:,})")
         seconds = sum(record["seconds"] for record in history)
         workers = f"{last['workers']} worker{'s' if last['workers'] != 1 else ''}"
@@ -331,6 +336,18 @@ def _summary(result, train, test, elapsed):
         print("no epoch was trained")
     print(f"elapsed     {elapsed:.1f} s")
     print(f"run         {result.run_dir}")
+
+
+def _warn(error, data):
+    """Says so where a network has learned less than to give always the most frequent answer."""
+    if error is None or not data.classes or data.labels.ndim > 1:
+        return
+    most = np.bincount(data.labels[data.labels >= 0], minlength=1).max() / len(data)
+    if error >= 1 - most:
+        say(
+            f"warning: an error of {percent(error)} is no better than always answering the most frequent class "
+            f"({percent(1 - most)}); train longer, or with another --lr"
+        )
 
 
 def quantile(staleness, q):

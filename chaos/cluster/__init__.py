@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .. import affinity, threads, training
 from ..errors import ClusterError
 from ..network import Network
+from ..options import unknown
 from ..sync import STRATEGIES
 from ..training import ABOUT, Run, Settings, Threads
 from ..training.streams import tell
@@ -61,7 +62,9 @@ def train_linked(
 
     link.checked(prepare)
     if settings.workers is None and not (settings.strategy in STRATEGIES and STRATEGIES[settings.strategy].single):
-        settings = dataclasses.replace(settings, workers=_share_of_cores(link))
+        share, beside = _share_of_cores(link)
+        settings = dataclasses.replace(settings, workers=share)
+        runner = runner or _Sharing(beside)
     _tell_bindings(link, settings.workers or 1)
     told = {"cluster": mode.name, "cluster_options": mode.option, "ranks": link.size, "hosts": sorted(set(link.hosts))}
     try:
@@ -81,7 +84,7 @@ def connect(settings: Settings, comm: MPI.Intracomm | None = None, *, delay: flo
 
     def make() -> tuple[Mode, float]:
         if settings.cluster not in MODES:
-            raise ValueError(f"unknown cluster mode {settings.cluster!r}; known: {', '.join(MODES)}")
+            raise ValueError(unknown("unknown cluster mode", settings.cluster, MODES))
         return (
             MODES[settings.cluster](settings.cluster_options or {}),
             ABOUT["stall_timeout"].check("stall_timeout", settings.stall_timeout),
@@ -185,8 +188,21 @@ def _check(comm):
         raise ClusterError("an intercommunicator joins two groups of ranks; training needs one group (Intercomm.Merge)")
 
 
+class _Sharing(Threads):
+    """Real threads, whose plan says that nobody asked for their number."""
+
+    def __init__(self, beside):
+        self.beside = beside
+
+    def workers(self, requested, only_one, pin):
+        plan = super().workers(requested, only_one, pin)
+        name = f"share of {self.beside} rank{'s'[: self.beside != 1]}"
+        limits = {name if key == "argument" else key: n for key, n in plan.limits.items()}
+        return dataclasses.replace(plan, limit=name if plan.limit == "argument" else plan.limit, limits=limits)
+
+
 def _share_of_cores(link):
-    """Workers of this rank where none are asked for: ranks that may use the same cores divide them."""
+    """(Workers of this rank where none are asked for, how many ranks share its cores): such ranks divide them."""
     plan = link.checked(threads.resolve)
     mine = affinity.cpus()
     beside = sum(
@@ -194,7 +210,7 @@ def _share_of_cores(link):
         for host, mask in zip(link.hosts, link.gather(sorted(mine)), strict=True)
     )
     # what the environment names is per rank already
-    return plan.workers if plan.limit.isupper() else max(1, plan.workers // beside)
+    return plan.workers if plan.limit.isupper() else max(1, plan.workers // beside), beside
 
 
 def _tell_bindings(link, workers):

@@ -128,6 +128,15 @@ def openmp(root="/", environ=os.environ):
             "threads of its own, and waiting threads of one take cores from the other",
             "OMP_WAIT_POLICY=passive",
         )
+    few, workers = environ.get("OMP_THREAD_LIMIT", "").strip(), threads.resolve(root=root).workers
+    if few.isdigit() and int(few) < workers:
+        yield Finding(
+            WRONG,
+            "OpenMP",
+            f"OMP_THREAD_LIMIT={few} lets the process have {few} of the {workers} threads that would train: no training "
+            "with more workers begins",
+            "unset OMP_THREAD_LIMIT",
+        )
     waits = environ.get("OMP_WAIT_POLICY", "").lower()
     if waits == "active":
         yield Finding(
@@ -286,7 +295,7 @@ def of_ranks(table):
             "ranks",
             f"{first['launcher']} has started {first['announced']} processes, and none of them can start MPI: "
             "each would train alone",
-            "pip install 'chaos[mpi]'",
+            "pip install 'chaos-sgd[mpi]'",
         )
         return
     if first.get("ranks", 1) < first["announced"]:

@@ -55,11 +55,8 @@ class Shared(Mode):
         if link.rank == 0 and len(versions):
             engine.versions(versions)
 
-    def begin(self, epoch):
-        self.link.run(self.link.barrier())  # everybody has evaluated and kept the weights of the last epoch
-
     def finish(self, epoch):
-        yield from self.link.barrier()
+        yield from ()  # no rank's workers are under way any more: the weights are those of all
 
     def close(self, net):
         if self._win is not None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import operator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arrays import extremes, float32, numbers
+from ..arrays import numbers
 from ..errors import DataError
+from . import splits
+from .labels import Names, check_classes, check_floats, check_labels, check_names, check_targets, check_weights, first
 from .sizes import fit
 
 if TYPE_CHECKING:
@@ -21,11 +24,13 @@ class Dataset:
     Parameters
     ----------
     images : array_like (n, c, h, w), (n, h, w) or, for networks that take vectors, (n, features)
-        Pixels. uint8 and float32 are kept (and not copied if C-contiguous); other floats become float32;
-        other integers must lie in 0..255 and become uint8. A tuple of arrays, one for each input of a network that has
-        several; sequences (n, c, l) are such arrays as they are.
-    labels : array_like (n,), optional
-        Whole numbers from 0 to ``classes - 1``.
+        Pixels. uint8 and float32 are kept (and not copied if C-contiguous, nor read as a whole if uint8, so that they may be
+        mapped from a file that is larger than memory); other floats become float32; other integers must lie in 0..255 and
+        become uint8. A tuple of arrays, one for each input of a network that has several, each taken as it is. Sequences
+        (n, c, l) for a network that takes such may be given as (n, h, w) are.
+    labels : array_like, optional
+        A class for each image: whole numbers from 0 to ``classes - 1``, text, or categories of pandas, (n,) or (n, 1); or
+        rows (n, classes) that are one-hot. Text is numbered by the alphabet, or by `class_names`.
     targets : array_like (n, ...), or tuple of ndarray, optional
         Instead of labels what the loss compares outputs with (chaos.losses): integers, a class for each pixel, also negative
         ones that the loss ignores, or real numbers shaped as the network's outputs. A tuple has one array for each term of a
@@ -35,7 +40,13 @@ class Dataset:
     name : str
         For messages and ``repr``.
     classes : int, optional
-        Number of classes; the largest label + 1 unless given.
+        Number of classes; that of `class_names`, or the largest label + 1, unless given.
+    class_names : iterable of str, optional
+        A name for each class, in their order. A test set wants those of the training set:
+        ``Dataset(x, y, class_names=train.class_names)``.
+    channels : {"first", "last"}, optional
+        Which axis of the arrays are the channels: "last" of (n, h, w, c) or (n, l, c), which are copied, "first" of
+        (n, c, h, w) or (n, c, l). Unless given as "first", of four dimensions, and three are images of one channel.
 
     Attributes
     ----------
@@ -47,6 +58,7 @@ class Dataset:
     name : str
     classes : int
         0 where the targets are real numbers.
+    class_names : tuple of str, or None
     shape : tuple of int
         (c, h, w) or (features,) of one image.
 
@@ -54,7 +66,12 @@ class Dataset:
     ------
     DataError
         Lengths differ; no images; wrong number of dimensions; NaN or infinity in the images; labels that are
-        not whole, negative or too large; values that are not real numbers.
+        not whole, negative, too large or without a name; values that are not real numbers.
+
+    Warns
+    -----
+    UserWarning
+        Labels that count from 1, where neither `classes` nor `class_names` says that class 0 is meant to have no image.
     """
 
     def __init__(
@@ -66,24 +83,32 @@ class Dataset:
         weights: ArrayLike | None = None,
         name: str = "arrays",
         classes: int | None = None,
+        class_names: Iterable[str] | None = None,
+        channels: str | None = None,
     ) -> None:
         self.name = str(name)
-        self.inputs = _check_inputs(images)
+        if channels not in (None, "first", "last"):
+            raise DataError(f'channels is {channels!r}; it must be "first" or "last"')
+        self.inputs = _check_inputs(images, channels)
         if (labels is None) == (targets is None):
             raise DataError("either labels or targets must be given")
+        self.class_names: Names | None
+        self.targets: tuple[np.ndarray, ...]
         if labels is not None:
-            self.targets: tuple[np.ndarray, ...] = (_check_labels(labels),)
-        elif isinstance(targets, tuple) and targets and all(isinstance(one, np.ndarray) and one.ndim for one in targets):
-            self.targets = tuple(_check_targets(one) for one in targets)
+            array, self.classes, self.class_names = check_labels(labels, classes, class_names)
+            self.targets = (array,)
         else:
-            self.targets = (_check_targets(targets),)
+            several = (
+                isinstance(targets, tuple) and targets and all(isinstance(one, np.ndarray) and one.ndim for one in targets)
+            )
+            self.targets = tuple(map(check_targets, targets if several else (targets,)))  # type: ignore[arg-type]
+            self.classes, self.class_names = _classes_of(self.targets, classes, class_names)
         wanted = len(self)
         for found in map(len, self.targets):
             if found != wanted:
                 raise DataError(f"labels: {found} labels for {wanted} images; there must be one label per image")
-        self.weights = None if weights is None else _check_weights(weights, wanted)
-        one_class = len(self.targets) == 1 and self.targets[0].dtype.kind == "i"
-        self.classes = _check_classes(classes, self.targets[0]) if one_class else 0
+        self.weights = None if weights is None else check_weights(weights, wanted)
+        self._printed: tuple[Any, str] | None = None
 
     @property
     def images(self) -> Any:
@@ -138,6 +163,94 @@ class Dataset:
         new.weights = None if self.weights is None else np.ascontiguousarray(self.weights[index])
         return new
 
+    def __add__(self, other: Dataset) -> Dataset:
+        """Both one after the other, as `chaos.data.concatenate` makes it."""
+        return splits.concatenate([self, other]) if isinstance(other, Dataset) else NotImplemented
+
+    def subset(self, classes: Iterable[int | str]) -> Dataset:
+        """The images of some classes, which are numbered anew in the order given.
+
+        Parameters
+        ----------
+        classes : iterable of int or str
+            Numbers or names of classes.
+
+        Raises
+        ------
+        DataError
+            Unknown or repeated classes, none of their images, or targets that are no class per image.
+        """
+        return splits.subset(self, classes)
+
+    def split(self, part: float, *, shuffle: bool = True, stratify: bool = False, seed: int = 0) -> tuple[Dataset, Dataset]:
+        """Cuts off a part, as for validation: ``train, validation = train.split(0.1, stratify=True)``.
+
+        Parameters
+        ----------
+        part : float or int
+            Of the second set: a share between 0 and 1, of which the images are rounded up, or a number of images.
+        shuffle : bool
+            Whether the images of both are drawn by chance; otherwise the last ones are cut off, without a copy.
+        stratify : bool
+            Whether every class has the same share in both, as nearly as whole images can.
+        seed : int
+            Of the drawing.
+
+        Returns
+        -------
+        Dataset, Dataset
+            The rest and the part, each in the order of this set. Copies where they are drawn.
+
+        Raises
+        ------
+        DataError
+            Either would be empty; `stratify` with targets that are no class per image, without `shuffle`, or with a class
+            of one image or more classes than images in one of the sets.
+        """
+        return splits.split(self, part, shuffle, stratify, seed)
+
+    def k_folds(
+        self, k: int, *, shuffle: bool = True, stratify: bool = False, seed: int = 0
+    ) -> Iterator[tuple[Dataset, Dataset]]:
+        """The k pairs (training, validation) of a cross-validation: every image is in one validation set.
+
+        Parameters
+        ----------
+        k : int
+            From 2 to the number of images; of the smallest class where they are stratified.
+        shuffle, stratify, seed
+            As for `split`; without `shuffle` each fold is a run of images.
+
+        Yields
+        ------
+        Dataset, Dataset
+            Made when they are asked for.
+
+        Raises
+        ------
+        DataError
+            As `split`; at the call.
+        """
+        return splits.k_folds(self, k, shuffle, stratify, seed)
+
+    def class_counts(self) -> np.ndarray:
+        """How many answers are of each class: int64 (classes,). Of targets that are a class per pixel those within the
+        classes; DataError where they are no classes."""
+        return splits.class_counts(self)
+
+    def class_weights(self) -> np.ndarray:
+        """Weights of classes that make up for classes of different size: float32 (classes,), answers / (classes that are
+        there * answers of the class), 0 for a class without any; as scikit-learn's "balanced".
+
+        Use ``chaos.train(..., loss_options={"weight": train.class_weights()})``.
+        """
+        return splits.class_weights(self)
+
+    def mean_std(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of each channel over all images of the first input, as the network sees them
+        (pixels of uint8 as x / 127.5 - 1): two arrays (c,) of float64. Goes through the images once."""
+        return splits.mean_std(self)
+
     def sized(self, size: int | tuple[int, int]) -> Dataset:
         """The data set with images of that height and width; see `chaos.data.fit`."""
         return self._replaced(inputs=tuple(fit(array, size) for array in self.inputs))
@@ -159,7 +272,8 @@ class Dataset:
         return scaled
 
     def fingerprint(self) -> str:
-        """Short hash of shape, dtype and content of images and labels, for resume checks.
+        """Short hash of shape, dtype and content of images and labels, for resume checks. Of arrays that are mapped from
+        files for reading it is kept, until a file changes.
 
         Returns
         -------
@@ -168,11 +282,16 @@ class Dataset:
         """
         import hashlib
 
+        files = _mapped((*self.inputs, *self.targets, *([] if self.weights is None else [self.weights])))
+        if files is not None and self._printed is not None and self._printed[0] == files:
+            return self._printed[1]
         digest = hashlib.sha256()
         for array in (*self.inputs, *self.targets, *([] if self.weights is None else [self.weights])):
             digest.update(f"{array.shape}{array.dtype.str}".encode())
             digest.update(array.data.cast("B"))
-        return digest.hexdigest()[:16]
+        found = digest.hexdigest()[:16]
+        self._printed = None if files is None else (files, found)
+        return found
 
     def _replaced(
         self,
@@ -180,28 +299,62 @@ class Dataset:
         inputs: tuple[np.ndarray, ...] | None = None,
         targets: tuple[np.ndarray, ...] | None = None,
         classes: int | None = None,
+        class_names: Names | None = None,
+        name: str | None = None,
     ) -> Dataset:
         """This data set with other arrays or classes, whose values are known to be good."""
         new = object.__new__(Dataset)
-        new.name = self.name
+        new.name = self.name if name is None else name
         new.inputs = self.inputs if inputs is None else tuple(np.ascontiguousarray(array) for array in inputs)
         new.weights = self.weights
         new.targets = self.targets if targets is None else tuple(np.ascontiguousarray(array) for array in targets)
         new.classes = self.classes if classes is None else classes
+        new.class_names = self.class_names if class_names is None else class_names
+        new._printed = None
         return new
 
 
-def _first(bad: np.ndarray) -> int | tuple[int, ...]:
-    """Index of the first True: an int for one axis, a tuple for more."""
-    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
-    return index[0] if len(index) == 1 else index
+def _classes_of(
+    targets: tuple[np.ndarray, ...], classes: int | None, names: Iterable[str] | None
+) -> tuple[int, Names | None]:
+    """(number of classes, their names) of targets; 0 where they are no classes."""
+    if len(targets) > 1 or targets[0].dtype.kind == "f":
+        if names is not None:
+            raise DataError("class_names go with labels, or with targets of whole numbers")
+        return 0, None
+    known = None if names is None else check_names(names)
+    return check_classes(classes if known is None else len(known), targets[0], known), known
 
 
-def _check_inputs(images: Any) -> tuple[np.ndarray, ...]:
+def _mapped(arrays: Sequence[np.ndarray]) -> list[Any] | None:
+    """What tells that arrays have not changed, without a look into those that are mapped from files; None: none is."""
+    files = [_file_of(array) for array in arrays]
+    if not any(files):
+        return None
+    return [
+        (file, os.stat(file)[:7], os.stat(file).st_mtime_ns) if file else _digest(array)
+        for file, array in zip(files, arrays, strict=True)
+    ]
+
+
+def _file_of(array: Any) -> str | None:
+    """The file from which an array is mapped, where nobody can write to it through the array."""
+    while isinstance(array, np.ndarray) and not isinstance(array, np.memmap) and not array.flags.writeable:
+        array = array.base
+    return str(array.filename) if isinstance(array, np.memmap) and array.mode == "r" and array.filename else None
+
+
+def _digest(array: np.ndarray) -> bytes:
+    import hashlib
+
+    return hashlib.sha256(array.data.cast("B")).digest()
+
+
+def _check_inputs(images: Any, channels: str | None) -> tuple[np.ndarray, ...]:
     """The arrays of all inputs, as many images in each."""
     if not (isinstance(images, tuple) and images and all(isinstance(one, np.ndarray) and one.ndim > 1 for one in images)):
-        return (_check_images(images),)
-    arrays = tuple(np.require(_check_images(one).reshape(one.shape)) for one in images)
+        return (_check_images(images, channels),)
+    arrays = tuple(np.require(_check_images(one, channels or "first")) for one in images)
     if len({len(array) for array in arrays}) > 1:
         raise DataError(
             f"images: the inputs have {', '.join(str(len(array)) for array in arrays)} images; as many are needed"
@@ -209,29 +362,7 @@ def _check_inputs(images: Any) -> tuple[np.ndarray, ...]:
     return arrays
 
 
-def _check_targets(targets: Any) -> np.ndarray:
-    """Targets as int64 or float32 (n, ...)."""
-    array = numbers(targets, "targets")
-    if array.ndim < 1 or array.size == 0:
-        raise DataError(f"targets: shape {array.shape} is empty; there must be targets for every image")
-    if array.dtype.kind != "f":
-        return np.require(array, np.int64, ["C", "A"])
-    return np.require(_check_floats(array, "targets: number"), requirements=["C", "A"])
-
-
-def _check_weights(weights: ArrayLike, count: int) -> np.ndarray:
-    """Weights as finite float32 (n,) that are not negative."""
-    array = numbers(weights, "weights")
-    if array.shape != (count,):
-        raise DataError(f"weights: shape {array.shape}; there must be one for each of {count} images")
-    array = np.require(_check_floats(array, "weights: weight"), requirements=["C", "A"])
-    if array.min() < 0:
-        at = _first(array < 0)
-        raise DataError(f"weights: weight {at} is {array[at]}; it must not be negative")
-    return array
-
-
-def _check_images(images: ArrayLike) -> np.ndarray:
+def _check_images(images: ArrayLike, channels: str | None = None) -> np.ndarray:
     """Images as uint8 or float32 (n, c, h, w)."""
     array = numbers(images, "images")
     if array.ndim not in (2, 3, 4):
@@ -241,63 +372,17 @@ def _check_images(images: ArrayLike) -> np.ndarray:
     if array.size == 0:
         raise DataError(f"images: shape {array.shape} is empty; there must be an image with a pixel")
     if array.dtype.kind == "f":
-        array = _check_floats(array)
+        array = check_floats(array)
     elif array.dtype != np.uint8:
         if array.min() < 0 or array.max() > 255:
-            at = _first((array < 0) | (array > 255))
+            at = first((array < 0) | (array > 255))
             raise DataError(f"images: pixel {at} is {array[at]}; integer pixels must be from 0 to 255")
         array = array.astype(np.uint8)
-    if array.ndim == 3:
+    if channels == "last" and array.ndim > 2:
+        array = np.moveaxis(array, -1, 1)
+    elif channels is None and array.ndim == 3:
         array = array[:, None]
     return np.require(array, requirements=["C", "A"])
-
-
-def _check_floats(array: np.ndarray, what: str = "images: pixel") -> np.ndarray:
-    """Finite numbers as float32."""
-    converted = float32(array)
-    if extremes(converted) is None:
-        at = _first(~np.isfinite(converted))
-        raise DataError(f"{what} {at} is {array[at]}; {what.split()[1]}s must be finite and fit float32")
-    return converted
-
-
-def _check_labels(labels: ArrayLike) -> np.ndarray:
-    """Labels as non-negative int64 (n,)."""
-    array = numbers(labels, "labels")
-    if array.ndim != 1:
-        one_hot = array.ndim == 2 and array.shape[1] > 1
-        hint = "; one-hot rows become numbers by labels.argmax(1)" if one_hot else ""
-        raise DataError(f"labels: {array.ndim} dimensions, shape {array.shape}; shape must be (n,){hint}")
-    if array.size == 0:
-        raise DataError("labels: there are none; there must be one label per image")
-    # Larger than any number of classes, small enough for int64 and exact in float64.
-    most = 2**31 - 1
-    with np.errstate(all="ignore"):
-        good = (array >= 0) & (array <= most)
-        if array.dtype.kind == "f":
-            good &= array == np.floor(array)
-    if not good.all():
-        at = _first(~good)
-        raise DataError(f"labels: label {at} is {array[at]}; it must be a whole number from 0 to classes - 1")
-    return np.require(array, np.int64, ["C", "A"])
-
-
-def _check_classes(classes: int | None, labels: np.ndarray) -> int:
-    """The number of classes, given or found, with all labels below it."""
-    if classes is None:
-        return max(int(labels.max()) + 1, 1)
-    try:
-        if isinstance(classes, (bool, np.bool_)):
-            raise TypeError
-        count = operator.index(classes)
-    except TypeError:
-        raise DataError(f"classes is {classes!r}; it must be an int of at least 1") from None
-    if count < 1:
-        raise DataError(f"classes is {count}; it must be at least 1")
-    if labels.max() >= count:
-        at = _first(labels >= count)
-        raise DataError(f"labels: label {at} is {labels[at]}; with {count} classes the most is {count - 1}")
-    return count
 
 
 def _check_index(index: ArrayLike) -> np.ndarray:

@@ -19,27 +19,30 @@ if TYPE_CHECKING:
 TIMEOUT = 10
 """Seconds without an answer after which a mirror is given up."""
 DEADLINE = 300
-"""Seconds for one whole file."""
+"""Seconds for one whole file, beside what it takes at SLOW."""
+SLOW = 200_000
+"""Bytes per second."""
 ATTEMPTS = 2
 
 _CHUNK = 2**14
 
 
-def fetch(urls: Sequence[str], size: int, sha256: str, folder: str, name: str) -> str:
+def fetch(urls: Sequence[str], size: int, checksum: str, folder: str, name: str) -> str:
     """Download one file from the first mirror that has it, and put it into a folder in one step.
 
     Parameters
     ----------
     urls : sequence of str
-        The same file at several mirrors, gzip or plain.
+        The same file at several mirrors; with SHA-256 gzip or plain.
     size : int
-        Bytes of the uncompressed content.
-    sha256 : str
-        SHA-256 of the uncompressed content, in hex.
+        With SHA-256, bytes of the uncompressed content; with MD5 what the file may have at most.
+    checksum : str
+        ``"sha256:"`` and the sum of the uncompressed content in hex, and the file is stored uncompressed; or ``"md5:"`` and
+        that of the file as it is sent, which is stored so.
     folder : str
         Made if it does not exist.
     name : str
-        File name in that folder; the file is stored uncompressed.
+        File name in that folder.
 
     Returns
     -------
@@ -61,7 +64,7 @@ def fetch(urls: Sequence[str], size: int, sha256: str, folder: str, name: str) -
         for url in urls:
             for attempt in range(ATTEMPTS):
                 try:
-                    _retrieve(url, size, sha256, folder, name)
+                    _retrieve(url, size, checksum, folder, name)
                     return path
                 except _Refused as error:
                     failures.append(f"{url}: {error}")
@@ -85,7 +88,7 @@ class _Refused(Exception):
     """The mirror answered, but not with the file: asking again would not help."""
 
 
-def _retrieve(url: str, size: int, sha256: str, folder: str, name: str) -> None:
+def _retrieve(url: str, size: int, checksum: str, folder: str, name: str) -> None:
     """The verified file from one address; RequestException for passing faults, _Refused for lasting ones."""
     import pooch  # type: ignore[import-untyped]
 
@@ -93,11 +96,13 @@ def _retrieve(url: str, size: int, sha256: str, folder: str, name: str) -> None:
     level = logger.level
     logger.setLevel("WARNING")  # it would print a line for each file
     try:
-        pooch.retrieve(url, f"sha256:{sha256}", fname=name, path=folder, downloader=_Downloader(size))
+        pooch.retrieve(url, checksum, fname=name, path=folder, downloader=_Downloader(size, checksum.startswith("md5:")))
     except ValueError as error:
         if isinstance(error, OSError):  # an address that makes no sense is both
             raise
-        raise _Refused(f"checksum mismatch, SHA-256 must be {sha256[:16]}...") from None
+        kind, _, digits = checksum.partition(":")
+        what = {"sha256": "SHA-256", "md5": "MD5"}[kind]
+        raise _Refused(f"checksum mismatch, {what} must be {digits[:16]}...") from None
     finally:
         logger.setLevel(level)
 
@@ -105,8 +110,8 @@ def _retrieve(url: str, size: int, sha256: str, folder: str, name: str) -> None:
 class _Downloader:
     """What `pooch` calls to bring a file: its own HTTP downloader, writing through `_Content`."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, as_sent: bool) -> None:
+        self.size, self.as_sent = size, as_sent
 
     def __call__(self, url: str, output_file: str, pooch: Any, check_only: bool | None = False) -> None:
         from pooch import HTTPDownloader
@@ -114,7 +119,7 @@ class _Downloader:
         answers: list[Response] = []
         hooks = {"response": lambda answer, *_, **__: answers.append(answer)}
         with open(output_file, "wb") as file:
-            content = _Content(file, self.size)
+            content = _Content(file, self.size, self.as_sent)
             try:
                 HTTPDownloader(chunk_size=_CHUNK, timeout=TIMEOUT, hooks=hooks)(url, content, pooch)
             finally:
@@ -126,19 +131,22 @@ class _Downloader:
 
 
 class _Content:
-    """A file to write to that uncompresses gzip, and refuses more than the file can be.
+    """A file to write to that uncompresses gzip, unless it is to be kept as it is sent, and refuses more than the file
+    can be.
 
     Parameters
     ----------
     file : binary file
     size : int
-        Bytes of the uncompressed content.
+        Bytes of the uncompressed content; of what is kept as it is sent, at most so many.
+    as_sent : bool
     """
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self.file, self.size = file, size
-        self.most = size + size // 8 + 65536  # gzip never makes a file much larger
-        self.end = time.monotonic() + DEADLINE
+    def __init__(self, file: BinaryIO, size: int, as_sent: bool = False) -> None:
+        self.file, self.size, self.as_sent = file, size, as_sent
+        self.most = size if as_sent else size + size // 8 + 65536  # gzip never makes a file much larger
+        self.allowed = DEADLINE + self.most // SLOW
+        self.end = time.monotonic() + self.allowed
         self.received = self.written = 0
         self.start = b""
         self.decoder: Any = None
@@ -151,7 +159,10 @@ class _Content:
         if time.monotonic() > self.end:
             from requests import Timeout
 
-            raise Timeout(f"not done after {DEADLINE} s")
+            raise Timeout(f"not done after {self.allowed} s")
+        if self.as_sent:
+            self.file.write(chunk)
+            return
         if len(self.start) < 2:
             self.start += chunk
             if len(self.start) < 2:
@@ -180,7 +191,9 @@ class _Content:
         """Nothing: the file is flushed once, at the end."""
 
     def finish(self) -> None:
-        """_Refused unless the content has the size that it must have."""
+        """_Refused unless the content has the size that it must have; of what is kept as it is sent the checksum decides."""
+        if self.as_sent:
+            return
         if len(self.start) < 2:
             self._put(self.start)
         if self.written != self.size:

@@ -42,9 +42,10 @@ class Detection(NamedTuple):
     deltas: NDArray[np.float32]
     objects: list[NDArray[np.float32]]
 
-    def dataset(self, name: str = "detection") -> Dataset:
-        """Images and proposals with the classes as targets."""
-        return Dataset((self.images, self.proposals), targets=self.labels, name=name)
+    def dataset(self, name: str = "detection", *, regression: bool = False) -> Dataset:
+        """Images and proposals with the classes as targets; with `regression` the deltas as targets of a second output."""
+        targets = (self.labels, self.deltas) if regression else self.labels
+        return Dataset((self.images, self.proposals), targets=targets, name=name)
 
 
 def shapes(n: int, *, size: int = 32, seed: int = 0) -> Dataset:

@@ -45,25 +45,32 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
         dimension, a payload shorter or longer than the header says, a damaged gzip stream. The message names
         file and field.
     """
-    import zlib
-
     name = str(path)
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{name}: not a regular file")
         with open(path, "rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            return _read(_Gunzip(file) if zipped else file, name, status.st_size, zipped)
+            return read_idx_from(file, name, status.st_size)
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror or error}") from None
-    except (zlib.error, EOFError) as error:
-        raise DataError(f"{name}: gzip stream: {error}") from None
     except (TypeError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{name!r}: not a path: {error}") from None
+
+
+def read_idx_from(file: BinaryIO, name: str, size: int) -> np.ndarray:
+    """As `read_idx`, from an open file of so many bytes, which errors call `name`."""
+    import zlib
+
+    zipped = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    source: Any = _Gunzip(file) if zipped else file
+    try:
+        return _read(source, name, size, zipped)
+    except (zlib.error, EOFError) as error:
+        raise DataError(f"{name}: gzip stream: {error}") from None
 
 
 def read_images_and_labels(
@@ -92,6 +99,12 @@ def read_images_and_labels(
         label that is too large.
     """
     images, labels = read_idx(images_path), read_idx(labels_path)
+    check_pair(str(images_path), images, str(labels_path), labels, classes)
+    return images, labels
+
+
+def check_pair(images_path: str, images: np.ndarray, labels_path: str, labels: np.ndarray, classes: int) -> None:
+    """DataError unless the content of two files is images (n, h, w) and as many labels below `classes`, all uint8."""
     for path, array, ndim, what in ((images_path, images, 3, "images"), (labels_path, labels, 1, "labels")):
         if array.dtype != np.uint8:
             raise DataError(f"{path}: dtype code: {what} are {array.dtype}, must be uint8")
@@ -102,7 +115,6 @@ def read_images_and_labels(
     if labels.max() >= classes:
         at = int(np.argmax(labels >= classes))
         raise DataError(f"{labels_path}: payload: label {at} is {labels[at]}, must be at most {classes - 1}")
-    return images, labels
 
 
 def _read(file: _Source, name: str, size: int, zipped: bool) -> np.ndarray:

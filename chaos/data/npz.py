@@ -76,8 +76,8 @@ def _read(archive: ZipFile, name: str) -> Arrays:
         listed = ", ".join(found) or "no arrays"
         raise DataError(f"{name}: no {' and no '.join(missing)}; found {listed}, wanted {choices}")
     arrays = [_read_array(archive, key, name) for key in wanted]
-    images, labels = _nchw(arrays[0]), _flat(arrays[1])
-    return (images, labels, None, None) if len(arrays) == 2 else (images, labels, _nchw(arrays[2]), _flat(arrays[3]))
+    images, labels = nchw(arrays[0]), flat_labels(arrays[1])
+    return (images, labels, None, None) if len(arrays) == 2 else (images, labels, nchw(arrays[2]), flat_labels(arrays[3]))
 
 
 def _read_array(archive: ZipFile, key: str, name: str) -> np.ndarray:
@@ -102,14 +102,17 @@ def _read_array(archive: ZipFile, key: str, name: str) -> np.ndarray:
         return np.lib.format.read_array(member, allow_pickle=False)
 
 
-def _nchw(images: np.ndarray) -> np.ndarray:
+def nchw(images: np.ndarray) -> np.ndarray:
     """Images with the channels before the pixels."""
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or images.shape[1] in (1, 3):
-        return images
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if channels_last(images) else images
 
 
-def _flat(labels: np.ndarray) -> np.ndarray:
+def channels_last(images: np.ndarray) -> bool:
+    """Whether the shape is that of images (n, h, w, c) and of no others."""
+    return images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3)
+
+
+def flat_labels(labels: np.ndarray) -> np.ndarray:
     """Labels (n, 1) as (n,)."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         return labels[:, 0]

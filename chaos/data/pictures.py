@@ -1,4 +1,4 @@
-"""Reader of picture files, for single images that were not made for a network. Used by `chaos predict`; needs Pillow.
+"""Reader of picture files. Used by `chaos predict` and by `folders`; needs Pillow.
 
 A picture is seen as a person sees it, or refused: what Pillow's conversions would silently saturate, turn or blacken is
 converted here first.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+GREY = ("1", "L", "LA", "La", "I")
 ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 
 
 def read_picture(
     path: str | os.PathLike[str],
-    channels: int,
+    channels: int | None,
     size: tuple[int, int] | None = None,
     tell: Callable[[int, tuple[int, int]], None] | None = None,
+    opened: BinaryIO | None = None,
 ) -> np.ndarray:
     """Read one picture.
 
@@ -34,13 +36,15 @@ def read_picture(
     ----------
     path : str or os.PathLike
         A picture in any format that Pillow knows; of several frames the first.
-    channels : int
-        1 for grey, 3 for red, green and blue.
+    channels : int or None
+        1 for grey, 3 for red, green and blue; None: what the picture has.
     size : (int, int), optional
         Height and width that are wanted in the end. A direction that is larger is reduced to it (by weighted means of
         the pixels that fall together, so that thin strokes stay); a smaller one is left to `chaos.data.fit`.
     tell : callable, optional
         Called with the number of frames, and the height and width that the picture has.
+    opened : binary file, optional
+        What is read instead of the file at `path`, which is its name in messages then.
 
     Returns
     -------
@@ -67,12 +71,13 @@ def read_picture(
             f"{path}: pictures need the package pillow, which is not installed (pip install 'chaos-sgd[data]'); "
             "without it IDX files (plain or .gz), .npy and .npz are read"
         ) from None
-    if channels not in (1, 3):
+    if channels not in (None, 1, 3):
         raise DataError(f"{path}: pictures have 1 or 3 channels, the network wants {channels}")
     try:
         # Opened here: a TIFF that Pillow opens by its name is mapped, and then one that is to be turned is garbled (13.0).
-        with open(path, "rb") as file, Image.open(file) as picture:
+        with opened or open(path, "rb") as file, Image.open(file) as picture:
             ImageOps.exif_transpose(picture, in_place=True)  # in place, as a copy would not know its TIFF tags
+            channels = channels or (1 if picture.mode in GREY or picture.mode.startswith("I;16") else 3)
             seen = _opaque(_eight_bits(picture)).convert("L" if channels == 1 else "RGB")
             frames = 1
             with contextlib.suppress(Exception):  # later ones may be damaged, but are not taken

@@ -94,7 +94,11 @@ def _read(model: Any, graph: Graph, images_first: bool, constants: dict[str, Arr
 
     known: dict[str, Any] = {"": None}
     for tensor in model.graph.initializer:
-        known[tensor.name] = numpy_helper.to_array(tensor)
+        try:
+            known[tensor.name] = numpy_helper.to_array(tensor)
+        except Exception as error:  # of many kinds, for types that there are not and sizes that do not fit
+            graph.problems.append(f"initialiser {tensor.name!r}: {error}")
+            known[tensor.name] = Missing()
     if model.graph.sparse_initializer:
         graph.problems.append("sparse initialisers: make them dense")
     versions = {entry.domain: entry.version for entry in model.opset_import}
@@ -141,7 +145,9 @@ def _input(given: Any, context: Context) -> Any:
 
 def _node(node: Any, values: list[Any], context: Context) -> list[Any]:
     """The results of one node."""
-    where = f"{node.op_type}" + (f" (node {node.name!r})" if node.name else f" (which makes {node.output[0]!r})")
+    where = f"{node.op_type}" + (
+        f" (node {node.name!r})" if node.name else f" (which makes {', '.join(map(repr, node.output)) or 'nothing'})"
+    )
     lost = any(isinstance(value, Missing) for value in values)  # its own operator may be one more that is not supported
     try:
         if not lost and not any(isinstance(value, Value) for value in values):
@@ -158,7 +164,9 @@ def _node(node: Any, values: list[Any], context: Context) -> list[Any]:
         return result if isinstance(result, list) else [result]
     except ValueError as error:  # UnsupportedError, and layers that do not fit
         context.graph.problems.append(f"{where}: {error}")
-        return [Missing()] * len(node.output)
+    except (TypeError, LookupError, AttributeError, ArithmeticError) as error:  # attributes or inputs that are not there
+        context.graph.problems.append(f"{where}: is not as the operator set says ({type(error).__name__}: {error})")
+    return [Missing()] * len(node.output)
 
 
 def _of_each_image(node: Any, values: list[Any], context: Context) -> list[Any] | None:

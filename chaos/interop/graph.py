@@ -260,6 +260,8 @@ class Graph:
                 ends = [self._output(value) for value in outputs]
             except UnsupportedError as error:
                 self.problems.append(f"the output: {error}")
+        if not self.inputs or not outputs:
+            self.problems.append("it has no inputs, or no outputs")
         if self.problems:
             raise UnsupportedError(f"{what} holds what chaos has no layer for:\n  " + "\n  ".join(self.problems))
         used = self.inputs

@@ -28,7 +28,7 @@ def fast_rcnn(
     ----------
     regression : bool
         A second output, (4, proposals), as the paper's: how the box is to be moved, dx and dy in widths and heights of the
-        box, dw and dh as logarithms of factors; for loss="smooth_l1".
+        box, dw and dh as logarithms of factors; for loss="cross_entropy + smooth_l1@1".
 
     Differs from the paper: one box regression for all classes instead of one for each; convolutions of our own size instead
     of VGG-16's, trained from the beginning; all boxes of an image in one step.

@@ -41,8 +41,9 @@ def googlenet(seed: int = 0, *, classes: int = 1000, auxiliary: bool = False) ->
     Parameters
     ----------
     auxiliary : bool
-        Three outputs instead of one: the last, then those behind modules 4a and 4d, whose losses count 0.3 in the paper.
-        They are for training only; the names of the other parameters are the same with and without.
+        Three outputs instead of one: the last, then those behind modules 4a and 4d, which are for training only; the names
+        of the other parameters are the same with and without. As in the paper:
+        loss="cross_entropy + 0.3*cross_entropy@1 + 0.3*cross_entropy@2".
 
     Differs from the paper: first values are Caffe's (uniform by fan_in, biases 0.2), which it does not print. torchvision's
     network of this name is another one: batch normalisation instead of local response normalisation, 3x3 in place of 5x5.

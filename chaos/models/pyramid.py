@@ -28,7 +28,7 @@ def pyramid(
     features : four ints
         Feature arrays of the levels.
     every_step : bool
-        One output for each step instead of that of the last.
+        One output for each step instead of that of the last; for loss="mse + mse@1 + mse@2 + ...", with one target for all.
 
     Differs from the thesis: twice as many feature arrays; 8 steps instead of 12; no prior for low activity; trained by the
     update rules there are, not by RPROP.
@@ -36,15 +36,15 @@ def pyramid(
     whole("steps", steps, 5)
     if len(features) != 4:
         raise ValueError(f"pyramid: features must be four numbers, of the levels from the bottom, not {features!r}")
-    forward: list[Layer] = [_around(features[0], 3, "level0.forward")]
+    forward: list[Layer] = [_around(features[0], 3, "level0.up")]
     lateral: list[Layer] = [_around(maps, 3, f"level{i}.lateral", bias=False) for i, maps in enumerate(features[:3])]
     back: list[Layer] = []
     for level in (1, 2):
-        forward.append(_around(features[level], 4, f"level{level}.forward", stride=2))
-        back.append(ConvTranspose2d(features[level - 1], 2, stride=2, bias=False, name=f"level{level - 1}.back"))
-    forward.append(Conv2d(features[3], 7, name="level3.forward"))
+        forward.append(_around(features[level], 4, f"level{level}.up", stride=2))
+        back.append(ConvTranspose2d(features[level - 1], 2, stride=2, bias=False, name=f"level{level - 1}.down"))
+    forward.append(Conv2d(features[3], 7, name="level3.up"))
     lateral.append(Conv2d(features[3], 1, bias=False, name="level3.lateral"))
-    back.append(ConvTranspose2d(features[2], 7, bias=False, name="level2.back"))
+    back.append(ConvTranspose2d(features[2], 7, bias=False, name="level2.down"))
 
     image = Input((1, 28, 28))
     cells: list[Node] = []

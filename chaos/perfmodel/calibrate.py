@@ -26,7 +26,7 @@ import numpy as np
 from .. import _core, bench, threads
 from .._version import __version__
 from ..bench import Distance, Repeat
-from ..data.mnist import cache_folder
+from ..data.places import cache_folder
 from ..errors import CheckpointError
 from ..formats.atomic import write_atomically
 from ..formats.json_text import parse_json
@@ -82,7 +82,7 @@ class Calibration:
             "cores": self.cores,
         }
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:16]
-        self.path = Path(cache_folder()).parent / "perfmodel" / f"{self.isa}-{digest}.json"
+        self.path = Path(cache_folder("perfmodel")) / f"{self.isa}-{digest}.json"
         self.forget()
 
     def forget(self) -> None:

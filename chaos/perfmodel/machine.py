@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..options import unknown
+
 FOLDER = Path(__file__).resolve().parent / "machines"
 MOST = 1 << 20  # cores, sockets, domains
 
@@ -188,7 +190,8 @@ def read_machine(name: str | os.PathLike[str]) -> Machine:
     path = Path(name)
     if path.suffix.lower() != ".toml":
         if str(name) not in shipped():
-            raise ValueError(f"unknown machine {str(name)!r}; known: host, {', '.join(shipped())}, and paths of .toml files")
+            known = ("host", *shipped())
+            raise ValueError(unknown("unknown machine", str(name), known, ", and paths of .toml files"))
         path = FOLDER / f"{name}.toml"
     try:
         return _read(tomllib.loads(path.read_bytes().decode()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import os
 from collections.abc import Sequence
@@ -9,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ChaosError
 from ..formats.atomic import write_atomically
+from .draw import need_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GRAPH_FORMATS = (".svg", ".png")
+GRAPH_FORMATS = (".svg", ".png", ".html")
 WIDE, HIGH, GAP = 2.3, 0.62, 0.38  # inches: a box, and between two
 DOTS = 110  # of a PNG, per inch
 MOST_INCHES = 590  # matplotlib draws at most 2^16 dots
@@ -140,7 +141,7 @@ def draw_graph(title: str, boxes: Sequence[Box]) -> Figure:
 
 
 def write_graph(title: str, boxes: Sequence[Box], path: str | os.PathLike[str]) -> Path:
-    """Writes the graph as .svg or .png, atomically; what is there is replaced.
+    """Writes the graph as .svg, .png or .html, atomically; what is there is replaced.
 
     Raises
     ------
@@ -155,16 +156,20 @@ def write_graph(title: str, boxes: Sequence[Box], path: str | os.PathLike[str]) 
         raise ValueError(f"{path}: a graph is written as {', '.join(GRAPH_FORMATS)}")
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no directory {path.parent}")
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ChaosError(f"graphs need matplotlib ({error}); pip install 'chaos-sgd[plot]'") from None
+    matplotlib = need_matplotlib("graphs", "")
     out = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "graph", "text.parse_math": False}):
         figure = draw_graph(title, boxes)
         if ending == ".png" and max(figure.get_size_inches()) > MOST_INCHES:
             raise ValueError(f"{path}: the graph of {len(boxes)} boxes is too large for a .png; .svg has no bound")
-        metadata = {"Date": None} if ending == ".svg" else {}
-        figure.savefig(out, format=ending[1:], dpi=DOTS, metadata=metadata)
-    write_atomically(path, out.getvalue())
+        if ending == ".png":
+            figure.savefig(out, format="png", dpi=DOTS)
+        else:
+            figure.savefig(out, format="svg", metadata={"Date": None})
+    found = out.getvalue()
+    if ending == ".html":
+        name = html.escape(title.encode("utf-8", "backslashreplace").decode())
+        head = f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title></head>\n<body>\n'
+        found = head.encode() + found[found.index(b"<svg") :] + b"</body></html>\n"
+    write_atomically(path, found)
     return path

@@ -124,9 +124,12 @@ def run_report(records: Sequence[Record], name: str, config: Mapping[str, Any] |
         *_time_split(records),
         *_workers(last),
         *_staleness(records),
-        *_layers(records),
+        *_layers(records, layer_names(config)),
         Heading("Epochs"),
-        Table(list(columns.values()), [[record.get(key) for key in columns] for record in records]),
+        Table(
+            [f"{title}, %" if key.endswith("_error") else title for key, title in columns.items()],
+            [[_shown(key, record.get(key)) for key in columns] for record in records],
+        ),
     )
     report.data["last"] = {key: last.get(key) for key in columns}
     return report
@@ -214,7 +217,19 @@ def histogram(counts: Sequence[int]) -> tuple[list[str], list[float]]:
     return (names, shares) if end == len(counts) else ([*names, f"{end}+"], [*shares, left / total])
 
 
-def _layers(records: Sequence[Record]) -> list[Block]:
+def layer_names(config: Mapping[str, Any]) -> dict[str, str]:
+    """{name of a layer: name and kind} of a run's config.json, as far as it tells."""
+    network = config.get("network")
+    layers = network.get("layers") if isinstance(network, dict) else None
+    found: dict[str, str] = {}
+    for number, layer in enumerate(layers if isinstance(layers, list) else []):
+        if isinstance(layer, dict) and isinstance(layer.get("kind"), str):
+            name = layer.get("name") or str(number)
+            found[str(name)] = f"{name} {layer['kind']}"
+    return found
+
+
+def _layers(records: Sequence[Record], called: Mapping[str, str]) -> list[Block]:
     parts = [record.get("layers") or {} for record in records]
     names = list(dict.fromkeys(name for part in parts for name in part))
 
@@ -222,7 +237,7 @@ def _layers(records: Sequence[Record]) -> list[Block]:
         value = ((part.get(name) or {}).get("staleness") or {}).get(key)
         return value if _number(value) else None
 
-    lines = [Line(name, _epochs(records), [of(part, name, "mean") for part in parts]) for name in names]
+    lines = [Line(called.get(name, name), _epochs(records), [of(part, name, "mean") for part in parts]) for name in names]
     lines = [line for line in lines if any(y is not None for y in line.y)]
     if not lines:
         return []
@@ -235,12 +250,17 @@ def _layers(records: Sequence[Record]) -> list[Block]:
         Table(
             ["layer", *keys, *counted.values()],
             [
-                [name, *(of(last, name, key) for key in keys), *(layer.get(key) for key in counted)]
+                [called.get(name, name), *(of(last, name, key) for key in keys), *(layer.get(key) for key in counted)]
                 for name, layer in last.items()
             ],
             f"Epoch {records[-1]['epoch']}",
         ),
     ]
+
+
+def _shown(key: str, value: Any) -> Any:
+    """A cell; errors in percent, as everywhere."""
+    return 100 * value if key.endswith("_error") and _number(value) else value
 
 
 def _epochs(records: Iterable[Record]) -> list[int]:

@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import html
-import io
 import json
 import math
 import os
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
-from ..errors import ChaosError
 from ..formats.atomic import write_atomically
-from .structure import Bars, Heading, Line, Paragraph, Plot, Report, Table, shown
+from .draw import ADAPTS, LIGHT, Drawn, Theme, to_png, to_svg
+from .structure import Heading, Images, Paragraph, Plot, Report, Table, shown
 
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.figure import Figure
+FORMATS = (".html", ".md", ".json", ".svg", ".png")
 
-FORMATS = (".html", ".md", ".json")
-MOST_NAMES = 24  # below the bars of a plot
-
-STYLE = """\
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+STYLE = (
+    f"""\
+{ADAPTS}
+@media (prefers-color-scheme: dark) {{ body {{ color: #e6e8eb; background: #15181c; }} th, td {{ border-color: #444; }} }}
+"""
+    + """\
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
 caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
-th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: right; }
+th, td { padding: .2rem .7rem; border-bottom: 1px solid #8884; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
 figure { margin: 1.5rem 0; } svg { max-width: 100%; height: auto; }
 """
+)
 
 
 def to_html(report: Report) -> str:
@@ -49,9 +50,9 @@ def to_html(report: Report) -> str:
             ]
             caption = f"<caption>{html.escape(block.caption)}</caption>" if block.caption else ""
             blocks.append(f"<table>{caption}{''.join(rows)}</table>")
-        elif isinstance(block, Plot):
+        elif isinstance(block, Drawn):
             plots += 1
-            svg = to_svg(block, salt=f"plot-{plots}")
+            svg = to_svg(block, salt=f"plot-{plots}", adapts=False)
             blocks.append(f"<figure>{svg[svg.index('<svg') :]}</figure>")
         else:
             raise TypeError(f"a report holds headings, paragraphs, tables and plots, not {block!r}")
@@ -86,7 +87,7 @@ def to_markdown(report: Report, plot_name: str = "plot-{}.svg") -> tuple[str, di
             lines = [f"| {' | '.join(_plain(shown(cell)) for cell in row)} |" for row in (block.columns, *block.rows)]
             lines.insert(1, "|" + "|".join(["---"] + ["---:"] * (len(block.columns) - 1)) + "|")
             blocks.append((f"{_plain(block.caption)}:\n\n" if block.caption else "") + "\n".join(lines))
-        elif isinstance(block, Plot):
+        elif isinstance(block, Drawn):
             name = plot_name.format(len(plots) + 1)
             plots[name] = to_svg(block)
             blocks.append(f"![{_plain(block.title)}]({quote(os.fsencode(name))})")
@@ -103,91 +104,23 @@ def to_json(report: Report) -> str:
     for block, source in zip(blocks, report.blocks, strict=True):
         if isinstance(source, Plot):
             block["series"] = [{"kind": type(one).__name__.lower(), **asdict(one)} for one in source.series]
+        if isinstance(source, Images):
+            block["images"] = [image.tolist() for image in source.images]
     found = _finite({"title": report.title, "data": report.data, "blocks": blocks})
     return json.dumps(found, separators=(",", ":"), allow_nan=False) + "\n"
 
 
-def to_svg(plot: Plot, salt: str = "plot") -> str:
-    """A plot as SVG with its text as text; the same plot gives the same bytes.
-
-    Parameters
-    ----------
-    plot : Plot
-    salt : str
-        Another one for each plot of a page, so that names inside them differ.
-
-    Raises
-    ------
-    ChaosError
-        matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ChaosError(
-            f"plots need matplotlib ({error}); pip install 'chaos-sgd[plot]', or write .json, which needs none"
-        ) from None
-    with matplotlib.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "text.parse_math": False}
-    ):
-        out = io.StringIO()
-        draw(plot).savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()
-
-
-def draw(plot: Plot) -> Figure:
-    """A plot as a matplotlib Figure. Not of pyplot, which would choose a window system and keep state of its own."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    axes = figure.subplots()
-    below: list[float] | None = None
-    handles: list[Artist | tuple[Artist, ...]] = []
-    for series in plot.series:
-        y = [math.nan if value is None else float(value) for value in series.y]
-        if isinstance(series, Bars):
-            names = any(isinstance(value, str) for value in series.x)
-            handles.append(axes.bar(range(len(y)) if names else series.x, y, bottom=below))
-            below = y if below is None else [a + b for a, b in zip(below, y, strict=True)]
-            if names:
-                every = -(-len(y) // MOST_NAMES)
-                axes.set_xticks([at for at in range(len(y)) if at % every == 0 or at == len(y) - 1])
-                axes.set_xticklabels([str(series.x[int(at)]) for at in axes.get_xticks()])
-        elif isinstance(series, Line):
-            marker = "o" if len(series.x) <= 40 else None
-            handles += axes.plot(series.x, y, "--" if series.dashed else "-", marker=marker, markersize=4)
-        else:
-            raise TypeError(f"a plot holds lines or bars, not {series!r}")
-    axes.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label)
-    if plot.x_log:
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    elif all(isinstance(x, int) for series in plot.series for x in series.x):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if plot.y_log:
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    axes.grid(alpha=0.3)
-    axes.set_axisbelow(True)
-    if len(plot.series) > 1:
-        beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if below else {}
-        # Named afterwards, as matplotlib leaves names that begin with "_" out of a legend.
-        legend = axes.legend(handles, [str(number) for number in range(len(handles))], **beside)
-        for text, series in zip(legend.get_texts(), plot.series, strict=True):
-            text.set_text(series.name)
-    return figure
-
-
-def write(report: Report, path: str | os.PathLike[str]) -> list[Path]:
+def write(report: Report, path: str | os.PathLike[str], theme: Theme = LIGHT) -> list[Path]:
     """Writes a report; the ending of the path decides how.
 
     Parameters
     ----------
     report : Report
     path : str or path
-        .html, .md (plots beside it, as NAME-1.svg and so on) or .json. What is there is replaced.
+        .html, .md (plots beside it, as NAME-1.svg and so on), .json, or of the plots alone .svg and .png. What is there is
+        replaced.
+    theme : Theme
+        Of a .png; what else is drawn follows the reader's choice of light or dark.
 
     Returns
     -------
@@ -206,6 +139,13 @@ def write(report: Report, path: str | os.PathLike[str]) -> list[Path]:
     path = Path(path)
     ending = need_format(path)
     plots: dict[str, str] = {}
+    if ending in (".svg", ".png"):
+        drawn = [block for block in report.blocks if isinstance(block, Drawn)]
+        if not drawn:
+            raise ValueError(f"{path}: there is nothing to draw; .html, .md and .json hold the rest")
+        picture = to_png(drawn, theme) if ending == ".png" else to_svg(drawn).encode("utf-8", "backslashreplace")
+        write_atomically(path, picture)
+        return [path]
     if ending == ".md":
         text, plots = to_markdown(report, re.sub(r"[{}\s()]", "-", path.stem) + "-{}.svg")
     else:

@@ -202,28 +202,35 @@ def _errors(ones: Sequence[Experiment], found: Found) -> list[Block]:
         )
     ]
     epochs = len(found[ones[0]]["history"])
-    if epochs > 1:
+    if epochs > 1 and any(found[one] is not base for one in ones):
         for part in ("validation", "test"):
             blocks.append(
                 Plot(
-                    f"Cumulative {part} error",
+                    f"Cumulative {part} error" + (", beyond sequential" if base else ""),
                     "epoch",
-                    "sum of errors, %",
+                    "points of error, summed" if base else "sum of errors, %",
                     [
                         Line(
                             _label(one),
                             list(range(1, len(found[one]["history"]) + 1)),
-                            [
-                                100 * x
-                                for x in itertools.accumulate(record[f"{part}_error"] for record in found[one]["history"])
-                            ],
+                            _cumulative(found[one], base, f"{part}_error"),
                             dashed=one.virtual,
                         )
                         for one in ones
+                        if found[one] is not base
                     ],
+                    y_zero=base is None,
                 )
             )
     return blocks
+
+
+def _cumulative(kept: Kept, base: Kept | None, key: str) -> list[float]:
+    """Sums of errors over the epochs, in percent; less sequential's where there are any: the curves coincide otherwise."""
+    sums = [100 * x for x in itertools.accumulate(record[key] for record in kept["history"])]
+    if base is None:
+        return sums
+    return [a - b for a, b in zip(sums, _cumulative(base, None, key), strict=True)]
 
 
 def _relative(kept: Kept, base: Kept | None, part: str) -> float | None:
@@ -255,7 +262,9 @@ def _staleness(ones: Sequence[Experiment], found: Found) -> list[Block]:
 
 def _layers(model: str, times: Mapping[str, Any]) -> list[Block]:
     """Where the time of one worker on the machine that was measured goes."""
-    names, passes = times["names"], ("forward", "backward", "publish")
+    kinds = {name: type(node.layer).__name__ for node, name in ZOO[model]().nodes()}
+    names = [f"{name} {kinds.get(name, '')}".strip() for name in times["names"]]
+    passes = ("forward", "backward", "publish")
     total = times["begin"] + sum(sum(times[what]) for what in passes)
     rows = [
         [name, *(100 * seconds / total for seconds in row)]

@@ -1,7 +1,8 @@
 """Training: settings, phases, order of images, schedule, evaluation, history, checkpoints, callbacks. Above chaos.network;
 below chaos.cluster and chaos.virtual, which bring other links and runners; callers use `chaos.train` (chaos/api.py).
 
-From below: settings, signals, records < callbacks, link < phases < runner, state < store < job < progress < run."""
+From below: settings, signals, records < callbacks, link < phases < runner < feeding, state < store < job < progress <
+run."""
 
 from .callbacks import Callback, Event
 from .job import Job

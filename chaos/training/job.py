@@ -3,6 +3,7 @@ chaos.cluster."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,8 +12,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core, groups
+from .. import _core, augment, groups
 from ..errors import DivergedError
+from ..losses import VALUES
 from ..network import Network, aligned_zeros, run_key
 from ..sync import STRATEGIES
 from ..updates import SCHEDULES, UPDATES
@@ -67,10 +69,14 @@ class Job:
         self.net, self.link = net, link
         loss, options = self.settings.loss, self.settings.loss_options
         self.training = phases.take(net, train, "train", loss, weighted=True, loss_options=options)
+        self.class_names = train.class_names
+        self.augment = augment.steps(settings.augment)
+        self.trained = self._take_augment(train)
         self._check_whole_batches(net)
         self.test: phases.Taken | None = None
         if test is not None:
             self.test = phases.take(net, test, "test", loss, self.training.scales, loss_options=options)
+            phases.check_names(train.class_names, test, "test")
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
         rule.start(self.moments, settings.update_options)
         self.engine = self._make_engine()
@@ -108,6 +114,25 @@ class Job:
                 f"lr={asked.lr!r} and lr_decay={asked.lr_decay!r} lead to learning rates of at most {largest:g}, which the "
                 "workers, who calculate in single precision, take for 0"
             )
+
+    def _take_augment(self, train: Any) -> phases.Taken:
+        """The training images as they are trained on: mixed classes may not be right or wrong to the loss. ValueError where
+        the steps of augmentation do not go with the network, the targets and the loss."""
+        if not self.augment:
+            return self.training
+        net, labels = self.net, train.labels
+        terms = net.loss_terms(self.settings.loss, self.settings.loss_options)
+        arrays = labels if isinstance(labels, (tuple, list)) else [labels] * len(terms)
+        targets = []
+        for term, y in zip(terms, arrays, strict=True):
+            shape = net.output_shapes[term.output]
+            form = term.loss.form(shape, y.shape[1:], y.dtype.kind in "iu")
+            targets.append(augment.Target(term.loss.kind, term.loss.targets, term.options, form, shape))
+        augment.check(self.augment, net.input_shapes, targets)
+        if not any(isinstance(step, augment.Mix) for step in self.augment):
+            return self.training
+        answers = (term.loss.answers(VALUES, net.output_shapes[term.output]) for term in terms)
+        return dataclasses.replace(self.training, answers=self.training.count * next(filter(None, answers), 0))
 
     def _check_whole_batches(self, net: Network) -> None:
         """ValueError where a layer wants to see all images of a step, and the strategy has none who does, or steps, or the
@@ -158,6 +183,7 @@ class Job:
             update_options=self.rule.core_options(self.rule.for_workers(asked.update_options, workers)),
             classes=kinds,
             class_of=class_of,
+            augment=[step.core() for step in self.augment],
         )
 
     def _classes(self) -> tuple[groups.Classes, NDArray[np.uint8] | None]:
@@ -353,7 +379,7 @@ class Job:
         losses, evaluating = evaluated
         return (
             {"epoch": number, "lr": self.rate(number)}
-            | self.training.results("train", done)
+            | self.trained.results("train", done)
             | losses
             | {
                 "seconds": done["seconds"],
@@ -382,6 +408,7 @@ class Job:
         images, begin = self.left(number, done)
         self._begun = begin
         self.net.trained_on = self.training.scales
+        self.net.class_names = self.class_names or self.net.class_names
         listeners.begin(self, "train", n, done["position"])
         link.train_begins(number, len(images) - begin)
         result, seconds = self.runner.train(

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from .. import _core, threads
-from ..data import Dataset
+from ..data import Dataset, Stream
 from ..errors import DataError
 from ..network import Network
 from ..scale import Scale
@@ -84,16 +84,34 @@ def take(
 ) -> Taken:
     """A data set for the engine; DataError where it does not fit the network or the loss, or is of a scale unlike `like`.
     `weighted`: with the weights of its images."""
+    length = None
+    if isinstance(data, Stream) and what == "train":  # the first batch tells what all are
+        data, length = data.first, len(data)
     if not isinstance(data, Dataset):
         raise DataError(
             f"{what} must be a chaos.data.Dataset, not {type(data).__name__}; "
             "chaos.data.Dataset(images, labels) makes one from arrays"
+            f"{'; a chaos.data.Stream is for training images' if isinstance(data, Stream) else ''}"
         )
     arguments = net.take_images(data.images, like)
-    count, scales = arguments.pop("count"), tuple(map(Scale.of, arguments["inputs"]))
+    count, scales = arguments.pop("count"), arguments.pop("scales")
     labels, answers = net.take_targets(data.labels, count, loss, loss_options)
+    if length is not None:
+        count, answers = length, answers * length // count
     arguments |= {"labels": labels, "weights": data.weights if weighted else None}
     return Taken(arguments, count, answers, scales)
+
+
+def check_names(known: tuple[str, ...] | None, data: Dataset, what: str) -> None:
+    """DataError where the labels of a data set are numbered otherwise than those of the training."""
+    found = data.class_names
+    if known is not None and found is not None and known != found:
+        first = next((k for k, (a, b) in enumerate(zip(known, found, strict=False)) if a != b), min(len(known), len(found)))
+        mine, other = (repr(names[first]) if first < len(names) else "missing" for names in (known, found))
+        raise DataError(
+            f"{what}: class {first} is {other}, and {mine} in training; "
+            "chaos.data.Dataset(images, names, class_names=train.class_names) numbers the classes alike"
+        )
 
 
 def resolve_workers(requested: int | None, only_one: str | None = None, pin: str = "none") -> threads.Plan:

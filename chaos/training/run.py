@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from .. import blas, threads
+from ..data import Stream
 from ..errors import DivergedError
 from ..network import Network
 from . import phases
 from .callbacks import Listeners
+from .feeding import Fed
 from .job import Job
 from .link import Alone
 from .progress import Progress
-from .records import Record
+from .records import Record, Result
 from .runner import Threads
 from .settings import ABOUT, Settings
 from .signals import signals
@@ -87,6 +89,10 @@ def train(
     ValueError, TypeError, OSError, ChaosError, KeyboardInterrupt, SystemExit
         As `chaos.train`.
     """
+    if isinstance(train, Stream):
+        if runner is not None:
+            raise ValueError("a chaos.data.Stream feeds real workers; in a simulation or a trace give a Dataset")
+        runner = Fed(train)
     link, runner, settings = link or Alone(), runner or Threads(), settings or Settings()
 
     def prepare() -> tuple[Job, Store | None, Listeners]:
@@ -147,9 +153,16 @@ def evaluate(
     plan = phases.resolve_workers(workers)
     loss = ABOUT["loss"].check("loss", loss)
     taken = phases.take(net, data, "data", loss, net.trained_on, loss_options=loss_options)
+    phases.check_names(net.class_names, data, "data")
     engine = phases.evaluator(net, plan, loss, loss_options)
-    with blas.one_thread(), signals() as caught, ThreadPoolExecutor(1) as pool:
-        result, seconds = phases.run_phase(pool, engine, caught, None, "test", Alone(), **taken.arguments)
+
+    def run() -> tuple[Result, float]:
+        # the pool is freed while signals are noted: Python would lose a KeyboardInterrupt that is raised in what frees it
+        with ThreadPoolExecutor(1) as pool:
+            return phases.run_phase(pool, engine, caught, None, "test", Alone(), **taken.arguments)
+
+    with blas.one_thread(), signals() as caught:
+        result, seconds = run()
     if caught.signal:  # also one that came when the phase was over
         caught.leave()
     if result["status"] == "diverged":

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from ..augment import resolve
 from ..losses import LOSSES
 from ..options import check_flag, check_number, naming_owners, unknown
 from ..sync import STRATEGIES
@@ -113,6 +114,14 @@ class OptionsOf(Setting):
     table: Mapping[str, Any] | None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Steps(Setting):
+    """Steps of augmentation, as `chaos.augment.steps` takes them; in files a list of objects."""
+
+    def check(self, name: str, value: Any) -> list[dict[str, Any]] | None:
+        return resolve(value)
+
+
 def setting(default: Any, about: Setting) -> Any:
     """A field of a dataclass of settings."""
     return dataclasses.field(default=default, metadata={"setting": about})
@@ -178,6 +187,15 @@ class Settings:
     )
     loss_options: Mapping[str, Any] | None = setting(
         None, OptionsOf(text="an option of the loss", line=1, owner="loss", table=LOSSES, later=True)
+    )
+    augment: Any = setting(
+        None,
+        Steps(
+            text="changes the images of the training at random, such as shift:2, flip or elastic:34,4",
+            line=3,
+            unit="STEP",
+            later=True,
+        ),
     )
     shuffle: bool = setting(True, Flag(text="a new order of images every epoch", line=3))
     validate: bool = setting(False, Flag(text="also measure the training images after every epoch", line=3))

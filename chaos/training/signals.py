@@ -72,5 +72,6 @@ def signals() -> Iterator[Caught]:
                     replaced[number] = signal.signal(number, caught.note)
         yield caught
     finally:
-        for number, handler in replaced.items():
+        # that of Ctrl-C last: it may raise at once, and all others must be back by then
+        for number, handler in reversed(replaced.items()):
             signal.signal(number, handler)

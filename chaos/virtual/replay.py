@@ -46,6 +46,8 @@ class Traced(Threads):
     ----------
     path : path
         Of the trace file; one that is there already is replaced when the first phase ends.
+    data : str, optional
+        What the images are called, for those who look for them when the trace is to be replayed.
 
     Raises
     ------
@@ -55,8 +57,8 @@ class Traced(Threads):
 
     pauses = False
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = path
+    def __init__(self, path: str | os.PathLike[str], data: str | None = None) -> None:
+        self.path, self.data = path, data
         self.writer: TraceWriter | None = None
 
     def __enter__(self) -> Self:
@@ -95,6 +97,7 @@ class Traced(Threads):
                     "network": job.identity["network"],
                     "train": job.identity["train"],
                     "images": job.training.count,
+                    "data": self.data,
                     "workers": job.plan.workers,
                     "epochs": job.settings.epochs,
                     "isa": job.net.plan.isa,
@@ -204,7 +207,7 @@ def replay(
             raise TraceError(
                 f"{path}: damaged, or written by another version of chaos ({about['chaos']}): {error}"
             ) from None
-        net.trained_on = job.training.scales
+        net.trained_on, net.class_names = job.training.scales, job.class_names or net.class_names
         for phase, events, end in trace.phases():
             found = _run(path, job, phase, events, int(jobs))
             wanted = end()

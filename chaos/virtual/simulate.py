@@ -12,7 +12,7 @@ import numpy as np
 from .. import _core, training
 from ..data import Dataset
 from ..network import Network
-from ..options import check_number
+from ..options import check_number, unknown
 from ..sync import STRATEGIES
 from ..training import Job, Settings, Threads, no_counts
 from ..training.callbacks import Listeners
@@ -199,7 +199,7 @@ def predict(
     check_number("workers", workers, 1, MAX_WORKERS, whole=True)
     check_number("images", images, 1, whole=True)
     if strategy not in STRATEGIES:
-        raise ValueError(f"unknown strategy {strategy!r}; known: {', '.join(STRATEGIES)}")
+        raise ValueError(unknown("unknown strategy", strategy, STRATEGIES))
     how = STRATEGIES[strategy]
     options = how.resolve(strategy_options or {})
     check_strategy(strategy, options)

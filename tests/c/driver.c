@@ -7,6 +7,7 @@
  *
  * Every array handed to the core is an allocation of exactly its size. Random networks are the same on every machine. */
 #define _GNU_SOURCE /* sched_getcpu */
+#include "augments.h"
 #include "bits.h"
 #include "examples.h"
 #include "orders.h"
@@ -29,6 +30,7 @@ static void check_workers(const instruction_set *isa)
     seed = 4;
     for (int workers = 1; workers <= 8; workers *= 2) {
         check_exchange(isa, workers);
+        check_augmented(isa, workers);
         for (int v = workers == 1 ? SEQUENTIAL : CHAOS; v < VARIANTS; v++) {
             for (int batch = 1; batch <= 16; batch *= 4)
                 check_conservation(isa, workers, batch, v);
@@ -102,6 +104,7 @@ int main(int n, char **argument)
     int n_checked = 0;
     for (int i = 0; (isa = supported_isa(i)); i++) {
         check_examples(isa, "tests/c/layers.txt");
+        check_augmented(isa, 1);
         if (only && strcmp(isa->name, only) && (strcmp(only, "best") || supported_isa(i + 1)))
             continue;
         check_workers(isa);

@@ -167,6 +167,7 @@ static void check_pinning(const instruction_set *isa)
     for (int there = 1; there >= 0; there--) {
         for (int i = 0; i < WORKERS; i++)
             cpus[i] = there || i != 2 ? sched_getcpu() : 1 << 30;
+        const loss_term term = whole_output(p, CROSS_ENTROPY);
         engine *e = engine_new(&(engine_parts){.p = p,
                                                .weights = w,
                                                .n_workers = WORKERS,
@@ -175,7 +176,8 @@ static void check_pinning(const instruction_set *isa)
                                                .stripe_bytes = 256,
                                                .strategy = strategy_named("chaos"),
                                                .rule = rule_named(p->isa, "sgd"),
-                                               .loss = loss_named(p->isa, CROSS_ENTROPY)});
+                                               .n_terms = 1,
+                                               .term = &term});
         if (!e)
             abort();
         if (there) {

@@ -253,3 +253,12 @@ def test_a_strategy_with_an_order_can_be_simulated():
     for net, runner in zip(nets, (None, Virtual()), strict=True):
         chaos.train(net, train, strategy="eager", workers=1, epochs=1, lr=0.01, progress=False, runner=runner)
     assert "eager" in ORDERS and (nets[0].weights == nets[1].weights).all()
+
+
+def test_an_augmentation_is_known_by_its_name():
+    data, steps = images(), ["inverts:threshold=100.5,p=0.7", "shift:1"]
+    seen = chaos.augment.preview(data, steps, len(data))
+    np.testing.assert_allclose(seen, chaos.augment.define(data.images, steps), atol=1e-6)
+    assert (seen != chaos.augment.preview(data, "shift:1", len(data))).any()
+    assert chaos.augment.steps("inverts")[0].config() == {"kind": "inverts", "p": 1.0, "top": 255.0, "threshold": 128.0}
+    assert weights(random_net, augment=steps)[1][-1]["train_loss"] > 0

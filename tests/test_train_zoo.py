@@ -1,0 +1,125 @@
+"""scripts/train_zoo.py: recipes fit their networks, and runs are told as they were."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import chaos
+from chaos.data import generated
+from chaos.losses import LOSSES
+from chaos.training import Settings
+
+SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "train_zoo.py"
+if not SCRIPT.exists():
+    pytest.skip("the source tree is not beside the tests", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def zoo():
+    spec = importlib.util.spec_from_file_location("train_zoo", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train_zoo"] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["train_zoo"]
+
+
+@pytest.fixture
+def tiny(zoo, monkeypatch):
+    """One recipe of a moment."""
+    recipe = zoo.Recipe(
+        "digits",
+        lambda seed: chaos.models.small(seed),
+        lambda: chaos.data.load("digits", size=29),
+        {"epochs": 2, "lr": 0.01, "lr_schedule": "cosine"},
+        0.5,
+        "nothing",
+        augment=("flip",),
+        members=2,
+    )
+    monkeypatch.setattr(zoo, "recipes", lambda: {"digits": recipe})
+    return zoo
+
+
+def test_recipes_are_possible(zoo):
+    for name, recipe in zoo.recipes().items():
+        net = recipe.network(0)
+        settings = Settings(**recipe.settings).resolved()
+        terms = LOSSES.terms(settings.loss, settings.loss_options, len(net.outputs))
+        assert {term.output for term in terms} == set(range(len(net.outputs))), name
+        assert recipe.target is None or 0 < recipe.target < 1
+
+
+def test_a_run_is_told(tiny, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "there" / "digits.json"
+    words = "digits --seeds 0 3 --subset 200 --epochs 1 --workers 1 --virtual 4 --json".split()
+    monkeypatch.setattr(sys, "argv", ["train_zoo.py", *words, str(path)])
+    tiny.main()
+    found = json.loads(path.read_text())
+    assert [(run["side"], run["seed"]) for run in found["runs"]] == [
+        *(("1 worker", 0), ("1 worker", 3), ("4 virtual workers", 0), ("4 virtual workers", 3))
+    ]
+    for run in found["runs"]:
+        assert run["images"] == 200 and len(run["test_error"]) == 1 and len(run["members"]) == 2
+        assert run["settings"]["lr"] == 0.01 and run["settings"]["epochs"] == 1
+        assert ("augment" in run["settings"]) != ("left_out" in run)
+    first = [run["result"] for run in found["runs"][:2]]
+    assert found["mean"]["1 worker"] == pytest.approx(np.mean(first))
+    assert found["machine"]["cpu"] and found["target"] == 0.5
+    assert capsys.readouterr().out.count("seed") == 4
+
+
+def test_what_a_side_refuses_is_told(zoo, monkeypatch, tmp_path):
+    recipe = zoo.Recipe(
+        "shared weights",
+        lambda seed: chaos.models.pyramid(seed, steps=5),
+        lambda: (generated.occluded(np.zeros((4, 1, 28, 28), np.uint8)),) * 2,
+        {"epochs": 1, "loss": "mse"},
+        None,
+        "nothing",
+        measure=lambda net, test: 0.0,
+    )
+    monkeypatch.setattr(zoo, "recipes", lambda: {"p": recipe})
+    monkeypatch.setattr(
+        sys, "argv", ["train_zoo.py", "p", "--workers", "--virtual", "2", "--json", str(tmp_path / "p.json")]
+    )
+    zoo.main()
+    (run,) = json.loads((tmp_path / "p.json").read_text())["runs"]
+    assert "share weights" in run["refused"]
+
+
+def test_measures(zoo):
+    """Of a network that knows the answers, and of one that always says the same."""
+    task = generated.detection(6).dataset(regression=True)
+    labels, deltas = task.labels
+
+    class Knows:
+        def forward(self, inputs):
+            return np.eye(4)[labels].transpose(0, 2, 1), deltas
+
+    class Guesses:
+        def forward(self, inputs):
+            scores = np.zeros((6, 4, 16))
+            scores[:, 0] = 1
+            return scores, 0 * deltas
+
+    assert zoo.misjudged(Knows(), task) == 0
+    assert zoo.misjudged(Guesses(), task) == (labels > 0).mean()
+    shapes = generated.shapes(4)
+
+    class Maps:
+        def predict(self, images):
+            return shapes.labels
+
+    assert zoo.uncovered(Maps(), shapes) == 0
+
+
+def test_one_step(zoo, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_zoo.py", "--step", "lenet5_modern", "--images", "2"])
+    zoo.main()
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"] == 61_706 and found["weights_changed"] > 0.1 and found["peak_bytes"] > 1 << 20
