@@ -388,7 +388,7 @@ def test_in_a_pipeline_and_cross_validated(table):
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
 def test_grid_search(digits, backend):
-    search = GridSearchCV(quick(), {"lr": [1e-7, 1e-2], "network": [by_shape, LAYERS]}, cv=2, n_jobs=2)
+    search = GridSearchCV(quick(), {"lr": [1e-7, 1e-2], "network": [LAYERS[-2:], LAYERS]}, cv=2, n_jobs=2)
     with joblib.parallel_config(backend):
         search.fit(digits[0][:200], digits[1][:200])
     assert search.best_params_["lr"] == 1e-2 and search.best_score_ > 0.6

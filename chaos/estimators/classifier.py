@@ -178,8 +178,9 @@ class ChaosClassifier(ClassifierMixin, ChaosEstimator):  # type: ignore[misc]
 
     def _targets(self, y: Any, goes_on: bool, classes: Any = None) -> tuple[Any, Array]:
         """(y checked, what the network is to give); notes the classes unless they are known."""
-        check_classification_targets(y)
         kind = type_of_target(y, input_name="y")
+        if kind not in ("binary", "multiclass", "multilabel-indicator"):
+            check_classification_targets(y)  # raises, unless `column_or_1d` does
         several = kind == "multilabel-indicator"
         if not several:
             y = column_or_1d(y, warn=True)
@@ -223,7 +224,8 @@ class ChaosClassifier(ClassifierMixin, ChaosEstimator):  # type: ignore[misc]
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> ChaosClassifier:
-        """One more pass, over these images; what the update rule keeps goes on from `fit` or the call before.
+        """One more pass, over these images; what the update rule keeps goes on from `fit` or the call before. Of single
+        images scikit-learn's checks take longer than the step: `network_.update` is without them.
 
         Parameters
         ----------

@@ -187,7 +187,8 @@ class ChaosRegressor(RegressorMixin, ChaosEstimator):  # type: ignore[misc]
         return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> ChaosRegressor:
-        """One more pass, over these images; what the update rule keeps goes on from `fit` or the call before.
+        """One more pass, over these images; what the update rule keeps goes on from `fit` or the call before. Of single
+        images scikit-learn's checks take longer than the step: `network_.update` is without them.
 
         Parameters
         ----------
