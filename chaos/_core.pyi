@@ -71,6 +71,7 @@ class Clock:
         group: int = 1,
         publishes_later: bool = False,
         stages: Sequence[tuple[int, float, float, float, float, Count]] = (),
+        topology: tuple[int, int, int, float, float, float] | tuple[()] = (),
     ) -> None: ...
     def begin(self, images: int) -> None: ...
     def next(
