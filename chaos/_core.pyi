@@ -75,6 +75,7 @@ class Clock:
         group: int = 1,
         publishes_later: bool = False,
         stages: Sequence[tuple[int, float, float, float, float, Count]] = (),
+        topology: tuple[int, int, int, float, float, float] | tuple[()] = (),
     ) -> Self: ...
     def begin(self, images: int) -> None: ...
     def next(

@@ -9,7 +9,7 @@ from chaos.sync import STRATEGIES
 from chaos.virtual import Times
 
 ORDERS, SIMULATED = virtual.ORDERS, list(STRATEGIES)
-PRIVATE = ("averaging", "elastic", "replicated")  # every worker, or group of them, trains a replica of its own
+PRIVATE = ("averaging", "domains", "elastic", "replicated")  # every worker, or group of them, trains a replica of its own
 
 
 def engine_of(net, workers, strategy="chaos", **options):

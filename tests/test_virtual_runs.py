@@ -192,6 +192,9 @@ def test_clock_of_exchanges_adds_up():
     # two copies for each group; an exchange after the first step, none before the token has gone round
     assert seconds("replicated", 2, 100, period=1000) == pytest.approx(alone + 2 * copy + 3 * copy, rel=0.02)
     assert seconds("replicated", 1, 50) == pytest.approx(alone)
+    # two copies for each group; an exchange after each period, none in the end
+    assert seconds("domains", 2, 100, period=25) == pytest.approx(alone + 2 * copy + 2 * 2 * copy, rel=0.02)
+    assert seconds("domains", 1, 50) == pytest.approx(alone)
 
 
 def test_leashed_workers_try_until_nobody_was_faster():

@@ -31,7 +31,8 @@ cdef extern from "virtual/clock.h" nogil:
         const clock_stripe *stripe
         const clock_stage *stage
         const double *factor
-        double begin, line, jitter
+        double begin, line, jitter, near, across, far
+        int cores, domain, socket
         uint64_t seed
         int batch, chunk, lanes, group, publishes_later
     ctypedef struct clock_counts:

@@ -33,14 +33,15 @@ cdef class Clock:
     order: the strategy; options: its numbers for the core. layers: of each layer with weights, in the order of the pass,
     (node, first stripe, end of its stripes, whether it learns, seconds per image forward, backward). stripes: of each,
     (seconds of an update, cache lines). stages: of each stage of a step, (pieces, 0 for one per lane; seconds and lines of a
-    piece; the same for every image of it; Count). The others as in cext/virtual/parts.h.
+    piece; the same for every image of it; Count). topology: cores,
+    domain, socket, near, across, far, or nothing. The others as in cext/virtual/parts.h.
     """
 
     cdef vclock *c
 
     def __cinit__(self, str order not None, options, layers, const double[:, ::1] stripes not None,
                   const double[::1] factor not None, *, double begin, double line, double jitter, uint64_t seed, int batch,
-                  int chunk, int lanes=0, int group=1, bint publishes_later=False, stages=()):
+                  int chunk, int lanes=0, int group=1, bint publishes_later=False, stages=(), topology=()):
         cdef clock_parts parts
         cdef clock_layer *layer = NULL
         cdef clock_stripe *stripe = NULL
@@ -83,6 +84,11 @@ cdef class Clock:
                 stage[i].counted = <clock_count>counted
             parts.layer, parts.stripe, parts.stage, parts.factor = layer, stripe, stage, &factor[0]
             parts.begin, parts.line, parts.jitter, parts.seed = begin, line, jitter, seed
+            parts.cores = parts.domain = parts.socket = 0
+            if topology:
+                (parts.cores, parts.domain, parts.socket, parts.near, parts.across, parts.far) = topology
+                if not 1 <= parts.domain <= parts.socket <= parts.cores:
+                    raise ValueError(f"domains of {parts.domain} cores, sockets of {parts.socket}, {parts.cores} cores")
             parts.batch, parts.chunk, parts.lanes, parts.group = batch, chunk, lanes, group
             parts.publishes_later = publishes_later
             self.c = vclock_new(&parts)

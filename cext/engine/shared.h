@@ -174,12 +174,12 @@ static inline void shared_added(shared_weights *s, const instruction_set *isa, s
 #endif
 }
 
-/* Two ways in which replicas learn of each other's updates (cext/sync/replicated.c); the caller holds the stripe of each.
+/* Ways in which replicas learn of each other's updates (cext/sync/domains.c, replicated.c); the caller holds the stripe of each.
  * `base` is what s was after its last exchange. */
-static inline void sum_piece(size_t n, float *restrict w, float *restrict sum, float *restrict base)
+static inline void sum_piece(size_t n, float *restrict w, float *restrict sum, float *restrict base, float share)
 {
     for (size_t i = 0; i < n; i++)
-        w[i] = base[i] = sum[i] += w[i] - base[i];
+        w[i] = base[i] = sum[i] += share * (w[i] - base[i]);
 }
 static inline void mix_piece(size_t n, float *restrict w, float *restrict next, float *restrict base, float beta,
                              float lambda)
@@ -197,18 +197,19 @@ static inline void mean_piece(size_t n, float *restrict w, float *restrict other
         w[i] = base[i] = other[i] = 0.5f * w[i] + 0.5f * other[i];
 }
 enum { PIECE = 512 }; /* floats */
-static inline void shared_sum(shared_weights *s, float *sum, float *base, size_t at, size_t n)
+/* `sum` gets a share of what has been added since. */
+static inline void shared_sum(shared_weights *s, float *sum, float *base, size_t at, size_t n, float share)
 {
 #if CHAOS_CAREFUL
     float w[PIECE];
     for (size_t end = at + n, m; at < end; at += m) {
         m = end - at < PIECE ? end - at : PIECE;
         racy_copy(w, s->w + at, m);
-        sum_piece(m, w, sum + at, base + at);
+        sum_piece(m, w, sum + at, base + at, share);
         racy_copy(s->w + at, w, m);
     }
 #else
-    sum_piece(n, s->w + at, sum + at, base + at);
+    sum_piece(n, s->w + at, sum + at, base + at, share);
 #endif
 }
 /* `other` is the replica of another group, or what the groups have together. */

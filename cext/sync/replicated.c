@@ -141,7 +141,7 @@ static void exchange_stripe(worker *w, int k)
         shared_mix(g->replica, next, g->base, t->at, t->size, r->beta, r->lambda);
         stripe_unlock(&next->state[k]);
     } else
-        shared_sum(g->replica, e->shared.w, g->base, t->at, t->size);
+        shared_sum(g->replica, e->shared.w, g->base, t->at, t->size, 1);
     stripe_unlock(&g->replica->state[k]);
 }
 

@@ -40,6 +40,7 @@ struct actor {
 typedef struct {
     double free_at; /* when its holder lets go */
     uint32_t version;
+    int writer; /* of that version */
 } vector_stripe;
 
 struct vclock {

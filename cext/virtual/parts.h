@@ -41,7 +41,10 @@ typedef struct {
     const clock_stage *stage; /* of a strategy whose steps have stages */
     const double *factor;     /* per worker: how many times as long it takes */
     double begin;             /* seconds per image before the first layer */
-    double line;              /* seconds until a worker has a cache line that another has written */
+    double line;              /* seconds until a worker has a cache line that another has written, on the average */
+    int cores, domain,
+        socket; /* worker i is on core i % cores; cores of a domain, of a socket; domain 0: lines cost the same */
+    double near, across, far;  /* the same by where the other one is: in the domain, in the socket, elsewhere */
     double jitter;            /* standard deviation of the logarithm of the factor of each pass */
     uint64_t seed;
     int batch, chunk;

@@ -7,7 +7,11 @@ void replicas_copy(vclock *c, actor *a, int replicas, action *then)
     actor_spend(c, a, stripes_seconds(c, a, replicas), &c->count.publishing);
 }
 
-void replicas_count(vclock *c, actor *a, int k) { a->of[k].known_other = ++stripes_other(c, a, k)->version; }
+void replicas_count(vclock *c, actor *a, int k)
+{
+    a->of[k].known_other = ++stripes_other(c, a, k)->version;
+    stripes_other(c, a, k)->writer = a->id;
+}
 
 static void exchange(vclock *c, actor *a);
 
@@ -17,6 +21,7 @@ static void exchanged(vclock *c, actor *a)
     actor_emit(c, a, EVENT_EXCHANGE, k, a->since);
     replicas_count(c, a, k);
     a->of[k].known = ++stripes_trained(c, a, k)->version;
+    stripes_trained(c, a, k)->writer = a->id;
     a->stripe = -1;
     a->next = exchange;
 }

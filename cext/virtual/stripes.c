@@ -24,6 +24,7 @@ double stripes_seconds(const vclock *c, const actor *a, int times)
 void stripes_count(vclock *c, actor *a, int k)
 {
     a->of[k].known = ++stripes_trained(c, a, k)->version;
+    stripes_trained(c, a, k)->writer = a->id;
     c->count.published++;
 }
 

@@ -14,19 +14,29 @@ static inline vector_stripe *stripes_other(const vclock *c, const actor *a, int 
     return &c->stripe[a->other * c->p.n_stripes + k];
 }
 
+/* Seconds until a worker has a line that the stripe's last writer has written. */
+static inline double stripes_line(const vclock *c, const actor *a, const vector_stripe *s)
+{
+    const clock_parts *p = &c->p;
+    if (!p->domain)
+        return p->line;
+    const int there = s->writer % p->cores, here = a->id % p->cores;
+    return there / p->domain == here / p->domain ? p->near : there / p->socket == here / p->socket ? p->across : p->far;
+}
+
 /* Seconds until the worker has the stripe's lines, which it then has. */
 static inline double stripes_fetch(const vclock *c, actor *a, int k)
 {
-    const uint32_t version = stripes_trained(c, a, k)->version;
-    const double seconds = a->of[k].known == version ? 0 : c->p.stripe[k].lines * c->p.line;
-    a->of[k].known = version;
+    const vector_stripe *s = stripes_trained(c, a, k);
+    const double seconds = a->of[k].known == s->version ? 0 : c->p.stripe[k].lines * stripes_line(c, a, s);
+    a->of[k].known = s->version;
     return seconds;
 }
 static inline double stripes_fetch_other(const vclock *c, actor *a, int k)
 {
-    const uint32_t version = stripes_other(c, a, k)->version;
-    const double seconds = a->of[k].known_other == version ? 0 : c->p.stripe[k].lines * c->p.line;
-    a->of[k].known_other = version;
+    const vector_stripe *s = stripes_other(c, a, k);
+    const double seconds = a->of[k].known_other == s->version ? 0 : c->p.stripe[k].lines * stripes_line(c, a, s);
+    a->of[k].known_other = s->version;
     return seconds;
 }
 double stripes_fetch_layer(const vclock *c, actor *a, const clock_layer *layer);
@@ -36,13 +46,13 @@ static inline int stripes_busy(const vclock *c, const actor *a, int k)
     return c->order->locks && stripes_trained(c, a, k)->free_at > c->now;
 }
 
-/* Seconds of `times` updates of all stripes, or copies, whose lines come from elsewhere. */
 /* Takes a walk past the stripes of layers that do not learn: nothing is published there. */
 static inline void stripes_skip(const vclock *c, actor *a)
 {
     while (a->at < c->p.n_stripes && !c->p.stripe[a->at].learns)
         a->at++;
 }
+/* Seconds of `times` updates of all stripes, or copies, whose lines come from elsewhere. */
 double stripes_seconds(const vclock *c, const actor *a, int times);
 /* The gradient of the stripe has become an update; the worker has its lines. */
 void stripes_count(vclock *c, actor *a, int k);

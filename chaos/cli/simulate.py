@@ -163,11 +163,26 @@ def _machine(arguments, kept, times, workers):
             "slowdown": [n * shares[0] / share for n, share in enumerate(shares, 1)],
             "speed": machine.peak_gflops(1) / times.gflops,
             "line_ns": machine.transfer_ns(workers),
+            "topology": _topology(machine),
         }
+    elif kept and kept.get("topology"):
+        found["topology"] = virtual.Topology(**kept["topology"])
+    if arguments.line_ns is not None:
+        found.pop("topology", None)  # all lines cost the same
     found |= {name: getattr(arguments, name) for name in PLAIN if getattr(arguments, name) is not None}
     if "slowdown" in found:
         found["slowdown"] = tuple(found["slowdown"])
     return virtual.Machine(**found)
+
+
+def _topology(machine):
+    """Where the cores of a described machine are; None where all are alike."""
+    if machine.cache_domains == 1:
+        return None
+    costs = [machine.within_domain_ns, machine.across_domains_ns, machine.across_sockets_ns]
+    known = [cost for cost in costs if cost is not None]
+    near, across, far = (cost if cost is not None else max(known) for cost in costs)
+    return virtual.Topology(machine.cores // machine.cache_domains, machine.cores // machine.sockets, near, across, far)
 
 
 def _summary(result, train, test, elapsed, net, settings, machine, times, workers):

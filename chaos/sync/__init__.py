@@ -7,6 +7,7 @@ from .averaging import Averaging
 from .base import Strategy
 from .chaos import Chaos
 from .delayed import Delayed
+from .domains import Domains
 from .elastic import Elastic
 from .hogwild import Hogwild
 from .hybrid import Hybrid

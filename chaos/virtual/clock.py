@@ -24,6 +24,31 @@ LINE = 64  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
+class Topology:
+    """Where the cores of a machine are, and what a cache line costs that another core has written.
+
+    Attributes
+    ----------
+    domain, socket : int
+        Cores that share a last-level cache; cores of a socket. Cores are numbered through both.
+    near_ns, across_ns, far_ns : float
+        Nanoseconds until a core has the line: from its own domain, from another one of the socket, from another socket.
+    """
+
+    domain: int
+    socket: int
+    near_ns: float
+    across_ns: float
+    far_ns: float
+
+    def __post_init__(self) -> None:
+        check_number("domain", self.domain, 1, 1 << 20, whole=True)
+        check_number("socket", self.socket, self.domain, 1 << 20, whole=True)
+        for name in ("near_ns", "across_ns", "far_ns"):
+            check_number(name, getattr(self, name), 0)
+
+
+@dataclasses.dataclass(frozen=True)
 class Machine:
     """A machine in plain numbers. Workers go round its cores.
 
@@ -39,7 +64,9 @@ class Machine:
     speed : float
         Of a core, relative to the one that the times are of; the transfer of cache lines is not affected.
     line_ns : float
-        Nanoseconds until a core has a cache line that another has written.
+        Nanoseconds until a core has a cache line that another has written, on the average.
+    topology : Topology, optional
+        What it costs by where the other core is; without it all lines cost the average.
     jitter : float
         Standard deviation of the logarithm of the lognormal factor of every pass.
     stragglers : int
@@ -53,6 +80,7 @@ class Machine:
     slowdown: tuple[float, ...] = ()
     speed: float = 1.0
     line_ns: float = 4.0
+    topology: Topology | None = None
     jitter: float = 0.1
     stragglers: int = 0
     straggling: float = 1.0
@@ -72,6 +100,8 @@ class Machine:
         check_number("jitter", self.jitter, 0, 3)
         check_number("stragglers", self.stragglers, 0, whole=True)
         check_number("straggling", self.straggling, 1)
+        if self.topology is not None and (self.cores is None or self.topology.socket > self.cores):
+            raise ValueError(f"sockets of {self.topology.socket} cores need as many cores, not {self.cores}")
 
     def factors(self, workers: int) -> NDArray[np.float64]:
         """How many times as long each of the workers takes as one that is alone on a core."""
@@ -86,6 +116,14 @@ class Machine:
         if self.stragglers:
             factors[-self.stragglers :] *= self.straggling
         return factors
+
+    def lines(self) -> tuple[int, int, int, float, float, float] | tuple[()]:
+        """The topology as the clock takes it."""
+        if self.topology is None:
+            return ()
+        assert self.cores is not None  # checked
+        t = self.topology
+        return self.cores, t.domain, t.socket, t.near_ns * 1e-9, t.across_ns * 1e-9, t.far_ns * 1e-9
 
     def describe(self, workers: int) -> str:
         """One line for the log."""
@@ -157,6 +195,7 @@ class Order:
             group=net.plan.group,
             publishes_later=engine.publishes_later,
             stages=_stages(net, engine, times),
+            topology=machine.lines(),
         )
         self.workers, self.lanes = self.clock.workers, self.clock.lanes
 

@@ -1,0 +1,47 @@
+"""Replicas of cache domains that add their updates to each other's. Imported by chaos.sync; the fast half is
+cext/sync/domains.c."""
+
+from __future__ import annotations
+
+from ..options import Option
+from .base import Asynchronous, Variants
+
+
+class Domains(Asynchronous):
+    """CHAOS within groups of workers; sums of updates are carried between the groups, in arbitrary order.
+
+    Workers 0..g-1, g..2g-1, ... (`group` = g) have a replica w of the weights, which they train as `chaos` does; pinned
+    compactly (pin="compact") a group is a cache domain, and weights travel between its caches only. Whenever a group has
+    made `period` steps, the worker that made the last of them carries: stripe by stripe, passing over those that are busy,
+
+        c <- c + mix (w - b),  w <- c,  b <- c
+
+    where c is the process's weights and b what w was after the group's last exchange. The others of the group go on
+    meanwhile, and groups wait for nothing but a stripe. So a line of weights crosses between domains twice in `period`
+    steps instead of twice in each.
+
+    mix=1 adds every update, so none is lost; but what G groups learn at the same time from the same weights is added G
+    times, which diverges where G x period steps are much for the learning rate. mix=1/G averages. Between them lies what is
+    both fast and stable. group=1 gives every worker a replica: local SGD (Stich 2019) whose workers never meet.
+
+    Each training phase starts all replicas from the process's weights and ends in them, so a continued run needs nothing
+    else. The update rule's moments belong to the replicas; the phase ends with their mean, in which each counts as often as
+    it was updated, and with the largest of their numbers of updates. State that layers observe is averaged, two replicas at
+    a time.
+
+    Promises: nobody waits in line; with mix=1 the sum of all updates ends up in the weights but for rounding; with one
+    group, and so with one worker, it is `chaos`, and one worker equals `sequential` bit for bit. Staleness is counted
+    within the group: updates of the others come up to two periods later.
+    """
+
+    name = "domains"
+    variants: Variants = (
+        ({"period": 2}, {}),
+        ({"group": 2, "period": 3}, {}),
+        ({"mix": 0.5}, {"exact": False, "divides": True}),
+    )
+    options = {
+        "group": Option(1, "workers that share a replica", 1, 4096, whole=True),
+        "period": Option(16, "steps of a group between two exchanges", 1, 1 << 30, whole=True),
+        "mix": Option(1.0, "the share of a group's updates that is added to the weights of all", 0, 1, above=True),
+    }

@@ -1,0 +1,121 @@
+"""Domains: replicas of groups that carry their sums of updates, in a given order against its definition, and what the place
+of a core costs on virtual machines."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nets import one_layer
+from orders import codes_of, engine_of, events_of, flat_times, options_of, small_net
+
+import chaos
+from chaos.sync import STRATEGIES
+from chaos.virtual import Machine, Order, Topology
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    workers=st.integers(1, 9),
+    group=st.integers(1, 4),
+    period=st.integers(1, 9),
+    mix=st.sampled_from([1.0, 0.5, 0.125]),
+    n=st.integers(0, 80),
+    batch=st.sampled_from([1, 3]),
+    seed=st.integers(0, 99),
+    publish=st.sampled_from([1e-8, 1e-5]),
+)
+def test_domains_are_their_definition_in_the_given_order(workers, group, period, mix, n, batch, seed, publish):
+    """Gradients that do not depend on the weights: image i changes column i of a linear layer by 1 / batch. So the weights
+    are the sum of the updates, as far as exchanges have carried them."""
+
+    def make():
+        net = one_layer((max(n, 1),), chaos.Linear(2, bias=False))
+        net.load_state_dict({"0.weight": np.zeros((2, max(n, 1)), np.float32)})
+        return net
+
+    net, options = make(), options_of("domains", group=group, period=period, mix=mix)
+    asked = dict(batch_size=batch, stripe_bytes=256, strategy_options=STRATEGIES["domains"].core_options(options))
+    engine = engine_of(net, workers, "domains", **asked, loss="score")
+    machine = Machine(jitter=0.5, line_ns=100)
+    found = events_of(Order(net, engine, flat_times(net, publish=publish), machine, "domains", options, [seed]), n)
+    codes, x = codes_of(found), np.eye(n, dtype=np.float32)
+    y, ends = np.arange(n) % 2, []
+    for jobs in (1, 2, 3):
+        net = make()
+        result = engine_of(net, workers, "domains", **asked, loss="score").run(
+            "train", inputs=[x.reshape(-1)], labels=y, lr=1.0, events=[codes], jobs=jobs
+        )
+        assert result["status"] == "done" and result["images"] == n
+        ends.append(net.weights.tobytes())
+    assert ends[0] == ends[1] == ends[2]
+
+    groups, position = -(-workers // group), np.empty(2 * max(n, 1), np.int64)
+    net.plan.positions(1, "weight", position)
+    gradients = np.zeros((-(-n // batch), len(net.weights)))
+    for i in range(n):
+        gradients[i // batch, position[y[i] * n + i]] = 1 / (min(n, (i // batch + 1) * batch) - i // batch * batch)
+    process = np.zeros(len(net.weights))
+    replica, base = np.zeros((groups, len(net.weights))), np.zeros((groups, len(net.weights)))
+    under_way, waiting, exchanges, steps = {}, {}, [0] * groups, [0] * groups
+    for kind, w, what in found:
+        g = w // group
+        if kind == "step":
+            under_way[w] = what
+            steps[g] += 1
+        elif kind == "backward":
+            waiting |= {(w, k): under_way[w] for k in range(engine.stripes)}
+        elif kind in ("publish", "exchange"):
+            at, size = engine.stripe(what)
+            part = slice(at, at + size)
+        if kind == "publish":
+            (process if groups == 1 else replica[g])[part] += gradients[waiting[w, what], part]
+        elif kind == "exchange":
+            process[part] += mix * (replica[g, part] - base[g, part])
+            replica[g, part] = base[g, part] = process[part]
+            exchanges[g] += 1
+    if groups > 1:
+        process += mix * (replica - base).sum(axis=0)
+        most = [count // period * engine.stripes for count in steps]
+        assert all(count % engine.stripes == 0 and count <= top for count, top in zip(exchanges, most, strict=True))
+        if group == 1:  # who carries misses no step
+            assert exchanges == most
+        if mix == 1:
+            np.testing.assert_allclose(process, gradients.sum(axis=0), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(net.weights, process, rtol=0, atol=1e-5)
+
+
+def seconds(machine, strategy, workers=8, n=400, **given):
+    net, options = small_net(), options_of(strategy, **given)
+    how = dict(stripe_bytes=256, strategy_options=STRATEGIES[strategy].core_options(options))
+    engine = engine_of(net, workers, strategy, **how)
+    return Order(net, engine, flat_times(net), machine, strategy, options, [0]).seconds(n)
+
+
+@pytest.mark.parametrize("strategy", ["chaos", "elastic", "domains", "replicated"])
+def test_a_topology_whose_lines_cost_the_same_changes_nothing(strategy):
+    same = Machine(cores=8, line_ns=50, topology=Topology(2, 4, 50, 50, 50))
+    assert seconds(same, strategy) == seconds(Machine(cores=8, line_ns=50), strategy)
+
+
+def test_lines_cost_what_their_way_costs():
+    def machine(near, across, far):
+        return Machine(cores=8, jitter=0, topology=Topology(2, 4, near, across, far))
+
+    free, all_of_it = seconds(machine(0, 0, 0), "chaos"), seconds(machine(100, 100, 100), "chaos")
+    parts = [seconds(machine(*ns), "chaos") for ns in ((100, 0, 0), (0, 100, 0), (0, 0, 100))]
+    assert all(free < part < all_of_it for part in parts)
+    # a group of a domain's cores pays for lines from elsewhere only when it carries
+    near, carried = machine(0, 100, 100), dict(group=2, period=1000)
+    assert seconds(near, "domains", **carried) == pytest.approx(seconds(machine(0, 0, 0), "domains", **carried), rel=0.05)
+    assert seconds(near, "chaos") > 1.05 * free
+    assert seconds(near, "domains", group=2, period=2) > seconds(near, "domains", group=2, period=20)
+
+
+@pytest.mark.parametrize(
+    "bad", [dict(domain=0), dict(socket=1), dict(near_ns=-1), dict(far_ns=float("nan")), dict(domain=2.5)]
+)
+def test_what_is_no_topology(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Topology(**dict(domain=2, socket=4, near_ns=1, across_ns=2, far_ns=3) | bad)
+    with pytest.raises(ValueError, match="sockets of 4 cores"):
+        Machine(cores=3, topology=Topology(2, 4, 1, 2, 3))
