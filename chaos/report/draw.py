@@ -26,7 +26,9 @@ DOTS_PER_INCH = 120
 # Okabe and Ito 2008, without yellow, which light paper swallows, and black, which dark paper does
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-STYLES: tuple[Any, ...] = ("-", (0, (6, 1.5)), "-.", ":")  # of the first six series, the next six ...
+# of the first six series, the next six ...
+STYLES: tuple[Any, ...] = ("-", (0, (8, 1.5)))
+DASHED: tuple[Any, ...] = ((0, (4, 2)), (0, (4, 1.5, 1, 1.5)))
 
 
 @dataclass(frozen=True)
@@ -255,10 +257,13 @@ def _line(axes: Axes, series: Line, y: list[float], number: int, theme: Theme, h
             series.name, (series.x[-1], y[-1]), (-4, 4), textcoords="offset points", ha="right", fontsize=8, color=theme.weak
         )
         return axes.plot(series.x, y, linestyle=(0, (4, 3)), color=theme.weak, linewidth=1, zorder=1)[0]
-    marker = MARKERS[(number + number // len(MARKERS)) % len(MARKERS)] if len(series.x) <= 40 else None
-    kind = "--" if series.dashed else STYLES[number // len(COLOURS) % len(STYLES)]
+    again = number // len(COLOURS)  # how often the colours have been used up
+    marker = MARKERS[(number + again) % len(MARKERS)]
+    every = 1 if len(series.x) <= 40 else max(1, len(series.x) // 8)
+    kind = (DASHED if series.dashed else STYLES)[again % 2]
     width, size = (4.5, 9) if hidden else (1.6, 4.5)  # is seen on both sides of the line that is the same
-    return axes.plot(series.x, y, linestyle=kind, linewidth=width, color=_colour(number), marker=marker, markersize=size)[0]
+    how: Any = {"linestyle": kind, "linewidth": width, "color": _colour(number), "marker": marker, "markersize": size}
+    return axes.plot(series.x, y, markevery=(number % every, every), **how)[0]
 
 
 def _told_apart(plot: Plot) -> bool:

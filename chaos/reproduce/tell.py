@@ -262,9 +262,7 @@ def _staleness(ones: Sequence[Experiment], found: Found) -> list[Block]:
 
 def _layers(model: str, times: Mapping[str, Any]) -> list[Block]:
     """Where the time of one worker on the machine that was measured goes."""
-    kinds = {name: type(node.layer).__name__ for node, name in ZOO[model]().nodes()}
-    names = [f"{name} {kinds.get(name, '')}".strip() for name in times["names"]]
-    passes = ("forward", "backward", "publish")
+    names, passes = times["names"], ("forward", "backward", "publish")
     total = times["begin"] + sum(sum(times[what]) for what in passes)
     rows = [
         [name, *(100 * seconds / total for seconds in row)]
