@@ -1,5 +1,6 @@
 """`chaos train`: trains a network and keeps the run in a directory."""
 
+import argparse
 import contextlib
 import dataclasses
 import os
@@ -11,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from .. import cluster, training, virtual
-from ..errors import ChaosError, CheckpointError
+from ..errors import ChaosError, CheckpointError, DivergedError
 from ..models import MODELS
 from ..network import Network, load
 from ..options import unknown
 from ..training import ABOUT, Settings
-from ..training.streams import tell
-from .common import add_command, exit_code, load_data, percent, read_config, say
+from ..training.streams import LOG, tell
+from .common import add_command, exit_code, load_data, load_validation, percent, read_config, say
 from .jobs import ENDING, JOB, Kept, read_job
 from .networks import FUNCTION, KINDS, absolute, build_model, stem
 from .options import DATA_ABOUT, add_setting, add_short_option, in_group, parse_options, settings_from
@@ -76,6 +77,8 @@ def declare(parser, strategies=None, **workers):
     group = parser.add_argument_group("training")
     for name in in_group("training"):
         add_setting(group, name)
+        if name == "evaluate_train":
+            group.add_argument("--validate", action=_Renamed, default=None, dest=name, help=argparse.SUPPRESS)
         if name == "update_options":
             add_short_option(group, "momentum", "share of earlier updates")
             add_short_option(group, "weight_decay", "L2 penalty (adamw: decoupled decay)")
@@ -85,6 +88,14 @@ def declare(parser, strategies=None, **workers):
         changed = {"workers": workers, "strategy": {"names": strategies}}.get(name, {})
         add_setting(group, name, **changed)
     return group
+
+
+class _Renamed(argparse.BooleanOptionalAction):
+    """What earlier versions called --evaluate-train."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        LOG.warning("%s is now %s", option_string, option_string.replace("validate", "evaluate-train"))
+        super().__call__(parser, namespace, values, option_string)
 
 
 def declare_run(parser):
@@ -109,17 +120,25 @@ def run(arguments):
         arguments.parser.error(f"--trace {arguments.trace}: there is such a file already; delete it or name another")
     if mode is None:
         with contextlib.ExitStack() as stack:
-            execute(arguments, None, stack.enter_context(virtual.Traced(arguments.trace)) if arguments.trace else None)
+            doubt = execute(
+                arguments, None, stack.enter_context(virtual.Traced(arguments.trace)) if arguments.trace else None
+            )
+        if doubt:
+            raise DivergedError(doubt)
         return
     asked = {name: getattr(arguments, name) for name in ("stall_timeout", "rank_details")}
     settings = Settings.among({name: value for name, value in asked.items() if value is not None})
     with cluster.connect(dataclasses.replace(settings, cluster=mode, cluster_options=options)) as link:
         try:
-            execute(arguments, link)
+            doubt = execute(arguments, link)
         except Exception as error:
             if link and link.agreed and link.rank:  # rank 0 says it
                 raise SystemExit(exit_code(error)) from None
             raise
+    if doubt:
+        if link and link.rank:
+            raise SystemExit(exit_code(DivergedError(doubt)))
+        raise DivergedError(doubt)
 
 
 def take_job(arguments):
@@ -174,10 +193,9 @@ def _earlier_of_root(arguments, launch):
 
 
 def execute(arguments, link=None, runner=None, summary=None, config=None, prepared=None, callbacks=()):
-    """One process's part: what the arguments ask for, with a summary. `link` is None where there are no other processes,
-    `runner` as in chaos.train; summary(result, train, test, seconds) instead of the usual one; `config` is kept with the
-    run; `prepared` is what `prepare` gave, if it has been called;
-    `callbacks` as in chaos.train."""
+    """One process's part: what the arguments ask for, with a summary; returns `Run.doubt`. `link` is None where there are no
+    other processes, `runner` as in chaos.train; summary(result, train, test, seconds) instead of the usual one; `config` is
+    kept with the run; `prepared` is what `prepare` gave, if it has been called; `callbacks` as in chaos.train."""
     root = not link or not link.rank
     checked = link.checked if link else lambda call: call()
     if link:
@@ -199,10 +217,12 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
     settings, asked, model, net, (name, train, test) = prepared
     if asked.subset is not None:
         train = train[: asked.subset]
+    validation = checked(lambda: load_validation(asked.validation_data, net))
 
     config = {
         "model": model,
         "data": name,
+        "validation_data": asked.validation_data and os.path.abspath(asked.validation_data),  # no name has one set only
         "subset": asked.subset,
         "requested_workers": settings.workers,
         "argv": ["chaos", *arguments.argv],
@@ -231,6 +251,7 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
                 train,
                 test,
                 dataclasses.replace(settings, run_dir=folder),
+                validation=validation,
                 config=config,
                 callbacks=callbacks,
                 runner=runner,
@@ -241,6 +262,7 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
             raise
     if root:
         (summary or _summary)(result, train, test, time.perf_counter() - start)
+    return result.doubt
 
 
 def prepare(arguments):
@@ -323,6 +345,9 @@ def _summary(result, train, test, elapsed):
         error = last[f"{part}_error"]
         _warn(error, test if test is not None else train)
         print(f"{part + ' error':12}{percent(error)} ({round(error * count):,} of {count:,})")
+        if result.best_epoch:
+            key = result.monitored
+            print(f"best epoch  {result.best_epoch} ({key} {history[result.best_epoch - 1][key]:.4g})")
         seconds = sum(record["seconds"] for record in history)
         workers = f"{last['workers']} worker{'s' if last['workers'] != 1 else ''}"
         speed = len(history) * len(train) / seconds

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     from .job import Job
     from .settings import Settings
 
-REFUSED = {"validate": "the training images again"}
+REFUSED = {
+    "evaluate_train": "the training images again",
+    "validation_split": "a part of the training images",
+    "class_weight": "all labels beforehand",
+}
 
 
 class Fed(Threads):
@@ -46,7 +50,8 @@ class Fed(Threads):
     def check(self, settings: Settings) -> None:
         """ValueError for settings that want all images at once."""
         for name, what in REFUSED.items():
-            if getattr(settings, name):
+            value = getattr(settings, name)
+            if value is not None and not (isinstance(value, (bool, float)) and not value):
                 raise ValueError(f"{name} needs {what}, and a chaos.data.Stream shows each image once; give a Dataset")
         if any(isinstance(step, Mix) for step in steps(settings.augment)):
             raise ValueError("a mixture takes any of all images, and a chaos.data.Stream shows each once; give a Dataset")
@@ -122,7 +127,7 @@ class _Filling:
 
     def __init__(self, stream: Stream, job: Job, epoch: int, begin: int) -> None:
         self.stream, self.job, self.epoch = stream, job, epoch
-        step = job.settings.batch_size
+        step = job.settings.images_per_update
         self.size = -(-stream.buffer // step) * step
         rows = np.arange(2 * self.size)
         first = stream.first
