@@ -260,10 +260,12 @@ class Learner:
             }
         return found | {"versions": versions, "steps": self.steps}
 
+    def goes_on_from(self, state: Mapping[str, Any]) -> bool:
+        """Whether the update rule finds in `state` all that it keeps."""
+        return bool(state) and all(f"{name}.{p}" in state for name in self._rule.state for p in self.net.state_dict())
+
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what another learner, or a training with the same update rule, has kept; nothing: from the start."""
-        if not state:
-            return
+        """Goes on from what another learner, or a training with the same update rule, has kept."""
         with self.lock:
             for name, moment in zip(self._rule.state, self.moments, strict=True):
                 self.net.pack({p: state[f"{name}.{p}"] for p in self.net.state_dict()}, moment)

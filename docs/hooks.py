@@ -7,7 +7,7 @@ import io
 import os
 import re
 
-from chaos import cli, layers, losses, sync, updates
+from chaos import cli, layers, losses, models, sync, updates
 from chaos.cluster import MODES
 
 
@@ -52,7 +52,14 @@ def _commands():
     return "\n\n".join(parts)
 
 
+def _models():
+    """The zoo in its own order, then what makes more of them."""
+    makers = [getattr(models, name) for name in models.__all__ if name not in models.MODELS]
+    return _entries([*models.MODELS.values(), *(each for each in makers if callable(each))])
+
+
 LISTS = {
+    "models": _models,
     "layers": _layers,
     "losses": lambda: _named({name: kind for name, kind in losses.LOSSES.items() if name != "score"}),
     "updates": lambda: _named(updates.UPDATES),

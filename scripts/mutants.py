@@ -93,13 +93,6 @@ PLANTED = [
         "tests/test_cluster_failures.py -k get_no_further",
     ),
     Fault(
-        "weights are evaluated while other ranks still train",
-        "chaos/cluster/link.py",
-        "        yield from self.barrier()\n        yield from self.mode.finish(epoch)\n",
-        "        yield from self.mode.finish(epoch)\n",
-        "tests/test_cluster.py -k trains_on",
-    ),
-    Fault(
         "local: the warm-up is an epoch short",
         "chaos/cluster/local.py",
         'every = 1 if epoch <= self.option["warmup"]',

@@ -7,14 +7,12 @@
     scripts/train_zoo.py --step vgg16          one step at random images: seconds, memory
 
 Each run is written as JSON with its settings, seeds, times, the machine and the commit. With --virtual so many virtual
-workers train (chaos.virtual), whose seconds are those of the virtual machine. What a recipe asks for and this version of
-chaos has not, such as augmentation, is left out and told.
+workers train (chaos.virtual), whose seconds are those of the virtual machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import resource
 import statistics
@@ -54,7 +52,7 @@ class Recipe:
     expected : str
         What the network's source, or others, led to expect.
     augment : tuple of str
-        Steps of the augmentation.
+        Steps of chaos.augment.
     measure : callable
         ``measure(net, test)``; a number of which less is better.
     unit : str
@@ -300,10 +298,8 @@ def train(recipe: Recipe, side: dict[str, Any], seed: int, args: argparse.Namesp
         train_set = train_set[: args.subset]
     settings = {**recipe.settings, **({"epochs": args.epochs} if args.epochs else {}), **side["settings"]}
     told: dict[str, Any] = {"side": side["name"], "seed": seed, "images": len(train_set)}
-    if recipe.augment and "augment" in inspect.signature(chaos.train).parameters:
+    if recipe.augment:
         settings["augment"] = list(recipe.augment)
-    elif recipe.augment:
-        told["left_out"] = f"augmentation ({', '.join(recipe.augment)}): this version has none"
     start, networks, histories = time.perf_counter(), [], []
     for member in range(recipe.members):
         net = recipe.network(seed + member)
@@ -311,7 +307,7 @@ def train(recipe: Recipe, side: dict[str, Any], seed: int, args: argparse.Namesp
         run = chaos.train(net, train_set, test, seed=seed + member, progress=args.progress, runner=runner, **settings)
         networks.append(net)
         histories.append(run.history)
-    judge = networks[0] if recipe.members == 1 else models.Committee(networks)
+    judge = networks[0] if recipe.members == 1 else chaos.Committee(networks)
     told |= {
         "result": recipe.measure(judge, test),
         "seconds": round(time.perf_counter() - start, 1),
@@ -362,8 +358,6 @@ def report(name: str, recipe: Recipe, args: argparse.Namespace) -> dict[str, Any
             runs.append(run)
             met = "" if recipe.target is None else "  met" if run["result"] <= recipe.target else "  missed"
             print(f"  {side['name']:20} seed {seed}: {run['result']:.4f}{met}  {run['seconds']:.0f} s", flush=True)
-            if "left_out" in run:
-                print(f"  without {run['left_out']}")
     means = {
         side["name"]: statistics.fmean(results)
         for side in sides(args)
@@ -390,7 +384,7 @@ def step(name: str, images: int) -> dict[str, Any]:
     told |= {"weight_bytes": summary.weight_bytes, "worker_bytes": summary.worker_bytes, "macs": summary.macs}
     rng = np.random.default_rng(0)
     x = tuple(rng.normal(0, 1, (images, *shape)).astype(np.float32) for shape in net.input_shapes)
-    task = data.Dataset(x, rng.integers(0, net.output_shape[0], images))
+    task = data.Dataset(x, np.arange(images) % net.output_shape[0])
     before = net.weights.copy()
     start = time.perf_counter()
     run = chaos.train(net, task, workers=1, epochs=1, lr=1e-3, batch_size=images, progress=False)
@@ -429,7 +423,10 @@ def main() -> None:
             print(f"{name:26}{recipe.about}")
         return
     else:
-        found = report(args.name, known[args.name], args)
+        try:
+            found = report(args.name, known[args.name], args)
+        except chaos.DataError as error:
+            sys.exit(f"{args.name}: {error}")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(found, indent=2) + "\n")

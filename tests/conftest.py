@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,11 @@ def pytest_collection_modifyitems(config, items):
             items[:] = [item for item in items if item not in late]
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=place)
+
+
+def pytest_sessionfinish():
+    if "mpi" in sys.modules:
+        sys.modules["mpi"].sweep()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -14,6 +14,7 @@ from chaos.augment.base import Draws
 from chaos.augment.mixing import beta
 from chaos.layers import random
 from chaos.network import run_key
+from chaos.training import ABOUT
 
 MOVES = [
     "shift:2",
@@ -188,8 +189,9 @@ def test_the_same_weights_for_any_number_of_workers(few_digits, strategy):
     assert (ends[0] == ends[1]).all() and (ends[0] == ends[2]).all()
 
 
-def test_resumed_in_the_middle_of_an_epoch(few_digits, tmp_path):
-    data = chaos.data.Dataset(np.tile(few_digits[0].images, (30, 1, 1, 1)), np.tile(few_digits[0].labels, 30))
+def test_resumed_in_the_middle_of_an_epoch(few_digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(chaos.training.callbacks, "POLL", 1e-3)  # callbacks are told before the epoch is over
+    data = chaos.data.Dataset(np.tile(few_digits[0].images, (10, 1, 1, 1)), np.tile(few_digits[0].labels, 10))
     whole, net = chaos.models.small(), chaos.models.small()
     train(whole, data, ASKED, workers=1)
 
@@ -332,6 +334,33 @@ def test_targets_are_mixed_as_images_are(isa, loss, asked, weighted):
     assert len({m.partner for m in mixtures if m}) > 3
 
 
+def test_every_term_of_a_loss_has_mixed_targets():
+    """Of two outputs, the second with targets of its own."""
+    rng = np.random.default_rng(2)
+    images, labels, values = pictures((1, 6, 5), True, n=12), rng.integers(0, 4, 12), rng.random((12, 3), np.float32)
+    x = chaos.Input((1, 6, 5))
+    flat = chaos.Flatten()(x)
+    net = chaos.Network(x, [chaos.Linear(4)(flat), chaos.Linear(3)(flat)], seed=1)
+    weights, mixtures, loss = rng.uniform(0.5, 2, 12).astype(np.float32), [], "cross_entropy + 0.3*mse"
+    mixed = define(images, "mixup:1", mixtures=mixtures)
+    i, j = np.arange(12), np.array([m.partner for m in mixtures])
+    share = np.array([m.share for m in mixtures])[:, None]
+    targets = tuple(share * t[i] + (1 - share) * t[j] for t in (np.eye(4)[labels], values.astype(float)))
+    each = share[:, 0] * weights[i] + (1 - share[:, 0]) * weights[j]
+    want = reference.loss_and_gradients(net, mixed, targets, loss=loss, weights=each)[0]
+    core = [step.core() for step in steps("mixup:1")]
+    engine = _core.Engine(net.plan, net.weights, loss=net.core_loss(loss), batch_size=12, augment=core)
+    taken = net.take_targets((labels, values), 12, loss)[0]
+    result = engine.run(
+        "gradients", net.take_images(images)["inputs"], labels=taken, weights=weights, key=run_key(0, 1), augmented=True
+    )
+    assert result["loss"] / 12 == pytest.approx(want, rel=1e-5)
+    data = chaos.data.Dataset(images, targets=(labels, values))
+    with pytest.raises(ValueError, match="loss 'nll' does not take them"):
+        train(net, data, "mixup", loss="nll + mse")
+    assert train(net, data, ["flip", "mixup"], loss=loss, epochs=1).history
+
+
 def test_ignored_answers_stay_ignored(few_digits):
     data = few_digits[0][:20]
     ignored = chaos.data.Dataset(data.images, targets=np.full(20, -100))
@@ -346,7 +375,7 @@ def test_where_mixed_targets_make_no_sense(few_digits):
         with pytest.raises(ValueError, match=f"Mixup.* makes probabilities of classes.*loss '{loss}' does not take them"):
             train(chaos.models.small(), few_digits[0], augment.Mixup(), loss=loss)
     logs = chaos.data.Dataset(few_digits[0].images, targets=np.full((300, 10), np.log(0.1)))
-    with pytest.raises(ValueError, match="logarithms with log_target of loss 'kl_div'"):
+    with pytest.raises(ValueError, match="logarithms where loss 'kl_div' has log_target"):
         train(chaos.models.small(), logs, "mixup", loss="kl_div", loss_options={"log_target": True})
     net = chaos.Network((1, 29, 29), [chaos.Conv2d(3, 1)])
     maps = chaos.data.Dataset(few_digits[0].images, targets=np.zeros((300, 29, 29), int))
@@ -366,6 +395,26 @@ def test_networks_of_several_inputs_are_refused():
     images = pictures((1, 4, 4), True)
     with pytest.raises(ValueError, match="networks of one input, not of 2"):
         train(net, chaos.data.Dataset((images, images), np.zeros(6, int), classes=2), "flip")
+
+
+@pytest.mark.skipif("validation_split" not in ABOUT, reason="no training holds out images by itself")
+def test_images_that_are_held_out_are_not_mixed_in(few_digits):
+    with pytest.raises(ValueError, match="also those that validation_split holds out"):
+        train(chaos.models.small(), few_digits[0], "mixup", validation_split=0.2)
+
+
+def test_streams_are_augmented_but_not_mixed(few_digits):
+    """Where one buffer holds them all and nothing is shuffled, a stream is its data set; keys go by buffers."""
+    data = few_digits[0][:40]
+    ends = []
+    for steps_ in (["shift:2", "elastic"], ["shift:2"], None):
+        net = chaos.models.small()
+        stream = chaos.data.Stream([(data.images, data.labels)], length=40)
+        assert 0 <= train(net, stream, steps_, workers=1).history[-1]["train_error"] <= 1
+        ends.append(net.weights.copy())
+    assert (ends[0] != ends[1]).any() and (ends[1] != ends[2]).any()
+    with pytest.raises(ValueError, match="mixes any two images, and a chaos.data.Stream shows each once"):
+        train(chaos.models.small(), stream, "mixup")
 
 
 # ---- how it is said ----
@@ -395,7 +444,7 @@ def test_objects_dicts_and_texts_say_the_same():
 @pytest.mark.parametrize(
     "asked, text",
     [
-        ("turn", "unknown augmentation 'turn'; known: shift, "),
+        ("turn", "unknown augmentation 'turn'.* shift, "),
         ("rotation:spin=3", "'rotation' has no option 'spin'; its options: degrees, "),
         ("elastic:1,2,3", "'elastic' takes 2 options by their place .alpha, sigma., not 3"),
         ("elastic:sigma=0", "Elastic: sigma must be a number of more than 0 and at most 32"),

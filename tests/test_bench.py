@@ -74,7 +74,7 @@ def check_kernels(result, net):
     assert result["check"]["gradient_error"] <= result["check"]["tolerance"] and result["check"]["images"] >= 4
     layers, sums = result["layers"], dict.fromkeys(PASSES, 0)
     for layer in layers:
-        assert layer.keys() == {"name", "layer", "kind", "input_shapes", "output_shape", *PASSES}
+        assert layer.keys() == {"name", "layer", "kind", "input_shapes", "output_shape", "parameters", *PASSES}
         for name in PASSES:
             if layer[name]:
                 agree(layer[name])
@@ -85,6 +85,7 @@ def check_kernels(result, net):
         # at batch 1 a fully connected layer leaves its gradient to the update
         assert bool(layer["weight_gradient"]) == (learns and not layer["update"]["flops"])
     assert sum(layer[name]["share"] for layer in layers for name in PASSES if layer[name]) == pytest.approx(1)
+    assert sum(layer["parameters"] for layer in layers) == net.n_parameters
     totals = result["totals"]
     assert totals.keys() == {*PASSES, "sum"}
     assert [totals[name] for name in PASSES] == pytest.approx([sums[name] for name in PASSES])

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -228,3 +229,23 @@ def test_clocks_that_jump_change_nothing(few_digits, monkeypatch, tmp_path):
     (record,) = chaos.train(net, *few_digits, epochs=1, workers=1, run_dir=tmp_path, progress=False).history
     chaos.train(straight, *few_digits, epochs=1, workers=1, progress=False)
     assert net.weights.tobytes() == straight.weights.tobytes() and 0 < record["seconds"] < 100
+
+
+def test_where_no_thread_can_be_started_the_state_is_kept_without_one(few_digits, monkeypatch, tmp_path):
+    monkeypatch.setattr(training.phases, "POLL", 1e-3)
+    monkeypatch.setattr(training.callbacks, "POLL", 1e-3)
+    start, refused = threading.Thread.start, []
+
+    def starts(thread):
+        if thread.name.startswith("chaos-store"):
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    data = chaos.data.Dataset(np.tile(few_digits[0].images, (10, 1, 1, 1)), np.tile(few_digits[0].labels, 10))
+    run = chaos.train(
+        chaos.models.small(), data, epochs=1, workers=1, run_dir=tmp_path, progress=False, checkpoint_every=1e-9
+    )
+    assert refused and len(run.history) == 1 and run.history[0]["updates"]
+    assert chaos.load(tmp_path / MODEL).n_parameters == 6405

@@ -62,7 +62,8 @@ def test_check_counts_what_is_there(capsys):
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda: held(x_train=pixels(7, 4, 4), y_train=np.arange(1, 8)), ["no training image of class 0", "8 classes"]),
+        (lambda: held(x_train=pixels(3, 4, 4), y_train=[0, 1, 3]), ["no training image of class 2", "4 classes"]),
+        (lambda: held(x_train=pixels(7, 4, 4), y_train=np.arange(1, 8)), ["labels go from 1 to 7", "8 classes"]),
         (lambda: held(x_train=pixels(40, 4, 4), y_train=np.r_[np.zeros(39, int), 1]), ["class 0 has 39 times"]),
         (lambda: held(x_train=pixels(4, 4, 4) * 1.0, y_train=np.arange(4) % 2), ["floats from", "taken as they are"]),
         (

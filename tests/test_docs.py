@@ -2,8 +2,8 @@
 
 The Python blocks of a page run one after the other in one namespace, on tiny data; of its shell blocks those lines that
 start with `chaos ` run as commands. A block that cannot run says why in a comment before it, <!-- not run: REASON -->; one
-that needs a package that may be missing, <!-- needs: PACKAGE -->, is skipped with the rest of its page where it is. Files
-of the tests are shown as {.python}.
+that needs a package that may be missing, <!-- needs: PACKAGE -->, is skipped with the rest of its page where it is. A
+block behind <!-- file: NAME --> is written to that file for those behind it. Files of the tests are shown as {.python}.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import chaos
-from chaos.cli import main
+from chaos.cli import COMMANDS, main
 
 TREE = Path(__file__).resolve().parent.parent
 DOCS = TREE / "docs"
@@ -29,7 +29,7 @@ if not (TREE / ".mkdocs.yml").is_file():
     pytest.skip("the source tree is not beside the tests", allow_module_level=True)
 
 PAGES = [TREE / "README.md", *sorted(DOCS.rglob("*.md"))]
-BLOCK = re.compile(r"(?:^<!-- (not run|needs): ([^>]*?) -->\n\n?)?^```([\w{.}]*)\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"(?:^<!-- (not run|needs|file): ([^>]*?) -->\n\n?)?^```([\w{.}]*)\n(.*?)^```$", re.M | re.S)
 FILE = "{.python}"
 SHOWN = {"", FILE, "c", "text", "yaml", "toml", "json"}  # languages that are shown, not run
 
@@ -88,9 +88,10 @@ def test_what_is_not_run_has_a_reason(page):
             assert language in ("python", "bash") and len(about.split()) > 3, f"{name(page)}:{line}: {about}"
         if language == FILE:
             assert re.fullmatch(r'--8<-- "tests/[^"]+"\n', text), f"{name(page)}:{line}: {text}"
-    assert page.read_text().count("<!-- not run:") + page.read_text().count("<!-- needs:") == sum(
-        bool(comment) for comment, *_ in blocks(page)
-    ), f"{name(page)}: a comment belongs right before its block"
+    comments = re.findall(r"<!-- (?:not run|needs|file):", page.read_text())
+    assert len(comments) == sum(bool(each[0]) for each in blocks(page)), (
+        f"{name(page)}: a comment is not right before a block"
+    )
 
 
 @pytest.mark.parametrize("page", RUN, ids=name)
@@ -101,6 +102,9 @@ def test_blocks_run(page, data, pictures, tmp_path, monkeypatch, capfd):
     space = {"__name__": "__page__"}
     for comment, about, language, text, line in blocks(page):
         if comment == "not run":
+            continue
+        if comment == "file":
+            Path(about).write_text(text)
             continue
         if comment == "needs" and not importlib.util.find_spec(about):
             pytest.skip(f"{name(page)} needs {about} from line {line} on")
@@ -201,3 +205,7 @@ def test_every_kind_is_in_the_reference(site):
     }.items():
         text = (site / f"reference/{page}.html").read_text()
         assert not {kind for kind in table if f"<code>{kind}</code>" not in text}, page
+    commands = (DOCS / "reference/command-line.md").read_text()
+    assert not {command for command in COMMANDS if f"`chaos {command}" not in commands}
+    text = (site / "reference/models.html").read_text()
+    assert not {model for model in chaos.models.MODELS if f'.{model}"' not in text}

@@ -155,6 +155,17 @@ def test_paths_are_relative_to_the_job(tmp_path):
     assert kept["data"]["name"] == str(tmp_path / "jobs" / "mine.npz")
 
 
+def test_augmentation_is_asked_for_and_kept(tmp_path):
+    text = JOB_TEXT.replace("epochs = 2", 'epochs = 1\naugment = ["shift:2", "flip"]')
+    (tmp_path / "jobs" / "job.toml").write_text(text)
+    assert main(["train", "jobs/job.toml", "--run-dir", "first"]) == 0
+    config = json.loads((tmp_path / "first" / CONFIG).read_text())
+    assert len(config["augment"]) == 2
+    assert main(["train", f"first/{JOB}", "--run-dir", "second", "--quiet"]) == 0
+    assert json.loads((tmp_path / "second" / CONFIG).read_text())["augment"] == config["augment"]
+    assert np.array_equal(weights("first"), weights("second"))
+
+
 def test_simulate_takes_jobs_too(tmp_path):
     job = JOB_TEXT.replace("workers = 2", "workers = 4")
     (tmp_path / "jobs" / "job.toml").write_text(job)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nets import Oracle, close, graph, images, one_layer
+from nets import Oracle, close, drawn, graph, images, one_layer
 
 import chaos
 from chaos import _core
@@ -110,7 +110,8 @@ def check(net, shapes, n, seed, loss="cross_entropy"):
     if CLASS not in LOSSES[loss].targets:
         target = rng.random((n, *net.output_shape), np.float32)
     x = x if len(x) > 1 else x[0]
-    Oracle(net, x, target, loss).check(x)
+    with drawn():
+        Oracle(net, x, target, loss).check(x)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -166,7 +167,8 @@ def test_convolution_before_pooling(isa, data):
     except ValueError:
         return  # the window does not fit
     pixels, labels = images(data.draw(st.sampled_from([1, 3, 9])), shape, data.draw(st.integers(0, 99)), classes=4)
-    Oracle(net, pixels, labels).check(pixels)
+    with drawn():
+        Oracle(net, pixels, labels).check(pixels)
 
 
 # Channels that are padded (60, 15) or whole vectors already (32), and others in narrow vectors: two copies (20, 36, 12; rows

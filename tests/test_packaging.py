@@ -80,6 +80,9 @@ def test_wheels_are_tested_with_files_that_exist():
     settings = PROJECT["tool"]["cibuildwheel"]
     files = re.findall(r"\{project\}/(\S+)", settings["test-command"])
     assert len(files) > 2 and all((TREE / name).is_file() for name in files)
+    # under --strict-config an option of a plugin that is missing is an error
+    plugins = {name for name in ("timeout",) if name in PROJECT["tool"]["pytest"]["ini_options"]}
+    assert all(any(each.startswith(f"pytest-{name}") for each in settings["test-requires"]) for name in plugins)
     versions = re.findall(r":: 3\.(\d+)", "\n".join(PROJECT["project"]["classifiers"]))
     assert settings["build"][0] == f"cp31{{{','.join(str(int(v) - 10) for v in versions)}}}-*"
 

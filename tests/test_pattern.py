@@ -53,6 +53,7 @@ def test_options():
     assert shapes(net, "conv2d") == [(8, 28, 28), (16, 14, 14), (16, 14, 14)]
     assert kinds(net)[-2:] == ["flatten", "linear"] and net.output_shape == (7,)
     assert kinds(pattern(CS231N, repeats={"N": 1, "M": 2, "K": 0}, optional=False)).count("max_pool2d") == 0
+    assert kinds(pattern("INPUT -> FC -> BN -> RELU -> FC"))[2] == "batch_norm1d"
     deep = pattern("INPUT -> [CONV -> RELU -> POOL]*6 -> FC", input_shape=(3, 64, 64))
     assert [shape[0] for shape in shapes(deep, "conv2d")] == [32, 64, 128, 256, 512, 512]
     one, other = pattern("INPUT -> FC", seed=1), pattern("INPUT -> FC", seed=2)

@@ -1,5 +1,6 @@
 """scripts/train_zoo.py: recipes fit their networks, and runs are told as they were."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -52,6 +53,7 @@ def test_recipes_are_possible(zoo):
         terms = LOSSES.terms(settings.loss, settings.loss_options, len(net.outputs))
         assert {term.output for term in terms} == set(range(len(net.outputs))), name
         assert recipe.target is None or 0 < recipe.target < 1
+        assert len(chaos.augment.steps(recipe.augment)) == len(recipe.augment)
 
 
 def test_a_run_is_told(tiny, tmp_path, monkeypatch, capsys):
@@ -66,7 +68,7 @@ def test_a_run_is_told(tiny, tmp_path, monkeypatch, capsys):
     for run in found["runs"]:
         assert run["images"] == 200 and len(run["test_error"]) == 1 and len(run["members"]) == 2
         assert run["settings"]["lr"] == 0.01 and run["settings"]["epochs"] == 1
-        assert ("augment" in run["settings"]) != ("left_out" in run)
+        assert run["settings"]["augment"] == ["flip"]
     first = [run["result"] for run in found["runs"][:2]]
     assert found["mean"]["1 worker"] == pytest.approx(np.mean(first))
     assert found["machine"]["cpu"] and found["target"] == 0.5
@@ -90,6 +92,15 @@ def test_what_a_side_refuses_is_told(zoo, monkeypatch, tmp_path):
     zoo.main()
     (run,) = json.loads((tmp_path / "p.json").read_text())["runs"]
     assert "share weights" in run["refused"]
+
+
+def test_data_that_are_nowhere_are_told(tiny, monkeypatch, tmp_path):
+    recipe = tiny.recipes()["digits"]
+    missing = dataclasses.replace(recipe, data=lambda: chaos.data.load(tmp_path / "nothing.npz"))
+    monkeypatch.setattr(tiny, "recipes", lambda: {"digits": missing})
+    monkeypatch.setattr(sys, "argv", ["train_zoo.py", "digits"])
+    with pytest.raises(SystemExit, match="digits: .*nothing.npz"):
+        tiny.main()
 
 
 def test_measures(zoo):

@@ -464,6 +464,7 @@ cdef class Engine:
         cdef images_t data
         cdef int status
         cdef Py_ssize_t last = self._take(&data, inputs, None, None, 0, None, None, 0)
+        data.augmented = 0
         if out.shape[0] != last or out.shape[1] != _outputs(self.plan.p):
             raise ValueError(f"out must be a ({last}, {_outputs(self.plan.p)}) float32 array")
         if not last:

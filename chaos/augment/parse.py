@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..options import unknown
 from .base import KINDS, Augmentation, Mix, Move
 
 MOST_STEPS = 16  # the core has room for
@@ -76,7 +77,7 @@ def _step(asked: Any) -> Augmentation:
 
 def _kind(name: str) -> type[Augmentation]:
     if name not in KINDS:
-        raise ValueError(f"unknown augmentation {name!r}; known: {', '.join(KINDS)}")
+        raise ValueError(unknown("unknown augmentation", name, KINDS))
     return KINDS[name]
 
 

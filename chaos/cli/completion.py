@@ -5,6 +5,7 @@ import argparse
 import dataclasses
 import re
 
+from .. import data
 from ..models import MODELS
 from .common import add_command
 
@@ -98,7 +99,9 @@ def _values(action):
     """(names, whether files) of an option's value; lower-case words of a metavar such as auto|FILE are names."""
     parts = str(action.metavar or "").split("|")
     names = list(action.choices or [part for part in parts if re.fullmatch("[a-z][a-z-]+", part)])
-    files = any("FILE" in part or "DIR" in part for part in parts)
+    if action.dest == "data":
+        names += data.NAMES
+    files = any("FILE" in part or "DIR" in part or "FOLDER" in part for part in parts)
     return names, files
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def add(commands):
         "data",
         None,
         usage="list|check [options]",
-        description="Says what data sets there are by name, and what a file holds.",
+        description="Says what data sets there are by name, and what a file or folder holds.",
         examples=["chaos data list", "chaos data check mine.npz"],
     )
     kinds = parser.add_subparsers(title="kinds", metavar="KIND", prog="chaos data", required=True)
@@ -40,14 +41,14 @@ def add(commands):
         kinds,
         "check",
         check,
-        help="what a file holds, and what would be refused",
+        help="what a file or folder holds, and what would be refused",
         usage="FILE [options]",
         description="Reads a data set as a training would and shows shape, type, classes, how many images each has, and "
         "the scale of the numbers; then what is odd. Where a training would refuse it: the reason, what the file "
         "holds instead, the call that makes it right, and exit code 2.",
         examples=["chaos data check mine.npz", "chaos data check mnist --json"],
     )
-    checking.add_argument("file", metavar="FILE", help="a name of chaos data list, or a file")
+    checking.add_argument("file", metavar="FILE", help="a name of chaos data list, a file or a folder")
     for one in (listing, checking):
         one.add_argument("--json", action="store_true", help="print JSON")
 
@@ -82,16 +83,16 @@ def list_sets(arguments):
             counts = ("not here, is downloaded when it is asked for", "", "", "", "")
         rows.append((one["name"], *counts))
     print_table(rows, left=2)
-    print(
-        f"\nand files: .npz with {' and '.join(data.npz.KEYS[0][:2])}, with {' and '.join(data.npz.KEYS[0][2:])} for a test"
-    )
+    print(f"\nand paths: {data.FILES}")
 
 
 def check(arguments):
     """Runs `chaos data check`."""
     name = arguments.file
     try:
-        train, test = data.load(name)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            train, test = data.load(name)
     except DataError as error:
         held = held_in(name)
         if arguments.json:
@@ -105,7 +106,11 @@ def check(arguments):
                 print(f"to make it right:  {call}")
         raise SystemExit(complain(error)) from None
     parts = {"training": train} | ({} if test is None else {"test": test})
-    found = {"data": name, "parts": {part: describe(one) for part, one in parts.items()}, "notes": oddities(train, test)}
+    found = {
+        "data": name,
+        "parts": {part: describe(one) for part, one in parts.items()},
+        "notes": [str(one.message) for one in told] + oddities(train, test),
+    }
     if arguments.json:
         show_json(found)
         return
@@ -115,7 +120,7 @@ def check(arguments):
         if about["classes"]:
             counts = about["counts"]
             told = (
-                ", ".join(f"{label}: {count:,}" for label, count in enumerate(counts))
+                ", ".join(f"{label}: {count:,}" for label, count in zip(about["names"], counts, strict=True))
                 if len(counts) <= MANY
                 else f"{min(counts):,} to {max(counts):,} images each"
             )
@@ -133,8 +138,8 @@ def describe(part):
     Returns
     -------
     dict
-        images, shapes (of an image, for each input), type, scale (in words), classes, counts (images of each class), and
-        targets (in words, where there are no classes).
+        images, shapes (of an image, for each input), type, scale (in words), classes, names (of the classes), counts (images
+        of each), and targets (in words, where there are no classes).
     """
     scales = [Scale.of(array) for array in part.inputs]
     seen = [f"{one}, seen as -1..1" if one.pixels else f"{one}, seen as they are" for one in scales]
@@ -144,6 +149,7 @@ def describe(part):
         "type": " and ".join(str(array.dtype) for array in part.inputs),
         "scale": "; ".join(seen),
         "classes": part.classes,
+        "names": list(part.class_names or range(part.classes)),
         "counts": _counts(part).tolist() if part.classes else [],
         "targets": f"{part.labels.dtype}, {_size(part.labels.shape[1:]) or 'one'} per image",
     }
@@ -161,7 +167,7 @@ def oddities(train, test):
     if train.classes:
         counts = _counts(train)
         empty = [label for label, count in enumerate(counts) if not count]
-        if empty:
+        if empty and empty != [0]:  # which is told when the data are loaded
             notes.append(
                 f"no training image of class {', '.join(map(str, empty[:5]))}{', ...' * (len(empty) > 5)}, though the "
                 f"largest label makes {train.classes} classes; labels count from 0"

@@ -189,9 +189,9 @@ class Kept:
         known = dataclasses.asdict(event.settings) | read_config(self.folder)
         found: dict[str, dict[str, Any]] = {"network": dict(self.network)}
         for title, names in tables().items():
-            names = [name for name in names if title != "run" or EVERY[name].role != "call"]
             if title != "cluster" or known.get("cluster"):
-                found[title] = {_written(title, name): known.get(name) for name in names}
+                kept = [name for name in names if title == "cluster" or EVERY[name].role != "call"]
+                found[title] = {_written(title, name): known.get(name) for name in kept}
         text = f"# What this run was asked for, every value of it. Once more: {self.again}\n\n{to_toml(found)}"
         write_atomically(self.folder / JOB, text.encode("utf-8", "backslashreplace"))
 

@@ -16,7 +16,7 @@ def confusion(name, net, data, _):
     found, labels = net.predict(data.images), _labels(data)
     classes = max(data.classes, int(found.max()) + 1)
     counts = np.bincount(labels * classes + found, minlength=classes * classes).reshape(classes, classes)
-    names = list(map(str, range(classes)))
+    names = _names(data, classes)
     wrong = int((found != labels).sum())
     told = f"{wrong:,} of {len(labels):,} images are taken for another class, {percent(wrong / len(labels))}."
     matrix = Matrix("Confusion matrix", "taken for", "class", names, names, counts.tolist(), "share of the class, %")
@@ -32,7 +32,8 @@ def worst(name, net, data, _):
     if not len(first):
         raise ValueError(f"{name}: no image is taken for another class, so there are no worst ones")
     found = [int(shares[i].argmax()) for i in first]
-    captions = [f"{labels[i]} as {k}, {100 * shares[i, k]:.0f} %" for i, k in zip(first, found, strict=True)]
+    names = _names(data, shares.shape[1])
+    captions = [f"{names[labels[i]]} as {names[k]}, {100 * shares[i, k]:.0f} %" for i, k in zip(first, found, strict=True)]
     title = f"The {len(first)} most surely wrong of {len(wrong):,} wrong images: class as what it is taken for"
     images = [shown(data.images[i]) for i in first]
     return Report(f"{name}: worst images", data={"images": first.tolist()}).add(Images(title, images, captions, across=8))
@@ -93,6 +94,12 @@ def shown(image):
         least, most = float(image.min()), float(image.max())
         image = np.uint8(np.rint(255 * (image - least) / ((most - least) or 1.0)))
     return image.transpose(1, 2, 0) if len(image) == 3 else image[0]
+
+
+def _names(data, classes):
+    """Of so many classes: those that the data know, else their numbers."""
+    known = list(map(str, data.class_names or ()))
+    return [*known, *map(str, range(len(known), classes))]
 
 
 def _labels(data):

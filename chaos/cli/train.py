@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import cluster, training, virtual
+from ..data import kind
 from ..errors import ChaosError, CheckpointError, DivergedError
 from ..models import MODELS
 from ..network import Network, load
@@ -230,7 +231,7 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
     }
     # are found again from another directory
     config["model"] = absolute(model)
-    if config["data"].lower().endswith(".npz"):
+    if kind(config["data"]) != "name":
         config["data"] = os.path.abspath(config["data"])
     if isinstance(runner, virtual.Traced):
         runner.data = config["data"]
@@ -343,7 +344,7 @@ def _summary(result, train, test, elapsed):
         last = history[-1]
         part, count = ("test", len(test)) if test is not None else ("train", len(train))
         error = last[f"{part}_error"]
-        _warn(error, test if test is not None else train)
+        _warn(history, error, test if test is not None else train)
         print(f"{part + ' error':12}{percent(error)} ({round(error * count):,} of {count:,})")
         if result.best_epoch:
             key = result.monitored
@@ -363,9 +364,12 @@ def _summary(result, train, test, elapsed):
     print(f"run         {result.run_dir}")
 
 
-def _warn(error, data):
-    """Says so where a network has learned less than to give always the most frequent answer."""
-    if error is None or not data.classes or data.labels.ndim > 1:
+def _warn(history, error, data):
+    """Says so where a network has learned less than to give always the most frequent answer, though it had some time, or is
+    further from the right ones than at its beginning."""
+    if error is None or not data.classes or getattr(data, "labels", np.empty((0, 0))).ndim > 1:
+        return
+    if len(history) < 2 and not history[-1]["train_loss"] > 2 * np.log(max(data.classes, 2)):
         return
     most = np.bincount(data.labels[data.labels >= 0], minlength=1).max() / len(data)
     if error >= 1 - most:

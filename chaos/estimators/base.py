@@ -3,6 +3,7 @@ this folder."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +25,7 @@ from ..training import Callback, Settings
 from . import networks
 
 Array = NDArray[Any]
-FIRST, LAST = "channels_first", "channels_last"
+FIRST, LAST = "first", "last"
 _LEARNER, _KEPT = "_learner", "_rule_state"
 
 
@@ -67,6 +68,10 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
         """The loss where the parameter names none."""
         raise NotImplementedError
 
+    def _names(self) -> tuple[str, ...] | None:
+        """Names of the classes, to be kept with the network."""
+        return None
+
     def _more_weights(self, y: Any, partial: bool) -> Array | None:
         """Weights of the images beside those that are given."""
         return None
@@ -93,11 +98,11 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _shape_of_data(self, given: tuple[int, ...] | None) -> tuple[int, ...]:
         """The shape of one image as it lies in X, checked."""
-        if self.data_format not in (FIRST, LAST):
-            raise ValueError(f"data_format must be {FIRST!r} or {LAST!r}, not {self.data_format!r}")
+        if self.channels not in (FIRST, LAST):
+            raise ValueError(f"channels must be {FIRST!r} or {LAST!r}, not {self.channels!r}")
         if self.input_shape is None:
             shape = given if given is not None else (self.n_features_in_,)
-            return (*shape, 1) if len(shape) == 2 and self.data_format == LAST else _grey(shape)
+            return (*shape, 1) if len(shape) == 2 and self.channels == LAST else _grey(shape)
         shape = tuple(self.input_shape)
         for size in shape:
             check_number("input_shape", size, 1, whole=True)
@@ -108,20 +113,20 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _without_channel(self) -> tuple[int, ...]:
         """The shape of one image where there is one channel, and `X` does not say so."""
-        sides = self._shape_[:-1] if self.data_format == LAST else self._shape_[1:]
+        sides = self._shape_[:-1] if self.channels == LAST else self._shape_[1:]
         return sides if len(self._shape_) == 3 and math.prod(sides) == math.prod(self._shape_) else self._shape_
 
     @property
     def _first(self) -> tuple[int, ...]:
         """The shape of one image with channels first."""
         shape: tuple[int, ...] = self._shape_
-        return (shape[-1], *shape[:-1]) if self.data_format == LAST and len(shape) > 1 else shape
+        return (shape[-1], *shape[:-1]) if self.channels == LAST and len(shape) > 1 else shape
 
     def _images(self, X: Array) -> Array:
         """A table as images with channels first; integers that are no pixels as floats."""
         shape = self._shape_
         x = X.reshape(len(X), *shape)
-        if self.data_format == LAST and len(shape) > 1:
+        if self.channels == LAST and len(shape) > 1:
             x = np.moveaxis(x, -1, 1)
         if x.dtype != np.uint8 and (x.dtype.kind not in "iu" or len(shape) == 1):
             with np.errstate(over="ignore"):  # what becomes infinite is refused later
@@ -163,6 +168,7 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
         self._seed = int(random.randint(np.iinfo(np.int32).max))
         real = y if self._answers == "numbers" else None
         self.network_: Network = networks.build(self.network, self._first, self._outputs(), self._seed, x, real)
+        self.network_.class_names = self._names() or self.network_.class_names
         self.n_iter_, self.loss_curve_ = 0, list[float]()
         self.validation_loss_curve_: list[float] | None = None
 
@@ -206,7 +212,7 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _parts(self, x: Array, y: Array, weights: Array | None) -> tuple[Dataset, Dataset | None]:
         """The data that are trained on, and those that early stopping looks at."""
-        whole = _dataset(x, y, weights)
+        whole = self._dataset(x, y, weights)
         if not self.early_stopping:
             return whole, None
         check_number("n_iter_no_change", self.n_iter_no_change, 1, whole=True)
@@ -220,6 +226,12 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
         )
         return whole[np.sort(kept)], whole[np.sort(held_out)]
 
+    def _dataset(self, x: Array, y: Array, weights: Array | None) -> Dataset:
+        images: Any = (x,) if x.ndim == 3 else x  # three dimensions alone would be images of one channel
+        if y.ndim == 1:
+            return Dataset(images, y, weights=weights, name="X", classes=self._outputs())
+        return Dataset(images, targets=y, weights=weights, name="X")
+
     def _partial_fit(self, X: Array, y: Any, targets: Array, sample_weight: Any) -> None:
         """One pass over the data; what the update rule keeps goes on from call to call."""
         x, weights = self._images(X), self._weights(X, y, sample_weight, partial=True)
@@ -230,27 +242,27 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
             order = np.random.default_rng([self._seed, learner.steps]).permutation(len(x))
             x, targets, weights = x[order], targets[order], None if weights is None else weights[order]
         check_number("lr", self.lr, 0, above=True)
-        data = _dataset(x, targets, weights)  # checks them
+        data = self._dataset(x, targets, weights)  # checks them
         loss = learner.step(data.images, data.labels, self.lr, data.weights)
         self._after(1, [loss])
 
     def _going_on(self) -> Learner:
         """What trains step by step: that of the call before, where the parameters are still the same."""
-        workers = self._workers()
-        settings = Settings(workers=workers, **self._settings(self._seed))
-        learner: Learner | None = getattr(self, _LEARNER, None)
-        if learner is None or learner.settings != settings.resolved():
-            learner = Learner(self.network_, settings, batch_size=self.batch_size, workers=workers)
-            learner.load_state(getattr(self, _KEPT, {}))
-            setattr(self, _LEARNER, learner)
+        asked = {"workers": self._workers(), **self._settings(self._seed)}
+        learner, made_for = getattr(self, _LEARNER, (None, None))
+        if learner is None or made_for != asked:
+            kept = getattr(self, _KEPT, {}) if learner is None else learner.state()
+            learner = Learner(self.network_, Settings(**asked), batch_size=self.batch_size, workers=asked["workers"])
+            if learner.goes_on_from(kept):
+                learner.load_state(kept)
+            setattr(self, _LEARNER, (learner, copy.deepcopy(asked)))
         return learner
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what lives in memory only; what the update rule keeps goes with it."""
         state: dict[str, Any] = dict(super().__getstate__())
-        learner: Learner | None = state.pop(_LEARNER, None)
-        if learner is not None:
-            state[_KEPT] = learner.state()
+        if _LEARNER in state:
+            state[_KEPT] = state.pop(_LEARNER)[0].state()
         return state
 
     def _forward(self, X: Any) -> Array:
@@ -271,10 +283,3 @@ def _dimensions(X: Any) -> int:
 def _grey(shape: tuple[int, ...]) -> tuple[int, ...]:
     """(h, w) as (1, h, w): images of one channel need not say so."""
     return (1, *shape) if len(shape) == 2 else shape
-
-
-def _dataset(x: Array, y: Array, weights: Array | None) -> Dataset:
-    images: Any = (x,) if x.ndim == 3 else x  # three dimensions alone would be images of one channel
-    if y.ndim == 1:
-        return Dataset(images, y, weights=weights, name="X")
-    return Dataset(images, targets=y, weights=weights, name="X")

@@ -31,8 +31,8 @@ class ChaosClassifier(ClassifierMixin, ChaosEstimator):  # type: ignore[misc]
     input_shape : tuple of int, optional
         Shape of one image, where `X` has them as rows: (channels, height, width), or (channels, length) of sequences. Of an
         `X` with more than two dimensions it is known: (n, channels, height, width), or (n, height, width) of one channel.
-    data_format : str
-        "channels_first", or "channels_last" where `X` and `input_shape` have channels behind height and width.
+    channels : str
+        "first", or "last" where `X` and `input_shape` have channels behind height and width.
     epochs : int
         Passes over the data in `fit`; the most there are with `early_stopping`.
     lr, lr_decay, lr_schedule, schedule_options, batch_size, update, update_options, shuffle
@@ -97,7 +97,7 @@ class ChaosClassifier(ClassifierMixin, ChaosEstimator):  # type: ignore[misc]
         network: Any = None,
         *,
         input_shape: tuple[int, ...] | None = None,
-        data_format: str = "channels_first",
+        channels: str = "first",
         epochs: int = 50,
         lr: float = 1e-3,
         lr_decay: float = 0.9,
@@ -124,7 +124,7 @@ class ChaosClassifier(ClassifierMixin, ChaosEstimator):  # type: ignore[misc]
     ) -> None:
         self.network = network
         self.input_shape = input_shape
-        self.data_format = data_format
+        self.channels = channels
         self.epochs = epochs
         self.lr = lr
         self.lr_decay = lr_decay
@@ -157,6 +157,11 @@ class ChaosClassifier(ClassifierMixin, ChaosEstimator):  # type: ignore[misc]
     def _outputs(self) -> int:
         return len(self.classes_)
 
+    def _names(self) -> tuple[str, ...] | None:
+        names = tuple(map(str, self.classes_.tolist()))
+        numbers = self._several or np.array_equal(self.classes_, np.arange(len(names)))
+        return None if numbers or len(set(names)) < len(names) else names
+
     def _loss(self) -> str:
         return "binary_cross_entropy" if self._several else "cross_entropy"
 
@@ -173,8 +178,9 @@ class ChaosClassifier(ClassifierMixin, ChaosEstimator):  # type: ignore[misc]
 
     def _targets(self, y: Any, goes_on: bool, classes: Any = None) -> tuple[Any, Array]:
         """(y checked, what the network is to give); notes the classes unless they are known."""
-        check_classification_targets(y)
         kind = type_of_target(y, input_name="y")
+        if kind not in ("binary", "multiclass", "multilabel-indicator"):
+            check_classification_targets(y)  # raises, unless `column_or_1d` does
         several = kind == "multilabel-indicator"
         if not several:
             y = column_or_1d(y, warn=True)
@@ -218,7 +224,8 @@ class ChaosClassifier(ClassifierMixin, ChaosEstimator):  # type: ignore[misc]
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> ChaosClassifier:
-        """One more pass, over these images; what the update rule keeps goes on from `fit` or the call before.
+        """One more pass, over these images; what the update rule keeps goes on from `fit` or the call before. Of single
+        images scikit-learn's checks take longer than the step: `network_.update` is without them.
 
         Parameters
         ----------

@@ -28,8 +28,8 @@ class ChaosRegressor(RegressorMixin, ChaosEstimator):  # type: ignore[misc]
     input_shape : tuple of int, optional
         Shape of one image, where `X` has them as rows: (channels, height, width), or (channels, length) of sequences. Of an
         `X` with more than two dimensions it is known: (n, channels, height, width), or (n, height, width) of one channel.
-    data_format : str
-        "channels_first", or "channels_last" where `X` and `input_shape` have channels behind height and width.
+    channels : str
+        "first", or "last" where `X` and `input_shape` have channels behind height and width.
     epochs : int
         Passes over the data in `fit`; the most there are with `early_stopping`.
     lr, lr_decay, lr_schedule, schedule_options, batch_size, update, update_options, shuffle
@@ -89,7 +89,7 @@ class ChaosRegressor(RegressorMixin, ChaosEstimator):  # type: ignore[misc]
         network: Any = None,
         *,
         input_shape: tuple[int, ...] | None = None,
-        data_format: str = "channels_first",
+        channels: str = "first",
         epochs: int = 50,
         lr: float = 1e-3,
         lr_decay: float = 0.9,
@@ -115,7 +115,7 @@ class ChaosRegressor(RegressorMixin, ChaosEstimator):  # type: ignore[misc]
     ) -> None:
         self.network = network
         self.input_shape = input_shape
-        self.data_format = data_format
+        self.channels = channels
         self.epochs = epochs
         self.lr = lr
         self.lr_decay = lr_decay
@@ -187,7 +187,8 @@ class ChaosRegressor(RegressorMixin, ChaosEstimator):  # type: ignore[misc]
         return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> ChaosRegressor:
-        """One more pass, over these images; what the update rule keeps goes on from `fit` or the call before.
+        """One more pass, over these images; what the update rule keeps goes on from `fit` or the call before. Of single
+        images scikit-learn's checks take longer than the step: `network_.update` is without them.
 
         Parameters
         ----------

@@ -25,7 +25,7 @@ Parts = dict[str, Array]  # by name
 class Node:
     """A tensor in a network being described: the output of ``layer`` applied to ``inputs``.
 
-    Made by :class:`Input` and by calling a layer; ``chaos.Network`` turns the graph into a plan.
+    Made by `Input` and by calling a layer; ``chaos.Network`` turns the graph into a plan.
     """
 
     def __init__(self, layer: Layer | None, inputs: Iterable[Node], shape: Shape) -> None:

@@ -31,6 +31,8 @@ class Loss(WithOptions):
     kind : str
     targets : tuple of str
         The forms that it takes.
+    proves : bool
+        It is there for proofs and trains nothing; lists leave it out.
     value : callable
         ``value(y, target, **options)``: mean loss of the samples. What a sample contributes depends on no other sample: the
         core has only one at a time.
@@ -40,6 +42,7 @@ class Loss(WithOptions):
 
     kind: ClassVar[str]
     targets: ClassVar[tuple[str, ...]] = (CLASS,)
+    proves: ClassVar[bool] = False
     value: Callable[..., float]
     gradient: Callable[..., Array]
 

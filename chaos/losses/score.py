@@ -15,6 +15,7 @@ class Score(Loss):
     """
 
     kind = "score"
+    proves = True
 
     def value(self, y: Array, target: Any) -> float:
         return float(-flat(y)[np.arange(len(y)), target].mean())

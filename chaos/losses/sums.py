@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..options import WithOptions
+from ..options import WithOptions, unknown
 from .base import Loss
 
 MOST = 64  # MAX_TERMS of cext/engine/engine.h
@@ -105,7 +105,8 @@ class Losses(dict[str, Any]):
         if isinstance(name, str) and re.search(r"[+*@]", name):
             return str(self[name].kind)
         if not isinstance(name, str) or name not in self:
-            raise ValueError(f"unknown loss {name!r}; known: {', '.join(self)}, and sums such as cross_entropy + 0.3*mse")
+            known = [one for one, loss in self.items() if not loss.proves]
+            raise ValueError(unknown("unknown loss", name, known, ", and sums such as cross_entropy + 0.3*mse"))
         return name
 
     def terms(self, name: str, options: Mapping[str, Any], outputs: int) -> list[Term]:

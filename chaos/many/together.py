@@ -25,17 +25,18 @@ Job = Mapping[str, Any]
 # of chaos.train what a job says, and what all have in common here
 _OURS = {"net", "workers", "pin", "progress", "cluster", "cluster_options", "comm", "stall_timeout", "rank_details"}
 SETTINGS = {name for name in inspect.signature(api.train).parameters if name not in _OURS | {"link", "runner"}}
-_RECORD = ("train_loss", "train_error", "validation_loss", "validation_error", "test_loss", "test_error")
+_PHASES = ("train_", "validation_", "test_")  # begin the names of what a record measures
 _OBJECTS = ("network", "history", "exception")
+_ROW = {"job", "status", "error", "epochs", "seconds", *_OBJECTS}
 
 
 class Results(list[Row]):
     """What `train_many` returns: one dict per job, in their order.
 
     Each has job (its number, from 0), what its "label" says, status ("done", "stopped", "failed" or "cancelled"), error (the
-    text of its exception, or None), epochs, seconds, of its last epoch the losses and errors that there are (train_loss,
-    test_error, ...), and network (None where it is not kept), history (list of dict, as `Run.history`) and exception.
-    """
+    text of its exception, or None), epochs, seconds, of its last epoch the losses, errors and metrics that there are
+    (train_loss, test_error, ...), and network (None where it is not kept), history (list of dict, as `Run.history`) and
+    exception."""
 
     @property
     def networks(self) -> list[Network]:
@@ -182,6 +183,9 @@ def _checked(jobs: Sequence[Any]) -> list[Job]:
                 close = difflib.get_close_matches(str(name), [*SETTINGS, "network", "label"], 1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise ValueError(f"job {k} has {name!r}, which chaos.train does not know{hint}")
+        label = job.get("label")
+        if isinstance(label, Mapping) and (taken := sorted(_ROW & label.keys())):
+            raise ValueError(f"label of job {k} has {taken[0]!r}, which its row has already")
         for name in ("network", "train"):
             if name not in job:
                 raise ValueError(f"job {k} has no {name!r}")
@@ -218,7 +222,8 @@ def _train(k: int, job: Job, runner: OneEach, stopper: Stopper, keep: bool) -> R
         row |= {"status": "failed", "error": "".join(traceback.format_exception_only(error)).strip(), "exception": error}
     row |= {"seconds": time.perf_counter() - start, "history": watch.history, "epochs": len(watch.history)}
     last = watch.history[-1] if watch.history else {}
-    return row | {name: last[name] for name in _RECORD if last.get(name) is not None}
+    numbers = {name: value for name, value in last.items() if name.startswith(_PHASES) and isinstance(value, (int, float))}
+    return row | {name: value for name, value in numbers.items() if name not in row}
 
 
 class _Keep(Callback):

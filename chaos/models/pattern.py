@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..layers import (
+    BatchNorm1d,
     BatchNorm2d,
     Conv2d,
     Dropout,
@@ -34,11 +35,10 @@ PLAIN: dict[str, Callable[[], Layer]] = {
     "TANH": Tanh,
     "SIGMOID": Sigmoid,
     "POOL": lambda: MaxPool2d(2),
-    "BN": BatchNorm2d,
     "LRN": lambda: LocalResponseNorm(5),
     "DROPOUT": Dropout,
 }
-WORDS = ("INPUT", "CONV", "FC", *PLAIN)
+WORDS = ("INPUT", "CONV", "FC", "BN", *PLAIN)
 _TOKEN = re.compile(r"\s*(?:(?P<arrow>->|→)|(?P<word>[A-Za-z_]\w*)|(?P<number>\d+)|(?P<sign>[\[\]*?]))")
 
 
@@ -115,16 +115,8 @@ def pattern(
     image = Input(input_shape)
     y: Node = image
     for i, word in enumerate(words[1:], 1):
-        if word.name == "INPUT":
-            raise _error(text, word.place, "INPUT stands at the beginning only")
-        if word.name == "FC":
-            layers: list[Layer] = [Linear(classes if i == len(words) - 1 else hidden)]
-            layers[:0] = [Flatten()] if len(y.shape) > 1 else []
-        elif word.name == "CONV":
-            layers = [Conv2d(_maps(maps, words[:i]), kernel_size, padding="same")]
-        else:
-            layers = [PLAIN[word.name]()]
-        for layer in layers:
+        units = classes if i == len(words) - 1 else hidden
+        for layer in _layers(text, word, y, units, _maps(maps, words[:i]), kernel_size):
             try:
                 y = layer(y)
             except ValueError as error:
@@ -133,6 +125,19 @@ def pattern(
     rectified = any(word.name == "RELU" for word in words)
     net.initialise("kaiming_normal" if rectified else "xavier_uniform", "zeros", seed=seed)
     return net
+
+
+def _layers(text: str, word: _Word, before: Node, units: int, maps: int, kernel_size: int) -> list[Layer]:
+    """What a word stands for behind a node."""
+    if word.name == "INPUT":
+        raise _error(text, word.place, "INPUT stands at the beginning only")
+    if word.name == "FC":
+        return [*([Flatten()] if len(before.shape) > 1 else []), Linear(units)]
+    if word.name == "CONV":
+        return [Conv2d(maps, kernel_size, padding="same")]
+    if word.name == "BN":
+        return [BatchNorm2d() if len(before.shape) == 3 else BatchNorm1d()]
+    return [PLAIN[word.name]()]
 
 
 def _maps(maps: int | Sequence[int], before: Sequence[_Word]) -> int:

@@ -49,6 +49,8 @@ def resnet_cifar(
         Batch normalisation and ReLU before the convolutions instead of behind them, and nothing behind the sum: He, Zhang,
         Ren, Sun 2016, "Identity mappings in deep residual networks". B's convolution then has no normalisation of its own.
 
+    Notes
+    -----
     First values: `kaiming_normal` with fan_out, which is He's of 2015. Batch normalisation wants steps of several images:
     the paper's batch size is 128, spread over two processors."""
     if isinstance(depth, bool) or not isinstance(depth, int) or depth < 8 or depth % 6 != 2:
@@ -107,6 +109,8 @@ def resnet(depth: int, seed: int = 0, *, input_shape: tuple[int, int, int] = (3,
     depth : {18, 34, 50}
         18 and 34 have blocks of two 3x3 convolutions, 50 of 1x1, 3x3 and 1x1.
 
+    Notes
+    -----
     Layers are named as torchvision's, whose weights `load_state_dict` takes; as there, and unlike in the paper, it is the
     3x3 convolution of a block that subsamples (ResNet v1.5). Shortcuts are the paper's option B."""
     if depth not in _STAGES:

@@ -342,7 +342,7 @@ def _matrix(figure: FigureBase, matrix: Matrix) -> None:
 
 def columns_of(images: Images) -> int:
     """How many images stand beside each other."""
-    return images.across or max(4, min(12, math.ceil(math.sqrt(2 * len(images.images)))))
+    return images.across or max(6, min(12, math.ceil(math.sqrt(2 * len(images.images)))))
 
 
 def _images(figure: FigureBase, block: Images) -> None:

@@ -13,7 +13,6 @@ from .structure import Bars, Block, Dots, Heading, Line, Paragraph, Plot, Report
 Found = Mapping[str, Any]
 
 PASSES = {"forward": "forward", "weight_gradient": "weight gradient", "data_gradient": "data gradient", "update": "update"}
-COMPUTE = {key: title for key, title in PASSES.items() if key != "update"}
 RATES = (1, 10, 100, 1000)  # GB/s, of the diagonals of a roofline
 
 
@@ -140,7 +139,7 @@ def kernels_report(results: Sequence[Found]) -> Report:
 def _roofline(one: Found) -> list[Block]:
     series = []
     for layer in one["layers"]:
-        rates = {title: layer[key]["gflops"] for key, title in COMPUTE.items() if layer[key] and layer[key]["gflops"]}
+        rates = {title: layer[key]["gflops"] for key, title in PASSES.items() if layer[key] and layer[key]["gflops"]}
         if rates:
             rate, labels = _apart(rates)
             intensity = _intensity(layer)
@@ -165,7 +164,7 @@ def _roofline(one: Found) -> list[Block]:
             100 * layer[key]["fraction_of_peak"],
         ]
         for layer in one["layers"]
-        for key, title in COMPUTE.items()
+        for key, title in PASSES.items()
         if layer[key] and layer[key]["gflops"]
     ]
     about = "GB/s: inputs, outputs and weights, once each. Above the peak: loops of gradients visit non-zero entries only."
@@ -193,9 +192,9 @@ def _apart(rates: Mapping[str, float]) -> tuple[list[float], list[str]]:
 
 
 def _intensity(layer: Found) -> float:
-    """Operations per byte that a pass moves at least: each has as many operations, on the same arrays."""
+    """Operations per byte that a pass moves at least: those that have operations have as many, on the same arrays."""
     sizes = [math.prod(shape) for shape in (*layer["input_shapes"], layer["output_shape"])]
-    flops = max(layer[key]["flops"] for key in COMPUTE if layer[key])
+    flops = max(layer[key]["flops"] for key in PASSES if layer[key])
     moved: float = 4 * (sum(sizes) + layer.get("parameters", 0))
     return float(flops / moved)
 

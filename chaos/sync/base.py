@@ -86,18 +86,14 @@ class Asynchronous(Strategy):
     The staleness of an update is the number of other updates of the same stripe of weights between its reading by the worker
     and the update. `staleness_step` multiplies the learning rate of an update of staleness tau by
 
-    ========  =======================================  =============================================================
-    none      1
-    inverse   1 / (1 + tau)                            Zhang, Gupta, Lian, Liu 2016 (Staleness-aware Async-SGD), who
-                                                       divide by the staleness; here it is 0 for the freshest
-    tail      1 + (1 - 2 F(tau))                       TAIL-tau: Bäckström, Papatriantafilou, Tsigas 2022 (ASAP.SGD),
-                                                       after their MindTheStep-AsyncPSGD 2019, amplitude 1; F(tau) is
-                                                       the share of updates that were less stale
-    fleet     exp(-b tau), b = 2/t ln(1 + t/2)         Damaskinos et al. 2020 (FLeet): meets 1 / (1 + tau) at t/2; t
-                                                       is the 99.7th percentile of staleness. Their factor for the
-                                                       similarity of label distributions is left out: workers draw
-                                                       from one data set
-    ========  =======================================  =============================================================
+    - none: 1
+    - inverse: 1 / (1 + tau). Zhang, Gupta, Lian, Liu 2016 (Staleness-aware Async-SGD), who divide by the staleness; here it
+      is 0 for the freshest.
+    - tail: 1 + (1 - 2 F(tau)). TAIL-tau: Bäckström, Papatriantafilou, Tsigas 2022 (ASAP.SGD), after their
+      MindTheStep-AsyncPSGD 2019, amplitude 1; F(tau) is the share of updates that were less stale.
+    - fleet: exp(-b tau), b = 2/t ln(1 + t/2). Damaskinos et al. 2020 (FLeet): meets 1 / (1 + tau) at t/2; t is the 99.7th
+      percentile of staleness. Their factor for the similarity of label distributions is left out: workers draw from one data
+      set.
 
     F and t come from the updates of the epoch before; in the first epoch `tail` is 1 and t the number of other workers.
     FLeet's t is at least 1. `tail` goes up to 2: where most updates are as fresh as can be, it doubles the rate.

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core, augment, groups
+from ..data import Dataset
 from ..errors import DivergedError
 from ..losses import CLASS, VALUES
 from ..network import Network, aligned_zeros, run_key
@@ -95,7 +96,8 @@ class Job:
                 phases.check_names(train.class_names, data, name)
         self._hold_out()
         self.augment = augment.steps(settings.augment)
-        self.trained = self._take_augment(train)
+        if self.augment:
+            self._check_augment(train)
         checks.check_whole_batches(self)
         self._measure_what()
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
@@ -117,7 +119,7 @@ class Job:
         self.best: NDArray[np.float32] | None = None
         self.lr_cut = 1.0
         self._store: Store | None = None
-        self._kept_at, self._begun = time.monotonic(), 0
+        self._kept_at, self._begun, self._resting = time.monotonic(), 0, False
         if settings.on_diverge == "rollback" and (link.size > 1 or not runner.pauses):
             raise ValueError("on_diverge='rollback' is for one process with real workers whose order is not recorded")
 
@@ -150,7 +152,7 @@ class Job:
             for data in self.evaluated.values():
                 one.check(data.judged.form, data.judged.loss)
         larger: dict[str, bool] = {}
-        for name, data in ({"train": self.trained} | self.evaluated).items():
+        for name, data in ({"train": self._trained()} | self.evaluated).items():
             larger |= {f"{name}_loss": False} | ({f"{name}_error": False} if data.answers else {})
         own = [(f"{name}_{one.name}", one.larger) for name in self.evaluated for one in self.metrics if one.scalar]
         larger |= {key: better for key, better in own if better is not None}
@@ -195,23 +197,28 @@ class Job:
             if self.plateau:
                 self.plateau.note(self.monitor.value(record))
 
-    def _take_augment(self, train: Any) -> phases.Taken:
-        """The training images as they are trained on: mixed classes may not be right or wrong to the loss. ValueError where
-        the steps of augmentation do not go with the network, the targets and the loss."""
-        if not self.augment:
-            return self.training
-        net, labels = self.net, train.labels
+    def _check_augment(self, train: Any) -> None:
+        """ValueError where the steps of augmentation do not go with the network, the targets and the loss."""
+        labels, net, targets = train.labels if isinstance(train, Dataset) else train.first.labels, self.net, []
+        mixing = next((step for step in self.augment if isinstance(step, augment.Mix)), None)
+        if mixing and not isinstance(train, Dataset):
+            raise ValueError(f"{mixing} mixes any two images, and a chaos.data.Stream shows each once; give a Dataset")
+        if mixing and getattr(self.settings, "validation_split", None):
+            raise ValueError(f"{mixing} mixes any two images, also those that validation_split holds out; split before")
         terms = net.loss_terms(self.settings.loss, self.settings.loss_options)
         arrays = labels if isinstance(labels, (tuple, list)) else [labels] * len(terms)
-        targets = []
         for term, y in zip(terms, arrays, strict=True):
             shape = net.output_shapes[term.output]
             form = term.loss.form(shape, y.shape[1:], y.dtype.kind in "iu")
             targets.append(augment.Target(term.loss.kind, term.loss.targets, term.options, form, shape))
         augment.check(self.augment, net.input_shapes, targets)
+
+    def _trained(self) -> phases.Taken:
+        """The training images as they are trained on: mixed classes may not be right or wrong to the loss."""
         if not any(isinstance(step, augment.Mix) for step in self.augment):
             return self.training
-        answers = (term.loss.answers(VALUES, net.output_shapes[term.output]) for term in terms)
+        terms = self.net.loss_terms(self.settings.loss, self.settings.loss_options)
+        answers = (term.loss.answers(VALUES, self.net.output_shapes[term.output]) for term in terms)
         return dataclasses.replace(self.training, answers=self.training.count * next(filter(None, answers), 0))
 
     def _make_engine(self) -> _core.Engine:
@@ -394,11 +401,12 @@ class Job:
         comes of it. Where strategies with several workers have the same bits again, but not when they are interrupted, and
         in jobs of several processes, the state is kept after epochs only."""
         store, every = self._store, self.settings.checkpoint_every
-        if store is None or not every or time.monotonic() - self._kept_at < every or store.busy:
-            return False
+        if self._resting or store is None or not every or time.monotonic() - self._kept_at < every or store.busy:
+            return self._resting
         changes = self.strategy.deterministic and self.plan.workers > 1 and not self.strategy.any_workers
         moved = self.engine.position > self._begun  # else nothing might ever be trained
-        return moved and self.link.size == 1 and self.runner.pauses and not changes
+        self._resting = moved and self.link.size == 1 and self.runner.pauses and not changes
+        return self._resting
 
     def _good(self) -> tuple[State, Result | None]:
         """What the training goes back to when it diverges: the state, and the counts of the epoch under way."""
@@ -462,11 +470,13 @@ class Job:
     def epoch(self, pool: ThreadPoolExecutor, listeners: Listeners, caught: Caught) -> Record | str | None:
         """Runs (the rest of) one epoch: its record, None when stopped, or the text of a divergence."""
         number, n, results = len(self.history) + 1, self.training.count, None
-        while (self.partial or records.no_counts())["position"] < n:
+        while (before := (self.partial or records.no_counts())["position"]) < n:
             results, status = self._train(number, pool, listeners, caught)
-            if status == "stopped" and self._store and not caught.signal and self._rests():
+            if status == "stopped" and self._store and self._resting and not caught.signal:
                 if broken := self._broken():
                     return broken
+                if self.partial is None or self.partial["position"] == before:
+                    continue
                 self._store.save_beside()
                 self._kept_at = time.monotonic()
             elif status != "done":
@@ -478,7 +488,7 @@ class Job:
         losses, evaluating = evaluated
         return (
             {"epoch": number, "lr": self.rate(number)}
-            | self.trained.results("train", done)
+            | self._trained().results("train", done)
             | losses
             | {
                 "seconds": done["seconds"],
@@ -505,7 +515,7 @@ class Job:
         link, n = self.link, self.training.count
         done = self.partial or records.no_counts()
         images, begin = self.left(number, done)
-        self._begun = begin
+        self._begun, self._resting = begin, False
         self.net.trained_on = self.training.scales
         self.net.class_names = self.class_names or self.net.class_names
         listeners.begin(self, "train", n, done["position"])

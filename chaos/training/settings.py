@@ -267,14 +267,13 @@ class Settings:
     )
     loss: str = setting(
         "cross_entropy",
-        # score is for proofs, it trains nothing
         Name(
             text="one of {names}, or a sum for several outputs, as in 'cross_entropy + 0.3*mse'",
             line=1,
             unit="NAME",
             table=LOSSES,
             what="loss",
-            hidden=("score",),
+            hidden=tuple(name for name, loss in LOSSES.items() if loss.proves),
             more=True,
         ),
     )

@@ -224,7 +224,7 @@ class Store:
         """Keeps the state; `last`: there is no further time, so that what cannot be written is an error."""
         self._wait()
         try:
-            self._write(*self._taken(), epoch=self.job.partial is None)
+            self._write(*self._taken(), at_end=self.job.partial is None)
         except OSError as error:
             if last:
                 raise
@@ -235,7 +235,11 @@ class Store:
     def save_beside(self) -> None:
         """Keeps the state as it is now, while the training goes on."""
         self._wait()
-        self._writing = self._writer.submit(self._write, *self._taken())
+        try:
+            self._writing = self._writer.submit(self._write, *self._taken())
+        except RuntimeError:  # the system starts no further thread
+            self._writer = ThreadPoolExecutor(1, "chaos-store")
+            self.save()
 
     def _wait(self) -> None:
         """Until nothing is being written any more."""
@@ -268,13 +272,13 @@ class Store:
         )
         return State.of(job), list(job.history), about
 
-    def _write(self, state: State, history: list[Record], about: dict[str, Any], epoch: bool = False) -> None:
-        """Writes what `_taken` gave; `epoch`: at the end of one."""
+    def _write(self, state: State, history: list[Record], about: dict[str, Any], at_end: bool = False) -> None:
+        """Writes what `_taken` gave; `at_end`: of an epoch."""
         if lines := history[self._lines :]:
             self._append("".join(map(_line, lines)).encode(), history)
         about = about | {"metrics": {"size": self._size, "sha256": self._digest.hexdigest()}}
         self.job.net.save(self.folder / MODEL, {"training": json.dumps(about)}, state.tensors(self.job), state.weights)
-        if epoch and self.job.settings.keep_checkpoints > 1:
+        if at_end and self.job.settings.keep_checkpoints > 1:
             self._keep(len(history))
 
     def _keep(self, epoch: int) -> None:
