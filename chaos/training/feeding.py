@@ -241,4 +241,4 @@ class _Filling:
             close()
         job.net.trained_on = self.scales
         if self.whole:  # of which some may be ignored
-            job.training = job.trained = dataclasses.replace(job.training, answers=self.answers)
+            job.training = dataclasses.replace(job.training, answers=self.answers)
