@@ -126,7 +126,7 @@ def mirror(monkeypatch):
 
 @pytest.mark.parametrize("name", ["mnits", "MNIST", "", "data.npy", 3, None, b"mnist", "cifar10\n"])
 def test_unknown_names(name):
-    with pytest.raises(DataError, match="unknown data set .*known are mnist, digits, .*, and paths of folders") as caught:
+    with pytest.raises(DataError, match="unknown data set .*known: mnist, digits, .*, and paths of folders") as caught:
         load(name)
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value, DataNotFound)

@@ -290,6 +290,7 @@ def test_what_needs_all_images():
         ({"evaluate_train": True}, "evaluate_train needs the training images again"),
         ({"validation_split": 0.1}, "validation_split needs a part of the training images"),
         ({"class_weight": "balanced"}, "class_weight needs all labels beforehand"),
+        ({"class_weight": np.ones(4)}, "class_weight needs all labels beforehand"),
     ):
         with pytest.raises(ValueError, match=what):
             trained(stream, **asked)

@@ -50,7 +50,8 @@ class Fed(Threads):
     def check(self, settings: Settings) -> None:
         """ValueError for settings that want all images at once."""
         for name, what in REFUSED.items():
-            if getattr(settings, name):
+            value = getattr(settings, name)
+            if value is not None and not (isinstance(value, (bool, float)) and not value):
                 raise ValueError(f"{name} needs {what}, and a chaos.data.Stream shows each image once; give a Dataset")
         if any(isinstance(step, Mix) for step in steps(settings.augment)):
             raise ValueError("a mixture takes any of all images, and a chaos.data.Stream shows each once; give a Dataset")
