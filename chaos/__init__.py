@@ -12,9 +12,11 @@ Example
 >>> run.history[-1]["test_error"]  # doctest: +SKIP
 """
 
+from . import _start as _start  # isort: split
+
 from . import _load as _load  # isort: split
 
-from . import augment, data, initialisers, models
+from . import augment, callbacks, data, initialisers, models
 from ._version import __version__
 from .api import train
 from .errors import (
@@ -52,6 +54,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "augment",
+    "callbacks",
     "data",
     "evaluate",
     "fold",
@@ -68,3 +71,5 @@ __all__ = [
     "train_many",
     *_layers,
 ]
+
+_start.imported()

@@ -4,7 +4,8 @@ job asks for it. One function, long because it is where every setting is explain
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from . import training
@@ -18,6 +19,10 @@ def train(
     train: Dataset | Stream,
     test: Dataset | None = None,
     *,
+    validation_data: Dataset | None = None,
+    validation_split: float = 0.0,
+    sample_weight: Any = None,
+    class_weight: Any = None,
     strategy: str = "chaos",
     strategy_options: Mapping[str, Any] | None = None,
     workers: int | None = None,
@@ -27,13 +32,20 @@ def train(
     lr_schedule: str = "exponential",
     schedule_options: Mapping[str, Any] | None = None,
     batch_size: int = 1,
+    accumulate: int = 1,
     update: str = "sgd",
     update_options: Mapping[str, Any] | None = None,
     loss: str = "cross_entropy",
     loss_options: Mapping[str, Any] | None = None,
     augment: Any = None,
     shuffle: bool = True,
-    validate: bool = False,
+    evaluate_train: bool = False,
+    monitor: str | None = None,
+    monitor_mode: str = "auto",
+    min_delta: float = 0.0,
+    patience: int | None = None,
+    restore_best: bool = False,
+    metrics: Sequence[Any] = (),
     seed: int = 0,
     pin: str = "none",
     run_dir: str | os.PathLike[str] | None = None,
@@ -51,12 +63,13 @@ def train(
     rank_details: bool = False,
     link: Alone | None = None,
     runner: Threads | None = None,
+    validate: bool | None = None,
 ) -> Run:
     """Trains a network in place, alone or on every rank of an MPI job.
 
-    Each epoch runs a training phase, in which every image is visited exactly once by some worker, then, if asked, a
-    validation phase (forward only, over the training images, as in the paper) and a test phase; between phases the workers
-    meet.
+    Each epoch runs a training phase, in which every image is visited exactly once by some worker, then those phases that are
+    asked for, forward only: the training images once more (`evaluate_train`), the validation set and the test set. Between
+    phases the workers meet.
 
     In a job every rank calls this with the same arguments; all have the data, and each trains on its part of every epoch's
     order, so that an epoch is still every image once. Rank 0 writes the run directory and the progress; the history, with
@@ -66,7 +79,19 @@ def train(
     ----------
     net : Network
     train, test : Dataset
-        `test` may be None. The training images may also be a chaos.data.Stream.
+        `test` may be None. It is measured after every epoch, and decides about nothing unless `monitor` names it. The
+        training images may also be a chaos.data.Stream.
+    validation_data : Dataset, optional
+        A set that is measured after every epoch, to decide by (`monitor`, `patience`, `lr_schedule="plateau"`): the records'
+        validation_loss and validation_error.
+    validation_split : float
+        Instead of `validation_data`: this share of the training images, from 0 to below 1, is held out and not trained on.
+        Drawn by `seed`, where every image has one label class by class (stratified).
+    sample_weight : array_like (n,), optional
+        What the loss of each training image is multiplied with, as `chaos.data.Dataset(weights=...)`; not in evaluations.
+    class_weight : "balanced", dict {class: weight} or list of weights, optional
+        What the loss of each class's images is multiplied with in training. "balanced": n / (classes * images of the class),
+        as in scikit-learn.
     strategy : str
         A name in chaos.sync.STRATEGIES; each says there what it promises.
     strategy_options : dict, optional
@@ -79,12 +104,17 @@ def train(
     lr, lr_decay : float
         With the default schedule the learning rate of epoch e = 1, 2, ... is lr * lr_decay**(e - 1).
     lr_schedule : str
-        A name in chaos.updates.SCHEDULES; each says there what it makes of lr and, where it has a factor, lr_decay.
+        A name in chaos.updates.SCHEDULES; each says there what it makes of lr and, where it has a factor, lr_decay. Learning
+        rates change between epochs only. "plateau" answers to what is monitored. Those that span the whole run ("cosine",
+        "polynomial", "one_cycle") take the curve of the new number of epochs where a run is continued to more.
     schedule_options : dict, optional
         Of the schedule, by name; all have `warmup`.
     batch_size : int
         Images per update; the gradient is their mean. Of one worker's step, or of the whole step over all workers where
         the strategy says so.
+    accumulate : int
+        Batches whose gradients are added up for one update: the same bits as batch size accumulate * batch_size, which
+        costs no more memory either. A layer that looks at whole batches (BatchNorm2d) needs its option groups_of then.
     update : str
         A name in chaos.updates.UPDATES.
     update_options : dict, optional
@@ -99,16 +129,37 @@ def train(
         what becomes of images; evaluations see them as they are.
     shuffle : bool
         A new order every epoch, drawn from `seed` and the epoch's number.
-    validate : bool
-        Whether to add the validation phase.
+    evaluate_train : bool
+        Whether to measure the training images once more after every epoch (forward only, weights of the epoch's end), as the
+        paper does: the records' train_eval_loss and train_eval_error.
+    monitor : str, optional
+        The key of the records' number that tells the best epoch: validation_loss where there is a validation set, and not
+        named otherwise. Any of the losses, errors and metrics of the phases, such as test_error, train_loss, validation_f1.
+        Where there is one, the best epoch's weights are kept: in `Run.best_weights`, and in `run_dir` as best.safetensors.
+    monitor_mode : str
+        "min" or "max"; "auto": what is known of losses, errors and named metrics.
+    min_delta : float
+        By how much the monitored number must be better to count for `patience`.
+    patience : int, optional
+        After so many epochs in a row that are not better the training ends early; None: never.
+    restore_best : bool
+        In the end, also an early one by `patience`, the network gets the weights of its best epoch; `run_dir` keeps the last
+        ones beside them.
+    metrics : list of str and callables
+        What is measured on the outputs of all phases after training, without a pass of its own: accuracy, top_K (top_5),
+        balanced_accuracy, precision, recall, f1 (means over the classes), precision_per_class, recall_per_class,
+        f1_per_class, confusion_matrix, ece (calibration), of real targets mae, mse, rmse, max_error, r2; where scikit-learn
+        is installed its scorers ("roc_auc_ovr"). A function is called as f(targets (m,), outputs (m, k)), of labels and one
+        row of outputs per image or pixel, of real targets (m, k) both, and gives a number. The records have
+        {phase}_{name}. The outputs of a phase are held in memory meanwhile.
     seed : int
         Of the order of images, and of the random numbers of layers and of augmentation.
     pin : str
         "none", or where each worker stays while a phase runs (Linux): "compact" fills the cores of one NUMA domain, or
         socket, before the next; "scatter" goes round them. `chaos.info()["pin"]` shows the CPUs. It changes no result.
     run_dir : path, optional
-        Folder for config.json, metrics.jsonl and model.safetensors (weights and training state); made if absent. In a job
-        it matters on rank 0.
+        Folder for config.json, metrics.jsonl, model.safetensors (weights and training state) and, where something tells the
+        best epoch, best.safetensors; made if absent. In a job it matters on rank 0.
     resume : bool
         Go on from the state in `run_dir`, or from the start if it holds none. With one worker, and with strategies that
         promise it, the result has the same bits as an uninterrupted run.
@@ -124,11 +175,15 @@ def train(
         "stop", or "rollback": when the loss is no longer finite, go back to the state after the last good epoch (or that of
         the beginning) with half the learning rate, up to ten times in a row.
     progress : bool
-        Draw a bar on a terminal, else print one line per epoch (both to standard error).
+        Draw a bar on a terminal or in a notebook, and print one line per epoch (to standard error, in notebooks to the
+        cell). Where the program has set up logging for them (logger "chaos", level INFO) the lines go there instead,
+        whatever this is; ``logging.getLogger("chaos").setLevel("WARNING")`` silences all trainings of the program, bars too.
     config : dict, optional
-        Whatever the caller wants kept in config.json beside the settings.
+        Whatever the caller wants kept in config.json beside the settings: what JSON knows, paths, and NumPy's numbers and
+        arrays.
     callbacks : list, optional
-        What is to hear of epochs and of the progress within them, and may end the training: see `chaos.Callback`.
+        What is to hear of epochs and of the progress within them, and may end the training: see `chaos.Callback`; writers of
+        CSV files and for TensorBoard, MLflow and Weights & Biases are in `chaos.callbacks`.
     cluster : str, optional
         How the ranks keep their weights together: a name in chaos.cluster.MODES; each says there what it promises and what
         options it has. None: this process trains alone, whatever has started it.
@@ -144,13 +199,15 @@ def train(
         The other processes of the job, instead of `cluster`.
     runner : Threads, optional
         What runs the training phases, for chaos.virtual.
+    validate : bool, optional
+        The earlier name of `evaluate_train`; a warning says so.
 
     Returns
     -------
     Run
-        Its records have "cluster" in a job of several ranks: mode, options, ranks, exchanges, bytes (sent by all ranks for
-        the weights; of a sum what the best algorithm sends), exchange_seconds (of all ranks) and overlap (the part of them
-        in which that rank's workers were running).
+        With `history`, `to_frame()`, `plot()`, `best_epoch` and more. Its records have "cluster" in a job of several ranks:
+        mode, options, ranks, exchanges, bytes (sent by all ranks for the weights; of a sum what the best algorithm sends),
+        exchange_seconds (of all ranks) and overlap (the part of them in which that rank's workers were running).
 
     Raises
     ------
@@ -169,22 +226,35 @@ def train(
         Where MPI or the job is not what is needed, with the fix, before anything is trained; where a callback has failed on
         another rank.
     KeyboardInterrupt, SystemExit
-        After Ctrl-C or SIGTERM: the workers have stopped, and the state, in the middle of the epoch, is in `run_dir`.
+        After Ctrl-C, or SIGTERM or SIGHUP: the workers have stopped, and the state, in the middle of the epoch, is in
+        `run_dir`.
 
-    In a job these are raised on all ranks. Where one rank alone fails while training, its traceback is printed and the job
+    What is raised after the training has begun has an attribute `run`, the `Run` so far; ``net.history`` has its records. In
+    a job these are raised on all ranks. Where one rank alone fails while training, its traceback is printed and the job
     is ended.
     """
+    if validate is not None:
+        warnings.warn(
+            "validate is now called evaluate_train: it measures the training images again. A validation set is given as "
+            "validation_data or validation_split",
+            FutureWarning,
+            stacklevel=2,
+        )
+        evaluate_train = validate
     settings = Settings.among(locals())
+    data: dict[str, Any] = {"validation": validation_data, "sample_weight": sample_weight}
     if cluster is None:
         for name, value in (("cluster_options", cluster_options or None), ("comm", comm)):
             if value is not None:
                 from .cluster import MODES
 
                 raise ValueError(f"{name} {value!r} without cluster; known: {', '.join(MODES)}")
-        return training.train(net, train, test, settings, config=config, callbacks=callbacks, link=link, runner=runner)
+        return training.train(
+            net, train, test, settings, config=config, callbacks=callbacks, link=link, runner=runner, **data
+        )
     if link is not None:
         raise ValueError("cluster makes its own link; give one of them")
     from .cluster import connect, train_linked
 
     with connect(settings, comm) as found:
-        return train_linked(found, net, train, test, settings, config=config, callbacks=callbacks, runner=runner)
+        return train_linked(found, net, train, test, settings, config=config, callbacks=callbacks, runner=runner, **data)

@@ -59,6 +59,8 @@ class Network(Parameters):
         All parameters, and what layers observe (running statistics), in the layout of the kernels, padding included; shared
         with whatever trains the network. Use
         `state_dict` for the parameters in PyTorch's shapes.
+    history : list of dict
+        The records of the finished epochs of the last training here, as in `Run.history`, also where it was interrupted.
     trained_on : tuple of chaos.scale.Scale, or None
         For each input what the numbers of its training images were: pixels, or floats from .. to. Kept in files. Images of
         another scale are refused or warned about; None: nothing is known, all are taken.
@@ -110,6 +112,7 @@ class Network(Parameters):
         self._lock = threading.Lock()
         _networks.add(self)
         self.trained_on: tuple[Scale, ...] | None = None
+        self.history: list[dict[str, Any]] = []
         self.class_names: tuple[str, ...] | None = None
         self.weights: NDArray[np.float32] = aligned_zeros(self.plan.weight_size)
         self._positions: dict[str, tuple[NDArray[np.int64], Shape]] = {}  # of all parts

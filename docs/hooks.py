@@ -43,7 +43,7 @@ def _commands():
     """The help of every command, as on a terminal of 100 columns."""
     os.environ["COLUMNS"] = "100"
     parts = []
-    names = [module.__name__.rpartition(".")[2] for module in cli.COMMANDS]
+    names = list(cli.COMMANDS)
     for name in [*names, "bench throughput", "bench kernels", "bench scaling"]:
         text = io.StringIO()
         with contextlib.redirect_stdout(text):

@@ -246,11 +246,17 @@ def state(net):
     return {name: np.asarray(value) for name, value in net.state_dict().items()}
 
 
+# what measures the training images once more; earlier versions have another word for it
+AGAIN = "evaluate_train" if "evaluate_train" in inspect.signature(chaos.train).parameters else "validate"
+
+
 def metrics(history, workers=1, clocked=False):
     """{field: SHA-256} of the records. Of several real workers, who has taken how many images and met whom is chance."""
     chance = ("worker_images", "lock_failures") if workers > 1 and not clocked else ()
 
     def kept(record):
+        if AGAIN == "validate":  # by the names of today
+            record = {key.replace("validation_", "train_eval_"): value for key, value in record.items()}
         found = {key: value for key, value in record.items() if (clocked or key not in CLOCKED) and key not in chance}
         found["layers"] = {
             layer: {key: value for key, value in counts.items() if key != "pending_seconds" and key not in chance}
@@ -310,7 +316,7 @@ def train(name, workers, batch, *, epochs=EPOCHS, images=IMAGES, run_dir=None, r
         progress=False,
         run_dir=run_dir,
         resume=resume,
-        **{"lr": lr, "seed": 11, "validate": True} | settings,
+        **{"lr": lr, "seed": 11, AGAIN: True} | settings,
     )
     return {"weights": state(net), "metrics": metrics(run.history, workers)}
 
@@ -450,7 +456,7 @@ def cases(place, own, lists, quick):
         yield _train("graph", 1, 1, "chaos", "sgd", lr_schedule=schedule, schedule_options=text, epochs=4)
     for loss in lists["losses"]:
         yield _train("graph", 1, 8, "chaos", "adam", loss=loss, lr=1e-3)
-    yield _train("small", 1, 1, "sequential", "sgd", shuffle=False, validate=False)
+    yield _train("small", 1, 1, "sequential", "sgd", shuffle=False, **{AGAIN: False})
 
     yield from _traces(place, own, quick, trained, updates)
     yield from _runs(place, own, lists, quick, updates)

@@ -80,13 +80,13 @@ def test_callbacks_change_no_bit_and_hear_of_all_phases(digits, many, runner):
     def weights(**options):
         net = chaos.models.small(seed=1)
         made = virtual.Virtual() if runner else None
-        train(net, many[:6000], many[:6000], epochs=1, strategy="sequential", validate=True, runner=made, **options)
+        train(net, many[:6000], many[:6000], epochs=1, strategy="sequential", evaluate_train=True, runner=made, **options)
         return net.weights.tobytes()
 
     found = []
     heard = Heard(step=lambda event: found.append(event.weights()))
     assert weights(callbacks=[heard]) == weights()
-    assert {phase for _, phase, *_ in heard.steps} == {"train", "validation", "test"}
+    assert {phase for _, phase, *_ in heard.steps} == {"train", "train_eval", "test"}
     assert {images for *_, images in heard.steps} == {6000} and len(found) == len(heard.steps) > 2
     positions = [position for _, phase, position, _ in heard.steps if phase == "train"]
     assert positions == sorted(positions) and 0 <= positions[0] and positions[-1] <= 6000

@@ -356,17 +356,17 @@ def test_seed_subset_and_order_reach_the_training(tmp_path, capsys):
 
 
 def test_resume_continues_exactly(tmp_path, trained, capsys):
-    assert main([*TRAIN, "--epochs", "1", "--validate", "--run-dir", "a"]) == 0
+    assert main([*TRAIN, "--epochs", "1", "--evaluate-train", "--run-dir", "a"]) == 0
     assert main(["train", "--resume", "--run-dir", "a", "--epochs", "2"]) == 0
-    assert main([*TRAIN, "--epochs", "2", "--validate", "--run-dir", "b"]) == 0
+    assert main([*TRAIN, "--epochs", "2", "--evaluate-train", "--run-dir", "b"]) == 0
     a, b = (chaos.load(tmp_path / name / MODEL).weights for name in "ab")
     assert (a == b).all()
     lines = [(tmp_path / name / METRICS).read_text().splitlines() for name in "ab"]
-    assert [json.loads(line)["validation_loss"] for line in lines[0]] == [
-        json.loads(line)["validation_loss"] for line in lines[1]
+    assert [json.loads(line)["train_eval_loss"] for line in lines[0]] == [
+        json.loads(line)["train_eval_loss"] for line in lines[1]
     ]
     config = json.loads((tmp_path / "a" / CONFIG).read_text())
-    assert [config[key] for key in ("model", "subset", "epochs", "validate")] == ["small", 200, 2, True]
+    assert [config[key] for key in ("model", "subset", "epochs", "evaluate_train")] == ["small", 200, 2, True]
     # Nothing is left to do now, with or without the model's name.
     capsys.readouterr()
     assert main(["train", "small", "--resume", "--run-dir", "a"]) == 0

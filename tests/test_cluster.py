@@ -116,7 +116,7 @@ found = []
 for mode, options in json.loads(sys.argv[2]):
     net = chaos.models.small(seed=rank())  # rank 0's weights count
     run = chaos.train(net, train, test, cluster=mode, cluster_options=options, epochs=2, lr=0.01, workers=1, progress=False,
-                      stall_timeout=20, rank_details=True, validate=True)
+                      stall_timeout=20, rank_details=True, evaluate_train=True)
     counted = chaos.evaluate(net, test, workers=1)
     found.append({"digest": digest(net), "history": run.history, "error": counted["error"], "loss": counted["loss"]})
 tell(found)
@@ -128,7 +128,9 @@ def test_every_mode_gives_the_same_everywhere(library, ranks, tmp_path):
     told, _ = run(library, ranks, EVERY_MODE, tmp_path, json.dumps(CASES), timeout=120)
     train, test = chaos.data.load("digits", size=29)
     alone = chaos.models.small(seed=0)
-    history = chaos.train(alone, train[:601], test, epochs=2, lr=0.01, workers=1, progress=False, validate=True).history
+    history = chaos.train(
+        alone, train[:601], test, epochs=2, lr=0.01, workers=1, progress=False, evaluate_train=True
+    ).history
     for case, *everywhere in zip(CASES, *told, strict=True):
         first = everywhere[0]
         assert all(one == first for one in everywhere), case

@@ -323,8 +323,34 @@ def test_settings_that_are_not_known():
     with pytest.raises(chaos.UnsupportedError, match="the optimiser LBFGS: SGD, Adam"):
         chaos.interop.settings_from_torch(torch.optim.LBFGS(module.parameters()))
     optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
-    with pytest.raises(chaos.UnsupportedError, match="the schedule LinearLR"):
-        chaos.interop.settings_from_torch(optimiser, torch.optim.lr_scheduler.LinearLR(optimiser))
+    with pytest.raises(chaos.UnsupportedError, match="the schedule LambdaLR: ExponentialLR, "):
+        chaos.interop.settings_from_torch(optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: 1.0))
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("ExponentialLR", dict(gamma=0.7)),
+        ("StepLR", dict(step_size=2, gamma=0.3)),
+        ("MultiStepLR", dict(milestones=[1, 4, 4], gamma=0.5)),
+        ("LinearLR", dict(total_iters=4)),
+        ("PolynomialLR", dict(total_iters=9, power=2.0)),
+        ("CosineAnnealingLR", dict(T_max=8, eta_min=0.01)),
+        ("CosineAnnealingWarmRestarts", dict(T_0=2, T_mult=2)),
+    ],
+)
+def test_schedules_of_pytorch_give_their_learning_rates(name, options):
+    torch = pytest.importorskip("torch")
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = getattr(torch.optim.lr_scheduler, name)(optimiser, **options)
+    found = chaos.interop.settings_from_torch(optimiser, scheduler)
+    schedule = chaos.updates.SCHEDULES[found["lr_schedule"]]
+    given = schedule.settle(schedule.resolve(found.get("schedule_options", {})), 7)
+    for epoch in range(1, 8):
+        rate = schedule.rate(found["lr"], found.get("lr_decay", 0.9), epoch, **given)
+        assert rate == pytest.approx(optimiser.param_groups[0]["lr"], rel=1e-9, abs=1e-15)
+        optimiser.step()
+        scheduler.step()
 
 
 @pytest.mark.parametrize("ending", ["npz", "pt", "safetensors"])

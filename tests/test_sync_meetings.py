@@ -231,7 +231,7 @@ def interrupt_once(monkeypatch):
 )
 def test_same_bits_for_any_workers_and_across_resuming(digits, tmp_path, monkeypatch, strategy, batch_size):
     train, test = digits[0][:1000], digits[1]
-    how = dict(strategy=strategy, batch_size=batch_size, epochs=2, lr=0.02, validate=True, progress=False)
+    how = dict(strategy=strategy, batch_size=batch_size, epochs=2, lr=0.02, evaluate_train=True, progress=False)
     runs = []
     for workers in (1, 2, 3, 8):
         net = chaos.models.small(seed=1)

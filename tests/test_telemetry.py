@@ -138,7 +138,7 @@ def test_staleness_is_no_more_than_the_others_did():
 def test_records(digits, tmp_path):
     net = chaos.models.small(seed=0)
     history = chaos.train(
-        net, digits[0][:700], digits[1], workers=3, epochs=2, lr=0.01, validate=True, progress=False
+        net, digits[0][:700], digits[1], workers=3, epochs=2, lr=0.01, evaluate_train=True, progress=False
     ).history
     for record in history:
         assert list(record["layers"]) == ["0", "3", "7", "9"]

@@ -32,7 +32,7 @@ def train(net, *data, **options):
 
 def test_learns_and_records(digits, tmp_path):
     net = chaos.models.small(seed=0)
-    run = train(net, *digits, epochs=4, workers=2, run_dir=tmp_path / "a", validate=True)
+    run = train(net, *digits, epochs=4, workers=2, run_dir=tmp_path / "a", evaluate_train=True)
     assert [r["epoch"] for r in run.history] == [1, 2, 3, 4]
     np.testing.assert_allclose([r["lr"] for r in run.history], [0.01, 0.009, 0.0081, 0.00729])
     last = run.history[-1]
@@ -42,7 +42,7 @@ def test_learns_and_records(digits, tmp_path):
         "lr",
         "train_loss",
         "train_error",
-        "validation_error",
+        "train_eval_error",
         "test_loss",
         "test_error",
         "seconds",
@@ -365,7 +365,7 @@ def test_state_of_another_run_is_refused(digits, tmp_path):
                 {flag: value} | ({"run_dir": "nowhere/run"} if flag == "resume" else {}),
                 f"{flag} must be True or False, not {value!r}",
             )
-            for flag in ("shuffle", "validate", "progress", "resume", "rank_details")
+            for flag in ("shuffle", "evaluate_train", "progress", "resume", "rank_details")
             for value in ("no", "False", 0, 1.0, None)
         ),
     ],
@@ -421,7 +421,19 @@ def test_the_signature_of_train_states_every_setting():
     """What is no setting is an object: data, and who takes part."""
     shown = inspect.signature(chaos.train).parameters
     stated = {field.name: field.default for field in dataclasses.fields(Settings)}
-    objects = {"net", "train", "test", "config", "callbacks", "comm", "link", "runner"}
+    objects = {
+        "net",
+        "train",
+        "test",
+        "validation_data",
+        "sample_weight",
+        "validate",
+        "config",
+        "callbacks",
+        "comm",
+        "link",
+        "runner",
+    }
     assert {name: one.default for name, one in shown.items() if name not in objects} == stated
     assert objects <= shown.keys() and "cluster" in stated
     assert all(one.kind is one.KEYWORD_ONLY for name, one in shown.items() if name in stated)

@@ -608,6 +608,14 @@ def rates(name, epochs, lr=0.1, decay=0.5, **options):
         ("exponential", dict(warmup=2), [0.1 / 3, 0.2 / 3, 0.1, 0.05, 0.025]),
         ("constant", dict(warmup=9), [0.01, 0.02, 0.03, 0.04, 0.05]),
         ("step", dict(warmup=1, step_size=3), [0.05, 0.1, 0.1, 0.1, 0.05]),
+        ("multistep", dict(milestones=[1, 3]), [0.1, 0.05, 0.05, 0.025, 0.025]),
+        ("linear", dict(start_factor=0.5, total_iters=2), [0.05, 0.075, 0.1, 0.1, 0.1]),
+        ("polynomial", {}, [0.1, 0.08, 0.06, 0.04, 0.02]),
+        ("polynomial", dict(power=2, warmup=1), [0.05, 0.1, 0.05625, 0.025, 0.00625]),
+        ("cosine_restarts", dict(t_0=2), [0.1, 0.05, 0.1, 0.05, 0.1]),
+        ("one_cycle", dict(anneal="linear", pct_start=0.6, div_factor=10), [0.01, 0.055, 0.1, 0.0500005, 0.000001]),
+        ("cyclic", dict(base=0.5, step_size_up=1, mode="triangular2"), [0.05, 0.1, 0.05, 0.075, 0.05]),
+        ("plateau", dict(warmup=1), [0.05, 0.1, 0.1, 0.1, 0.1]),
     ],
 )
 def test_schedules(name, options, wanted):
@@ -615,22 +623,131 @@ def test_schedules(name, options, wanted):
 
 
 @pytest.mark.parametrize(
-    "name, theirs, options",
+    "name, theirs, options, given",
     [
-        ("exponential", "ExponentialLR", {}),
-        ("step", "StepLR", dict(step_size=3)),
-        ("cosine", "CosineAnnealingLR", dict(t_max=12, eta_min=0.01)),
+        ("exponential", "ExponentialLR", {}, dict(gamma=0.5)),
+        ("step", "StepLR", dict(step_size=3), dict(step_size=3, gamma=0.5)),
+        ("multistep", "MultiStepLR", dict(milestones=[2, 3, 9]), dict(milestones=[2, 3, 9], gamma=0.5)),
+        ("linear", "LinearLR", {}, {}),
+        *(
+            ("linear", "LinearLR", one, one)
+            for one in [dict(start_factor=1.0, end_factor=0.1, total_iters=11), dict(start_factor=0.1, total_iters=12)]
+        ),
+        ("polynomial", "PolynomialLR", {}, dict(total_iters=12)),
+        ("polynomial", "PolynomialLR", dict(total_iters=20, power=2.5), dict(total_iters=20, power=2.5)),
+        ("cosine", "CosineAnnealingLR", dict(t_max=12, eta_min=0.01), dict(T_max=12, eta_min=0.01)),
+        ("cosine_restarts", "CosineAnnealingWarmRestarts", dict(t_0=3, eta_min=0.01), dict(T_0=3, eta_min=0.01)),
+        ("cosine_restarts", "CosineAnnealingWarmRestarts", dict(t_0=2, t_mult=2), dict(T_0=2, T_mult=2)),
+        *(
+            (
+                "one_cycle",
+                "OneCycleLR",
+                {"anneal": one.get("anneal_strategy", "cos"), **{k: v for k, v in one.items() if k != "anneal_strategy"}},
+                dict(max_lr=0.1, total_steps=12, cycle_momentum=False) | one,
+            )
+            for one in [
+                {},
+                dict(pct_start=0.4, div_factor=3.0, final_div_factor=7.0),
+                dict(anneal_strategy="linear"),
+                dict(three_phase=True),
+                dict(pct_start=0.01),
+            ]
+        ),
+        *(
+            (
+                "cyclic",
+                "CyclicLR",
+                {"base": 0.2, "step_size_up": 3} | one,
+                dict(base_lr=0.02, max_lr=0.1, step_size_up=3, cycle_momentum=False) | one,
+            )
+            for one in [{}, dict(mode="triangular2"), dict(mode="exp_range", gamma=0.9), dict(step_size_down=1)]
+        ),
     ],
 )
-def test_schedules_agree_with_pytorch(name, theirs, options):
+def test_schedules_agree_with_pytorch(name, theirs, options, given):
     torch = pytest.importorskip("torch")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    given = {"T_max" if k == "t_max" else k: v for k, v in options.items()} | ({} if name == "cosine" else {"gamma": 0.5})
     scheduler = getattr(torch.optim.lr_scheduler, theirs)(optimizer, **given)
-    for rate in rates(name, 12, **options):
+    found = rates(name, 12, **options)
+    largest, _ = SCHEDULES[name].largest(0.1, 0.5, 12, **SCHEDULES[name].settle(SCHEDULES[name].resolve(options), 12))
+    assert largest >= max(found) * (1 - 1e-12)
+    for rate in found:
         assert abs(optimizer.param_groups[0]["lr"] - rate) < 1e-12
         optimizer.step()
         scheduler.step()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        dict(patience=0, cooldown=2),
+        dict(patience=1, threshold=0.05),
+        dict(patience=2, threshold=0.1, threshold_mode="abs"),
+        dict(patience=0, min_lr=0.02),
+    ],
+)
+@pytest.mark.parametrize("larger", [False, True])
+def test_plateau_agrees_with_pytorch(options, larger):
+    torch = pytest.importorskip("torch")
+    values = 1.5 + np.random.default_rng(5).standard_normal(60).cumsum() * 0.1
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, mode="max" if larger else "min", factor=0.5, eps=0, **options
+    )
+    plateau = SCHEDULES["plateau"]
+    ours = plateau.follow(0.1, 0.5, plateau.resolve(options))
+    for value in np.abs(values):
+        theirs.step(value)
+        ours.note(-value if larger else value)
+        rate = plateau.rate(0.1, 0.5, 1, factor=ours.factor, **plateau.resolve(options))
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+    assert ours.factor < 1
+
+
+def test_a_run_on_a_plateau_goes_on_as_if_it_had_not_been_stopped(digits, tmp_path):
+    part = digits[0][:80], None
+    options = dict(
+        lr=0.2,
+        lr_schedule="plateau",
+        lr_decay=0.5,
+        schedule_options=dict(patience=0),
+        validation_data=digits[1][:40],
+        batch_size=4,
+    )
+    whole, straight = train("sgd", part, epochs=8, **options)
+    for epochs in (3, 5, 8):
+        net, run = train("sgd", part, epochs=epochs, run_dir=tmp_path, resume=True, **options)
+    found = [record["lr"] for record in run.history]
+    assert found == [record["lr"] for record in straight.history] and found[-1] < 0.2
+    assert net.weights.tobytes() == whole.weights.tobytes()
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "polynomial", "one_cycle"])
+def test_a_schedule_that_spans_the_run_goes_on_with_more_epochs(digits, tmp_path, caplog, schedule):
+    part = digits[0][:30], None
+    train("sgd", part, epochs=4, lr_schedule=schedule, run_dir=tmp_path)
+    _, run = train("sgd", part, epochs=8, lr_schedule=schedule, run_dir=tmp_path, resume=True)
+    short, long = (rates(schedule, epochs, lr=0.01) for epochs in (4, 8))
+    np.testing.assert_allclose([record["lr"] for record in run.history], short + long[4:])
+    assert f"lr_schedule '{schedule}' spans all epochs, now 8: the learning rate of epoch 4 was" in caplog.text
+    caplog.clear()
+    train("sgd", part, epochs=8, lr_schedule=schedule, run_dir=tmp_path, resume=True)
+    assert not caplog.text
+
+
+def test_what_an_earlier_version_kept_of_a_span_is_no_difference(digits, tmp_path):
+    """It kept t_max as if it had been asked for."""
+    part, options = (digits[0][:30], None), dict(lr_schedule="cosine", run_dir=tmp_path)
+    train("sgd", part, epochs=2, **options)
+    tensors, metadata = read_tensors(tmp_path / MODEL)
+    state = json.loads(metadata["training"])
+    assert state["identity"]["schedule_options"]["t_max"] is None
+    state["identity"]["schedule_options"]["t_max"] = 2
+    write_tensors(tmp_path / MODEL, tensors, metadata | {"training": json.dumps(state)})
+    with pytest.raises(chaos.CheckpointError, match=r"schedule_options t_max \(2 there, None now\)"):
+        train("sgd", part, epochs=3, resume=True, **options)
+    assert len(train("sgd", part, epochs=2, resume=True, **options)[1].history) == 2
 
 
 def test_training_follows_the_schedule(digits):
@@ -648,10 +765,7 @@ def test_training_follows_the_schedule(digits):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (
-            dict(lr_schedule="sine"),
-            "unknown learning-rate schedule 'sine'; did you mean cosine. known: exponential, step, cosine, constant",
-        ),
+        (dict(lr_schedule="sine"), "unknown learning-rate schedule 'sine'; did you mean cosine. known: exponential, step"),
         (dict(schedule_options=dict(step_size=2)), "'exponential' has no option 'step_size'"),
         (dict(lr_schedule="step", schedule_options=dict(step_size=0)), "step_size"),
         (dict(schedule_options=dict(warmup=-1)), "warmup"),
@@ -660,6 +774,14 @@ def test_training_follows_the_schedule(digits):
         (dict(lr_decay=1e30, epochs=3), "learning rate of"),
         (dict(lr_schedule="cosine", schedule_options=dict(t_max=2, warmup=1)), "0 from epoch 4 on"),
         (dict(lr_schedule="cosine", schedule_options=dict(eta_min=1e60)), "learning rate of"),
+        (dict(lr_schedule="multistep"), "'multistep' needs milestones, whole numbers of epochs"),
+        (dict(lr_schedule="multistep", schedule_options=dict(milestones=[1.5])), r"needs milestones.*not \[1.5\]"),
+        (dict(lr_schedule="linear", schedule_options=dict(end_factor=0, total_iters=2)), "0 from epoch 3 on"),
+        (dict(lr_schedule="polynomial", schedule_options=dict(total_iters=3)), "0 from epoch 4 on"),
+        (dict(lr_schedule="one_cycle", schedule_options=dict(total_steps=3)), "ends with epoch 3, and the run has 4"),
+        (dict(lr_schedule="one_cycle", epochs=2), "needs at least 3 epochs"),
+        (dict(lr_schedule="step", schedule_options=dict(milestones=[1])), "multistep has it"),
+        (dict(lr_schedule="step", schedule_options=dict(stepsize=1)), "did you mean step_size?"),
     ],
 )
 def test_bad_schedules(digits, options, words):

@@ -254,7 +254,7 @@ cdef class Engine:
         """Runs one phase over images `order[begin:end]` and returns its counts as a dict: whole ones, except
         layers {node: {..., pending_seconds}} and time, in seconds summed over workers (its parts are 0 outside training).
 
-        what: "train", "test", "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
+        what: "train", "test" (outputs to `out`, if it is given), "forward" (outputs to `out`) or "gradients" (mean gradient of all images, see
         `gradient`). inputs: for each input of the plan a flat array of uint8, float32 or int64, image by image in PyTorch's
         order. labels: int64, a class per image or flat maps of them (-1: ignored, where the loss knows that), or float32, flat, as many as outputs, whatever the loss
         takes; of several terms a list with such an array for each; weights: of each image's loss; key: where random numbers begin
@@ -276,7 +276,7 @@ cdef class Engine:
         if labels is None and ph != FORWARD:
             raise ValueError("labels are needed")
         data.augmented = data.augmented and (ph == TRAIN or ph == GRADIENTS if augmented is None else bool(augmented))
-        if ph == FORWARD:
+        if ph == FORWARD or (ph == TEST and out is not None):
             if out is None or out.shape[0] < last or out.shape[1] != classes:
                 raise ValueError(f"out must be a ({last}, {classes}) float32 array")
             to = &out[0, 0] if last else NULL

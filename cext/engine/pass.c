@@ -248,11 +248,11 @@ int pass_images(worker *w, int64_t begin, int64_t end)
         /* the step's next images; after its last the other workers most likely take a step each */
         feed_expect(e, at + n < end ? at + n : end + (e->n_workers - 1) * (end - begin), n);
         forward(e, w, n, w->hooks && (!w->reads || (w->trace && w->reads == w->trace->copy)) && at == begin);
-        if (e->phase == FORWARD) {
+        if (e->out && (e->phase == FORWARD || e->phase == TEST))
             for (int s = 0; s < n; s++)
                 memcpy(e->out + (size_t)(at + s) * k, w->value[e->p->output] + (size_t)s * out->value_stride,
                        k * sizeof(float));
-        } else if ((lost = pass_loss(w, n, learns))) {
+        if (e->phase != FORWARD && (lost = pass_loss(w, n, learns))) {
             team_fail(e, DIVERGED, at + lost - 1);
             return -1;
         }

@@ -3,12 +3,13 @@ imports it."""
 
 import contextlib
 import importlib
+import logging
 import os
 import sys
 import traceback
 import warnings
 
-from .. import __version__
+from .. import __version__, _start
 from ..errors import ChaosError
 from .common import Parser, complain, exit_code, say
 
@@ -59,6 +60,7 @@ def main(argv=None):
         Exit code: 0 success; 2 an error of input or environment, told in one line on standard error; 3 the
         training diverged; 130 and 143 stopped by Ctrl-C and SIGTERM; 141 the reader of the output has gone.
     """
+    _start.over()
     with _printable(sys.stdout):
         code = _run(sys.argv[1:] if argv is None else list(argv))
     try:
@@ -89,9 +91,21 @@ def _printable(stream):
 
 
 def _run(argv):
+    log, told = logging.getLogger("chaos"), _Told(logging.WARNING)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: say(f"warning: {message}")
-        return _run_command(argv)
+        log.addHandler(told)
+        try:
+            return _run_command(argv)
+        finally:
+            log.removeHandler(told)
+
+
+class _Told(logging.Handler):
+    """What the library warns about in its log, for people."""
+
+    def emit(self, record):
+        say(f"warning: {record.getMessage()}")
 
 
 def _run_command(argv):

@@ -216,6 +216,16 @@ def load_data(name, net=None, tell=True):
         return "digits", *data.load("digits", size=size)
 
 
+def load_validation(path, net):
+    """The validation set in a file, in the size of the network's input; None where there is no path."""
+    if path is None:
+        return None
+    _, images, others = load_data(path, net)
+    if others is not None:
+        raise DataError(f"{path} holds training and test images; a validation set is a file that holds one set")
+    return images
+
+
 def need_test(name, test):
     """`test`, or a DataError where the data set has no test images."""
     if test is None:

@@ -10,7 +10,21 @@ import textwrap
 from ..augment import describe
 from ..options import naming_owners, unknown
 from ..training import Settings
-from ..training.settings import ABOUT, KEPT, Flag, Name, Number, OptionsOf, Setting, Steps, setting, settings_of
+from ..training.metrics import NAMES as METRIC_NAMES
+from ..training.settings import (
+    ABOUT,
+    KEPT,
+    Flag,
+    Measures,
+    Name,
+    Number,
+    OptionsOf,
+    Setting,
+    Steps,
+    modern,
+    setting,
+    settings_of,
+)
 from .common import DATA, DATA_HELP, columns
 
 LISTED = "may be repeated; help lists them"
@@ -21,6 +35,15 @@ class DataSettings:
     """What a run is trained on, as the command line knows it."""
 
     data: str = setting("auto", Setting(text=DATA_HELP, unit=DATA, role="kept"))
+    validation_data: str | None = setting(
+        None,
+        Setting(
+            text="a validation set, measured after every epoch: a file that holds one set",
+            unit="FILE.npz",
+            role="kept",
+            shown="none; --validation-split holds one out",
+        ),
+    )
     subset: int | None = setting(
         None, Number(text="only the first N training images", unit="N", role="kept", shown="all", least=1, whole=True)
     )
@@ -69,6 +92,9 @@ def add_setting(group, name, names=None, choices=None, **changed):
         return
     elif isinstance(about, Name):
         names, choices = names or about.offered, None if about.more else choices or about.offered
+    else:
+        options["type"] = about.parse
+        names = METRIC_NAMES if isinstance(about, Measures) else names
     text = about.text.replace("{names}", ", ".join(names or ()))
     group.add_argument(flag, help=f"{text} (default: {about.shown or default})", choices=choices, **options)
 
@@ -91,7 +117,7 @@ def in_group(title, without=()):
 def settings_from(arguments, earlier, job=None):
     """(Settings, DataSettings): what was given, else what the job file says, by the settings' names, else what the earlier
     run had, else the defaults."""
-    earlier = _over({**earlier, "workers": earlier.get("requested_workers")}, job or {})
+    earlier = _over(modern({**earlier, "workers": earlier.get("requested_workers")}), job or {})
     every = DATA_ABOUT | ABOUT
     given = {name: getattr(arguments, name) for name in every if getattr(arguments, name, None) is not None}
     found = {name: earlier[name] for name in REMEMBERED if name in earlier} | given

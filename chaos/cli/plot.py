@@ -11,6 +11,7 @@ from ..models import MODELS
 from ..network import load
 from ..report import Course, measurements_report, runs_report
 from ..training import METRICS, MODEL
+from ..training.records import today
 from .common import DATA, add_command, load_data, need_test, read_config
 from .networks import open_model, stem, take_model
 from .pictures import KINDS, NEED_DATA
@@ -127,7 +128,8 @@ def _default(names, kind):
 
 
 def _course(name, short):
-    return Course(short, report.read_metrics(Path(name) / METRICS), read_config(name))
+    records, config = report.read_metrics(Path(name) / METRICS), read_config(name)
+    return Course(short, [today(record, config) for record in records] if config else records, config)
 
 
 def _short(names):

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 from .. import training, virtual
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DivergedError
 from ..formats.atomic import write_atomically
 from ..network import Network
 from ..perfmodel import read_machine
 from ..sync import STRATEGIES
-from ..training import ABOUT, IDENTITY, Settings
+from ..training import ABOUT, TRAINS, Settings
 from .common import add_command, declare_jobs, percent, read_config
 from .train import declare, declare_run, execute, prepare, quantile, take_job
 
@@ -122,7 +122,9 @@ def run(arguments):
             _beside_sequential(result, train, test, settings, machine, times, begin, arguments.jobs)
 
     kept = {**dataclasses.asdict(machine), "times": dataclasses.asdict(times)}
-    execute(arguments, None, runner, summary, {"virtual": kept}, prepared)
+    doubt = execute(arguments, None, runner, summary, {"virtual": kept}, prepared)
+    if doubt:
+        raise DivergedError(doubt)
 
 
 def _factors(text):
@@ -252,8 +254,8 @@ def _against_real(arguments):
     if about_data.subset is not None:
         train = train[: about_data.subset]
     # one epoch without validation has no use for the rest
-    unused = {"validate", *(key for key in ABOUT if key.startswith(("lr_", "schedule_")))}
-    asked = {key: getattr(settings, key) for key in IDENTITY if key not in unused}
+    unused = {"validation_split", *(key for key in ABOUT if key.startswith(("lr_", "schedule_")))}
+    asked = {key: getattr(settings, key) for key in TRAINS if key not in unused}
     workers = (1,) if STRATEGIES[settings.strategy].single else (1, 2)
     machine = _machine(arguments, None, virtual.nominal(net), workers[-1])
     rows = virtual.compare(net, train, workers, machine=machine, **asked)

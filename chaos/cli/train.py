@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from .. import cluster, training, virtual
-from ..errors import ChaosError, CheckpointError
+from ..errors import ChaosError, CheckpointError, DivergedError
 from ..models import MODELS
 from ..network import Network, load
 from ..options import unknown
 from ..training import ABOUT, Settings
 from ..training.streams import tell
-from .common import add_command, exit_code, load_data, percent, read_config, say
+from .common import add_command, exit_code, load_data, load_validation, percent, read_config, say
 from .jobs import ENDING, JOB, Kept, read_job
 from .networks import FUNCTION, KINDS, absolute, build_model, stem
 from .options import DATA_ABOUT, add_setting, add_short_option, in_group, parse_options, settings_from
@@ -109,17 +109,25 @@ def run(arguments):
         arguments.parser.error(f"--trace {arguments.trace}: there is such a file already; delete it or name another")
     if mode is None:
         with contextlib.ExitStack() as stack:
-            execute(arguments, None, stack.enter_context(virtual.Traced(arguments.trace)) if arguments.trace else None)
+            doubt = execute(
+                arguments, None, stack.enter_context(virtual.Traced(arguments.trace)) if arguments.trace else None
+            )
+        if doubt:
+            raise DivergedError(doubt)
         return
     asked = {name: getattr(arguments, name) for name in ("stall_timeout", "rank_details")}
     settings = Settings.among({name: value for name, value in asked.items() if value is not None})
     with cluster.connect(dataclasses.replace(settings, cluster=mode, cluster_options=options)) as link:
         try:
-            execute(arguments, link)
+            doubt = execute(arguments, link)
         except Exception as error:
             if link and link.agreed and link.rank:  # rank 0 says it
                 raise SystemExit(exit_code(error)) from None
             raise
+    if doubt:
+        if link and link.rank:
+            raise SystemExit(exit_code(DivergedError(doubt)))
+        raise DivergedError(doubt)
 
 
 def take_job(arguments):
@@ -174,10 +182,9 @@ def _earlier_of_root(arguments, launch):
 
 
 def execute(arguments, link=None, runner=None, summary=None, config=None, prepared=None, callbacks=()):
-    """One process's part: what the arguments ask for, with a summary. `link` is None where there are no other processes,
-    `runner` as in chaos.train; summary(result, train, test, seconds) instead of the usual one; `config` is kept with the
-    run; `prepared` is what `prepare` gave, if it has been called;
-    `callbacks` as in chaos.train."""
+    """One process's part: what the arguments ask for, with a summary; returns `Run.doubt`. `link` is None where there are no
+    other processes, `runner` as in chaos.train; summary(result, train, test, seconds) instead of the usual one; `config` is
+    kept with the run; `prepared` is what `prepare` gave, if it has been called; `callbacks` as in chaos.train."""
     root = not link or not link.rank
     checked = link.checked if link else lambda call: call()
     if link:
@@ -199,10 +206,12 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
     settings, asked, model, net, (name, train, test) = prepared
     if asked.subset is not None:
         train = train[: asked.subset]
+    validation = checked(lambda: load_validation(asked.validation_data, net))
 
     config = {
         "model": model,
         "data": name,
+        "validation_data": asked.validation_data and os.path.abspath(asked.validation_data),
         "subset": asked.subset,
         "requested_workers": settings.workers,
         "argv": ["chaos", *arguments.argv],
@@ -231,6 +240,7 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
                 train,
                 test,
                 dataclasses.replace(settings, run_dir=folder),
+                validation=validation,
                 config=config,
                 callbacks=callbacks,
                 runner=runner,
@@ -241,6 +251,7 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
             raise
     if root:
         (summary or _summary)(result, train, test, time.perf_counter() - start)
+    return result.doubt
 
 
 def prepare(arguments):
@@ -323,6 +334,9 @@ def _summary(result, train, test, elapsed):
         error = last[f"{part}_error"]
         _warn(error, test if test is not None else train)
         print(f"{part + ' error':12}{percent(error)} ({round(error * count):,} of {count:,})")
+        if result.best_epoch:
+            key = result.monitored
+            print(f"best epoch  {result.best_epoch} ({key} {history[result.best_epoch - 1][key]:.4g})")
         seconds = sum(record["seconds"] for record in history)
         workers = f"{last['workers']} worker{'s' if last['workers'] != 1 else ''}"
         speed = len(history) * len(train) / seconds

@@ -49,12 +49,13 @@ def train_linked(
     config: Mapping[str, Any] | None = None,
     callbacks: Iterable[Any] = (),
     runner: Threads | None = None,
+    **data: Any,
 ) -> Run:
-    """`chaos.training.train` for who has connected; `link` may be None: alone."""
+    """`chaos.training.train` for who has connected; `link` may be None: alone. `data`: its further data."""
     if link is None:
-        return training.train(net, train, test, settings, config=config, callbacks=callbacks, runner=runner)
+        return training.train(net, train, test, settings, config=config, callbacks=callbacks, runner=runner, **data)
     mode = link.mode
-    link.agree(link.checked(lambda: agreement.of_training(net, train, test, settings)))
+    link.agree(link.checked(lambda: agreement.of_training(net, train, test, settings, **data)))
 
     def prepare() -> None:
         mode.check(link, settings.strategy, settings.batch_size)
@@ -69,7 +70,15 @@ def train_linked(
     told = {"cluster": mode.name, "cluster_options": mode.option, "ranks": link.size, "hosts": sorted(set(link.hosts))}
     try:
         return training.train(
-            net, train, test, settings, config={**(config or {}), **told}, callbacks=callbacks, link=link, runner=runner
+            net,
+            train,
+            test,
+            settings,
+            config={**(config or {}), **told},
+            callbacks=callbacks,
+            link=link,
+            runner=runner,
+            **data,
         )
     except BaseException:
         if link.agreed:

@@ -4,6 +4,8 @@ import functools
 import zlib
 from pathlib import Path
 
+import numpy as np
+
 from .. import _core
 from .._version import __version__
 from ..training.settings import ABOUT
@@ -11,7 +13,7 @@ from ..training.settings import ABOUT
 # of every rank's own, or of rank 0 only
 _FREE = {"workers", "pin", "run_dir", "resume", "checkpoint_every", "keep_checkpoints", "progress", "stall_timeout"}
 _FREE |= {"cluster", "cluster_options"}  # compared before
-_LARGE = {"network", "train", "test"}  # that they differ is said, not how
+_LARGE = {"network", "train", "validation", "test", "sample_weight"}  # that they differ is said, not how
 _NONE = "none"  # no network, no data set: complained about where it is used
 
 
@@ -27,20 +29,22 @@ def of_process(mode):
     }
 
 
-def of_training(net, train, test, settings):
+def of_training(net, train, test, settings, validation=None, sample_weight=None):
     """What trainings must have in common. ValueError, TypeError where settings make no sense; what is no network or no data
     set is found where it is used."""
     settings = settings.resolved()
     found = {name: getattr(settings, name) for name in ABOUT if name not in _FREE}
+    found["metrics"] = [one if isinstance(one, str) else getattr(one, "__name__", "") for one in settings.metrics]
+    found["sample_weight"] = None if sample_weight is None else zlib.crc32(np.ascontiguousarray(sample_weight))
     found["network"] = net.config() if hasattr(net, "config") else _NONE
-    for name, data in (("train", train), ("test", test)):
+    for name, data in (("train", train), ("validation", validation), ("test", test)):
         found[name] = None if data is None else data.fingerprint() if hasattr(data, "fingerprint") else _NONE
     return found
 
 
 def of_arguments(arguments):
     """What the commands that have started the ranks must have in common: the options that were given."""
-    names = ("model", "data", "subset", *(name for name in ABOUT if name not in _FREE))
+    names = ("model", "data", "validation_data", "subset", *(name for name in ABOUT if name not in _FREE))
     return {name: getattr(arguments, name, None) for name in names}
 
 
@@ -53,7 +57,7 @@ def differences(told):
             continue
         if name in _LARGE:
             others = [rank for rank, value in enumerate(values) if value != values[0]]
-            what = "layers of the network" if name == "network" else f"{name} images"
+            what = {"network": "layers of the network", "sample_weight": "sample weights"}.get(name, f"{name} images")
             found.append(f"{what} ({_ranks(others)} {'has' if len(others) == 1 else 'have'} others than rank 0)")
         elif all(isinstance(value, dict) for value in values):
             for key in dict.fromkeys(key for value in values for key in value):

@@ -17,7 +17,8 @@ def settings_from_torch(optimizer: Any, scheduler: Any = None) -> dict[str, Any]
     ----------
     optimizer : torch.optim.SGD, Adam, AdamW, RMSprop or Adagrad
         With one group of parameters.
-    scheduler : ExponentialLR, StepLR or CosineAnnealingLR of torch.optim.lr_scheduler, optional
+    scheduler : ExponentialLR, StepLR, MultiStepLR, LinearLR, PolynomialLR, CosineAnnealingLR or \
+            CosineAnnealingWarmRestarts of torch.optim.lr_scheduler, optional
         Stepped once an epoch. None: the learning rate stays.
 
     Returns
@@ -78,16 +79,46 @@ _RULES: dict[str, Any] = {
 }
 
 
+_SCHEDULES: dict[str, Any] = {
+    "ExponentialLR": lambda s: {"lr_schedule": "exponential", "lr_decay": float(s.gamma)},
+    "StepLR": lambda s: {
+        "lr_schedule": "step",
+        "lr_decay": float(s.gamma),
+        "schedule_options": {"step_size": int(s.step_size)},
+    },
+    "MultiStepLR": lambda s: {
+        "lr_schedule": "multistep",
+        "lr_decay": float(s.gamma),
+        "schedule_options": {"milestones": [int(one) for one in sorted(s.milestones.elements())]},
+    },
+    "LinearLR": lambda s: {
+        "lr_schedule": "linear",
+        "schedule_options": {
+            "start_factor": float(s.start_factor),
+            "end_factor": float(s.end_factor),
+            "total_iters": int(s.total_iters),
+        },
+    },
+    "PolynomialLR": lambda s: {
+        "lr_schedule": "polynomial",
+        "schedule_options": {"total_iters": int(s.total_iters), "power": float(s.power)},
+    },
+    "CosineAnnealingLR": lambda s: {
+        "lr_schedule": "cosine",
+        "schedule_options": {"t_max": int(s.T_max), "eta_min": float(s.eta_min)},
+    },
+    "CosineAnnealingWarmRestarts": lambda s: {
+        "lr_schedule": "cosine_restarts",
+        "schedule_options": {"t_0": int(s.T_0), "t_mult": int(s.T_mult), "eta_min": float(s.eta_min)},
+    },
+}
+
+
 def _schedule(scheduler: Any) -> dict[str, Any]:
     if scheduler is None:
         return {"lr_schedule": "constant"}
     kind = type(scheduler).__name__
-    if kind == "ExponentialLR":
-        return {"lr_schedule": "exponential", "lr_decay": float(scheduler.gamma)}
-    if kind == "StepLR":
-        options = {"step_size": int(scheduler.step_size)}
-        return {"lr_schedule": "step", "lr_decay": float(scheduler.gamma), "schedule_options": options}
-    if kind == "CosineAnnealingLR":
-        cosine = {"t_max": int(scheduler.T_max), "eta_min": float(scheduler.eta_min)}
-        return {"lr_schedule": "cosine", "schedule_options": cosine}
-    raise UnsupportedError(f"the schedule {kind}: ExponentialLR, StepLR and CosineAnnealingLR are known")
+    if kind not in _SCHEDULES:
+        raise UnsupportedError(f"the schedule {kind}: {', '.join(_SCHEDULES)} are known")
+    found: dict[str, Any] = _SCHEDULES[kind](scheduler)
+    return found

@@ -21,7 +21,12 @@ COUNTED = {
     "pending_seconds": "postponed for, s",
     "lost_estimate": "lost at most",
 }
-PHASES = {"train": "training", "validation": "validation", "test": "test"}
+PHASES = {
+    "train": "training",
+    "train_eval": "training, measured after the epoch",
+    "validation": "validation",
+    "test": "test",
+}
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
@@ -110,6 +115,8 @@ def run_report(records: Sequence[Record], name: str, config: Mapping[str, Any] |
         "lr": "learning rate",
         "train_loss": "training loss",
         "train_error": "training error",
+        "train_eval_error": "training error after the epoch",
+        "validation_loss": "validation loss",
         "validation_error": "validation error",
         "test_loss": "test loss",
         "test_error": "test error",

@@ -207,7 +207,7 @@ def _run(folder: Path, one: Experiment) -> Kept:
             epochs=one.epochs,
             lr=paper.LR,
             lr_decay=paper.LR_DECAY,
-            validate=True,
+            evaluate_train=True,
             seed=one.seed,
             run_dir=where,
             resume=True,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CheckpointError
 from ..formats.atomic import write_atomically
 from ..formats.json_text import parse_json
+from ..training.records import today
 
 if TYPE_CHECKING:
     from .experiments import Experiment
@@ -55,7 +56,8 @@ def results(folder: Folder, experiments: Iterable[Experiment]) -> dict[Experimen
             raise CheckpointError(f"{path}: damaged: {error}; delete it to run the experiment again") from None
         if settings != dataclasses.asdict(one):
             raise CheckpointError(f"{what} the result of another experiment ({settings}); name another folder")
-        found[one] = kept
+        # earlier versions called what measures the training images once more by the paper's word
+        found[one] = kept | {"history": [today(record, {}) for record in history]}
     return found
 
 

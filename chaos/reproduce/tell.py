@@ -177,11 +177,11 @@ def _errors(ones: Sequence[Experiment], found: Found) -> list[Block]:
     for one in ones:
         kept = found[one]
         row: list[Cell] = [_label(one)]
-        for part, images in (("validation", kept["images"]), ("test", kept["test_images"])):
+        for part, images in (("train_eval", kept["images"]), ("test", kept["test_images"])):
             wrong = round(kept["history"][-1][f"{part}_error"] * images)
             less = None if base is None else wrong - round(base["history"][-1][f"{part}_error"] * images)
             row += [100 * wrong / images, wrong, None if less is None else f"{less:+d}"]
-        rows.append([*row, _relative(kept, base, "validation"), _relative(kept, base, "test")])
+        rows.append([*row, _relative(kept, base, "train_eval"), _relative(kept, base, "test")])
     blocks: list[Block] = [
         Table(
             [
@@ -203,10 +203,10 @@ def _errors(ones: Sequence[Experiment], found: Found) -> list[Block]:
     ]
     epochs = len(found[ones[0]]["history"])
     if epochs > 1 and any(found[one] is not base for one in ones):
-        for part in ("validation", "test"):
+        for part, name in (("train_eval", "validation"), ("test", "test")):
             blocks.append(
                 Plot(
-                    f"Cumulative {part} error" + (", beyond sequential" if base else ""),
+                    f"Cumulative {name} error" + (", beyond sequential" if base else ""),
                     "epoch",
                     "points of error, summed" if base else "sum of errors, %",
                     [

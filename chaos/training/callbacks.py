@@ -40,7 +40,7 @@ class Event:
     epoch : int
         The epoch under way, or just finished, from 1; in `train_begin` and `train_end` the number of finished epochs.
     phase : str or None
-        "train", "validation" or "test" in `step`, else None.
+        "train", "train_eval" (the training images measured again), "validation" or "test" in `step`, else None.
     position, images : int
         How many images of the phase are done or being worked at, and how many it has; in a job of several ranks of all of
         them, estimated from this one's. 0 outside `step`.

@@ -30,9 +30,9 @@ from .signals import Caught
 
 if TYPE_CHECKING:
     from .job import Job
+    from .settings import Settings
 
 REFUSED = {
-    "validate": "the training images again",
     "evaluate_train": "the training images again",
     "validation_split": "a part of the training images",
     "class_weight": "all labels beforehand",
@@ -46,13 +46,16 @@ class Fed(Threads):
         self.stream = stream
         self.filling: _Filling | None = None
 
+    def check(self, settings: Settings) -> None:
+        """ValueError for settings that want all images at once."""
+        for name, what in REFUSED.items():
+            if getattr(settings, name):
+                raise ValueError(f"{name} needs {what}, and a chaos.data.Stream shows each image once; give a Dataset")
+
     def start(self, job: Job) -> _core.Engine:
-        """As `Threads`; ValueError for settings that want all images at once."""
+        """As `Threads`."""
         if job.link.size > 1:
             raise ValueError("a chaos.data.Stream feeds one process; in a job of several give a Dataset")
-        for name, what in REFUSED.items():
-            if getattr(job.settings, name, None):
-                raise ValueError(f"{name} needs {what}, and a chaos.data.Stream shows each image once; give a Dataset")
         return super().start(job)
 
     def train(
@@ -120,7 +123,7 @@ class _Filling:
 
     def __init__(self, stream: Stream, job: Job, epoch: int, begin: int) -> None:
         self.stream, self.job, self.epoch = stream, job, epoch
-        step = job.settings.batch_size
+        step = job.settings.images_per_update
         self.size = -(-stream.buffer // step) * step
         rows = np.arange(2 * self.size)
         first = stream.first

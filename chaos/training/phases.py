@@ -3,20 +3,27 @@ ranks. Also what a phase needs: images, labels, the number of workers. For chaos
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .. import _core, threads
 from ..data import Dataset, Stream
 from ..errors import DataError
-from ..network import Network
+from ..losses import IGNORED, VALUES
+from ..network import Network, take_weights
 from ..scale import Scale
 from .callbacks import POLL, Listeners
 from .link import Alone
+from .metrics import Answers, answers
 from .records import Result
 from .signals import Caught
 
@@ -58,14 +65,109 @@ def run_phase(
 
 
 @dataclasses.dataclass(frozen=True)
+class Judged:
+    """The term of the loss whose answers are looked at: the first that knows right and wrong, else the first.
+
+    Attributes
+    ----------
+    term : int
+        Its number.
+    loss : str
+    options : dict
+        Its own.
+    form : str
+        Of its targets, see chaos.losses.
+    shape : tuple
+        Of its output.
+    begin : int
+        Where that is among the numbers of all outputs.
+    answers : int
+        How many answers of an image may be wrong; 0: the loss counts none.
+    classes : int
+        How many an answer chooses between.
+    alone : bool
+        The loss has no other term.
+    """
+
+    term: int
+    loss: str
+    options: Mapping[str, Any]
+    form: str
+    shape: tuple[int, ...]
+    begin: int
+    answers: int
+    classes: int
+    alone: bool
+
+
+def _judge(net: Network, data: Dataset, loss: str, options: Any) -> Judged:
+    """The term to look at, of a data set that fits the loss."""
+    terms = net.loss_terms(loss, options)
+    targets = data.targets * (len(terms) if len(data.targets) == 1 else 1)
+    sizes = [math.prod(shape) for shape in net.output_shapes]
+    found = []
+    for number, (term, one) in enumerate(zip(terms, targets, strict=True)):
+        shape, kind = net.output_shapes[term.output], term.loss
+        form = kind.form(shape, one.shape[1:], one.dtype.kind in "iu")
+        found.append(
+            Judged(
+                number,
+                kind.kind,
+                term.options,
+                form,
+                shape,
+                sum(sizes[: term.output]),
+                kind.answers(form, shape),
+                kind.classes(form, shape),
+                len(terms) == 1,
+            )
+        )
+    return next((one for one in found if one.answers), found[0])
+
+
+@dataclasses.dataclass(frozen=True)
 class Taken:
-    """A data set as the engine takes it: arguments of a phase, how many images, and how many answers of all may be wrong
-    (0: the loss counts none, or all are ignored)."""
+    """A data set as the engine takes it: arguments of a phase, how many images, how many answers of all may be wrong (0: the
+    loss counts none, or all are ignored), and which targets are looked at. Of `total` images in the arrays those of the
+    numbers `images` count, all where that is None."""
 
     arguments: dict[str, Any]
     count: int
     answers: int
     scales: tuple[Scale, ...]
+    judged: Judged
+    total: int
+    images: NDArray[np.int64] | None = None
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """What the judged term of the loss is compared with, of all images of the arrays, a row for each, as the core takes
+        them."""
+        labels = self.arguments["labels"]
+        one: NDArray[Any] = labels[self.judged.term] if isinstance(labels, list) else labels
+        return one.reshape(self.total, -1)
+
+    def chosen(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers of the images at these places among those that count."""
+        return places if self.images is None else self.images[places]
+
+    def part(self, images: NDArray[np.int64]) -> Taken:
+        """The same data set, of which only these images count; nothing is copied but what tells which."""
+        answers = self.judged.answers * len(images)
+        if answers and self.judged.form != VALUES:
+            answers -= int((self.targets[images] == IGNORED).sum())
+        return dataclasses.replace(self, count=len(images), answers=answers, images=images)
+
+    def answered(self, outputs: NDArray[np.float32]) -> Answers:
+        """What all outputs, a row for each image that counts, say about the targets."""
+        one = self.judged
+        targets = self.targets if self.images is None else self.targets[self.images]
+        own = outputs[:, one.begin : one.begin + math.prod(one.shape)].reshape(len(outputs), *one.shape)
+        return answers(one.form, one.loss, own, targets.reshape(-1))
+
+    def weighted(self, weights: NDArray[np.float32] | None) -> Taken:
+        """The same data set with other weights of its images."""
+        return dataclasses.replace(self, arguments=self.arguments | {"weights": weights})
 
     def results(self, name: str, result: Any, total: int | None = None) -> dict[str, float | None]:
         """{name_loss, name_error} of the counts of a phase: means per image and per answer."""
@@ -99,7 +201,23 @@ def take(
     if length is not None:
         count, answers = length, answers * length // count
     arguments |= {"labels": labels, "weights": data.weights if weighted else None}
-    return Taken(arguments, count, answers, scales)
+    return Taken(arguments, count, answers, scales, _judge(net, data, loss, loss_options), count)
+
+
+def outputs_of(net: Network) -> int:
+    """How many numbers an engine gives for an image."""
+    return sum(math.prod(shape) for shape in net.output_shapes)
+
+
+def with_weights(data: Any, weights: Any) -> Dataset:
+    """The data set with a weight for each image; DataError where it has some already, or these do not fit."""
+    if not isinstance(data, Dataset):
+        raise DataError(f"train must be a chaos.data.Dataset, not {type(data).__name__}")
+    if data.weights is not None:
+        raise DataError("the training set has weights already, and sample_weight gives others; give one of them")
+    new = copy.copy(data)
+    new.weights = take_weights(weights, len(data))
+    return new
 
 
 def check_names(known: tuple[str, ...] | None, data: Dataset, what: str) -> None:

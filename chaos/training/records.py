@@ -16,6 +16,31 @@ Result = dict[str, Any]  # what an engine tells about a phase
 Record = dict[str, Any]  # a line of metrics.jsonl
 
 
+def today(record: Record, config: Mapping[str, Any]) -> Record:
+    """A record by the names of today, of a run with that config.json, or identity.
+
+    Earlier versions called the phase that measures the training images once more "validation". A run without a validation
+    set has no other one."""
+    if config.get("validation") is not None or config.get("validation_split"):
+        return record
+    return {
+        f"train_eval_{key.removeprefix('validation_')}" if key in ("validation_loss", "validation_error") else key: value
+        for key, value in record.items()
+    }
+
+
+def numbers(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers and words of a record as one row: what is in objects by both names ("staleness_mean"), without lists and
+    without the layers."""
+    found: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping) and key != "layers":
+            found |= {f"{key}_{name}": one for name, one in numbers(value).items()}
+        elif not isinstance(value, (Mapping, list)):
+            found[key] = value
+    return found
+
+
 def merged(results: Sequence[Result]) -> Result:
     """The results of all ranks as one."""
     total, *others = results

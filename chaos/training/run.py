@@ -3,60 +3,30 @@ and the command line come through here."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, suppress
 from typing import Any
 
-from .. import blas, threads
+import numpy as np
+
+from .. import blas
 from ..data import Stream
 from ..errors import DivergedError
 from ..network import Network
+from . import metrics as measures
 from . import phases
 from .callbacks import Listeners
 from .feeding import Fed
 from .job import Job
 from .link import Alone
 from .progress import Progress
-from .records import Record, Result
+from .records import Result
+from .result import Run
 from .runner import Threads
 from .settings import ABOUT, Settings
 from .signals import signals
 from .store import Store
-
-
-@dataclasses.dataclass
-class Run:
-    """What `chaos.train` returns.
-
-    Attributes
-    ----------
-    network : Network
-        The network that was trained, in place.
-    history : list of dict
-        One dict per finished epoch, as in metrics.jsonl: among others epoch (from 1), lr, train_loss, test_loss and, where
-        asked for, validation_loss (mean per image), train_error, test_error, validation_error (fractions in 0..1),
-        seconds and images_per_second (of the training phase), staleness (mean, p50, p99, max, histogram, whose last bin
-        counts 511 and everything above, so that p50 and p99 of 511 are "at least 511"; mean and max are exact), layers,
-        time_split (shares of the workers' time). train_* are of the images as they were trained on, during the epoch;
-        test_* are None without a test set.
-    workers : threads.Plan
-        How many workers there were, and what limited them.
-    run_dir : Path or None
-    is_root : bool
-        False on all but one of the processes of a job.
-    stopped : bool
-        A callback, of any rank, has ended the training.
-    """
-
-    network: Network
-    history: list[Record]
-    workers: threads.Plan
-    run_dir: Path | None
-    is_root: bool = True
-    stopped: bool = False
 
 
 def train(
@@ -65,6 +35,8 @@ def train(
     test: Any = None,
     settings: Settings | None = None,
     *,
+    validation: Any = None,
+    sample_weight: Any = None,
     config: Mapping[str, Any] | None = None,
     callbacks: Iterable[Any] = (),
     link: Alone | None = None,
@@ -77,7 +49,9 @@ def train(
     net : Network
     train, test : Dataset
     settings : Settings, optional
-    config, callbacks, link, runner
+    validation : Dataset, optional
+        The validation set.
+    sample_weight, config, callbacks, link, runner
         As for `chaos.train`.
 
     Returns
@@ -99,8 +73,11 @@ def train(
         if settings.resume and settings.run_dir is None and link.rank == 0:
             raise ValueError("resume=True needs run_dir, the directory of the run that is to be continued")
         # the display first: what callbacks print comes after its line
-        listeners = Listeners([Progress(bool(settings.progress) and link.rank == 0), *Listeners(callbacks).callbacks])
-        job = Job(net, train, test, settings, link=link, runner=runner)
+        listeners = Listeners([Progress(bool(settings.progress), link.rank == 0), *Listeners(callbacks).callbacks])
+        if isinstance(runner, Fed):
+            runner.check(settings)
+        data = train if sample_weight is None else phases.with_weights(train, sample_weight)
+        job = Job(net, data, test, settings, validation=validation, link=link, runner=runner)
         store = None
         if settings.run_dir is not None and link.rank == 0:
             store = Store(settings.run_dir, job, config or {})
@@ -110,11 +87,32 @@ def train(
 
     with ExitStack() as held:
         job, store, listeners = link.checked(prepare)
-        with blas.one_thread(), signals() as caught, link.joined(job, caught):
-            job.run(store, listeners, caught)
-    if caught.signal:  # it came after the last look
-        caught.leave()
-    return Run(net, job.history, job.plan, store.folder if store else None, link.rank == 0, job.stopped)
+        try:
+            with blas.one_thread(), signals() as caught, link.joined(job, caught):
+                job.run(store, listeners, caught)
+            if caught.signal:  # it came after the last look
+                caught.leave()
+        except BaseException as error:
+            with suppress(AttributeError):  # what a caller can go on with
+                error.run = _result(job, store)  # type: ignore[attr-defined]
+            raise
+    return _result(job, store)
+
+
+def _result(job: Job, store: Store | None) -> Run:
+    """What there is of a training, which may have been interrupted."""
+    return Run(
+        job.net,
+        job.history,
+        job.plan,
+        store.folder if store else None,
+        is_root=job.link.rank == 0,
+        stopped=job.stopped,
+        best_epoch=job.best_epoch,
+        monitored=job.monitor.key if job.monitor else None,
+        best_weights=None if job.best is None else job.net.unpack(job.best),
+        doubt=job.doubt,
+    )
 
 
 def evaluate(
@@ -124,6 +122,7 @@ def evaluate(
     workers: int | None = None,
     loss: str = Settings.loss,
     loss_options: Mapping[str, Any] | None = None,
+    metrics: Sequence[Any] = (),
 ) -> dict[str, Any]:
     """Mean loss and errors of a network on a data set.
 
@@ -136,12 +135,14 @@ def evaluate(
     loss : str
     loss_options : dict, optional
         Of the loss, by name.
+    metrics : list of str and callables
+        What else is measured, as for `train`.
 
     Returns
     -------
     dict
         loss (mean), error (fraction in 0..1, of the images, or of pixels or values where the loss counts these; None
-        where it counts none), wrong (count), images, seconds, images_per_second, workers.
+        where it counts none), wrong (count), images, seconds, images_per_second, workers; and each metric by its name.
 
     Raises
     ------
@@ -154,12 +155,16 @@ def evaluate(
     loss = ABOUT["loss"].check("loss", loss)
     taken = phases.take(net, data, "data", loss, net.trained_on, loss_options=loss_options)
     phases.check_names(net.class_names, data, "data")
+    measured = measures.resolve(metrics)
+    for one in measured:
+        one.check(taken.judged.form, taken.judged.loss)
+    out = np.zeros((taken.count, phases.outputs_of(net)), np.float32) if measured else None
     engine = phases.evaluator(net, plan, loss, loss_options)
 
     def run() -> tuple[Result, float]:
         # the pool is freed while signals are noted: Python would lose a KeyboardInterrupt that is raised in what frees it
         with ThreadPoolExecutor(1) as pool:
-            return phases.run_phase(pool, engine, caught, None, "test", Alone(), **taken.arguments)
+            return phases.run_phase(pool, engine, caught, None, "test", Alone(), **taken.arguments, out=out)
 
     with blas.one_thread(), signals() as caught:
         result, seconds = run()
@@ -176,4 +181,5 @@ def evaluate(
         "seconds": seconds,
         "images_per_second": len(data) / seconds,
         "workers": plan.workers,
+        **({} if out is None else measures.measure(measured, taken.answered(out))),
     }

@@ -27,7 +27,7 @@ class Threads:
 
     def start(self, job: Job) -> _core.Engine:
         """The job's engine is there, its weights may still be replaced; returns the engine for evaluations."""
-        if job.settings.batch_size >= phases.TOGETHER:
+        if job.settings.images_per_update >= phases.TOGETHER:
             return job.engine
         return phases.evaluator(job.net, job.plan, job.settings.loss, job.settings.loss_options)
 

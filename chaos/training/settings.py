@@ -9,12 +9,16 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+import numpy as np
+
 from ..augment import resolve
 from ..losses import LOSSES
 from ..options import check_flag, check_number, naming_owners, unknown
 from ..sync import STRATEGIES
 from ..threads import PINNINGS
 from ..updates import SCHEDULES, UPDATES
+from . import metrics
+from .monitor import MODES
 
 Group = Literal["training", "workers", "cluster", "run"]
 Role = Literal["identity", "kept", "call"]
@@ -41,6 +45,8 @@ class Setting:
         What the help says about the default, where that is not the default itself.
     later : bool
         Runs that an earlier version has kept may lack it; they had the default.
+    measures : bool
+        It says what is measured, and changes nothing about how an epoch trains.
     """
 
     text: str
@@ -50,6 +56,11 @@ class Setting:
     role: Role = "identity"
     shown: str | None = None
     later: bool = False
+    measures: bool = False
+
+    def parse(self, text: str) -> Any:
+        """What a command line means by `text`; `check` looks at it later."""
+        return text
 
     def check(self, name: str, value: Any) -> Any:
         """The value in its own type; ValueError where it makes no sense. Without a check of its own a setting is checked
@@ -59,15 +70,17 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Number(Setting):
-    """A number; the bounds are those of `chaos.options.check_number`. Without `least` it is checked where it is used."""
+    """A number; the bounds are those of `chaos.options.check_number`. Without `least` it is checked where it is used.
+    `optional`: or None."""
 
     least: float | None = None
     most: float = float("inf")
     whole: bool = False
     above: bool = False
+    optional: bool = False
 
     def check(self, name: str, value: Any) -> Any:
-        if self.least is None:
+        if self.least is None or (self.optional and value is None):
             return value
         check_number(name, value, self.least, self.most, whole=self.whole, above=self.above)
         return int(value) if self.whole else float(value)
@@ -107,11 +120,70 @@ class Name(Setting):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Key(Setting):
+    """The key of a record's number, or None; which there are is known to the job."""
+
+    def check(self, name: str, value: Any) -> str | None:
+        if value is not None and (not isinstance(value, str) or not value):
+            raise ValueError(f"{name} must be the name of a number in the records, such as 'validation_loss', not {value!r}")
+        return value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measures(Setting):
+    """What is measured on the images of evaluations: names and functions, see `chaos.training.metrics`."""
+
+    def parse(self, text: str) -> list[str]:
+        return [part.strip() for part in text.split(",")]
+
+    def check(self, name: str, value: Any) -> tuple[Any, ...]:
+        metrics.resolve(value)
+        return tuple(value or ())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassWeights(Setting):
+    """A weight for each class: "balanced", or numbers by class."""
+
+    def parse(self, text: str) -> Any:
+        if "=" not in text:
+            return text
+        pairs = [part.partition("=") for part in text.split(",")]
+        return {key.strip(): _number_or_text(number) for key, _, number in pairs}
+
+    def check(self, name: str, value: Any) -> str | dict[str, float] | None:
+        """None, "balanced", or {"class": weight}, which JSON knows too."""
+        if value is None or (isinstance(value, str) and value == "balanced"):
+            return value
+        if isinstance(value, np.ndarray) and value.ndim == 1:
+            value = value.tolist()
+        if isinstance(value, (list, tuple)):
+            value = dict(enumerate(value))
+        if not isinstance(value, Mapping) or not value:
+            raise ValueError(f'{name} must be "balanced", a dict {{class: weight}} or a list of weights, not {value!r}')
+        found = {}
+        for key, number in value.items():
+            text = str(key) if isinstance(key, (int, np.integer, str)) and not isinstance(key, bool) else ""
+            if not text.isascii() or not text.isdigit():
+                raise ValueError(f"{name}: {key!r} is no class; classes are whole numbers from 0 on")
+            check_number(f"{name} of class {text}", number, 0)
+            found[str(int(text))] = float(number)
+        return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OptionsOf(Setting):
     """Options, by name, of what the setting `owner` names in `table` (None: a table that is not known here)."""
 
     owner: str
     table: Mapping[str, Any] | None
+
+
+def _number_or_text(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # which the check shows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,6 +244,27 @@ class Settings:
         ),
     )
     batch_size: int = setting(1, Number(text="images per update of one worker", unit="N", least=1, most=1 << 24, whole=True))
+    accumulate: int = setting(
+        1,
+        Number(
+            text="batches whose gradients are added up for one update",
+            unit="N",
+            least=1,
+            most=1 << 24,
+            whole=True,
+            later=True,
+        ),
+    )
+    class_weight: Any = setting(
+        None,
+        ClassWeights(
+            text="what the loss of each class is multiplied with in training: balanced, or CLASS=WEIGHT,...",
+            line=1,
+            unit="WEIGHTS",
+            shown="1 for all",
+            later=True,
+        ),
+    )
     loss: str = setting(
         "cross_entropy",
         # score is for proofs, it trains nothing
@@ -198,7 +291,77 @@ class Settings:
         ),
     )
     shuffle: bool = setting(True, Flag(text="a new order of images every epoch", line=3))
-    validate: bool = setting(False, Flag(text="also measure the training images after every epoch", line=3))
+    validation_split: float = setting(
+        0.0,
+        Number(
+            text="share of the training images that is held out as the validation set",
+            line=3,
+            unit="SHARE",
+            least=0,
+            most=0.999,
+            later=True,
+        ),
+    )
+    evaluate_train: bool = setting(
+        False,
+        Flag(
+            text="also measure the training images after every epoch, as the paper does", line=3, later=True, measures=True
+        ),
+    )
+    monitor: str | None = setting(
+        None,
+        Key(
+            text="what the best epoch is told by, such as validation_loss or test_error",
+            line=4,
+            unit="KEY",
+            shown="validation_loss where there is a validation set",
+            later=True,
+            measures=True,
+        ),
+    )
+    monitor_mode: str = setting(
+        "auto",
+        Name(
+            text="whether the smallest (min) or the largest (max) is the best: {names}",
+            line=4,
+            unit="MODE",
+            table=MODES,
+            what="monitor_mode",
+            later=True,
+            measures=True,
+        ),
+    )
+    min_delta: float = setting(
+        0.0,
+        Number(text="a change that is less is none for --patience", line=4, unit="X", least=0, later=True, measures=True),
+    )
+    patience: int | None = setting(
+        None,
+        Number(
+            text="epochs without a better value of the monitored number after which the training ends",
+            line=4,
+            unit="N",
+            role="kept",
+            shown="it never ends early",
+            least=1,
+            most=1 << 31,
+            whole=True,
+            optional=True,
+        ),
+    )
+    restore_best: bool = setting(
+        False, Flag(text="in the end the network gets the weights of its best epoch", line=4, role="kept")
+    )
+    metrics: Any = setting(
+        (),
+        Measures(
+            text="measured after every epoch on the validation and test images: {names}",
+            line=5,
+            unit="NAME,...",
+            role="kept",
+            shown="none beside loss and error",
+        ),
+    )
     seed: int = setting(
         0, Number(text="of the initial weights and of the order of images", line=2, unit="N", least=0, whole=True)
     )
@@ -319,7 +482,13 @@ class Settings:
         strategy: Any = STRATEGIES[found.strategy]
         strategy.check(found.strategy_options, found.update, found.update_options)
         schedule: Any = SCHEDULES[found.lr_schedule]
-        return dataclasses.replace(found, schedule_options=schedule.settle(found.schedule_options, found.epochs))
+        schedule.settle(found.schedule_options, found.epochs)  # which checks
+        return found
+
+    @property
+    def images_per_update(self) -> int:
+        """The size of a step: `accumulate` batches."""
+        return self.batch_size * self.accumulate
 
     def identity(self) -> dict[str, Any]:
         """What has to agree for a run to be continued."""
@@ -334,12 +503,19 @@ def settings_of(cls: type) -> dict[str, Setting]:
 ABOUT = settings_of(Settings)
 IDENTITY = tuple(name for name, about in ABOUT.items() if about.role == "identity")
 KEPT = tuple(name for name, about in ABOUT.items() if about.role != "call")
+TRAINS = tuple(name for name in IDENTITY if not ABOUT[name].measures)  # what an epoch's training depends on
+_RENAMED = {"validate": "evaluate_train"}  # what earlier versions called it
+
+
+def modern(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier version may have kept, by the names of today."""
+    return {_RENAMED.get(name, name): value for name, value in kept.items()}
 
 
 def completed(identity: Mapping[str, Any]) -> dict[str, Any]:
     """The identity that perhaps an earlier version has kept: what that version did not know had its default then.
     ValueError where options are none."""
-    found = {name: getattr(Settings, name) for name in IDENTITY if ABOUT[name].later} | dict(identity)
+    found = {name: getattr(Settings, name) for name in IDENTITY if ABOUT[name].later} | modern(identity)
     for name in IDENTITY:
         about = ABOUT[name]
         if not isinstance(about, OptionsOf):
@@ -374,4 +550,9 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 # of an identity, but not shown: layers, fingerprints
-_LARGE = {"network": "network", "train": "train (other training images)", "test": "test (other test images)"}
+_LARGE = {
+    "network": "network",
+    "train": "train (other training images)",
+    "validation": "validation (other validation images)",
+    "test": "test (other test images)",
+}

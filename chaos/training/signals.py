@@ -1,4 +1,4 @@
-"""What asks a training to stop while workers run: Ctrl-C, SIGTERM, or a callback. For chaos.training."""
+"""What asks a training to stop while workers run: Ctrl-C, SIGTERM, SIGHUP, or a callback. For chaos.training."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from typing import Any
 # Travel among the ranks as the numbers of signals do. Where ranks have different ones the smallest counts.
 FAILED = -1  # a callback has failed
 STOPPED = 1 << 16  # a callback has asked for the end
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+DEFAULTS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+if HANGUP is not None:
+    DEFAULTS[HANGUP] = signal.SIG_DFL
 
 
 class Caught:
@@ -53,21 +57,21 @@ class Caught:
         """Raises what the caller is to see of a signal; returns where a callback has asked for the end."""
         if self.signal == STOPPED:
             return
-        if self.signal == signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)
+        if self.signal is not None and self.signal in (signal.SIGTERM, HANGUP):
+            raise SystemExit(128 + self.signal)
         raise KeyboardInterrupt(message)
 
 
 @contextmanager
 def signals() -> Iterator[Caught]:
-    """Turns Ctrl-C and SIGTERM into a note while workers run. Handlers that the caller has put in place stay, as do all
-    handlers outside the main thread."""
+    """Turns Ctrl-C, SIGTERM and SIGHUP (a terminal that is closed) into a note while workers run. Handlers that the caller
+    has put in place stay, SIGHUP that is ignored (nohup) too, as do all handlers outside the main thread."""
     caught = Caught()
     replaced: dict[int, Any] = {}
     try:
         if threading.current_thread() is threading.main_thread():
             number: int
-            for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+            for number, default in DEFAULTS.items():
                 if signal.getsignal(number) is default:
                     replaced[number] = signal.signal(number, caught.note)
         yield caught

@@ -1,5 +1,5 @@
-"""The run directory: config.json, metrics.jsonl and model.safetensors. For chaos.training and the rooms above, which know
-its file names from here.
+"""The run directory: config.json, metrics.jsonl, model.safetensors and best.safetensors. For chaos.training and the rooms
+above, which know its file names from here.
 
 It is no callback: what it keeps is the job's own state, of which events show nothing, and it has to be on the disk before
 any callback hears that the epoch is over."""
@@ -16,6 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .. import _core
 from .._version import __version__
 from ..errors import CheckpointError
@@ -24,19 +27,19 @@ from ..formats.json_text import parse_json
 from ..formats.lock import Lock
 from ..network import load_with_state
 from ..options import check_number
-from .records import Record, check_counts
+from .records import Record, check_counts, today
 from .runner import Threads
 from .settings import completed, differences
 from .state import State, give_state
-from .streams import tell
+from .streams import LOG, tell
 
 if TYPE_CHECKING:
     from .job import Job
 
-MODEL, METRICS, CONFIG = "model.safetensors", "metrics.jsonl", "config.json"
+MODEL, BEST, METRICS, CONFIG = "model.safetensors", "best.safetensors", "metrics.jsonl", "config.json"
 KEPT = "checkpoints"  # folder of the states of earlier epochs, where they are asked for
 # the last three by the command line
-WRITTEN = (MODEL, METRICS, CONFIG, "job.toml", "times.json", "against-real.json")
+WRITTEN = (MODEL, BEST, METRICS, CONFIG, "job.toml", "times.json", "against-real.json")
 
 
 class Store:
@@ -44,7 +47,9 @@ class Store:
 
     metrics.jsonl gets a line per epoch. model.safetensors holds weights and training state in one file, so they always
     agree; of the epochs it only tells which lines it goes with, so that keeping one costs the same after any number of
-    them. The line is written first, and what model.safetensors does not know is cut off when a run is continued.
+    them. The line is written first, and what model.safetensors does not know is cut off when a run is continued. Where
+    something tells which epoch is the best, best.safetensors holds its weights, written last: of an epoch that is the last
+    one, too, model.safetensors still has them.
 
     What cannot be written, because a disk is full or has failed, is told and does not end a training: what was kept before
     is still there, and the next time everything is tried again. Only at the end it is an error."""
@@ -57,6 +62,8 @@ class Store:
         self.folder, self.job, self.extra = Path(folder), job, extra
         self._lock = Lock(self.folder)
         self._size, self._digest, self._lines = 0, hashlib.sha256(), 0  # of metrics.jsonl
+        self._found: bytes | None = None  # metrics.jsonl, as far as it counts, when a run is continued
+        self._best: int | None = None  # the epoch of best.safetensors
         self._writer = ThreadPoolExecutor(1, "chaos-store")
         self._writing: Future[None] | None = None
         self._failed: str | None = None
@@ -82,9 +89,10 @@ class Store:
         sweep(self.folder, WRITTEN)
         if resume and (self.folder / MODEL).exists():
             self.restore()
-        config = json.dumps({**self.extra, **self._config()}, indent=2)
+        config = json.dumps({**self.extra, **self._config()}, indent=2, default=_plain)
         write_atomically(self.folder / CONFIG, config.encode() + b"\n")
-        self._write_metrics(self.job.history)
+        self._write_metrics(self.job.history, self._found)
+        self.save_best()
 
     def close(self) -> None:
         """Lets others have the directory."""
@@ -98,6 +106,9 @@ class Store:
         return {
             **job.identity,
             "epochs": job.settings.epochs,
+            "patience": job.settings.patience,
+            "restore_best": job.settings.restore_best,
+            "metrics": [one for one in job.settings.metrics if isinstance(one, str)],
             "workers": job.plan.workers,
             "pin": job.plan.pin,
             "checkpoint_every": job.settings.checkpoint_every,
@@ -124,9 +135,10 @@ class Store:
             # earlier versions kept the records themselves
             history = state["history"] if "history" in state else self._read_metrics(state["epochs"], **state["metrics"])
             if isinstance(identity, dict):
-                identity = completed(identity)
+                before, identity = identity, completed(identity)
             if not isinstance(identity, dict) or not all(isinstance(record, dict) for record in history):
                 raise TypeError("identity and epochs must be objects")
+            history = [today(record, before) for record in history]
             if partial is not None:
                 check_counts(partial)
             cut = state.get("lr_cut", 1.0)
@@ -140,6 +152,7 @@ class Store:
         kind = state.get("runner", kind if history else job.runner.kind)
         if kind != job.runner.kind:
             raise CheckpointError(f"{path}: is the state of a run of {kind}; it cannot be continued with {job.runner.kind}")
+        identity = job.schedule.as_asked(identity, job.identity, job.settings.epochs)
         differ = differences(identity, job.identity)
         if differ:
             raise CheckpointError(f"{path}: is the state of another run; different: {', '.join(differ)}")
@@ -148,7 +161,10 @@ class Store:
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from None
         job.net.load_state_dict(net.state_dict())
-        job.history, job.partial, job.lr_cut = history, partial, cut
+        job.lr_cut = cut
+        job.take_history(history, partial)
+        if job.best_epoch:
+            job.best = self._read_best(job.best_epoch)
 
     def _read_metrics(self, epochs: int, size: int, sha256: str) -> list[Record]:
         """The records of the first so many epochs, which are so many bytes."""
@@ -161,6 +177,7 @@ class Store:
                 f"{path}: cannot be read ({error.strerror}); {MODEL} goes with its first {epochs} lines"
             ) from None
         lines = text.splitlines()
+        self._found = text
         if hashlib.sha256(text).hexdigest() != sha256 or len(lines) != epochs:
             raise CheckpointError(f"{path}: has been changed; its first {epochs} lines are not those that {MODEL} goes with")
         return list(map(parse_json, lines))
@@ -169,6 +186,39 @@ class Store:
     def busy(self) -> bool:
         """Whether a state is still being written."""
         return self._writing is not None and not self._writing.done()
+
+    def save_best(self, last: bool = False) -> None:
+        """Keeps the weights of the best epoch so far, where they are not kept yet; `last` as for `save`."""
+        job = self.job
+        if job.best is None or self._best == job.best_epoch:
+            return
+        try:
+            job.net.save(self.folder / BEST, {"epoch": str(job.best_epoch)}, weights=job.best)
+        except OSError as error:
+            if last:
+                raise
+            self._tell(error)
+        else:
+            self._best = job.best_epoch
+
+    def _read_best(self, epoch: int) -> NDArray[np.float32] | None:
+        """The weights of the best epoch; None where they are lost, which is told; CheckpointError where they are needed."""
+        path, job = self.folder / BEST, self.job
+        if epoch == len(job.history) and not job.partial:
+            return job.net.weights.copy()
+        try:
+            net, metadata, _ = load_with_state(path)
+            if metadata.get("epoch") != str(epoch) or net.config() != job.net.config():
+                raise CheckpointError(f"{path}: holds other weights than those of the best epoch, {epoch}")
+        except CheckpointError as error:
+            if job.settings.restore_best:
+                raise CheckpointError(f"{error}; without restore_best the run can be continued") from None
+            LOG.warning("%s; the weights of the best epoch are lost until a better one comes", error)
+            return None
+        self._best = epoch
+        vector = np.zeros_like(job.net.weights)
+        job.net.pack(net.state_dict(), vector)
+        return vector
 
     def save(self, last: bool = False) -> None:
         """Keeps the state; `last`: there is no further time, so that what cannot be written is an error."""
@@ -261,10 +311,20 @@ class Store:
             self._digest.update(text)
             self._lines = len(history)
 
-    def _write_metrics(self, history: list[Record]) -> None:
-        lines = "".join(map(_line, history)).encode()
+    def _write_metrics(self, history: list[Record], found: bytes | None = None) -> None:
+        """Writes all records, or the lines that were found of them."""
+        lines = "".join(map(_line, history)).encode() if found is None else found
         write_atomically(self.folder / METRICS, lines)
         self._size, self._digest, self._lines = len(lines), hashlib.sha256(lines), len(history)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for an object of a caller's `config`; TypeError where it has nothing."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"config holds {value!r}, which config.json cannot keep: only text, numbers, lists and dicts")
 
 
 def _line(record: Record) -> str:

@@ -3,8 +3,11 @@ above."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
+
+LOG = logging.getLogger("chaos")
 
 
 def is_terminal(stream: Any) -> bool:
@@ -15,15 +18,17 @@ def is_terminal(stream: Any) -> bool:
         return False
 
 
-def tell(text: str) -> bool:
-    """Prints a line to standard error; whether that could be done. BrokenPipeError where the reader has gone."""
-    if sys.stderr is None:
+def tell(text: str, stream: Any = None) -> bool:
+    """Prints a line to a stream, by default standard error; whether that could be done. BrokenPipeError where the reader has
+    gone."""
+    stream = sys.stderr if stream is None else stream
+    if stream is None:
         return False
     try:
         try:
-            print(text, file=sys.stderr, flush=True)
+            print(text, file=stream, flush=True)
         except UnicodeEncodeError:
-            print(text.encode("ascii", "backslashreplace").decode(), file=sys.stderr, flush=True)
+            print(text.encode("ascii", "backslashreplace").decode(), file=stream, flush=True)
     except BrokenPipeError:
         raise
     except (OSError, ValueError, AttributeError):  # a log that is full, or closed, or none

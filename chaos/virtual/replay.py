@@ -19,7 +19,7 @@ from ..errors import TraceError
 from ..formats.trace import TraceReader, TraceWriter, digest
 from ..network import Network, check_size, run_key
 from ..options import check_number
-from ..training import IDENTITY, Alone, Job, Settings, Threads
+from ..training import TRAINS, Alone, Job, Settings, Threads
 from ..training.callbacks import Listeners
 from ..training.records import Record, Result
 from ..training.settings import completed
@@ -28,8 +28,6 @@ from .clock import BLOCK, check_events
 
 MAX_JOBS = 1024
 TRACEABLE = ("sequential", "chaos")  # they update a stripe only while they hold it, or alone
-# no phase but the training phases is traced
-_SETTINGS = tuple(name for name in IDENTITY if name != "validate")
 
 
 class Traced(Threads):
@@ -93,10 +91,10 @@ class Traced(Threads):
             self.writer = TraceWriter(self.path).__enter__()
             self.writer.head(
                 {
-                    **{name: job.identity[name] for name in _SETTINGS},
+                    **{name: job.identity[name] for name in TRAINS},
                     "network": job.identity["network"],
                     "train": job.identity["train"],
-                    "images": job.training.count,
+                    "images": job.training.total,
                     "data": self.data,
                     "workers": job.plan.workers,
                     "epochs": job.settings.epochs,
@@ -200,7 +198,10 @@ def replay(
             )
         try:
             settings = Settings(
-                workers=about["workers"], epochs=about["epochs"], **{name: about[name] for name in _SETTINGS}
+                workers=about["workers"],
+                epochs=about["epochs"],
+                monitor="train_loss",  # which is always there: the trace knows the learning rates
+                **{name: about[name] for name in TRAINS},
             )
             job = Job(net, data, None, settings, link=Alone(), runner=_Replayed())
         except (ValueError, TypeError) as error:
@@ -227,7 +228,7 @@ def _network(trace: TraceReader, about: Mapping[str, Any], data: Dataset) -> Net
     """The network with its initial weights; TraceError where it cannot be replayed here."""
     path = trace.path
     wanted = {
-        **dict.fromkeys(_SETTINGS, object),
+        **dict.fromkeys(TRAINS, object),
         "network": dict,
         "train": str,
         "images": int,
@@ -269,6 +270,7 @@ def _run(
     try:
         for name in ("epoch", "begin", "images"):
             check_number(name, phase[name], 0, whole=True)
+        check_number("lr", phase["lr"], 0)
         epoch, begin, images = phase["epoch"], phase["begin"], phase["images"]
         end = None if phase["status"] == "diverged" else begin + images
         blocks = (block[at : at + BLOCK] for block in events for at in range(0, len(block), BLOCK))
@@ -278,7 +280,7 @@ def _run(
             order=job.order(epoch),
             begin=begin,
             end=end,
-            lr=job.rate(epoch),
+            lr=phase["lr"] if job.schedule.adapts else job.rate(epoch),
             step_scale=job.step_scale(),
             key=run_key(job.settings.seed, epoch),
             events=blocks,
