@@ -477,9 +477,10 @@ class Network(Parameters):
     def _predicting(self) -> Lent:
         """An engine for one prediction; each thread that predicts at the same time has its own."""
         while True:
-            plan = self.plan
+            self.plan  # noqa: B018 (a new one where another choice of loops is in force, and no engines for it then)
             if (engines := self._engines) is None:
-                with self._lock:
+                with self._lock:  # nobody changes plan or weights meanwhile
+                    plan = self.plan
                     engines = self._engines = self._engines or Engines(plan, self.weights)
             lent = Lent(engines)
             if engines is self._engines:

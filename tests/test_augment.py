@@ -231,8 +231,8 @@ def test_evaluations_see_images_as_they_are(few_digits):
     data, test = few_digits
     for batch_size in (1, 16):
         net = chaos.models.small()
-        run = train(net, data, "cutout:29x29", epochs=1, validate=True, workers=1, batch_size=batch_size)
-        assert run.history[0]["validation_loss"] == pytest.approx(chaos.evaluate(net, data, workers=1)["loss"], abs=1e-6)
+        run = train(net, data, "cutout:29x29", epochs=1, evaluate_train=True, workers=1, batch_size=batch_size)
+        assert run.history[0]["train_eval_loss"] == pytest.approx(chaos.evaluate(net, data, workers=1)["loss"], abs=1e-6)
         run = chaos.train(
             net, data, test, epochs=1, lr=1e-9, augment="cutout:29x29", workers=1, batch_size=batch_size, progress=False
         )

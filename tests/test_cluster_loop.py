@@ -51,4 +51,4 @@ def test_allreduce_needs_no_strategy_and_workers_their_reason(library, tmp_path)
     assert done.code == 0, done
     assert json.loads((tmp_path / "a" / CONFIG).read_text())["strategy"] == "synchronous"
     assert len((tmp_path / "a" / METRICS).read_text().splitlines()) == 1
-    assert "(limit: this rank's share " in done.err and "argument" not in done.err
+    assert "(limit: share of 2 ranks " in done.err and "argument" not in done.err

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import chaos
+from chaos.cli import main
 from chaos.losses import CLASS, MAP, VALUES
-from chaos.training import metrics
+from chaos.training import metrics, parts
 from chaos.training.metrics import Answers
 
 
@@ -184,6 +185,42 @@ def test_evaluate_measures_too(digits):
     net = chaos.models.small(seed=0)
     found = chaos.evaluate(net, digits[1], metrics=["accuracy", "f1_per_class"])
     assert found["accuracy"] == pytest.approx(1 - found["error"]) and len(found["f1_per_class"]) == 10
+
+
+def test_of_several_outputs_those_are_judged_that_can_be_wrong(digits):
+    """Here the second term, of the first output; not its neighbours' numbers."""
+    start = chaos.Input((1, 29, 29))
+    hidden = chaos.Tanh()(chaos.Linear(12)(chaos.Flatten()(start)))
+    net = chaos.Network(start, [chaos.Linear(3)(hidden), chaos.Linear(10)(hidden)], seed=1)
+    values = np.random.default_rng(0).standard_normal((80, 3)).astype(np.float32)
+    data = chaos.data.Dataset(digits[0].images[:80], targets=(values, digits[0].labels[:80]))
+    options = dict(loss="mse@0 + cross_entropy@1", lr=0.01, workers=1, progress=False, class_weight="balanced")
+    run = chaos.train(net, data, epochs=2, metrics=["accuracy", "top_10"], validation_split=0.25, **options)
+    _, held = parts.split(digits[0].labels[:80], 80, 0.25, 0)
+    wanted = (net.forward(digits[0].images[held])[1].argmax(1) == digits[0].labels[held]).mean()
+    record = run.history[-1]
+    assert record["validation_accuracy"] == pytest.approx(wanted) == pytest.approx(1 - record["validation_error"])
+    assert record["validation_top_10"] == 1
+
+
+def test_the_command_evaluates_metrics(digits, tmp_path, capsys):
+    net = chaos.models.small(seed=0)
+    net.save(tmp_path / "net.safetensors")
+    words = [
+        "evaluate",
+        str(tmp_path / "net.safetensors"),
+        "--data",
+        "digits",
+        "--metrics",
+        "f1,confusion_matrix,recall_per_class",
+    ]
+    assert main(words) == 0
+    found = chaos.evaluate(net, digits[1], metrics=["f1", "confusion_matrix"])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"f1          {found['f1']:.4g}" in lines
+    at = lines.index("confusion_matrix ")
+    assert [list(map(int, line.split())) for line in lines[at + 1 : at + 11]] == found["confusion_matrix"]
+    assert main([*words[:-1], "f2"]) == 2 and "unknown metric 'f2'" in capsys.readouterr().err
 
 
 def test_a_function_that_gives_no_number(digits):

@@ -286,8 +286,17 @@ def test_bad_streams():
 
 def test_what_needs_all_images():
     stream = Stream(batches(50, IMAGES, LABELS), length=200)
-    with pytest.raises(ValueError, match="validate needs the training images again"):
-        trained(stream, validate=True)
+    for asked, what in (
+        ({"evaluate_train": True}, "evaluate_train needs the training images again"),
+        ({"validation_split": 0.1}, "validation_split needs a part of the training images"),
+        ({"class_weight": "balanced"}, "class_weight needs all labels beforehand"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            trained(stream, **asked)
+    options = dict(validation_data=DATA, metrics=["accuracy"], patience=5, accumulate=2, epochs=2)
+    weights, history = trained(stream, **options)
+    whole, records = trained(DATA, **options)
+    assert weights == whole and history[-1]["validation_accuracy"] == records[-1]["validation_accuracy"]
     with pytest.raises(
         DataError, match="test must be a chaos.data.Dataset, not Stream.*a chaos.data.Stream is for training"
     ):

@@ -350,5 +350,8 @@ def test_the_command_line_validates_ends_early_and_goes_on(tmp_path, monkeypatch
     assert len(both) == 2 and all(line["validation_loss"] for line in both)
     assert main([*words, "--epochs", "1", "--validation-data", "two.npz"]) == 2
     assert "two.npz holds training and test images" in capsys.readouterr().err
+    assert main([*words, "--epochs", "1", "--validate", "--run-dir", "c", "--quiet"]) == 0
+    assert "warning: --validate is now --evaluate-train" in capsys.readouterr().err
+    assert json.loads((tmp_path / "c" / CONFIG).read_text())["evaluate_train"] is True
     assert main([*words, "--epochs", "1", "--metrics", "acuracy"]) == 2
     assert "unknown metric 'acuracy'; did you mean accuracy?" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """`chaos evaluate`: the test error of a trained network."""
 
 from .. import training
+from ..training import ABOUT
+from ..training.metrics import NAMES
 from .common import DATA, DATA_HELP, add_command, load_data, need_test, percent, show_json
 from .networks import open_model
 
@@ -18,6 +20,14 @@ def add(commands):
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run directory or .safetensors file")
     parser.add_argument("--data", metavar=DATA, help=f"{DATA_HELP} (default: the run's own, else auto)")
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per available core)")
+    about = ABOUT["metrics"]
+    parser.add_argument(
+        "--metrics",
+        metavar=about.unit,
+        type=about.parse,
+        default=(),
+        help=f"what else is measured: {', '.join(NAMES)}, and scikit-learn's scorers where it is installed",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -31,6 +41,7 @@ def run(arguments):
         workers=arguments.workers,
         loss=config.get("loss", "cross_entropy"),
         loss_options=config.get("loss_options"),
+        metrics=arguments.metrics,
     )
     if arguments.json:
         show_json({"model": arguments.model, "data": name, **result})
@@ -38,5 +49,17 @@ def run(arguments):
     print(f"data        {name}")
     print(f"test error  {percent(result['error'])} ({result['wrong']:,} of {result['images']:,})")
     print(f"test loss   {result['loss']:.4f}")
+    for metric in arguments.metrics:
+        print(f"{metric:11} {_shown(result[metric])}")
     workers = f"{result['workers']} worker{'s' if result['workers'] != 1 else ''}"
     print(f"speed       {result['images_per_second']:,.0f} images/s ({workers})")
+
+
+def _shown(value):
+    """A metric's value for people: a number, a line of numbers, or a line for each row of a matrix."""
+    if not isinstance(value, list):
+        return "none" if value is None else f"{value:.4g}"
+    if value and isinstance(value[0], list):
+        widest = max(len(str(one)) for row in value for one in row)
+        return "".join(f"\n    {' '.join(f'{one:>{widest}}' for one in row)}" for row in value)
+    return " ".join(map(_shown, value))

@@ -189,7 +189,8 @@ class Kept:
         known = dataclasses.asdict(event.settings) | read_config(self.folder)
         found: dict[str, dict[str, Any]] = {"network": dict(self.network)}
         for title, names in tables().items():
-            if title != "run" and (title != "cluster" or known.get("cluster")):
+            names = [name for name in names if title != "run" or EVERY[name].role != "call"]
+            if title != "cluster" or known.get("cluster"):
                 found[title] = {_written(title, name): known.get(name) for name in names}
         text = f"# What this run was asked for, every value of it. Once more: {self.again}\n\n{to_toml(found)}"
         write_atomically(self.folder / JOB, text.encode("utf-8", "backslashreplace"))

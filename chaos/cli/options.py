@@ -38,8 +38,8 @@ class DataSettings:
     validation_data: str | None = setting(
         None,
         Setting(
-            text="a validation set, measured after every epoch: a file that holds one set",
-            unit="FILE.npz",
+            text="a validation set, measured after every epoch: a file or folder that holds one set",
+            unit="FILE|FOLDER",
             role="kept",
             shown="none; --validation-split holds one out",
         ),

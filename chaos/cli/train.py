@@ -1,5 +1,6 @@
 """`chaos train`: trains a network and keeps the run in a directory."""
 
+import argparse
 import contextlib
 import dataclasses
 import os
@@ -16,7 +17,7 @@ from ..models import MODELS
 from ..network import Network, load
 from ..options import unknown
 from ..training import ABOUT, Settings
-from ..training.streams import tell
+from ..training.streams import LOG, tell
 from .common import add_command, exit_code, load_data, load_validation, percent, read_config, say
 from .jobs import ENDING, JOB, Kept, read_job
 from .networks import FUNCTION, KINDS, absolute, build_model, stem
@@ -76,6 +77,8 @@ def declare(parser, strategies=None, **workers):
     group = parser.add_argument_group("training")
     for name in in_group("training"):
         add_setting(group, name)
+        if name == "evaluate_train":
+            group.add_argument("--validate", action=_Renamed, default=None, dest=name, help=argparse.SUPPRESS)
         if name == "update_options":
             add_short_option(group, "momentum", "share of earlier updates")
             add_short_option(group, "weight_decay", "L2 penalty (adamw: decoupled decay)")
@@ -85,6 +88,14 @@ def declare(parser, strategies=None, **workers):
         changed = {"workers": workers, "strategy": {"names": strategies}}.get(name, {})
         add_setting(group, name, **changed)
     return group
+
+
+class _Renamed(argparse.BooleanOptionalAction):
+    """What earlier versions called --evaluate-train."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        LOG.warning("%s is now %s", option_string, option_string.replace("validate", "evaluate-train"))
+        super().__call__(parser, namespace, values, option_string)
 
 
 def declare_run(parser):
@@ -211,7 +222,7 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
     config = {
         "model": model,
         "data": name,
-        "validation_data": asked.validation_data and os.path.abspath(asked.validation_data),
+        "validation_data": asked.validation_data and os.path.abspath(asked.validation_data),  # no name has one set only
         "subset": asked.subset,
         "requested_workers": settings.workers,
         "argv": ["chaos", *arguments.argv],

@@ -120,7 +120,7 @@ class Run:
             import pandas
         except ImportError:
             raise ImportError(
-                "run.to_frame() needs pandas (pip install 'chaos-sgd[data]'); run.history is a list of dicts, which other tables take"
+                "run.to_frame() needs pandas (pip install 'chaos-sgd[data]'); run.history is a list of dicts for others"
             ) from None
         rows = [numbers(record) for record in self.history]
         return pandas.DataFrame(rows, columns=None if rows else ["epoch"]).set_index("epoch")

@@ -136,9 +136,9 @@ class Measures(Setting):
     def parse(self, text: str) -> list[str]:
         return [part.strip() for part in text.split(",")]
 
-    def check(self, name: str, value: Any) -> tuple[Any, ...]:
+    def check(self, name: str, value: Any) -> list[Any]:
         metrics.resolve(value)
-        return tuple(value or ())
+        return list(value or ())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
