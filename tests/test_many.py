@@ -187,6 +187,11 @@ def test_an_error_of_the_caller_stops_all(data, shape):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("chaos")]
 
 
+def test_data_are_not_read_for_fingerprints_that_nobody_asks_for(data, shape, monkeypatch):
+    monkeypatch.setattr(Dataset, "fingerprint", lambda self: pytest.fail("all images are read"))
+    assert chaos.train_many(jobs(data, shape, 2), progress=False).best()["status"] == "done"
+
+
 # ---- search ----
 
 

@@ -29,25 +29,10 @@ FIRST, LAST = "first", "last"
 _LEARNER, _KEPT = "_learner", "_rule_state"
 
 
-class Watch(Callback):
-    """What an estimator hears of its training: keeps the weights of the best epoch, stops when none is better any more."""
+class Keeper(Callback):
+    """Keeps what the update rule has at the end of a training."""
 
-    def __init__(self, patience: int | None, tol: float) -> None:
-        self.patience, self.tol = patience, tol
-        self.best, self.waited, self.losses = math.inf, 0, list[float]()
-        self.weights: Array | None = None
-        self.state: Mapping[str, Any] = {}
-
-    def epoch_end(self, event: Any, record: Mapping[str, Any]) -> None:
-        if self.patience is None:
-            return
-        loss = record["test_loss"]
-        self.losses.append(loss)
-        self.waited = 0 if loss < self.best - self.tol else self.waited + 1
-        if loss < self.best:
-            self.best, self.weights = loss, event.network.weights.copy()
-        if self.waited >= self.patience:
-            event.stop()
+    state: Mapping[str, Any] = {}
 
     def train_end(self, event: Any) -> None:
         self.state = {name.removeprefix(STATE): value for name, value in event.rule_state().items()}
@@ -179,12 +164,14 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
         if not (self.warm_start and hasattr(self, "network_")):
             self._start(x, targets)
         data, validation = self._parts(x, targets, weights)
-        watch = Watch(self.n_iter_no_change if self.early_stopping else None, self.tol)
+        keeper, how = Keeper(), {}
+        if self.early_stopping:
+            how = {"patience": self.n_iter_no_change, "min_delta": self.tol, "restore_best": True}
         self.__dict__.pop(_LEARNER, None)
         run = train(
             self.network_,
             data,
-            validation,
+            validation_data=validation,
             workers=self._workers(),
             epochs=self.epochs,
             lr=self.lr,
@@ -193,15 +180,15 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
             schedule_options=self.schedule_options,
             shuffle=self.shuffle,
             progress=bool(self.verbose),
-            callbacks=[watch, *(self.callbacks or ())],
+            callbacks=[keeper, *(self.callbacks or ())],
+            **how,
             **self._settings(self._seed + self.n_iter_),
         )
-        if watch.weights is not None:
-            self.network_.weights[:] = watch.weights
-        setattr(self, _KEPT, watch.state)
+        setattr(self, _KEPT, keeper.state)
         self._after(len(run.history), [record["train_loss"] for record in run.history])
         if self.early_stopping:
-            self.validation_loss_curve_ = [*(self.validation_loss_curve_ or []), *watch.losses]
+            losses = [record["validation_loss"] for record in run.history]
+            self.validation_loss_curve_ = [*(self.validation_loss_curve_ or []), *losses]
 
     def _after(self, epochs: int, losses: list[float]) -> None:
         self.n_iter_ += epochs

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -105,12 +105,7 @@ class Job:
         self.engine = self._make_engine()
         if net.frozen and not any(map(self.engine.trains, range(len(net.nodes())))):
             raise ValueError("all parameters of the network are frozen: there is nothing to train; see net.unfreeze")
-        self.identity = settings.identity() | {
-            "network": net.config(),
-            "train": train.fingerprint(),
-            "validation": None if validation is None else validation.fingerprint(),
-            "test": None if test is None else test.fingerprint(),
-        }
+        self._sets = {"train": train, "validation": validation, "test": test}
         self.names = [name for _, name in net.nodes()]
         self.runner, self.evaluator = runner, runner.start(self)
         self.partial: Result | None = None
@@ -122,6 +117,12 @@ class Job:
         self._kept_at, self._begun, self._resting = time.monotonic(), 0, False
         if settings.on_diverge == "rollback" and (link.size > 1 or not runner.pauses):
             raise ValueError("on_diverge='rollback' is for one process with real workers whose order is not recorded")
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Made where it is asked for: fingerprints read all images, which costs a short training much of its time."""
+        prints = {name: None if data is None else data.fingerprint() for name, data in self._sets.items()}
+        return self.settings.identity() | {"network": self.net.config()} | prints
 
     def _hold_out(self) -> None:
         """The validation set, where a part of the training images is one, and the weights of the others."""
