@@ -346,5 +346,5 @@ def test_images_of_a_stream_are_augmented():
     stream = Stream(batches(30, IMAGES, LABELS), length=200, buffer=64)
     found = [trained(stream, augment=["flip", "shift"], seed=seed)[0] for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2] and trained(stream)[0] not in found
-    with pytest.raises(ValueError, match="a mixture takes any of all images"):
+    with pytest.raises(ValueError, match="mixes any two images, and a chaos.data.Stream shows each once"):
         trained(stream, augment=["mixup"])

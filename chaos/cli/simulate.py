@@ -17,6 +17,7 @@ from .train import declare, declare_run, execute, prepare, quantile, take_job
 
 TIMES = "times.json"
 LOSS = 0.005  # of error, that is worth looking for a remedy
+DESCRIBED = ("cores", "threads_per_core", "slowdown", "speed", "line_ns", "topology")  # by a machine's name
 PLAIN = ("cores", "threads_per_core", "slowdown", "speed", "line_ns", "jitter", "stragglers", "straggling")
 
 
@@ -155,34 +156,49 @@ def _machine(arguments, kept, times, workers):
     """The options, before the named machine, before what the run had, before the defaults."""
     found = {name: kept[name] for name in PLAIN if name in kept} if kept else {}
     if arguments.machine:
-        machine = read_machine(arguments.machine)
-        shares = machine.threads_throughput
-        found = {
-            "cores": machine.cores,
-            "threads_per_core": machine.threads_per_core,
-            "slowdown": [n * shares[0] / share for n, share in enumerate(shares, 1)],
-            "speed": machine.peak_gflops(1) / times.gflops,
-            "line_ns": machine.transfer_ns(workers),
-            "topology": _topology(machine),
-        }
+        made = machine_of(read_machine(arguments.machine), times, workers)
+        found = {name: getattr(made, name) for name in DESCRIBED}
     elif kept and kept.get("topology"):
-        found["topology"] = virtual.Topology(**kept["topology"])
-    if arguments.line_ns is not None:
-        found.pop("topology", None)  # all lines cost the same
+        try:
+            found["topology"] = virtual.Topology(**kept["topology"])
+        except TypeError as error:
+            raise CheckpointError(f"{arguments.run_dir}: the topology in its config.json is damaged: {error}") from None
+    if arguments.line_ns is not None or arguments.cores is not None:
+        found.pop("topology", None)  # of another machine
     found |= {name: getattr(arguments, name) for name in PLAIN if getattr(arguments, name) is not None}
     if "slowdown" in found:
         found["slowdown"] = tuple(found["slowdown"])
     return virtual.Machine(**found)
 
 
-def _topology(machine):
-    """Where the cores of a described machine are; None where all are alike."""
-    if machine.cache_domains == 1:
-        return None
-    costs = [machine.within_domain_ns, machine.across_domains_ns, machine.across_sockets_ns]
-    known = [cost for cost in costs if cost is not None]
-    near, across, far = (cost if cost is not None else max(known) for cost in costs)
-    return virtual.Topology(machine.cores // machine.cache_domains, machine.cores // machine.sockets, near, across, far)
+def machine_of(described, times, workers):
+    """The virtual machine of a description (chaos.perfmodel), for passes of such times; without jitter of its own.
+
+    Parameters
+    ----------
+    described : chaos.perfmodel.Machine
+    times : chaos.virtual.Times
+    workers : int
+
+    Returns
+    -------
+    chaos.virtual.Machine
+    """
+    shares, topology = described.threads_throughput, None
+    if described.cache_domains > 1:
+        costs = [described.within_domain_ns, described.across_domains_ns, described.across_sockets_ns]
+        known = [cost for cost in costs if cost is not None]
+        near, across, far = (cost if cost is not None else max(known) for cost in costs)
+        domain, socket = described.cores // described.cache_domains, described.cores // described.sockets
+        topology = virtual.Topology(domain, socket, near, across, far)
+    return virtual.Machine(
+        cores=described.cores,
+        threads_per_core=described.threads_per_core,
+        slowdown=tuple(n * shares[0] / share for n, share in enumerate(shares, 1)),
+        speed=described.peak_gflops(1) / times.gflops,
+        line_ns=described.transfer_ns(workers),
+        topology=topology,
+    )
 
 
 def _summary(result, train, test, elapsed, net, settings, machine, times, workers):

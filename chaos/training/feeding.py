@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
-from ..augment import Mix, steps
 from ..data import Dataset, Stream
 from ..errors import DataError
 from ..layers import random
@@ -53,8 +52,6 @@ class Fed(Threads):
             value = getattr(settings, name)
             if value is not None and not (isinstance(value, (bool, float)) and not value):
                 raise ValueError(f"{name} needs {what}, and a chaos.data.Stream shows each image once; give a Dataset")
-        if any(isinstance(step, Mix) for step in steps(settings.augment)):
-            raise ValueError("a mixture takes any of all images, and a chaos.data.Stream shows each once; give a Dataset")
 
     def start(self, job: Job) -> _core.Engine:
         """As `Threads`."""
