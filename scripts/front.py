@@ -3,8 +3,9 @@
 
 For anyone who asks which strategy a machine is to train with. Each entry is trained with the same seeds (seed s sets initial
 weights, order of images and the clock) beside `sequential` on one worker of the same machine; told are images per second of
-the virtual machine over sequential's, the error after every epoch, and the speed-up of the time until the error is at most
-sequential's last one plus a margin: epochs of sequential / epochs needed x the ratio of speeds, None where it is not reached.
+the virtual machine over sequential's, the error after every epoch, and the speed-up of the time until the error is at
+most sequential's last one plus a margin: epochs of sequential / epochs needed x the ratio of speeds, None where it is not
+reached.
 
 A strategy is named NAME or NAME:OPTION=VALUE,OPTION=VALUE.
 """
