@@ -423,9 +423,9 @@ def test_mapped_floats_are_read_as_seldom_as_can_be(on_disk, monkeypatch, tmp_pa
     data = Dataset(images, labels)
     assert np.shares_memory(data.images, images) and seen["looked"] == images.nbytes
     net = chaos.Network((1, 8, 8), [chaos.Flatten(), chaos.Linear(3)])
-    for _ in range(2):
+    for number in range(2):
         before = dict(seen)
-        chaos.train(net, data, workers=1, epochs=1, progress=False)
+        chaos.train(net, data, workers=1, epochs=1, progress=False, run_dir=tmp_path / str(number))
         assert seen["looked"] - before["looked"] == images.nbytes
     assert seen["hashed"] == images.nbytes
     assert data.fingerprint() == Dataset(np.array(images), labels).fingerprint()

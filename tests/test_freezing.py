@@ -227,13 +227,13 @@ def test_frozen_running_statistics_are_used_in_training():
     layers = [chaos.Conv2d(4, 3), chaos.BatchNorm2d(), chaos.ReLU(), chaos.Flatten(), chaos.Linear(5)]
     net = chaos.Network(shape, layers)
     x, y = images(8, shape, classes=5)
-    chaos.train(net, chaos.data.Dataset(x, y), strategy="sequential", batch_size=4, epochs=2, progress=False)
+    chaos.train(net, chaos.data.Dataset(x, y, classes=5), strategy="sequential", batch_size=4, epochs=2, progress=False)
     with pytest.raises(
         ValueError, match="1.running_mean and 1.running_var can be frozen together only; 1.running_var would not"
     ):
         net.freeze("1.running_mean")
     with pytest.raises(ValueError, match="whole batch"):
-        chaos.train(net, chaos.data.Dataset(x, y), strategy="synchronous", batch_size=4, progress=False)
+        chaos.train(net, chaos.data.Dataset(x, y, classes=5), strategy="synchronous", batch_size=4, progress=False)
     for pattern in ("1.running_*", "1.*", "[01].*"):
         net.unfreeze()
         net.freeze(pattern)
@@ -246,7 +246,15 @@ def test_frozen_running_statistics_are_used_in_training():
         assert found_loss == pytest.approx(loss, rel=1e-5)
         for name, value in found.items():
             close(value, exact[name], 64 * 2.0**-24 * max(1, np.abs(exact[name]).max()) * np.sqrt(8 * 16))
-        chaos.train(net, chaos.data.Dataset(x, y), strategy="synchronous", batch_size=4, workers=2, epochs=2, progress=False)
+        chaos.train(
+            net,
+            chaos.data.Dataset(x, y, classes=5),
+            strategy="synchronous",
+            batch_size=4,
+            workers=2,
+            epochs=2,
+            progress=False,
+        )
         assert unchanged(net, state) == set(net.frozen)
 
 
