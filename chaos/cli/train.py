@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import cluster, training, virtual
 from ..data import kind
-from ..errors import ChaosError, CheckpointError, DivergedError
+from ..errors import ChaosError, CheckpointError, ClusterError, DivergedError
 from ..models import MODELS
 from ..network import Network, load
 from ..options import unknown
@@ -187,6 +187,8 @@ def _earlier_of_root(arguments, launch):
     """The settings of the run that is continued, of which the other ranks may see nothing: rank 0 tells them."""
     try:
         return cluster.from_root(lambda: read_config(arguments.run_dir) if arguments.resume else {})
+    except ClusterError:  # of this process, which perhaps sees no other
+        raise
     except ChaosError as error:
         if launch.rank:  # rank 0 says it
             raise SystemExit(exit_code(error)) from None
