@@ -174,7 +174,7 @@ def test_the_command(tmp_path, capsys):
     assert main(["summary", str(tmp_path / "net.safetensors"), "--batch-size", "8", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == net.summary(8).to_dict() and found["frozen"] == 114
-    data = chaos.data.Dataset(*images(8, net.input_shape, classes=5))
+    data = chaos.data.Dataset(*images(8, net.input_shape, classes=5), classes=5)
     chaos.train(net, data, epochs=1, run_dir=tmp_path / "run", progress=False)
     assert main(["summary", str(tmp_path / "run")]) == 0
     assert capsys.readouterr().out == f"{net.summary()}\n"

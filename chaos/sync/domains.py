@@ -36,6 +36,7 @@ class Domains(Asynchronous):
 
     name = "domains"
     variants: Variants = (
+        ({}, {}),
         ({"period": 2}, {}),
         ({"group": 2, "period": 3}, {}),
         ({"mix": 0.5}, {"exact": False, "divides": True}),
