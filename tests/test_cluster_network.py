@@ -207,7 +207,7 @@ def test_the_benchmark_takes_its_job_along(library, tmp_path):
             os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_benchmark_measures_and_predicts(tmp_path):
     mpi.need("openmpi")
     words = [

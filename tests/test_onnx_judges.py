@@ -127,7 +127,13 @@ def with_random_weights(model, rng):
     return model
 
 
-@pytest.mark.parametrize("path", light_models(), ids=lambda path: path.rpartition("light_")[2].removesuffix(".onnx"))
+def light(path):
+    """Those with a hundred million weights take half a minute each."""
+    name = path.rpartition("light_")[2].removesuffix(".onnx")
+    return pytest.param(path, id=name, marks=pytest.mark.nightly if name in ("vgg19", "zfnet512") else ())
+
+
+@pytest.mark.parametrize("path", map(light, light_models()))
 def test_light_models(path):
     """The zoo's networks: every parameter is there, and the outputs are onnxruntime's."""
     runtime = pytest.importorskip("onnxruntime")

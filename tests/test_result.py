@@ -356,19 +356,24 @@ def test_an_interrupted_cell_keeps_its_history(digits):
     assert diverged.value.run.history == net.history == []
 
 
-def test_a_closed_terminal_saves_like_sigterm(digits, tmp_path):
+@pytest.fixture
+def hangup():
+    """SIGHUP as in a terminal, whatever the tests were started from."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_closed_terminal_saves_like_sigterm(digits, tmp_path, hangup):
     options = dict(epochs=100, run_dir=tmp_path, callbacks=[Interrupts(signal.SIGHUP)], **OPTIONS)
     with pytest.raises(SystemExit) as caught:
         chaos.train(chaos.models.small(), digits[0][:50], **options)
     assert caught.value.code == 128 + signal.SIGHUP and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
     run = chaos.train(chaos.models.small(), digits[0][:50], epochs=3, run_dir=tmp_path, resume=True, **OPTIONS)
     assert len(run.history) == 3
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
-    try:
-        run = chaos.train(chaos.models.small(), digits[0][:50], epochs=3, callbacks=[Interrupts(signal.SIGHUP)], **OPTIONS)
-        assert len(run.history) == 3
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    run = chaos.train(chaos.models.small(), digits[0][:50], epochs=3, callbacks=[Interrupts(signal.SIGHUP)], **OPTIONS)
+    assert len(run.history) == 3
 
 
 @pytest.mark.parametrize("when", ["numpy.linalg", "chaos.network", "chaos.cli.common", "argparse"])
