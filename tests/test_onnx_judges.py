@@ -133,7 +133,7 @@ def light(path):
     return pytest.param(path, id=name, marks=pytest.mark.nightly if name in ("vgg19", "zfnet512") else ())
 
 
-@pytest.mark.parametrize("path", map(light, light_models()))
+@pytest.mark.parametrize("path", [light(path) for path in light_models()])
 def test_light_models(path):
     """The zoo's networks: every parameter is there, and the outputs are onnxruntime's."""
     runtime = pytest.importorskip("onnxruntime")
