@@ -79,6 +79,8 @@ static void check_workers(const instruction_set *isa)
             }
             for (int v = variant_of("replicated"); workers > 2 && !strcmp(variants[v].name, "replicated"); v++)
                 check_clock(branches(isa), &clock_order_replicated, v, workers, batch);
+            for (int v = variant_of("domains"); workers > 2 && !strcmp(variants[v].name, "domains"); v++)
+                check_clock(branches(isa), &clock_order_domains, v, workers, batch);
         }
 }
 
