@@ -223,7 +223,7 @@ def offences(path, judge):
 
 
 @needs_x86
-@pytest.mark.parametrize("openmp", [0, 1])
+@pytest.mark.parametrize("openmp", [pytest.param(0, marks=pytest.mark.nightly), 1])
 @pytest.mark.parametrize("file", BASE)
 def test_the_rest_of_the_core_has_no_avx(core, file, openmp):
     flags = [f"-DCHAOS_OPENMP={openmp}", *(SETUP["OPENMP"] if openmp else [])]
