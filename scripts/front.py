@@ -19,9 +19,11 @@ import numpy as np
 
 import chaos
 from chaos import perfmodel, virtual
+from chaos.bench._common import machine
 from chaos.cli.simulate import machine_of
 from chaos.errors import ChaosError
 from chaos.models import MODELS
+from chaos.options import unknown
 from chaos.sync import STRATEGIES
 
 STRIPES = "stripe_bytes=1024"
@@ -103,6 +105,11 @@ def compare(found, base, margin):
 
 def main(argv=None):
     arguments = parse(argv)
+    for text in arguments.entries:
+        if (name := text.partition(":")[0]) not in STRATEGIES:
+            raise ValueError(unknown("unknown strategy", name, STRATEGIES))
+    if arguments.model not in MODELS:
+        raise ValueError(unknown("unknown model", arguments.model, MODELS))
     train_set, test = chaos.data.load(arguments.data, size=MODELS[arguments.model]().input_shape[1])
     data = (train_set[: arguments.subset] if arguments.subset else train_set, test)
     base = train(arguments, data, "sequential", 1)
@@ -119,7 +126,7 @@ def main(argv=None):
     if arguments.json:
         asked = {name: getattr(arguments, name) for name in vars(arguments) if name not in ("json", "entries")}
         with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"asked": asked, "chaos": chaos.info(), "rows": rows}, file, indent=1)
+            json.dump({"asked": asked, "about": machine(), "rows": rows}, file, indent=1)
             file.write("\n")
 
 
