@@ -1,4 +1,5 @@
-/* Replicas of the process's weights that live for a phase: what elastic and replicated have in common. Included by them. */
+/* Replicas of the process's weights that live for a phase: what domains, elastic and replicated have in common. Included by
+ * them. */
 #ifndef CHAOS_REPLICAS_H
 #define CHAOS_REPLICAS_H
 

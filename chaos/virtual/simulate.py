@@ -36,8 +36,8 @@ class Virtual(Threads):
     follows from it are those of the virtual machine, and "virtual" tells about it: cores, threads_per_core, speedup (over
     one worker of the same machine), waiting_us_per_image and times. Memory: a worker's times their number, and with
     `locked` and `delayed` the weights once more each, with `leashed` three times, and with `averaging` and `elastic` a
-    replica of weights and moments each, with `replicated` the same for each group. A run that was stopped goes on at the
-    beginning of its epoch.
+    replica of weights and moments each, with `domains` and `replicated` the same for each group. A run that was stopped
+    goes on at the beginning of its epoch.
 
     Parameters
     ----------
