@@ -34,8 +34,9 @@ from .info import info
 from .interop import from_onnx, from_torch
 from .layers import *  # noqa: F403, every kind
 from .layers import __all__ as _layers  # type: ignore[attr-defined]  # computed: type checkers do not see it
+from .loading import load
 from .many import Committee, search, train_async, train_many
-from .network import Network, load
+from .network import Network
 from .normalising import normalise
 from .training import Callback, Run, evaluate
 

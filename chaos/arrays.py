@@ -82,3 +82,11 @@ def warn_caller(text: str) -> None:
     while frame.f_back and frame.f_globals["__name__"].startswith(f"{__package__}."):
         depth, frame = depth + 1, frame.f_back
     warnings.warn(text, UserWarning, stacklevel=depth)
+
+
+def aligned_zeros(shape: int | tuple[int, ...]) -> NDArray[np.float32]:
+    """A float32 array that starts on a cache line."""
+    size = int(np.prod(shape))
+    room = np.zeros(size + 16, np.float32)
+    start = -room.ctypes.data % 64 // 4
+    return room[start : start + size].reshape(shape)

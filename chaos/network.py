@@ -1,7 +1,7 @@
 """A network: a graph of layers, its shapes, its weights in one flat vector, and its plan for the core.
 
 Below chaos.training and above the layers; with chaos.training, chaos.info, chaos.bench and chaos.perfmodel the only room
-that sees chaos._core. One class, and what turns its arguments into arrays for the core; long because of its docstrings.
+that sees chaos._core. One class; long because of its docstrings.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core, freezing, scale
-from .arrays import extremes, float32, numbers
+from .arrays import aligned_zeros, extremes, float32, numbers
 from .engines import Engines, Lent
 from .errors import CheckpointError, DataError
-from .formats import read_tensors, write_tensors
-from .formats.json_text import parse_json
+from .formats import write_tensors
+from .graph import core_shape, topological_order
 from .layers import LAYERS, Input, Layer, Node, random, whole
 from .layers.base import Array, Shape, Trained
-from .losses import IGNORED, LOSSES, VALUES, Term
+from .losses import LOSSES, Term
 from .parameters import Parameters
 from .scale import Scale
+from .taken import take_input, take_target, take_weights
 
 FORMAT = "chaos-1"
 TRAINED_ON, CLASS_NAMES = "trained_on", "class_names"
@@ -96,7 +97,7 @@ class Network(Parameters):
             ends = [output]
         self.outputs: list[Node] = ends
         self._inputs: list[Input] = [inputs] if isinstance(inputs, Input) else list(inputs)
-        self._order = _topological_order(self._inputs, self.outputs)
+        self._order = topological_order(self._inputs, self.outputs)
         self._number = {node: i for i, node in enumerate(self._order)}
         self.input_shapes = [node.shape for node in self._inputs]
         self.input_shape: Shape | tuple[Shape, ...] = (
@@ -198,7 +199,7 @@ class Network(Parameters):
 
     def _add_input(self, plan: _core.Plan, node: Node) -> None:
         try:
-            plan.add_input(*_core_shape(node.shape))
+            plan.add_input(*core_shape(node.shape))
         except OverflowError:
             raise ValueError(f"input shape {node.shape} is too large") from None
 
@@ -217,7 +218,7 @@ class Network(Parameters):
             )
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{layer} on input of shape {shapes}: {error}") from None
-        if plan.shape(i) != _core_shape(node.shape):
+        if plan.shape(i) != core_shape(node.shape):
             raise RuntimeError(
                 f"{layer} has output {plan.shape(i)} in the core and {node.shape} here: the two "
                 "halves of this layer disagree"
@@ -666,7 +667,7 @@ class Network(Parameters):
             if len(y) != len(terms):
                 raise DataError(f"{len(y)} arrays of targets for a loss of {len(terms)} terms: one for each, or one for all")
         taken = [
-            _take_target(one, count, term, self.output_shapes[term.output]) for one, term in zip(arrays, terms, strict=True)
+            take_target(one, count, term, self.output_shapes[term.output]) for one, term in zip(arrays, terms, strict=True)
         ]
         answers = next((answers for _, answers in taken if answers is not None), 0)
         return [labels for labels, _ in taken] if len(taken) > 1 else taken[0][0], answers
@@ -678,7 +679,7 @@ class Network(Parameters):
         if several and (not isinstance(x, (tuple, list)) or len(x) != len(self._inputs)):
             raise DataError(f"the network has {len(self._inputs)} inputs: a list of as many arrays is needed")
         known: list[Scale | None] = [None] * len(self._inputs) if like is None else [*like]
-        taken = [_take_input(*one) for one in zip(x if several else [x], self.input_shapes, known, strict=True)]
+        taken = [take_input(*one) for one in zip(x if several else [x], self.input_shapes, known, strict=True)]
         arrays, scales = [array for array, _ in taken], tuple(found for _, found in taken)
         if len({len(array) for array in arrays}) > 1:
             raise DataError(f"the inputs have different numbers of images: {', '.join(str(len(a)) for a in arrays)}")
@@ -719,189 +720,6 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _take_target(y: ArrayLike, count: int, term: Term, shape: Shape) -> tuple[Array, int | None]:
-    """(targets of a term of the loss, flat: int64 labels, IGNORED where they are to be, or float32 values of `count` images;
-    how many answers of them may be wrong, None where there is no right and wrong)."""
-    kind, options = term.loss, dict(term.options)
-    y = numbers(y, "labels")
-    if y.ndim < 1 or len(y) != count:
-        raise DataError(f"labels have shape {y.shape}, expected ({count},): one per image")
-    try:
-        form = kind.form(shape, y.shape[1:], y.dtype.kind in "iu")
-    except ValueError as error:
-        raise DataError(str(error)) from None
-    kind.fit(form, shape, options)
-    answers = count * kind.answers(form, shape) if kind.answers(form, shape) else None
-    if form == VALUES:
-        return _take_values(y, *kind.bounds(options)), answers
-    classes = kind.classes(form, shape)
-    ignore = options.get("ignore_index")
-    if count and (y.min() < 0 or y.max() >= classes or (ignore is not None and 0 <= ignore < classes)):
-        ignored = np.zeros(y.shape, bool) if ignore is None else y == ignore
-        wrong = ((y < 0) | (y >= classes)) & ~ignored
-        if wrong.any():
-            first = tuple(int(i) for i in np.argwhere(wrong)[0])
-            raise DataError(f"label {y[first]} of image {first[0]} is not in 0..{classes - 1}, the network's outputs")
-        answers = None if answers is None else answers - int(ignored.sum())
-        y = np.where(ignored, IGNORED, y)
-    return np.ascontiguousarray(y, np.int64).reshape(-1), answers
-
-
-def _take_values(y: Array, least: float, most: float) -> Array:
-    """Targets as flat float32; DataError where they are not finite, or not within least..most."""
-    y = np.ascontiguousarray(float32(y)).reshape(-1)
-    found = extremes(y)
-    if y.size and found is None:
-        raise DataError("targets hold NaN or infinity, or numbers too large for float32")
-    if found is not None and not least <= found[0] <= found[1] <= most:
-        raise DataError(f"targets lie in {found[0]:g}..{found[1]:g}, and must be probabilities, from {least:g} to {most:g}")
-    return y
-
-
-def _take_input(x: ArrayLike, shape: Shape, like: Scale | None) -> tuple[Array, Scale]:
-    """Images of that shape, contiguous and of a type that the core takes, and their scale; DataError if they cannot be."""
-    x = numbers(x, "images")
-    if x.ndim == 3 and len(shape) == 3 and shape[0] == 1:
-        x = x[:, None]
-    elif x.ndim == 4 and len(shape) == 2 and x.shape[1] == 1:  # sequences that were taken for images of one channel
-        x = x[:, 0]
-    if x.shape[1:] != shape or not x.ndim:
-        last = x.ndim > 2 and (x.shape[-1], *x.shape[1:-1]) == shape
-        hint = "; these have their channels last: chaos.data.Dataset(x, y, channels='last'), or np.moveaxis(x, -1, 1)"
-        raise DataError(
-            f"images have shape {x.shape}, the network wants (n, {', '.join(map(str, shape))}){hint if last else ''}"
-        )
-    if like is not None and like.pixels and x.dtype.kind in "iu" and x.dtype != np.uint8:
-        if x.size and not (x.min() >= 0 and x.max() <= 255):
-            raise DataError(f"images: integers from {x.min()} to {x.max()}; integer pixels must be from 0 to 255")
-        x = x.astype(np.uint8)
-    if x.dtype == np.uint8:
-        return np.ascontiguousarray(x), Scale.of(x)
-    x = np.ascontiguousarray(float32(x))
-    found = extremes(x)
-    if x.size and found is None:
-        raise DataError("images hold NaN or infinity, or numbers too large for float32")
-    return x, Scale(False, *(found or (0.0, 0.0)))
-
-
-def take_weights(weights: ArrayLike, count: int) -> NDArray[np.float32]:
-    """Weights of `count` images as float32; DataError where they are not finite numbers of at least 0."""
-    weights = numbers(weights, "sample weights")
-    if weights.shape != (count,):
-        raise DataError(f"sample weights have shape {weights.shape}, expected ({count},): one per image")
-    weights = np.ascontiguousarray(float32(weights))
-    if count and ((found := extremes(weights)) is None or found[0] < 0):
-        raise DataError("sample weights must be finite and not negative")
-    return weights
-
-
 def run_key(seed: int, epoch: int) -> int:
     """Where the random numbers of layers begin in an epoch."""
     return int(random.key(random.key(0, seed % (1 << 64)), epoch)[0])
-
-
-def load(path: str | os.PathLike[str]) -> Network:
-    """The network in a file written by `Network.save` or a training run.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is missing, damaged, or describes no network.
-    """
-    return load_with_state(path)[0]
-
-
-def load_with_state(path: str | os.PathLike[str]) -> tuple[Network, dict[str, str], dict[str, Array]]:
-    """As `load`, with the file's metadata {str: str} and the tensors {name: array} that are not parameters."""
-    tensors, metadata = read_tensors(path)
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: holds tensors but no chaos network (format {metadata.get('format')!r}, expected {FORMAT!r})"
-        )
-    try:
-        config = parse_json(metadata["network"])
-        check_size(config, sum(tensor.size for tensor in tensors.values()))
-        net = Network.from_config(config)
-        net.load_state_dict(tensors)
-        if TRAINED_ON in metadata:
-            net.trained_on = scale.from_json(parse_json(metadata[TRAINED_ON]), len(net.input_shapes))
-        if CLASS_NAMES in metadata:
-            net.class_names = _names_from_json(parse_json(metadata[CLASS_NAMES]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    known = net.state_dict()
-    return net, metadata, {name: tensor for name, tensor in tensors.items() if name not in known}
-
-
-def _names_from_json(kept: Any) -> tuple[str, ...]:
-    """The names of classes; ValueError where they are damaged."""
-    if not isinstance(kept, list) or not all(isinstance(name, str) for name in kept):
-        raise ValueError(f"the names of its classes are damaged: {kept!r}")
-    return tuple(kept)
-
-
-def check_size(config: dict[str, Any], there: int) -> None:
-    """CheckpointError where a description asks for more values than there are: nothing of its size is made before."""
-    _, outputs = Network._graph(config)
-    wanted, layers, seen = 0, set(), set(outputs)
-    stack = list(outputs)
-    while stack:
-        node = stack.pop()
-        if node.layer is not None and id(node.layer) not in layers:
-            layers.add(id(node.layer))
-            parts = node.layer.parts(*(source.shape for source in node.inputs))
-            wanted += sum(math.prod(part.shape) for part in parts.values())
-        stack += (source for source in node.inputs if source not in seen)
-        seen.update(node.inputs)
-    if wanted > there:
-        raise CheckpointError(f"the network has {wanted:,} parameters, the file {there:,} values")
-
-
-def _topological_order(starts: list[Input], outputs: list[Node]) -> list[Node]:
-    """The nodes that the outputs depend on, inputs first; ValueError for graphs that are no network."""
-    order: list[Node] = []
-    state: dict[Node, str] = {}
-    for output in outputs:
-        if output not in state:
-            _visit(output, state, order)
-    inputs = {node for node in order if node.layer is None}
-    if len(set(starts)) != len(starts):
-        raise ValueError("a chaos.Input is named twice among the inputs")
-    if set(starts) - inputs:
-        raise ValueError("the output does not depend on the given chaos.Input")
-    if inputs - set(starts):
-        raise ValueError("the output depends on another chaos.Input than the one given")
-    if len(set(outputs)) != len(outputs):
-        raise ValueError("a node is named twice among the outputs")
-    if set(outputs) & set(starts):
-        raise ValueError("a network needs at least one layer")
-    return [*starts, *(node for node in order if node.layer)]
-
-
-def _visit(output: Node, state: dict[Node, str], order: list[Node]) -> None:
-    """Adds to `order` what `output` depends on, and it."""
-    stack = [(output, iter(output.inputs))]
-    state[output] = "open"
-    while stack:  # depth first without recursion: deep networks are ordinary
-        node, rest = stack[-1]
-        for source in rest:
-            if source not in state:
-                state[source] = "open"
-                stack.append((source, iter(source.inputs)))
-                break
-        else:
-            stack.pop()
-            order.append(node)
-
-
-def _core_shape(shape: Shape) -> tuple[int, int, int]:
-    """The core sees a vector of k features as an image of k channels and one pixel, a sequence as an image of one row."""
-    return shape if len(shape) == 3 else (shape[0], 1, shape[1] if len(shape) == 2 else 1)
-
-
-def aligned_zeros(shape: int | Shape) -> NDArray[np.float32]:
-    """A float32 array that starts on a cache line."""
-    size = int(np.prod(shape))
-    room = np.zeros(size + 16, np.float32)
-    start = -room.ctypes.data % 64 // 4
-    return room[start : start + size].reshape(shape)

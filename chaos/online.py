@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from . import _core, groups
+from .arrays import aligned_zeros
 from .errors import DataError, DivergedError
 from .losses import CLASS, VALUES
-from .network import Network, aligned_zeros, run_key, take_weights
+from .network import Network, run_key
 from .scale import Scale
 from .sync import STRATEGIES
+from .taken import take_weights
 from .training import Settings
 from .updates import UPDATES
 from .updates.base import patterns, scales

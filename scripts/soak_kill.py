@@ -45,7 +45,7 @@ chaos.train(chaos.models.small(seed=0), train if ranks > 1 else many, test, epoc
 
 def state_of(folder):
     """(epochs, images of the next) of a checkpoint that loads and agrees with the metrics."""
-    _, metadata, _ = chaos.network.load_with_state(folder / MODEL)
+    _, metadata, _ = chaos.loading.load_with_state(folder / MODEL)
     state = json.loads(metadata["training"])
     text = (folder / METRICS).read_bytes()[: state["metrics"]["size"]]
     assert hashlib.sha256(text).hexdigest() == state["metrics"]["sha256"], "metrics.jsonl has been changed"

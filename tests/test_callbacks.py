@@ -123,7 +123,7 @@ def test_a_stopped_run_is_kept_and_goes_on(many, tmp_path, when):
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert run.stopped and len(run.history) == (1 if when == "epoch_end" else 0)
     assert stop.heard[-1][0] == "train_end" and f"the state is in {tmp_path}" in stop.ending
-    state = json.loads(chaos.network.load_with_state(tmp_path / MODEL)[1]["training"])
+    state = json.loads(chaos.loading.load_with_state(tmp_path / MODEL)[1]["training"])
     if when == "step":
         assert 0 < state["partial"]["position"] < len(many)
     net = chaos.models.small(seed=2)
@@ -241,7 +241,7 @@ def told(library, folder, *arguments):
 def test_a_stop_on_one_rank_stops_all(library, tmp_path, mode, when, at):
     first, second = told(library, tmp_path, at, "stop", mode, when)
     assert first == second and first[1:] == [1, True]
-    state = json.loads(chaos.network.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
+    state = json.loads(chaos.loading.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
     assert state["epochs"] == 1 and bool(state["partial"]) == (when == "step")
 
 

@@ -28,7 +28,7 @@ def often(monkeypatch):
     def save_beside(store):
         before(store)
         store._writing.result()
-        times.append(json.loads(chaos.network.load_with_state(store.folder / MODEL)[1]["training"]))
+        times.append(json.loads(chaos.loading.load_with_state(store.folder / MODEL)[1]["training"]))
         if times.then:
             times.then(store)
 
@@ -118,7 +118,7 @@ def test_a_disk_that_fails_for_a_while_loses_nothing(few_digits, monkeypatch, ca
             epochs.append(event.epoch)
 
         def epoch_end(self, event, record):
-            kept.append(json.loads(chaos.network.load_with_state(tmp_path / MODEL)[1]["training"])["epochs"])
+            kept.append(json.loads(chaos.loading.load_with_state(tmp_path / MODEL)[1]["training"])["epochs"])
 
     run = chaos.train(
         chaos.models.small(), *few_digits, epochs=5, workers=1, run_dir=tmp_path, progress=False, callbacks=[Watch()]

@@ -314,11 +314,11 @@ def test_stopped_by_a_signal_and_resumed_with_other_ranks(library, stop, tmp_pat
     args = json.dumps([4, stop, "async", {"every": 20}])
     told, _ = run(library, 2, STOPPED, tmp_path, args, code=143)
     assert told == [143, 143]
-    kept = json.loads(chaos.network.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
+    kept = json.loads(chaos.loading.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
     assert kept["epochs"] == 1 and 0 < kept["partial"]["position"] < 3001 and kept["partial"]["visited"]
     told, _ = run(library, 3, STOPPED, tmp_path, args, code=143)
     assert told == [143] * 3
-    again = json.loads(chaos.network.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
+    again = json.loads(chaos.loading.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
     assert again["partial"]["position"] > kept["partial"]["position"] and again["partial"]["images"] < 3001
     told, _ = run(library, 1, STOPPED, tmp_path, json.dumps([4, None, "async", {"every": 20}]))
     ((times, updates),) = told
@@ -431,7 +431,7 @@ def test_allreduce_interrupted_and_resumed_with_other_ranks_keeps_the_bits(libra
     options, how = [{"deterministic": "yes"}], {"workers": 1}
     told, _ = run(library, 3, SYNCHRONOUS, tmp_path, json.dumps([options, how, 1, 3, "run"]))
     assert told == [["stopped"]] * 3
-    kept = json.loads(chaos.network.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
+    kept = json.loads(chaos.loading.load_with_state(tmp_path / "run" / MODEL)[1]["training"])
     assert kept["epochs"] == 1 and kept["partial"]["position"] % 64 == 0
     told, _ = run(library, 2, SYNCHRONOUS, tmp_path, json.dumps([options, how, None, 3, "run"]))
     assert [one[0][:2] for one in told] == [wanted[:2]] * 2

@@ -60,7 +60,7 @@ def failed(library, ranks, folder, at, what, mode="local", timeout=30, epochs=10
 
 def valid(folder):
     """The checkpoint loads, holds whole epochs, and agrees with metrics.jsonl."""
-    _, metadata, _ = chaos.network.load_with_state(folder / "run" / MODEL)
+    _, metadata, _ = chaos.loading.load_with_state(folder / "run" / MODEL)
     state = json.loads(metadata["training"])
     lines = (folder / "run" / METRICS).read_text().splitlines()
     assert state["epochs"] <= len(lines) <= state["epochs"] + 1  # the line is written first

@@ -410,7 +410,7 @@ def reads(monkeypatch, array):
             seen["looked"] += values.nbytes
         return extremes(values)
 
-    for module in ("chaos.arrays", "chaos.network", "chaos.scale", "chaos.data.labels"):
+    for module in ("chaos.arrays", "chaos.network", "chaos.scale", "chaos.taken", "chaos.data.labels"):
         monkeypatch.setattr(f"{module}.extremes", counting)
     return seen
 

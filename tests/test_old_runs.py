@@ -53,7 +53,7 @@ def network():
 def test_an_old_run_goes_on_as_if_it_had_not_been_stopped(which, tmp_path):
     folder = shutil.copytree(KEPT / which, tmp_path / "run")
     before = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    state = json.loads(chaos.network.load_with_state(folder / MODEL)[1]["training"])
+    state = json.loads(chaos.loading.load_with_state(folder / MODEL)[1]["training"])
     assert len(before) == (2 if which == "finished" else 0) and bool(state["partial"]) == (which == "stopped")
     net, whole, options = network(), network(), dict(epochs=3, progress=False, **RUNS[which])
     run = chaos.train(net, *data(which), run_dir=folder, resume=True, **options)

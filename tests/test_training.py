@@ -185,7 +185,7 @@ def test_metrics_that_are_removed_meanwhile_are_written_again(tmp_path, digits):
             assert not (tmp_path / METRICS).exists()
 
     train(chaos.models.small(), digits[0][:50], epochs=2, workers=1, run_dir=tmp_path, callbacks=[Removes()])
-    state = json.loads(chaos.network.load_with_state(tmp_path / MODEL)[1]["training"])
+    state = json.loads(chaos.loading.load_with_state(tmp_path / MODEL)[1]["training"])
     assert state["epochs"] == 2
     folder = tmp_path / "other"
 
@@ -201,7 +201,7 @@ def test_metrics_that_are_removed_meanwhile_are_written_again(tmp_path, digits):
 def test_damaged_training_states_are_refused(digits, tmp_path):
     """Every value of the state replaced by values of every kind."""
     train(chaos.models.small(), digits[0][:50], None, epochs=1, workers=1, run_dir=tmp_path)
-    net, metadata, tensors = chaos.network.load_with_state(tmp_path / MODEL)
+    net, metadata, tensors = chaos.loading.load_with_state(tmp_path / MODEL)
     state = json.loads(metadata["training"])
     partial = training.records.no_counts() | {"position": 5, "images": 5}
     bad = [None, True, -1, 1e400, 10**400, "x", [], [1], {}, {"a": 1}, float("nan")]

@@ -228,7 +228,7 @@ def test_old_runs_keep_their_meaning(digits, tmp_path):
     old = [{key.replace("train_eval", "validation"): value for key, value in record.items()} for record in run.history]
     text = "".join(json.dumps(record) + "\n" for record in old).encode()
     (tmp_path / METRICS).write_bytes(text)
-    kept, metadata, tensors = chaos.network.load_with_state(tmp_path / MODEL)
+    kept, metadata, tensors = chaos.loading.load_with_state(tmp_path / MODEL)
     state = json.loads(metadata["training"])
     identity = state["identity"]
     new = ("validation", "validation_split", "accumulate", "class_weight", "monitor", "monitor_mode", "min_delta")

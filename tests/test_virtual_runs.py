@@ -8,7 +8,7 @@ from orders import PRIVATE, SIMULATED, engine_of, flat_times, options_of, small_
 
 import chaos
 from chaos import cli, virtual
-from chaos.network import load_with_state
+from chaos.loading import load_with_state
 from chaos.sync import STRATEGIES
 from chaos.training import MODEL, no_counts
 from chaos.virtual import Machine, Order, Times, Virtual
@@ -56,7 +56,7 @@ def test_runs_of_virtual_workers_and_of_threads_do_not_continue_each_other(few_d
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         for old in (False, True):
             if old:
-                net, metadata, tensors = chaos.network.load_with_state(folder / "model.safetensors")
+                net, metadata, tensors = chaos.loading.load_with_state(folder / "model.safetensors")
                 state = json.loads(metadata["training"])
                 del state["runner"], state["epochs"], state["metrics"]
                 state["history"] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

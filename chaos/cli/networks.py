@@ -16,8 +16,9 @@ from pathlib import Path
 
 from .. import layers
 from ..layers import LAYERS
+from ..loading import load
 from ..models import MODELS
-from ..network import Network, load
+from ..network import Network
 from ..options import nearest, unknown
 from ..training import MODEL
 from .common import read_config

@@ -7,8 +7,8 @@ import numpy as np
 
 from .. import augment, data, report
 from ..errors import DataError
+from ..loading import load
 from ..models import MODELS
-from ..network import load
 from ..report import Course, measurements_report, runs_report
 from ..training import METRICS, MODEL
 from ..training.records import today

@@ -7,7 +7,8 @@ from .. import training, virtual
 from ..errors import TraceError
 from ..formats.trace import TraceReader
 from ..info import info
-from ..network import Network, load
+from ..loading import load
+from ..network import Network
 from .common import DATA, add_command, declare_jobs, load_data, percent, read_config
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from .. import cluster, training, virtual
 from ..data import kind
 from ..errors import ChaosError, CheckpointError, ClusterError, DivergedError
+from ..loading import load
 from ..models import MODELS
-from ..network import Network, load
+from ..network import Network
 from ..options import unknown
 from ..training import ABOUT, Settings
 from ..training.streams import LOG, tell

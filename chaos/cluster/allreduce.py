@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from .. import _core
-from ..network import aligned_zeros
+from ..arrays import aligned_zeros
 from ..options import Option
 from ..training import together
 from .link import Part

@@ -43,6 +43,61 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
 
     _answers: str  # what y is, for messages
 
+    def __init__(
+        self,
+        network: Any = None,
+        *,
+        input_shape: tuple[int, ...] | None = None,
+        channels: str = "first",
+        epochs: int = 50,
+        lr: float = 1e-3,
+        lr_decay: float = 0.9,
+        lr_schedule: str = "cosine",
+        schedule_options: Mapping[str, Any] | None = None,
+        batch_size: int = 16,
+        update: str = "adam",
+        update_options: Mapping[str, Any] | None = None,
+        loss: str | None = None,
+        loss_options: Mapping[str, Any] | None = None,
+        strategy: str = "chaos",
+        strategy_options: Mapping[str, Any] | None = None,
+        shuffle: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: bool = False,
+        callbacks: Any = None,
+    ) -> None:
+        self.network = network
+        self.input_shape = input_shape
+        self.channels = channels
+        self.epochs = epochs
+        self.lr = lr
+        self.lr_decay = lr_decay
+        self.lr_schedule = lr_schedule
+        self.schedule_options = schedule_options
+        self.batch_size = batch_size
+        self.update = update
+        self.update_options = update_options
+        self.loss = loss
+        self.loss_options = loss_options
+        self.strategy = strategy
+        self.strategy_options = strategy_options
+        self.shuffle = shuffle
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+        self.callbacks = callbacks
+
     # ---- what the kinds of estimators differ in ----
 
     def _outputs(self) -> int:
@@ -164,7 +219,7 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
         if not (self.warm_start and hasattr(self, "network_")):
             self._start(x, targets)
         data, validation = self._parts(x, targets, weights)
-        keeper, how = Keeper(), {}
+        keeper, how = Keeper(), dict[str, Any]()
         if self.early_stopping:
             how = {"patience": self.n_iter_no_change, "min_delta": self.tol, "restore_best": True}
         self.__dict__.pop(_LEARNER, None)

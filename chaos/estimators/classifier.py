@@ -122,32 +122,34 @@ class ChaosClassifier(ClassifierMixin, ChaosEstimator):  # type: ignore[misc]
         verbose: bool = False,
         callbacks: Any = None,
     ) -> None:
-        self.network = network
-        self.input_shape = input_shape
-        self.channels = channels
-        self.epochs = epochs
-        self.lr = lr
-        self.lr_decay = lr_decay
-        self.lr_schedule = lr_schedule
-        self.schedule_options = schedule_options
-        self.batch_size = batch_size
-        self.update = update
-        self.update_options = update_options
-        self.loss = loss
-        self.loss_options = loss_options
-        self.strategy = strategy
-        self.strategy_options = strategy_options
-        self.shuffle = shuffle
+        super().__init__(
+            network,
+            input_shape=input_shape,
+            channels=channels,
+            epochs=epochs,
+            lr=lr,
+            lr_decay=lr_decay,
+            lr_schedule=lr_schedule,
+            schedule_options=schedule_options,
+            batch_size=batch_size,
+            update=update,
+            update_options=update_options,
+            loss=loss,
+            loss_options=loss_options,
+            strategy=strategy,
+            strategy_options=strategy_options,
+            shuffle=shuffle,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            warm_start=warm_start,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            verbose=verbose,
+            callbacks=callbacks,
+        )
         self.class_weight = class_weight
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.warm_start = warm_start
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.verbose = verbose
-        self.callbacks = callbacks
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

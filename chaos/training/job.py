@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core, augment, groups
+from ..arrays import aligned_zeros
 from ..data import Dataset
 from ..errors import DivergedError
 from ..losses import CLASS, VALUES
-from ..network import Network, aligned_zeros, run_key
+from ..network import Network, run_key
 from ..sync import STRATEGIES
 from ..updates import SCHEDULES, UPDATES
 from ..updates.base import patterns, scales

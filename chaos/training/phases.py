@@ -19,8 +19,9 @@ from .. import _core, threads
 from ..data import Dataset, Stream
 from ..errors import DataError
 from ..losses import IGNORED, VALUES
-from ..network import Network, take_weights
+from ..network import Network
 from ..scale import Scale
+from ..taken import take_weights
 from .callbacks import POLL, Listeners
 from .link import Alone
 from .metrics import Answers, answers

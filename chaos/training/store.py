@@ -25,7 +25,7 @@ from ..errors import CheckpointError
 from ..formats.atomic import sweep, write_atomically
 from ..formats.json_text import parse_json
 from ..formats.lock import Lock
-from ..network import load_with_state
+from ..loading import load_with_state
 from ..options import check_number
 from .records import Record, check_counts, today
 from .runner import Threads

@@ -17,7 +17,8 @@ from .._version import __version__
 from ..data import Dataset
 from ..errors import TraceError
 from ..formats.trace import TraceReader, TraceWriter, digest
-from ..network import Network, check_size, run_key
+from ..loading import check_size
+from ..network import Network, run_key
 from ..options import check_number
 from ..training import TRAINS, Alone, Job, Settings, Threads
 from ..training.callbacks import Listeners
