@@ -79,6 +79,7 @@ class Job:
         self.plan = runner.workers(settings.workers, "one by definition" if strategy.single else None, settings.pin)
         if strategy.single and self.plan.workers != 1:
             raise ValueError(f"strategy {settings.strategy!r} runs with one worker, not {self.plan.workers}")
+        self.settings = settings = self._settled(settings, net, runner)
         self.rate_scale: float = strategy.rate_scale(settings.strategy_options, self.plan.workers)
         self.net, self.link = net, link
         checks.check_rates(self)
@@ -117,6 +118,16 @@ class Job:
         self._kept_at, self._begun, self._resting = time.monotonic(), 0, False
         if settings.on_diverge == "rollback" and (link.size > 1 or not runner.pauses):
             raise ValueError("on_diverge='rollback' is for one process with real workers whose order is not recorded")
+
+    def _settled(self, settings: Settings, net: Network, runner: Threads) -> Settings:
+        """The settings with numbers where the strategy's options are words; workers may have to be elsewhere for it."""
+
+        def near(measured: bool) -> int:
+            self.plan, size = runner.grouped(self.plan, measured)
+            return size
+
+        options = self.strategy.settle(settings.strategy_options, self.plan.workers, net.plan.weight_size, near)
+        return dataclasses.replace(settings, pin=self.plan.pin, strategy_options=options)
 
     @cached_property
     def identity(self) -> dict[str, Any]:

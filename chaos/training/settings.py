@@ -13,7 +13,7 @@ import numpy as np
 
 from ..augment import resolve
 from ..losses import LOSSES
-from ..options import check_flag, check_number, naming_owners, unknown
+from ..options import Worded, check_flag, check_number, naming_owners, unknown
 from ..sync import STRATEGIES
 from ..threads import PINNINGS
 from ..updates import SCHEDULES, UPDATES
@@ -488,6 +488,12 @@ class Settings:
     def images_per_update(self) -> int:
         """The size of a step: `accumulate` batches."""
         return self.batch_size * self.accumulate
+
+    def words(self) -> list[str]:
+        """The strategy's options that are words for numbers which are found out when a training begins."""
+        known: Any = STRATEGIES[self.strategy].known if self.strategy in STRATEGIES else {}
+        given = self.strategy_options or {}
+        return [name for name, option in known.items() if isinstance(option, Worded) and isinstance(given.get(name), str)]
 
     def identity(self) -> dict[str, Any]:
         """What has to agree for a run to be continued."""
