@@ -22,7 +22,7 @@ from chaos.virtual import Machine, Order, Topology
     workers=st.integers(1, 9),
     group=st.integers(1, 4),
     period=st.integers(1, 9),
-    mix=st.sampled_from([1.0, 0.5, 0.125]),
+    mix=st.sampled_from([None, 1.0, 0.5, 0.125]),
     n=st.integers(0, 80),
     batch=st.sampled_from([1, 3]),
     seed=st.integers(0, 99),
@@ -53,7 +53,9 @@ def test_domains_are_their_definition_in_the_given_order(workers, group, period,
         ends.append(net.weights.tobytes())
     assert ends[0] == ends[1] == ends[2]
 
-    groups, position = -(-workers // group), np.empty(2 * max(n, 1), np.int64)
+    groups = -(-workers // group)
+    mix = mix or min(1, 1.5 / groups**0.5)
+    position = np.empty(2 * max(n, 1), np.int64)
     net.plan.positions(1, "weight", position)
     gradients = np.zeros((-(-n // batch), len(net.weights)))
     for i in range(n):

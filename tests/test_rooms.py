@@ -305,8 +305,8 @@ def test_python_arrows_point_down():
 def test_the_floors_of_the_training_room():
     """From below; what a file needs for its annotations only is no import."""
     floors = (
-        "monitor metrics settings signals records streams callbacks link parts phases runner feeding state store checks job "
-        "progress result run __init__"
+        "monitor metrics settings signals records streams callbacks link parts phases runner feeding state store checks "
+        "planning job progress result run __init__"
     ).split()
     files = {path.stem: path for path in (CHAOS / "training").glob("*.py")}
     assert sorted(files) == sorted(floors)

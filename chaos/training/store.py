@@ -122,6 +122,7 @@ class Store:
             "metrics": [one for one in job.settings.metrics if isinstance(one, str)],
             "workers": job.plan.workers,
             "pin": job.plan.pin,
+            "plan": job.settings.plan,
             "checkpoint_every": job.settings.checkpoint_every,
             "keep_checkpoints": job.settings.keep_checkpoints,
             "on_diverge": job.settings.on_diverge,
