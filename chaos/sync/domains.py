@@ -30,7 +30,8 @@ class Domains(Asynchronous):
 
     mix=1 adds every update, so none is lost; but what G groups learn at the same time from the same weights is added G
     times, which diverges where G x period steps are much for the learning rate. mix=1/G averages. Between them lies what is
-    both fast and stable: by default 1.5 / sqrt(G), at most 1. group=1 gives every worker a replica: local SGD (Stich 2019) whose workers never meet.
+    both fast and stable: by default 1.5 / sqrt(G), at most 1. group=1 gives every worker a replica: local SGD (Stich 2019)
+    whose workers never meet.
 
     Each training phase starts all replicas from the process's weights and ends in them, so a continued run needs nothing
     else. The update rule's moments belong to the replicas; the phase ends with their mean, in which each counts as often as
@@ -38,8 +39,8 @@ class Domains(Asynchronous):
     a time.
 
     Promises: nobody waits in line; with mix=1, and so with two groups, the sum of all updates ends up in the weights but for
-    rounding; with one group, and so with one worker, it is `chaos`, and one worker equals `sequential` bit for bit. Staleness is counted
-    within the group: updates of the others come up to two periods later.
+    rounding; with one group, and so with one worker, it is `chaos`, and one worker equals `sequential` bit for bit.
+    Staleness is counted within the group: updates of the others come up to two periods later.
     """
 
     name = "domains"
