@@ -48,6 +48,7 @@ def train(
     metrics: Sequence[Any] = (),
     seed: int = 0,
     pin: str = "none",
+    plan: str | Sequence[Mapping[str, Any]] = "off",
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_every: float = 60.0,
@@ -157,6 +158,15 @@ def train(
     pin : str
         "none", or where each worker stays while a phase runs (Linux): "compact" fills the cores of one NUMA domain, or
         socket, before the next; "scatter" goes round them. `chaos.info()["pin"]` shows the CPUs. It changes no result.
+    plan : str or list of dict
+        "off": all workers train, as the strategy says. "auto": copies of the network are trained for some hundred steps with
+        1, 2, 4, ... up to `workers`, that share weights or have replicas by cache, or each one; the fastest trains, more
+        workers or later updates only where they are 3 % faster. Between epochs the records decide: where exchange and
+        waiting took more than a tenth of the time, groups exchange half as often (within 384 steps of all groups and 64 of
+        their own), where next to nothing as often as before, and after an epoch that was slower than one worker all is
+        measured again. One line says what was chosen and why, and the records' "plan" has it. Without `strategy_options` the
+        strategy is then "domains", of which "chaos" is the case of one group; with another one only the number of workers is
+        chosen. A list, such as ``[record["plan"] for record in run.history]``, decides as that run did, without measuring.
     run_dir : path, optional
         Folder for config.json, metrics.jsonl, model.safetensors (weights and training state) and, where something tells the
         best epoch, best.safetensors; made if absent. In a job it matters on rank 0.

@@ -3,6 +3,7 @@ from call to call. For chaos.Network.update and chaos.estimators; above chaos.tr
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 from collections.abc import Mapping
@@ -70,6 +71,8 @@ class Learner:
         strategy: Any = STRATEGIES[mine.strategy]
         rule: Any = UPDATES[mine.update]
         self._strategy, self._rule = strategy, rule
+        options = strategy.settle(mine.strategy_options, workers, net.plan.weight_size, lambda measured: workers)
+        self.settings = mine = dataclasses.replace(mine, strategy_options=options)
         self._rate_scale = strategy.rate_scale(mine.strategy_options, workers)
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
         rule.start(self.moments, mine.update_options)

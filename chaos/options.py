@@ -114,6 +114,38 @@ class Option:
         return [] if value is None else [self.number(value)]
 
 
+class Worded(Option):
+    """A number, or one of a few words for numbers that only the training knows (`Strategy.settle`).
+
+    Parameters
+    ----------
+    words : tuple of str
+    others
+        As for `Option`.
+    """
+
+    def __init__(
+        self, default: int | str, text: str, least: float, most: float, *, words: tuple[str, ...], whole: bool = False
+    ) -> None:
+        super().__init__(default, text, least, most, whole=whole)
+        self.words = words
+
+    def check(self, what: str, value: Any) -> Any:
+        if isinstance(value, str):
+            if value not in self.words:
+                raise ValueError(f"{what} must be a number or one of {', '.join(self.words)}, not {value!r}")
+            return value
+        return super().check(what, value)
+
+    def parse(self, what: str, text: str) -> Any:
+        return text.lower() if text.lower() in self.words else super().parse(what, text)
+
+    def number(self, value: Any) -> float:
+        if isinstance(value, str):
+            raise ValueError(f"{value!r} stands for a number that is found out when a training begins; give the number")
+        return super().number(value)
+
+
 class Flag(Option):
     """An option that is True or False; on a command line yes or no, for the core 1 or 0."""
 
@@ -292,7 +324,8 @@ class WithOptions:
                 if option.default is False
                 else option.default
             )
-            words = f" ({', '.join(option.choices)})" if option.choices else ""
+            known = option.choices or (option.words if isinstance(option, Worded) else ())
+            words = f" ({', '.join(known)})" if known else ""
             lines.append(f"  {name}={default}  {option.text}{words}")
         return lines if len(lines) > 1 else [f"{self._called()} has no options"]
 

@@ -6,7 +6,9 @@ Standard library only, starts no threads, reads /proc and /sys. For chaos.traini
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
+import math
 import operator
 import os
 import re
@@ -18,7 +20,7 @@ from typing import Any, TypeVar
 
 from . import affinity
 
-__all__ = ["MAX_WORKERS", "PINNINGS", "Plan", "placement", "resolve", "topology"]
+__all__ = ["MAX_WORKERS", "PINNINGS", "Domains", "Plan", "cache_domains", "grouped", "placement", "resolve", "topology"]
 
 MAX_WORKERS = 4096
 PINNINGS = ("none", "compact", "scatter")
@@ -45,6 +47,8 @@ class Plan:
         A CPU for each worker, in the order of `placement` for `pin` ('none': that of 'compact').
     pin : str
         'none', 'compact' or 'scatter': whether and how the workers are to be pinned to `cpus`.
+    groups : str
+        How workers are grouped by caches, in words; '' where nothing has asked for it.
     """
 
     workers: int
@@ -53,6 +57,7 @@ class Plan:
     oversubscribed: bool
     cpus: tuple[int, ...]
     pin: str = "none"
+    groups: str = ""
 
     def describe(self) -> str:
         """One line for the log, such as '2 workers (limit: affinity mask 2; cgroup quota none; ...; pin none)'."""
@@ -61,7 +66,33 @@ class Plan:
         if self.oversubscribed:
             parts.append("OVERSUBSCRIBED")
         parts.append(f"pin {self.pin}" + (f" to CPUs {ranges(self.cpus)}" if self.pin != "none" else ""))
+        parts += [self.groups] if self.groups else []
         return f"{self.workers} worker{'s' if self.workers != 1 else ''} ({'; '.join(parts)})"
+
+
+@dataclass(frozen=True)
+class Domains:
+    """CPUs by the last-level cache that they share.
+
+    Attributes
+    ----------
+    cpus : tuple of tuple of int
+        Of each domain, ascending; domains in the order of their first CPU.
+    source : str
+        What tells: 'L3' (or a higher level), 'NUMA nodes', 'measured', or 'nothing tells' where all are taken for one.
+    """
+
+    cpus: tuple[tuple[int, ...], ...]
+    source: str
+
+    def describe(self) -> str:
+        """In words, such as '24 cache domains of 8 CPUs (L3)'."""
+        sizes = [len(domain) for domain in self.cpus]
+        size = f"{sizes[0]}" if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
+        return (
+            f"{len(sizes)} cache domain{'s' if len(sizes) != 1 else ''} of {size} CPU{'s' if size != '1' else ''} "
+            f"({self.source})"
+        )
 
 
 def resolve(
@@ -119,7 +150,9 @@ def resolve(
     return Plan(workers, limit, limits, workers > available, cpus, pin)
 
 
-def placement(pin: str, *, root: str | os.PathLike[str] = "/", mask: set[int] | None = None) -> tuple[int, ...]:
+def placement(
+    pin: str, *, root: str | os.PathLike[str] = "/", mask: set[int] | None = None, domains: Domains | None = None
+) -> tuple[int, ...]:
     """The CPUs of the mask in the order in which workers get them; further workers start again at the first.
 
     Both orders take one hardware thread of every physical core before the second of any.
@@ -127,11 +160,14 @@ def placement(pin: str, *, root: str | os.PathLike[str] = "/", mask: set[int] | 
     Parameters
     ----------
     pin : str
-        'compact' fills the cores of one NUMA domain before those of the next, so that few workers share a
-        cache and a memory; 'scatter' goes round the sockets, and round the domains within each, so that few
-        workers have much memory bandwidth. Where the system tells of no domains a socket is one.
+        'compact' fills the cores of one cache domain before those of the next, and of one NUMA node before the next, so
+        that few workers share a cache and a memory; 'scatter' goes round the sockets, round the nodes within each and the
+        caches within those, so that few workers have much cache and memory bandwidth. Where the system tells of no nodes
+        a socket is one.
     root, mask
         As for `resolve`.
+    domains : Domains, optional
+        Other cache domains than the system tells of.
 
     Returns
     -------
@@ -140,16 +176,89 @@ def placement(pin: str, *, root: str | os.PathLike[str] = "/", mask: set[int] | 
     root = Path(root)
     mask = affinity.cpus() if mask is None else set(mask)
     nodes = _numa_nodes(root)
-    sockets: dict[int, dict[int, list[list[int]]]] = {}
+    domains = domains or cache_domains(root=root, mask=mask)
+    cache = {cpu: number for number, cpus in enumerate(domains.cpus) for cpu in cpus}
+    sockets: dict[int, dict[int, dict[int, list[list[int]]]]] = {}
     for core in _cores(root, mask):
         socket, *_ = _core_id(root, core[0]) or (0,)
-        sockets.setdefault(socket, {}).setdefault(nodes.get(core[0], -1), []).append(core)
-    in_order = [[domains[node] for node in sorted(domains)] for _, domains in sorted(sockets.items())]
+        node = sockets.setdefault(socket, {}).setdefault(nodes.get(core[0], -1), {})
+        node.setdefault(cache.get(core[0], -1), []).append(core)
+    in_order = [
+        [[caches[number] for number in sorted(caches)] for _, caches in sorted(found.items())]
+        for _, found in sorted(sockets.items())
+    ]
     if pin == "scatter":
-        cores = _deal(_deal(domains) for domains in in_order)
+        cores = _deal(_deal(_deal(caches) for caches in found) for found in in_order)
     else:
-        cores = [core for domains in in_order for domain in domains for core in domain]
+        cores = [core for found in in_order for caches in found for domain in caches for core in domain]
     return tuple(core[i] for i in range(max(map(len, cores))) for core in cores if i < len(core))
+
+
+def cache_domains(*, root: str | os.PathLike[str] = "/", mask: set[int] | None = None) -> Domains:
+    """The CPUs of the mask by the last-level cache that they share, as the system tells; a virtual machine may tell of one
+    cache where there are several (`chaos.distance.measured_domains` finds out).
+
+    A cache of the third level or above counts, else a NUMA node is one; where none of them is known all CPUs are.
+    """
+    root = Path(root)
+    mask = affinity.cpus() if mask is None else set(mask)
+    shared: dict[int, tuple[int, tuple[int, ...]]] = {}  # of a CPU: level, CPUs
+    for cpu in mask:
+        for index in root.glob(f"sys/devices/system/cpu/cpu{cpu}/cache/index[0-9]*"):
+            level, cpus = _read(index / "level") or "", affinity.parse(_read(index / "shared_cpu_list") or "")
+            if level.isdigit() and cpu in cpus:
+                shared[cpu] = max(shared.get(cpu, (0, ())), (int(level), tuple(sorted(set(cpus) & mask))))
+    levels = {shared[cpu][0] if cpu in shared else 0 for cpu in mask}
+    if len(levels) == 1 and min(levels) >= 3:
+        return Domains(tuple(sorted({cpus for _, cpus in shared.values()})), f"L{min(levels)}")
+    nodes = _numa_nodes(root)
+    if mask <= nodes.keys():
+        found: dict[tuple[int, int], list[int]] = {}
+        for cpu in sorted(mask):
+            socket, *_ = _core_id(root, cpu) or (0,)
+            found.setdefault((socket, nodes[cpu]), []).append(cpu)
+        return Domains(tuple(sorted(map(tuple, found.values()))), "NUMA nodes")
+    return Domains((tuple(sorted(mask)),), "nothing tells")
+
+
+def grouped(
+    plan: Plan, domains: Domains, *, root: str | os.PathLike[str] = "/", mask: set[int] | None = None
+) -> tuple[Plan, int]:
+    """Workers 0..g-1, g..2g-1, ... each within a cache domain: the plan, and the largest such g.
+
+    With several domains the workers are pinned compactly unless they are pinned already: elsewhere a group would not stay
+    in its cache. `pin` 'scatter' leaves groups of one.
+
+    Parameters
+    ----------
+    plan : Plan
+    domains : Domains
+    root, mask
+        As for `resolve`.
+    """
+    size = plan.workers
+    if len(domains.cpus) > 1 and sys.platform.startswith("linux"):
+        if plan.pin != "scatter":
+            order = placement("compact", root=root, mask=mask, domains=domains)
+            cpus = tuple(order[i % len(order)] for i in range(plan.workers))
+            plan = dataclasses.replace(plan, pin="compact", cpus=cpus)
+        cache = {cpu: number for number, cpus in enumerate(domains.cpus) for cpu in cpus}
+        size = group_size(cache[cpu] for cpu in plan.cpus)
+    groups = -(-plan.workers // size)
+    words = f"{groups} group{'s' if groups != 1 else ''} of {size} in {domains.describe()}"
+    return dataclasses.replace(plan, groups=words), size
+
+
+def group_size(places: Iterable[int]) -> int:
+    """The largest g such that the g first, the g next, ... of these are equal, each time.
+
+    Example
+    -------
+    >>> group_size([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
+    4
+    """
+    runs = [len(list(run)) for _, run in itertools.groupby(places)]
+    return math.gcd(*runs[:-1]) or runs[0]
 
 
 def _deal(stacks: Iterable[Iterable[T]]) -> list[T]:
@@ -177,7 +286,7 @@ def topology(*, root: str | os.PathLike[str] = "/") -> dict[str, Any]:
     dict
         'cpu' (model name), 'sockets', 'cores' (physical), 'logical_cpus', 'numa_nodes' and 'caches', a dict
         such as {'L1d': '32K', 'L2': '1024K'} with the size of one instance. What cannot be found out is
-        None, or left out of 'caches'.
+        None, or left out of 'caches'. 'cache_domains': in words, which CPUs share a last-level cache.
     """
     root = Path(root)
     cpus = {int(p.name[3:]) for p in root.glob("sys/devices/system/cpu/cpu[0-9]*") if p.name[3:].isdigit()}
@@ -199,6 +308,7 @@ def topology(*, root: str | os.PathLike[str] = "/") -> dict[str, Any]:
         "logical_cpus": len(cpus) or os.cpu_count(),
         "numa_nodes": len(list(root.glob("sys/devices/system/node/node[0-9]*"))) or None,
         "caches": caches,
+        "cache_domains": cache_domains(root=root, mask=cpus).describe() if cpus else None,
     }
 
 

@@ -1,6 +1,8 @@
 """Domains: replicas of groups that carry their sums of updates, in a given order against its definition, and what the place
 of a core costs on virtual machines."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,9 @@ from nets import one_layer
 from orders import codes_of, engine_of, events_of, flat_times, options_of, small_net
 
 import chaos
+from chaos import distance, threads
 from chaos.sync import STRATEGIES
+from chaos.training import Threads
 from chaos.virtual import Machine, Order, Topology
 
 
@@ -18,7 +22,7 @@ from chaos.virtual import Machine, Order, Topology
     workers=st.integers(1, 9),
     group=st.integers(1, 4),
     period=st.integers(1, 9),
-    mix=st.sampled_from([1.0, 0.5, 0.125]),
+    mix=st.sampled_from([None, 1.0, 0.5, 0.125]),
     n=st.integers(0, 80),
     batch=st.sampled_from([1, 3]),
     seed=st.integers(0, 99),
@@ -49,7 +53,9 @@ def test_domains_are_their_definition_in_the_given_order(workers, group, period,
         ends.append(net.weights.tobytes())
     assert ends[0] == ends[1] == ends[2]
 
-    groups, position = -(-workers // group), np.empty(2 * max(n, 1), np.int64)
+    groups = -(-workers // group)
+    mix = mix or min(1, 1.5 / groups**0.5)
+    position = np.empty(2 * max(n, 1), np.int64)
     net.plan.positions(1, "weight", position)
     gradients = np.zeros((-(-n // batch), len(net.weights)))
     for i in range(n):
@@ -119,3 +125,84 @@ def test_what_is_no_topology(bad):
         Topology(**dict(domain=2, socket=4, near_ns=1, across_ns=2, far_ns=3) | bad)
     with pytest.raises(ValueError, match="sockets of 4 cores"):
         Machine(cores=3, topology=Topology(2, 4, 1, 2, 3))
+
+
+# ---- groups from the machine ----
+
+
+@pytest.fixture
+def digits():
+    return tuple(one[:64] for one in chaos.data.load("digits", size=12))
+
+
+def training(digits, **given):
+    net = chaos.Network((1, 12, 12), [chaos.Flatten(), chaos.Linear(10)], seed=1)
+    return chaos.train(net, *digits, strategy="domains", epochs=1, lr=0.01, progress=False, **given)
+
+
+@pytest.mark.parametrize("word, group", [("auto", 2), ("measured", 1), ("none", 4096), (3, 3)])
+def test_the_group_is_what_shares_a_cache(monkeypatch, tmp_path, digits, word, group):
+    """And is kept as a number, which a continued run takes, whatever the machine is by then."""
+    monkeypatch.setattr(Threads, "grouped", lambda self, plan, measured: (plan, 1 if measured else 2))
+    run = training(digits, workers=4, strategy_options={"group": word}, run_dir=tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["strategy_options"]["group"] == group
+    monkeypatch.setattr(Threads, "grouped", lambda self, plan, measured: (plan, 7))
+    again = training(digits, workers=4, strategy_options={"group": word}, run_dir=tmp_path, resume=True)
+    assert len(run.history) == len(again.history) == 1
+    assert json.loads((tmp_path / "config.json").read_text())["strategy_options"]["group"] == group
+
+
+def test_virtual_groups_are_the_virtual_machines():
+    data = tuple(one[:48] for one in chaos.data.load("digits", size=12))
+    found = {}
+    for group in ("auto", 2):
+        machine = Machine(cores=6, topology=Topology(2, 6, 10, 20, 30))
+        runner = chaos.virtual.Virtual(machine)
+        net = chaos.Network((1, 12, 12), [chaos.Flatten(), chaos.Linear(10)], seed=1)
+        options = {"group": group, "period": 2}
+        chaos.train(
+            net, *data, strategy="domains", strategy_options=options, workers=6, epochs=1, progress=False, runner=runner
+        )
+        found[group] = net.weights.tobytes()
+    assert found["auto"] == found[2]
+
+
+def test_a_word_is_no_number_for_the_core():
+    domains = STRATEGIES["domains"]
+    assert domains.parse(["group=auto", "stripe-bytes=auto"]) == {"group": "auto", "stripe_bytes": "auto"}
+    with pytest.raises(ValueError, match="found out when a training begins"):
+        domains.core_options(domains.resolve({"group": "auto"}))
+    with pytest.raises(ValueError, match="group .* must be a number or one of auto, measured, none, not 'some'"):
+        domains.resolve({"group": "some"})
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_stripes_fit_weights_and_workers(strategy):
+    """As many as let all parties write at once, within what locks are worth."""
+    how = STRATEGIES[strategy]
+
+    def stripe(floats, workers, **given):
+        options = how.resolve({"stripe_bytes": "auto", **given})
+        return how.settle(options, workers, floats, lambda _: workers)["stripe_bytes"]
+
+    assert stripe(1 << 24, 2) == 16384 and stripe(100, 100) == 1024
+    sizes = [stripe(1 << 14, workers) for workers in (1, 2, 4, 8, 16, 64)]
+    assert sizes == [16384, 16384, 8192, 4096, 2048, 1024]
+    if strategy == "domains":
+        assert stripe(1 << 14, 16, group=4) == 8192 and stripe(1 << 14, 16, group="none") == 2048
+
+
+def test_measured_domains(monkeypatch):
+    """Cores whose hand-overs are quick are together; one that never runs at the same time is alone."""
+    near = {frozenset(pair) for pair in ((0, 2), (0, 5), (1, 3))}
+    asked = []
+
+    def hand_over(pool, pair, *_):
+        asked.append(pair)
+        return None if 4 in pair else 25.0 if frozenset(pair) in near else 150.0
+
+    monkeypatch.setattr(distance, "_hand_over", hand_over)
+    monkeypatch.setattr(distance.os, "sched_setaffinity", lambda *_: None, raising=False)
+    found = distance.measured_domains(set(range(6)))
+    assert found == threads.Domains(((0, 2, 5), (1, 3), (4,)), "measured")
+    assert len(asked) < 6 * 5

@@ -99,6 +99,7 @@ PY_ARROWS = {
     "affinity": set(),
     "blas": set(),
     "threads": {"affinity"},
+    "distance": {"_core", "affinity", "threads"},
     "_start": set(),
     "_load": {"affinity", "_core"},
     "engines": {"_core"},
@@ -136,6 +137,7 @@ PY_ARROWS = {
         "arrays",
         "augment",
         "blas",
+        "distance",
         "groups",
         "loading",
         "network",
@@ -147,13 +149,26 @@ PY_ARROWS = {
         *_MEANING,
     },
     "online": {"arrays", "groups", "network", "taken", "training", "_core", "options", "scale", *_MEANING},
-    "bench": {"bench", "network", "options", "models", "training", "threads", "reference", "info", "_core", *_MEANING},
-    "perfmodel": {"perfmodel", "bench", "network", "models", "options", "threads", "_core", *_MEANING},
+    "bench": {
+        "bench",
+        "distance",
+        "network",
+        "options",
+        "models",
+        "training",
+        "threads",
+        "reference",
+        "info",
+        "_core",
+        *_MEANING,
+    },
+    "perfmodel": {"perfmodel", "bench", "distance", "network", "models", "options", "threads", "_core", *_MEANING},
     "report": {"report", "errors", "formats"},
     "cluster": {
         "cluster",
         "affinity",
         "arrays",
+        "distance",
         "_core",
         "_version",
         "network",
@@ -312,8 +327,8 @@ def test_python_arrows_point_down():
 def test_the_floors_of_the_training_room():
     """From below; what a file needs for its annotations only is no import."""
     floors = (
-        "monitor metrics settings signals records streams callbacks link parts phases runner feeding state store checks job "
-        "progress result run __init__"
+        "monitor metrics settings signals records streams callbacks link parts phases runner feeding state store checks "
+        "planning job progress result run __init__"
     ).split()
     files = {path.stem: path for path in (CHAOS / "training").glob("*.py")}
     assert sorted(files) == sorted(floors)

@@ -1,11 +1,12 @@
 """chaos.threads against fake /proc and /sys trees: which limit wins, what it is called, what is refused."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
 
-from chaos import threads
+from chaos import affinity, threads
 
 
 @pytest.fixture(autouse=True)
@@ -193,6 +194,77 @@ def test_domains_of_different_size(machine):
     assert placed(machine, {2, 3, 4}) == [(2, 3, 4)] * 2
 
 
+# Cache domains
+
+
+def caches(machine, *lists, level=3):
+    for cpus in lists:
+        for cpu in affinity.parse(cpus):
+            own = f"sys/devices/system/cpu/cpu{cpu}/cache"
+            machine.file(f"{own}/index0/level", 1).file(f"{own}/index0/shared_cpu_list", cpu)
+            machine.file(f"{own}/index{level}/level", level).file(f"{own}/index{level}/shared_cpu_list", cpus)
+    return machine
+
+
+def domains(machine, mask=8):
+    return threads.cache_domains(root=machine.root, mask=range(mask) if isinstance(mask, int) else mask)
+
+
+def test_the_last_level_cache_makes_a_domain(machine):
+    found = domains(caches(machine, "0,4-5", "1-3,6-7"))
+    assert found.cpus == ((0, 4, 5), (1, 2, 3, 6, 7)) and found.describe() == "2 cache domains of 3 to 5 CPUs (L3)"
+    assert domains(machine, {4, 5, 6}).cpus == ((4, 5), (6,))
+
+
+def test_nodes_are_domains_where_no_cache_is_shared_that_far(machine):
+    """A second-level cache of two cores is no last level, and a cache that not all CPUs tell of tells nothing."""
+    nodes(caches(machine, "0-1", "2-3", level=2), "0-1", "2-3")
+    assert domains(machine, 4) == threads.Domains(((0, 1), (2, 3)), "NUMA nodes")
+    caches(machine, "0-2")
+    assert domains(machine, 4).source == "NUMA nodes"
+    assert domains(machine, 8) == threads.Domains((tuple(range(8)),), "nothing tells")
+
+
+def test_sockets_are_domains_where_memory_is_interleaved(machine):
+    nodes(machine.cpus((0, 0), (1, 0), (0, 1), (1, 1)), "0-3")
+    assert domains(machine, 4).cpus == ((0, 2), (1, 3))
+
+
+def test_compact_fills_a_cache_before_the_next(machine):
+    caches(nodes(machine.cpus(*((0, cpu) for cpu in range(8))), "0-3", "4-7"), "0,2", "1,3", "4-5", "6-7")
+    assert placed(machine, 8) == [(0, 2, 1, 3, 4, 5, 6, 7), (0, 4, 1, 6, 2, 5, 3, 7)]
+
+
+@pytest.mark.parametrize(
+    "lists, workers, size, groups",
+    [
+        (["0-3", "4-7"], 8, 4, 2),
+        (["0-3", "4-7"], 6, 4, 2),
+        (["0-3", "4-7"], 3, 3, 1),
+        (["0-3", "4-7"], 16, 4, 4),
+        (["0-5", "6-7"], 8, 6, 2),
+        (["0-1", "2-7"], 8, 2, 4),  # no group spans two caches
+        (["0-7"], 8, 8, 1),
+    ],
+)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pinned on Linux only")
+def test_groups_of_workers_share_a_cache(machine, lists, workers, size, groups):
+    found = domains(caches(machine.cpus(*((0, cpu) for cpu in range(8))), *lists))
+    before = machine.plan(workers, mask=8)
+    plan, g = threads.grouped(before, found, root=machine.root, mask=range(8))
+    assert g == size and f"{groups} group{'s' * (groups > 1)} of {size} in {len(lists)} cache domain" in plan.describe()
+    cache = {cpu: k for k, cpus in enumerate(found.cpus) for cpu in cpus}
+    for first in range(0, workers, g):
+        assert len({cache[cpu] for cpu in plan.cpus[first : first + g]}) == 1
+    assert plan.pin == ("compact" if len(lists) > 1 else "none") and plan.workers == workers
+
+
+def test_scattered_workers_are_alone(machine):
+    caches(machine.cpus(*((0, cpu) for cpu in range(8))), "0-3", "4-7")
+    plan = threads.resolve(8, pin="scatter", root=machine.root, mask=range(8))
+    assert threads.grouped(plan, domains(machine))[1] == 1
+
+
 def test_pinned_plan(machine):
     nodes(machine.cpus((0, 0), (0, 1), (1, 0), (1, 1)), "0-1", "2-3")
 
@@ -309,8 +381,8 @@ def test_plan_is_frozen(machine):
 def test_topology(machine):
     machine.cpus((0, 0), (0, 1), (1, 0), (1, 1), (0, 0), (0, 1), (1, 0), (1, 1))
     machine.file("proc/cpuinfo", "processor\t: 0\nmodel name\t: Example CPU @ 2 GHz\nflags\t: fpu")
-    for node in (0, 1):
-        machine.file(f"sys/devices/system/node/node{node}/cpulist", "0-3")
+    for node, cpus in enumerate(("0-1,4-5", "2-3,6-7")):
+        machine.file(f"sys/devices/system/node/node{node}/cpulist", cpus)
     caches = [(1, "Data", "32K"), (1, "Instruction", "32K"), (2, "Unified", "1M")]
     for index, (level, kind, size) in enumerate(caches):
         folder = f"sys/devices/system/cpu/cpu0/cache/index{index}"
@@ -322,6 +394,7 @@ def test_topology(machine):
         "logical_cpus": 8,
         "numa_nodes": 2,
         "caches": {"L1d": "32K", "L1i": "32K", "L2": "1M"},
+        "cache_domains": "2 cache domains of 4 CPUs (NUMA nodes)",
     }
 
 

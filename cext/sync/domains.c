@@ -2,7 +2,7 @@
  * what it has learned to the process's weights, and takes over what is there, whenever `period` steps have been made: the
  * worker that makes the last of them carries, stripe by stripe, passing over those that another group has just taken hold
  * of, while the group's others go on. With w the group's weights, b what they were after its last exchange, c the process's
- * weights and s the share (option mix):
+ * weights and s the share (option mix; 0: by their number):
  *
  *   c <- c + s (w - b),  w <- c,  b <- c
  *
@@ -12,6 +12,7 @@
 #include "replicas.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 
 typedef struct {
@@ -30,6 +31,13 @@ typedef struct {
     domain *at;
 } domains;
 
+/* Between adding all, which diverges with many groups, and their mean, which is slow: see chaos/sync/domains.py. */
+static float usual_share(int groups)
+{
+    const double share = 1.5 / sqrt(groups);
+    return share < 1 ? (float)share : 1;
+}
+
 static int open(engine *e)
 {
     domains *s = e->sync = calloc(1, sizeof *s);
@@ -38,7 +46,7 @@ static int open(engine *e)
     s->size = e->option[0] > 0 ? (int)e->option[0] : 1;
     s->period = e->option[1] > 0 ? (int64_t)e->option[1] : 16;
     s->n = (e->n_workers + s->size - 1) / s->size;
-    s->share = e->option[2] > 0 ? (float)e->option[2] : 1;
+    s->share = e->option[2] > 0 ? (float)e->option[2] : usual_share(s->n);
     if (!(s->at = aligned_alloc(128, (size_t)s->n * sizeof *s->at)))
         return -1;
     memset(s->at, 0, (size_t)s->n * sizeof *s->at);

@@ -3,8 +3,8 @@
 One of the engine-facing rooms beside chaos.network: it times the core without the training around it.
 """
 
+from ..distance import Distance, distance
 from ._common import machine, peak_gflops
-from ._distance import Distance, distance
 from ._kernels import kernels
 from ._scaling import default_workers, scaling
 from ._throughput import Repeat, throughput, throughputs

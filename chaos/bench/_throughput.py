@@ -11,6 +11,7 @@ from .. import _core, threads
 from ..network import Network
 from ..options import unknown
 from ..sync import STRATEGIES
+from ..training import Threads
 from ..training.records import Record, Result
 from ._common import (
     RATE,
@@ -151,13 +152,14 @@ class Case:
             self.data, self.images, self.labels = take_images(self.net, images)
             self.what = f"{self.name} ({self.isa})"
             self.checked = check(self.net, self.what, self.images, self.labels, batch_size)
+            self.options = kind.settle(self.options, workers, self.net.plan.weight_size, self._near)
             self.engine = _core.Engine(
                 self.net.plan,
                 self.net.weights,
                 workers=workers,
                 strategy=strategy,
                 batch_size=batch_size,
-                cpus=cpus or (None if pin == "none" else self.threads.cpus),
+                cpus=cpus or (None if self.threads.pin == "none" else self.threads.cpus),
                 stripe_bytes=self.options["stripe_bytes"],
                 strategy_options=kind.core_options(self.options),
                 max_staleness=self.options.get("max_staleness"),
@@ -168,6 +170,10 @@ class Case:
         self.peak: list[float] = []
         self.counts: list[Result] = []
         self.each: list[Repeat] = []
+
+    def _near(self, measured: bool) -> int:
+        self.threads, size = Threads().grouped(self.threads, measured)
+        return size
 
     def train(self, count: int) -> tuple[Result, float]:
         """Trains on so many images: (the core's counts, seconds)."""

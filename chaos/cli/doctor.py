@@ -15,11 +15,16 @@ def add(commands):
         commands,
         "doctor",
         run,
-        usage="[--json]",
+        usage="[--caches] [--json]",
         description="Looks at the instruction set, cores and their limits (affinity, cgroup, environment), OpenMP "
         "libraries, MPI library and launcher, and says of each whether it is as it should be, and what to do. "
         "Under a launcher also at the ranks and their bindings. Exit code 1 where something is wrong.",
         examples=["chaos doctor", "mpirun -n 4 chaos doctor"],
+    )
+    parser.add_argument(
+        "--caches",
+        action="store_true",
+        help="also measure which CPUs share a cache, two milliseconds for each pair it takes",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -46,6 +51,7 @@ def run(arguments):
             )
         )
     findings += look.look()
+    findings += look.caches() if arguments.caches else []
     if table:
         if table[0].get("ranks", 1) < table[0]["announced"] and launch.rank:
             return  # all are alone; one complaint is enough

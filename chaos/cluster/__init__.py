@@ -209,6 +209,12 @@ class _Sharing(Threads):
         limits = {name if key == "argument" else key: n for key, n in plan.limits.items()}
         return dataclasses.replace(plan, limit=name if plan.limit == "argument" else plan.limit, limits=limits)
 
+    def grouped(self, plan, measured):
+        if self.beside == 1:
+            return super().grouped(plan, measured)
+        # each would take the first cores for itself
+        return dataclasses.replace(plan, groups="one group: ranks share the cores"), plan.workers
+
 
 def _share_of_cores(link):
     """(Workers of this rank where none are asked for, how many ranks share its cores): such ranks divide them."""

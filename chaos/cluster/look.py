@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 
 from .. import affinity, threads
+from ..distance import measured_domains
 from . import commands
 from .launcher import fix, launched
 
@@ -66,6 +67,7 @@ def threads_and_cores(root="/", environ=os.environ, mask=None):
     )
     yield Finding(OK, "machine", f"{name}: " + ", ".join(f"{n or '?'} {what}{'s' if n != 1 else ''}" for n, what in counts))
     yield Finding(OK, "workers", plan.describe())
+    yield Finding(OK, "caches", f"{threads.cache_domains(root=root, mask=mask).describe()}, as the system tells")
     if cpus and mine < cpus:
         at = threads.ranges(sorted(mask if mask is not None else affinity.cpus()))
         yield Finding(
@@ -103,6 +105,21 @@ def threads_and_cores(root="/", environ=os.environ, mask=None):
                 f"{plan.limit}={environ.get(plan.limit)} is more than the {few} cores there are",
                 f"unset {plan.limit}, or CHAOS_NUM_THREADS={few}",
             )
+
+
+def caches():
+    """Which CPUs share a cache, measured; takes a while."""
+    told, found = threads.cache_domains(), measured_domains()
+    if told.cpus == found.cpus or found.source != "measured":
+        yield Finding(OK, "caches", found.describe())
+    else:
+        yield Finding(
+            NOTE,
+            "caches",
+            f"{found.describe()}, where the system tells of {told.describe()}: a virtual machine hides them, or cores were "
+            "busy meanwhile",
+            "--strategy domains --strategy-option group=measured",
+        )
 
 
 def openmp(root="/", environ=os.environ):

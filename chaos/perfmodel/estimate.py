@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from ..distance import NEAR_NS
 from ..network import Network
 from ..options import check_flag
 from .calibrate import KINDS, SPREAD, Calibration
@@ -16,7 +17,6 @@ from .papers import EPOCHS, IMAGES, TEST_IMAGES, contention_per_image, floor_sec
 
 MOST_WORKERS = 4096
 MOST = 1 << 40  # images, epochs
-NEAR_NS = 60.0  # a hand-over within a cache domain takes 24 to 29 ns on an EPYC 9004, one between two domains 145 to 160
 PAPER_THREADS = (1, 15, 30, 60, 120, 180, 240, 480, 960, 1920, 3840)
 
 

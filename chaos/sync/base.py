@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..options import Option, WithOptions
+from ..options import Option, WithOptions, Worded
 
 Variants = tuple[tuple[dict[str, Any], dict[str, Any]], ...]
 
@@ -60,7 +60,14 @@ class Strategy(WithOptions):
     lanes = False
     variants: Variants = (({}, {}),)
     common = {
-        "stripe_bytes": Option(16384, "bytes of weights that are locked and published together", 64, 1 << 30, whole=True)
+        "stripe_bytes": Worded(
+            16384,
+            "bytes of weights that are locked and published together; auto: by weights and workers",
+            64,
+            1 << 30,
+            whole=True,
+            words=("auto",),
+        )
     }
 
     def _called(self) -> str:
@@ -72,12 +79,40 @@ class Strategy(WithOptions):
     def check(self, resolved: Mapping[str, Any], update: str, update_options: Mapping[str, Any]) -> None:
         """ValueError if the options do not fit each other, or the update rule."""
 
+    def settle(self, resolved: Mapping[str, Any], workers: int, weights: int, near: Callable[[bool], int]) -> dict[str, Any]:
+        """The options with numbers for words.
+
+        Parameters
+        ----------
+        resolved : dict
+            The options.
+        workers : int
+        weights : int
+            Floats of the weight vector.
+        near : callable
+            How many workers, one after the other, share a cache, as the system tells, or (argument True) as is measured.
+        """
+        found = dict(resolved)
+        if found["stripe_bytes"] == "auto":
+            found["stripe_bytes"] = fitting_stripe(4 * weights, self.parties(found, workers))
+        return found
+
+    def parties(self, resolved: Mapping[str, Any], workers: int) -> int:
+        """How many may want to write one weight vector at the same time."""
+        return workers
+
     def step_scale(self, resolved: Mapping[str, Any], workers: int, histogram: Sequence[int]) -> NDArray[np.float32] | None:
         """Factors of the learning rate for updates of staleness 0, 1, ...; None: all 1."""
 
     def rate_scale(self, resolved: Mapping[str, Any], workers: int) -> float:
         """The factor of the learning rate with that many workers."""
         return 1.0
+
+
+def fitting_stripe(size: int, parties: int) -> int:
+    """Bytes of a stripe for a vector of `size` bytes: as many stripes as let each party hold one and find another free, of
+    the powers of two between 1 KiB, below which the locks cost more than the waiting, and the usual 16 KiB."""
+    return min(max(1 << max(size // (2 * parties), 1).bit_length() - 1, 1024), 16384)
 
 
 class Asynchronous(Strategy):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any, NoReturn
@@ -19,11 +20,13 @@ from ..errors import DivergedError
 from ..losses import CLASS, VALUES
 from ..network import Network, run_key
 from ..sync import STRATEGIES
+from ..threads import Plan
 from ..updates import SCHEDULES, UPDATES
 from ..updates.base import patterns, scales
 from . import checks, metrics, monitor, parts, phases, records
 from .callbacks import Event, Listeners
 from .link import Alone
+from .planning import Planning
 from .records import Record, Result
 from .runner import Threads
 from .settings import Settings
@@ -53,6 +56,8 @@ class Job:
         A callback has ended the training.
     doubt : str or None
         Why the last epoch's numbers, though finite, are no training, in words.
+    options : dict
+        Of the strategy, of the epoch under way.
     monitor : Monitor or None
         What tells the best epoch; `best` are that epoch's weights, None where there is none, or they are lost.
     lr_cut : float
@@ -80,6 +85,8 @@ class Job:
         self.plan = runner.workers(settings.workers, "one by definition" if strategy.single else None, settings.pin)
         if strategy.single and self.plan.workers != 1:
             raise ValueError(f"strategy {settings.strategy!r} runs with one worker, not {self.plan.workers}")
+        self.settings = settings = self._settled(settings, net, runner)
+        self.options = dict(settings.strategy_options or {})
         self.rate_scale: float = strategy.rate_scale(settings.strategy_options, self.plan.workers)
         self.net, self.link = net, link
         checks.check_rates(self)
@@ -114,10 +121,27 @@ class Job:
         self.doubt: str | None = None
         self.best: NDArray[np.float32] | None = None
         self.lr_cut = 1.0
+        if settings.plan != "off" and (link.size > 1 or type(runner) is not Threads or strategy.single):
+            raise ValueError(
+                f"plan={settings.plan!r} is for one process with a Dataset and real workers, whose order is not recorded, "
+                "and a strategy that allows several"
+            )
+        self.planning = Planning(settings.plan, self) if settings.plan != "off" else None
+        self.decided: Record | None = None
         self._store: Store | None = None
-        self._kept_at, self._begun, self._resting = time.monotonic(), 0, False
+        self._kept_at, self._begun, self._resting, self._steered = time.monotonic(), 0, False, -1
         if settings.on_diverge == "rollback" and (link.size > 1 or not runner.pauses):
             raise ValueError("on_diverge='rollback' is for one process with real workers whose order is not recorded")
+
+    def _settled(self, settings: Settings, net: Network, runner: Threads) -> Settings:
+        """The settings with numbers where the strategy's options are words; workers may have to be elsewhere for it."""
+
+        def near(measured: bool) -> int:
+            self.plan, size = runner.grouped(self.plan, measured)
+            return size
+
+        options = self.strategy.settle(settings.strategy_options, self.plan.workers, net.plan.weight_size, near)
+        return dataclasses.replace(settings, pin=self.plan.pin, strategy_options=options)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -224,21 +248,26 @@ class Job:
         return dataclasses.replace(self.training, answers=self.training.count * next(filter(None, answers), 0))
 
     def _make_engine(self) -> _core.Engine:
-        asked, workers = self.settings, self.plan.workers
-        options = dict(asked.strategy_options or {})
+        return self.make_engine(self.plan, self.options, self.net.weights, self.moments)
+
+    def make_engine(
+        self, plan: Plan, options: Mapping[str, Any], weights: NDArray[np.float32], moments: NDArray[np.float32]
+    ) -> _core.Engine:
+        """An engine for workers and options of the strategy that need not be those of the settings."""
+        asked, workers = self.settings, plan.workers
         kinds, class_of = self._classes()
         return _core.Engine(
             self.net.plan,
-            self.net.weights,
+            weights,
             workers=workers,
             strategy=asked.strategy,
             loss=self.net.core_loss(asked.loss, asked.loss_options),
             update=asked.update,
             batch_size=asked.images_per_update,
-            cpus=None if asked.pin == "none" else self.plan.cpus,
+            cpus=None if plan.pin == "none" else plan.cpus,
             stripe_bytes=options["stripe_bytes"],
-            moments=self.moments,
-            strategy_options=self.strategy.core_options(options),
+            moments=moments,
+            strategy_options=self.strategy.core_options(dict(options)),
             max_staleness=options.get("max_staleness"),
             update_options=self.rule.core_options(self.rule.for_workers(asked.update_options, workers)),
             classes=kinds,
@@ -300,6 +329,7 @@ class Job:
     def run(self, store: Store | None, listeners: Listeners, caught: Caught) -> None:
         """Runs the epochs that are left."""
         ending = None
+        self._steer()
         self._store, self._kept_at, caught.rests = store, time.monotonic(), self._rests
         try:
             self._tell(listeners, "train_begin", self._event(caught))
@@ -327,6 +357,7 @@ class Job:
         self.best = self.link.gather(self.best if self.link.rank == 0 else None)[0] if self.monitor else None
         ended, cuts = None, 0
         while len(self.history) < self.settings.epochs and not (ended := self._ends()):
+            self._steer()
             self._tell(listeners, "epoch_begin", self._event(caught, ahead=1))
             record = self.epoch(pool, listeners, caught)
             broken = record if isinstance(record, str) else self._broken()
@@ -366,6 +397,27 @@ class Job:
         if self.settings.restore_best and self.best is not None:
             self.net.weights[:] = self.best
         return ended
+
+    def _steer(self) -> None:
+        """Takes what the plan says about the epoch to come, which has an engine of its own where that is something else."""
+        if self.planning is None or len(self.history) >= self.settings.epochs or self._steered == len(self.history):
+            return
+        self._steered = len(self.history)
+        one, why = self.planning.next(self)
+        before, self.decided = self.decided, dict(one)
+        plan = self.planning.plan_of(one)
+        options = self.options | {name: one[name] for name in ("group", "period") if name in one}
+        if plan.workers != self.plan.workers or plan.cpus != self.plan.cpus or options != self.options:
+            versions = np.array(self.engine.versions(), np.uint32)
+            self.plan, self.options = plan, options
+            self.rate_scale = self.strategy.rate_scale(options, plan.workers)
+            self.engine = self._make_engine()
+            self.engine.versions(versions)
+            self.evaluator = self.runner.start(self)
+        if before is None:
+            self.plan = dataclasses.replace(self.plan, groups=f"plan: {why}" if why else "")
+        elif why and self.settings.progress and before != self.decided:
+            tell(f"chaos: plan: {why}")
 
     def _doubt(self, record: Record) -> None:
         """Tells once where the numbers are finite and yet no training."""
@@ -505,6 +557,7 @@ class Job:
                 "worker_images": done["worker_images"],
                 "time_split": records.time_split(done["time"], evaluating),
             }
+            | ({"plan": self.decided} if self.decided else {})
             | self.link.report(results)
             | self.runner.report()
         )

@@ -3,6 +3,7 @@ and the command line come through here."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -26,7 +27,7 @@ from .result import Run
 from .runner import Threads
 from .settings import ABOUT, Settings
 from .signals import signals
-from .store import Store
+from .store import Store, kept_options
 
 
 def train(
@@ -68,6 +69,10 @@ def train(
             raise ValueError("a chaos.data.Stream feeds real workers; in a simulation or a trace give a Dataset")
         runner = Fed(train)
     link, runner, settings = link or Alone(), runner or Threads(), settings or Settings()
+    if settings.resume and settings.run_dir and settings.words():
+        # what was found out when the run began; the other ranks may not see its directory
+        found = link.gather(kept_options(settings) if link.rank == 0 else None)[0]
+        settings = dataclasses.replace(settings, strategy_options={**(settings.strategy_options or {}), **(found or {})})
 
     def prepare() -> tuple[Job, Store | None, Listeners]:
         if settings.resume and settings.run_dir is None and link.rank == 0:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from .. import _core, threads
+from ..distance import measured_domains
 from . import phases
 from .callbacks import Listeners
 from .records import Record, Result
@@ -24,6 +25,10 @@ class Threads:
     def workers(self, requested: int | None, only_one: str | None, pin: str) -> threads.Plan:
         """The plan of the workers, from what was asked for."""
         return phases.resolve_workers(requested, only_one, pin)
+
+    def grouped(self, plan: threads.Plan, measured: bool) -> tuple[threads.Plan, int]:
+        """The plan with the workers of a cache one after the other, and how many those are."""
+        return threads.grouped(plan, measured_domains() if measured else threads.cache_domains())
 
     def start(self, job: Job) -> _core.Engine:
         """The job's engine is there, its weights may still be replaced; returns the engine for evaluations."""

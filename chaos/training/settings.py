@@ -4,6 +4,7 @@ For chaos.training and the rooms above."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping
@@ -12,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from ..augment import resolve
+from ..formats.json_text import parse_json
 from ..losses import LOSSES
-from ..options import check_flag, check_number, naming_owners, unknown
+from ..options import Worded, check_flag, check_number, naming_owners, unknown
 from ..sync import STRATEGIES
 from ..threads import PINNINGS
 from ..updates import SCHEDULES, UPDATES
@@ -22,6 +24,8 @@ from .monitor import MODES
 
 Group = Literal["training", "workers", "cluster", "run"]
 Role = Literal["identity", "kept", "call"]
+PLANS = ("off", "auto")
+DECIDED = {"workers", "group", "period"}  # by a plan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -177,6 +181,37 @@ class OptionsOf(Setting):
 
     owner: str
     table: Mapping[str, Any] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Planned(Setting):
+    """Who decides about workers and cadence: "off", "auto", or a list of decisions; a command line reads them from a run."""
+
+    def parse(self, text: str) -> Any:
+        if text in PLANS:
+            return text
+        try:
+            with open(os.path.join(text, "metrics.jsonl"), encoding="utf-8") as file:
+                found = [parse_json(line.encode()).get("plan") for line in file]
+        except (OSError, ValueError) as error:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is neither {' nor '.join(PLANS)} nor a run's directory: {error}"
+            ) from None
+        if not found or None in found:
+            raise argparse.ArgumentTypeError(f"the run in {text} had no plan")
+        return found
+
+    def check(self, name: str, value: Any) -> str | list[dict[str, Any]]:
+        if isinstance(value, str) and value in PLANS:
+            return value
+        if not isinstance(value, (list, tuple)) or not value:
+            raise ValueError(f"{name} must be one of {', '.join(PLANS)}, or a list of decisions, not {value!r}")
+        for number, one in enumerate(value):
+            if not isinstance(one, Mapping) or "workers" not in one:
+                raise ValueError(f"{name}: decision {number} must be a dict with workers, not {one!r}")
+            for key in DECIDED & one.keys():
+                check_number(f"{name}: {key} of decision {number}", one[key], 1, 1 << 30, whole=True)
+        return [dict(one) for one in value]
 
 
 def _number_or_text(text: str) -> float | str:
@@ -399,6 +434,16 @@ class Settings:
             what="pin",
         ),
     )
+    plan: Any = setting(
+        "off",
+        Planned(
+            text="auto: measure how many workers, and how often they exchange weights, are fastest; off: all, as the "
+            "strategy says; a run's directory: decide as that run did",
+            unit="WHO",
+            group="workers",
+            role="kept",
+        ),
+    )
     cluster: str | None = setting(
         None,
         Setting(
@@ -478,6 +523,10 @@ class Settings:
                 with naming_owners(f"{about.owner}=", about.table):
                     values[name] = about.table[values[about.owner]].resolve(values[name] or {})
         found = Settings(**values)
+        if found.plan != "off" and found.strategy == "chaos" and not self.strategy_options:
+            # of which chaos is the case of one group
+            options = STRATEGIES["domains"].resolve({"group": "none", "stripe_bytes": "auto"})
+            found = dataclasses.replace(found, strategy="domains", strategy_options=options)
         strategy: Any = STRATEGIES[found.strategy]
         strategy.check(found.strategy_options, found.update, found.update_options)
         schedule: Any = SCHEDULES[found.lr_schedule]
@@ -488,6 +537,12 @@ class Settings:
     def images_per_update(self) -> int:
         """The size of a step: `accumulate` batches."""
         return self.batch_size * self.accumulate
+
+    def words(self) -> list[str]:
+        """The strategy's options that are words for numbers which are found out when a training begins."""
+        known: Any = STRATEGIES[self.strategy].known if self.strategy in STRATEGIES else {}
+        given = self.strategy_options or {}
+        return [name for name, option in known.items() if isinstance(option, Worded) and isinstance(given.get(name), str)]
 
     def identity(self) -> dict[str, Any]:
         """What has to agree for a run to be continued."""

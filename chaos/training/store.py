@@ -29,7 +29,7 @@ from ..loading import load_with_state
 from ..options import check_number
 from .records import Record, check_counts, today
 from .runner import Threads
-from .settings import completed, differences
+from .settings import Settings, completed, differences
 from .state import State, give_state
 from .streams import LOG, tell
 
@@ -40,6 +40,17 @@ MODEL, BEST, METRICS, CONFIG = "model.safetensors", "best.safetensors", "metrics
 KEPT = "checkpoints"  # folder of the states of earlier epochs, where they are asked for
 # the last three by the command line
 WRITTEN = (MODEL, BEST, METRICS, CONFIG, "job.toml", "times.json", "against-real.json")
+
+
+def kept_options(settings: Settings) -> dict[str, Any]:
+    """The numbers that the run which is continued has for options that are words in `settings`; {} where there is none, or
+    it is of another strategy, which is told later."""
+    try:
+        kept = parse_json((Path(settings.run_dir or "") / CONFIG).read_bytes())
+        options = kept["strategy_options"] if kept["strategy"] == settings.strategy else {}
+        return {name: options[name] for name in settings.words() if name in options}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 class Store:
@@ -111,6 +122,7 @@ class Store:
             "metrics": [one for one in job.settings.metrics if isinstance(one, str)],
             "workers": job.plan.workers,
             "pin": job.plan.pin,
+            "plan": job.settings.plan,
             "checkpoint_every": job.settings.checkpoint_every,
             "keep_checkpoints": job.settings.keep_checkpoints,
             "on_diverge": job.settings.on_diverge,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _core, training
+from .. import _core, threads, training
 from ..data import Dataset
 from ..network import Network
 from ..options import check_number, unknown
@@ -72,6 +72,11 @@ class Virtual(Threads):
         return VirtualPlan(
             int(workers), "argument", {"argument": int(workers)}, False, (), text=self.machine.describe(int(workers))
         )
+
+    def grouped(self, plan: threads.Plan, measured: bool) -> tuple[threads.Plan, int]:
+        size = near(self.machine, plan.workers)
+        text = f"{plan.describe()}, {-(-plan.workers // size)} groups of {size}"
+        return VirtualPlan(plan.workers, plan.limit, plan.limits, False, (), text=text), size
 
     def start(self, job: Job) -> _core.Engine:
         if job.link.size > 1:
@@ -165,6 +170,14 @@ class Virtual(Threads):
         return {"virtual": self.record, "time_split": self.split}
 
 
+def near(machine: Machine, workers: int) -> int:
+    """How many virtual workers, one after the other, share a cache."""
+    if machine.topology is None or machine.cores is None:
+        return workers
+    size = machine.topology.domain
+    return threads.group_size([worker % machine.cores // size for worker in range(workers)])
+
+
 def predict(
     net: Network,
     workers: int,
@@ -204,6 +217,7 @@ def predict(
     options = how.resolve(strategy_options or {})
     check_strategy(strategy, options)
     machine, times = machine or Machine(), times or measured(net, batch_size)
+    options = how.settle(options, workers, net.plan.weight_size, lambda measured: near(machine, workers))
     engine = _core.Engine(
         net.plan,
         net.weights,
