@@ -9,7 +9,7 @@ from .all_cnn import all_cnn
 from .fast_rcnn import fast_rcnn
 from .googlenet import googlenet
 from .lenet import lenet5, lenet5_modern
-from .mcdnn import columns, mcdnn_column
+from .mcdnn import at_width, columns, mcdnn_column
 from .mobilenet import mobilenet, mobilenet_cifar, separable
 from .neocognitron import cresceptron, neocognitron
 from .paper import large, medium, small
