@@ -76,4 +76,4 @@ MODELS: dict[str, Callable[..., Network]] = {
     )
 }
 
-__all__ = ["MODELS", "PAPER", "columns", "pattern", "resnet", "resnet_cifar", "separable", "vgg", *MODELS]
+__all__ = ["MODELS", "PAPER", "at_width", "columns", "pattern", "resnet", "resnet_cifar", "separable", "vgg", *MODELS]
