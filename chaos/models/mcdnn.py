@@ -89,5 +89,7 @@ def at_width(images: ArrayLike, width: float, *, most: float = 2.0) -> NDArray[A
     high_share = (from_x - low).astype(np.float32)[:, None, None]
     x = np.pad(x, ((0, 0), (0, 0), (0, 0), (1, 1)))  # beyond the border is the ground
     left, right = (np.clip(low + 1 + k, 0, x.shape[3] - 1)[:, None, None] for k in (0, 1))
-    found = np.take_along_axis(x, left, 3) * (1 - high_share) + np.take_along_axis(x, right, 3) * high_share
+    found: NDArray[np.float32] = (
+        np.take_along_axis(x, left, 3) * (1 - high_share) + np.take_along_axis(x, right, 3) * high_share
+    )
     return np.rint(found).astype(np.uint8) if given.dtype == np.uint8 else found
