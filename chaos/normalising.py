@@ -42,7 +42,7 @@ def normalise(net: Network, mean: ArrayLike, std: ArrayLike) -> Network:
         raise TypeError(f"normalise takes a chaos.Network, not {type(net).__name__}")
     if len(net.input_shapes) > 1:
         raise ValueError(f"normalise takes a network of one input, not of {len(net.input_shapes)}")
-    if any(name == NAME for _, name in net.nodes()):
+    if is_normalised(net):
         raise ValueError(f'the network has a layer "{NAME}" already')
     channels = net.input_shapes[0][0]
     shift, spread = (_numbers(what, value, channels) for what, value in (("mean", mean), ("std", std)))
@@ -68,6 +68,11 @@ def normalise(net: Network, mean: ArrayLike, std: ArrayLike) -> Network:
     found.freeze_named([f"{NAME}.weight", f"{NAME}.bias", *(called[name] for name in net.frozen)])
     found.trained_on, found.class_names = net.trained_on, net.class_names
     return found
+
+
+def is_normalised(net: Network) -> bool:
+    """Whether it is such a network."""
+    return any(name == NAME for _, name in net.nodes())
 
 
 def _numbers(what: str, value: ArrayLike, channels: int) -> np.ndarray:

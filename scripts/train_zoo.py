@@ -59,6 +59,8 @@ class Recipe:
         What is measured.
     members : int
         Networks that are trained, with seeds seed, seed + 1, ..., and answer together.
+    views : tuple
+        What each member sees of the images, a function or None; () where all see them as they are.
     """
 
     about: str
@@ -71,6 +73,7 @@ class Recipe:
     measure: Callable[[Any, data.Dataset], float] = field(default=lambda net, test: wrong(net, test))
     unit: str = "test error"
     members: int = 1
+    views: tuple[Callable[[Any], Any] | None, ...] = ()
 
 
 # ---- what is measured ----
@@ -132,6 +135,15 @@ def boxes() -> Pair:
     return tuple(generated.detection(n, seed=seed).dataset(regression=True) for n, seed in ((10_000, 0), (2_000, 1)))
 
 
+def width(pixels: int) -> Callable[[Any], Any]:
+    return lambda images: models.at_width(images, pixels)
+
+
+def seen(task: data.Dataset, view: Callable[[Any], Any] | None) -> data.Dataset:
+    """The set as a member sees it."""
+    return task if view is None else data.Dataset(view(task.images), task.labels, classes=task.classes)
+
+
 def made(make: Callable[..., data.Dataset]) -> Callable[[], Pair]:
     return lambda: (make(8_000, seed=0), make(2_000, seed=1))
 
@@ -153,7 +165,7 @@ def recipes() -> dict[str, Recipe]:
             augment=("elastic:34,4", "rotation:10", "scale:0.1"),
         ),
         "mnist_committee": Recipe(
-            "a committee of five columns on MNIST",
+            "a committee of five columns on MNIST: digits as they are, and brought to widths of 14, 16, 18 and 20 pixels",
             lambda seed: models.mcdnn_column(seed=seed),
             named("mnist", 29),
             {"epochs": 60, "lr": 0.01, **plain},
@@ -161,6 +173,7 @@ def recipes() -> dict[str, Recipe]:
             "Ciresan et al. 2012: 0.23 % with 35 columns",
             augment=("elastic:34,4", "rotation:10", "scale:0.1"),
             members=5,
+            views=(None, width(14), width(16), width(18), width(20)),
         ),
         "mnist_lenet5": Recipe(
             "LeNet-5 as in 1998 on MNIST",
@@ -296,21 +309,38 @@ def train(recipe: Recipe, side: dict[str, Any], seed: int, args: argparse.Namesp
     train_set, test = recipe.data()
     if args.subset:
         train_set = train_set[: args.subset]
+    if args.validate:  # to choose settings by: the test images are not looked at
+        train_set, test = train_set.split(args.validate, stratify=test.labels.ndim == 1, seed=0)
     settings = {**recipe.settings, **({"epochs": args.epochs} if args.epochs else {}), **side["settings"]}
     told: dict[str, Any] = {"side": side["name"], "seed": seed, "images": len(train_set)}
     if recipe.augment:
         settings["augment"] = list(recipe.augment)
-    start, networks, histories = time.perf_counter(), [], []
-    for member in range(recipe.members):
+    networks, histories, seconds, cpu = [], [], 0.0, time.process_time()
+    views = recipe.views or (None,) * recipe.members
+    for member, view in enumerate(views):
         net = recipe.network(seed + member)
-        runner = side["runner"]() if side["runner"] else None
-        run = chaos.train(net, train_set, test, seed=seed + member, progress=args.progress, runner=runner, **settings)
+        kept: dict[str, Any] = {}
+        if args.run_dir:
+            where = args.run_dir / f"{args.name}-{side['name'].replace(' ', '_')}-seed_{seed}-{member}"
+            kept = {"run_dir": where, "resume": True}
+        run = chaos.train(
+            net,
+            seen(train_set, view),
+            seen(test, view),
+            seed=seed + member,
+            progress=args.progress,
+            runner=side["runner"]() if side["runner"] else None,
+            **kept,
+            **settings,
+        )
         networks.append(net)
         histories.append(run.history)
-    judge = networks[0] if recipe.members == 1 else chaos.Committee(networks)
+        seconds += sum(record["seconds"] for record in run.history)
+    judge = networks[0] if recipe.members == 1 else chaos.Committee(networks, views)
     told |= {
         "result": recipe.measure(judge, test),
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
         "settings": {**settings, "workers": histories[0][-1]["workers"]},
         "train_loss": [record["train_loss"] for record in histories[0]],
         "test_error": [record["test_error"] for record in histories[0]],
@@ -318,7 +348,7 @@ def train(recipe: Recipe, side: dict[str, Any], seed: int, args: argparse.Namesp
         "staleness": histories[0][-1]["staleness"]["mean"],
     }
     if recipe.members > 1:
-        told["members"] = [recipe.measure(net, test) for net in networks]
+        told["members"] = [recipe.measure(net, seen(test, view)) for net, view in zip(networks, views, strict=True)]
     return told
 
 
@@ -409,6 +439,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="a run for each (default: 0)")
     parser.add_argument("--workers", type=int, nargs="*", default=[1], metavar="N", help="a run for each (default: 1)")
     parser.add_argument("--virtual", type=int, nargs="*", default=[], metavar="N", help="virtual workers, a run for each")
+    parser.add_argument(
+        "--validate", type=float, metavar="SHARE", help="measure on this share of the training images instead"
+    )
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="keep each run there, and go on where one is found")
     parser.add_argument("--strategy", default="chaos", choices=sorted(chaos.info()["strategies"]), help="(default: chaos)")
     parser.add_argument("--progress", action="store_true", help="tell every epoch")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all there is to be known")

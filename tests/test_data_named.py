@@ -519,7 +519,9 @@ def test_tables(tmp_path, ending):
 def test_columns_of_labels(tmp_path):
     path = tmp_path / "a.csv"
     frame(tmp_path, column="animal").to_csv(path, index=False)
-    with pytest.raises(DataError, match=r"no column of labels; name it with label=; columns: animal, pixel0, .*\.\.\.$"):
+    with pytest.raises(
+        DataError, match=r"no column of labels; name it with label= .--label.; columns: animal, pixel0, .*\.\.\.$"
+    ):
         load(path)
     assert load(path, label="animal")[0].class_names == ("cat", "dog")
     with pytest.raises(DataError, match="0 columns are named 'nothing'"):

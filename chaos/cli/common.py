@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import json
 import re
 import shutil
@@ -9,11 +10,14 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
+
 from .. import data
 from ..errors import CheckpointError, DataError, DataNotFound, DivergedError
 from ..formats.json_text import parse_json
 from ..options import nearest, unknown
 from ..training import CONFIG
+from ..training.phases import with_weights
 from ..training.settings import ABOUT, KEPT, Flag, Name, OptionsOf
 from ..training.streams import is_terminal, tell
 
@@ -101,6 +105,11 @@ def add_command(commands, name, run, *, usage, description, examples, **options)
     return parser
 
 
+def declare_best(parser):
+    """The option about which weights of a run are taken."""
+    parser.add_argument("--best", action="store_true", help="the weights of the run's best epoch, not of its last")
+
+
 def declare_jobs(parser):
     """The option about threads that run events."""
     parser.add_argument(
@@ -178,23 +187,24 @@ def read_config(run_dir):
     return config
 
 
-def load_data(name, net=None, tell=True):
+def load_data(name, net=None, tell=True, label=None):
     """Data for a network: (name of what was found, train, test), in the size of the network's input, or without a network as
-    they are. `tell`: say it where a file's images are resized."""
+    they are. `tell`: say it where a file's images are resized. `label`: a table's column of labels."""
+    load = functools.partial(data.load, label=label)
     size = net.input_shape[1:] if net is not None and len(net.input_shape) == 3 else None
     if name != "auto" and (what := data.kind(name)) != "arrays":
         if what == "name":
-            return name, *data.load(name, size=size)
+            return name, *load(name, size=size)
         # rows and pictures have the shape that is wanted of them
         other = []
-        found = data.load(name, shape=net and net.input_shape, tell=other.append)
+        found = load(name, shape=net and net.input_shape, tell=other.append)
         if other and tell:
             h, w = other[0]
             more = f" and other sizes, {len(other)} in all," if len(set(other)) > 1 else ""
             say(f"{name}: pictures of {h}x{w}{more} are brought to the network's {'x'.join(map(str, size))} pixels")
         return name, *found
     if name != "auto":
-        train, test = data.load(name)
+        train, test = load(name)
         if size is None or len(train.shape) != 3 or train.shape[1:] == size:
             return name, train, test
         if tell:
@@ -202,12 +212,12 @@ def load_data(name, net=None, tell=True):
             say(f"{name}: images of {found} pixels are brought to the network's {wanted}")
         return name, train.sized(size), None if test is None else test.sized(size)
     try:
-        return "mnist", *data.load("mnist", size=size, download=False)
+        return "mnist", *load("mnist", size=size, download=False)
     except DataNotFound:
         if is_terminal(sys.stderr):
             say("mnist is not on this machine, trying to download it ...")
     try:
-        return "mnist", *data.load("mnist", size=size)
+        return "mnist", *load("mnist", size=size)
     except DataNotFound:
         say(
             "mnist is neither on this machine nor can it be downloaded (--data mnist says why); "
@@ -216,11 +226,31 @@ def load_data(name, net=None, tell=True):
         return "digits", *data.load("digits", size=size)
 
 
-def load_validation(path, net):
-    """The validation set in a file, in the size of the network's input; None where there is no path."""
+def load_weights(path, images):
+    """The images with the weights in a .npy file, one for each; as they are where there is no path."""
+    if path is None:
+        return images
+    try:
+        weights = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # NumPy raises several kinds for damaged bytes
+        raise DataError(f"{path}: not a readable .npy file: {error or type(error).__name__}") from None
+    if not isinstance(weights, np.ndarray):
+        weights.close()
+        raise DataError(f"{path}: holds several arrays; the weights of the training images are a .npy file of one")
+    try:
+        return with_weights(images, weights)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def load_validation(path, net, label=None):
+    """The validation set in a file, in the size of the network's input; None where there is no path. `label` as above, where
+    it is a table."""
     if path is None:
         return None
-    _, images, others = load_data(path, net)
+    _, images, others = load_data(path, net, label=label if data.kind(path) == "table" else None)
     if others is not None:
         raise DataError(f"{path} holds training and test images; a validation set is a file that holds one set")
     return images

@@ -3,7 +3,7 @@
 from .. import training
 from ..training import ABOUT
 from ..training.metrics import NAMES
-from .common import DATA, DATA_HELP, add_command, load_data, need_test, percent, show_json
+from .common import DATA, DATA_HELP, add_command, declare_best, load_data, need_test, percent, show_json
 from .networks import open_model
 
 
@@ -15,10 +15,16 @@ def add(commands):
         run,
         usage="RUN_OR_MODEL [options]",
         description="Runs a trained network over the test images of a data set and prints its error and mean loss.",
-        examples=["chaos evaluate runs/first", "chaos evaluate model.safetensors --data digits --json"],
+        examples=[
+            "chaos evaluate runs/first",
+            "chaos evaluate runs/first --best",
+            "chaos evaluate model.safetensors --data digits --json",
+        ],
     )
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run directory or .safetensors file")
     parser.add_argument("--data", metavar=DATA, help=f"{DATA_HELP} (default: the run's own, else auto)")
+    parser.add_argument("--label", metavar="COLUMN", help="that holds the labels of a table (default: the run's own)")
+    declare_best(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per available core)")
     about = ABOUT["metrics"]
     parser.add_argument(
@@ -33,8 +39,9 @@ def add(commands):
 
 def run(arguments):
     """Runs the command."""
-    net, config = open_model(arguments.model)
-    name, _, test = load_data(arguments.data or config.get("data", "auto"), net)
+    net, config = open_model(arguments.model, arguments.best)
+    label = arguments.label or (None if arguments.data else config.get("label"))
+    name, _, test = load_data(arguments.data or config.get("data", "auto"), net, label=label)
     result = training.evaluate(
         net,
         need_test(name, test),

@@ -11,8 +11,8 @@ from ..errors import ChaosError
 from ..folding import fold
 from ..formats.atomic import write_atomically
 from ..options import unknown
-from .common import add_command
-from .networks import open_model
+from .common import add_command, declare_best
+from .networks import open_model, weights_file
 
 FORMATS = {
     ".onnx": "the network with its weights, operator set 21, checked (needs the package onnx)",
@@ -41,6 +41,7 @@ def add(commands):
     )
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run directory, .safetensors or .onnx file")
     parser.add_argument("file", metavar="FILE", help=f"where to write: {', '.join(FORMATS)}")
+    declare_best(parser)
     parser.add_argument(
         "--fold", action="store_true", help="fold batch normalisations into what is before them, where that is possible"
     )
@@ -54,9 +55,8 @@ def run(arguments):
         raise ValueError(f"{path}: {unknown('there is no format', ending, FORMATS)}")
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no directory {path.parent}")
-    net, _ = open_model(arguments.model)
-    source = Path(arguments.model, "model.safetensors") if Path(arguments.model).is_dir() else Path(arguments.model)
-    if path.exists() and os.path.samefile(path, source):
+    net, _ = open_model(arguments.model, arguments.best)
+    if path.exists() and os.path.samefile(path, weights_file(arguments.model, arguments.best)):
         raise ValueError(f"{path} is what is to be exported; name another file")
     if arguments.fold:
         net = fold(net)

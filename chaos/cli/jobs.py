@@ -107,7 +107,7 @@ def _taken(path: Path, found: Mapping[str, Any]) -> JobFile:
         else:
             raise ValueError(_unknown(key, ["network", *there, *EVERY]))
     _check(values)
-    for key in ("data", "validation_data", "run_dir"):
+    for key in ("data", "validation_data", "sample_weight", "run_dir"):
         if key in values and (key == "run_dir" or (path.parent / values[key]).exists()):
             values[key] = str(path.parent / values[key])
     return JobFile(path, _network({"name": network} if isinstance(network, str) else network, path.parent), values)

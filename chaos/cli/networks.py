@@ -20,7 +20,7 @@ from ..loading import load
 from ..models import MODELS
 from ..network import Network
 from ..options import nearest, unknown
-from ..training import MODEL
+from ..training import BEST, MODEL
 from .common import read_config
 
 # FILE.py:NAME or package.module:NAME
@@ -83,13 +83,28 @@ def build_model(name, seed=0, data=None, options=None, folder="."):
     raise ValueError(unknown("unknown model", name, MODELS, f", and {KINDS}"))
 
 
-def open_model(path):
-    """The network in a run directory or file, and the run's config (empty for a file)."""
+def open_model(path, best=False):
+    """The network in a run directory or file, and the run's config (empty for a file). `best`: with the weights of the run's
+    best epoch instead of its last."""
+    file = weights_file(path, best)
     if Path(path).is_dir():
-        return load(Path(path) / MODEL), read_config(path)
+        return load(file), read_config(path)
     if path in MODELS:
         raise ValueError(f"{path} is a model without training; name a run directory or a .safetensors file")
     return build_model(path) if Path(path).suffix.lower() == ".onnx" else load(path), {}
+
+
+def weights_file(path, best=False):
+    """The file of the network in a run directory, or the file that `path` is."""
+    if not Path(path).is_dir():
+        if best:
+            raise ValueError(f"--best is of a run directory, and {path} is none")
+        return Path(path)
+    if best and not Path(path, BEST).exists():
+        raise ValueError(
+            f"{path} keeps no best weights: nothing told the best epoch; train with --validation-split or --monitor"
+        )
+    return Path(path, BEST if best else MODEL)
 
 
 def take_model(name):

@@ -44,6 +44,32 @@ class DataSettings:
             shown="none; --validation-split holds one out",
         ),
     )
+    label: str | None = setting(
+        None,
+        Setting(
+            text="the column of a table that holds the labels",
+            unit="COLUMN",
+            role="kept",
+            shown="the one named label, labels, class, target or y",
+        ),
+    )
+    sample_weight: str | None = setting(
+        None,
+        Setting(
+            text="what the loss of each training image is multiplied with: a .npy file of one number for each",
+            unit="FILE.npy",
+            role="kept",
+            shown="1",
+        ),
+    )
+    normalise: bool = setting(
+        False,
+        Flag(
+            text="begin the network with a layer that brings each channel of the training images to mean 0 and deviation 1, "
+            "kept and exported with the network",
+            role="kept",
+        ),
+    )
     subset: int | None = setting(
         None, Number(text="only the first N training images", unit="N", role="kept", shown="all", least=1, whole=True)
     )
@@ -134,7 +160,8 @@ def settings_from(arguments, earlier, job=None):
     if "help" in given.get("augment", ()):
         _show(describe())
     # what is needed before the training checks the rest
-    for name, unset in (("seed", Settings.seed), ("subset", DataSettings.subset), ("loss", Settings.loss)):
+    needed = {name: getattr(DataSettings, name) for name in ("subset", "normalise")}
+    for name, unset in (needed | {"seed": Settings.seed, "loss": Settings.loss}).items():
         if found.get(name, unset) is not unset:
             found[name] = every[name].check(name, found[name])
     data = DataSettings(**{name: found[name] for name in DATA_ABOUT if name in found})

@@ -158,7 +158,8 @@ def _network(arguments, kind):
     net, config = (take_model(name), {}) if name in MODELS and kind == "filters" else open_model(name)
     data = None
     if kind in NEED_DATA:
-        found, _, test = load_data(arguments.data or config.get("data", "auto"), net)
+        label = None if arguments.data else config.get("label")
+        found, _, test = load_data(arguments.data or config.get("data", "auto"), net, label=label)
         data = need_test(found, test)
     return KINDS[kind](Path(name).resolve().name, net, data, arguments)
 
@@ -167,7 +168,7 @@ def _augmented(folder, asked, out):
     """Draws images of a run or a data set as they are, and as the first epochs of a training see them; the path."""
     config = read_config(folder) if folder.is_dir() else {}
     if config:
-        train = load_data(config.get("data", "auto"), load(folder / MODEL), tell=False)[1]
+        train = load_data(config.get("data", "auto"), load(folder / MODEL), tell=False, label=config.get("label"))[1]
         out = out or folder / "augment.png"
     else:
         train, _ = data.load(str(folder))

@@ -17,10 +17,11 @@ from ..errors import ChaosError, CheckpointError, ClusterError, DivergedError
 from ..loading import load
 from ..models import MODELS
 from ..network import Network
+from ..normalising import is_normalised, normalise
 from ..options import unknown
 from ..training import ABOUT, Settings
 from ..training.streams import LOG, tell
-from .common import add_command, exit_code, load_data, load_validation, percent, read_config, say
+from .common import add_command, exit_code, load_data, load_validation, load_weights, percent, read_config, say
 from .jobs import ENDING, JOB, Kept, read_job
 from .networks import FUNCTION, KINDS, absolute, build_model, stem
 from .options import DATA_ABOUT, add_setting, add_short_option, in_group, parse_options, settings_from
@@ -215,18 +216,21 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
         def follow():  # after rank 0, which may have downloaded the data
             net = Network.from_config(graph)
             own = {key: value for key in ("workers", "pin") if (value := getattr(arguments, key, None)) is not None}
-            return dataclasses.replace(settings, **own), asked, model, net, load_data(name, net, tell=False)
+            return dataclasses.replace(settings, **own), asked, model, net, _load(name, net, asked, tell=False)
 
         prepared = checked(lambda: prepared if root else follow())
     settings, asked, model, net, (name, train, test) = prepared
     if asked.subset is not None:
         train = train[: asked.subset]
-    validation = checked(lambda: load_validation(asked.validation_data, net))
+    validation = checked(lambda: load_validation(asked.validation_data, net, asked.label))
 
     config = {
         "model": model,
         "data": name,
         "validation_data": asked.validation_data and os.path.abspath(asked.validation_data),  # no name has one set only
+        "label": asked.label,
+        "sample_weight": asked.sample_weight and os.path.abspath(asked.sample_weight),
+        "normalise": asked.normalise,
         "subset": asked.subset,
         "requested_workers": settings.workers,
         "argv": ["chaos", *arguments.argv],
@@ -237,6 +241,8 @@ def execute(arguments, link=None, runner=None, summary=None, config=None, prepar
     if kind(config["data"]) != "name":
         config["data"] = os.path.abspath(config["data"])
     if isinstance(runner, virtual.Traced):
+        if asked.label or asked.sample_weight:
+            raise ValueError("--trace keeps the name of the data alone; it does not go with --label and --sample-weight")
         runner.data = config["data"]
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
@@ -278,11 +284,20 @@ def prepare(arguments):
     seen = []
 
     def about_data():
-        seen[:] = load_data(asked.data)
+        seen[:] = load_data(asked.data, label=asked.label)
         return seen[1].shape, seen[1].classes
 
     net, model = _network(arguments, earlier, settings.seed, about_data)
-    return settings, asked, model, net, load_data(seen[0] if seen else asked.data, net)
+    found = _load(seen[0] if seen else asked.data, net, asked)
+    if asked.normalise and not is_normalised(net):  # as that of a run that is continued is
+        net = normalise(net, *found[1][: asked.subset].mean_std())
+    return settings, asked, model, net, found
+
+
+def _load(name, net, asked, tell=True):
+    """(name of the data, train, test), as they were asked for."""
+    name, train, test = load_data(name, net, tell, asked.label)
+    return name, load_weights(asked.sample_weight, train), test
 
 
 def _described(arguments, model):

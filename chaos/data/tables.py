@@ -100,7 +100,7 @@ def _label_column(path: str, columns: list[str], label: str | None) -> str:
     found = [name for name in columns if name.lower() in LABELS]
     if len(found) != 1:
         what = "no column of labels" if not found else f"several columns that may be labels ({', '.join(found)})"
-        raise DataError(f"{path}: {what}; name it with label=; columns: {known}")
+        raise DataError(f"{path}: {what}; name it with label= (--label); columns: {known}")
     return found[0]
 
 

@@ -9,7 +9,7 @@ from .all_cnn import all_cnn
 from .fast_rcnn import fast_rcnn
 from .googlenet import googlenet
 from .lenet import lenet5, lenet5_modern
-from .mcdnn import columns, mcdnn_column
+from .mcdnn import at_width, columns, mcdnn_column
 from .mobilenet import mobilenet, mobilenet_cifar, separable
 from .neocognitron import cresceptron, neocognitron
 from .paper import large, medium, small
@@ -76,4 +76,4 @@ MODELS: dict[str, Callable[..., Network]] = {
     )
 }
 
-__all__ = ["MODELS", "PAPER", "columns", "pattern", "resnet", "resnet_cifar", "separable", "vgg", *MODELS]
+__all__ = ["MODELS", "PAPER", "at_width", "columns", "pattern", "resnet", "resnet_cifar", "separable", "vgg", *MODELS]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .. import _core, threads
 from ..data import Dataset, Stream
 from ..errors import DataError
-from ..losses import IGNORED, VALUES
+from ..losses import CLASS, IGNORED, VALUES
 from ..network import Network
 from ..scale import Scale
 from ..taken import take_weights
@@ -202,7 +202,14 @@ def take(
     if length is not None:
         count, answers = length, answers * length // count
     arguments |= {"labels": labels, "weights": data.weights if weighted else None}
-    return Taken(arguments, count, answers, scales, _judge(net, data, loss, loss_options), count)
+    judged = _judge(net, data, loss, loss_options)
+    if judged.form == CLASS and math.prod(judged.shape[1:]) > 1 and data.classes not in (0, math.prod(judged.shape)):
+        raise DataError(
+            f"{what}: every image of {data.name!r} has one of {data.classes} classes, and the network's output is an image "
+            f"of shape {judged.shape}, which wants a target for each pixel, (n, {', '.join(map(str, judged.shape[1:]))}); "
+            "for one class per image let the network end with chaos.Flatten() and chaos.Linear(classes)"
+        )
+    return Taken(arguments, count, answers, scales, judged, count)
 
 
 def outputs_of(net: Network) -> int:
