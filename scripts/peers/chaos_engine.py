@@ -1,47 +1,84 @@
-"""chaos itself, in two settings: what the others are compared with. For sides."""
+"""chaos itself, training and predicting: what the others are compared with. For sides."""
 
 from __future__ import annotations
+
+import math
+
+import numpy as np
 
 from .side import Side
 
 
 class ChaosSide(Side):
-    """The engine itself, strategy chaos: the training phase and nothing else."""
+    """The engine itself: the training phase and nothing else, with the fastest of the job's strategies.
 
-    read = "demand"
+    A variant is the name of a strategy, or "name option=value".
+    """
 
     def set_up(self):
         import chaos
 
-        how = chaos.sync.STRATEGIES["chaos"]
-        self.net = chaos.Network.from_config(self.job["config"])
+        self.net = chaos.load(self.job["network"])
+        self.initial = self.net.weights.copy()
+        self.flat, self.labels = self.x.reshape(-1), self.y.reshape(-1)
+        self.variants = self.job["strategies"] if self.threads > 1 else ("chaos",)
+
+    def use(self, variant):
+        import chaos
+
+        name, *options = variant.split()
+        how = chaos.sync.STRATEGIES[name]
+        given = how.resolve(dict(option.split("=") for option in options))
         self.reset()
-        self.x = self.x.reshape(-1)
         self.engine = chaos._core.Engine(
             self.net.plan,
             self.net.weights,
             workers=self.threads,
-            strategy="chaos",
+            strategy=name,
             batch_size=self.batch,
-            strategy_options=how.core_options(how.resolve({"read": self.read})),
+            loss=self.net.core_loss("cross_entropy"),
+            strategy_options=how.core_options(given),
         )
 
     def reset(self):
-        self.net.load_state_dict(self.job["state"])
+        self.net.weights[:] = self.initial
+
+    def run(self, what, begin, end):
+        result = self.engine.run(
+            what, inputs=[self.flat], labels=self.labels, begin=begin, end=end, lr=self.job["lr"] * (what == "train")
+        )
+        if result["status"] != "done" or result["images"] != end - begin:
+            raise RuntimeError(f"chaos: {result}")
+        return result
 
     def advance(self, images):
         end = min(self.at + images, len(self.y))
-        result = self.engine.run("train", inputs=[self.x], labels=self.y, begin=self.at, end=end, lr=self.job["lr"])
-        if result["status"] != "done" or result["images"] != end - self.at:
-            raise RuntimeError(f"chaos: {result}")
+        result = self.run("train", self.at, end)
         self.at = end % len(self.y)
         return result["images"]
 
     def loss(self):
-        return self.engine.run("test", inputs=[self.x], labels=self.y, end=512)["loss"] / 512
+        some = min(512, len(self.y))
+        return self.run("test", 0, some)["loss"] / some
 
 
-class CopyingChaosSide(ChaosSide):
-    """Strategy chaos with read=publication, which only several workers do."""
+class ChaosPrediction(Side):
+    """`Network.forward`, as users call it."""
 
-    read = "publication"
+    def set_up(self):
+        import chaos
+
+        self.net = chaos.load(self.job["network"])
+        if self.threads > 1:
+            self.engine = chaos._core.Engine(
+                self.net.plan, self.net.weights, workers=self.threads, strategy="chaos", batch_size=8
+            )
+            self.out = np.empty((self.batch, math.prod(self.net.output_shape)), np.float32)
+
+    def advance(self, images):
+        for part in self.batches(images):
+            if self.threads > 1:
+                self.engine.forward([self.x[part].reshape(-1)], self.out)
+            else:
+                self.net.forward(self.x[part])
+        return images // self.batch * self.batch

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import statistics
 
-from .sides import COPYING
-
 
 def label(system, threads, batch):
     """What a row is called."""
-    unit = {"chaos": "worker", COPYING: "worker", "PyTorch": "thread", "PyTorch Hogwild": "process", "JAX": None}[system]
+    unit = {"chaos": "worker", "PyTorch Hogwild": "process", "JAX": None}.get(system, "thread")
     plural = "es" if unit == "process" else "s"
     return ", ".join([system, *([f"{threads} {unit}{plural if threads != 1 else ''}"] if unit else []), f"batch {batch}"])
 
@@ -63,25 +61,44 @@ def find(rows, **wanted):
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 
 
+def _sides(rows):
+    return find(rows, system="chaos"), [row for row in rows if row["system"] != "chaos"]
+
+
 def ratios(rows):
-    """The comparisons that matter, for summarised rows of one network.
+    """The comparisons that matter, for summarised rows of training one network.
 
     Returns
     -------
     list of dict
-        name, fast, slow (labels) and times (see `speedup`); only those whose rows exist.
+        name, fast, slow (labels) and times (see `speedup`); only those whose rows exist. The last ones are at equal batch
+        sizes, each side's fastest number of threads.
     """
-    chaos_rows = find(rows, system="chaos") + find(rows, system=COPYING)
-    torch_rows = [row for row in rows if row["system"].startswith("PyTorch")]
+    ours, theirs = _sides(rows)
     pairs = []
-    ones = find(rows, system="chaos", threads=1) + find(rows, system="PyTorch", threads=1, batch=1)
+    ones = find(rows, system="chaos", threads=1, batch=1) + find(rows, system="PyTorch", threads=1, batch=1)
     if len(ones) == 2:
         pairs.append(("chaos 1 worker over PyTorch 1 thread batch 1", *ones))
-    if chaos_rows and torch_rows:
-        most = best(find(chaos_rows, threads=max(row["threads"] for row in chaos_rows)))
-        workers = f"chaos {most['threads']} worker{'s' * (most['threads'] > 1)}"
-        pairs.append((f"{workers} over PyTorch's best setting at any batch size", most, best(torch_rows)))
+    if ours and theirs:
+        pairs.append(("chaos over the best peer, each in its best setting", best(ours), best(theirs)))
+    for batch in sorted({row["batch"] for row in ours} & {row["batch"] for row in theirs}):
+        pairs.append((f"both at batch {batch}", best(find(ours, batch=batch)), best(find(theirs, batch=batch))))
+    return [_ratio(*pair) for pair in pairs]
+
+
+def prediction_ratios(rows):
+    """As `ratios`, for rows of predicting: chaos over the best peer with as many threads and images."""
+    ours, theirs = _sides(rows)
     return [
-        {"name": name, "fast": label_of(fast), "slow": label_of(slow), "times": speedup(fast, slow)}
-        for name, fast, slow in pairs
+        _ratio(
+            f"{row['batch']} images together, {row['threads']} thread{'s' * (row['threads'] > 1)}",
+            row,
+            best(find(theirs, threads=row["threads"], batch=row["batch"])),
+        )
+        for row in ours
+        if find(theirs, threads=row["threads"], batch=row["batch"])
     ]
+
+
+def _ratio(name, fast, slow):
+    return {"name": name, "fast": label_of(fast), "slow": label_of(slow), "times": speedup(fast, slow)}

@@ -17,12 +17,12 @@ class HogwildSide(TorchSide):
 
         processes, self.threads = self.threads, 1
         self.helpers = []  # before anything can fail: close() looks at it
-        self.net = torch_twin(self.job["config"], self.job["state"]).share_memory()
+        self.shared = torch_twin(self.job["network"]).share_memory()
         super().set_up()
         context = mp.get_context("spawn")
         for i in range(processes):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_helper, args=(theirs, self.job, self.batch, self.net, i / processes))
+            process = context.Process(target=_helper, args=(theirs, self.job, self.batch, self.shared, i / processes))
             process.start()
             theirs.close()
             self.helpers.append((ours, process))
@@ -45,11 +45,11 @@ class HogwildSide(TorchSide):
             process.join()
 
 
-def _helper(pipe, job, batch, net, offset):
+def _helper(pipe, job, batch, shared, offset):
     """A worker of HogwildSide: trains on the shared tensors when told to."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        side = type("HogwildWorker", (TorchSide,), {"net": net})(job, 1, batch)
+        side = type("HogwildWorker", (TorchSide,), {"shared": shared})(job, 1, batch)
         side.at = int(len(side.y) * offset) // batch * batch
         pipe.send(None)
         asleep_since = time.process_time()

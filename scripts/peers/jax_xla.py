@@ -26,7 +26,7 @@ def jax_loss(config):
             elif layer["kind"] == "flatten":
                 x = x.reshape(len(x), -1)
             else:
-                x = jnp.tanh(x)
+                x = jnp.tanh(x) if layer["kind"] == "tanh" else jnp.maximum(x, 0)
         return -jnp.take_along_axis(jax.nn.log_softmax(x), y[:, None], 1).mean()
 
     return loss
@@ -38,7 +38,11 @@ class JaxSide(Side):
     def set_up(self):
         import jax
 
-        n, lr, loss = self.batch, self.job["lr"], jax_loss(self.job["config"])
+        import chaos
+
+        net = chaos.load(self.job["network"])
+        self.initial = net.state_dict()
+        n, lr, loss = self.batch, self.job["lr"], jax_loss(net.config())
 
         def step(state, x, y, at):
             part = jax.lax.dynamic_slice_in_dim(x, at, n), jax.lax.dynamic_slice_in_dim(y, at, n)
@@ -49,7 +53,7 @@ class JaxSide(Side):
         self.reset()
 
     def reset(self):
-        self.state = {k: self.jax.numpy.array(v) for k, v in self.job["state"].items()}
+        self.state = {k: self.jax.numpy.array(v) for k, v in self.initial.items()}
 
     def advance(self, images):
         for part in self.batches(images):

@@ -23,10 +23,10 @@ def _serve(pipe, system, threads):
             if command == "prepare":
                 for side in sides.values():
                     side.close()
-                job, batches = rest
+                what, job, batches = rest
                 sides = {}
                 for batch in batches:
-                    sides[batch] = SIDES[system](job, threads, batch)
+                    sides[batch] = SIDES[what][system](job, threads, batch)
                 answer = {batch: side.variant for batch, side in sides.items()}
             elif command == "turn":
                 batch, seconds = rest
@@ -67,7 +67,13 @@ class Process:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         inner = 1 if system == "PyTorch Hogwild" else threads
-        with _environment(OMP_NUM_THREADS=inner, MKL_NUM_THREADS=inner, OPENBLAS_NUM_THREADS=1, JAX_PLATFORMS="cpu"):
+        with _environment(
+            CHAOS_NUM_THREADS=threads,
+            OMP_NUM_THREADS=inner,
+            MKL_NUM_THREADS=inner,
+            OPENBLAS_NUM_THREADS=1,
+            JAX_PLATFORMS="cpu",
+        ):
             self.process = context.Process(target=_serve, args=(theirs, system, threads))
             self.process.start()
         theirs.close()

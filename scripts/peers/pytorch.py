@@ -1,42 +1,21 @@
-"""Competitor: eager PyTorch, or torch.compile, on the same network with the same weights. For sides, hogwild, check."""
+"""Competitor: PyTorch, eager or compiled, on the same network with the same weights. For sides, hogwild, check."""
 
 from __future__ import annotations
 
-import numpy as np
-
-from .chain import chain
-from .side import WARM_UP, Side
+from .side import Side
 
 
-def torch_twin(config, state):
-    """The network as torch.nn.Sequential with the same indices, so that the keys of the state agree.
+def torch_twin(file):
+    """The network in a file as a PyTorch module with the same weights, under the same names."""
+    import chaos
 
-    Parameters
-    ----------
-    config : dict
-        chaos.Network.config() of a chain of layers with default strides and no padding.
-    state : dict of str to ndarray
-        chaos.Network.state_dict().
-    """
-    import torch
-    from torch import nn
-
-    makers = {
-        "conv2d": lambda layer, w: nn.Conv2d(w.shape[1], w.shape[0], layer["kernel_size"]),
-        "linear": lambda layer, w: nn.Linear(w.shape[1], w.shape[0]),
-        "max_pool2d": lambda layer, w: nn.MaxPool2d(layer["kernel_size"]),
-        "flatten": lambda layer, w: nn.Flatten(),
-        "tanh": lambda layer, w: nn.Tanh(),
-    }
-    net = nn.Sequential(*(makers[layer["kind"]](layer, state.get(f"{i}.weight")) for i, layer in chain(config)))
-    net.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
-    return net
+    return chaos.load(file).to_torch()
 
 
 class TorchSide(Side):
-    """Eager PyTorch, or torch.compile, whichever of the variants is fastest here."""
+    """Training: contiguous memory, channels_last, torch.compile, whichever is fastest here."""
 
-    net = None  # set where the tensors are shared: they are then neither replaced nor reset here
+    shared = None  # the module, where its tensors are shared: they are then neither replaced nor reset here
 
     def set_up(self):
         import torch
@@ -46,42 +25,66 @@ class TorchSide(Side):
         torch.set_flush_denormal(True)
         self.torch, self.cross_entropy = torch, cross_entropy
         self.x, self.y = torch.from_numpy(self.x), torch.from_numpy(self.y)
-        self.initial = {k: torch.from_numpy(np.array(v)) for k, v in self.job["state"].items()}
-        if self.net is not None:
-            self.use("contiguous", self.net)
-            return
-        variants = ["contiguous", "channels_last"] + ["compiled"] * self.job["compile"]
-        best = {}
-        for name in variants:
-            self.use(name)
-            self.advance(self.batch)
-            best[name] = min(seconds / done for done, seconds, _ in (self.work(WARM_UP), self.work(WARM_UP)))
-        self.use(min(best, key=best.get))
+        module = torch_twin(self.job["network"]) if self.shared is None else self.shared
+        self.initial = {name: value.clone() for name, value in module.state_dict().items()}
+        if self.shared is None:
+            images = self.x.dim() == 4
+            self.variants = ("contiguous", *["channels_last"] * images, *["compiled"] * self.job["compile"])
 
-    def use(self, variant, net=None):
-        self.variant = variant
-        self.net = net if net is not None else torch_twin(self.job["config"], self.job["state"])
+    def use(self, variant):
+        self.call = None
+        self.net = torch_twin(self.job["network"]) if self.shared is None else self.shared
         layout = self.torch.contiguous_format
         if variant == "channels_last":
             layout = self.torch.channels_last
             self.net.to(memory_format=layout)
-        self.x = self.x.contiguous(memory_format=layout)
+        if self.x.dim() == 4:
+            self.x = self.x.contiguous(memory_format=layout)
         self.parameters = list(self.net.parameters())
-        self.call = self.torch.compile(self.net) if variant == "compiled" else self.net
+        self.prepare()
+        self.call = self.torch.compile(self.net, dynamic=False) if variant == "compiled" else self.net
 
-    def reset(self):
-        self.net.load_state_dict(self.initial)
+    def prepare(self):
+        """What has to be done to the module before it is compiled."""
 
     def advance(self, images):
+        try:
+            return self.pieces(images)
+        except Exception as error:
+            if self.call is self.net:
+                raise
+            raise ValueError("torch.compile cannot compile this network") from error
+
+    def pieces(self, images):
         x, y, net, parameters, lr = self.x, self.y, self.call, self.parameters, self.job["lr"]
         for part in self.batches(images):
             loss = self.cross_entropy(net(x[part]), y[part])
             descend(parameters, self.torch.autograd.grad(loss, parameters), lr)
-        return images
+        return images // self.batch * self.batch
+
+    def reset(self):
+        self.net.load_state_dict(self.initial)
 
     def loss(self):
+        some = min(512, len(self.y))
         with self.torch.no_grad():
-            return self.cross_entropy(self.net(self.x[:512]), self.y[:512]).item()
+            return self.cross_entropy(self.net(self.x[:some]), self.y[:some]).item()
+
+
+class TorchPrediction(TorchSide):
+    """Prediction: as in training, without gradients."""
+
+    def prepare(self):
+        self.net.eval()
+
+    def pieces(self, images):
+        with self.torch.inference_mode():
+            for part in self.batches(images):
+                self.call(self.x[part])
+        return images // self.batch * self.batch
+
+    def loss(self):
+        return 0.0
 
 
 def descend(parameters, gradients, lr):

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+SETTINGS = ("seconds", "rounds", "workers", "batches", "lr", "data", "compile", "what")
 
 
 def has(package):
@@ -69,7 +70,7 @@ def surroundings(args, chaos):
         "versions": {
             "python": platform.python_version(),
             "chaos": chaos.__version__,
-            **{name: version(name) for name in ("numpy", "torch", "jax")},
+            **{name: version(name) for name in ("numpy", "torch", "onnxruntime", "jax")},
         },
         "isa": chaos._core.get_isa(),
         "build": chaos._core.BUILD_INFO,
@@ -81,13 +82,5 @@ def surroundings(args, chaos):
             if name.startswith(("OMP_", "GOMP_", "KMP_", "MKL_", "XLA_")) or name == "CHAOS_ISA"
         },
         "fma_gflops": None,
-        "settings": {
-            "seconds": args.seconds,
-            "rounds": args.rounds,
-            "workers": args.workers,
-            "batches": args.batches,
-            "lr": args.lr,
-            "data": args.data,
-            "compile": args.compile,
-        },
+        "settings": {name: value for name, value in vars(args).items() if name in SETTINGS},
     }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .figures import best, find, label_of
-from .sides import COPYING
+from .figures import best, find, label_of, speedup
 
 
 def number(value):
@@ -20,7 +19,7 @@ def interval(s):
 
 def table(rows):
     """Aligned lines for summarised rows of one network; times relative to the best chaos row."""
-    reference = find(rows, system="chaos") + find(rows, system=COPYING)
+    reference = find(rows, system="chaos")
     unit = best(reference)["us_per_image"]["median"] if reference else math.nan
     cells = [("setting", "us/image median [min..max]", "images/s", "x chaos best", "CPUs", "variant")]
     for row in rows:
@@ -34,6 +33,48 @@ def table(rows):
         ).rstrip()
         for line in cells
     ]
+
+
+def overview(networks):
+    """Markdown lines: a row for each network, its best settings of training and its predictions, losses included.
+
+    Parameters
+    ----------
+    networks : dict
+        {name: result} of scripts/bench_networks.py.
+    """
+    lines = [
+        "| | training, chaos | best peer | chaos over peer | least at equal batch | predicting a batch, all cores | best peer "
+        "| chaos over peer | one image, one core | best peer | chaos over peer |",
+        "|---" * 11 + "|",
+    ]
+    for name, result in networks.items():
+        cells = [name]
+        if training := result.get("rows"):
+            ours, theirs = best(find(training, system="chaos")), best([r for r in training if r["system"] != "chaos"])
+            whole = next(r for r in result["ratios"] if r["name"].startswith("chaos over the best"))
+            equal = [r for r in result["ratios"] if r["name"].startswith("both at")]
+            least = min(equal, key=lambda r: r["times"]["median"], default=None)
+            cells += [_setting(ours), _setting(theirs), f"**{whole['times']['median']:.2f}x**"]
+            cells.append(f"{least['times']['median']:.2f}x ({least['name'].rpartition(' ')[2]})" if least else "")
+        else:
+            cells += [""] * 4
+        for row in find(result.get("prediction", ()), system="chaos"):
+            like = find(result["prediction"], threads=row["threads"], batch=row["batch"])
+            theirs = best([r for r in like if r["system"] != "chaos"])
+            times = speedup(row, theirs)["median"]
+            cells += [
+                number(row["us_per_image"]["median"]),
+                f"{number(theirs['us_per_image']['median'])} ({theirs['system']})",
+                f"**{times:.2f}x**",
+            ]
+        lines.append("| " + " | ".join(cells + [""] * (11 - len(cells))) + " |")
+    return lines
+
+
+def _setting(row):
+    told = [f"{row['threads']} x {row['batch']}", *([row["variant"]] if row["variant"] else [])]
+    return f"{number(row['us_per_image']['median'])} ({', '.join(told)})"
 
 
 def roofline(flops, peak_one, peak_all, cores, rows):
@@ -54,22 +95,21 @@ def roofline(flops, peak_one, peak_all, cores, rows):
         line = (
             f"roofline, {n} core{'s' * (n > 1)}: {flops / 1e6:,.3f} MFLOP / {peak:,.0f} GFLOP/s = {number(limit)} us/image"
         )
-        for row in find(rows, system="chaos", threads=n) + find(rows, system=COPYING, threads=n):
-            line += f"; {row['system']} reaches {limit / row['us_per_image']['median']:.0%} (dense count)"
+        if mine := find(rows, system="chaos", threads=n):
+            line += f"; chaos reaches {limit / best(mine)['us_per_image']['median']:.0%} (dense count)"
         lines.append(line)
     return lines
 
 
-def noise(results, cores, idle_seconds, timed_seconds):
+def noise(rows, cores, idle_seconds, timed_seconds):
     """Lines on whether the machine was free enough for the figures to be trusted.
 
-    Only sides that never wait are looked at: one thread, or chaos, whose workers do not wait for each other.
+    Only sides that never wait are looked at: one thread, or workers of chaos that do not wait for each other.
     """
     turns = [
         t["cpu_seconds"] / t["seconds"] / min(row["threads"], cores)
-        for result in results.values()
-        for row in result["rows"]
-        if row["system"] in ("chaos", COPYING) or (row["system"] == "PyTorch" and row["threads"] == 1)
+        for row in rows
+        if row["threads"] == 1 or (row["system"] == "chaos" and row["variant"] not in ("", "synchronous"))
         for t in row["turns"]
     ]
     starved = sum(share < 0.95 for share in turns)
