@@ -118,7 +118,7 @@ PY_ARROWS = {
     "training": {"training", "augment", "blas", "groups", "network", "scale", "threads", "options", "_core", *_MEANING},
     "online": {"groups", "network", "training", "_core", "options", "scale", *_MEANING},
     "bench": {"bench", "network", "options", "models", "training", "threads", "reference", "info", "_core", *_MEANING},
-    "perfmodel": {"perfmodel", "bench", "network", "models", "options", "threads", "_core", *_MEANING},
+    "perfmodel": {"perfmodel", "bench", "network", "models", "options", "threads", "virtual", "_core", *_MEANING},
     "report": {"report", "errors", "formats"},
     "cluster": {
         "cluster",
