@@ -7,21 +7,23 @@ the virtual machine over sequential's, the error after every epoch, and the spee
 most sequential's last one plus a margin: epochs of sequential / epochs needed x the ratio of speeds, None where it is not
 reached.
 
-A strategy is named NAME or NAME:OPTION=VALUE,OPTION=VALUE.
+A strategy is named NAME or NAME:OPTION=VALUE,OPTION=VALUE. With --json what was found is written after every training, and
+what is there of the same question is continued: more entries, more seeds, or what --budget left.
 """
 
 import argparse
 import json
-import statistics
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 
 import chaos
 from chaos import perfmodel, virtual
 from chaos.bench._common import machine
-from chaos.cli.simulate import machine_of
 from chaos.errors import ChaosError
+from chaos.formats.atomic import write_atomically
 from chaos.models import MODELS
 from chaos.options import unknown
 from chaos.sync import STRATEGIES
@@ -41,6 +43,18 @@ ENTRIES = (
 )
 
 
+SAME = ("model", "machine", "workers", "data", "subset", "epochs", "lr")  # what rows of one file have in common
+
+
+def mlp(seed=0):
+    """784-256-128-10 with ReLU, which is not in the zoo."""
+    layers = [chaos.Flatten(), chaos.Linear(256), chaos.ReLU(), chaos.Linear(128), chaos.ReLU(), chaos.Linear(10)]
+    return chaos.Network((1, 28, 28), layers, seed=seed)
+
+
+NETWORKS = {"mlp": mlp, **MODELS}
+
+
 def parse(argv):
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n")[0],
@@ -48,7 +62,7 @@ def parse(argv):
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("entries", metavar="STRATEGY", nargs="*", default=ENTRIES, help="by default a selection of all")
-    parser.add_argument("--model", default="small", help="of the zoo (default: small)")
+    parser.add_argument("--model", default="small", help="mlp (784-256-128-10), or of the zoo (default: small)")
     parser.add_argument("--machine", default="epyc-9654-2s", help="as chaos estimate knows it (default: epyc-9654-2s)")
     parser.add_argument("--workers", type=int, default=192)
     parser.add_argument("--data", default="mnist")
@@ -57,77 +71,108 @@ def parse(argv):
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--margin", type=float, default=0.002, help="of the error (default: 0.002, 0.2 points)")
-    parser.add_argument("--json", metavar="FILE", help="write what was found there")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no training later than this")
+    parser.add_argument("--json", metavar="FILE", help="write what was found there, and continue what is")
     return parser.parse_args(argv)
 
 
-def train(arguments, data, text, workers):
-    """What one entry gives: errors {seed: [...]}, images per second."""
+def train(arguments, data, text, workers, seed):
+    """The errors of one training after each epoch, and its images per second."""
     name, _, rest = text.partition(":")
-    options = STRATEGIES[name].parse(filter(None, rest.split(",")))
-    errors, speed = [], []
-    for seed in range(arguments.seeds):
-        net = MODELS[arguments.model](seed=seed)
-        times = virtual.nominal(net)
-        runner = virtual.Virtual(machine_of(perfmodel.read_machine(arguments.machine), times, workers), times)
+    net = NETWORKS[arguments.model](seed=seed)
+    times = virtual.nominal(net)
+    there = perfmodel.machine_of(perfmodel.read_machine(arguments.machine), times.gflops, workers)
+    run = chaos.train(
+        net,
+        *data,
+        strategy=name,
+        strategy_options=STRATEGIES[name].parse(filter(None, rest.split(","))),
+        workers=workers,
+        epochs=arguments.epochs,
+        lr=arguments.lr,
+        seed=seed,
+        progress=False,
+        runner=virtual.Virtual(there, times),
+    )
+    return [record["test_error"] for record in run.history], run.history[-1]["images_per_second"]
+
+
+def complete(arguments, data, row, workers, save):
+    """Trains what `row` lacks of the seeds that were asked for."""
+    for seed in range(len(row.setdefault("errors", [])), arguments.seeds):
+        if "diverged" in row or time.monotonic() > arguments.end:
+            return
         try:
-            run = chaos.train(
-                net,
-                *data,
-                strategy=name,
-                strategy_options=options,
-                workers=workers,
-                epochs=arguments.epochs,
-                lr=arguments.lr,
-                seed=seed,
-                progress=False,
-                runner=runner,
-            )
+            errors, speed = train(arguments, data, row["strategy"], workers, seed)
         except chaos.DivergedError as error:
-            return {"strategy": text, "diverged": f"seed {seed}: {error}"}
-        errors.append([record["test_error"] for record in run.history])
-        speed.append(run.history[-1]["images_per_second"])
-    return {"strategy": text, "errors": errors, "images_per_second": statistics.median(speed)}
+            row["diverged"] = f"seed {seed}: {error}"
+        else:
+            row["errors"].append(errors)
+            row["images_per_second"] = (row.get("images_per_second", 0.0) * seed + speed) / (seed + 1)  # the mean
+        save()
 
 
-def compare(found, base, margin):
-    """Adds speed-ups over `base`, of images and of the time to its last error plus the margin (means over seeds)."""
-    if "diverged" in found:
-        return found
-    goal = np.mean(base["errors"], axis=0)[-1] + margin
-    mean = np.mean(found["errors"], axis=0)
-    ratio = found["images_per_second"] / base["images_per_second"]
-    reached = np.flatnonzero(mean <= goal)
-    first = np.flatnonzero(np.mean(base["errors"], axis=0) <= goal)[0]
+def compare(row, base, margin):
+    """Adds speed-ups over `base`, of images and of the time to its last error plus the margin (means over seeds of both)."""
+    seeds = min(len(row["errors"]), len(base["errors"]))
+    if "diverged" in row or not seeds:
+        return
+    alone, mean = (np.mean(found["errors"][:seeds], axis=0) for found in (base, row))
+    goal = alone[-1] + margin
+    ratio = row["images_per_second"] / base["images_per_second"]
+    reached, first = np.flatnonzero(mean <= goal), np.flatnonzero(alone <= goal)[0]
     to_error = None if not len(reached) else float(ratio * (first + 1) / (reached[0] + 1))
-    return found | {"speedup": float(ratio), "last_error": float(mean[-1]), "speedup_to_error": to_error}
+    row |= {"speedup": float(ratio), "last_error": float(mean[-1]), "speedup_to_error": to_error, "seeds": seeds}
+
+
+def earlier(path, asked):
+    """The rows in a file, if it answers the same question; ValueError otherwise."""
+    if not path or not Path(path).exists():
+        return []
+    found = json.loads(Path(path).read_text())
+    if different := [name for name in SAME if found["asked"][name] != asked[name]]:
+        name = different[0]
+        raise ValueError(f"{path} was made with {name} {found['asked'][name]}, not {asked[name]}: name another file")
+    return found["rows"]
+
+
+def show(row):
+    if "diverged" in row:
+        print(f"{row['strategy']:62} {row['diverged']}", flush=True)
+    elif "speedup" in row:
+        reached = "never" if row["speedup_to_error"] is None else f"{row['speedup_to_error']:.1f}x"
+        error = f"{100 * row['last_error']:8.2f}%"
+        print(f"{row['strategy']:62}{row['speedup']:8.1f}x{error}{reached:>10}{row['seeds']:6}", flush=True)
 
 
 def main(argv=None):
     arguments = parse(argv)
+    arguments.end = time.monotonic() + (arguments.budget or float("inf"))
     for text in arguments.entries:
         if (name := text.partition(":")[0]) not in STRATEGIES:
             raise ValueError(unknown("unknown strategy", name, STRATEGIES))
-    if arguments.model not in MODELS:
-        raise ValueError(unknown("unknown model", arguments.model, MODELS))
-    train_set, test = chaos.data.load(arguments.data, size=MODELS[arguments.model]().input_shape[1])
+    if arguments.model not in NETWORKS:
+        raise ValueError(unknown("unknown model", arguments.model, NETWORKS))
+    asked = {name: getattr(arguments, name) for name in (*SAME, "seeds", "margin")}
+    rows = earlier(arguments.json, asked)
+    train_set, test = chaos.data.load(arguments.data, size=NETWORKS[arguments.model]().input_shape[1])
     data = (train_set[: arguments.subset] if arguments.subset else train_set, test)
-    base = train(arguments, data, "sequential", 1)
-    rows = [compare(base, base, arguments.margin)]
-    print(f"{'strategy':62}{'images/s':>9}{'error':>9}{'to error':>10}")
-    for text in arguments.entries:
-        rows.append(compare(train(arguments, data, text, arguments.workers), base, arguments.margin))
-        row = rows[-1]
-        if "diverged" in row:
-            print(f"{text:62} {row['diverged']}")
-            continue
-        reached = "never" if row["speedup_to_error"] is None else f"{row['speedup_to_error']:.1f}x"
-        print(f"{text:62}{row['speedup']:8.1f}x{100 * row['last_error']:8.2f}%{reached:>10}", flush=True)
-    if arguments.json:
-        asked = {name: getattr(arguments, name) for name in vars(arguments) if name not in ("json", "entries")}
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"asked": asked, "about": machine(), "rows": rows}, file, indent=1)
-            file.write("\n")
+
+    def save():
+        for row in rows:
+            compare(row, rows[0], arguments.margin)
+        if arguments.json:
+            document = {"asked": asked, "about": machine(), "rows": rows}
+            write_atomically(arguments.json, json.dumps(document, indent=1).encode() + b"\n")
+
+    print(f"{'strategy':62}{'images/s':>9}{'error':>9}{'to error':>10}{'seeds':>6}")
+    for text in ("sequential", *arguments.entries):
+        row = next((row for row in rows if row["strategy"] == text), None)
+        if row is None:
+            rows.append(row := {"strategy": text})
+        complete(arguments, data, row, 1 if text == "sequential" else arguments.workers, save)
+        save()
+        show(row)
 
 
 if __name__ == "__main__":

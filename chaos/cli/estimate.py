@@ -1,10 +1,13 @@
 """`chaos estimate`: how long training will take, here or elsewhere; the model is chaos.perfmodel."""
 
+import json
 import textwrap
+from pathlib import Path
 
 from .. import perfmodel, report
 from ..models import MODELS
-from .common import add_command, columns, print_table, say, show_json, show_us, worker_counts
+from ..sync import STRATEGIES
+from .common import add_command, columns, percent, print_table, say, show_json, show_us, worker_counts
 from .networks import build_model
 
 GOOD = 0.10  # error of a prediction that is not worth a warning
@@ -27,11 +30,16 @@ def add(commands):
         f"Machines: host (this one), {', '.join(perfmodel.shipped())}, or a .toml file like theirs, which says "
         "of every figure where it comes from. Another machine's cores are assumed to reach the same fraction of "
         "their multiply-add peak as this one's.\n\n"
+        "--strategy predicts any strategy, with its staleness and what its time is made of, from the places of the cores; "
+        "--plan compares all of them: * marks what nothing is both faster and fresher than. With --errors FILE, the JSON of "
+        "scripts/front.py, their test errors stand beside.\n\n"
         "--paper shows what the models of the CHAOS papers predict for their Xeon Phi instead, and measures "
         'nothing; "?" marks what rests on constants that published predictions do not confirm.',
         examples=[
             "chaos estimate large",
             "chaos estimate small --machine epyc-9654-2s --workers 1,64,192 --batch-size 8",
+            "chaos estimate small --strategy domains --strategy-option group=8 --machine epyc-9654-2s --times nominal",
+            "chaos estimate small --plan --machine epyc-9654-2s --times nominal",
             "chaos estimate large --paper --workers 240,480",
         ],
     )
@@ -61,6 +69,17 @@ def add(commands):
     parser.add_argument("--validate", action="store_true", help="evaluate the training images too, as the papers do")
     parser.add_argument("--epochs", type=int, metavar="N", help="epochs (default: 1; with --paper as many as there)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images per update (default: 1)")
+    parser.add_argument("--strategy", metavar="NAME", choices=tuple(STRATEGIES), help=f"{', '.join(STRATEGIES)}")
+    parser.add_argument("--strategy-option", action="append", metavar="NAME=VALUE", help="of the strategy; may be repeated")
+    parser.add_argument("--plan", action="store_true", help="all strategies, the fastest first (default: with all cores)")
+    parser.add_argument("--errors", metavar="FILE", help="of --plan: what scripts/front.py --json wrote")
+    parser.add_argument(
+        "--times",
+        metavar="NAME",
+        choices=perfmodel.TIMES,
+        help=f"of --strategy and --plan: {' or '.join(perfmodel.TIMES)}, those of a core of round numbers, which need no "
+        "measurement on a named machine (default: calibrated)",
+    )
     parser.add_argument("--calibrate", action="store_true", help="measure again, whatever is known")
     parser.add_argument("--paper", action="store_true", help="the papers' models, for their Xeon Phi")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -72,41 +91,169 @@ def add(commands):
 def run(arguments):
     """Runs the command."""
     workers = worker_counts(arguments)
+    _check_together(arguments, workers)
     if arguments.out:
         report.need_format(arguments.out)
     if arguments.paper:
-        for option in ("machine", "batch_size", "calibrate", "validate", "out"):
-            if getattr(arguments, option) is not None and getattr(arguments, option) is not False:
-                arguments.parser.error(
-                    f"argument --{option.replace('_', '-')}: not with --paper, which is about one "
-                    "machine and batch size 1, and validates as the papers do"
-                )
-        found = perfmodel.paper_predictions(
-            arguments.model, workers, arguments.images, arguments.test_images, arguments.epochs
-        )
+        found, show = _papers(arguments, workers), _show_papers
+    elif arguments.plan:
+        found, show = _plan(arguments, workers), _show_plan
+    elif arguments.strategy:
+        found, show = _strategy(arguments, workers), _show_strategy
     else:
-        model = arguments.model if arguments.model in MODELS else build_model(arguments.model)
-        found = perfmodel.estimate(
-            model,
-            workers,
-            arguments.machine or "host",
-            arguments.images,
-            arguments.test_images,
-            1 if arguments.epochs is None else arguments.epochs,
-            1 if arguments.batch_size is None else arguments.batch_size,
-            arguments.validate,
-            arguments.calibrate,
-            perfmodel.Calibration(say=say),
-        )
+        found, show = _chaos(arguments, workers), _show
         _warn(found)
         if arguments.out:
             report.write(report.estimate_report(found), arguments.out)
     if arguments.json:
         show_json(found)
-    elif arguments.paper:
-        _show_papers(found)
     else:
-        _show(found)
+        show(found)
+
+
+def _check_together(arguments, workers):
+    """Ends the program where options do not fit each other."""
+
+    def refuse(options, when, why):
+        for option in options:
+            if getattr(arguments, option) not in (None, False):
+                arguments.parser.error(f"argument --{option.replace('_', '-')}: {when}{why}")
+
+    if arguments.paper:
+        about = ", which is about one machine and batch size 1, and validates as the papers do"
+        refuse(("machine", "batch_size", "calibrate", "validate", "out"), "not with --paper", about)
+        refuse(("strategy", "strategy_option", "plan", "errors", "times"), "not with --paper", ", which shows their models")
+    if arguments.plan:
+        refuse(("strategy", "strategy_option", "batch_size", "epochs"), "not with --plan", ", which compares all strategies")
+        if workers and len(workers) > 1:
+            arguments.parser.error("argument --workers: one number with --plan")
+    else:
+        refuse(("errors",), "only with --plan", "")
+    if arguments.plan or arguments.strategy:
+        other = ("validate", "epochs", "out", "calibrate")
+        refuse(other, "not with --strategy or --plan", ", which predict training phases")
+    else:
+        refuse(("strategy_option",), "needs --strategy", "")
+        refuse(("times",), "only with --strategy or --plan", "")
+
+
+def _model(arguments):
+    return arguments.model if arguments.model in MODELS else build_model(arguments.model)
+
+
+def _papers(arguments, workers):
+    return perfmodel.paper_predictions(arguments.model, workers, arguments.images, arguments.test_images, arguments.epochs)
+
+
+def _chaos(arguments, workers):
+    return perfmodel.estimate(
+        _model(arguments),
+        workers,
+        arguments.machine or "host",
+        arguments.images,
+        arguments.test_images,
+        1 if arguments.epochs is None else arguments.epochs,
+        1 if arguments.batch_size is None else arguments.batch_size,
+        arguments.validate,
+        arguments.calibrate,
+        perfmodel.Calibration(say=say),
+    )
+
+
+def _strategy(arguments, workers):
+    return perfmodel.estimate_strategy(
+        _model(arguments),
+        arguments.strategy,
+        STRATEGIES[arguments.strategy].parse(arguments.strategy_option or []),
+        workers,
+        arguments.machine or "host",
+        1 if arguments.batch_size is None else arguments.batch_size,
+        arguments.images,
+        arguments.times or "calibrated",
+        perfmodel.Calibration(say=say),
+    )
+
+
+def _plan(arguments, workers):
+    errors = None
+    if arguments.errors:
+        try:
+            errors = json.loads(Path(arguments.errors).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{arguments.errors}: no JSON: {error}") from None
+    found = perfmodel.Predictor(
+        _model(arguments),
+        arguments.machine or "host",
+        arguments.times or "calibrated",
+        arguments.images,
+        perfmodel.Calibration(say=say),
+    )
+    return perfmodel.plan(found, workers[0] if workers else found.machine.cores, errors)
+
+
+def _about(found):
+    """The first line of what was found about strategies."""
+    machine = found["machine"]
+    lines = dict.fromkeys(f"{ns:.3g}" for ns in machine["line_ns"].values() if ns is not None)
+    return (
+        f"{found['images']:,} images, {found['times']} times; {machine['name']}, {machine['cores']} cores in "
+        f"{machine['cache_domains']} cache domains, {' or '.join(lines) or 'no'} ns per line of weights between cores"
+    )
+
+
+def _count(number):
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _show_strategy(found):
+    """Prints the points of one strategy."""
+    text = perfmodel.text_of(found["strategy"], found["options"])
+    print(f"{found['model']}, {text}, batch size {found['batch_size']}; {_about(found)}\n")
+    terms = list(found["points"][0]["terms"])
+    rows = [("workers", "us/image", *terms, "images/s", "speed-up", "efficiency", "staleness", "behind", "lines/image")]
+    for p in found["points"]:
+        rows.append(
+            (
+                str(p["workers"]),
+                show_us(p["us_per_image"]),
+                *(f"{p['shares'][term]:.0%}" for term in terms),
+                f"{p['images_per_second']:,.0f}",
+                f"{p['speedup']:.2f}",
+                f"{p['efficiency']:.1%}",
+                _count(p["staleness"]),
+                _count(p["images_behind"]),
+                _count(p["lines_per_image"]),
+            )
+        )
+    print_table(rows)
+    _show_notes(["behind: images whose updates are not in the weights that an image reads", *found["notes"]])
+
+
+def _show_plan(found):
+    """Prints the front."""
+    rows = found["rows"]
+    print(f"{found['model']}, {found['workers']} workers; {_about(found)}\n")
+    known = any(row["error"] is not None for row in rows)
+    table = [("strategy", "batch", "speed-up", "", "behind", "compute", "transfer", "waiting")]
+    table[0] += ("error", "simulated") if known else ()
+    for row in rows:
+        mark = ("*" if row["best"] else "") + ("!" if row["best_error"] else "")
+        line = [row["strategy"], str(row["batch_size"]), f"{row['speedup']:.1f}", mark, _count(row["images_behind"])]
+        line += [f"{row['shares'][name]:.0%}" for name in ("compute", "transfer", "waiting")]
+        if known:
+            line += ["" if row["error"] is None else percent(row["error"])]
+            line += ["" if row["simulated"] is None else f"{row['simulated']:.1f}"]
+        table.append(tuple(line))
+    print_table(table)
+    words = ["* nothing is both faster and less far behind"]
+    words += ["! nothing whose error is known is both faster and better"] if known else []
+    _show_notes([*words, *found["notes"]])
+
+
+def _show_notes(notes):
+    print()
+    for note in notes:
+        print(textwrap.fill(f"- {note}", columns() - 1, subsequent_indent="  ", break_on_hyphens=False))
 
 
 def _warn(found):
@@ -180,9 +327,7 @@ def _show(found):
         )
     _show_contention(found)
     if found["notes"]:
-        print()
-    for note in found["notes"]:
-        print(textwrap.fill(f"- {note}", columns() - 1, subsequent_indent="  ", break_on_hyphens=False))
+        _show_notes(found["notes"])
 
 
 def _show_contention(found):

@@ -9,7 +9,7 @@ from .. import training, virtual
 from ..errors import CheckpointError, DivergedError
 from ..formats.atomic import write_atomically
 from ..network import Network
-from ..perfmodel import read_machine
+from ..perfmodel import machine_of, read_machine
 from ..sync import STRATEGIES
 from ..training import ABOUT, TRAINS, Settings
 from .common import add_command, declare_jobs, percent, read_config
@@ -156,7 +156,7 @@ def _machine(arguments, kept, times, workers):
     """The options, before the named machine, before what the run had, before the defaults."""
     found = {name: kept[name] for name in PLAIN if name in kept} if kept else {}
     if arguments.machine:
-        made = machine_of(read_machine(arguments.machine), times, workers)
+        made = machine_of(read_machine(arguments.machine), times.gflops, workers)
         found = {name: getattr(made, name) for name in DESCRIBED}
     elif kept and kept.get("topology"):
         try:
@@ -169,36 +169,6 @@ def _machine(arguments, kept, times, workers):
     if "slowdown" in found:
         found["slowdown"] = tuple(found["slowdown"])
     return virtual.Machine(**found)
-
-
-def machine_of(described, times, workers):
-    """The virtual machine of a description (chaos.perfmodel), for passes of such times; without jitter of its own.
-
-    Parameters
-    ----------
-    described : chaos.perfmodel.Machine
-    times : chaos.virtual.Times
-    workers : int
-
-    Returns
-    -------
-    chaos.virtual.Machine
-    """
-    shares, topology = described.threads_throughput, None
-    if described.cache_domains > 1:
-        costs = [described.within_domain_ns, described.across_domains_ns, described.across_sockets_ns]
-        known = [cost for cost in costs if cost is not None]
-        near, across, far = (cost if cost is not None else max(known) for cost in costs)
-        domain, socket = described.cores // described.cache_domains, described.cores // described.sockets
-        topology = virtual.Topology(domain, socket, near, across, far)
-    return virtual.Machine(
-        cores=described.cores,
-        threads_per_core=described.threads_per_core,
-        slowdown=tuple(n * shares[0] / share for n, share in enumerate(shares, 1)),
-        speed=described.peak_gflops(1) / times.gflops,
-        line_ns=described.transfer_ns(workers),
-        topology=topology,
-    )
 
 
 def _summary(result, train, test, elapsed, net, settings, machine, times, workers):

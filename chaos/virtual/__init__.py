@@ -1,7 +1,7 @@
 """Many workers on few cores: runs a given order of events on the real kernels, in any number of threads, bit for bit. Orders
 come from a discrete-event clock (simulation) or from a real run (trace and replay). Above chaos.training."""
 
-from .clock import ORDERS, Machine, Order, Topology
+from .clock import ORDERS, Machine, Order, Parts, Topology
 from .replay import TRACEABLE, Traced, replay
 from .simulate import DEFAULT_WORKERS, Virtual, compare, predict
 from .times import Times, measured, nominal, read_times
@@ -12,6 +12,7 @@ __all__ = [
     "TRACEABLE",
     "Machine",
     "Order",
+    "Parts",
     "Times",
     "Topology",
     "Traced",

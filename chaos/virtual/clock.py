@@ -133,6 +133,58 @@ class Machine:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a step of one worker consists of: what the clock, and models of it, are told of a network.
+
+    Attributes
+    ----------
+    layers : list of tuple
+        Of each layer with weights, in the order of the pass: node, first stripe, end of its stripes, whether it learns,
+        seconds per image forward and backward (with what is passed together with it).
+    stripes : (stripes, 2) array
+        Seconds of an update, cache lines.
+    begin : float
+        Seconds per image before the first of these layers.
+    stages : list of tuple
+        Of a step that has stages: pieces, 0 for one per lane; seconds and lines of a piece; the same for every image of it;
+        where it is counted.
+    batch, chunk, lanes, group : int
+        Images of a step; of one pass; parts of a step, 0 for none; images of which lanes have whole groups.
+    """
+
+    layers: list[tuple[int, int, int, bool, float, float]]
+    stripes: NDArray[np.float64]
+    begin: float
+    stages: list[tuple[int, float, float, float, float, Count]]
+    batch: int
+    chunk: int
+    lanes: int
+    group: int
+
+    @classmethod
+    def of(cls, net: Network, engine: _core.Engine, times: Times, options: Mapping[str, Any]) -> Parts:
+        """Those of a network on an engine of the strategy with these options; ValueError where nothing can be trained."""
+        check_inputs(net)
+        table = engine.stripe_table
+        if not table:
+            raise ValueError("the network has no weights to train")
+        nodes = sorted({node for node, _ in table})
+        of = np.array([node for node, _ in table])
+        sizes = np.array([size for _, size in table], float)
+        publish = np.array([times.publish[node - 1] for node in of]) * sizes / [sizes[of == node].sum() for node in of]
+        return cls(
+            layers=_layers(net, engine, times, nodes, of),
+            stripes=np.stack([np.maximum(publish, 1e-12), np.ceil(sizes * 4 / LINE)], axis=1),
+            begin=times.begin + sum(times.forward[: nodes[0] - 1]),
+            stages=_stages(net, engine, times),
+            batch=engine.batch_size,
+            chunk=engine.chunk,
+            lanes=engine.lanes(options["lanes"] or 0) if "lanes" in options else 0,
+            group=net.plan.group,
+        )
+
+
 class Order:
     """The events of one training phase, invented by a clock.
 
@@ -171,30 +223,23 @@ class Order:
         workers: int | None = None,
     ) -> None:
         check_strategy(strategy, options)
-        check_inputs(net)
-        workers, table = workers or engine.workers, engine.stripe_table
-        if not table:
-            raise ValueError("the network has no weights to train")
-        nodes = sorted({node for node, _ in table})
-        of = np.array([node for node, _ in table])
-        sizes = np.array([size for _, size in table], float)
-        publish = np.array([times.publish[node - 1] for node in of]) * sizes / [sizes[of == node].sum() for node in of]
+        workers, parts = workers or engine.workers, Parts.of(net, engine, times, options)
         self.clock = _core.Clock(
             strategy,
             STRATEGIES[strategy].core_options(options),
-            _layers(net, engine, times, nodes, of),
-            np.stack([np.maximum(publish, 1e-12), np.ceil(sizes * 4 / LINE)], axis=1),
+            parts.layers,
+            parts.stripes,
             machine.factors(workers),
-            begin=times.begin + sum(times.forward[: nodes[0] - 1]),
+            begin=parts.begin,
             line=machine.line_ns * 1e-9,
             jitter=machine.jitter,
             seed=int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]),
-            batch=engine.batch_size,
-            chunk=engine.chunk,
-            lanes=engine.lanes(options["lanes"] or 0) if "lanes" in options else 0,
-            group=net.plan.group,
+            batch=parts.batch,
+            chunk=parts.chunk,
+            lanes=parts.lanes,
+            group=parts.group,
             publishes_later=engine.publishes_later,
-            stages=_stages(net, engine, times),
+            stages=parts.stages,
             topology=machine.lines(),
         )
         self.workers, self.lanes = self.clock.workers, self.clock.lanes
