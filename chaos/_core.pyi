@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
 OPENMP: bool
-TOGETHER: int  # images that pass through the layers together at the most, whatever the batch size
+TOGETHER: int  # Plan.together of networks whose layers with weights see maps
 BUILD_INFO: str
 
 def instruction_sets() -> list[str]: ...
@@ -124,6 +124,8 @@ class Plan:
     def group(self) -> int: ...
     @property
     def groups(self) -> dict[int, int]: ...
+    @property
+    def together(self) -> int: ...
 
 class Stage(IntEnum):
     BEFORE = 0

@@ -20,7 +20,7 @@ class Engines:
         self.lent: list[None] = []  # one for each that is in use
 
     def new(self) -> _core.Engine:
-        return _core.Engine(self.plan, self.weights, batch_size=_core.TOGETHER)
+        return _core.Engine(self.plan, self.weights, batch_size=self.plan.together)
 
     def drain(self) -> None:
         """Returns when none is in use; nobody asks for one any more."""

@@ -158,6 +158,11 @@ cdef class Plan:
         return self.p.group
 
     @property
+    def together(self):
+        """Images that pass through the layers together at the most, whatever the batch size."""
+        return plan_together(self.p)
+
+    @property
     def groups(self):
         """{node: images of a step that its layer sees together} where it sees fixed numbers of them together."""
         return {i: self.p.node[i].g.group for i in range(self.p.n_nodes) if self.p.node[i].g.group}

@@ -31,7 +31,7 @@ const char *bench_loop(const engine *e, int i, enum pass pass)
         c.first = 1;
         c.pool = node->pool < 0 ? NULL : &e->p->node[node->pool].g;
     }
-    c.dw = e->batch == 1 && pass_applies(e, node) ? NULL : &written;
+    c.dw = e->batch <= e->chunk && pass_applies(e, node, e->batch) ? NULL : &written;
     return node->kind->loop(&node->g, &c, pass);
 }
 
@@ -39,7 +39,7 @@ double bench_time(engine *e, int i, enum pass pass, long rounds)
 {
     const plan_node *node = &e->p->node[i];
     worker *w = e->worker[0];
-    const int unwritten = e->batch == 1 && pass_applies(e, node);
+    const int unwritten = e->batch <= e->chunk && pass_applies(e, node, e->batch);
     if (unwritten && pass == PASS_WEIGHT_GRADIENT)
         return -1;
     call c;

@@ -90,6 +90,7 @@ struct engine {
     enum phase phase;
     images data;
     int64_t end;
+    int64_t portion; /* images that a worker takes at once */
     update_step step;
     update_class *class; /* number 0 is that of weights for which nothing is special; NULL: there is no other */
     uint8_t *class_of;   /* per LANES floats of the weight vector */

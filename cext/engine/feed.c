@@ -10,9 +10,11 @@ static void load_input(const feed *f, shape s, int64_t image, float *x)
 {
     const size_t C = (size_t)s.c, P = (size_t)s.h * (size_t)s.w, at = (size_t)image * C * P;
     const uint8_t *b = f->bytes ? f->bytes + at : NULL;
-    if (C == 1 && b) /* most small data sets; without the stride the compiler vectorises it */
-        for (size_t i = 0; i < P; i++)
+    if ((C == 1 || P == 1) && b) /* most small data sets; without the stride the compiler vectorises it */
+        for (size_t i = 0; i < C * P; i++)
             x[i] = pixel_value(b[i]);
+    else if ((C == 1 || P == 1) && f->floats)
+        memcpy(x, f->floats + at, C * P * sizeof *x);
     else if (f->numbers)
         for (size_t c = 0; c < C; c++)
             for (size_t i = 0; i < P; i++)

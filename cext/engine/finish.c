@@ -43,7 +43,8 @@ static void measure(plan *p)
 {
     for (int i = 0; i < p->n_nodes; i++) {
         plan_node *n = &p->node[i];
-        n->value_stride = round_up(shape_size(n->g.out), LANES) + SLACK;
+        /* an odd number of cache lines: the same place of different samples falls into different sets of a cache */
+        n->value_stride = (round_up(shape_size(n->g.out), LANES) + SLACK) | LANES;
         p->sample_size += n->value_stride + n->g.keep_size;
         if (n->g.scratch_size > p->scratch_size)
             p->scratch_size = n->g.scratch_size;

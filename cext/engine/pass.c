@@ -126,12 +126,13 @@ void pass_backward_call(const engine *e, const worker *w, int i, int n, int firs
     c->dstate = w->dw + node->state_at;
 }
 
-int pass_applies(const engine *e, const plan_node *node)
+int pass_applies(const engine *e, const plan_node *node, int n)
 {
     const int decays = e->step.option[RULE_WEIGHT_DECAY] != 0 || e->step.option[RULE_L1] != 0;
     const plan_block *block = node->block < 0 ? NULL : &e->p->block[node->block];
-    return node->kind->apply && block->first_user == block->final_user && e->rule->plain && !decays &&
-           !bounds_on_gradients(e) && !e->strategy->publishes_later;
+    return node->kind->apply && (n == 1 || (node->kind->applies && node->kind->applies(&node->g, n))) &&
+           block->first_user == block->final_user && e->rule->plain && !decays && !bounds_on_gradients(e) &&
+           !e->strategy->publishes_later;
 }
 
 /* The clock of a pass that is looked at; it stands still while the worker waits. */
@@ -194,7 +195,7 @@ void pass_backward_node(worker *w, int i, int n, int first, int last, call *c)
             c->first = 1;
         else
             shared_target(w->shared, node->weight_at, w->dw, c);
-    } else if (publishes && first && last && n == 1 && pass_applies(e, node)) {
+    } else if (publishes && first && last && pass_applies(e, node, n)) {
         c->dw = NULL;
         w->unwritten = c;
     }

@@ -20,7 +20,7 @@ int pass_loss(worker *w, int n, int learns);
 /* Whether backward passes the node. */
 int pass_learns(const engine *e, int node);
 /* One node backward, from the last to the first that learns; first, last: chunk of the step. Within a step the gradient of
- * one image may be left unwritten: then worker.unwritten is `c`, until the caller resets it. */
+ * one chunk may be left unwritten: then worker.unwritten is `c`, until the caller resets it. */
 void pass_backward_node(worker *w, int node, int n, int first, int last, call *c);
 
 /* ---- the calls of a pass; for benchmarks ---- */
@@ -28,7 +28,7 @@ void pass_backward_node(worker *w, int node, int n, int first, int last, call *c
 void pass_forward_call(const engine *e, const worker *w, int node, int n, call *c);
 /* Describes the backward call of a node: its delta is complete, its inputs' are wanted where the plan says so. */
 void pass_backward_call(const engine *e, const worker *w, int node, int n, int first, call *c);
-/* Whether a step of one sample leaves the gradient of this layer unwritten. */
-int pass_applies(const engine *e, const plan_node *node);
+/* Whether a step of n samples, which pass together, leaves the gradient of this layer unwritten. */
+int pass_applies(const engine *e, const plan_node *node, int n);
 
 #endif

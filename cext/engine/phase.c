@@ -140,6 +140,15 @@ static void split_time(engine *e, int team)
     }
 }
 
+/* Where nothing is learnt, no worker shall wait for another's chunk of images. */
+static int64_t portion_of(const engine *e, enum phase phase, int64_t images)
+{
+    if (phase == TRAIN || phase == GRADIENTS)
+        return phase == TRAIN ? e->batch : e->end;
+    const int64_t share = (images + e->n_workers - 1) / e->n_workers, least = share > MAX_CHUNK ? share : MAX_CHUNK;
+    return e->chunk < least ? e->chunk : least;
+}
+
 void engine_begin(engine *e, enum phase phase, const images *data, int64_t begin, int64_t end, float lr, float *out)
 {
     e->phase = phase;
@@ -154,6 +163,7 @@ void engine_begin(engine *e, enum phase phase, const images *data, int64_t begin
     /* engine_position may be reading: whoever sees the new end sees no counter of an earlier phase */
     __atomic_store_n(&e->next, begin, __ATOMIC_RELAXED);
     __atomic_store_n(&e->end, end, __ATOMIC_RELEASE);
+    e->portion = portion_of(e, phase, end - begin);
     memset(&e->total, 0, sizeof e->total);
     memset(e->layer, 0, (size_t)e->n_layers * sizeof *e->layer);
     e->time = (time_split){0, 0, 0, 0, 0};

@@ -170,6 +170,7 @@ int plan_add(plan *p, const plan_layer *layer, const char **reason)
     if (*reason)
         return -1;
     n->needs_gradient |= n->block >= 0 && p->block[n->block].trains;
+    p->maps |= n->g.weight_size && n->g.in[0].h * n->g.in[0].w > 1;
     p->properties |= n->g.properties;
     return p->n_nodes++;
 }

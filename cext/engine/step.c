@@ -13,7 +13,7 @@ int step_pick(worker *w, int64_t *begin, int64_t *end)
     const int bounded = e->bounded && e->phase == TRAIN;
     if (bounded ? !gate_enter(w) : !team_goes_on(e))
         return 0;
-    const int64_t step = e->phase == GRADIENTS ? e->end : e->phase == TRAIN ? e->batch : e->chunk;
+    const int64_t step = e->portion;
     *begin = __atomic_fetch_add(&e->next, step, __ATOMIC_RELAXED);
     *end = *begin + step < e->end ? *begin + step : e->end;
     if (bounded && *begin >= e->end)

@@ -127,8 +127,9 @@ typedef struct {
     int (*gives_winners)(const geometry *g);
     /* Whether backward can do with them (call.pool). */
     int (*takes_winners)(const geometry *g);
-    /* After a backward call with one sample and without dw, w[i] -= lr * gradient[i] for i in [from, from + n), multiples of
-     * LANES. For gradients that are cheaper to apply than to write down. */
+    /* After a backward call without dw, w[i] -= lr * gradient[i] for i in [from, from + n), multiples of LANES. For gradients
+     * that are cheaper to apply than to write down: of one sample, or of as many as `applies` agrees to. */
+    int (*applies)(const geometry *g, int n);
     void (*apply)(const geometry *g, const call *c, size_t from, size_t n, float *w, float lr);
     /* Makes of g the layer that sees inputs [from, from + n) only, of a sum over inputs; the biases go with the last ones.
      * Returns where its weights begin in the block. */

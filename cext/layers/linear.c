@@ -2,6 +2,7 @@
  *
  * Weight block: [input][output padded to LANES], then one row of biases. One sample streams the block once per pass, so
  * the loops keep many outputs in registers; several samples share each weight they load. */
+#include "linear_tiles.h"
 #include "loops.h"
 
 enum { LINEAR_WIDE = 12, LINEAR_NARROW = 4 };
@@ -30,7 +31,7 @@ KERNEL const char *linear_set_up(geometry *g)
     g->rows = linear_inputs(g);
     g->columns = linear_pad(g);
     g->weight_size = (g->rows + 1) * g->columns;
-    g->scratch_size = linear_pad(g);
+    g->scratch_size = linear_pad(g) + PANEL_FLOATS;
     *(linear_plan *)g->derived = (linear_plan){g->whole[LINEAR_BIAS], 1};
     return NULL;
 }
@@ -100,47 +101,154 @@ KERNEL void linear_forward_row(const geometry *g, const call *c, void *bias_row)
     }
 }
 
-/* Several samples share each weight they load. */
-KERNEL void linear_forward_tiles(const geometry *g, const call *c, void *bias_row)
+/* One sample streams the block, whose rows follow each other: so many rows at a time, with the sums in the first-level cache.
+ * Inputs that are 0 (behind a ReLU, or where an image is empty) leave the sums as they are: their rows are not read. */
+enum { LINEAR_STREAM = 8, LINEAR_LIST = 512 };
+INLINE void linear_add_rows(const int R, size_t out, const float *value, const int32_t *at, size_t pad, const float *w,
+                            float *y)
 {
-    const size_t in = linear_inputs(g), pad = linear_pad(g);
-    const float *bias = bias_row;
-    const ptrdiff_t whole = 0;
-    for (int o = 0, left = (g->out.c + VW - 1) / VW; left > 0;) {
-        const int v = even_block(left, MAX_V), tail = v == left ? g->out.c - o - (v - 1) * VW : VW;
-        for (int n = 0; n < c->n;) {
-            const int rows = c->n - n < tile_rows[v] ? c->n - n : tile_rows[v];
-            ptrdiff_t at[MAX_P];
-            for (int i = 0; i < rows; i++)
-                at[i] = (ptrdiff_t)((size_t)(n + i) * c->x[0].stride);
-            multiply_tile[v][rows](c->x[0].p, at, 1, &whole, (int)in, c->w + o, pad, bias + o,
-                                   c->y.p + (size_t)n * c->y.stride + o, c->y.stride, tail);
-            n += rows;
-        }
-        o += v * VW;
-        left -= v;
+    const float *row[LINEAR_STREAM];
+    vec a[LINEAR_STREAM];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+        row[r] = w + (size_t)at[r] * pad;
+        a[r] = vset(value[r]);
+    }
+    for (size_t o = 0; o < out; o += VW) {
+        vec sum = vload(y + o);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++)
+            sum += a[r] * vload(row[r] + o);
+        vstore(y + o, sum);
     }
 }
 
-/* dy of a sample with zeros behind it up to the padded length. */
-INLINE const float *linear_dy(const geometry *g, const call *c, int n)
+KERNEL void linear_forward_stream(const geometry *g, const call *c, void *bias_row)
 {
-    const float *dy = c->dy.p + (size_t)n * c->dy.stride;
-    const size_t out = (size_t)g->out.c, whole = out / VW * VW;
-    for (size_t o = 0; o < whole; o += VW)
-        vstore(c->scratch + o, vload(dy + o));
-    for (size_t o = whole, pad = linear_pad(g); o < pad; o += VW)
-        vstore(c->scratch + o, o < out ? vload_n(dy + o, (int)(out - o)) : vset(0));
-    return c->scratch;
+    const size_t in = linear_inputs(g), pad = linear_pad(g), out = (size_t)g->out.c;
+    const float *bias = bias_row;
+    float value[LINEAR_LIST + VW], *y = c->y.p;
+    int32_t at[LINEAR_LIST + VW];
+    for (size_t o = 0; o < out; o += VW)
+        vstore(y + o, vload(bias + o));
+    for (size_t i = 0; i < in;) {
+        const size_t end = in - i < LINEAR_LIST ? in : i + LINEAR_LIST;
+        int found = 0, q = 0;
+        for (; i < end; i += VW)
+            found += vpack_nonzero(c->x[0].p + i, end - i < VW ? (int)(end - i) : VW, (int)i, value + found, at + found);
+        i = end;
+        for (; q + LINEAR_STREAM <= found; q += LINEAR_STREAM)
+            linear_add_rows(LINEAR_STREAM, out, value + q, at + q, pad, c->w, y);
+        for (; q < found; q++)
+            linear_add_rows(1, out, value + q, at + q, pad, c->w, y);
+    }
+}
+
+/* Several samples share each weight they load: a panel of weights stays in the first-level cache while all of them pass. */
+KERNEL void linear_forward_tiles(const geometry *g, const call *c, void *bias_row)
+{
+    const size_t in = linear_inputs(g), pad = linear_pad(g);
+    float *const packed = c->scratch + pad;
+    for (size_t i = 0, rows; i < in; i += rows) {
+        size_t most = 0;
+        for (int o = 0, left = (g->out.c + VW - 1) / VW, v; left > 0; o += v * VW, left -= v) {
+            v = even_block(left, MAX_V);
+            most = most ? most : (size_t)(PANEL_FLOATS / (v * VW)); /* the first block is the widest */
+            rows = in - i < most ? in - i : most;
+            const int packs = c->n > tile_rows[v];
+            for (int n = 0, p; n < c->n; n += p) {
+                p = c->n - n < tile_rows[v] ? c->n - n : tile_rows[v];
+                const int first = n == 0, old = packs && !first;
+                float *y = c->y.p + (size_t)n * c->y.stride + o;
+                (packs && first ? packing_panel[v] : panel_tile[v][p])(
+                    rows, c->x[0].p + (size_t)n * c->x[0].stride + i, c->x[0].stride, old ? packed : c->w + i * pad + o,
+                    old ? (size_t)(v * VW) : pad, packed, i ? y : (const float *)bias_row + o, i ? c->y.stride : 0, y,
+                    c->y.stride);
+            }
+        }
+    }
+}
+
+/* ---- the gradient of the weights ---- */
+
+/* Lanes of the last of `vectors` vectors of outputs from o on that are outputs, not padding. */
+INLINE ivec linear_kept(const geometry *g, int o, int vectors)
+{
+    ivec lane;
+    for (int i = 0; i < VW; i++)
+        lane[i] = i;
+    return lane < iset(g->out.c - o - (vectors - 1) * VW);
+}
+
+/* Columns [o, end) of row i, of whole vectors, for few samples: the row is written as it lies. */
+INLINE void linear_row_products(const int N, const geometry *g, const call *c, size_t i, size_t o, size_t end, float *to,
+                                enum fate fate, vec step)
+{
+    const size_t in = linear_inputs(g), out = (size_t)g->out.c;
+    vec a[LINEAR_NARROW];
+#pragma GCC unroll 4
+    for (int s = 0; s < N; s++)
+        a[s] = vset(i < in ? c->x[0].p[(size_t)s * c->x[0].stride + i] : 1);
+    for (; o < end && o < out; o += VW, to += VW) {
+        vec sum = vset(0);
+        if (out - o < VW)
+#pragma GCC unroll 4
+            for (int s = 0; s < N; s++)
+                sum += a[s] * vload_n(c->dy.p + (size_t)s * c->dy.stride + o, (int)(out - o));
+        else
+#pragma GCC unroll 4
+            for (int s = 0; s < N; s++)
+                sum += a[s] * vload(c->dy.p + (size_t)s * c->dy.stride + o);
+        settle_sum(sum, fate, step, to);
+    }
+}
+
+/* The same for any number of samples; i may be the row of biases. */
+KERNEL void linear_piece(const geometry *g, const call *c, size_t i, size_t o, size_t end, float *to, enum fate fate,
+                         vec step)
+{
+    const source one = {&(const float){1}, 0};
+    source x = i < linear_inputs(g) ? (source){c->x[0].p + i, c->x[0].stride} : one;
+    for (; o < end && o < (size_t)g->out.c; o += VW, to += VW) {
+        const source dy = {c->dy.p + o, c->dy.stride};
+        products_tile[1][1](c->n, &x, &dy, to, 0, fate, step, linear_kept(g, (int)o, 1));
+    }
+}
+
+/* Rows [i, end), which do not include the biases. */
+KERNEL void linear_products(const geometry *g, const call *c, size_t i, size_t end, float *to, enum fate fate, float step)
+{
+    const size_t pad = linear_pad(g), from = i;
+    const vec by = vset(step);
+    if (c->n < LINEAR_NARROW) {
+        for (; i < end; i++, to += pad)
+            switch (c->n) {
+            case 3: linear_row_products(3, g, c, i, 0, pad, to, fate, by); break;
+            case 2: linear_row_products(2, g, c, i, 0, pad, to, fate, by); break;
+            default: linear_row_products(1, g, c, i, 0, pad, to, fate, by); break;
+            }
+        return;
+    }
+    for (int o = 0, left = (g->out.c + VW - 1) / VW, v; left > 0; o += v * VW, left -= v) {
+        v = even_block(left, MAX_V);
+        const source dy = {c->dy.p + o, c->dy.stride};
+        const ivec kept = linear_kept(g, o, v);
+        for (i = from; i < end;) {
+            const int rows = end - i < (size_t)tile_rows[v] ? (int)(end - i) : tile_rows[v];
+            const source x = {c->x[0].p + i, c->x[0].stride};
+            products_tile[v][rows](c->n, &x, &dy, to + (i - from) * pad + (size_t)o, pad, fate, by, kept);
+            i += (size_t)rows;
+        }
+    }
 }
 
 /* w[i][o] += step * (x[i] * dy[o]) for whole rows of V vectors. */
-INLINE void linear_rank_one(const int V, size_t rows, const float *x, const float *dy, vec step, float *w)
+INLINE void linear_rank_one(const int V, size_t rows, const float *x, const vec *dy, vec step, float *w)
 {
     vec d[LINEAR_NARROW];
 #pragma GCC unroll 4
     for (int v = 0; v < V; v++)
-        d[v] = vload(dy + v * VW);
+        d[v] = dy[v];
     for (size_t i = 0; i < rows; i++, w += V * VW) {
         const vec a = vset(x[i]);
 #pragma GCC unroll 4
@@ -149,110 +257,98 @@ INLINE void linear_rank_one(const int V, size_t rows, const float *x, const floa
     }
 }
 
-/* The gradient of one sample has rank one, its rows are multiples of dy: applying it saves writing and reading a matrix.
- * Rounded as if it were written: an update has the same bits whether or not it waited. */
+/* Rows [i, i + rows) for one sample. Where an input is 0 the row of weights stays as it is, unread. */
+INLINE void linear_apply_one(const geometry *g, const call *c, size_t i, size_t rows, float *w, vec step)
+{
+    const size_t pad = linear_pad(g), out = (size_t)g->out.c;
+    const float *x = c->x[0].p + i;
+    if (pad <= LINEAR_NARROW * VW) {
+        vec dy[LINEAR_NARROW];
+        for (size_t v = 0; v < pad / VW; v++)
+            dy[v] = v * VW + VW <= out ? vload(c->dy.p + v * VW)
+                    : v * VW < out     ? vload_n(c->dy.p + v * VW, (int)(out - v * VW))
+                                       : vset(0);
+        switch (pad / VW) {
+        case 4: linear_rank_one(4, rows, x, dy, step, w); break;
+        case 3: linear_rank_one(3, rows, x, dy, step, w); break;
+        case 2: linear_rank_one(2, rows, x, dy, step, w); break;
+        default: linear_rank_one(1, rows, x, dy, step, w); break;
+        }
+        return;
+    }
+    for (size_t r = 0; r < rows; r++, w += pad)
+        if (x[r] != 0)
+            linear_row_products(1, g, c, i + r, 0, pad, w, APPLIED, step);
+}
+
+/* Stripes of wide layers are few rows, or parts of one: too few for a tile. */
+KERNEL int linear_applies(const geometry *g, int n) { return n == 1 || linear_pad(g) <= 512; }
+
+/* A gradient that is applied while it is in registers is neither written nor read: of one sample it is a matrix of rank one,
+ * of several a sum of such. Rounded as if it were written: an update has the same bits whether or not it waited. */
 KERNEL void linear_apply(const geometry *g, const call *c, size_t from, size_t n, float *w, float lr)
 {
     const size_t in = linear_inputs(g), pad = linear_pad(g), end = from + n;
-    const float *dy = linear_dy(g, c, 0);
     const vec step = vset(-lr);
-    size_t i = from / pad, o = from % pad;
-    if (!o && i < in && pad <= LINEAR_NARROW * VW) {
-        const size_t rows = n / pad < in - i ? n / pad : in - i;
-        switch (pad / VW) {
-        case 4: linear_rank_one(4, rows, c->x[0].p + i, dy, step, w + from); break;
-        case 3: linear_rank_one(3, rows, c->x[0].p + i, dy, step, w + from); break;
-        case 2: linear_rank_one(2, rows, c->x[0].p + i, dy, step, w + from); break;
-        default: linear_rank_one(1, rows, c->x[0].p + i, dy, step, w + from); break;
+    for (size_t run; from < end; from += run) {
+        const size_t i = from / pad, o = from % pad, rows = i < in ? (end - from) / pad : 0;
+        run = pad - o < end - from ? pad - o : end - from;
+        if (i < in && !o && rows) {
+            const size_t whole = rows < in - i ? rows : in - i;
+            if (c->n == 1)
+                linear_apply_one(g, c, i, whole, w + from, step);
+            else
+                linear_products(g, c, i, i + whole, w + from, APPLIED, -lr);
+            run = whole * pad;
+        } else if (i < in || linear_of(g)->bias) {
+            linear_piece(g, c, i, o, o + run, w + from, APPLIED, step);
         }
-        i += rows;
-        from += rows * pad;
-    }
-    for (; from < end; i++, o = 0) {
-        const vec x = vset(i < in ? c->x[0].p[i] : (float)linear_of(g)->bias);
-        for (; o < pad && from < end; o += VW, from += VW)
-            vstore(w + from, vload(w + from) + step * (x * vload(dy + o)));
     }
 }
 
-KERNEL void linear_dw_rank_one(const geometry *g, const call *c, void *work)
+KERNEL void linear_dw(const geometry *g, const call *c, void *work)
 {
-    const size_t in = linear_inputs(g), pad = linear_pad(g);
-    const float *dy = linear_dy(g, c, 0);
-    for (size_t i = 0; i < in; i++) {
-        vec a = vset(c->x[0].p[i]);
-        for (size_t o = 0; o < pad; o += VW)
-            vstore(c->dw + i * pad + o, a * vload(dy + o));
-    }
-}
-
-KERNEL void linear_dw_tiles(const geometry *g, const call *c, void *work)
-{
-    const size_t in = linear_inputs(g), pad = linear_pad(g);
-    const int out = g->out.c;
-    pixel_walk walk = {c->n, 1, 1, c->x[0], c->dy, 0, 0, out};
-    for (int o = 0, left = (out + VW - 1) / VW; left > 0;) {
-        const int v = even_block(left, MAX_V), tail = v == left ? out - o - (v - 1) * VW : VW;
-        for (size_t i = 0; i < in;) {
-            const int rows = in - i < (size_t)tile_rows[v] ? (int)(in - i) : tile_rows[v];
-            outer_tile[v][rows](&walk, (ptrdiff_t)i, o, c->dw + i * pad + o, pad, c->first, tail);
-            i += rows;
-        }
-        o += v * VW;
-        left -= v;
-    }
+    linear_products(g, c, 0, linear_inputs(g), c->dw, c->first ? WRITTEN : ADDED, 0);
 }
 
 KERNEL void linear_bias_gradient(const geometry *g, const call *c)
 {
-    float *db = c->dw + linear_inputs(g) * linear_pad(g);
-    for (int n = 0; n < c->n; n++) {
-        const float *dy = c->dy.p + (size_t)n * c->dy.stride;
-        for (int o = 0; o < g->out.c; o++)
-            db[o] = c->first && n == 0 ? dy[o] : db[o] + dy[o];
-    }
-}
-
-/* dx[i .. i + VW) = VW rows of W times dy; the rows past `in` are computed and thrown away. */
-INLINE void linear_rows(const float *w, size_t pad, const float *dy, float *dx, int rows)
-{
-    vec acc[VW];
-#pragma GCC unroll 16
-    for (int i = 0; i < VW; i++)
-        acc[i] = vset(0);
-    for (size_t o = 0; o < pad; o += VW) {
-        vec d = vload(dy + o);
-#pragma GCC unroll 16
-        for (int i = 0; i < VW; i++)
-            acc[i] += d * vload(w + (size_t)(i < rows ? i : rows - 1) * pad + o);
-    }
-    vstore_n(dx, vsum_rows(acc), rows);
-}
-
-KERNEL void linear_dx_rows(const geometry *g, const call *c, void *work)
-{
     const size_t in = linear_inputs(g), pad = linear_pad(g);
-    for (int n = 0; n < c->n; n++) {
-        const float *dy = linear_dy(g, c, n);
-        float *dx = c->dx[0].p + (size_t)n * c->dx[0].stride;
-        size_t i = 0;
-        for (; i + VW <= in; i += VW)
-            linear_rows(c->w + i * pad, pad, dy, dx + i, VW);
-        if (i < in)
-            linear_rows(c->w + i * pad, pad, dy, dx + i, (int)(in - i));
+    linear_piece(g, c, in, 0, pad, c->dw + in * pad, c->first ? WRITTEN : ADDED, vset(0));
+}
+
+/* ---- the gradient of the input ---- */
+
+/* A few rows of weights at a time meet all samples. */
+KERNEL void linear_dx_dots(const geometry *g, const call *c, void *work)
+{
+    const size_t in = linear_inputs(g), pad = linear_pad(g), out = (size_t)g->out.c;
+    for (size_t i = 0; i < in; i += VW) {
+        const int rows = in - i < VW ? (int)(in - i) : VW;
+        const float *w = c->w + i * pad;
+        for (int n = 0, p; n < c->n; n += p) {
+            const float *dy = c->dy.p + (size_t)n * c->dy.stride;
+            float *dx = c->dx[0].p + (size_t)n * c->dx[0].stride + i;
+            switch (p = c->n - n < DOT_SAMPLES ? c->n - n : DOT_SAMPLES) {
+            case 3: dots(3, out, w, pad, dy, c->dy.stride, dx, c->dx[0].stride, rows); break;
+            case 2: dots(2, out, w, pad, dy, c->dy.stride, dx, c->dx[0].stride, rows); break;
+            default: dots(1, out, w, pad, dy, c->dy.stride, dx, c->dx[0].stride, rows); break;
+            }
+        }
     }
 }
 
 /* ---- which loop runs ---- */
 
 KERNEL int linear_is_single(const geometry *g, const call *c, int sparse) { return c->n == 1; }
-KERNEL int linear_is_alone(const geometry *g, const call *c, int sparse) { return c->n == 1 && c->first; }
+KERNEL int linear_is_narrow(const geometry *g, const call *c, int sparse) { return g->out.c <= LINEAR_WIDE * VW; }
 
-static const loop linear_forward_loops[] = {
-    {"one row", linear_is_single, NULL, linear_forward_row, 0}, {"tiles", NULL, NULL, linear_forward_tiles, 0}, {0}};
-static const loop linear_dw_loops[] = {
-    {"rank one", linear_is_alone, NULL, linear_dw_rank_one, 0}, {"tiles", NULL, NULL, linear_dw_tiles, 0}, {0}};
-static const loop linear_dx_loops[] = {{"dot products", NULL, NULL, linear_dx_rows, 0}, {0}};
+static const loop linear_forward_loops[] = {{"one row", linear_is_single, linear_is_narrow, linear_forward_row, 0},
+                                            {"stream", linear_is_single, NULL, linear_forward_stream, 0},
+                                            {"tiles", NULL, NULL, linear_forward_tiles, 0},
+                                            {0}};
+static const loop linear_dw_loops[] = {{"products", NULL, NULL, linear_dw, 0}, {0}};
+static const loop linear_dx_loops[] = {{"dot products", NULL, NULL, linear_dx_dots, 0}, {0}};
 static const loop *const linear_loops[] = {linear_forward_loops, linear_dw_loops, linear_dx_loops};
 
 INLINE const loop *linear_loop_for(const geometry *g, const call *c, enum pass pass)
@@ -281,7 +377,7 @@ KERNEL void linear_backward(const geometry *g, const call *c)
 KERNEL const char *linear_loop(const geometry *g, const call *c, enum pass pass)
 {
     if (pass == PASS_UPDATE) /* only what `apply` does is this kind's */
-        return c->dw ? NULL : "rank one";
+        return c->dw ? NULL : c->n == 1 ? "rank one" : "products";
     if (pass == PASS_WEIGHT_GRADIENT && !c->dw)
         return "left to the update";
     return linear_loop_for(g, c, pass)->name;
@@ -300,6 +396,7 @@ static const layer_kind layer_linear = {.name = "linear",
                                         .locate = linear_locate,
                                         .forward = linear_forward,
                                         .backward = linear_backward,
+                                        .applies = linear_applies,
                                         .apply = linear_apply,
                                         .slice = linear_slice,
                                         .loop = linear_loop,

@@ -42,6 +42,8 @@ INLINE vec vload_n(const float *p, int n)
 {
 #if VW == 16
     return (vec)_mm512_maskz_loadu_ps((__mmask16)(0xffffu >> (16 - n)), p);
+#elif VW == 8
+    return (vec)_mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
 #else
     float lane[VW] = {0};
     for (int i = 0; i < n; i++)

@@ -153,7 +153,7 @@ def check(net: Network, what: str, images: Array, labels: Array, batch_size: int
 
     As many images at a time as later pass through the layers together, because the loops depend on that.
     """
-    together = min(batch_size, _core.TOGETHER)
+    together = min(batch_size, net.plan.together)
     count = -(-CHECKED_IMAGES // together) * together
     for attempt in range(ATTEMPTS):
         worst, where = -1.0, None

@@ -117,13 +117,13 @@ class _Kernels:
     def __init__(self, name: str, net: Network, isa: str, batch_size: int, trains: bool) -> None:
         self.name, self.net, self.isa, self.batch_size = name, net, isa, batch_size
         self.what = f"{name} ({isa})"
-        self.together = min(batch_size, _core.TOGETHER)
+        self.together = min(batch_size, net.plan.together)
         self.data, self.images, self.labels = take_images(net)
         self.trained = self.train_beforehand() if trains else 0
         self.checked = check(net, self.what, self.images, self.labels, batch_size)
         self.engine = _core.Engine(net.plan, net.weights, strategy="chaos", batch_size=batch_size)
         self.bench = _core.Bench(self.engine)
-        self.forward = {n: _core.Engine(net.plan, net.weights, batch_size=n) for n in (1, _core.TOGETHER)}
+        self.forward = {n: _core.Engine(net.plan, net.weights, batch_size=n) for n in (1, net.plan.together)}
         self.layers = self.describe()
         self.rounds: dict[tuple[int, str], int] = {}
         self.counts: dict[str | int, int] = {}

@@ -28,8 +28,6 @@ from .metrics import Answers, answers
 from .records import Result
 from .signals import Caught
 
-TOGETHER: int = _core.TOGETHER
-
 
 def run_phase(
     pool: ThreadPoolExecutor,
@@ -259,6 +257,6 @@ def evaluator(net: Network, plan: threads.Plan, loss: str, options: Any = None) 
         workers=plan.workers,
         strategy="chaos",
         loss=net.core_loss(loss, options),
-        batch_size=TOGETHER,
+        batch_size=net.plan.together,
         cpus=cpus,
     )

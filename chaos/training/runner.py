@@ -32,7 +32,7 @@ class Threads:
 
     def start(self, job: Job) -> _core.Engine:
         """The job's engine is there, its weights may still be replaced; returns the engine for evaluations."""
-        if job.settings.images_per_update >= phases.TOGETHER:
+        if job.settings.images_per_update >= job.net.plan.together:
             return job.engine
         return phases.evaluator(job.net, job.plan, job.settings.loss, job.settings.loss_options)
 

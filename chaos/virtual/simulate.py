@@ -93,7 +93,7 @@ class Virtual(Threads):
             job.net.plan,
             job.net.weights,
             loss=job.net.core_loss(settings.loss, settings.loss_options),
-            batch_size=_core.TOGETHER,
+            batch_size=job.net.plan.together,
         )
 
     def _order(self, job: Job, epoch: int, workers: int | None = None) -> Order:
