@@ -295,3 +295,28 @@ def test_pytorchs_order_of_arguments_is_told():
 def test_options_that_make_no_sense(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("shape", [(3, 31, 9), (20, 12, 12), (70, 6, 6), (1, 40, 40), (5, 2, 2)])
+@pytest.mark.parametrize("values", ["noise", "offset", "ramp", "first", "steps"])
+def test_statistics_are_off_by_what_was_derived(isa, shape, values):
+    """cext/layers/columns.h: the variance by 5 * 34 * 2^-24 of itself at most, the mean by that part of the deviation (and
+    roundings of single precision, of the results), also where the mean is 1000 deviations, the values ascend, the first
+    pixels are far from all others or every image is elsewhere."""
+    n, rng = 6, np.random.default_rng(0)
+    x = rng.standard_normal((n, *shape))
+    ramp = np.arange(x[0, 0].size).reshape(shape[1:]) / x[0, 0].size
+    x = {
+        "noise": x,
+        "offset": x + 1000,
+        "ramp": 1e-3 * x + ramp + np.arange(n)[:, None, None, None],
+        "first": x + 1e4 * (ramp == 0) * (np.arange(n) == 0)[:, None, None, None],
+        "steps": x + 50 * np.arange(n)[:, None, None, None],
+    }[values].astype(np.float32)
+    net = chaos.Network(shape, [chaos.BatchNorm2d(name="norm"), chaos.Flatten(), chaos.Linear(2)], seed=0)
+    _, vector = net._gradients(x, np.zeros(n, int), "cross_entropy")
+    found = net.unpack(vector)
+    exact = x.astype(np.float64)
+    mean, var = exact.mean((0, 2, 3)), exact.var((0, 2, 3), ddof=1)
+    assert (abs(found["norm.running_var"] - var) <= (5 * 34 + 2) * 2.0**-24 * var).all()
+    assert (abs(found["norm.running_mean"] - mean) <= 34 * 2.0**-24 * np.sqrt(var) + 2.0**-24 * abs(mean)).all()

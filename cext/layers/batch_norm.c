@@ -1,30 +1,31 @@
 /* Normalises each channel by mean and variance of the step's images while it trains, and by running ones otherwise, or always:
  * y = weight * (x - mean) / sqrt(var + eps) + bias. Body: included by cext/isa/ only.
  *
- * Weight block, where it is affine: weight, bias; state block: running mean, running variance; each padded to LANES. Keeps
- * the normalised input, and behind that of the first sample 1 / sqrt(var + eps), the mean and the unbiased variance; where it
- * goes by running statistics only the first two of them.
+ * Weight block, where it is affine: weight, bias; state block: running mean, running variance; each padded to LANES. Keeps, of
+ * all images that are normalised together behind the first, 1 / sqrt(var + eps), the mean, what the mean was rounded by and the
+ * unbiased variance; where it goes by running statistics only the first two of them.
  *
- * Sums over a step are taken in double precision, for VW channels at a time: what their rounding would change is alike for all
- * entries of a channel, and would not cancel in the sums of the layers before. */
-#include "layer.h"
-#include "sums.h"
+ * Sums over a step are those of columns.h: what their rounding would change is alike for all entries of a channel, and would
+ * not cancel in the sums of the layers before. */
+#include "columns.h"
 
 enum { NORM_AFFINE, NORM_RUNNING, NORM_GROUP }; /* whole options */
 enum { NORM_EPS, NORM_MOMENTUM }; /* real ones */
+enum { NORM_INVERSE, NORM_MEAN, NORM_REST, NORM_VARIANCE, NORM_STATISTICS }; /* what is kept */
 
 INLINE size_t norm_pad(const geometry *g) { return round_up((size_t)g->out.c, LANES); }
-INLINE size_t norm_room(const geometry *g) { return round_up(shape_size(g->out), LANES) + SLACK; }
 
 KERNEL const char *batch_norm_set_up(geometry *g)
 {
+    const size_t C = (size_t)g->in[0].c, size = shape_size(g->in[0]);
     g->out = g->in[0];
     g->group = g->whole[NORM_GROUP];
     g->properties = g->whole[NORM_RUNNING] || g->group ? 0 : WHOLE_BATCH;
     g->state_size = 2 * norm_pad(g);
     g->weight_size = g->whole[NORM_AFFINE] ? 2 * norm_pad(g) : 0;
     g->state_rate = g->real[NORM_MOMENTUM];
-    g->keep_size = g->whole[NORM_RUNNING] ? 2 * norm_pad(g) : norm_room(g) + 3 * norm_pad(g);
+    g->keep_size = (g->whole[NORM_RUNNING] ? NORM_REST : NORM_STATISTICS) * norm_pad(g);
+    g->scratch_size = columns_room(C, size) + MAP_CONSTANTS * columns_padded(C, size);
     return NULL;
 }
 
@@ -36,168 +37,187 @@ KERNEL ptrdiff_t batch_norm_locate(const geometry *g, int k, ptrdiff_t i)
     return (k - (g->whole[NORM_AFFINE] ? 0 : 2)) * (ptrdiff_t)norm_pad(g) + i;
 }
 
-/* Statistics and normalised inputs of channels [k, k + VW), of which `live` are there. */
-KERNEL void norm_observe(const geometry *g, const call *c, size_t k, int live, float *statistics)
+INLINE double norm_values(const geometry *g, const call *c) { return (double)c->n * (double)g->out.h * (double)g->out.w; }
+
+INLINE columns norm_columns(const geometry *g, float **scratch)
 {
-    const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);
-    const double m = (double)c->n * (double)P;
-    norm_sum sum = {0}, square = {0}, inverse_of;
+    return columns_in((size_t)g->out.c, shape_size(g->out), scratch);
+}
+
+/* Sums of a step's images, or of its gradients with constants for the shift. */
+INLINE void norm_sums(const enum column_sums of, const call *c, columns *s)
+{
+    columns_begin(of, s, c->x[0].p);
     for (int n = 0; n < c->n; n++)
-        for (size_t i = 0; i < P; i++)
-            sum += norm_wide(vload(c->x[0].p + (size_t)n * c->x[0].stride + k + i * C));
-    sum /= m;
-    const vec mean = norm_narrow(sum), rest = norm_narrow(sum - norm_wide(mean));
-    for (int n = 0; n < c->n; n++)
-        for (size_t i = 0; i < P; i++) {
-            const norm_sum d = norm_wide(vload(c->x[0].p + (size_t)n * c->x[0].stride + k + i * C) - mean - rest);
-            square += d * d;
-        }
-    for (int i = 0; i < VW; i++)
-        inverse_of[i] = 1 / sqrt(square[i] / m + (double)g->real[NORM_EPS]);
-    const vec inverse = norm_narrow(inverse_of);
-    for (int n = 0; n < c->n; n++) {
-        const float *x = c->x[0].p + (size_t)n * c->x[0].stride + k;
-        float *normal = c->keep.p + (size_t)n * c->keep.stride + k;
-        for (size_t i = 0; i < P; i++)
-            vstore_n(normal + i * C, (vload(x + i * C) - mean - rest) * inverse, live);
+        columns_image(of, s, c->x[0].p + (size_t)n * c->x[0].stride, of == OF_X ? NULL : c->dy.p + (size_t)n * c->dy.stride);
+    columns_end(of, s);
+}
+
+/* The statistics of VW channels from k on. */
+INLINE void norm_observe(const geometry *g, const call *c, const columns *s, size_t k, float *statistics)
+{
+    const size_t pad = norm_pad(g);
+    const double m = norm_values(g, c);
+    const norm_sum middle = *(const norm_sum_u *)(s->sums + k) / m;
+    norm_sum square = *(const norm_sum_u *)(s->products + k) - *(const norm_sum_u *)(s->sums + k) * middle, inverse;
+    for (int i = 0; i < VW; i++) {
+        square[i] = square[i] < 0 ? 0 : square[i]; /* of equal values: rounding of double precision */
+        inverse[i] = 1 / sqrt(square[i] / m + (double)g->real[NORM_EPS]);
     }
-    vstore_n(statistics + k, inverse, live);
-    vstore_n(statistics + pad + k, mean, live);
-    vstore_n(statistics + 2 * pad + k, norm_narrow(square / (m > 1 ? m - 1 : 1)), live);
+    const vec mean = norm_narrow(middle);
+    vstore(statistics + NORM_INVERSE * pad + k, norm_narrow(inverse));
+    vstore(statistics + NORM_MEAN * pad + k, mean);
+    vstore(statistics + NORM_REST * pad + k, norm_narrow(middle - norm_wide(mean)));
+    vstore(statistics + NORM_VARIANCE * pad + k, norm_narrow(square / (m > 1 ? m - 1 : 1)));
+}
+
+/* 1 / sqrt(var + eps) by running statistics. */
+INLINE vec norm_fixed(const geometry *g, const call *c, size_t k)
+{
+    return 1.f / vsqrt(vload(c->state + norm_pad(g) + k) + g->real[NORM_EPS]);
 }
 
 KERNEL void norm_forward(const geometry *g, const call *c)
 {
-    const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);
-    const int observes = c->training && !g->whole[NORM_RUNNING];
-    float *statistics = c->keep.p + (g->whole[NORM_RUNNING] ? 0 : norm_room(g));
+    const size_t C = (size_t)g->out.c, pad = norm_pad(g);
+    const int observes = c->training && !g->whole[NORM_RUNNING], affine = g->whole[NORM_AFFINE];
+    float *scratch = c->scratch, *statistics = c->keep.p;
+    columns s = norm_columns(g, &scratch);
+    if (observes)
+        norm_sums(OF_X, c, &s);
     for (size_t k = 0; k < C; k += VW) {
-        const int live = C - k < VW ? (int)(C - k) : VW;
-        const int affine = g->whole[NORM_AFFINE];
-        const vec weight = affine ? vload(c->w + k) : vset(1), bias = affine ? vload(c->w + pad + k) : vset(0);
-        vec factor = weight, offset = bias;
-        if (observes)
-            norm_observe(g, c, k, live, statistics);
-        else {
-            const vec mean = vload(c->state + k), deviation = vsqrt(vload(c->state + pad + k) + g->real[NORM_EPS]);
-            factor = weight / deviation;
-            offset = bias - mean * factor;
+        vec mean, inverse, rest = vset(0);
+        if (observes) {
+            norm_observe(g, c, &s, k, statistics);
+            inverse = vload(statistics + NORM_INVERSE * pad + k), mean = vload(statistics + NORM_MEAN * pad + k);
+            rest = vload(statistics + NORM_REST * pad + k);
+        } else {
+            mean = vload(c->state + k), inverse = norm_fixed(g, c, k);
             if (c->training) { /* others may change the state until back-propagation */
-                vstore(statistics + k, 1.f / deviation);
-                vstore(statistics + pad + k, mean);
+                vstore(statistics + NORM_INVERSE * pad + k, inverse);
+                vstore(statistics + NORM_MEAN * pad + k, mean);
             }
         }
-        for (int n = 0; n < c->n; n++) {
-            const float *x = (observes ? c->keep.p + (size_t)n * c->keep.stride : c->x[0].p + (size_t)n * c->x[0].stride) +
-                             k;
-            float *y = c->y.p + (size_t)n * c->y.stride + k;
-            for (size_t i = 0; i < P; i++)
-                vstore_n(y + i * C, vload(x + i * C) * factor + offset, live);
-        }
+        const vec factor = inverse * (affine ? vload(c->w + k) : vset(1));
+        vstore(scratch + k, mean);
+        vstore(scratch + s.room + k, factor);
+        vstore(scratch + 2 * s.room + k, (affine ? vload(c->w + pad + k) : vset(0)) - rest * factor);
+    }
+    columns_repeat(&s, 3, scratch);
+    for (int n = 0; n < c->n; n++) {
+        const float *x = c->x[0].p + (size_t)n * c->x[0].stride;
+        columns_map(MAP_X, &s, scratch, x, x, c->y.p + (size_t)n * c->y.stride);
     }
 }
 
-/* With running statistics that are constants. */
-KERNEL void norm_backward_fixed(const geometry *g, const call *c)
+/* dx = factor * dy, with constants of the channels. */
+INLINE void norm_scale(const call *c, const columns *s, const float *constants)
 {
-    const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);
+    for (int n = 0; c->dx[0].p && n < c->n; n++) {
+        const float *dy = c->dy.p + (size_t)n * c->dy.stride;
+        columns_map(MAP_DY, s, constants, dy, dy, c->dx[0].p + (size_t)n * c->dx[0].stride);
+    }
+}
+
+/* dw of channels [k, k + VW) by the sums of dy and of dy * (x - mean). */
+INLINE void norm_dw(const geometry *g, const call *c, size_t k, const norm_double *product, const norm_double *sum)
+{
+    const int live = (size_t)g->out.c - k < VW ? (int)((size_t)g->out.c - k) : VW;
+    const vec keep = vset(c->first ? 0 : 1);
+    float *bias = c->dw + norm_pad(g);
+    vstore_n(c->dw + k, norm_narrow(*(const norm_sum_u *)product) + keep * vload(c->dw + k), live);
+    vstore_n(bias + k, norm_narrow(*(const norm_sum_u *)sum) + keep * vload(bias + k), live);
+}
+
+/* Where it goes by running statistics, or its state is frozen: they are constants. Observed, where it trains, are the mean and
+ * the mean square distance from the running one, which add up over the images of a step, wherever it is cut. */
+KERNEL void norm_running_backward(const geometry *g, const call *c)
+{
+    const size_t C = (size_t)g->out.c, pad = norm_pad(g);
+    const int affine = g->whole[NORM_AFFINE];
+    const double m = norm_values(g, c), share = (double)c->share * (double)c->n / m;
+    float *scratch = c->scratch;
+    columns s = norm_columns(g, &scratch);
+    float *const inverse = scratch, *const mean = scratch + s.room, *const factor = scratch + 3 * s.room;
+    for (size_t k = 0; k < C; k += VW) {
+        vstore(mean + k, c->training ? vload(c->keep.p + pad + k) : vload(c->state + k));
+        vstore(inverse + k, c->training ? vload(c->keep.p + k) : norm_fixed(g, c, k));
+        vstore(factor + k, vload(inverse + k) * (affine ? vload(c->w + k) : vset(1)));
+    }
+    columns_repeat(&s, 4, scratch);
+    norm_scale(c, &s, scratch); /* before dw, which may be the weights themselves */
+    if (affine && !c->frozen) {
+        memcpy(s.shift, mean, s.room * sizeof *mean);
+        norm_sums(OF_DY, c, &s);
+        for (size_t k = 0; k < C; k += VW) {
+            *(norm_sum_u *)(s.products + k) *= norm_wide(vload(inverse + k));
+            norm_dw(g, c, k, s.products + k, s.sums + k);
+        }
+    }
+    if (!c->training)
+        return;
+    norm_sums(OF_X, c, &s);
     const vec keep = vset(c->first ? 0 : 1);
     for (size_t k = 0; k < C; k += VW) {
         const int live = C - k < VW ? (int)(C - k) : VW;
-        const vec inverse = 1 / vsqrt(vload(c->state + pad + k) + g->real[NORM_EPS]), mean = vload(c->state + k);
-        const vec factor = inverse * (g->whole[NORM_AFFINE] ? vload(c->w + k) : vset(1));
-        for (int n = 0; c->dx[0].p && n < c->n; n++) { /* before dw, which may be the weights themselves */
-            const float *dy = c->dy.p + (size_t)n * c->dy.stride + k;
-            float *dx = c->dx[0].p + (size_t)n * c->dx[0].stride + k;
-            for (size_t i = 0; i < P; i++)
-                vstore_n(dx + i * C, factor * vload(dy + i * C), live);
-        }
-        norm_sum sum = {0}, product = {0};
-        for (int n = 0; g->whole[NORM_AFFINE] && !c->frozen && n < c->n; n++) {
-            const float *dy = c->dy.p + (size_t)n * c->dy.stride + k, *x = c->x[0].p + (size_t)n * c->x[0].stride + k;
-            for (size_t i = 0; i < P; i++) {
-                sum += norm_wide(vload(dy + i * C));
-                product += norm_wide(vload(dy + i * C)) * norm_wide((vload(x + i * C) - mean) * inverse);
-            }
-        }
-        if (g->whole[NORM_AFFINE] && !c->frozen) {
-            vstore_n(c->dw + k, norm_narrow(product) + keep * vload(c->dw + k), live);
-            vstore_n(c->dw + pad + k, norm_narrow(sum) + keep * vload(c->dw + pad + k), live);
-        }
+        const norm_sum sum = *(const norm_sum_u *)(s.sums + k), from = norm_wide(vload(mean + k));
+        const norm_sum square = *(const norm_sum_u *)(s.products + k) - from * (sum + sum - m * from);
+        vstore_n(c->dstate + k, norm_narrow(share * sum) + keep * vload(c->dstate + k), live);
+        vstore_n(c->dstate + pad + k, norm_narrow(share * square) + keep * vload(c->dstate + pad + k), live);
     }
 }
 
-/* Where it goes by running statistics: they are constants, and observed are the mean and the mean square distance from the
- * running one, which add up over the images of a step, wherever it is cut. */
-KERNEL void norm_running_backward(const geometry *g, const call *c)
+/* dx = factor * (dy - mean of dy - normal * slope), as (x - mean) * a + (dy * factor + b) with what b was rounded by beside it:
+ * the sum of dx over a channel is 0 by definition, and layers before may take it. */
+INLINE void norm_constants(const geometry *g, const call *c, const columns *s, size_t k, float *p)
 {
-    const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);
-    const vec share = vset(c->share / (float)P), keep = vset(c->first ? 0 : 1);
-    for (size_t k = 0; k < C; k += VW) {
-        const int live = C - k < VW ? (int)(C - k) : VW;
-        const vec inverse = vload(c->keep.p + k), mean = vload(c->keep.p + pad + k);
-        const vec factor = inverse * (g->whole[NORM_AFFINE] ? vload(c->w + k) : vset(1));
-        norm_sum total = {0}, product = {0}, sum = {0}, square = {0};
-        for (int n = 0; n < c->n; n++) {
-            const float *dy = c->dy.p + (size_t)n * c->dy.stride + k, *x = c->x[0].p + (size_t)n * c->x[0].stride + k;
-            float *dx = c->dx[0].p ? c->dx[0].p + (size_t)n * c->dx[0].stride + k : NULL;
-            for (size_t i = 0; i < P; i++) {
-                const norm_sum d = norm_wide(vload(dy + i * C)), apart = norm_wide(vload(x + i * C)) - norm_wide(mean);
-                total += d;
-                product += d * apart;
-                sum += apart;
-                square += apart * apart;
-                if (dx) /* before dw, which may be the weights themselves */
-                    vstore_n(dx + i * C, factor * vload(dy + i * C), live);
-            }
-        }
-        if (g->whole[NORM_AFFINE]) {
-            vstore_n(c->dw + k, norm_narrow(product) * inverse + keep * vload(c->dw + k), live);
-            vstore_n(c->dw + pad + k, norm_narrow(total) + keep * vload(c->dw + pad + k), live);
-        }
-        const vec middle = norm_narrow(sum + norm_wide(mean) * (double)c->n * (double)P), spread = norm_narrow(square);
-        vstore_n(c->dstate + k, share * middle + keep * vload(c->dstate + k), live);
-        vstore_n(c->dstate + pad + k, share * spread + keep * vload(c->dstate + pad + k), live);
-    }
+    const float *statistics = c->keep.p;
+    const size_t pad = norm_pad(g);
+    const double m = norm_values(g, c);
+    const vec inverse_of = vload(statistics + NORM_INVERSE * pad + k), mean = vload(statistics + NORM_MEAN * pad + k);
+    const vec factor_of = inverse_of * (g->whole[NORM_AFFINE] ? vload(c->w + k) : vset(1));
+    const norm_sum inverse = norm_wide(inverse_of), rest = norm_wide(vload(statistics + NORM_REST * pad + k));
+    const norm_sum sum = *(const norm_sum_u *)(s->sums + k), factor = norm_wide(factor_of);
+    const norm_sum product = *(const norm_sum_u *)(s->products + k) - rest * sum; /* of dy and x - mean */
+    const vec slope = norm_narrow(-factor * inverse * inverse * product / m);
+    const norm_sum offset = -factor * sum / m - norm_wide(slope) * rest;
+    const vec rounded = norm_narrow(offset);
+    vstore(p + k, mean);
+    vstore(p + s->room + k, slope);
+    vstore(p + 2 * s->room + k, norm_narrow(offset - norm_wide(rounded)));
+    vstore(p + 3 * s->room + k, factor_of);
+    vstore(p + 4 * s->room + k, rounded);
+    *(norm_sum_u *)(s->products + k) = product * inverse;
 }
 
 KERNEL void norm_backward(const geometry *g, const call *c)
 {
     if (!c->training || g->whole[NORM_RUNNING]) {
-        (c->training ? norm_running_backward : norm_backward_fixed)(g, c);
+        norm_running_backward(g, c);
         return;
     }
-    const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = norm_pad(g);
-    const float *statistics = c->keep.p + norm_room(g);
-    const double m = (double)c->n * (double)P;
+    const size_t C = (size_t)g->out.c, pad = norm_pad(g);
+    const float *statistics = c->keep.p;
+    float *scratch = c->scratch;
+    columns s = norm_columns(g, &scratch);
+    memcpy(s.shift, statistics + NORM_MEAN * pad, C * sizeof *statistics);
+    columns_repeat(&s, 1, s.shift);
+    norm_sums(OF_DY, c, &s);
+    for (size_t k = 0; k < C; k += VW)
+        norm_constants(g, c, &s, k, scratch);
+    columns_repeat(&s, MAP_CONSTANTS, scratch);
+    for (int n = 0; c->dx[0].p && n < c->n; n++) /* before dw, which may be the weights themselves */
+        columns_map(MAP_BOTH, &s, scratch, c->x[0].p + (size_t)n * c->x[0].stride, c->dy.p + (size_t)n * c->dy.stride,
+                    c->dx[0].p + (size_t)n * c->dx[0].stride);
     const vec share = vset(c->share * (float)c->n), keep = vset(c->first ? 0 : 1);
     for (size_t k = 0; k < C; k += VW) {
         const int live = C - k < VW ? (int)(C - k) : VW;
-        norm_sum sum = {0}, product = {0};
-        for (int n = 0; n < c->n; n++) {
-            const float *dy = c->dy.p + (size_t)n * c->dy.stride + k, *x = c->keep.p + (size_t)n * c->keep.stride + k;
-            for (size_t i = 0; i < P; i++) {
-                const norm_sum d = norm_wide(vload(dy + i * C));
-                sum += d;
-                product += d * norm_wide(vload(x + i * C));
-            }
-        }
-        const vec total = norm_narrow(sum), with_x = norm_narrow(product), slope = norm_narrow(product / m);
-        const vec mean = norm_narrow(sum / m), rest = norm_narrow(sum / m - norm_wide(mean));
-        const vec factor = vload(statistics + k) * (g->whole[NORM_AFFINE] ? vload(c->w + k) : vset(1));
-        for (int n = 0; c->dx[0].p && n < c->n; n++) { /* before dw, which may be the weights themselves */
-            const float *dy = c->dy.p + (size_t)n * c->dy.stride + k, *x = c->keep.p + (size_t)n * c->keep.stride + k;
-            float *dx = c->dx[0].p + (size_t)n * c->dx[0].stride + k;
-            for (size_t i = 0; i < P; i++)
-                vstore_n(dx + i * C, factor * (vload(dy + i * C) - mean - rest - vload(x + i * C) * slope), live);
-        }
-        if (g->whole[NORM_AFFINE]) {
-            vstore_n(c->dw + k, with_x + keep * vload(c->dw + k), live);
-            vstore_n(c->dw + pad + k, total + keep * vload(c->dw + pad + k), live);
-        }
-        for (size_t s = 0; s < 2; s++) {
-            float *observed = c->dstate + s * pad + k;
-            vstore_n(observed, share * vload(statistics + (1 + s) * pad + k) + keep * vload(observed), live);
+        if (g->whole[NORM_AFFINE])
+            norm_dw(g, c, k, s.products + k, s.sums + k);
+        static const int observed[] = {NORM_MEAN, NORM_VARIANCE};
+        for (size_t i = 0; i < 2; i++) {
+            float *to = c->dstate + i * pad + k;
+            vstore_n(to, share * vload(statistics + (size_t)observed[i] * pad + k) + keep * vload(to), live);
         }
     }
 }

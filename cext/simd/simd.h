@@ -53,7 +53,15 @@ INLINE vec vload_n(const float *p, int n)
 }
 
 /* mask lanes are 0 or -1 */
-INLINE vec vselect(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
+INLINE vec vselect(ivec mask, vec a, vec b)
+{
+#if VW == 8 /* one instruction, where the compiler makes three of what is below */
+    return (vec)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)mask);
+#else
+    return (vec)(((ivec)a & mask) | ((ivec)b & ~mask));
+#endif
+}
+INLINE ivec iselect(ivec mask, ivec a, ivec b) { return (ivec)vselect(mask, (vec)a, (vec)b); }
 /* b where one of the two is NaN, as the instruction has it */
 #if VW == 16
 INLINE vec vmax(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
@@ -81,6 +89,24 @@ INLINE vec vsqrt(vec x)
     for (int i = 0; i < VW; i++)
         x[i] = __builtin_sqrtf(x[i]);
     return x;
+#endif
+}
+
+/* The sum of all lanes, of halves, quarters and so on. */
+INLINE float vtotal(vec v)
+{
+#if VW == 16
+    return _mm512_reduce_add_ps((__m512)v);
+#else
+#if VW == 8
+    v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3);
+#define QUARTERS 2, 3, 0, 1, 6, 7, 4, 5
+#else
+#define QUARTERS 2, 3, 0, 1
+#endif
+    v += __builtin_shufflevector(v, v, QUARTERS);
+#undef QUARTERS
+    return v[0] + v[1];
 #endif
 }
 
