@@ -1,11 +1,11 @@
 /* Fully connected layer that loses connections while it trains: y = (M * W) x + m * b, with 0 for what an image loses, with
  * probability p, and `factor` for the rest; y = W x + b otherwise. Body: included by cext/isa/ only.
  *
- * Weight block as in linear.c: [input][output padded to LANES], then a row of biases. Number o * inputs + i of an image says
- * of a weight whether it is there, number outputs * inputs + o of a bias. Masks are drawn again in back-propagation: there are
+ * Weight block as in linear.c: [input][output padded to LANES], then a row of biases. Number i * outputs + o of an image says
+ * of a weight whether it is there, number inputs * outputs + o of a bias. Masks are drawn again in back-propagation: there are
  * as many numbers for each image as weights. */
 #include "layer.h"
-#include "random.h"
+#include "uniform.h"
 
 enum { CONNECT_BIAS };          /* whole option */
 enum { CONNECT_P, CONNECT_FACTOR }; /* real ones */
@@ -36,15 +36,17 @@ KERNEL ptrdiff_t drop_connect_locate(const geometry *g, int k, ptrdiff_t i)
     return i < in * out ? i % in * pad + i / in : -1;
 }
 
-/* Factors of the weights of one input, or of the biases, behind the last input; 0 behind them. */
+/* Factors of the weights of one input, or of the biases, behind the last input; 0 behind them. There are fewer
+ * than 2^32 of them. */
 KERNEL const float *connect_mask(const geometry *g, const call *c, int n, size_t input)
 {
-    const size_t in = connect_inputs(g), out = (size_t)g->out.c;
-    const float p = g->real[CONNECT_P], factor = g->real[CONNECT_FACTOR];
-    const size_t first = input == in ? in * out : input, step = input == in ? 1 : in;
+    const size_t out = (size_t)g->out.c, first = input * out;
+    const ivec limit = uniform_limit(g->real[CONNECT_P]);
     float *mask = c->scratch;
-    for (size_t o = 0; o < out; o++)
-        mask[o] = !c->training ? 1.f : random_uniform(c->key[n], first + o * step) < p ? 0.f : factor;
+    for (size_t o = 0; o < out; o += VW) {
+        const ivec there = uniform_bits(c->key[n], uniform_numbers((uint32_t)(first + o))) >= limit;
+        vstore(mask + o, c->training ? (vec)((ivec)vset(g->real[CONNECT_FACTOR]) & there) : vset(1));
+    }
     for (size_t o = out; o < connect_pad(g); o++)
         mask[o] = 0;
     return mask;

@@ -1,8 +1,8 @@
-/* While it trains, one entry of each window, drawn with probabilities in proportion to what is above 0; the mean of the window
- * with these probabilities otherwise. Keeps the number of the entry, as pool_windows.h does; -1, and 0, where none is above 0.
+/* While it trains, one entry of each window, drawn with probabilities in proportion to what is above 0, by the number of the output
+ * as it lies in memory; the mean of the window with these probabilities otherwise. Keeps the number of the entry, as pool_windows.h does; -1, and 0, where none is above 0.
  * Body: included by cext/isa/ only. */
 #include "pool_windows.h"
-#include "random.h"
+#include "uniform.h"
 
 enum { DRAW_KH, DRAW_KW, DRAW_SH, DRAW_SW };
 
@@ -69,7 +69,7 @@ KERNEL void stochastic_pool2d_forward(const geometry *g, const call *c)
     const size_t C = (size_t)g->in[0].c, row = (size_t)g->in[0].w * C, P = (size_t)g->out.h * (size_t)g->out.w;
     const size_t down = (size_t)g->whole[DRAW_SH] * row, right = (size_t)g->whole[DRAW_SW] * C;
     for (int n = 0; n < c->n; n++) {
-        float *y = c->y.p + (size_t)n * c->y.stride, u[VW];
+        float *y = c->y.p + (size_t)n * c->y.stride;
         int32_t *won = (int32_t *)(c->keep.p + (size_t)n * c->keep.stride);
         for (size_t i = 0; i < P; i++, y += C, won += C) {
             const size_t at = i / (size_t)g->out.w * down + i % (size_t)g->out.w * right;
@@ -80,9 +80,8 @@ KERNEL void stochastic_pool2d_forward(const geometry *g, const call *c)
                     continue;
                 }
                 ivec which;
-                for (size_t l = 0; l < VW; l++)
-                    u[l] = random_uniform(c->key[n], (k + l) * P + i);
-                vstore(y + k, stochastic_draw(g, x + k, row, vload(u), &which));
+                const vec u = uniform_vector(c->key[n], uniform_numbers((uint32_t)(i * C + k)));
+                vstore(y + k, stochastic_draw(g, x + k, row, u, &which));
                 istore(won + k, which);
             }
         }

@@ -39,7 +39,7 @@ class Draws:
 
     def uniform(self, j: int) -> float:
         """Number j, in [0, 1), a multiple of 2^-24."""
-        return float(self.hashes(j)[0] >> np.uint64(40)) * 2.0**-24
+        return float(random.uniform(self.key, 1, j)[0, 0])
 
     def between(self, j: int, bounds: Pair) -> float:
         return bounds[0] + (bounds[1] - bounds[0]) * self.uniform(j)

@@ -69,7 +69,7 @@ class DropConnectLinear(Layer):
         assert context.keys is not None
         drawn = uniform(context.keys, size + self.out_features)
         masks = np.where(drawn < np.float32(self.p), 0, self._factor())
-        return masks[:, :size].reshape(len(x), self.out_features, -1), masks[:, size:]
+        return masks[:, :size].reshape(len(x), -1, self.out_features).swapaxes(1, 2), masks[:, size:]
 
     def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
         weights, biases = self._masks(inputs[0], context)

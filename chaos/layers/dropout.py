@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import EVALUATION, Array, Arrays, Context, Core, Layer, Parts, Shape, any_shape
-from .random import uniform
+from .random import of_values, uniform
 
 # the limit of SELU at minus infinity (Klambauer et al. 2017)
 _LOWEST = -1.0507009873554804934 * 1.6732632423543772848
@@ -47,8 +47,10 @@ class Dropout(Layer):
 
     def _keeps(self, x: Array, context: Context) -> NDArray[np.bool_]:
         assert context.keys is not None
-        count, shape = (x.shape[1], (*x.shape[:2], *[1] * (x.ndim - 2))) if self.dims else (x[0].size, x.shape)
-        return uniform(context.keys, count).reshape(shape) >= np.float32(self.p)
+        limit = np.float32(self.p)
+        if self.dims:
+            return uniform(context.keys, x.shape[1]).reshape(*x.shape[:2], *[1] * (x.ndim - 2)) >= limit
+        return of_values(uniform(context.keys, x[0].size), x.shape[1:]) >= limit
 
     def forward(self, inputs: Arrays, parts: Parts, context: Context = EVALUATION) -> Array:
         if not context.training:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .base import EVALUATION, Array, Arrays, Context, Core, Layer, Parts, Shape, any_shape
-from .random import normal
+from .random import normal, of_values
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,7 +41,7 @@ class GaussianNoise(Layer):
         if not context.training:
             return x
         assert context.keys is not None
-        found: Array = x + self.sigma * normal(context.keys, x[0].size).reshape(x.shape)
+        found: Array = x + self.sigma * of_values(normal(context.keys, x[0].size), x.shape[1:])
         return found
 
     def backward(

@@ -9,7 +9,7 @@ import numpy as np
 
 from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape
 from .max_pool2d import Size, SlidingPool, to_winners
-from .random import uniform
+from .random import of_values, uniform
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,7 +47,7 @@ class StochasticPool2d(SlidingPool):
         """The places of the entries drawn; -1: none."""
         assert context.keys is not None
         windows, at = self._windows(x)
-        numbers = uniform(context.keys, windows[0, ..., 0].size).reshape(windows.shape[:4])
+        numbers = of_values(uniform(context.keys, windows[0, ..., 0].size), windows.shape[1:4])
         up_to = windows.cumsum(-1)
         here = up_to > (numbers * up_to[..., -1])[..., None]
         place = np.take_along_axis(np.broadcast_to(at, windows.shape), here.argmax(-1)[..., None], -1)[..., 0]
