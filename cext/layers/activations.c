@@ -60,20 +60,31 @@ INLINE vec log_1_exp(vec x)
     return vmax(vset(0), x) + 2.f * s * p;
 }
 
-/* The normal distribution up to x, 1/2 erfc(-x / sqrt 2), by a Chebyshev approximation of erfc whose relative error is below
- * 1.2e-7 everywhere (Press et al., Numerical Recipes, section 6.2). */
-INLINE vec normal_up_to(vec x)
+/* The normal distribution up to x, 1/2 erfc(-x / sqrt 2), and its density up to a factor, exp(-x^2 / 2). erfc(z) = exp(-z^2) t
+ * p(t), t = 1 / (1 + z / 2), with p of degree 8 fitted for the least relative error up to z = 11, 1.4e-7 with its roundings. */
+INLINE vec normal_up_to(vec x, vec *density)
 {
-    static const float factor[] = {-0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f, -0.18628806f,
-                                   0.09678418f,  0.37409196f, 1.00002368f,  -1.26551223f};
+    static const float factor[] = {0.2855933f,  -0.48931047f, 0.2804839f, -0.028291691f,
+                                   0.20339213f, 0.2429255f,   0.2823998f, 0.28208503f};
     const vec z = vabs(x) * 0.70710678f, t = 1.f / (z * 0.5f + 1.f);
-    vec p = vset(0.17087277f);
-    for (int i = 0; i < 9; i++)
+    vec p = vset(-0.059277475f);
+    for (int i = 0; i < 8; i++)
         p = p * t + factor[i];
-    const vec beyond = 0.5f * t * vexp(p - z * z);
+    *density = vexp(-z * z);
+    const vec beyond = 0.5f * (t * p * *density);
     return vselect(x < 0.f, beyond, 1.f - beyond);
 }
-INLINE vec normal_at(vec x) { return 0.39894228f * vexp(-0.5f * x * x); }
+INLINE vec gelu_of(vec x)
+{
+    vec density;
+    return x * normal_up_to(x, &density);
+}
+INLINE vec gelu_derivative(vec x)
+{
+    vec density;
+    const vec up_to = normal_up_to(x, &density);
+    return up_to + 0.39894228f * x * density;
+}
 
 /* GELU with tanh in place of the normal distribution (Hendrycks, Gimpel 2016). */
 INLINE vec gelu_tanh_of(vec x) { return vtanh(0.79788456f * (x + 0.044715f * x * x * x)); }
@@ -115,7 +126,7 @@ LAYER_ROW(selu,        MONOTONE,                 SELU_SCALE * vselect(x <= 0.f, 
                                                  vselect(x <= 0.f, dy * (y + SELU_SCALE * SELU_ALPHA), SELU_SCALE * dy))
 LAYER_ROW(celu,        a >= 0 ? MONOTONE : 0,    vselect(x <= 0.f, a * expm1_below(x / a), x),
                                                                                             vselect(x <= 0.f, dy * (y / a + 1.f), dy))
-LAYER_ROW(gelu,        0,                        x * normal_up_to(x),                       dy * (normal_up_to(x) + x * normal_at(x)))
+LAYER_ROW(gelu,        0,                        gelu_of(x),                                dy * gelu_derivative(x))
 LAYER_ROW(gelu_tanh,   0,                        0.5f * x * (1.f + gelu_tanh_of(x)),        dy * gelu_tanh_derivative(x))
 LAYER_ROW(silu,        0,                        x * vsigmoid(x),                           dy * silu_derivative(x))
 LAYER_ROW(mish,        0,                        x * (mish_n(x) / (mish_n(x) + 2.f)),       dy * mish_derivative(x))

@@ -4,18 +4,6 @@
 
 #define POOL_ROW(id, ...) static const layer_kind layer_##id = {.name = #id, __VA_ARGS__};
 
-/* The mix of rows (0) or columns (1) that a kind makes of its input, in scratch memory. */
-typedef pool_mix (*pool_side_of)(const geometry *g, int side, float **scratch);
-
-/* Scratch memory for the mixes of both sides and their transposes, a row, and `images` in the size of the output. */
-INLINE size_t avg_scratch(const geometry *g, size_t entries_of_rows, size_t entries_of_columns, size_t images)
-{
-    const size_t widest = (size_t)(g->in[0].w > g->out.w ? g->in[0].w : g->out.w) * (size_t)g->in[0].c;
-    return pool_mix_room(g->out.h, entries_of_rows) + pool_mix_room(g->in[0].h, entries_of_rows) +
-           pool_mix_room(g->out.w, entries_of_columns) + pool_mix_room(g->in[0].w, entries_of_columns) + widest + SLACK +
-           images * (shape_size(g->out) + SLACK);
-}
-
 /* Takes windows as a kind's geometry; NULL or a reason. */
 INLINE const char *avg_set_up_windows(geometry *g, pool_side rows, pool_side columns, size_t images)
 {
@@ -28,37 +16,8 @@ INLINE const char *avg_set_up_windows(geometry *g, pool_side rows, pool_side col
         return "the window is larger than the input";
     if (!pool_side_is_full(rows) || !pool_side_is_full(columns))
         return "a window would hold nothing but padding";
-    g->scratch_size = avg_scratch(g, pool_side_entries(rows), pool_side_entries(columns), images);
+    g->scratch_size = pool_mix_scratch(g, pool_side_entries(rows), pool_side_entries(columns), images);
     return NULL;
-}
-
-/* y = rows * x * columns. */
-INLINE void avg_forward(const geometry *g, const call *c, pool_side_of of, sink y)
-{
-    float *scratch = c->scratch;
-    const pool_mix rows = of(g, 0, &scratch), columns = of(g, 1, &scratch);
-    for (int n = 0; n < c->n; n++)
-        pool_mix_image(&rows, &columns, (size_t)g->in[0].c, c->x[0].p + (size_t)n * c->x[0].stride,
-                       y.p + (size_t)n * y.stride, scratch);
-}
-
-/* The transposed mixes; *scratch moves behind them. */
-INLINE void avg_transposed(const geometry *g, pool_side_of of, float **scratch, pool_mix back[2])
-{
-    for (int side = 0; side < 2; side++) {
-        const pool_mix there = of(g, side, scratch);
-        back[side] = pool_mix_transposed(&there, scratch);
-    }
-}
-
-INLINE void avg_backward(const geometry *g, const call *c, pool_side_of of)
-{
-    float *scratch = c->scratch;
-    pool_mix back[2];
-    avg_transposed(g, of, &scratch, back);
-    for (int n = 0; c->dx[0].p && n < c->n; n++)
-        pool_mix_image(&back[0], &back[1], (size_t)g->in[0].c, c->dy.p + (size_t)n * c->dy.stride,
-                       c->dx[0].p + (size_t)n * c->dx[0].stride, scratch);
 }
 
 /* ---- means ---- */
@@ -89,8 +48,8 @@ KERNEL const char *avg_pool_set_up(geometry *g)
 {
     return avg_set_up_windows(g, avg_pool_side(g, 0), avg_pool_side(g, 1), 0);
 }
-KERNEL void avg_pool_forward(const geometry *g, const call *c) { avg_forward(g, c, avg_pool_mix, c->y); }
-KERNEL void avg_pool_backward(const geometry *g, const call *c) { avg_backward(g, c, avg_pool_mix); }
+KERNEL void avg_pool_forward(const geometry *g, const call *c) { pool_mix_forward(g, c, avg_pool_mix, c->y); }
+KERNEL void avg_pool_backward(const geometry *g, const call *c) { pool_mix_backward(g, c, avg_pool_mix); }
 
 /* ---- norms: y = (sum of x^p)^(1/p) ---- */
 
@@ -147,10 +106,10 @@ KERNEL void lp_pool_backward(const geometry *g, const call *c)
     const size_t C = (size_t)g->in[0].c, size = shape_size(g->out);
     pool_mix back[2];
     if (p == 1) {
-        avg_backward(g, c, lp_pool_mix);
+        pool_mix_backward(g, c, lp_pool_mix);
         return;
     }
-    avg_transposed(g, lp_pool_mix, &scratch, back);
+    pool_mix_both_transposed(g, lp_pool_mix, &scratch, back);
     q = scratch, scratch += size + SLACK;
     for (int n = 0; c->dx[0].p && n < c->n; n++) {
         const float *x = c->x[0].p + (size_t)n * c->x[0].stride, *dy = c->dy.p + (size_t)n * c->dy.stride;
@@ -207,7 +166,7 @@ INLINE void subsampling_scale(const geometry *g, const float *weight, const floa
 
 KERNEL void subsampling_forward(const geometry *g, const call *c)
 {
-    avg_forward(g, c, subsampling_mix, c->keep);
+    pool_mix_forward(g, c, subsampling_mix, c->keep);
     for (int n = 0; n < c->n; n++)
         subsampling_scale(g, c->w, c->w + subsampling_pad(g), c->keep.p + (size_t)n * c->keep.stride,
                           c->y.p + (size_t)n * c->y.stride);
@@ -218,7 +177,7 @@ KERNEL void subsampling_backward(const geometry *g, const call *c)
     const size_t C = (size_t)g->out.c, P = (size_t)g->out.h * (size_t)g->out.w, pad = subsampling_pad(g);
     float *scratch = c->scratch, *q;
     pool_mix back[2];
-    avg_transposed(g, subsampling_mix, &scratch, back);
+    pool_mix_both_transposed(g, subsampling_mix, &scratch, back);
     q = scratch, scratch += shape_size(g->out) + SLACK;
     for (int n = 0; c->dx[0].p && n < c->n; n++) { /* before dw, which may be the weights themselves */
         subsampling_scale(g, c->w, NULL, c->dy.p + (size_t)n * c->dy.stride, q);
@@ -284,11 +243,11 @@ KERNEL const char *blur_pool_set_up(geometry *g)
     if (o[BLUR_PADDING] == BLUR_REFLECTS && (g->in[0].h <= kernel / 2 || g->in[0].w <= kernel / 2))
         return "half of the kernel must be smaller than the input to be reflected";
     g->out = (shape){g->in[0].c, blur_count(g, 0), blur_count(g, 1)};
-    g->scratch_size = avg_scratch(g, (size_t)g->out.h * (size_t)kernel, (size_t)g->out.w * (size_t)kernel, 0);
+    g->scratch_size = pool_mix_scratch(g, (size_t)g->out.h * (size_t)kernel, (size_t)g->out.w * (size_t)kernel, 0);
     return NULL;
 }
-KERNEL void blur_pool_forward(const geometry *g, const call *c) { avg_forward(g, c, blur_mix, c->y); }
-KERNEL void blur_pool_backward(const geometry *g, const call *c) { avg_backward(g, c, blur_mix); }
+KERNEL void blur_pool_forward(const geometry *g, const call *c) { pool_mix_forward(g, c, blur_mix, c->y); }
+KERNEL void blur_pool_backward(const geometry *g, const call *c) { pool_mix_backward(g, c, blur_mix); }
 
 static const part subsampling_parts[] = {{"weight", 0}, {"bias", 0}};
 

@@ -195,4 +195,47 @@ KERNEL void pool_mix_image(const pool_mix *rows, const pool_mix *columns, size_t
     pool_mix_raised(POWER_ONE, 1, rows, columns, C, x, (size_t)columns->size * C, y, t);
 }
 
+/* ---- layers that are nothing but a mix ---- */
+
+/* The mix of rows (0) or columns (1) that a kind makes of its input, in scratch memory. */
+typedef pool_mix (*pool_mix_of)(const geometry *g, int side, float **scratch);
+
+/* Scratch memory for the mixes of both sides and their transposes, a row, and `images` in the size of the output. */
+INLINE size_t pool_mix_scratch(const geometry *g, size_t entries_of_rows, size_t entries_of_columns, size_t images)
+{
+    const size_t widest = (size_t)(g->in[0].w > g->out.w ? g->in[0].w : g->out.w) * (size_t)g->in[0].c;
+    return pool_mix_room(g->out.h, entries_of_rows) + pool_mix_room(g->in[0].h, entries_of_rows) +
+           pool_mix_room(g->out.w, entries_of_columns) + pool_mix_room(g->in[0].w, entries_of_columns) + widest + SLACK +
+           images * (shape_size(g->out) + SLACK);
+}
+
+/* y = rows * x * columns. */
+INLINE void pool_mix_forward(const geometry *g, const call *c, pool_mix_of of, sink y)
+{
+    float *scratch = c->scratch;
+    const pool_mix rows = of(g, 0, &scratch), columns = of(g, 1, &scratch);
+    for (int n = 0; n < c->n; n++)
+        pool_mix_image(&rows, &columns, (size_t)g->in[0].c, c->x[0].p + (size_t)n * c->x[0].stride,
+                       y.p + (size_t)n * y.stride, scratch);
+}
+
+/* The transposed mixes; *scratch moves behind them. */
+INLINE void pool_mix_both_transposed(const geometry *g, pool_mix_of of, float **scratch, pool_mix back[2])
+{
+    for (int side = 0; side < 2; side++) {
+        const pool_mix there = of(g, side, scratch);
+        back[side] = pool_mix_transposed(&there, scratch);
+    }
+}
+
+INLINE void pool_mix_backward(const geometry *g, const call *c, pool_mix_of of)
+{
+    float *scratch = c->scratch;
+    pool_mix back[2];
+    pool_mix_both_transposed(g, of, &scratch, back);
+    for (int n = 0; c->dx[0].p && n < c->n; n++)
+        pool_mix_image(&back[0], &back[1], (size_t)g->in[0].c, c->dy.p + (size_t)n * c->dy.stride,
+                       c->dx[0].p + (size_t)n * c->dx[0].stride, scratch);
+}
+
 #endif

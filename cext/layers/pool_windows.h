@@ -112,7 +112,7 @@ INLINE void keep_larger(vec v, int number, vec *best, ivec *which)
 #else
     const ivec better = (v > *best) | (v != v);
     *best = vselect(better, v, *best);
-    *which = (iset(number) & better) | (*which & ~better);
+    *which = iselect(better, iset(number), *which);
 #endif
 }
 

@@ -1,5 +1,7 @@
 /* An image at other sizes: output i of an axis sees the input at i * scale + shift, in single precision as PyTorch computes
  * it: the entry below or above that place, or both, weighted by how near they are. Body: included by cext/isa/ only. */
+#include "pool_sums.h"
+
 #include <math.h>
 
 enum { UP_H, UP_W, UP_MODE };
@@ -14,6 +16,7 @@ KERNEL const char *upsample_set_up(geometry *g)
     if (o[UP_MODE] < UP_FLOOR || o[UP_MODE] > UP_LINEAR)
         return "no such mode";
     g->out = (shape){g->in[0].c, o[UP_H], o[UP_W]};
+    g->scratch_size = pool_mix_scratch(g, 2 * (size_t)o[UP_H], 2 * (size_t)o[UP_W], 0);
     return NULL;
 }
 
@@ -32,65 +35,23 @@ INLINE place upsample_place(const geometry *g, int axis, int i)
     return (place){low, mode == UP_LINEAR && low < last ? low + 1 : low, mode == UP_LINEAR ? at - (float)low : 0};
 }
 
-KERNEL void upsample_forward(const geometry *g, const call *c)
+INLINE pool_mix upsample_mix(const geometry *g, int side, float **scratch)
 {
-    const size_t C = (size_t)g->in[0].c, row = (size_t)g->in[0].w * C;
-    const int mixed = g->whole[UP_MODE] == UP_LINEAR;
-    for (int n = 0; n < c->n; n++) {
-        const float *x = c->x[0].p + (size_t)n * c->x[0].stride;
-        float *y = c->y.p + (size_t)n * c->y.stride;
-        for (int i = 0; i < g->out.h; i++) {
-            const place v = upsample_place(g, 0, i);
-            const float *above = x + (size_t)v.low * row, *below = x + (size_t)v.high * row;
-            for (int j = 0; j < g->out.w; j++, y += C) {
-                const place h = upsample_place(g, 1, j);
-                const size_t a = (size_t)h.low * C, b = (size_t)h.high * C;
-                for (size_t k = 0; k < C; k += VW) {
-                    vec value = vload(above + a + k);
-                    if (mixed) {
-                        value = (1 - h.part) * value + h.part * vload(above + b + k);
-                        const vec under = (1 - h.part) * vload(below + a + k) + h.part * vload(below + b + k);
-                        value = (1 - v.part) * value + v.part * under;
-                    }
-                    vstore(y + k, value);
-                }
-            }
-        }
+    const int count = side ? g->out.w : g->out.h;
+    pool_mix m = pool_mix_in(side ? g->in[0].w : g->in[0].h, count, 2 * (size_t)count, scratch);
+    int32_t e = 0;
+    for (int i = 0; i < count; i++) {
+        const place p = upsample_place(g, side, i);
+        pool_mix_add(&m, &e, p.low, 1 - p.part);
+        if (p.high != p.low)
+            pool_mix_add(&m, &e, p.high, p.part);
+        m.begin[i + 1] = e;
     }
+    return m;
 }
 
-INLINE void upsample_give(size_t C, float part, const float *dy, float *dx)
-{
-    size_t k = 0;
-    for (; k + VW <= C; k += VW)
-        vstore(dx + k, vload(dx + k) + part * vload(dy + k));
-    for (; k < C; k++)
-        dx[k] += part * dy[k];
-}
-
-KERNEL void upsample_backward(const geometry *g, const call *c)
-{
-    const size_t C = (size_t)g->in[0].c, row = (size_t)g->in[0].w * C;
-    const int mixed = g->whole[UP_MODE] == UP_LINEAR;
-    for (int n = 0; n < c->n; n++) {
-        const float *dy = c->dy.p + (size_t)n * c->dy.stride;
-        float *dx = c->dx[0].p + (size_t)n * c->dx[0].stride;
-        memset(dx, 0, shape_size(g->in[0]) * sizeof(float));
-        for (int i = 0; i < g->out.h; i++) {
-            const place v = upsample_place(g, 0, i);
-            float *above = dx + (size_t)v.low * row, *below = dx + (size_t)v.high * row;
-            for (int j = 0; j < g->out.w; j++, dy += C) {
-                const place h = upsample_place(g, 1, j);
-                upsample_give(C, (1 - v.part) * (1 - h.part), dy, above + (size_t)h.low * C);
-                if (!mixed)
-                    continue;
-                upsample_give(C, (1 - v.part) * h.part, dy, above + (size_t)h.high * C);
-                upsample_give(C, v.part * (1 - h.part), dy, below + (size_t)h.low * C);
-                upsample_give(C, v.part * h.part, dy, below + (size_t)h.high * C);
-            }
-        }
-    }
-}
+KERNEL void upsample_forward(const geometry *g, const call *c) { pool_mix_forward(g, c, upsample_mix, c->y); }
+KERNEL void upsample_backward(const geometry *g, const call *c) { pool_mix_backward(g, c, upsample_mix); }
 
 static const layer_kind layer_upsample = {
     .name = "upsample", .set_up = upsample_set_up, .forward = upsample_forward, .backward = upsample_backward};
