@@ -137,7 +137,7 @@ def test_switched_off():
     fast = net.forward(x)
     _core.set_winograd(False)
     try:
-        assert loop_of(net) == "tiles"
+        assert loop_of(net) == "panels"
         direct = net.forward(x)
         assert chaos.info()["winograd"] is False
     finally:

@@ -19,6 +19,8 @@
 #include "conv2d_shape.h"
 #include "conv2d_forward.h"
 #include "conv2d_gradients.h"
+#include "conv2d_panels.h"
+#include "conv2d_depthwise.h"
 #include "conv2d_winograd.h"
 #include "conv2d_windows.h"
 #include "loops.h"
@@ -89,7 +91,9 @@ KERNEL const char *conv2d_set_up(geometry *g)
     s.sh = s.OH == 1 ? 1 : s.sh, s.sw = s.OW == 1 ? 1 : s.sw;
     s.dh = s.kh == 1 ? 1 : s.dh, s.dw = s.kw == 1 ? 1 : s.dw;
     conv_settle(&s);
+    s.padded = s.padded && (s.mode || !is_depthwise(&s)); /* zeros beside single channels are left out */
     conv_shape adjoint = adjoint_of(g, &s);
+    s.phases = panel_phases_of(&s, adjoint.OH, adjoint.OW);
     conv2d_choose_tiles(g, &s, &adjoint);
     conv_scratch parts;
     g->rows = (size_t)s.K * s.R;
@@ -184,7 +188,8 @@ INLINE const float *conv2d_image(const geometry *g, const call *c, const conv_wo
 KERNEL void conv2d_forward_channels(const geometry *g, const call *c, void *work)
 {
     FOR_EACH_IMAGE(x, y)
-    depthwise_forward(s, &k->t, x, c->w, y);
+    const panel_axis rows = panel_rows_of(s, g->in[0].h), columns = panel_columns_of(s, g->in[0].w);
+    depthwise_forward(s, &k->t, &rows, &columns, x, c->w, y);
 }
 }
 
@@ -223,6 +228,14 @@ KERNEL void conv2d_forward_tiles(const geometry *g, const call *c, void *work)
 }
 }
 
+KERNEL void conv2d_forward_panels(const geometry *g, const call *c, void *work)
+{
+    const conv_work *k = work;
+    for (int n = 0; n < c->n; n++)
+        conv2d_image(g, c, k, n);
+    conv2d_panel_forward(k->s, &k->t, c, k->x);
+}
+
 /* ---- gradient loops ---- */
 
 /* The data gradient of one sample goes here first: dx itself or the frame around it. */
@@ -241,12 +254,13 @@ INLINE void clear_dx(const conv_shape *s, const conv_view *v, float *dx)
 KERNEL void conv2d_dx_channels(const geometry *g, const call *c, void *work)
 {
     const conv_work *k = work;
+    const panel_axis rows = panel_rows_of(k->s, g->in[0].h), columns = panel_columns_of(k->s, g->in[0].w);
     for (int n = 0; n < c->n; n++) {
-        float *dx = dx_of(k->s, &k->v, &k->t, c, n);
-        clear_dx(k->s, &k->v, dx);
-        depthwise_data_gradient(k->s, &k->t, c->dy.p + (size_t)n * c->dy.stride, c->w, dx);
-        if (k->s->padded)
-            frame_out(g, k->s, &k->v, dx, c->dx[0].p + (size_t)n * c->dx[0].stride);
+        float *dx = c->dx[0].p + (size_t)n * c->dx[0].stride;
+        depthwise_data_gradient(k->s, &k->t, &rows, &columns, c->dy.p + (size_t)n * c->dy.stride, c->w,
+                                k->s->mode ? k->t.frame : dx);
+        if (k->s->mode)
+            frame_out(g, k->s, &k->v, k->t.frame, dx);
     }
 }
 
@@ -254,6 +268,12 @@ KERNEL void conv2d_dx_winograd(const geometry *g, const call *c, void *work)
 {
     const conv_work *k = work;
     conv2d_winograd_data_gradient(k->s, k->adjoint, &k->t, c);
+}
+
+KERNEL void conv2d_dx_panels(const geometry *g, const call *c, void *work)
+{
+    const conv_work *k = work;
+    conv2d_panel_data_gradient(g, k->s, &k->t, &k->v, c);
 }
 
 KERNEL void conv2d_dx_scatter(const geometry *g, const call *c, void *work)
@@ -271,7 +291,8 @@ KERNEL void conv2d_dx_entries(const geometry *g, const call *c, void *work)
 KERNEL void conv2d_dw_channels(const geometry *g, const call *c, void *work)
 {
     const conv_work *k = work;
-    depthwise_weight_gradient(k->s, &k->t, c, k->x);
+    const panel_axis rows = panel_rows_of(k->s, g->in[0].h), columns = panel_columns_of(k->s, g->in[0].w);
+    depthwise_weight_gradient(k->s, &rows, &columns, c, k->x);
 }
 
 KERNEL void conv2d_dw_woven(const geometry *g, const call *c, void *work)
@@ -315,6 +336,14 @@ KERNEL void conv2d_dw_tiles(const geometry *g, const call *c, void *work)
                                      (source){c->dy.p + group * k->s->O, c->dy.stride}, c->dw + group * k->s->block);
 }
 
+KERNEL void conv2d_dw_blocks(const geometry *g, const call *c, void *work)
+{
+    const conv_work *k = work;
+    for (int group = 0; group < k->s->groups; group++)
+        conv2d_block_weight_gradient(k->s, &k->t, c, (source){k->x.p + group * k->s->C, k->x.stride},
+                                     (source){c->dy.p + group * k->s->O, c->dy.stride}, c->dw + group * k->s->block);
+}
+
 /* ---- which loop runs ---- */
 
 #define CASE(name, condition)                                                                                               \
@@ -346,6 +375,10 @@ CASE(has_sparse_entries, sparse)
 CASE(is_in_groups, !is_depthwise(s))
 CASE(has_dense_dy, !pool && !is_depthwise(s))
 CASE(is_dense, !sparse)
+CASE(has_panels, takes_panels(s))
+CASE(has_phases, s->phases && !pool)
+CASE(has_dense_phases, s->phases == 2 && !sparse)
+CASE(has_blocks, takes_blocks(s))
 #undef CASE
 
 static const loop conv2d_forward_loops[] = {{"channels", conv2d_is_by_channels, NULL, conv2d_forward_channels, 0},
@@ -353,6 +386,7 @@ static const loop conv2d_forward_loops[] = {{"channels", conv2d_is_by_channels, 
                                             {"Winograd, 6x6", conv2d_is_6x6, NULL, conv2d_forward_winograd, 0},
                                             {"Winograd, 8x8", conv2d_is_8x8, NULL, conv2d_forward_winograd, 0},
                                             {"strips", conv2d_is_in_strips, NULL, conv2d_forward_strips, 0},
+                                            {"panels", conv2d_is_in_groups, conv2d_has_panels, conv2d_forward_panels, 0},
                                             {"tiles", conv2d_is_in_groups, NULL, conv2d_forward_tiles, 0},
                                             {0}};
 
@@ -367,6 +401,7 @@ static const loop conv2d_dw_loops[] = {
     {"entries", conv2d_has_dense_dy, conv2d_has_sparse_entries, conv2d_dw_entries, EACH_SAMPLE | BY_CHANNEL},
     {"Winograd, 6x6", conv2d_is_6x6_densely, NULL, conv2d_dw_winograd, 0},
     {"Winograd, 8x8", conv2d_is_8x8_densely, NULL, conv2d_dw_winograd, 0},
+    {"blocks", conv2d_has_dense_dy, conv2d_has_blocks, conv2d_dw_blocks, 0},
     {"tiles", conv2d_has_dense_dy, NULL, conv2d_dw_tiles, 0},
     {0}};
 
@@ -377,6 +412,7 @@ static const loop conv2d_dx_loops[] = {
     {"winners by pixel", conv2d_has_winners, NULL, conv2d_dx_entries, EACH_SAMPLE | BY_PIXEL},
     {"Winograd, 6x6", conv2d_is_6x6_backwards, conv2d_is_dense, conv2d_dx_winograd, 0},
     {"Winograd, 8x8", conv2d_is_8x8_backwards, conv2d_is_dense, conv2d_dx_winograd, 0},
+    {"panels", conv2d_has_phases, conv2d_has_dense_phases, conv2d_dx_panels, 0},
     {"entries by pixel", conv2d_has_dense_dy, NULL, conv2d_dx_entries, EACH_SAMPLE | BY_PIXEL},
     {0}};
 
@@ -426,9 +462,9 @@ KERNEL void conv2d_bias_backward(const call *c, const conv_work *k)
     const conv_shape *s = k->s;
     const size_t pixels = k->pool ? (size_t)k->pool->out.h * k->pool->out.w : (size_t)s->OH * s->OW;
     if (is_depthwise(s))
-        depthwise_bias_gradient(s, c);
+        conv2d_bias_gradient(s, c, c->dy, pixels, s->groups, c->dw + s->K * round_up((size_t)s->groups, LANES));
     for (int group = 0; group < s->groups && !is_depthwise(s); group++)
-        conv2d_bias_gradient(s, c, (source){c->dy.p + group * s->O, c->dy.stride}, pixels,
+        conv2d_bias_gradient(s, c, (source){c->dy.p + group * s->O, c->dy.stride}, pixels, s->O,
                              c->dw + group * s->block + s->block - s->o_pad);
 }
 

@@ -359,18 +359,3 @@ KERNEL void conv2d_tile_forward(const conv_shape *s, const conv_scratch *t, cons
         left -= v;
     }
 }
-
-KERNEL void depthwise_forward(const conv_shape *s, const conv_scratch *t, const float *x, const float *w, float *y)
-{
-    const size_t C = (size_t)s->groups, pad = round_up(C, LANES);
-    for (int i = 0; i < s->OH; i++)
-        for (int j = 0; j < s->OW; j++, y += C) {
-            const float *from = x + patch_at(s, i, j);
-            for (size_t c = 0; c < C; c += VW) { /* stores ascend: what spills over the last channel is written again */
-                vec sum = vload(w + (size_t)s->K * pad + c);
-                for (int k = 0; k < s->K; k++)
-                    sum += vload(from + t->run[k] + c) * vload(w + (size_t)k * pad + c);
-                vstore(y + c, sum);
-            }
-        }
-}

@@ -1,8 +1,8 @@
 /* Weight and data gradients of a convolution. Included by conv2d.c only. */
 
-KERNEL void conv2d_bias_gradient(const conv_shape *s, const call *c, source from, size_t pixels, float *db)
+KERNEL void conv2d_bias_gradient(const conv_shape *s, const call *c, source from, size_t pixels, int O, float *db)
 {
-    for (int o = 0; o < s->O; o += VW) {
+    for (int o = 0; o < O; o += VW) {
         vec sum[4] = {vset(0), vset(0), vset(0), vset(0)}; /* so that no sum waits for itself */
         for (int n = 0; n < c->n; n++) {
             const float *dy = from.p + (size_t)n * from.stride + o;
@@ -17,7 +17,7 @@ KERNEL void conv2d_bias_gradient(const conv_shape *s, const call *c, source from
         vec all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
         if (!c->first)
             all += vload(db + o);
-        vstore_n(db + o, all, s->O - o < VW ? s->O - o : VW);
+        vstore_n(db + o, all, O - o < VW ? O - o : VW);
     }
 }
 
@@ -380,53 +380,4 @@ KERNEL void conv2d_data_gradient(const conv_shape *s, const conv_view *v, const 
                 left -= block;
             }
         }
-}
-
-/* One row of the block: the tap at `run` of every patch, or with run < 0 the biases. */
-INLINE void depthwise_row_gradient(const conv_shape *s, const call *c, source x, ptrdiff_t run, float *dw)
-{
-    const size_t C = (size_t)s->groups;
-    for (size_t ch = 0; ch < C; ch += VW) {
-        vec sum = vset(0);
-        for (int n = 0; n < c->n; n++) {
-            const float *dy = c->dy.p + (size_t)n * c->dy.stride + ch;
-            const float *from = x.p + (size_t)n * x.stride + ch + (run < 0 ? 0 : run);
-            for (int i = 0; i < s->OH; i++)
-                for (int j = 0; j < s->OW; j++, dy += C) {
-                    vec d = vload(dy);
-                    if (run >= 0)
-                        d *= vload(from + patch_at(s, i, j));
-                    sum += d;
-                }
-        }
-        if (!c->first)
-            sum += vload(dw + ch);
-        vstore_n(dw + ch, sum, C - ch < VW ? (int)(C - ch) : VW);
-    }
-}
-
-KERNEL void depthwise_weight_gradient(const conv_shape *s, const conv_scratch *t, const call *c, source x)
-{
-    for (int k = 0; k < s->K; k++)
-        depthwise_row_gradient(s, c, x, t->run[k], c->dw + (size_t)k * round_up((size_t)s->groups, LANES));
-}
-
-KERNEL void depthwise_bias_gradient(const conv_shape *s, const call *c)
-{
-    depthwise_row_gradient(s, c, c->x[0], -1, c->dw + (size_t)s->K * round_up((size_t)s->groups, LANES));
-}
-
-KERNEL void depthwise_data_gradient(const conv_shape *s, const conv_scratch *t, const float *dy, const float *w, float *dx)
-{
-    const size_t C = (size_t)s->groups, pad = round_up(C, LANES);
-    for (int i = 0; i < s->OH; i++)
-        for (int j = 0; j < s->OW; j++, dy += C)
-            for (size_t ch = 0; ch < C; ch += VW) {
-                /* what lies past the last channel need not be finite, so zero weights would not do */
-                const vec d = vload_n(dy + ch, C - ch < VW ? (int)(C - ch) : VW);
-                for (int k = 0; k < s->K; k++) {
-                    float *to = dx + patch_at(s, i, j) + t->run[k] + ch;
-                    vstore(to, vload(to) + d * vload(w + (size_t)k * pad + ch));
-                }
-            }
 }

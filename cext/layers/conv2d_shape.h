@@ -5,6 +5,7 @@
  * in the rest of these files "channel" is a channel of the group under way. */
 
 #include "borders.h"
+#include "conv2d_phases.h"
 
 /* The options, geometry.whole. */
 enum { KH, KW, STRIDE_H, STRIDE_W, PAD_TOP, PAD_BOTTOM, PAD_LEFT, PAD_RIGHT, HAS_BIAS, DILATION_H, DILATION_W, GROUPS };
@@ -34,6 +35,7 @@ typedef struct {
      * not all in one set of a cache) */
     int wino, wino_tiles, wino_lanes;
     size_t v_pad, u_step, v_step, m_step;
+    int phases; /* whether conv2d_panels.h can form the data gradient (1), and soon (2) */
 } conv_shape;
 
 /* Together what fits into a second-level cache: weights of WINOGRAD_WEIGHTS floats, inputs and sums of WINOGRAD_TILES. */
@@ -246,6 +248,40 @@ INLINE conv_shape adjoint_of(const geometry *g, const conv_shape *s)
     return a;
 }
 
+/* The dimensions of dx. Borders that repeat the image have gradients of their own. */
+INLINE panel_axis panel_rows_of(const conv_shape *s, int h)
+{
+    return s->mode ? panel_axis_of(0, s->H, s->kh, s->sh, s->dh, s->OH)
+                   : panel_axis_of(s->top, h, s->kh, s->sh, s->dh, s->OH);
+}
+INLINE panel_axis panel_columns_of(const conv_shape *s, int w)
+{
+    return s->mode ? panel_axis_of(0, s->W, s->kw, s->sw, s->dw, s->OW)
+                   : panel_axis_of(s->left, w, s->kw, s->sw, s->dw, s->OW);
+}
+
+/* Images whose dy is framed together. */
+enum { BACK_FLOATS = 128 * 1024, BACK_IMAGES = 8 };
+INLINE size_t panel_frame(const conv_shape *s, const panel_axis *rows, const panel_axis *columns)
+{
+    return round_up((size_t)rows->frame * columns->frame * s->y_step, LANES) + SLACK;
+}
+INLINE int panel_images(size_t frame)
+{
+    const size_t fit = BACK_FLOATS / frame;
+    return fit < 1 ? 1 : fit > BACK_IMAGES ? BACK_IMAGES : (int)fit;
+}
+
+/* Whether the data gradient can be formed phase by phase (1), and few enough of the products are with zeros around dy (2). */
+INLINE int panel_phases_of(const conv_shape *s, int h, int w)
+{
+    if (is_depthwise(s))
+        return 0;
+    const panel_axis rows = panel_rows_of(s, h), columns = panel_columns_of(s, w);
+    const double waste = panel_waste(&rows) * panel_waste(&columns);
+    return waste > 4 ? 0 : waste > 1.7 ? 1 : 2;
+}
+
 /* geometry.derived of a convolution. */
 typedef struct {
     conv_shape s, adjoint;
@@ -253,6 +289,17 @@ typedef struct {
 
 _Static_assert(sizeof(conv_plan) <= MAX_DERIVED, "a convolution's plan fits into its geometry");
 INLINE const conv_plan *conv_of(const geometry *g) { return (const conv_plan *)g->derived; }
+
+/* Of conv2d_panels.h. */
+enum {
+    PANEL_FLOATS = 4608, /* 18 KiB of a first cache of at least 32 */
+    BAND_FLOATS = 64 * 1024,
+    BAND_PIXELS = 256, /* at least, so that packing a panel takes some 2 % */
+    BLOCK_FLOATS = 5120, /* of dy and input */
+    BLOCK_COLUMNS = 16, /* of the input: a cache line, rounded to tiles */
+    BLOCK_PIXELS = BLOCK_FLOATS / (MAX_V * VW + BLOCK_COLUMNS),
+    PANEL_SLACK = 4 * MAX_V * VW
+};
 
 /* The scratch memory of one call. */
 typedef struct {
@@ -272,7 +319,11 @@ typedef struct {
     float *spread; /* and the weights */
     int32_t *window; /* per entry of a pooling window: how far its patch is from the first one's */
     int32_t *place; /* the same in another form of the image */
-    float *wino_weights, *wino_input, *wino_sums, *wino_zeros, *wino_frame; /* see conv2d_winograd.h */
+    float *wino_weights, *wino_input, *wino_sums, *wino_zeros; /* see conv2d_winograd.h */
+    float *back_frame; /* dy in a frame of zeros, of both files */
+    float *panel, *block_dy, *block_x; /* see conv2d_panels.h */
+    ptrdiff_t *back_run;
+    int32_t *back_tap;
     int room;
 } conv_scratch;
 
@@ -306,7 +357,19 @@ INLINE size_t conv_scratch_at(const conv_shape *s, const conv_shape *adjoint, fl
     PART(float, wino_input, larger(forth * s->v_step, back * adjoint->v_step));
     PART(float, wino_sums, larger(forth * s->m_step, back * adjoint->m_step));
     PART(float, wino_zeros, larger((size_t)s->wino_lanes, (size_t)adjoint->wino_lanes));
-    PART(float, wino_frame, adjoint->wino ? conv_frame(adjoint) : 0);
+    const size_t taps = (size_t)s->kh * s->kw, wide_block = is_depthwise(s) ? 0 : BLOCK_PIXELS;
+    size_t framed = adjoint->wino ? conv_frame(adjoint) * (size_t)panel_images(conv_frame(adjoint)) : 0;
+    if (s->phases) {
+        const panel_axis down = panel_rows_of(s, adjoint->OH), across = panel_columns_of(s, adjoint->OW);
+        const size_t one = panel_frame(s, &down, &across);
+        framed = larger(framed, one * (size_t)panel_images(one));
+    }
+    PART(float, back_frame, framed);
+    PART(ptrdiff_t, back_run, round_up(taps * sizeof(ptrdiff_t) / sizeof(float), LANES));
+    PART(int32_t, back_tap, round_up(taps, LANES));
+    PART(float, panel, PANEL_FLOATS + PANEL_SLACK);
+    PART(float, block_dy, wide_block * s->o_pad);
+    PART(float, block_x, wide_block *BLOCK_COLUMNS);
 #undef PART
     c->room = 0;
     for (int k = 0; memory && k < s->K; k++)

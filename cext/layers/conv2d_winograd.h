@@ -336,22 +336,25 @@ KERNEL void winograd_multiply(const conv_shape *s, const conv_scratch *t, int n,
     }
 }
 
-/* One sample, `outputs` channels. */
-KERNEL void winograd_sample(const conv_shape *s, const conv_scratch *t, const float *x, int outputs, const float *bias,
-                            float *y)
+/* `images` of them, `outputs` channels. Tiles of several small images are under way together. */
+KERNEL void winograd_images(const conv_shape *s, const conv_scratch *t, int images, source x, int outputs, const float *bias,
+                            sink y)
 {
     const winograd_kind *kind = winograd_kind_of(s);
-    const int tiles = winograd_count(s), lanes = (int)round_up((size_t)outputs, LANES);
+    const int each = winograd_count(s), tiles = each * images, lanes = (int)round_up((size_t)outputs, LANES);
     for (int from = 0, n; from < tiles; from += n) {
         n = even_block(tiles - from, s->wino_tiles);
         for (int k = 0; k < n; k++) {
-            const winograd_place at = winograd_at(s, from + k);
-            kind->in(s, x + patch_at(s, at.i, at.j), t->wino_input + k * s->v_pad);
+            const int image = (from + k) / each;
+            const winograd_place at = winograd_at(s, (from + k) % each);
+            kind->in(s, x.p + (size_t)image * x.stride + patch_at(s, at.i, at.j), t->wino_input + k * s->v_pad);
         }
         winograd_multiply(s, t, n, outputs, lanes);
         for (int k = 0; k < n; k++) {
-            const winograd_place at = winograd_at(s, from + k);
-            kind->out(s, t->wino_sums + (size_t)k * lanes, outputs, bias, y + ((size_t)at.i * s->OW + at.j) * s->O);
+            const int image = (from + k) / each;
+            const winograd_place at = winograd_at(s, (from + k) % each);
+            kind->out(s, t->wino_sums + (size_t)k * lanes, outputs, bias,
+                      y.p + (size_t)image * y.stride + ((size_t)at.i * s->OW + at.j) * s->O);
         }
     }
 }
@@ -365,8 +368,7 @@ KERNEL void conv2d_winograd_forward(const conv_shape *s, const conv_scratch *t, 
     for (int o = 0, outputs; o < s->O; o += outputs) {
         outputs = s->O - o < s->wino_lanes ? s->O - o : s->wino_lanes;
         winograd_kind_of(s)->weights(s, c->w + o, step, round_up((size_t)outputs, LANES), t->wino_weights);
-        for (int n = 0; n < c->n; n++)
-            winograd_sample(s, t, x.p + (size_t)n * x.stride, outputs, bias + o, c->y.p + (size_t)n * c->y.stride + o);
+        winograd_images(s, t, c->n, x, outputs, bias + o, (sink){c->y.p + o, c->y.stride});
     }
 }
 
@@ -379,17 +381,24 @@ KERNEL void conv2d_winograd_data_gradient(const conv_shape *s, const conv_shape 
     for (int k = 0; k < s->K; k++)
         transpose(c->w + (size_t)k * s->R * s->o_pad, s->o_pad, s->R, s->O, t->weights + k * run, (int)s->r_pad, s->r_pad);
     memset(t->wino_zeros, 0, a->wino_lanes * sizeof(float));
-    memset(t->wino_frame, 0, conv_frame(a) * sizeof(float));
+    const size_t frame = conv_frame(a);
+    const int together = even_block(c->n, panel_images(frame));
+    memset(t->back_frame, 0, (size_t)together * frame * sizeof(float));
     for (int o = 0, outputs; o < a->O; o += outputs) {
         outputs = a->O - o < a->wino_lanes ? a->O - o : a->wino_lanes;
         winograd_kind_of(a)->weights(a, t->weights + last * (ptrdiff_t)run + last * s->C + o, step,
                                      round_up((size_t)outputs, LANES), t->wino_weights);
-        for (int n = 0; n < c->n; n++) {
-            const float *dy = c->dy.p + (size_t)n * c->dy.stride;
-            for (int i = 0; i < s->OH; i++)
-                memcpy(t->wino_frame + ((size_t)(i + top) * a->W + left) * a->C, dy + (size_t)i * s->OW * s->O,
-                       (size_t)s->OW * s->O * sizeof(float));
-            winograd_sample(a, t, t->wino_frame, outputs, t->wino_zeros, c->dx[0].p + (size_t)n * c->dx[0].stride + o);
+        for (int n = 0, images; n < c->n; n += images) {
+            images = even_block(c->n - n, together);
+            for (int k = 0; k < images; k++) {
+                const float *dy = c->dy.p + (size_t)(n + k) * c->dy.stride;
+                float *to = t->back_frame + k * frame + ((size_t)top * a->W + left) * a->C;
+                for (int i = 0; i < s->OH; i++)
+                    memcpy(to + (size_t)i * a->W * a->C, dy + (size_t)i * s->OW * s->O,
+                           (size_t)s->OW * s->O * sizeof(float));
+            }
+            winograd_images(a, t, images, (source){t->back_frame, frame}, outputs, t->wino_zeros,
+                            (sink){c->dx[0].p + (size_t)n * c->dx[0].stride + o, c->dx[0].stride});
         }
     }
 }
@@ -414,21 +423,20 @@ KERNEL void winograd_outer(const conv_shape *s, const conv_scratch *t, int n, in
 KERNEL void conv2d_winograd_weight_gradient(const conv_shape *s, const conv_scratch *t, const call *c, source x)
 {
     const winograd_kind *kind = winograd_kind_of(s);
-    const int tiles = winograd_count(s);
+    const int each = winograd_count(s), tiles = each * c->n;
     for (int o = 0, outputs; o < s->O; o += outputs) {
         outputs = s->O - o < s->wino_lanes ? s->O - o : s->wino_lanes;
         const size_t lanes = round_up((size_t)outputs, LANES);
-        for (int sample = 0; sample < c->n; sample++) {
-            const float *from = x.p + (size_t)sample * x.stride, *dy = c->dy.p + (size_t)sample * c->dy.stride + o;
-            for (int at = 0, n; at < tiles; at += n) {
-                n = even_block(tiles - at, s->wino_tiles);
-                for (int k = 0; k < n; k++) {
-                    const winograd_place p = winograd_at(s, at + k);
-                    kind->in(s, from + patch_at(s, p.i, p.j), t->wino_input + k * s->v_pad);
-                    kind->dy(s, dy + ((size_t)p.i * s->OW + p.j) * s->O, p.top, p.left, outputs, t->wino_sums + k * lanes);
-                }
-                winograd_outer(s, t, n, (int)lanes, sample == 0 && at == 0);
+        for (int from = 0, n; from < tiles; from += n) {
+            n = even_block(tiles - from, s->wino_tiles);
+            for (int k = 0; k < n; k++) {
+                const int image = (from + k) / each;
+                const winograd_place p = winograd_at(s, (from + k) % each);
+                kind->in(s, x.p + (size_t)image * x.stride + patch_at(s, p.i, p.j), t->wino_input + k * s->v_pad);
+                kind->dy(s, c->dy.p + (size_t)image * c->dy.stride + o + ((size_t)p.i * s->OW + p.j) * s->O, p.top, p.left,
+                         outputs, t->wino_sums + k * lanes);
             }
+            winograd_outer(s, t, n, (int)lanes, !from);
         }
         kind->dw(s, t->wino_weights, lanes, outputs, c->first, c->dw + o);
     }
