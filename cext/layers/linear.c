@@ -147,14 +147,14 @@ KERNEL void linear_forward_stream(const geometry *g, const call *c, void *bias_r
 /* Several samples share each weight they load: a panel of weights stays in the first-level cache while all of them pass. */
 KERNEL void linear_forward_tiles(const geometry *g, const call *c, void *bias_row)
 {
-    const size_t in = linear_inputs(g), pad = linear_pad(g);
+    const int vectors = (g->out.c + VW - 1) / VW; /* the first block of them is the widest */
+    const size_t in = linear_inputs(g), pad = linear_pad(g),
+                 most = (size_t)(PANEL_FLOATS / (even_block(vectors, MAX_V) * VW));
     float *const packed = c->scratch + pad;
     for (size_t i = 0, rows; i < in; i += rows) {
-        size_t most = 0;
-        for (int o = 0, left = (g->out.c + VW - 1) / VW, v; left > 0; o += v * VW, left -= v) {
+        rows = in - i < most ? in - i : most;
+        for (int o = 0, left = vectors, v; left > 0; o += v * VW, left -= v) {
             v = even_block(left, MAX_V);
-            most = most ? most : (size_t)(PANEL_FLOATS / (v * VW)); /* the first block is the widest */
-            rows = in - i < most ? in - i : most;
             const int packs = c->n > tile_rows[v];
             for (int n = 0, p; n < c->n; n += p) {
                 p = c->n - n < tile_rows[v] ? c->n - n : tile_rows[v];

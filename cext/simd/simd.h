@@ -23,11 +23,29 @@ INLINE void istore(int32_t *p, ivec v) { *(ivec_u *)p = v; }
 INLINE vec vset(float x) { return x - (vec){0}; }
 INLINE ivec iset(int32_t x) { return x - (ivec){0}; }
 
-/* Store the first n lanes, 0 < n <= VW. */
+/* Store the first n lanes, 0 < n <= VW. A loop over lanes would become a call of memcpy, which is slower than several stores. */
 INLINE void vstore_n(float *p, vec v, int n)
 {
 #if VW == 16
     _mm512_mask_storeu_ps(p, (__mmask16)(0xffffu >> (16 - n)), (__m512)v);
+#elif VW == 8
+    if (n == VW) {
+        vstore(p, v);
+        return;
+    }
+    __m128 part = _mm256_castps256_ps128((__m256)v);
+    if (n & 4) {
+        _mm_storeu_ps(p, part);
+        part = _mm256_extractf128_ps((__m256)v, 1);
+        p += 4;
+    }
+    if (n & 2) {
+        _mm_storel_pi((__m64 *)p, part);
+        part = _mm_movehl_ps(part, part);
+        p += 2;
+    }
+    if (n & 1)
+        _mm_store_ss(p, part);
 #else
     if (n == VW)
         vstore(p, v);
