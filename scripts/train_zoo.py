@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shlex
 import statistics
 import sys
 import time
@@ -176,12 +177,13 @@ def recipes() -> dict[str, Recipe]:
             views=(None, width(14), width(16), width(18), width(20)),
         ),
         "mnist_lenet5": Recipe(
-            "LeNet-5 as in 1998 on MNIST",
+            "LeNet-5 as in 1998 on MNIST, with the paper's distortions: shifts, scales, shears",
             lambda seed: models.lenet5(seed=seed),
             named("mnist", 32),
             {"epochs": 20, "lr": 0.0005, "loss": "rbf", "loss_options": {"j": 1.0}, **plain},
             0.0095,
             "LeCun et al. 1998: 0.95 %; 0.8 % with distortions",
+            augment=("shift:2", "scale:0.1", "shear:10"),
         ),
         "fashion_resnet": Recipe(
             "ResNet-20 for 28x28 grey images on Fashion-MNIST, shifts and flips",
@@ -370,6 +372,16 @@ def sides(args: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
+def asked(args: argparse.Namespace) -> str:
+    """The command that does the same again, without what says where things go."""
+    words = [args.name, "--seeds", *args.seeds, "--workers", *args.workers]
+    for name, default in (("virtual", []), ("epochs", None), ("subset", None), ("validate", None), ("strategy", "chaos")):
+        value = getattr(args, name)
+        if value != default:
+            words += [f"--{name}", *(value if isinstance(value, list) else [value])]
+    return shlex.join(["scripts/train_zoo.py", *map(str, words)])
+
+
 def report(name: str, recipe: Recipe, args: argparse.Namespace) -> dict[str, Any]:
     """All runs of a recipe, told on the way and returned."""
     target = "none" if recipe.target is None else recipe.target
@@ -399,6 +411,7 @@ def report(name: str, recipe: Recipe, args: argparse.Namespace) -> dict[str, Any
         "unit": recipe.unit,
         "target": recipe.target,
         "expected": recipe.expected,
+        "command": asked(args),
         "mean": means,
         "runs": runs,
         "machine": machine(),

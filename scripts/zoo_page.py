@@ -1,0 +1,95 @@
+#!/usr/bin/env python
+"""Makes a page of what scripts/train_zoo.py has measured.
+
+scripts/zoo_page.py docs/zoo/*.json > docs/reference/proofs.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from train_zoo import recipes
+
+HEAD = """# Networks that have learned
+
+Made by `scripts/zoo_page.py` from the measurements in `docs/zoo/`, which `scripts/train_zoo.py` writes: what networks of the
+[zoo](models.md) reach, beside what their papers led to expect. The result is that of the last epoch's weights. Seconds are
+those of the training phases on a machine that others used, too; beside them those of the processor.
+"""
+COLUMNS = ("workers", "seed", "images", "epochs", "result", "seconds", "processor seconds", "staleness")
+
+
+def share(unit: str, value: float) -> str:
+    """A result for people."""
+    return f"{100 * value:.2f} %" if unit == "test error" else f"{value:.3f}"
+
+
+def overview(found: dict[str, Any]) -> list[str]:
+    """A row for each recipe that has a target, and each kind of workers."""
+    rows = []
+    for name, recipe in recipes().items():
+        if recipe.target is None:
+            continue
+        target = share(recipe.unit, recipe.target)
+        if name not in found:
+            rows.append((recipe.about, target, "not run", ""))
+            continue
+        one = found[name]
+        for side, mean in one["mean"].items():
+            count = sum(run["side"] == side and "result" in run for run in one["runs"])
+            reached = share(one["unit"], mean) + (f", mean of {count} seeds" if count > 1 else "")
+            met = "met" if mean <= one["target"] else "**missed**"
+            rows.append((one["about"], share(one["unit"], one["target"]), f"{reached}, {side}", met))
+        for side, why in {run["side"]: run["refused"] for run in one["runs"] if "refused" in run}.items():
+            rows.append((one["about"], target, f"{side}: refused", why))
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def details(name: str, one: dict[str, Any]) -> list[str]:
+    """The runs of one recipe."""
+    lines = [
+        "",
+        f"## {name}",
+        "",
+        f"{one['about'][0].upper()}{one['about'][1:]}: {one['unit']}. Expected: {one['expected']}.",
+    ]
+    lines += ["", "```text", one["command"], "```", "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    for run in one["runs"]:
+        if "refused" in run:
+            continue
+        alone = ", ".join(share(one["unit"], each) for each in run.get("members", ()))
+        cells = [
+            run["side"],
+            run["seed"],
+            f"{run['images']:,}",
+            run["settings"]["epochs"],
+            share(one["unit"], run["result"]) + (f" (each alone: {alone})" if alone else ""),
+            f"{run['seconds']:,.0f}",
+            f"{run['cpu_seconds']:,.0f}",
+            f"{run['staleness']:.2f}",
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    made = one["machine"]
+    return [*lines, "", f"{made['cpu']}, {made['cores']} cores, commit {made['commit']}, {made['date'][:10]}."]
+
+
+def page(found: dict[str, Any]) -> str:
+    """The measurements, by the names of their recipes, as Markdown."""
+    lines = [HEAD, "| | target | reached | |", "|---|---|---|---|", *overview(found)]
+    for name, one in found.items():
+        lines += details(name, one)
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="that train_zoo.py --json has written")
+    read = [json.loads(file.read_text()) for file in parser.parse_args().files]
+    print(page({one["recipe"]: one for one in read}), end="")
+
+
+if __name__ == "__main__":
+    main()
