@@ -3,7 +3,7 @@
 #   asan  AddressSanitizer and UndefinedBehaviorSanitizer with gcc, AddressSanitizer with clang if there is one (only clang
 #         sees the masked stores of AVX-512)
 #   tsan  ThreadSanitizer with clang (it sees accesses of up to 16 bytes, so all those of the generic instruction set)
-# short: AddressSanitizer with gcc only.
+# short: AddressSanitizer with gcc only, and only the instruction sets of this processor.
 # Each tool has to find a planted fault before its silence counts. One line per configuration; exit status 0: all right,
 # 1: something was found, 77: a tool is missing.
 set -euo pipefail
@@ -34,16 +34,23 @@ missing() {
     exit 77
 }
 
-# build NAME COMPILER FLAGS... : the core and the driver, as in setup.py but for the optimisation. The instruction sets, which
-# take by far the longest, are those of the build BODIES if there is one.
+isas=(generic avx2 avx512)
+# In the short form what the processor cannot run is not built: instruction sets take by far the longest.
+if [[ -n $short ]] && ! grep -qw avx512f /proc/cpuinfo; then
+    isas=(generic avx2)
+fi
+
+# build NAME COMPILER FLAGS... : the core with the instruction sets `isas` and the driver, as in setup.py but for the
+# optimisation. The objects of instruction sets are those of the build BODIES if there is one.
 build() {
     local name=$1 compiler=$2
     shift 2
     local flags=(-std=gnu11 -O1 -g1 -fno-omit-frame-pointer -fno-math-errno -fno-trapping-math -Wall -Wextra
-        -Wno-unused-parameter -Werror -fopenmp -DCHAOS_OPENMP=1 -Icext "-I$out/generated" "$@")
+        -Wno-unused-parameter -Werror -fopenmp -DCHAOS_OPENMP=1 "-DCHAOS_ISA_LIMIT=${#isas[@]}" -Icext "-I$out/generated" "$@")
     rm -rf "${out:?}/$name"
     mkdir -p "$out/$name"
-    local bodies=(cext/isa/*.c)
+    local bodies=("${isas[@]/#/cext/isa/}")
+    bodies=("${bodies[@]/%/.c}")
     if [[ -n ${BODIES-} ]]; then
         cp "$out/$BODIES"/cext_isa_*.o "$out/$name"
         bodies=()
@@ -132,6 +139,7 @@ tsan() {
     done
     [[ -f $archer ]] || missing "no libarcher.so, which tells ThreadSanitizer what OpenMP does; on Debian/Ubuntu: $install"
     export OMP_TOOL_LIBRARIES=$archer TSAN_OPTIONS="ignore_noninstrumented_modules=1 history_size=4"
+    isas=(generic) # of the others it sees no more: workers meet in cext/engine
     if build tsan clang -fsanitize=thread -DCHAOS_CAREFUL=1; then
         # Without its exemption the copying of cext/engine/shared.h, which cext/isa does not see, must be reported.
         if BODIES=tsan build tsan-planted clang -fsanitize=thread -DCHAOS_CAREFUL=1 '-DRACES=__attribute__((noinline))'; then
@@ -139,7 +147,6 @@ tsan() {
         else
             wrong=1
         fi
-        # of the other instruction sets it sees no more: workers meet in cext/engine
         passes tsan "${networks:-5}" generic
     else
         wrong=1

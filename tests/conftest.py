@@ -1,10 +1,12 @@
-"""Fixtures of all tests, and which of them may run at the same time."""
+"""Fixtures of all tests, their order, and which of them may run at the same time."""
 
 import os
+import random
 import signal
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import chaos
@@ -35,6 +37,22 @@ def place(item):
     return FIRST.index(name) if name in FIRST else len(FIRST) + (name == item.nodeid)
 
 
+def beside_each_other(items):
+    """The items, each that is run on several instruction sets followed by the same one on the others, for which hypothesis
+    draws the same examples: what they are held to (nets.Oracle) is then computed once."""
+    seed, places = random.getrandbits(32), {}
+    for item in items:
+        params = getattr(item, "callspec", None) and dict(item.callspec.indices)
+        if params and params.pop("isa", None) is not None:
+            if hypothesis.is_hypothesis_test(item.obj):
+                hypothesis.seed(seed)(item.function)
+            place = item.nodeid.partition("[")[0], *sorted(params.items())
+        else:
+            place = item.nodeid
+        places.setdefault(place, []).append(item)
+    return [item for same in places.values() for item in same]
+
+
 def pytest_addoption(parser):
     parser.addoption("--nightly", action="store_true", help="also run what is marked so: long, for scripts/nightly.sh")
 
@@ -45,6 +63,7 @@ def pytest_collection_modifyitems(config, items):
         if late:
             config.hook.pytest_deselected(items=late)
             items[:] = [item for item in items if item not in late]
+    items[:] = beside_each_other(items)
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=place)
 

@@ -120,8 +120,8 @@ class Instruction:
         return f"{self.function}: {self.code.hex(' ')}  {self.mnemonic} {self.operands}"
 
 
-def disassemble(path, leave_out=lambda address: False):
-    """The instructions of an object file, without those at addresses that are to be left out."""
+def disassembled(path):
+    """(address, instruction) of all that an object file holds."""
     # The width keeps the bytes of an instruction on one line.
     text = subprocess.run(
         ["objdump", "-d", "-w", "--insn-width=15", path],
@@ -135,8 +135,6 @@ def disassemble(path, leave_out=lambda address: False):
         if match := re.match(r"[0-9a-f]+ <(.*)>:$", line):
             function = match[1]
         elif match := re.match(r"\s*([0-9a-f]+):\t((?:[0-9a-f]{2} )+)\s*\t(.*)$", line):
-            if leave_out(int(match[1], 16)):
-                continue
             words = match[3].split("#")[0].split(None, 1)
             # Prefixes are words of their own, and so are hints such as {evex}.
             while len(words) == 2 and (
@@ -144,9 +142,14 @@ def disassemble(path, leave_out=lambda address: False):
                 or words[0].startswith("{")
             ):
                 words = words[1].split(None, 1)
-            found.append(Instruction(function, bytes.fromhex(match[2]), words[0] if words else "", "".join(words[1:])))
+            code = bytes.fromhex(match[2])
+            found.append((int(match[1], 16), Instruction(function, code, words[0] if words else "", "".join(words[1:]))))
     assert found, f"objdump shows no instructions in {path}"
     return found
+
+
+def disassemble(path):
+    return [instruction for _, instruction in disassembled(path)]
 
 
 def plain(mnemonic):
@@ -215,37 +218,36 @@ def compiled(source, folder, *flags):
     return out
 
 
-def offences(path, judge):
-    return [f"{why}: {i}" for i in disassemble(path) if (why := judge(i))]
+def offences(instructions, judge):
+    """What the judge says of the instructions; of those that are alike once."""
+    alike = {(i.code, i.mnemonic, i.operands): i for i in instructions}
+    return [f"{why}: {i}" for i in alike.values() if (why := judge(i))]
+
+
+VARIANTS = {"avx2.c": beyond_avx2, "avx512.c": beyond_avx512f}
 
 
 # ---- the tests ----
 
 
 @needs_x86
-@pytest.mark.parametrize("openmp", [pytest.param(0, marks=pytest.mark.nightly), 1])
+@pytest.mark.nightly
+@pytest.mark.parametrize("openmp", [0, 1])
 @pytest.mark.parametrize("file", BASE)
 def test_the_rest_of_the_core_has_no_avx(core, file, openmp):
     flags = [f"-DCHAOS_OPENMP={openmp}", *(SETUP["OPENMP"] if openmp else [])]
-    assert not offences(core(file, *flags), beyond_sse2)
+    assert not offences(disassemble(core(file, *flags)), beyond_sse2)
 
 
 @needs_x86
-def test_avx2_is_avx2(core):
-    path = core("isa/avx2.c")
-    assert not offences(path, beyond_avx2)
-    assert any("%ymm" in i.operands for i in disassemble(path))
-
-
-@needs_x86
-def test_avx512_is_legal_on_knights_landing(core):
-    path = core("isa/avx512.c")
-    assert not offences(path, beyond_avx512f)
-    assert sum("%zmm" in i.operands for i in disassemble(path)) > 500
+@pytest.mark.nightly
+@pytest.mark.parametrize("file", VARIANTS)
+def test_variants_keep_to_their_instruction_set(core, file):
+    assert not offences(disassemble(core(f"isa/{file}")), VARIANTS[file])
 
 
 def places(path, *files):
-    """Where a linked file has the functions of these sources: (first, behind the last) address of each."""
+    """Where a linked file has the functions of these sources: (first, behind the last, source) of each."""
     text = subprocess.run(["readelf", "-sW", path], check=True, capture_output=True, text=True).stdout
     found, file = [], None
     for words in (line.split() for line in text.partition("'.symtab'")[2].splitlines()):
@@ -254,28 +256,45 @@ def places(path, *files):
         if words[3] == "FILE":  # before the local symbols of each source
             file = words[7]
         elif words[3] == "FUNC" and file in files:
-            found.append((int(words[1], 16), int(words[1], 16) + int(words[2], 0)))
+            found.append((int(words[1], 16), int(words[1], 16) + int(words[2], 0), file))
     return sorted(found)
 
 
-@needs_x86
-@pytest.mark.skipif("-march=" in chaos._core.BUILD_INFO, reason="built for this machine alone")
-@pytest.mark.skipif("-fsanitize" in chaos._core.BUILD_INFO, reason="a sanitizer has added its own code")
-def test_the_extension_keeps_to_the_baseline_outside_the_variants():
-    """As it is installed, with what Cython has written: what a wheel brings to any processor."""
-    core = chaos._core.__file__
-    inside = places(core, "avx2.c", "avx512.c")
+@pytest.fixture(scope="module")
+def installed():
+    """The instructions of the extension as it is installed, what Cython has written among them: {source of a variant, "" for
+    all others: instructions}. What a wheel brings to any processor; it was compiled with the flags of all builds."""
+    if "-march=" in chaos._core.BUILD_INFO:
+        pytest.skip("built for this machine alone")
+    if "-fsanitize" in chaos._core.BUILD_INFO:
+        pytest.skip("a sanitizer has added its own code")
+    inside = places(chaos._core.__file__, *VARIANTS)
     if not inside:
         pytest.skip("the extension is stripped")
-    starts = [first for first, _ in inside]
-
-    def variant(address):
+    starts, found = [first for first, _, _ in inside], {file: [] for file in ("", *VARIANTS)}
+    for address, instruction in disassembled(chaos._core.__file__):
         at = bisect.bisect(starts, address) - 1
-        return at >= 0 and address < inside[at][1]
+        found[inside[at][2] if at >= 0 and address < inside[at][1] else ""].append(instruction)
+    return found
 
-    rest = disassemble(core, leave_out=variant)
-    assert len(rest) > 10000
-    assert not [f"{why}: {i}" for i in rest if (why := beyond_sse2(i))]
+
+@needs_x86
+def test_the_extension_keeps_to_the_baseline_outside_the_variants(installed):
+    assert len(installed[""]) > 10000
+    assert not offences(installed[""], beyond_sse2)
+
+
+@needs_x86
+def test_avx2_is_avx2(installed):
+    assert not offences(installed["avx2.c"], beyond_avx2)
+    assert sum("%ymm" in i.operands for i in installed["avx2.c"]) > 500
+
+
+@needs_x86
+def test_avx512_is_legal_on_knights_landing(installed):
+    assert not offences(installed["avx512.c"], beyond_avx512f)
+    assert sum("%zmm" in i.operands for i in installed["avx512.c"]) > 500
+    assert offences(installed["avx512.c"], beyond_avx2)
 
 
 BEYOND = {  # what AVX-512F does not have, by the flag that brings it
@@ -387,7 +406,7 @@ F = ["-mavx512f", "-mavx2", "-mfma"]
 
 
 @needs_x86
-def test_what_the_compiler_does_by_itself_is_found(core, tmp_path):
+def test_what_the_compiler_does_by_itself_is_found(tmp_path):
     def found(text, judge, *flags):
         return {i.function for i in disassemble(compiled(text, tmp_path, *flags)) if judge(i)}
 
@@ -397,4 +416,3 @@ def test_what_the_compiler_does_by_itself_is_found(core, tmp_path):
     assert found(LOOP, beyond_avx512f, *F, "-mavx512dq", "-mprefer-vector-width=512") == {"times"}
     assert found(LOOP, beyond_avx2, "-mavx2") == set() and found(LOOP, beyond_sse2, "-mavx2") == {"pick", "times"}
     assert found(COUNT, beyond_sse2, "-mpopcnt") == {"count"} and found(COUNT, beyond_sse2) == set()
-    assert offences(core("isa/avx512.c"), beyond_avx2)
