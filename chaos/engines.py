@@ -7,20 +7,52 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
+from . import _core, threads
+
+ALONE = 2_000_000  # multiply-adds and values: less is done by one worker before others have woken up (about 40 us)
 
 
 class Engines:
     """Engines for predictions with a plan and weights, as many as have been needed at the same time. Nobody waits for
-    another: `append` and `pop` of a list are atomic."""
+    another: `append` and `pop` of a list are atomic.
 
-    def __init__(self, plan: _core.Plan, weights: NDArray[np.float32]) -> None:
-        self.plan, self.weights = plan, weights
-        self.idle: list[_core.Engine] = []
+    Parameters
+    ----------
+    plan : _core.Plan
+    weights : ndarray
+    work : int
+        Multiply-adds and values of one image.
+    """
+
+    def __init__(self, plan: _core.Plan, weights: NDArray[np.float32], work: int) -> None:
+        self.plan, self.weights, self.work = plan, weights, work
+        self.idle: dict[int, list[_core.Engine]] = {1: []}  # by their workers
         self.lent: list[None] = []  # one for each that is in use
+        self.most: dict[int | None, int] = {} if _core.OPENMP else {None: 1}  # workers, by what was asked for
 
-    def new(self) -> _core.Engine:
-        return _core.Engine(self.plan, self.weights, batch_size=self.plan.together)
+    def workers(self, count: int, wanted: int | None) -> int:
+        """How many are to take part in a prediction of so many images: as many as wanted, by default all cores, or one where
+        another thread is predicting too; and one where the batch is too small for several."""
+        if wanted is None and len(self.lent) > 1:
+            return 1
+        if (most := self.most.get(wanted)) is None:
+            most = self.most[wanted] = threads.resolve(wanted).workers
+        return 1 if count < 2 or count * self.work < ALONE else most
+
+    def take(self, workers: int) -> _core.Engine:
+        try:
+            return self.idle[workers].pop()
+        except (IndexError, KeyError):
+            return _core.Engine(
+                self.plan,
+                self.weights,
+                workers=workers,
+                strategy="chaos" if workers > 1 else "sequential",
+                batch_size=self.plan.together,
+            )
+
+    def give_back(self, engine: _core.Engine) -> None:
+        self.idle.setdefault(engine.workers, []).append(engine)
 
     def drain(self) -> None:
         """Returns when none is in use; nobody asks for one any more."""
@@ -31,25 +63,24 @@ class Engines:
 class Lent:
     """An engine out of `engines` while the block runs."""
 
-    __slots__ = "engine", "engines"
+    __slots__ = "count", "engine", "engines", "wanted"
 
-    def __init__(self, engines: Engines) -> None:
-        self.engines = engines
+    def __init__(self, engines: Engines, count: int, wanted: int | None) -> None:
+        self.engines, self.count, self.wanted = engines, count, wanted
         engines.lent.append(None)
 
     def give_back(self) -> None:
         self.engines.lent.pop()
 
     def __enter__(self) -> _core.Engine:
+        engines = self.engines
         try:
-            self.engine = self.engines.idle.pop() if self.engines.idle else self.engines.new()
-        except IndexError:  # another thread was quicker
-            self.engine = self.engines.new()
+            self.engine = engines.take(engines.workers(self.count, self.wanted))
         except BaseException:
             self.give_back()
             raise
         return self.engine
 
     def __exit__(self, *error: object) -> None:
-        self.engines.idle.append(self.engine)
+        self.engines.give_back(self.engine)
         self.engines.lent.pop()

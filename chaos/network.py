@@ -421,7 +421,7 @@ class Network(Parameters):
 
     # ---- use ----
 
-    def forward(self, x: Any, *more: Any) -> Any:
+    def forward(self, x: Any, *more: Any, workers: int | None = None) -> Any:
         """Outputs (logits) for images.
 
         Parameters
@@ -432,6 +432,10 @@ class Network(Parameters):
             with several inputs a list of such arrays.
         *more : arrays
             The other inputs, if `x` is not a list.
+        workers : int, optional
+            Threads at most; a batch that one has done before others have woken up gets one. By default as many as
+            `chaos.train` would use, and one where another thread predicts with this network at the same time. The outputs
+            are the same bits for any number.
 
         Returns
         -------
@@ -443,6 +447,8 @@ class Network(Parameters):
         DataError
             If shape or values are not what the network can take, or are pixels where it was trained on floats of another
             scale, or the other way round.
+        ValueError
+            Where `workers` is no possible number.
 
         Warns
         -----
@@ -456,8 +462,14 @@ class Network(Parameters):
             data = self.take_images([x, *more] if more else x, self.trained_on)
         sizes = [math.prod(shape) for shape in self.output_shapes]
         out = np.empty((data["count"], sum(sizes)), np.float32)
-        with self._predicting() as engine:
-            engine.forward(data["inputs"], out)
+        try:
+            with self._predicting(data["count"], workers) as engine:
+                engine.forward(data["inputs"], out)
+        except RuntimeError:
+            if workers is not None or engine.workers == 1:
+                raise
+            with self._predicting(data["count"], 1) as engine:  # the system gives no more threads
+                engine.forward(data["inputs"], out)
         if len(sizes) == 1:
             return out.reshape(len(out), *self.output_shapes[0])
         parts = np.split(out, np.cumsum(sizes)[:-1], 1)
@@ -475,35 +487,39 @@ class Network(Parameters):
             return None
         return flat if like is None or like.holds(*found) else None
 
-    def _predicting(self) -> Lent:
-        """An engine for one prediction; each thread that predicts at the same time has its own."""
+    def _predicting(self, count: int = 1, workers: int | None = None) -> Lent:
+        """An engine for one prediction of so many images; each thread that predicts at the same time has its own."""
         while True:
             self.plan  # noqa: B018 (a new one where another choice of loops is in force, and no engines for it then)
             if (engines := self._engines) is None:
                 with self._lock:  # nobody changes plan or weights meanwhile
                     plan = self.plan
-                    engines = self._engines = self._engines or Engines(plan, self.weights)
-            lent = Lent(engines)
+                    engines = self._engines = self._engines or Engines(plan, self.weights, self._work())
+            lent = Lent(engines, count, workers)
             if engines is self._engines:
                 return lent
             lent.give_back()  # the weights have moved meanwhile
 
-    def predict_proba(self, x: Any) -> NDArray[np.float32]:
+    def _work(self) -> int:
+        """Multiply-adds and values of one image, forward."""
+        return self.macs()["forward"] + sum(math.prod(node.shape) for node in self._order)
+
+    def predict_proba(self, x: Any, *, workers: int | None = None) -> NDArray[np.float32]:
         """softmax(forward(x)) over the classes, axis 1: (n, k) or (n, channels, ...) float32."""
-        y = self._classified(x)
+        y = self._classified(x, workers)
         e: NDArray[np.float32] = np.exp(y - y.max(1, keepdims=True))
         shares: NDArray[np.float32] = e / e.sum(1, keepdims=True)
         return shares
 
-    def predict(self, x: Any) -> NDArray[np.int64]:
+    def predict(self, x: Any, *, workers: int | None = None) -> NDArray[np.int64]:
         """The class with the largest output for each image: (n,) int64; for each pixel where the outputs are images."""
-        classes: NDArray[np.int64] = self._classified(x).argmax(1)
+        classes: NDArray[np.int64] = self._classified(x, workers).argmax(1)
         return classes
 
-    def _classified(self, x: Any) -> NDArray[np.float32]:
+    def _classified(self, x: Any, workers: int | None) -> NDArray[np.float32]:
         if len(self.outputs) > 1:
             raise ValueError(f"the network has {len(self.outputs)} outputs; `forward` gives all of them")
-        y: NDArray[np.float32] = self.forward(x)
+        y: NDArray[np.float32] = self.forward(x, workers=workers)
         return y
 
     def update(

@@ -1,7 +1,10 @@
 """Networks that are used while they learn: single steps, and predictions from many threads."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -215,7 +218,57 @@ def test_threads_predict_what_one_does():
         for _ in range(3):
             for got, one in zip(pool.map(net.forward, parts), want, strict=True):
                 np.testing.assert_array_equal(got, one)
-    assert len(net._engines.idle) <= 8 and not net._engines.lent
+    assert len(net._engines.idle[1]) <= 8 and not net._engines.lent
+
+
+@pytest.mark.skipif(not chaos._core.OPENMP, reason="built without OpenMP")
+@pytest.mark.parametrize("count", [2, 8, 9, 31, 64])
+def test_any_number_of_workers_predicts_the_same_bits(count, monkeypatch):
+    """Also by default, which is all cores for a batch with enough work, and one worker for others."""
+    monkeypatch.setattr(chaos.engines, "ALONE", 1)
+    net = graph()
+    x = images(count, (2, 9, 8))[0]
+    want = net.forward(x, workers=1)
+    for workers in (2, 3, 7):
+        np.testing.assert_array_equal(net.forward(x, workers=workers), want)
+        np.testing.assert_array_equal(net.predict(x, workers=workers), want.argmax(1))
+        assert len(net._engines.idle[workers]) == 1
+    monkeypatch.setenv("CHAOS_NUM_THREADS", "5")
+    other = pickle.loads(pickle.dumps(net))
+    np.testing.assert_array_equal(other.forward(x), want)
+    np.testing.assert_array_equal(other.forward(x[:1]), want[:1])
+    assert {n: len(engines) for n, engines in other._engines.idle.items()} == {1: 1, 5: 1}
+
+
+def test_little_work_and_predictions_at_the_same_time_get_one_worker(monkeypatch):
+    monkeypatch.setenv("CHAOS_NUM_THREADS", "3")
+    net, x = graph(), images(9, (2, 9, 8))[0]
+    assert net._work() * 9 < chaos.engines.ALONE
+    net.forward(x)
+    assert list(net._engines.idle) == [1]
+    monkeypatch.setattr(chaos.engines, "ALONE", 1)
+    with net._predicting():
+        net.forward(x)
+    assert list(net._engines.idle) == [1]
+
+
+def test_a_number_of_workers_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="workers=0"):
+        graph().forward(images(2, (2, 9, 8))[0], workers=0)
+
+
+@pytest.mark.skipif(not chaos._core.OPENMP, reason="built without OpenMP")
+def test_where_the_system_gives_no_threads_one_worker_predicts():
+    code = (
+        "import chaos, numpy as np\nnet = chaos.models.small()\nx = np.zeros((64, 1, 29, 29), np.float32)\n"
+        "assert net._work() * 64 > chaos.engines.ALONE\n"
+        "assert (net.forward(x) == net.forward(x, workers=1)).all()\n"
+        "try: net.forward(x, workers=2)\n"
+        "except RuntimeError as error: assert 'OMP_THREAD_LIMIT' in str(error)\n"
+        "else: raise SystemExit('no error')"
+    )
+    environ = {**os.environ, "OMP_THREAD_LIMIT": "1", "CHAOS_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environ)
 
 
 def test_predictions_share_no_lock():

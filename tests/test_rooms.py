@@ -102,7 +102,7 @@ PY_ARROWS = {
     "distance": {"_core", "affinity", "threads"},
     "_start": set(),
     "_load": {"affinity", "_core"},
-    "engines": {"_core"},
+    "engines": {"_core", "threads"},
     "graph": {"layers"},
     "taken": {"arrays", "errors", "layers", "losses", "scale"},
     "network": {

@@ -33,6 +33,7 @@ def add(commands):
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run directory or .safetensors file")
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="files with one or more images each")
     declare_best(parser)
+    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per available core)")
     parser.add_argument("--proba", action="store_true", help="print the probabilities of all labels")
     parser.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
 
@@ -48,7 +49,7 @@ def run(arguments):
     notes = Notes()
     batches = [(path, read_images(path, net.input_shape, notes)) for path in arguments.images]
     notes.say(net.input_shape)
-    shares = [(path, _shares(net, path, images)) for path, images in batches]
+    shares = [(path, _shares(net, path, images, arguments.workers)) for path, images in batches]
     found, names = [], net.class_names or ()
     for path, rows in shares:
         for i, row in enumerate(rows):
@@ -65,9 +66,9 @@ def run(arguments):
         show_json(found)
 
 
-def _shares(net, path, images):
+def _shares(net, path, images, workers):
     try:
-        return net.predict_proba(images)
+        return net.predict_proba(images, workers=workers)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 

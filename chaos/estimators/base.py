@@ -309,7 +309,7 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _forward(self, X: Any) -> Array:
         check_is_fitted(self, "network_")
-        found: Array = self.network_.forward(self._images(self._validated(X, reset=False)))
+        found: Array = self.network_.forward(self._images(self._validated(X, reset=False)), workers=self._workers())
         return found.reshape(len(found), -1)
 
 

@@ -31,18 +31,13 @@ def parser(prog, description, epilog, **defaults):
         help="chaos workers and the peers' threads, the same for both; default: 1 and all cores that chaos would use",
     )
     found.add_argument(
-        "--seconds",
-        type=float,
-        default=None,
-        help=f"least length of a turn; default {defaults['seconds']:g} (--quick: 0.1)",
+        "--seconds", type=float, default=None, help=f"least length of a turn; default {defaults['seconds']:g} (--quick: 0.1)"
     )
     found.add_argument(
         "--rounds", type=int, default=None, help=f"turns of each side; default {defaults['rounds']} (--quick: 2)"
     )
     found.add_argument("--quick", action="store_true", help="short turns: to see that it works, not for figures")
-    found.add_argument(
-        "--lr", type=float, default=defaults["lr"], help="learning rate of all sides; default %(default)s"
-    )
+    found.add_argument("--lr", type=float, default=defaults["lr"], help="learning rate of all sides; default %(default)s")
     found.add_argument("--json", type=Path, metavar="FILE", help="write every turn of every side, machine and versions")
     found.add_argument("--plot", type=Path, metavar="FILE", help="draw dots with ranges; needs matplotlib")
     found.set_defaults(at_leisure=(defaults["seconds"], defaults["rounds"]))

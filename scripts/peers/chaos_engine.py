@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
 from .side import Side
 
 
@@ -69,16 +65,8 @@ class ChaosPrediction(Side):
         import chaos
 
         self.net = chaos.load(self.job["network"])
-        if self.threads > 1:
-            self.engine = chaos._core.Engine(
-                self.net.plan, self.net.weights, workers=self.threads, strategy="chaos", batch_size=8
-            )
-            self.out = np.empty((self.batch, math.prod(self.net.output_shape)), np.float32)
 
     def advance(self, images):
         for part in self.batches(images):
-            if self.threads > 1:
-                self.engine.forward([self.x[part].reshape(-1)], self.out)
-            else:
-                self.net.forward(self.x[part])
+            self.net.forward(self.x[part], workers=self.threads)
         return images // self.batch * self.batch

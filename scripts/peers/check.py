@@ -155,7 +155,9 @@ def check(file, x, y, lr=0.01, count=64):
     if has("jax") and is_chain(net.config()):
         import jax
 
-        loss, gradients = jax.value_and_grad(jax_loss(net.config()))({k: jax.numpy.asarray(v) for k, v in state.items()}, x, y)
+        loss, gradients = jax.value_and_grad(jax_loss(net.config()))(
+            {k: jax.numpy.asarray(v) for k, v in state.items()}, x, y
+        )
         compare("JAX", float(loss), {k: np.asarray(gradients[k]) for k in expected}, expected_loss, expected)
 
     # The step of the whole batch, and the very phase that is timed first: one image, strategy chaos.

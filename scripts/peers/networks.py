@@ -75,9 +75,7 @@ def separable(chaos):
 
 
 def mlp(chaos):
-    net = chaos.Network(
-        (784,), [chaos.Linear(256), chaos.ReLU(), chaos.Linear(128), chaos.ReLU(), chaos.Linear(10)], seed=0
-    )
+    net = chaos.Network((784,), [chaos.Linear(256), chaos.ReLU(), chaos.Linear(128), chaos.ReLU(), chaos.Linear(10)], seed=0)
     net.initialise("kaiming_normal", "zeros", seed=0)
     return net
 
@@ -85,7 +83,7 @@ def mlp(chaos):
 def _without(chaos, net, *kinds):
     """The network without layers of these kinds, which give what they get; with its weights."""
     made = {}
-    for node, name in net.nodes():
+    for node, _ in net.nodes():
         sources = [made[source] for source in node.inputs]
         if node.layer is None:
             made[node] = chaos.Input(node.shape)

@@ -44,8 +44,8 @@ def overview(networks):
         {name: result} of scripts/bench_networks.py.
     """
     lines = [
-        "| | training, chaos | best peer | chaos over peer | least at equal batch | predicting a batch, all cores | best peer "
-        "| chaos over peer | one image, one core | best peer | chaos over peer |",
+        "| | training, chaos | best peer | chaos over peer | least at equal batch | predicting a batch, all cores "
+        "| best peer | chaos over peer | one image, one core | best peer | chaos over peer |",
         "|---" * 11 + "|",
     ]
     for name, result in networks.items():
