@@ -43,9 +43,12 @@ KERNEL const float *connect_mask(const geometry *g, const call *c, int n, size_t
     const size_t out = (size_t)g->out.c, first = input * out;
     const ivec limit = uniform_limit(g->real[CONNECT_P]);
     float *mask = c->scratch;
+    const vec factor = vset(c->training ? g->real[CONNECT_FACTOR] : 1);
     for (size_t o = 0; o < out; o += VW) {
-        const ivec there = uniform_bits(c->key[n], uniform_numbers((uint32_t)(first + o))) >= limit;
-        vstore(mask + o, c->training ? (vec)((ivec)vset(g->real[CONNECT_FACTOR]) & there) : vset(1));
+        ivec there = iset(-1);
+        if (c->training)
+            there = uniform_bits(c->key[n], uniform_numbers((uint32_t)(first + o))) >= limit;
+        vstore(mask + o, (vec)((ivec)factor & there));
     }
     for (size_t o = out; o < connect_pad(g); o++)
         mask[o] = 0;

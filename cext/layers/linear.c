@@ -31,7 +31,7 @@ KERNEL const char *linear_set_up(geometry *g)
     g->rows = linear_inputs(g);
     g->columns = linear_pad(g);
     g->weight_size = (g->rows + 1) * g->columns;
-    g->scratch_size = linear_pad(g) + PANEL_FLOATS;
+    g->scratch_size = linear_pad(g) + LINEAR_PANEL;
     *(linear_plan *)g->derived = (linear_plan){g->whole[LINEAR_BIAS], 1};
     return NULL;
 }
@@ -149,7 +149,7 @@ KERNEL void linear_forward_tiles(const geometry *g, const call *c, void *bias_ro
 {
     const int vectors = (g->out.c + VW - 1) / VW; /* the first block of them is the widest */
     const size_t in = linear_inputs(g), pad = linear_pad(g),
-                 most = (size_t)(PANEL_FLOATS / (even_block(vectors, MAX_V) * VW));
+                 most = (size_t)(LINEAR_PANEL / (even_block(vectors, MAX_V) * VW));
     float *const packed = c->scratch + pad;
     for (size_t i = 0, rows; i < in; i += rows) {
         rows = in - i < most ? in - i : most;
@@ -160,7 +160,7 @@ KERNEL void linear_forward_tiles(const geometry *g, const call *c, void *bias_ro
                 p = c->n - n < tile_rows[v] ? c->n - n : tile_rows[v];
                 const int first = n == 0, old = packs && !first;
                 float *y = c->y.p + (size_t)n * c->y.stride + o;
-                (packs && first ? packing_panel[v] : panel_tile[v][p])(
+                (packs && first ? packing_linear_panel[v] : linear_panel_tile[v][p])(
                     rows, c->x[0].p + (size_t)n * c->x[0].stride + i, c->x[0].stride, old ? packed : c->w + i * pad + o,
                     old ? (size_t)(v * VW) : pad, packed, i ? y : (const float *)bias_row + o, i ? c->y.stride : 0, y,
                     c->y.stride);

@@ -5,16 +5,17 @@
 #ifndef CHAOS_LINEAR_TILES_H
 #define CHAOS_LINEAR_TILES_H
 
-/* PANEL_FLOATS: so much of a panel of weights stays in the first-level cache beside the samples. */
-enum { PANEL_FLOATS = 4608, DOT_SAMPLES = 3, DOT_ROWS = VW == 16 ? 8 : 4 };
+/* LINEAR_PANEL: so much of a panel of weights stays in the first-level cache beside the samples. */
+enum { LINEAR_PANEL = 4608, DOT_SAMPLES = 3, DOT_ROWS = VW == 16 ? 8 : 4 };
 
 /* y[p][o] = from[p][o] + sum over r < rows of x[p][r] * w[r][o]; the last vector may run into the slack. Where rows of w are a
  * power of two apart, few sets of a cache take them all: a tile that PACKS writes the panel down as it goes, for the others. */
-typedef void panel_fn(size_t rows, const float *x, size_t x_step, const float *w, size_t w_row, float *packed,
-                      const float *from, size_t from_step, float *y, size_t y_step);
+typedef void linear_panel_fn(size_t rows, const float *x, size_t x_step, const float *w, size_t w_row, float *packed,
+                             const float *from, size_t from_step, float *y, size_t y_step);
 
-INLINE void panel(const int P, const int V, const int packs, size_t rows, const float *x, size_t x_step, const float *w,
-                  size_t w_row, float *packed, const float *from, size_t from_step, float *y, size_t y_step)
+INLINE void linear_panel(const int P, const int V, const int packs, size_t rows, const float *x, size_t x_step,
+                         const float *w, size_t w_row, float *packed, const float *from, size_t from_step, float *y,
+                         size_t y_step)
 {
     vec acc[MAX_P][MAX_V];
 #pragma GCC unroll 8
@@ -146,10 +147,10 @@ INLINE void dots(const int P, size_t out, const float *w, size_t pad, const floa
 }
 
 #define LINEAR_TILE(P, V)                                                                                                   \
-    KERNEL void panel_##P##_##V(size_t rows, const float *x, size_t x_step, const float *w, size_t w_row, float *packed,    \
-                                const float *from, size_t from_step, float *y, size_t y_step)                               \
+    KERNEL void linear_panel_##P##_##V(size_t rows, const float *x, size_t x_step, const float *w, size_t w_row,            \
+                                       float *packed, const float *from, size_t from_step, float *y, size_t y_step)         \
     {                                                                                                                       \
-        panel(P, V, 0, rows, x, x_step, w, w_row, packed, from, from_step, y, y_step);                                      \
+        linear_panel(P, V, 0, rows, x, x_step, w, w_row, packed, from, from_step, y, y_step);                               \
     }                                                                                                                       \
     KERNEL void products_##P##_##V(int n, const source *x, const source *dy, float *to, size_t row, enum fate fate,         \
                                    vec step, ivec kept)                                                                     \
@@ -157,10 +158,10 @@ INLINE void dots(const int P, size_t out, const float *w, size_t pad, const floa
         products(P, V, n, x, dy, to, row, fate, step, kept);                                                                \
     }
 #define PACKING_TILE(P, V)                                                                                                  \
-    KERNEL void packing_panel_##V(size_t rows, const float *x, size_t x_step, const float *w, size_t w_row, float *packed,  \
-                                  const float *from, size_t from_step, float *y, size_t y_step)                             \
+    KERNEL void packing_linear_panel_##V(size_t rows, const float *x, size_t x_step, const float *w, size_t w_row,          \
+                                         float *packed, const float *from, size_t from_step, float *y, size_t y_step)       \
     {                                                                                                                       \
-        panel(P, V, 1, rows, x, x_step, w, w_row, packed, from, from_step, y, y_step);                                      \
+        linear_panel(P, V, 1, rows, x, x_step, w, w_row, packed, from, from_step, y, y_step);                               \
     }
 
 /* clang-format off */
@@ -172,12 +173,12 @@ LINEAR_TILE(1, 3) LINEAR_TILE(2, 3) LINEAR_TILE(3, 3) LINEAR_TILE(4, 3)
 LINEAR_TILE(7, 2) LINEAR_TILE(8, 2) LINEAR_TILE(5, 3) LINEAR_TILE(6, 3) LINEAR_TILE(7, 3) LINEAR_TILE(8, 3)
 LINEAR_TILE(1, 4) LINEAR_TILE(2, 4) LINEAR_TILE(3, 4) LINEAR_TILE(4, 4) LINEAR_TILE(5, 4) LINEAR_TILE(6, 4)
 PACKING_TILE(8, 1) PACKING_TILE(8, 2) PACKING_TILE(8, 3) PACKING_TILE(6, 4)
-static panel_fn *const packing_panel[MAX_V + 1] = {0, packing_panel_1, packing_panel_2, packing_panel_3, packing_panel_4};
+static linear_panel_fn *const packing_linear_panel[MAX_V + 1] = {0, packing_linear_panel_1, packing_linear_panel_2, packing_linear_panel_3, packing_linear_panel_4};
 #else
 PACKING_TILE(8, 1) PACKING_TILE(6, 2) PACKING_TILE(4, 3)
-static panel_fn *const packing_panel[MAX_V + 1] = {0, packing_panel_1, packing_panel_2, packing_panel_3};
+static linear_panel_fn *const packing_linear_panel[MAX_V + 1] = {0, packing_linear_panel_1, packing_linear_panel_2, packing_linear_panel_3};
 #endif
-static panel_fn *const panel_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(panel);
+static linear_panel_fn *const linear_panel_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(linear_panel);
 static products_fn *const products_tile[MAX_V + 1][MAX_P + 1] = TILE_TABLE(products);
 /* clang-format on */
 

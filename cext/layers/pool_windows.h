@@ -178,30 +178,64 @@ INLINE void pool_take_within(size_t C, const float *dy, const int32_t *won, int 
     }
 }
 
+/* The same for windows [i0, i0 + ni) x [j0, j0 + nj), at most 2 x 2 of them, at once. */
+INLINE void pool_take_four(const int ni, const int nj, size_t C, const float *dy, const int32_t *won, size_t at, size_t down,
+                           const int number[4], float *dx)
+{
+    for (size_t k = 0; k < C; k += VW) {
+        vec sum = vset(0);
+#pragma GCC unroll 2
+        for (int i = 0; i < ni; i++)
+#pragma GCC unroll 2
+            for (int j = 0; j < nj; j++) {
+                const size_t from = at + (size_t)i * down + (size_t)j * C + k;
+                sum += (vec)((ivec)vload(dy + from) & (iload(won + from) == number[2 * i + j]));
+            }
+        vstore(dx + k, sum);
+    }
+}
+
 /* The gradient of one image: entries get that of the windows which they have won. `add`: beside what dx holds. */
 INLINE void pool_winners_backward(const int add, const pool_axis *rows, const pool_axis *columns, int span, size_t C,
                                   const float *dy, const int32_t *won, float *dx)
 {
+    const size_t down = (size_t)columns->count * C;
     for (int y = 0; y < rows->size; y++) {
-        if (add && rows->from[y] >= rows->to[y]) {
+        const int i0 = rows->from[y], i1 = rows->to[y], ni = i1 - i0;
+        if (add && ni <= 0) {
             dx += (size_t)columns->size * C;
             continue;
         }
+        const int first = ni > 0 ? (y - rows->lo[i0]) * span : 0, second = ni > 1 ? (y - rows->lo[i0 + 1]) * span : 0;
         for (int x = 0; x < columns->size; x++, dx += C) {
-            const int i0 = rows->from[y], i1 = rows->to[y], j0 = columns->from[x], j1 = columns->to[x];
-            if (!add && (i0 >= i1 || j0 >= j1))
+            const int j0 = columns->from[x], j1 = columns->to[x], nj = j1 - j0;
+            const size_t at = (size_t)i0 * down + (size_t)j0 * C;
+            if (!add && ni > 0 && nj > 0 && ni <= 2 && nj <= 2) {
+                const int left = x - columns->lo[j0], right = nj > 1 ? x - columns->lo[j0 + 1] : 0;
+                const int number[4] = {first + left, first + right, second + left, second + right};
+                if (ni == 1 && nj == 1)
+                    pool_take_four(1, 1, C, dy, won, at, down, number, dx);
+                else if (ni == 1)
+                    pool_take_four(1, 2, C, dy, won, at, down, number, dx);
+                else if (nj == 1)
+                    pool_take_four(2, 1, C, dy, won, at, down, number, dx);
+                else
+                    pool_take_four(2, 2, C, dy, won, at, down, number, dx);
+                continue;
+            }
+            if (!add && (ni <= 0 || nj <= 0))
                 for (size_t k = 0; k < C; k += VW)
                     vstore(dx + k, vset(0));
             for (int i = i0, old = 0; i < i1; i++)
                 for (int j = j0; j < j1; j++, old = 1) {
                     const int number = (y - rows->lo[i]) * span + x - columns->lo[j];
-                    const size_t at = ((size_t)i * (size_t)columns->count + (size_t)j) * C;
+                    const size_t from = (size_t)i * down + (size_t)j * C;
                     if (add)
-                        pool_take_within(C, dy + at, won + at, number, dx);
+                        pool_take_within(C, dy + from, won + from, number, dx);
                     else if (old)
-                        pool_take(1, C, dy + at, won + at, number, dx);
+                        pool_take(1, C, dy + from, won + from, number, dx);
                     else
-                        pool_take(0, C, dy + at, won + at, number, dx);
+                        pool_take(0, C, dy + from, won + from, number, dx);
                 }
         }
     }

@@ -9,12 +9,4 @@ typedef double norm_double __attribute__((may_alias));
 #define norm_wide(x) __builtin_convertvector(x, norm_sum)
 #define norm_narrow(x) __builtin_convertvector(x, vec)
 
-INLINE double norm_total(const norm_sum *sum)
-{
-    double total = 0;
-    for (int i = 0; i < VW; i++)
-        total += (*sum)[i];
-    return total;
-}
-
 #endif
