@@ -217,3 +217,60 @@ def test_rows_of_every_length_are_gathered(vectors):
     )
     pixels, labels = images(3, net.input_shape, vectors, classes=4)
     Oracle(net, pixels, labels).check(pixels)
+
+
+DENSE = "conv2d.forward=panels;conv2d.weight_gradient=blocks;conv2d.data_gradient=panels"
+
+
+@pytest.mark.parametrize(
+    "shape, outputs, kernel, options",
+    [
+        ((40, 30, 31), 60, 3, {"padding": 1}),
+        ((33, 21, 20), 50, 3, {"padding": 1, "stride": 2}),
+        ((9, 41, 38), 20, (7, 5), {"padding": (3, 2), "stride": (3, 2)}),
+        ((20, 30, 29), 30, 3, {"padding": 2, "stride": (2, 1), "dilation": 2}),
+        ((20, 22, 23), 30, 3, {"padding": 2, "stride": (2, 3), "dilation": (3, 2)}),
+        ((48, 15, 16), 130, 1, {}),
+        ((64, 15, 15), 40, 1, {"stride": 2}),
+        ((24, 14, 14), 36, 3, {"padding": (2, 1), "groups": 2}),
+        ((64, 7, 7), 70, 3, {"padding": 1, "padding_mode": "circular"}),
+        ((20, 1, 300), 24, (1, 9), {"stride": (1, 4)}),
+    ],
+)
+def test_products_of_matrices_in_pieces(isa, shape, outputs, kernel, options):
+    """Dense passes in several panels of weights, bands of rows and blocks of pixels, phases of a stride, frames around dy:
+    against the definition, and the same bits whatever images are together."""
+    layers = [chaos.ChannelScale(), chaos.Conv2d(outputs, kernel, **options), chaos.Tanh(), chaos.Flatten(), chaos.Linear(4)]
+    _core.set_loops(DENSE)
+    try:
+        net = chaos.Network(shape, layers, seed=1)
+        bench = _core.Bench(_core.Engine(net.plan, net.weights))
+        assert [bench.loop(2, what) for what in ("forward", "weight_gradient", "backward")] == ["panels", "blocks", "panels"]
+        x, labels = images(9, shape, classes=4)
+        Oracle(net, x[:3], labels[:3]).check(x[:3])
+        together = net.forward(x)
+        np.testing.assert_array_equal(together, np.concatenate([net.forward(x[i : i + 1]) for i in range(9)]))
+    finally:
+        _core.set_loops("")
+
+
+@pytest.mark.parametrize("channels", [5, 24, 37])
+@pytest.mark.parametrize(
+    "kernel, options",
+    [
+        (3, {"padding": 1}),
+        (3, {"padding": 1, "stride": 2}),
+        (3, {"padding": (2, 0, 1, 3), "stride": (1, 3)}),
+        (5, {"padding": 2}),
+        (3, {"padding": 4, "dilation": 3}),
+        (3, {"padding": 2, "stride": 2, "dilation": 2}),
+        ((1, 2), {"stride": 3}),
+        (3, {"padding": 2, "padding_mode": "reflect"}),
+    ],
+)
+def test_single_channels(isa, channels, kernel, options):
+    """Rows longer than some pixels at a time, borders on all sides, pixels that no tap reaches."""
+    layers = [chaos.ChannelScale(), chaos.Conv2d(channels, kernel, groups=channels, **options)]
+    net = chaos.Network((channels, 13, 22), [*layers, chaos.Tanh(), chaos.Flatten(), chaos.Linear(4)], seed=1)
+    x, labels = images(3, net.input_shape, classes=4)
+    Oracle(net, x, labels).check(x)

@@ -1,12 +1,10 @@
 /* Convolutions with a group per channel: vectors over channels. Included by conv2d.c only.
  *
- * Some pixels of a row at a time: for 9 taps, those of a 3x3 kernel, the weights (in the weight gradient the sums) of a vector
- * of channels stay in registers while the row passes. A pixel's taps are the same all along the row but near its ends, where
- * those beside the image are left out, so no frame is needed around it. In the data gradient the pixels of a phase have the
- * same taps, see conv2d_phases.h. Measured (AVX2, 32 channels, 32x32, 3x3, with L2's data): 3 to 9 times the speed of loops
- * that visit pixel by pixel. */
+ * Pixels have the same taps but near a border, where those beside the image are left out, so no frame is needed around it: the
+ * output is cut into rectangles with the same taps. Of each, some pixels of a row (or a column, if that is longer) at a time. In
+ * the data gradient that holds for the pixels of a phase, see conv2d_phases.h. */
 
-enum { DEPTHWISE_PIXELS = 6, DEPTHWISE_TAPS = 9, DEPTHWISE_BAND = 64 * 1024 /* floats of input and dy */ };
+enum { DEPTHWISE_PIXELS = 8 /* so that no sum waits for itself */, DEPTHWISE_RUN = 18, DEPTHWISE_TAPS = 9 };
 
 /* A sum over taps: floats from a pixel's first input to that of each tap, and from the weights of the first tap to its own. */
 typedef struct {
@@ -15,173 +13,219 @@ typedef struct {
     const int32_t *weight;
 } tap_list;
 
-/* y[j * y_step] = bias + sum over taps of x[j * x_step + run] * w[weight], pixels j < n, all channels of a vector or the first
- * `lanes`. TAPS = 0: any number. */
-typedef void depthwise_fn(int n, tap_list t, const float *x, ptrdiff_t x_step, const float *w, const float *bias, float *y,
-                          ptrdiff_t y_step, int lanes);
+/* y[j * y_step] = bias + sum over taps of x[j * x_step + run] * w[weight] for P pixels, `lanes` channels (VW: all). */
+INLINE void depthwise_pixels(const int P, tap_list t, const float *x, ptrdiff_t x_step, const float *w, vec bias, float *y,
+                             ptrdiff_t y_step, int lanes)
+{
+    vec sum[DEPTHWISE_PIXELS];
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++)
+        sum[p] = bias;
+    for (int k = 0; k < t.n; k++) {
+        const vec one = vload(w + t.weight[k]);
+        const float *from = x + t.run[k];
+#pragma GCC unroll 8
+        for (int p = 0; p < P; p++)
+            sum[p] += vload(from + p * x_step) * one;
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++)
+        if (lanes == VW)
+            vstore(y + p * y_step, sum[p]);
+        else
+            vstore_n(y + p * y_step, sum[p], lanes);
+}
 
-INLINE void depthwise_pixels(const int TAPS, const int WHOLE, int n, tap_list t, const float *x, ptrdiff_t x_step,
-                             const float *w, const float *bias, float *y, ptrdiff_t y_step, int lanes)
+/* The same of P pixels for all channels: C of them, the last vector once more in part, as none may spill over. */
+INLINE void depthwise_block(const int P, tap_list t, int C, const float *x, ptrdiff_t x_step, const float *w,
+                            const float *bias, float *y, ptrdiff_t y_step)
+{
+    if (C < VW) {
+        depthwise_pixels(P, t, x, x_step, w, bias ? vload(bias) : vset(0), y, y_step, C);
+        return;
+    }
+    for (int left = C; left > 0; left -= VW) {
+        const int c = left < VW ? C - VW : C - left;
+        depthwise_pixels(P, t, x + c, x_step, w + c, bias ? vload(bias + c) : vset(0), y + c, y_step, VW);
+    }
+}
+
+/* n pixels, some at a time with all their channels, so that what they share of cache lines is used at once. The last of several
+ * blocks overlaps the one before, which is written again. */
+KERNEL void depthwise_line(int n, tap_list t, int C, const float *x, ptrdiff_t x_step, const float *w, const float *bias,
+                           float *y, ptrdiff_t y_step)
 {
     enum { P = DEPTHWISE_PIXELS };
-    const int taps = TAPS ? TAPS : t.n;
-    const vec b = bias ? vload(bias) : vset(0);
-    vec weight[DEPTHWISE_TAPS];
-#pragma GCC unroll 9
-    for (int k = 0; k < TAPS; k++)
-        weight[k] = vload(w + t.weight[k]);
-    for (int left = n; left >= P;) {
-        vec sum[P];
-#pragma GCC unroll 6
-        for (int p = 0; p < P; p++)
-            sum[p] = b;
-#pragma GCC unroll 9
-        for (int k = 0; k < taps; k++) {
-            const vec one = TAPS ? weight[k] : vload(w + t.weight[k]);
-            const float *from = x + t.run[k];
-#pragma GCC unroll 6
-            for (int p = 0; p < P; p++)
-                sum[p] += vload(from + p * x_step) * one;
+    if (n >= P)
+        for (int j = 0;; j = j + 2 * P <= n ? j + P : n - P) {
+            depthwise_block(P, t, C, x + j * x_step, x_step, w, bias, y + j * y_step, y_step);
+            if (j + P == n)
+                return;
         }
-#pragma GCC unroll 6
-        for (int p = 0; p < P; p++)
-            if (WHOLE)
-                vstore(y + p * y_step, sum[p]);
-            else
-                vstore_n(y + p * y_step, sum[p], lanes);
-        left -= P;
-        if (!left)
-            return;
-        const int on = left < P ? left : P; /* the last overlap those before, which are written again */
-        x += on * x_step, y += on * y_step;
-        left = left < P ? P : left;
-    }
-    for (int j = 0; j < n; j++, x += x_step, y += y_step) {
-        vec sum = b;
-        for (int k = 0; k < t.n; k++)
-            sum += vload(x + t.run[k]) * vload(w + t.weight[k]);
-        if (WHOLE)
-            vstore(y, sum);
-        else
-            vstore_n(y, sum, lanes);
-    }
+    if (n >= P / 2)
+        for (int j = 0;; j = n - P / 2) {
+            depthwise_block(P / 2, t, C, x + j * x_step, x_step, w, bias, y + j * y_step, y_step);
+            if (j + P / 2 == n)
+                return;
+        }
+    for (int j = 0; j < n; j++)
+        depthwise_block(1, t, C, x + j * x_step, x_step, w, bias, y + j * y_step, y_step);
 }
 
-#define DEPTHWISE(name, TAPS, WHOLE)                                                                                        \
-    KERNEL void name(int n, tap_list t, const float *x, ptrdiff_t x_step, const float *w, const float *bias, float *y,      \
-                     ptrdiff_t y_step, int lanes)                                                                           \
-    {                                                                                                                       \
-        depthwise_pixels(TAPS, WHOLE, n, t, x, x_step, w, bias, y, y_step, lanes);                                          \
-    }
-DEPTHWISE(depthwise_nine, DEPTHWISE_TAPS, 1)
-DEPTHWISE(depthwise_any, 0, 1)
-DEPTHWISE(depthwise_few, 0, 0)
-#undef DEPTHWISE
+/* One dimension of what is summed: taps number tap, tap + step, ... of the kernel, the first of which is at input pixel `at` for
+ * output pixel 0 and `stride` further for the next; `move` input pixels from tap to tap, all that matter in [0, size). */
+typedef struct {
+    int taps, tap, step;
+    ptrdiff_t at;
+    int stride, move, size;
+} tap_axis;
 
-/* n pixels of a row, all channels: C of them, the last vector once more in part, as none may spill over. */
-INLINE void depthwise_row(int n, tap_list t, int C, const float *x, ptrdiff_t x_step, const float *w, const float *bias,
-                          float *y, ptrdiff_t y_step)
+/* The taps of an output pixel that lie in the image. */
+typedef struct {
+    int first, n;
+    ptrdiff_t at; /* input pixel of the first */
+} tap_range;
+
+INLINE tap_range taps_inside(const tap_axis *a, int pixel)
 {
-    depthwise_fn *const run = C < VW ? depthwise_few : t.n == DEPTHWISE_TAPS ? depthwise_nine : depthwise_any;
-    for (int left = C; left > 0; left -= VW) {
-        const int c = C < VW ? 0 : left < VW ? C - VW : C - left;
-        run(n, t, x + c, x_step, w + c, bias ? bias + c : NULL, y + c, y_step, C);
-    }
+    const ptrdiff_t at = a->at + (ptrdiff_t)pixel * a->stride;
+    int from = 0, to = a->taps;
+    while (from < to && at + (ptrdiff_t)from * a->move < 0)
+        from++;
+    while (to > from && at + (ptrdiff_t)(to - 1) * a->move >= a->size)
+        to--;
+    return (tap_range){from, to - from, from < to ? at + (ptrdiff_t)from * a->move : 0};
 }
 
-/* Pixels [*from, *to) of a row of `size`, every `stride` of the input from -first on, see all taps. */
-INLINE void depthwise_inside(const panel_axis *a, int size, int *from, int *to)
+/* How many pixels from number `pixel` on, of `pixels`, have the same taps: all, or else it is one. */
+INLINE int taps_alike(const tap_axis *a, const tap_range *r, int pixel, int pixels)
 {
-    const int last = a->size - 1 - (a->taps - 1) * a->dilation + a->first;
-    *from = (a->first + a->stride - 1) / a->stride;
-    *to = last < 0 ? 0 : last / a->stride + 1;
-    *from = *from < size ? *from : size;
-    *to = *to < *from ? *from : *to < size ? *to : size;
+    if (r->n < a->taps)
+        return 1;
+    const ptrdiff_t last = a->size - 1 - (ptrdiff_t)(a->taps - 1) * a->move - a->at;
+    return a->taps && last / a->stride + 1 < pixels ? (int)(last / a->stride) + 1 - pixel : pixels - pixel;
 }
 
-/* Where tap k of output i lies in the image; beside it: -1. */
-INLINE int depthwise_input(const panel_axis *a, int i, int k)
+typedef struct {
+    tap_axis down, across;
+    int rows, columns, kw, C; /* output pixels, width of the kernel, channels */
+    ptrdiff_t line, y_row,
+        y_step; /* floats from row to row of the input, from row to row and pixel to pixel of the output */
+} depthwise_sum;
+
+INLINE tap_list taps_of(const depthwise_sum *s, const conv_scratch *t, const tap_range *down, const tap_range *across)
 {
-    const int at = i * a->stride + k * a->dilation - a->first;
-    return at < a->size ? at : -1;
+    const int pad = (int)round_up((size_t)s->C, LANES);
+    tap_list list = {0, t->back_run, t->back_tap};
+    for (int a = 0; a < down->n; a++)
+        for (int b = 0; b < across->n; b++) {
+            const int ky = s->down.tap + (down->first + a) * s->down.step;
+            const int kx = s->across.tap + (across->first + b) * s->across.step;
+            t->back_run[list.n] = (ptrdiff_t)a * s->down.move * s->line + (ptrdiff_t)b * s->across.move * s->C;
+            t->back_tap[list.n++] = (ky * s->kw + kx) * pad;
+        }
+    return list;
 }
 
-/* x is the image, of rows->size x columns->size pixels. */
+/* Lines of pixels with the same taps: `lines` of n pixels; floats from line to line and from pixel to pixel. */
+typedef struct {
+    int lines, n;
+    ptrdiff_t x_line, x_step, y_line, y_step;
+    tap_list list;
+    ptrdiff_t x, y; /* where the first begins */
+} tap_lines;
+
+/* The rectangle that begins with pixel (i, q), and its rows and columns. */
+INLINE tap_lines taps_from(const depthwise_sum *s, const conv_scratch *t, int i, int q, int *rows, int *columns)
+{
+    const tap_range down = taps_inside(&s->down, i), across = taps_inside(&s->across, q);
+    *rows = taps_alike(&s->down, &down, i, s->rows), *columns = taps_alike(&s->across, &across, q, s->columns);
+    const ptrdiff_t x_row = s->down.stride * s->line, x_step = (ptrdiff_t)s->across.stride * s->C;
+    const ptrdiff_t x = down.at * s->line + across.at * s->C, y = i * s->y_row + q * s->y_step;
+    const tap_list list = taps_of(s, t, &down, &across);
+    if (*columns >= *rows || *columns >= DEPTHWISE_PIXELS)
+        return (tap_lines){*rows, *columns, x_row, x_step, s->y_row, s->y_step, list, x, y};
+    return (tap_lines){*columns, *rows, x_step, x_row, s->y_step, s->y_row, list, x, y};
+}
+
+KERNEL void depthwise_run(const depthwise_sum *s, const conv_scratch *t, const float *x, const float *w, const float *bias,
+                          float *y)
+{
+    for (int i = 0, rows = 1; i < s->rows; i += rows)
+        for (int q = 0, columns; q < s->columns; q += columns) {
+            const tap_lines l = taps_from(s, t, i, q, &rows, &columns);
+            for (int m = 0; m < l.lines; m++)
+                depthwise_line(l.n, l.list, s->C, x + l.x + m * l.x_line, l.x_step, w, bias, y + l.y + m * l.y_line,
+                               l.y_step);
+        }
+}
+
+/* From the image, of rows->size x columns->size pixels, to the output. */
+INLINE depthwise_sum depthwise_forth(const conv_shape *s, const panel_axis *rows, const panel_axis *columns)
+{
+    const int C = s->groups;
+    return (depthwise_sum){{s->kh, 0, 1, -rows->first, s->sh, s->dh, rows->size},
+                           {s->kw, 0, 1, -columns->first, s->sw, s->dw, columns->size},
+                           s->OH,
+                           s->OW,
+                           s->kw,
+                           C,
+                           (ptrdiff_t)columns->size * C,
+                           (ptrdiff_t)s->OW * C,
+                           C};
+}
+
 KERNEL void depthwise_forward(const conv_shape *s, const conv_scratch *t, const panel_axis *rows, const panel_axis *columns,
                               const float *x, const float *w, float *y)
 {
-    const int C = s->groups, pad = (int)round_up((size_t)C, LANES);
-    int from, to;
-    depthwise_inside(columns, s->OW, &from, &to);
-    for (int i = 0; i < s->OH; i++)
-        for (int j = 0, n; j < s->OW; j += n, y += (ptrdiff_t)n * C) {
-            n = j == from && to > from ? to - from : 1;
-            tap_list list = {0, t->back_run, t->back_tap};
-            for (int ky = 0; ky < s->kh; ky++)
-                for (int kx = 0; kx < s->kw; kx++) {
-                    const int a = depthwise_input(rows, i, ky), b = depthwise_input(columns, j, kx);
-                    if (a < 0 || b < 0)
-                        continue;
-                    t->back_run[list.n] = ((ptrdiff_t)a * columns->size + b) * C;
-                    t->back_tap[list.n++] = (ky * s->kw + kx) * pad;
-                }
-            depthwise_row(n, list, C, x, (ptrdiff_t)columns->stride * C, w, w + (size_t)s->K * pad, y, C);
-        }
+    const depthwise_sum sum = depthwise_forth(s, rows, columns);
+    depthwise_run(&sum, t, x, w, w + (size_t)s->K * round_up((size_t)s->groups, LANES), y);
 }
 
 /* ---- gradients ---- */
 
-/* Pixels [q, q + n) of a phase in row i; `down`, `across`: taps of the phases. */
-INLINE void depthwise_segment(const conv_shape *s, const conv_scratch *t, const panel_axis *rows, const panel_axis *columns,
-                              const panel_phase *down, const panel_phase *across, int i, int q, int n, const float *dy,
-                              const float *w, float *dx)
+/* One dimension of the way back, of one phase. */
+INLINE tap_axis depthwise_back(const panel_axis *a, const panel_phase *p)
 {
-    const int C = s->groups, pad = (int)round_up((size_t)C, LANES), pixel = across->start + q * columns->stride;
-    tap_list list = {0, t->back_run, t->back_tap};
-    for (int a = 0; a < down->taps; a++) {
-        const int ky = down->last - a * down->step;
-        const ptrdiff_t y = panel_tap_at(rows, i, ky) - rows->lead;
-        for (int b = 0; b < across->taps && y >= 0 && y < s->OH; b++) {
-            const int kx = across->last - b * across->step;
-            const ptrdiff_t x = panel_tap_at(columns, pixel, kx) - columns->lead;
-            if (x < 0 || x >= s->OW)
-                continue;
-            t->back_run[list.n] = (y * s->OW + x) * C;
-            t->back_tap[list.n++] = (ky * s->kw + kx) * pad;
-        }
-    }
-    depthwise_row(n, list, C, dy, C, w, NULL, dx + (ptrdiff_t)pixel * C, (ptrdiff_t)C * columns->stride);
+    if (!p->taps)
+        return (tap_axis){.stride = 1, .move = 1};
+    return (tap_axis){p->taps,  p->last,
+                      -p->step, panel_tap_at(a, p->start, p->last) - a->lead,
+                      1,        (int)((int64_t)p->step * a->dilation / a->stride),
+                      a->dy};
 }
 
 /* dx of one sample, or of one with its padding. */
 KERNEL void depthwise_data_gradient(const conv_shape *s, const conv_scratch *t, const panel_axis *rows,
                                     const panel_axis *columns, const float *dy, const float *w, float *dx)
 {
-    for (int i = 0; i < rows->size; i++, dx += (ptrdiff_t)columns->size * s->groups) {
-        const panel_phase down = panel_phase_at(rows, i);
+    const int C = s->groups;
+    const ptrdiff_t out_line = (ptrdiff_t)columns->size * C;
+    for (int i = 0; i < rows->stride && i < rows->size; i++)
         for (int j = 0; j < columns->stride && j < columns->size; j++) {
-            const panel_phase across = panel_phase_at(columns, j);
-            int from = 0, to = across.size; /* what sees all taps */
-            if (across.taps) {
-                const int first = across.last - (across.taps - 1) * across.step;
-                const ptrdiff_t least = panel_tap_at(columns, j, across.last) - columns->lead;
-                const ptrdiff_t most = s->OW - (panel_tap_at(columns, j, first) - columns->lead);
-                from = least >= 0 ? 0 : -least < across.size ? (int)-least : across.size;
-                to = most < from ? from : most < across.size ? (int)most : across.size;
-            }
-            for (int q = 0, n; q < across.size; q += n) {
-                n = q == from && to > from ? to - from : 1;
-                depthwise_segment(s, t, rows, columns, &down, &across, i, q, n, dy, w, dx);
-            }
+            const panel_phase down = panel_phase_at(rows, i), across = panel_phase_at(columns, j);
+            const depthwise_sum sum = {depthwise_back(rows, &down),
+                                       depthwise_back(columns, &across),
+                                       down.size,
+                                       across.size,
+                                       s->kw,
+                                       C,
+                                       (ptrdiff_t)s->OW * C,
+                                       out_line * rows->stride,
+                                       (ptrdiff_t)C * columns->stride};
+            depthwise_run(&sum, t, dy, w, NULL, dx + i * out_line + (ptrdiff_t)j * C);
         }
-    }
 }
 
-/* sum[k] += x[run[k]] * dy over n pixels of a row. */
-INLINE void depthwise_sums(int n, const ptrdiff_t *run, const float *x, ptrdiff_t x_step, const float *dy, ptrdiff_t y_step,
-                           vec sum[DEPTHWISE_TAPS])
+/* dw[weight] += sum over n pixels of x[run] * dy, TAPS taps, one vector of channels. */
+INLINE void depthwise_taps(const int TAPS, int n, const ptrdiff_t *run, const int32_t *weight, const float *x,
+                           ptrdiff_t x_step, const float *dy, ptrdiff_t y_step, float *dw, int lanes)
 {
-    enum { P = DEPTHWISE_PIXELS };
+    enum { P = 6 }; /* with the sums of 9 taps in 16 registers */
+    vec sum[DEPTHWISE_TAPS];
+#pragma GCC unroll 9
+    for (int k = 0; k < TAPS; k++)
+        sum[k] = vload(dw + weight[k]);
     int j = 0;
     for (; j + P <= n; j += P, x += P * x_step, dy += P * y_step) {
         vec d[P];
@@ -189,7 +233,7 @@ INLINE void depthwise_sums(int n, const ptrdiff_t *run, const float *x, ptrdiff_
         for (int p = 0; p < P; p++)
             d[p] = vload(dy + p * y_step);
 #pragma GCC unroll 9
-        for (int k = 0; k < DEPTHWISE_TAPS; k++) {
+        for (int k = 0; k < TAPS; k++) {
             const float *from = x + run[k];
 #pragma GCC unroll 6
             for (int p = 0; p < P; p++)
@@ -199,69 +243,62 @@ INLINE void depthwise_sums(int n, const ptrdiff_t *run, const float *x, ptrdiff_
     for (; j < n; j++, x += x_step, dy += y_step) {
         const vec d = vload(dy);
 #pragma GCC unroll 9
-        for (int k = 0; k < DEPTHWISE_TAPS; k++)
+        for (int k = 0; k < TAPS; k++)
             sum[k] += vload(x + run[k]) * d;
+    }
+#pragma GCC unroll 9
+    for (int k = 0; k < TAPS; k++)
+        if (lanes == VW)
+            vstore(dw + weight[k], sum[k]);
+        else
+            vstore_n(dw + weight[k], sum[k], lanes);
+}
+
+typedef void depthwise_taps_fn(int n, const ptrdiff_t *run, const int32_t *weight, const float *x, ptrdiff_t x_step,
+                               const float *dy, ptrdiff_t y_step, float *dw, int lanes);
+#define DEPTHWISE(TAPS)                                                                                                     \
+    KERNEL void depthwise_taps_##TAPS(int n, const ptrdiff_t *run, const int32_t *weight, const float *x, ptrdiff_t x_step, \
+                                      const float *dy, ptrdiff_t y_step, float *dw, int lanes)                              \
+    {                                                                                                                       \
+        depthwise_taps(TAPS, n, run, weight, x, x_step, dy, y_step, dw, lanes);                                             \
+    }
+DEPTHWISE(1)
+DEPTHWISE(3)
+DEPTHWISE(9)
+#undef DEPTHWISE
+
+/* One line. */
+INLINE void depthwise_line_gradient(const tap_lines *l, int C, const float *x, const float *dy, float *dw)
+{
+    for (int j = 0, n; j < l->n; j += n, x += n * l->x_step, dy += n * l->y_step) {
+        n = l->n - j < 2 * DEPTHWISE_RUN ? l->n - j : DEPTHWISE_RUN;
+        for (int c = 0; c < C; c += VW)
+            for (int k = 0, some; k < l->list.n; k += some) {
+                some = l->list.n - k >= 9 ? 9 : l->list.n - k >= 3 ? 3 : 1;
+                depthwise_taps_fn *const run = some == 9   ? depthwise_taps_9
+                                               : some == 3 ? depthwise_taps_3
+                                                           : depthwise_taps_1;
+                run(n, l->list.run + k, l->list.weight + k, x + c, l->x_step, dy + c, l->y_step, dw + c,
+                    C - c < VW ? C - c : VW);
+            }
     }
 }
 
-/* dw of `taps` taps from number k on, at most 9, and one vector of channels, from rows [top, bottom) of one sample. */
-KERNEL void depthwise_taps(const conv_shape *s, const panel_axis *rows, const panel_axis *columns, int k, int taps, int top,
-                           int bottom, const float *x, const float *dy, int first, float *dw, int lanes)
+/* All samples; x is the image, of rows->size x columns->size pixels. */
+KERNEL void depthwise_weight_gradient(const conv_shape *s, const conv_scratch *t, const panel_axis *rows,
+                                      const panel_axis *columns, const call *c, source x)
 {
-    static const float none[VW];
-    const ptrdiff_t C = s->groups, pad = (ptrdiff_t)round_up((size_t)C, LANES), x_step = columns->stride * C;
-    int from, to;
-    depthwise_inside(columns, s->OW, &from, &to);
-    vec sum[DEPTHWISE_TAPS];
-#pragma GCC unroll 9
-    for (int t = 0; t < DEPTHWISE_TAPS; t++)
-        sum[t] = vset(0);
-    for (int i = top; i < bottom; i++)
-        for (int j = 0, n; j < s->OW; j += n) {
-            n = j == from && to > from ? to - from : 1;
-            const float *at = dy + ((ptrdiff_t)i * s->OW + j) * C;
-            ptrdiff_t run[DEPTHWISE_TAPS]; /* of taps that are not there: of one that is; not stored */
-            int beside[DEPTHWISE_TAPS], whole = 1;
-            for (int t = 0; t < DEPTHWISE_TAPS; t++) {
-                const int tap = k + (t < taps ? t : 0);
-                const int a = depthwise_input(rows, i, tap / s->kw), b = depthwise_input(columns, j, tap % s->kw);
-                beside[t] = a < 0 || b < 0;
-                run[t] = beside[t] ? 0 : ((ptrdiff_t)a * columns->size + b) * C;
-                whole &= !beside[t];
-            }
-            if (whole)
-                depthwise_sums(n, run, x, x_step, at, C, sum);
-            else
-                for (int p = 0; p < n; p++, at += C) {
-                    const vec d = vload(at);
-#pragma GCC unroll 9
-                    for (int t = 0; t < DEPTHWISE_TAPS; t++)
-                        sum[t] += vload(beside[t] ? none : x + run[t] + p * x_step) * d;
-                }
-        }
-#pragma GCC unroll 9
-    for (int t = 0; t < DEPTHWISE_TAPS; t++)
-        if (t < taps) {
-            float *sums = dw + (k + t) * pad;
-            if (!first)
-                sum[t] += vload(sums);
-            vstore_n(sums, sum[t], lanes);
-        }
-}
-
-KERNEL void depthwise_weight_gradient(const conv_shape *s, const panel_axis *rows, const panel_axis *columns, const call *c,
-                                      source x)
-{
+    const depthwise_sum sum = depthwise_forth(s, rows, columns);
     const int C = s->groups;
-    const double line = (double)s->OW * C * (1 + s->sh * s->sw);
-    const int fit = line < DEPTHWISE_BAND ? (int)(DEPTHWISE_BAND / line) : 1;
-    for (int n = 0; n < c->n; n++)
-        for (int i = 0, some; i < s->OH; i += some) {
-            some = even_block(s->OH - i, fit);
-            for (int ch = 0; ch < C; ch += VW)
-                for (int k = 0; k < s->K; k += DEPTHWISE_TAPS)
-                    depthwise_taps(s, rows, columns, k, s->K - k < DEPTHWISE_TAPS ? s->K - k : DEPTHWISE_TAPS, i, i + some,
-                                   x.p + (size_t)n * x.stride + ch, c->dy.p + (size_t)n * c->dy.stride + ch,
-                                   c->first && !n && !i, c->dw + ch, C - ch < VW ? C - ch : VW);
-        }
+    const size_t pad = round_up((size_t)C, LANES);
+    if (c->first)
+        memset(c->dw, 0, (size_t)s->K * pad * sizeof(float));
+    for (int sample = 0; sample < c->n; sample++)
+        for (int i = 0, rows = 1; i < s->OH; i += rows)
+            for (int q = 0, columns; q < s->OW; q += columns) {
+                const tap_lines l = taps_from(&sum, t, i, q, &rows, &columns);
+                for (int m = 0; m < l.lines; m++)
+                    depthwise_line_gradient(&l, C, x.p + (size_t)sample * x.stride + l.x + m * l.x_line,
+                                            c->dy.p + (size_t)sample * c->dy.stride + l.y + m * l.y_line, c->dw);
+            }
 }

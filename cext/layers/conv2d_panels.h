@@ -24,11 +24,11 @@ typedef struct {
 } panel_sum;
 
 /* P pixels x V vectors; `left` inputs from float r0 of run k0; bias NULL: added to what is in y. */
-typedef void panel_fn(const panel_sum *s, int k0, int r0, int left, const float *x, const ptrdiff_t *at, const float *w,
-                      const float *bias, float *y, const ptrdiff_t *to, int tail);
+typedef void conv_panel_fn(const panel_sum *s, int k0, int r0, int left, const float *x, const ptrdiff_t *at, const float *w,
+                           const float *bias, float *y, const ptrdiff_t *to, int tail);
 
-INLINE void panel_tile(const int P, const int V, const panel_sum *s, int k0, int r0, int left, const float *x,
-                       const ptrdiff_t *at, const float *w, const float *bias, float *y, const ptrdiff_t *to, int tail)
+INLINE void conv_panel_tile(const int P, const int V, const panel_sum *s, int k0, int r0, int left, const float *x,
+                            const ptrdiff_t *at, const float *w, const float *bias, float *y, const ptrdiff_t *to, int tail)
 {
     vec acc[MAX_P][MAX_V];
 #pragma GCC unroll 8
@@ -67,31 +67,31 @@ INLINE void panel_tile(const int P, const int V, const panel_sum *s, int k0, int
     }
 }
 
-#define PANEL_TILE(P, V)                                                                                                    \
-    KERNEL void panel_##P##_##V(const panel_sum *s, int k0, int r0, int left, const float *x, const ptrdiff_t *at,          \
-                                const float *w, const float *bias, float *y, const ptrdiff_t *to, int tail)                 \
+#define CONV_PANEL_TILE(P, V)                                                                                               \
+    KERNEL void conv_panel_##P##_##V(const panel_sum *s, int k0, int r0, int left, const float *x, const ptrdiff_t *at,     \
+                                     const float *w, const float *bias, float *y, const ptrdiff_t *to, int tail)            \
     {                                                                                                                       \
-        panel_tile(P, V, s, k0, r0, left, x, at, w, bias, y, to, tail);                                                     \
+        conv_panel_tile(P, V, s, k0, r0, left, x, at, w, bias, y, to, tail);                                                \
     }
 /* clang-format off */
-PANEL_TILE(1, 1) PANEL_TILE(2, 1) PANEL_TILE(3, 1) PANEL_TILE(4, 1) PANEL_TILE(5, 1) PANEL_TILE(6, 1) PANEL_TILE(7, 1)
-PANEL_TILE(8, 1)
-PANEL_TILE(1, 2) PANEL_TILE(2, 2) PANEL_TILE(3, 2) PANEL_TILE(4, 2) PANEL_TILE(5, 2) PANEL_TILE(6, 2)
-PANEL_TILE(1, 3) PANEL_TILE(2, 3) PANEL_TILE(3, 3) PANEL_TILE(4, 3)
+CONV_PANEL_TILE(1, 1) CONV_PANEL_TILE(2, 1) CONV_PANEL_TILE(3, 1) CONV_PANEL_TILE(4, 1) CONV_PANEL_TILE(5, 1) CONV_PANEL_TILE(6, 1) CONV_PANEL_TILE(7, 1)
+CONV_PANEL_TILE(8, 1)
+CONV_PANEL_TILE(1, 2) CONV_PANEL_TILE(2, 2) CONV_PANEL_TILE(3, 2) CONV_PANEL_TILE(4, 2) CONV_PANEL_TILE(5, 2) CONV_PANEL_TILE(6, 2)
+CONV_PANEL_TILE(1, 3) CONV_PANEL_TILE(2, 3) CONV_PANEL_TILE(3, 3) CONV_PANEL_TILE(4, 3)
 #if VW == 16
-PANEL_TILE(7, 2) PANEL_TILE(8, 2) PANEL_TILE(5, 3) PANEL_TILE(6, 3) PANEL_TILE(7, 3) PANEL_TILE(8, 3)
-PANEL_TILE(1, 4) PANEL_TILE(2, 4) PANEL_TILE(3, 4) PANEL_TILE(4, 4) PANEL_TILE(5, 4) PANEL_TILE(6, 4)
+CONV_PANEL_TILE(7, 2) CONV_PANEL_TILE(8, 2) CONV_PANEL_TILE(5, 3) CONV_PANEL_TILE(6, 3) CONV_PANEL_TILE(7, 3) CONV_PANEL_TILE(8, 3)
+CONV_PANEL_TILE(1, 4) CONV_PANEL_TILE(2, 4) CONV_PANEL_TILE(3, 4) CONV_PANEL_TILE(4, 4) CONV_PANEL_TILE(5, 4) CONV_PANEL_TILE(6, 4)
 #endif
     /* clang-format on */
-    static panel_fn *const panel_tiles[MAX_V + 1][MAX_P + 1] = TILE_TABLE(panel);
+    static conv_panel_fn *const conv_panel_tiles[MAX_V + 1][MAX_P + 1] = TILE_TABLE(conv_panel);
 
 /* ---- the sums ---- */
 
 /* Whether the weights do not stay in the first cache by themselves. */
-INLINE int takes_panels(const conv_shape *s) { return (size_t)s->K * s->R * s->o_pad > PANEL_FLOATS; }
+INLINE int takes_panels(const conv_shape *s) { return (size_t)s->K * s->R * s->o_pad > CONV_PANEL_FLOATS; }
 
 /* Rows [d, d + rows) of w, columns [o, o + V * VW), to the panel; where they lie so already, that is where they are read. */
-INLINE const float *panel_pack(const panel_sum *s, int d, int rows, int o, int V)
+INLINE const float *conv_panel_pack(const panel_sum *s, int d, int rows, int o, int V)
 {
     const int wide = V * VW;
     float *to = s->panel;
@@ -126,7 +126,7 @@ INLINE void panel_pixels(const panel_sum *s, int i, int pixels, int V, int k0, i
             if (++j == s->W)
                 j = 0, x_at += s->x_row, y_at += s->y_row;
         }
-        panel_tiles[V][n](s, k0, r0, left, x, at, w, bias, y, to, tail);
+        conv_panel_tiles[V][n](s, k0, r0, left, x, at, w, bias, y, to, tail);
         pixels -= n;
     }
 }
@@ -140,8 +140,8 @@ INLINE void panel_band(const panel_sum *s, source x, sink y, int from, int to)
         V = even_block(left, MAX_V);
         const int tail = V == left ? s->O - o - (V - 1) * VW : VW;
         for (int d = 0, rows; d < depth; d += rows) {
-            rows = even_block(depth - d, PANEL_FLOATS / (V * VW));
-            const float *w = panel_pack(s, d, rows, o, V), *bias = d ? NULL : s->bias ? s->bias + o : none;
+            rows = even_block(depth - d, CONV_PANEL_FLOATS / (V * VW));
+            const float *w = conv_panel_pack(s, d, rows, o, V), *bias = d ? NULL : s->bias ? s->bias + o : none;
             for (int row = from, end; row < to; row = end) {
                 const int n = row / s->H, i = row % s->H;
                 end = (n + 1) * s->H < to ? (n + 1) * s->H : to;

@@ -292,13 +292,13 @@ INLINE const conv_plan *conv_of(const geometry *g) { return (const conv_plan *)g
 
 /* Of conv2d_panels.h. */
 enum {
-    PANEL_FLOATS = 4608, /* 18 KiB of a first cache of at least 32 */
+    CONV_PANEL_FLOATS = 4608, /* 18 KiB of a first cache of at least 32 */
     BAND_FLOATS = 64 * 1024,
     BAND_PIXELS = 256, /* at least, so that packing a panel takes some 2 % */
     BLOCK_FLOATS = 5120, /* of dy and input */
     BLOCK_COLUMNS = 16, /* of the input: a cache line, rounded to tiles */
     BLOCK_PIXELS = BLOCK_FLOATS / (MAX_V * VW + BLOCK_COLUMNS),
-    PANEL_SLACK = 4 * MAX_V * VW
+    CONV_PANEL_SLACK = 4 * MAX_V * VW
 };
 
 /* The scratch memory of one call. */
@@ -367,7 +367,7 @@ INLINE size_t conv_scratch_at(const conv_shape *s, const conv_shape *adjoint, fl
     PART(float, back_frame, framed);
     PART(ptrdiff_t, back_run, round_up(taps * sizeof(ptrdiff_t) / sizeof(float), LANES));
     PART(int32_t, back_tap, round_up(taps, LANES));
-    PART(float, panel, PANEL_FLOATS + PANEL_SLACK);
+    PART(float, panel, CONV_PANEL_FLOATS + CONV_PANEL_SLACK);
     PART(float, block_dy, wide_block * s->o_pad);
     PART(float, block_x, wide_block *BLOCK_COLUMNS);
 #undef PART
