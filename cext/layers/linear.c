@@ -338,6 +338,43 @@ KERNEL void linear_dx_dots(const geometry *g, const call *c, void *work)
     }
 }
 
+/* P samples, of VW inputs whose weights lie transposed. */
+INLINE void linear_narrow_dx(const int P, int out, const vec *w, const float *dy, size_t dy_step, float *dx, size_t dx_step,
+                             int rows)
+{
+    vec acc[LINEAR_NARROW];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; p++)
+        acc[p] = vset(0);
+    for (int o = 0; o < out; o++)
+#pragma GCC unroll 4
+        for (int p = 0; p < P; p++)
+            acc[p] += dy[(size_t)p * dy_step + (size_t)o] * w[o];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; p++)
+        vstore_n(dx + (size_t)p * dx_step, acc[p], rows);
+}
+
+/* Of few outputs a dot product is mostly the sum of its lanes. Several samples share rows of weights that are transposed (128
+ * inputs of 10 outputs, 64 samples: 0.07 us each instead of 0.17). */
+KERNEL void linear_dx_transposed(const geometry *g, const call *c, void *work)
+{
+    const size_t in = linear_inputs(g), pad = linear_pad(g);
+    vec w[LANES];
+    for (size_t i = 0; i < in; i += VW) {
+        const int rows = in - i < VW ? (int)(in - i) : VW;
+        for (int o = 0; o < g->out.c; o += 4)
+            vcolumns(c->w + i * pad + o, pad, rows, w + o);
+        int n = 0;
+        for (; n + LINEAR_NARROW <= c->n; n += LINEAR_NARROW)
+            linear_narrow_dx(LINEAR_NARROW, g->out.c, w, c->dy.p + (size_t)n * c->dy.stride, c->dy.stride,
+                             c->dx[0].p + (size_t)n * c->dx[0].stride + i, c->dx[0].stride, rows);
+        for (; n < c->n; n++)
+            linear_narrow_dx(1, g->out.c, w, c->dy.p + (size_t)n * c->dy.stride, c->dy.stride,
+                             c->dx[0].p + (size_t)n * c->dx[0].stride + i, c->dx[0].stride, rows);
+    }
+}
+
 /* ---- which loop runs ---- */
 
 KERNEL int linear_is_single(const geometry *g, const call *c, int sparse) { return c->n == 1; }
@@ -348,7 +385,12 @@ static const loop linear_forward_loops[] = {{"one row", linear_is_single, linear
                                             {"tiles", NULL, NULL, linear_forward_tiles, 0},
                                             {0}};
 static const loop linear_dw_loops[] = {{"products", NULL, NULL, linear_dw, 0}, {0}};
-static const loop linear_dx_loops[] = {{"dot products", NULL, NULL, linear_dx_dots, 0}, {0}};
+KERNEL int linear_fits_lanes(const geometry *g, const call *c, int sparse) { return g->out.c <= LANES; }
+KERNEL int linear_is_several(const geometry *g, const call *c, int sparse) { return c->n >= LINEAR_NARROW; }
+
+static const loop linear_dx_loops[] = {{"transposed", linear_fits_lanes, linear_is_several, linear_dx_transposed, 0},
+                                       {"dot products", NULL, NULL, linear_dx_dots, 0},
+                                       {0}};
 static const loop *const linear_loops[] = {linear_forward_loops, linear_dw_loops, linear_dx_loops};
 
 INLINE const loop *linear_loop_for(const geometry *g, const call *c, enum pass pass)

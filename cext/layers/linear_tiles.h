@@ -1,7 +1,7 @@
 /* Register tiles of linear layers: products of a chunk of samples with the weights, of their gradients with the weights, and
  * of the two with each other. P samples (or rows) x V vectors of outputs stay in registers while the sum runs; both are
- * compile-time constants of each instance. Sums run in one order, whatever P, V and the number of samples: so results do not
- * depend on how samples are cut into chunks. Included by linear.c. */
+ * compile-time constants of each instance. Sums run in one order, whatever P, V and the number of samples: a sample's numbers
+ * do not depend on who is beside it. Included by linear.c. */
 #ifndef CHAOS_LINEAR_TILES_H
 #define CHAOS_LINEAR_TILES_H
 

@@ -475,6 +475,7 @@ def _figures(found: Mapping[str, Any], name: str, model: str | Network) -> Figur
         stripes=tuple(min(stripe, block - at) for block in blocks for at in range(0, block, stripe)),
         worker_bytes=engine.worker_bytes,
         image_bytes=int(np.prod(net.input_shape)),
+        together=net.plan.together,
     )
 
 

@@ -60,6 +60,8 @@ class Figures:
         Bytes of each stripe of the weights.
     worker_bytes, image_bytes : int
         Buffers of a worker; one image in the data set.
+    together : int
+        Images that pass through the layers together at the most.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Figures:
     stripes: tuple[int, ...]
     worker_bytes: int
     image_bytes: int
+    together: int = TOGETHER
 
     @property
     def compute(self) -> float:
@@ -141,7 +144,7 @@ def step(
     """
     size = figures.batch_size
     scale = figures.gflops * workers / machine.peak_gflops(workers)
-    chunks = -(-size // TOGETHER)
+    chunks = -(-size // figures.together)
     line = machine.transfer_ns(workers) * 1e-3 / 2 * (1 if forever else moved(workers, chunks)) / moved(2)
     stripes = np.asarray(figures.stripes, float)
     lines = np.ceil(stripes / LINE) * line
