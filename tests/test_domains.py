@@ -12,6 +12,7 @@ from orders import codes_of, engine_of, events_of, flat_times, options_of, small
 
 import chaos
 from chaos import distance, threads
+from chaos.perfmodel import costs
 from chaos.sync import STRATEGIES
 from chaos.training import Threads
 from chaos.virtual import Machine, Order, Topology
@@ -165,6 +166,24 @@ def test_virtual_groups_are_the_virtual_machines():
         )
         found[group] = net.weights.tobytes()
     assert found["auto"] == found[2]
+
+
+def test_predictions_know_the_virtual_caches():
+    machine = Machine(cores=8, jitter=0, topology=Topology(4, 8, 10, 100, 100))
+    found = []
+    for options in ({"group": "auto", "stripe_bytes": "auto"}, {"group": 4, "stripe_bytes": 1024}):
+        cost = costs.cost(small_net(), 8, "domains", options, machine).us_per_image
+        clock = chaos.virtual.predict(
+            small_net(),
+            8,
+            images=50,
+            strategy="domains",
+            strategy_options=options,
+            machine=machine,
+            times=flat_times(small_net()),
+        )
+        found.append((cost, clock))
+    assert found[0] == found[1]
 
 
 def test_a_word_is_no_number_for_the_core():

@@ -21,7 +21,7 @@ from .. import _core
 from ..network import Network
 from ..options import check_number
 from ..sync import STRATEGIES
-from ..virtual import Machine, Parts, Times, nominal
+from ..virtual import Machine, Parts, Times, nominal, settled
 from .sharing import Shared, both, line_seconds, share
 
 MOST_WORKERS = 4096
@@ -170,7 +170,8 @@ def cost(
     check_number("workers", workers, 1, MOST_WORKERS, whole=True)
     check_number("images", images, 1, whole=True)
     form = FORMS[_known(strategy)]
-    given = STRATEGIES[strategy].resolve(options or {})
+    machine = machine or Machine()
+    given = settled(net, workers, strategy, options, machine)
     engine = _core.Engine(
         net.plan,
         net.weights,
@@ -181,7 +182,7 @@ def cost(
         strategy_options=STRATEGIES[strategy].core_options(given),
     )
     parts = Parts.of(net, engine, times or nominal(net), given)
-    case = _Case(parts, machine or Machine(), workers, given, images)
+    case = _Case(parts, machine, workers, given, images)
     bound = given.get("max_staleness")
     if bound is None:
         return _told(case, form(case), workers)

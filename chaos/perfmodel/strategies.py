@@ -142,11 +142,12 @@ class Predictor:
         longer from memory than all of the others."""
         times, figures = self.times(batch_size)
         there = machine_of(self.machine, times.gflops, workers)
+        options = virtual.settled(self.net, workers, strategy, options, there)
         found = cost(self.net, workers, strategy, options, there, times, batch_size, self.images)
         if figures is None:
             return found
-        size = STRATEGIES[strategy].resolve(options or {}).get("group", 1)
-        private = copies(strategy, options or {}, workers) * figures.weight_bytes / size
+        size = options.get("group", 1)
+        private = copies(strategy, options, workers) * figures.weight_bytes / size
         held = replace(figures, worker_bytes=int(figures.worker_bytes + private))
         active = min(workers, self.machine.threads)
         memory = traffic(held, self.machine, active) / (self.machine.bandwidth(active) * 1e3)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Decision = Mapping[str, Any]  # workers, group, period
 
-ROUNDS = 3  # in which the candidates take turns, after one that does not count
+ROUNDS = 3  # of a candidate and one worker in turns, after one that does not count
 BLOCKS = (0.0005, 0.02)  # seconds of a candidate in a round, at least and at most
 STEPS = 20  # of each worker in it, at least
 AGAIN, LASTS = 3, 0.2  # how often it is measured anew, at most; seconds of an epoch that tells of a speed
@@ -133,26 +133,30 @@ def period_within(period: int, groups: int) -> int:
 
 
 def measure(job: Job, tried: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates with their times, as they train copies of the network on its images, in turns: medians."""
+    """The candidates with their times, as they train copies of the network on its images: each in turns with the first, one
+    worker, so that a drift of the machine meets both, and no more than two have memory at a time; medians."""
     order, batch = job.order(1), job.settings.images_per_update
-    runs = [_runner(job, one) for one in tried]
-    few = order[: STEPS * batch]
+    alone, few = _runner(job, tried[0]), order[: STEPS * batch]
     for _ in range(2):  # the first makes the worker's memory
-        alone = _timed(runs[0], few)[0]
-    whole = alone / len(few) * len(order) * job.settings.epochs
-    block = min(max(SHARE * whole / (ROUNDS + 1) / len(tried), BLOCKS[0]), BLOCKS[1])
-    steps = max(STEPS, int(block / alone * len(few) / batch))
-    found: list[list[tuple[float, float]]] = [[] for _ in tried]
-    for turn in range(ROUNDS + 1):
-        for one, run, times in zip(tried, runs, found, strict=True):
-            images = order[: steps * batch * one.plan.workers]
+        took = _timed(alone, few)[0]
+    whole = took / len(few) * len(order) * job.settings.epochs
+    blocks = (2 * ROUNDS + 1) * max(len(tried) - 1, 1)
+    steps = max(STEPS, int(min(max(SHARE * whole / blocks, BLOCKS[0]), BLOCKS[1]) / took * len(few) / batch))
+    own = order[: steps * batch]
+    first, found = [_timed(alone, own)], []
+    for one in tried[1:]:
+        run, images = _runner(job, one), order[: steps * batch * one.plan.workers]
+        run(images)
+        ratios, shares = [], []
+        for _ in range(ROUNDS):
+            first.append(_timed(alone, own))
             seconds, share = _timed(run, images)
-            if turn:
-                times.append((seconds / len(images) * 1e6, share))
-    return [
-        dataclasses.replace(one, us=statistics.median(us for us, _ in times), share=statistics.median(s for _, s in times))
-        for one, times in zip(tried, found, strict=True)
-    ]
+            ratios.append(seconds / len(images) / (first[-1][0] / len(own)))
+            shares.append(share)
+        found.append((statistics.median(ratios), statistics.median(shares)))
+    us = statistics.median(seconds for seconds, _ in first) / len(own) * 1e6
+    found.insert(0, (1.0, statistics.median(share for _, share in first)))
+    return [dataclasses.replace(one, us=us * ratio, share=s) for one, (ratio, s) in zip(tried, found, strict=True)]
 
 
 def _timed(run: Callable[[Any], Any], images: Any) -> tuple[float, float]:

@@ -3,7 +3,7 @@ come from a discrete-event clock (simulation) or from a real run (trace and repl
 
 from .clock import ORDERS, Machine, Order, Parts, Topology
 from .replay import TRACEABLE, Traced, replay
-from .simulate import DEFAULT_WORKERS, Virtual, compare, predict
+from .simulate import DEFAULT_WORKERS, Virtual, compare, predict, settled
 from .times import Times, measured, nominal, read_times
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "predict",
     "read_times",
     "replay",
+    "settled",
 ]

@@ -178,6 +178,15 @@ def near(machine: Machine, workers: int) -> int:
     return threads.group_size([worker % machine.cores // size for worker in range(workers)])
 
 
+def settled(
+    net: Network, workers: int, strategy: str, options: Mapping[str, Any] | None, machine: Machine
+) -> dict[str, Any]:
+    """All options of a strategy, with the numbers for words that they are on a virtual machine."""
+    how = STRATEGIES[strategy]
+    given = how.resolve(dict(options or {}))
+    return how.settle(given, workers, net.plan.weight_size, lambda measured: near(machine, workers))
+
+
 def predict(
     net: Network,
     workers: int,
@@ -214,10 +223,9 @@ def predict(
     if strategy not in STRATEGIES:
         raise ValueError(unknown("unknown strategy", strategy, STRATEGIES))
     how = STRATEGIES[strategy]
-    options = how.resolve(strategy_options or {})
-    check_strategy(strategy, options)
     machine, times = machine or Machine(), times or measured(net, batch_size)
-    options = how.settle(options, workers, net.plan.weight_size, lambda measured: near(machine, workers))
+    options = settled(net, workers, strategy, strategy_options, machine)
+    check_strategy(strategy, options)
     engine = _core.Engine(
         net.plan,
         net.weights,
