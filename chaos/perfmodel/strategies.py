@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from .. import virtual
+from .. import _core, virtual
 from ..models import MODELS
 from ..network import Network
 from ..options import unknown
@@ -129,11 +129,13 @@ class Predictor:
         self.alone: float | None = None  # us per image of one sequential worker
 
     def times(self, batch_size: int = 1) -> tuple[virtual.Times, Figures | None]:
-        """Those of the layers, and the figures they come from."""
-        if batch_size not in self.known:
-            figures = self.calibration.figures(self.model, batch_size) if self.calibrated else None
-            self.known[batch_size] = (times_of(figures, self.net) if figures else virtual.nominal(self.net), figures)
-        return self.known[batch_size]
+        """Those of the layers, and the figures they come from. Passes take so many images together at most, so larger
+        batches have the times of that size."""
+        size = min(batch_size, _core.TOGETHER)
+        if size not in self.known:
+            figures = self.calibration.figures(self.model, size) if self.calibrated else None
+            self.known[size] = (times_of(figures, self.net) if figures else virtual.nominal(self.net), figures)
+        return self.known[size]
 
     def cost(
         self, workers: int, strategy: str = "chaos", options: Mapping[str, Any] | None = None, batch_size: int = 1
