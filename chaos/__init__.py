@@ -12,6 +12,8 @@ Example
 >>> run.history[-1]["test_error"]  # doctest: +SKIP
 """
 
+from typing import TYPE_CHECKING, Any
+
 from . import _start as _start  # isort: split
 
 from . import _load as _load  # isort: split
@@ -31,7 +33,6 @@ from .errors import (
 )
 from .folding import fold
 from .info import info
-from .interop import from_onnx, from_torch
 from .layers import *  # noqa: F403, every kind
 from .layers import __all__ as _layers  # type: ignore[attr-defined]  # computed: type checkers do not see it
 from .loading import load
@@ -72,5 +73,24 @@ __all__ = [
     "train_many",
     *_layers,
 ]
+
+if TYPE_CHECKING:
+    from . import interop as interop
+    from .interop import from_onnx, from_torch
+
+
+def __getattr__(name: str) -> Any:
+    """The doors to other libraries, which most programs do not open, are loaded where they are asked for."""
+    if name in ("from_onnx", "from_torch", "interop"):
+        import importlib
+
+        doors = importlib.import_module(".interop", __name__)
+        return doors if name == "interop" else getattr(doors, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "interop"})
+
 
 _start.imported()

@@ -208,7 +208,7 @@ def _needed(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise ImportError(f"this callback needs {name} (pip install {name})") from None
+        raise ImportError(f"this callback needs {name} (pip install {name}, or 'chaos-sgd[track]')") from None
 
 
 def _writer() -> Any:
@@ -218,4 +218,4 @@ def _writer() -> Any:
             return getattr(importlib.import_module(module), name)
         except ImportError:
             continue
-    raise ImportError("TensorBoardWriter needs tensorboard (pip install tensorboard) or tensorboardX")
+    raise ImportError("TensorBoardWriter needs tensorboard (pip install tensorboard, or 'chaos-sgd[track]') or tensorboardX")

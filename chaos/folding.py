@@ -48,7 +48,7 @@ def fold(net: Network) -> Network:
             made[node] = copies.setdefault(id(node.layer), layer)(*sources)
             origin[made[node]] = node
     inputs = [made[node] for node, _ in nodes if isinstance(node, Input)]
-    found = Network([node for node in inputs if isinstance(node, Input)], [made[node] for node in net.outputs])
+    found = Network([node for node in inputs if isinstance(node, Input)], [made[node] for node in net.outputs], seed=None)
     found.load_state_dict(_state(net, found, origin, folded))
     found.trained_on, found.class_names = net.trained_on, net.class_names
     return found

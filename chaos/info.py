@@ -1,6 +1,5 @@
 """What this installation is and sees. For users (`chaos.info()`), the CLI and bug reports."""
 
-import importlib.metadata
 import platform
 import sys
 from typing import Any
@@ -13,6 +12,8 @@ from ._version import __version__
 
 def info() -> dict[str, Any]:
     """Versions, instruction set, cores, OpenMP and MPI as a dict of JSON-able values; starts no MPI."""
+
+    import importlib.metadata  # takes a twelfth of the time that `import chaos` takes
 
     def version(package: str) -> str | None:
         try:

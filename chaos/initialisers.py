@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .layers.base import Trained
 
 Shape = tuple[int, ...]
-Draw = Callable[[np.random.Generator, Shape], NDArray[np.float64]]
+Draw = Callable[["np.random.Generator", Shape], NDArray[np.float64]]  # numpy.random is loaded where it draws
 
 MODES = ("fan_in", "fan_out")
 DEFAULT = "default"

@@ -35,7 +35,7 @@ def load_with_state(path: str | os.PathLike[str]) -> tuple[Network, dict[str, st
     try:
         config = parse_json(metadata["network"])
         check_size(config, sum(tensor.size for tensor in tensors.values()))
-        net = Network.from_config(config)
+        net = Network.from_config(config, seed=None)
         net.load_state_dict(tensors)
         if TRAINED_ON in metadata:
             net.trained_on = scale.from_json(parse_json(metadata[TRAINED_ON]), len(net.input_shapes))

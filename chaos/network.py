@@ -27,6 +27,7 @@ from .layers import LAYERS, Input, Layer, Node, random, whole
 from .layers.base import Array, Shape, Trained
 from .losses import LOSSES, Term
 from .parameters import Parameters
+from .places import Place
 from .scale import Scale
 from .taken import take_input, take_target, take_weights
 
@@ -47,8 +48,9 @@ class Network(Parameters):
         the input node of a graph, or a list of its input nodes, followed by its output node, or a list of them. A layer that
         stands in several places of a graph has one set of weights there; their gradients add up.
     outputs : list of Layer, Node, or list of Node
-    seed : int
-        Of the initial values: PyTorch's defaults, uniform in +-1/sqrt(fan_in), drawn layer by layer.
+    seed : int or None
+        Of the initial values: PyTorch's defaults, uniform in +-1/sqrt(fan_in), drawn layer by layer. None: what would be
+        random is 0, for who gives the parameters other values at once (`initialise`, `load_state_dict`).
 
     Attributes
     ----------
@@ -75,12 +77,12 @@ class Network(Parameters):
     """
 
     @overload
-    def __init__(self, inputs: Iterable[int], outputs: Iterable[Layer], *, seed: int = 0) -> None: ...
+    def __init__(self, inputs: Iterable[int], outputs: Iterable[Layer], *, seed: int | None = 0) -> None: ...
 
     @overload
-    def __init__(self, inputs: Input | Sequence[Input], outputs: Node | Sequence[Node], *, seed: int = 0) -> None: ...
+    def __init__(self, inputs: Input | Sequence[Input], outputs: Node | Sequence[Node], *, seed: int | None = 0) -> None: ...
 
-    def __init__(self, inputs: Any, outputs: Node | Sequence[Node] | Iterable[Layer], *, seed: int = 0) -> None:
+    def __init__(self, inputs: Any, outputs: Node | Sequence[Node] | Iterable[Layer], *, seed: int | None = 0) -> None:
         ends: list[Any] = [outputs] if isinstance(outputs, Node) else list(outputs)
         if ends and all(isinstance(end, Node) for end in ends):
             several = isinstance(inputs, (list, tuple)) and inputs and all(isinstance(node, Input) for node in inputs)
@@ -116,22 +118,20 @@ class Network(Parameters):
         self.history: list[dict[str, Any]] = []
         self.class_names: tuple[str, ...] | None = None
         self.weights: NDArray[np.float32] = aligned_zeros(self.plan.weight_size)
-        self._positions: dict[str, tuple[NDArray[np.int64], Shape]] = {}  # of all parts
+        self._places: dict[str, Place] = {}  # of all parts
         self._trained: set[str] = set()  # names of those that gradients change
-        rng = np.random.default_rng(whole("seed", seed, 0))
+        rng = None if seed is None else np.random.default_rng(whole("seed", seed, 0))
         for i, node in enumerate(self._order):
             if node.layer is None or self._owner[node] is not node:
                 continue
             shapes = self._shapes_into(node)
             for name, part in node.layer.parts(*shapes).items():
-                at, called = np.empty(int(np.prod(part.shape)), np.int64), node.layer.part_name(self._names[node], name)
-                self.plan.positions(i, name, at)
-                self._positions[called] = (at, part.shape)
+                called = node.layer.part_name(self._names[node], name)
+                self._places[called] = Place(self.plan, i, name, part.shape)
                 if isinstance(part, Trained):
                     self._trained.add(called)
             for name, value in node.layer.initial_values(rng, *shapes).items():
-                at, _ = self._positions[node.layer.part_name(self._names[node], name)]
-                self.weights[at] = value.ravel()
+                self._places[node.layer.part_name(self._names[node], name)].put(self.weights, value)
 
     # ---- structure ----
 
@@ -241,7 +241,7 @@ class Network(Parameters):
     @property
     def n_parameters(self) -> int:
         """Number of trainable parameters, padding not counted."""
-        return sum(len(at) for name, (at, _) in self._positions.items() if name in self._trained)
+        return sum(place.size for name, place in self._places.items() if name in self._trained)
 
     def macs(self) -> dict[str, int]:
         """Multiply-adds of one image: {"forward", "weight_gradient", "data_gradient"} (none of the last for layers that
@@ -276,8 +276,8 @@ class Network(Parameters):
         return {"inputs": [list(shape) for shape in self.input_shapes], "layers": layers, **more}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], *, seed: int = 0) -> Network:
-        """The network that `config` describes, with fresh weights; ValueError where it describes none."""
+    def from_config(cls, config: dict[str, Any], *, seed: int | None = 0) -> Network:
+        """The network that `config` describes, with fresh weights, as of `Network`; ValueError where it describes none."""
         inputs, outputs = cls._graph(config)
         net = cls(inputs[0] if len(inputs) == 1 else inputs, outputs, seed=seed)
         net.freeze_named(config.get("frozen", []))
@@ -341,15 +341,13 @@ class Network(Parameters):
         """{name: array in PyTorch's shape} of a vector that is laid out as the weights; copies. `trained_only`: without what
         layers observe."""
         return {
-            name: vector[at].reshape(shape)
-            for name, (at, shape) in self._positions.items()
-            if not trained_only or name in self._trained
+            name: place.take(vector) for name, place in self._places.items() if not trained_only or name in self._trained
         }
 
     def pack(self, state: Mapping[str, Array], vector: Array) -> None:
         """The way back: puts {parameter name: array} into a vector that is laid out as the weights."""
-        for name, (at, _) in self._positions.items():
-            vector[at] = state[name].ravel()
+        for name, place in self._places.items():
+            place.put(vector, state[name])
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Takes the parameters of `state`, anything array-like in PyTorch's names and shapes. What a training run keeps
@@ -364,17 +362,17 @@ class Network(Parameters):
         """
         if not hasattr(state, "keys"):
             raise CheckpointError(f"the parameters must be a dict of names and arrays, not {type(state).__name__}")
-        missing, unknown = self._positions.keys() - state.keys(), state.keys() - self._positions.keys()
+        missing, unknown = self._places.keys() - state.keys(), state.keys() - self._places.keys()
         unknown = {name for name in unknown if not str(name).startswith(STATE) and not str(name).endswith(COUNTS)}
         if missing or unknown:
             raise CheckpointError(
                 f"the parameters do not fit the network: missing {sorted(missing)}, unknown {sorted(unknown, key=str)}"
             )
         arrays = {}
-        for name, (_, shape) in self._positions.items():
+        for name, place in self._places.items():
             array = float32(numbers(state[name], f"parameter {name}", CheckpointError))
-            if array.shape != shape:
-                raise CheckpointError(f"parameter {name} has shape {array.shape}, the network wants {shape}")
+            if array.shape != place.shape:
+                raise CheckpointError(f"parameter {name} has shape {array.shape}, the network wants {place.shape}")
             if extremes(array) is None:
                 raise CheckpointError(f"parameter {name} holds NaN or infinity, or numbers too large for float32")
             arrays[name] = array

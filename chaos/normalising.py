@@ -56,7 +56,7 @@ def normalise(net: Network, mean: ArrayLike, std: ArrayLike) -> Network:
             made[node] = ChannelScale(name=NAME)(start)
         else:
             made[node] = node.layer(*(made[source] for source in node.inputs))
-    found = Network(start, [made[node] for node in net.outputs])
+    found = Network(start, [made[node] for node in net.outputs], seed=None)
     called = {
         node.layer.part_name(net.part_owner(node), part): node.layer.part_name(found.part_owner(made[node]), part)
         for node, _ in net.nodes()

@@ -14,6 +14,7 @@ from . import _core, freezing, initialisers
 from .engines import Engines
 from .layers import Layer, Node, whole
 from .layers.base import Shape, Trained
+from .places import Place
 from .summary import Summary, summarise
 
 
@@ -22,7 +23,7 @@ class Parameters:
 
     weights: NDArray[np.float32]
     _owner: dict[Node, Node]
-    _positions: dict[str, tuple[NDArray[np.int64], Shape]]
+    _places: dict[str, Place]
     _trained: set[str]
     _frozen: frozenset[str]
     _plan: _core.Plan | None
@@ -83,13 +84,13 @@ class Parameters:
             for name, what in freezing.parts(node, self.part_owner(node)).items()
             if isinstance(what, Trained) and name not in self._frozen
         }
-        meant = {name: named[name] for name in freezing.matching(self._positions, pattern) if name in named}
+        meant = {name: named[name] for name in freezing.matching(self._places, pattern) if name in named}
         values = initialisers.draw(meant, weight, bias, whole("seed", seed, 0))
         if not values:
             among = ", ".join(meant) or "no parameters"
             raise ValueError(f"weight={weight!r}, bias={bias!r} initialise nothing among {among}")
         for name, value in values.items():
-            self.weights[self._positions[name][0]] = value.ravel()
+            self._places[name].put(self.weights, value)
         return list(values)
 
     # ---- what training leaves as it is ----
@@ -97,7 +98,7 @@ class Parameters:
     @property
     def frozen(self) -> tuple[str, ...]:
         """The names of the frozen parameters, in the order of the layers."""
-        return tuple(name for name in self._positions if name in self._frozen)
+        return tuple(name for name in self._places if name in self._frozen)
 
     def freeze(self, pattern: str = "*") -> None:
         """From the next training on, leaves parameters as they are, to the bit, with every strategy and update rule. For
@@ -117,15 +118,15 @@ class Parameters:
         ValueError
             Where no parameter is named like that, or not all running statistics of a layer would be frozen.
         """
-        self._freeze(self._frozen.union(freezing.matching(self._positions, pattern)))
+        self._freeze(self._frozen.union(freezing.matching(self._places, pattern)))
 
     def unfreeze(self, pattern: str = "*") -> None:
         """Lets trainings change these parameters again; see `freeze`."""
-        self._freeze(self._frozen.difference(freezing.matching(self._positions, pattern)))
+        self._freeze(self._frozen.difference(freezing.matching(self._places, pattern)))
 
     def freeze_named(self, names: Any) -> None:
         """Freezes what a file says; ValueError where it does not hold a list of names of parameters."""
-        if not isinstance(names, list) or not all(isinstance(name, str) and name in self._positions for name in names):
+        if not isinstance(names, list) or not all(isinstance(name, str) and name in self._places for name in names):
             raise ValueError(f"the description of the network is damaged: frozen {names!r} are not names of its parameters")
         if names:
             self._freeze(names)
@@ -142,13 +143,13 @@ class Parameters:
                 self._frozen, self._plan = before, None
                 raise
 
-    def trained_places(self) -> dict[str, NDArray[np.int64]]:
+    def trained_places(self) -> dict[str, Place]:
         """{parameter: where its numbers are in `weights`}, without what layers observe."""
-        return {name: at for name, (at, _) in self._positions.items() if name in self._trained}
+        return {name: place for name, place in self._places.items() if name in self._trained}
 
     def frozen_places(self) -> NDArray[np.int64]:
         """Where the frozen parameters are in `weights`."""
-        return np.concatenate([np.empty(0, np.int64), *(self._positions[name][0] for name in self.frozen)])
+        return np.concatenate([np.empty(0, np.int64), *(self._places[name].index for name in self.frozen)])
 
     # ---- what there is ----
 
@@ -159,7 +160,7 @@ class Parameters:
         for node, first in self._owner.items():
             owner = self.part_owner(node)
             sizes = {
-                name: len(self._positions[name][0])
+                name: self._places[name].size
                 for name, what in freezing.parts(node, owner).items()
                 if first is node and isinstance(what, Trained)
             }

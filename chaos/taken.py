@@ -59,11 +59,15 @@ def take_input(x: ArrayLike, shape: Shape, like: Scale | None) -> tuple[Array, S
     elif x.ndim == 4 and len(shape) == 2 and x.shape[1] == 1:  # sequences that were taken for images of one channel
         x = x[:, 0]
     if x.shape[1:] != shape or not x.ndim:
-        last = x.ndim > 2 and (x.shape[-1], *x.shape[1:-1]) == shape
-        hint = "; these have their channels last: chaos.data.Dataset(x, y, channels='last'), or np.moveaxis(x, -1, 1)"
-        raise DataError(
-            f"images have shape {x.shape}, the network wants (n, {', '.join(map(str, shape))}){hint if last else ''}"
-        )
+        hint = ""
+        if x.ndim > 2 and (x.shape[-1], *x.shape[1:-1]) == shape:
+            hint = "; these have their channels last: chaos.data.Dataset(x, y, channels='last'), or np.moveaxis(x, -1, 1)"
+        elif x.ndim == 4 and len(shape) == 3 and x.shape[2:] == shape[1:]:
+            grey = f", or np.repeat(x, {shape[0]}, axis=1) of grey images" if x.shape[1] == 1 else ""
+            hint = (
+                f"; a network for {x.shape[1]} channels takes them: input_shape={x.shape[1:]} of the zoo's functions{grey}"
+            )
+        raise DataError(f"images have shape {x.shape}, the network wants (n, {', '.join(map(str, shape))}){hint}")
     if like is not None and like.pixels and x.dtype.kind in "iu" and x.dtype != np.uint8:
         if x.size and not (x.min() >= 0 and x.max() <= 255):
             raise DataError(f"images: integers from {x.min()} to {x.max()}; integer pixels must be from 0 to 255")

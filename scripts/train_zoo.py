@@ -218,10 +218,11 @@ def recipes() -> dict[str, Recipe]:
             augment=("crop:4", "flip"),
         ),
         "vowels_tdnn": Recipe(
-            "a TDNN of 64 hidden units, with noise on its input, on JapaneseVowels: which of nine men is speaking?",
-            lambda seed: models.tdnn(seed, input_shape=(12, 29), classes=9, hidden=64, noise=0.5),
+            # 5 folds of the training set, wrong: this 2.2 %, `models.tdnn` with 64 units and noise 0.5 4.1 % and more
+            "a TDNN with batch normalisation and noise on its input on JapaneseVowels: which of nine men is speaking?",
+            lambda seed: models.tdnn_modern(seed, input_shape=(12, 29), classes=9, noise=0.3),
             lambda: japanese_vowels(),
-            {"epochs": 100, "lr": 0.01, **plain},
+            {"epochs": 60, "lr": 0.05, "batch_size": 8, **COSINE},
             0.017,
             "Ismail Fawaz et al. 2019, Deep learning for time series classification, FCN: 99.3 %",
         ),

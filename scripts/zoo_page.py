@@ -86,7 +86,7 @@ def page(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="that train_zoo.py --json has written")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="that train_zoo.py --json has written")
     read = [json.loads(file.read_text()) for file in parser.parse_args().files]
     print(page({one["recipe"]: one for one in read}), end="")
 

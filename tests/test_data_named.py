@@ -524,7 +524,7 @@ def test_columns_of_labels(tmp_path):
     ):
         load(path)
     assert load(path, label="animal")[0].class_names == ("cat", "dog")
-    with pytest.raises(DataError, match="0 columns are named 'nothing'"):
+    with pytest.raises(DataError, match="no column named 'nothing'"):
         load(path, label="nothing")
     with pytest.raises(DataError, match="names the column of a table"):
         load("digits", label="animal")

@@ -1,6 +1,7 @@
 """Parameters without decay and with another learning rate: against the definition, in every strategy, against PyTorch."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -147,13 +148,16 @@ def test_pytorch_agrees():
 
 
 def test_classes():
-    places = {"a.weight": np.arange(20), "a.bias": np.arange(32, 40), "b.weight": np.arange(48, 64)}
+    def at(*bounds):
+        return SimpleNamespace(index=np.arange(*bounds))
+
+    places = {"a.weight": at(20), "a.bias": at(32, 40), "b.weight": at(48, 64)}
     assert groups.classes(places, 64, [], []) == ([], None)
     assert groups.classes(places, 64, [], [("a.*", 1.0)]) == ([], None)
     known, of = groups.classes(places, 64, ["*.bias"], [("a.*", 0.5), ("a.weight", 3.0)])
     assert known == [(1.0, False), (3.0, False), (0.5, True)] and of.tolist() == [1, 1, 2, 0]
     with pytest.raises(ValueError, match=r"a.bias and a.weight lie together in memory"):
-        groups.classes({"a.weight": np.arange(8), "a.bias": np.arange(8, 12)}, 16, ["*.bias"], [])
+        groups.classes({"a.weight": at(8), "a.bias": at(8, 12)}, 16, ["*.bias"], [])
 
 
 def test_runs_are_continued_with_them(tmp_path):

@@ -294,8 +294,16 @@ def test_committees(data, shape):
     np.testing.assert_allclose(committee.predict_proba(data.images), want, atol=1e-7)
     np.testing.assert_array_equal(committee.predict(data.images), want.argmax(1))
     assert len(committee) == 3 and "3 networks" in repr(committee)
+    seen = chaos.Committee(nets, views=[None, lambda x: x[..., ::-1], lambda x: x // 2])
+    each = [data.images, data.images[..., ::-1], data.images // 2]
+    want = np.mean([net.predict_proba(x) for net, x in zip(nets, each, strict=True)], axis=0, dtype=float)
+    np.testing.assert_allclose(seen.predict_proba(data.images), want, atol=1e-7)
     with pytest.raises(ValueError, match="at least one"):
         chaos.Committee([])
+    with pytest.raises(ValueError, match="1 views"):
+        chaos.Committee(nets, views=[None])
+    with pytest.raises(TypeError, match="a view is a function"):
+        chaos.Committee(nets, views=[None] * (len(nets) - 1) + [3])
     with pytest.raises(ValueError, match="do not fit"):
         chaos.Committee([nets[0], chaos.Network((3,), [chaos.Linear(10)])])
 

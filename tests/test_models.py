@@ -46,6 +46,7 @@ BY_HAND = {
     "neocognitron": (25 + 1) * 24 + (9 * 24 + 1) * 24 + (25 * 24 + 1) * 24 + (24 + 1) * 10,
     "cresceptron": (25 + 1) * 24 + (9 * 24 + 1) * 24 + (25 * 24 + 1) * 24 + (24 + 1) * 10,
     "tdnn": (3 * 16 + 1) * 8 + (5 * 8 + 1) * 3,
+    "tdnn_modern": (3 * 16 + 2) * 64 + (5 * 64 + 2) * 64 + (64 + 1) * 3,
     "tdnn2d": (15 + 1) * 8 + (25 * 8 + 1) * 3,
     "shift_invariant": (25 + 1) * 8 + (25 * 8 + 1) * 8 + (25 * 8 + 1) * 1,
     "pyramid": sum(
@@ -386,6 +387,33 @@ def test_a_fast_rcnn_sees_each_box_alone():
     order = np.random.default_rng(0).permutation(16)
     again, moved = net.forward(image, boxes[:, order])
     assert np.allclose(again, scores[:, :, order], atol=1e-5) and np.allclose(moved, moves[:, :, order], atol=1e-5)
+
+
+def test_digits_at_a_width():
+    """Against the definition, pixel by pixel; boxes get the width where the factor allows it, and heights stay."""
+    rng = np.random.default_rng(0)
+    images = np.zeros((6, 2, 9, 15), np.uint8)
+    for image, (first, last) in zip(images, ((3, 8), (0, 14), (6, 6), (2, 12), (1, 4), (9, 14)), strict=True):
+        image[:, 2:7, first : last + 1] = rng.integers(100, 256, (2, 5, last - first + 1))
+    found = models.at_width(images, 8, most=2.0)
+    assert found.dtype == np.uint8 and found.shape == images.shape
+    for image, got, (first, last) in zip(images, found, ((3, 8), (0, 14), (6, 6), (2, 12), (1, 4), (9, 14)), strict=True):
+        scale = min(max((last - first + 1) / 8, 0.5), 2)
+        for column in range(15):
+            x = (first + last) / 2 + (column - 7) * scale
+            at, part = int(np.floor(x)), x - np.floor(x)
+            left, right = (image[..., k] if 0 <= k < 15 else np.zeros((2, 9)) for k in (at, at + 1))
+            np.testing.assert_allclose(got[..., column], left * (1 - part) + right * part, atol=0.5001)
+    exact = models.at_width(images / 255, 8, most=2.0)
+    assert exact.dtype == np.float32 and np.abs(exact - found / 255).max() <= 0.51 / 255
+    assert not models.at_width(np.zeros((1, 1, 4, 4)), 2).any()
+    for wrong in (
+        lambda: models.at_width(images[0], 8),
+        lambda: models.at_width(images, 16),
+        lambda: models.at_width(images, 0),
+    ):
+        with pytest.raises(ValueError, match="images must have four|width must be"):
+            wrong()
 
 
 def test_columns():

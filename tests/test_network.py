@@ -14,6 +14,9 @@ from nets import close, graph, images
 import chaos
 from chaos import reference
 from chaos.formats import write_tensors
+from chaos.layers import LAYERS
+from chaos.layers.examples import Picker
+from chaos.places import Place
 
 
 @pytest.mark.parametrize(
@@ -58,15 +61,43 @@ def test_layout_does_not_depend_on_the_instruction_set(isa):
     net = graph(seed=1)
     state = net.state_dict()
     padding = np.ones(len(net.weights), bool)
-    for at, _ in net._positions.values():
-        assert padding[at].all()
-        padding[at] = False
+    for place in net._places.values():
+        assert padding[place.index].all()
+        padding[place.index] = False
     assert not net.weights[padding].any(), "padding starts at zero"
     x, y = images(5, net.input_shape, classes=5)
     chaos.train(net, chaos.data.Dataset(x, y), epochs=1, workers=2, lr=0.1, progress=False)
     assert not net.weights[padding].any(), "and stays there"
     net.load_state_dict(state)
     assert all((net.state_dict()[k] == v).all() for k, v in state.items())
+
+
+@pytest.mark.parametrize("kind", [kind for kind, layer in LAYERS.items() if layer.part_names])
+def test_strides_and_positions_agree(kind, isa):
+    """Of every part: what its strides say is what the core says of each number, there and back."""
+    pick, regular = Picker(np.random.default_rng(3)), 0
+    for _ in range(8):
+        layer, shapes = LAYERS[kind].example(pick)
+        sources = [chaos.Input(shape) for shape in shapes]
+        net = chaos.Network(sources, layer(*sources))
+        (node,) = (i for i, (node, _) in enumerate(net.nodes()) if node.layer)
+        for name, part in layer.parts(*shapes).items():
+            at = np.empty(np.prod(part.shape, dtype=int), np.int64)
+            net.plan.positions(node, name, at)
+            place = Place(net.plan, node, name, part.shape)
+            regular += place._index is None
+            np.testing.assert_array_equal(place.index, at)
+            vector = np.arange(len(net.weights), dtype=np.float32)
+            np.testing.assert_array_equal(place.take(vector), at.reshape(part.shape))
+            place.put(vector, -at.reshape(part.shape).astype(np.float32))
+            assert (vector[at] == -at).all() and (np.delete(vector, at) >= 0).all()
+    assert regular or kind == "locally_connected2d"
+
+
+def test_without_a_seed_nothing_is_drawn():
+    layers = [chaos.Conv2d(3, 3), chaos.BatchNorm2d(), chaos.Flatten(), chaos.Linear(4)]
+    state = chaos.Network((1, 8, 8), layers, seed=None).state_dict()
+    assert {name for name, value in state.items() if value.any()} == {"1.weight", "1.running_var"}
 
 
 def test_state_dict_is_checked():

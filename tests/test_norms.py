@@ -3,6 +3,7 @@ PyTorch, against what the numbers' distribution must be, and where they make no 
 
 import numpy as np
 import pytest
+from nets import close as near
 
 import chaos
 from chaos import sync
@@ -191,3 +192,32 @@ def test_pytorchs_order_of_arguments_is_told():
         chaos.LayerNorm(64)
     with pytest.raises(TypeError, match=r"GroupNorm\(8, 32\): num_groups may be given by position, the rest by name"):
         chaos.GroupNorm(8, 32)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_over_the_last_dimensions(affine):
+    """PyTorch's LayerNorm and RMSNorm of the last dimensions, as after a permutation in ConvNeXt; weights load both ways."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.LayerNorm(5, elementwise_affine=affine)
+            self.root = nn.RMSNorm(7, elementwise_affine=affine)
+            self.plain = nn.LayerNorm((6, 7), elementwise_affine=False)
+
+        def forward(self, x):
+            x = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            return self.plain(self.root(x) + x)
+
+    module = Last()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    net = chaos.from_torch(module, (5, 6, 7))
+    x = np.random.default_rng(0).standard_normal((3, 5, 6, 7)).astype(np.float32)
+    near(net.forward(x), module(torch.from_numpy(x)).detach().numpy(), 2e-5)
+    state = {name: torch.from_numpy(value) for name, value in net.state_dict().items()}
+    module.load_state_dict(state)
+    with pytest.raises(chaos.UnsupportedError, match="weights of more than one dimension"):
+        chaos.from_torch(nn.LayerNorm((6, 7)), (5, 6, 7))

@@ -155,6 +155,33 @@ def test_light_models(path):
     np.testing.assert_allclose(y, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("path", light_models(), ids=lambda path: path.rpartition("light_")[2].removesuffix(".onnx"))
+def test_a_training_step_of_the_light_models(path):
+    """Two images: the loss that is told is the one that onnxruntime's outputs have, where nothing depends on the batch or on
+    chance, and every parameter moves, but those behind units that are all dead."""
+    runtime = pytest.importorskip("onnxruntime")
+    rng = np.random.default_rng(0)
+    model = with_random_weights(onnx.load(path), rng)
+    net = chaos.from_onnx(model)
+    x = rng.standard_normal((2, *net.input_shape)).astype(np.float32)
+    labels = np.array([3, 500])
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    y = session.run(None, {session.get_inputs()[0].name: x})[0].reshape(2, -1).astype(np.float64)
+    y -= y.max(1, keepdims=True)
+    wanted = (np.log(np.exp(y).sum(1)) - y[np.arange(2), labels]).mean()
+    before = net.state_dict()
+    data = chaos.data.Dataset(x, labels, classes=1000)
+    run = chaos.train(net, data, epochs=1, batch_size=2, workers=1, lr=1e-3, progress=False)
+    plain = not any(isinstance(node.layer, (chaos.BatchNorm2d, chaos.Dropout)) for node, _ in net.nodes())
+    if plain:
+        np.testing.assert_allclose(run.history[-1]["train_loss"], wanted, rtol=1e-3)
+    after = net.state_dict()
+    assert all(np.isfinite(value).all() for value in after.values()) and np.isfinite(run.history[-1]["train_loss"])
+    moved = [name for name, value in after.items() if (value != before[name]).any()]
+    assert len(moved) > 0.9 * len(net.trained_places()), sorted(set(after) - set(moved))
+
+
 def stored_cases():
     """The folders of onnx's `simple` and `pytorch-converted` models."""
     import os

@@ -30,8 +30,8 @@ def test_all_is_all():
     assert {"mpi", "sklearn", "torch", "onnx", "plot", "data", "all"} <= set(EXTRAS)
 
 
-def test_tests_install_every_extra_but_torch():
-    assert own(EXTRAS["test"]) == set(EXTRAS) - FOR_DEVELOPERS - {"torch"} | {"docs"}
+def test_tests_install_every_extra_but_the_large_ones():
+    assert own(EXTRAS["test"]) == set(EXTRAS) - FOR_DEVELOPERS - {"torch", "track"} | {"docs"}
 
 
 def test_messages_name_extras_that_exist():

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -73,6 +74,42 @@ def test_a_run_is_told(tiny, tmp_path, monkeypatch, capsys):
     assert found["mean"]["1 worker"] == pytest.approx(np.mean(first))
     assert found["machine"]["cpu"] and found["target"] == 0.5
     assert capsys.readouterr().out.count("seed") == 4
+
+
+def test_runs_are_kept_and_measured_on_held_out_images(tiny, tmp_path, monkeypatch):
+    recipe = dataclasses.replace(tiny.recipes()["digits"], views=(None, tiny.width(20)))
+    monkeypatch.setattr(tiny, "recipes", lambda: {"digits": recipe})
+    path = tmp_path / "found.json"
+    words = ["digits", "--validate", "0.25", "--subset", "200", "--run-dir", str(tmp_path / "runs"), "--json", str(path)]
+    found = []
+    for epochs in ("1", "1"):  # the second goes on where the first has ended
+        monkeypatch.setattr(sys, "argv", ["train_zoo.py", *words, "--epochs", epochs])
+        tiny.main()
+        found.append(json.loads(path.read_text())["runs"][0])
+    assert found[0]["images"] == 150 and found[0]["result"] == found[1]["result"]
+    assert found[0]["seconds"] == found[1]["seconds"] and len(list((tmp_path / "runs").iterdir())) == 2
+    train = chaos.data.load("digits", size=29)[0][:200]
+    held = train.split(0.25, stratify=True, seed=0)[1]
+    folders = sorted((tmp_path / "runs").iterdir())
+    nets = [chaos.load(folder / "model.safetensors") for folder in folders]
+    committee = chaos.Committee(nets, views=[None, lambda images: chaos.models.at_width(images, 20)])
+    assert found[0]["result"] == (committee.predict(held.images) != held.labels).mean()
+    assert json.loads(path.read_text())["command"] == (
+        "scripts/train_zoo.py digits --seeds 0 --workers 1 --epochs 1 --subset 200 --validate 0.25"
+    )
+
+
+def test_the_page_is_that_of_the_measurements():
+    """docs/reference/proofs.md: once more scripts/zoo_page.py docs/zoo/*.json > docs/reference/proofs.md."""
+    docs = SCRIPT.parent.parent / "docs"
+    files = sorted((docs / "zoo").glob("*.json"))
+    done = subprocess.run([sys.executable, SCRIPT.with_name("zoo_page.py"), *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (docs / "reference" / "proofs.md").read_text()
+    for file in files:
+        found = json.loads(file.read_text())
+        for side, mean in found["mean"].items():
+            assert mean == pytest.approx(np.mean([run["result"] for run in found["runs"] if run["side"] == side]))
 
 
 def test_what_a_side_refuses_is_told(zoo, monkeypatch, tmp_path):

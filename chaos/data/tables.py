@@ -95,7 +95,10 @@ def _label_column(path: str, columns: list[str], label: str | None) -> str:
     known = ", ".join(columns[:8]) + ", ..." * (len(columns) > 8)
     if label is not None:
         if columns.count(label) != 1:
-            raise DataError(f"{path}: {columns.count(label)} columns are named {label!r}; columns: {known}")
+            count = columns.count(label) or "no"
+            raise DataError(
+                f"{path}: {count} column{'s' if columns.count(label) > 1 else ''} named {label!r}; columns: {known}"
+            )
         return label
     found = [name for name in columns if name.lower() in LABELS]
     if len(found) != 1:

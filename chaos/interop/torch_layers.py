@@ -193,28 +193,43 @@ def _aten_instance_norm(r: Reader, x: Value, weight: Any, bias: Any, mean: Any, 
     return _instance_norm(r, x, mean, var, weight, bias, *rest)
 
 
+def _over_the_last(
+    r: Reader, x: Value, what: str, normalized_shape: Any, tensors: dict[str, Any], make: Callable[..., Layer]
+) -> Value:
+    """A normalisation of the whole image, or over its last dimensions: then one of the channels at each pixel."""
+    last = tuple(normalized_shape)
+    if not last or last != x.shape[-len(last) :]:
+        raise UnsupportedError(f"over {last} of an image of shape {x.shape}: it must be its last dimensions")
+    options = {"bias": tensors["bias"] is not None} if tensors["weight"] is not None and "bias" in tensors else {}
+    if last != x.shape:
+        if tensors["weight"] is not None and len(last) > 1:
+            raise UnsupportedError(f"over {last} of an image of shape {x.shape}, with weights of more than one dimension")
+        options |= {"channels_only": True}
+    rows = math.prod(x.shape[: -len(last)])
+    lined = x if last == x.shape else x.view(lambda places: places.reshape(rows, -1).T)
+    if tensors["weight"] is None:
+        found = r.graph.apply(make(None, elementwise_affine=False, **options), lined)
+    else:
+        found = r.with_state(what, tensors, lambda name: make(name, **options), lined)
+    return found if last == x.shape else found.view(lambda places: places.T.reshape(x.shape))
+
+
 @operation("layer_norm")
 def _layer_norm(
     r: Reader, x: Value, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
 ) -> Value:
-    if tuple(normalized_shape) != x.shape:
-        raise UnsupportedError(f"over {tuple(normalized_shape)} of an image of shape {x.shape}: it must be the whole image")
-    if weight is None:
-        return r.graph.apply(layers.LayerNorm(eps=eps, elementwise_affine=False), x)
+    def make(name: str | None, **options: bool) -> Layer:
+        return layers.LayerNorm(eps=eps, name=name, **options)
 
-    def make(name: str) -> Layer:
-        return layers.LayerNorm(eps=eps, bias=bias is not None, name=name)
-
-    return r.with_state("layer_norm", {"weight": weight, "bias": bias}, make, x)
+    return _over_the_last(r, x, "layer_norm", normalized_shape, {"weight": weight, "bias": bias}, make)
 
 
 @operation("rms_norm")
 def _rms_norm(r: Reader, x: Value, normalized_shape: Any, weight: Any = None, eps: Any = None) -> Value:
-    if tuple(normalized_shape) != x.shape:
-        raise UnsupportedError(f"over {tuple(normalized_shape)} of an image of shape {x.shape}: it must be the whole image")
-    if weight is None:
-        return r.graph.apply(layers.RMSNorm(eps=eps, elementwise_affine=False), x)
-    return r.with_state("rms_norm", {"weight": weight}, lambda name: layers.RMSNorm(eps=eps, name=name), x)
+    def make(name: str | None, **options: bool) -> Layer:
+        return layers.RMSNorm(eps=eps, name=name, **options)
+
+    return _over_the_last(r, x, "rms_norm", normalized_shape, {"weight": weight}, make)
 
 
 # ---- windows ----

@@ -238,11 +238,14 @@ class Layer:
         """The fewest images that a training step may have."""
         return 1
 
-    def initial_values(self, rng: np.random.Generator, *shapes: Shape) -> dict[str, NDArray[np.float32]]:
-        """{name: float32 array} of all parts."""
+    def initial_values(self, rng: np.random.Generator | None, *shapes: Shape) -> dict[str, NDArray[np.float32]]:
+        """{name: float32 array} of all parts; without a generator of those that are not random."""
         values = {}
         for name, part in self.parts(*shapes).items():
+            if part.fill is None and rng is None:
+                continue
             if part.fill is None:
+                assert rng
                 bound = 1 / np.sqrt(part.fan_in)
                 values[name] = rng.uniform(-bound, bound, part.shape).astype(np.float32)
             else:

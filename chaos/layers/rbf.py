@@ -84,7 +84,7 @@ class RBF(Layer):
     def parts(self, *shapes: Shape) -> dict[str, Trained | State]:
         return {"codes": State((len(self._codes()), shapes[0][0]))}
 
-    def initial_values(self, rng: np.random.Generator, *shapes: Shape) -> dict[str, NDArray[np.float32]]:
+    def initial_values(self, rng: np.random.Generator | None, *shapes: Shape) -> dict[str, NDArray[np.float32]]:
         return {"codes": np.array(self._codes(), np.float32)}
 
     def macs(self, *shapes: Shape) -> int:

@@ -28,7 +28,7 @@ from .resnet import (
     resnet_cifar,
 )
 from .shift_invariant import shift_invariant
-from .tdnn import tdnn, tdnn2d
+from .tdnn import tdnn, tdnn2d, tdnn_modern
 from .unet import unet
 from .vgg import vgg, vgg11, vgg13, vgg16, vgg19
 from .zipcode import zipcode
@@ -47,6 +47,7 @@ MODELS: dict[str, Callable[..., Network]] = {
         cresceptron,
         zipcode,
         tdnn,
+        tdnn_modern,
         tdnn2d,
         shift_invariant,
         lenet5,

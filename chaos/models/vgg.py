@@ -62,7 +62,7 @@ def vgg(
         Dropout(0.5),
         Linear(classes, name="classifier.6"),
     ]
-    net = Network(input_shape, [*layers, Flatten(), *head], seed=seed)
+    net = Network(input_shape, [*layers, Flatten(), *head], seed=None)  # all is drawn below
     net.initialise(kaiming_normal(mode="fan_out", nonlinearity="relu"), "zeros", pattern="features.*", seed=seed)
     net.initialise(normal(0, 0.01), "zeros", pattern="classifier.*", seed=seed)
     return net

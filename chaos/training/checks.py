@@ -30,7 +30,8 @@ def absurd(job: Job, record: Record) -> str | None:
         scale = max(1.0, 1.0 if weights is None else float(weights.max())) * max(1.0, *(judged.options["weight"] or (1.0,)))
         if loss > FAR * scale * guessing:
             return f"train loss {loss:.3g} in epoch {epoch}, where guessing has {guessing:.3g}: {advice}"
-    largest = max(float(np.abs(job.net.weights[at]).max(initial=0)) for at in job.net.trained_places().values())
+    each = (place.take(job.net.weights) for place in job.net.trained_places().values())
+    largest = max(float(np.abs(value).max(initial=0)) for value in each)
     if largest > HUGE:
         return f"the largest weight after epoch {epoch} is {largest:.3g}: {advice}"
     return None
