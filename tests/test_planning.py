@@ -155,6 +155,13 @@ def test_really_measured(digits):
     assert 0 <= found["alone_share"] < 1 and found["group"] >= 1
 
 
+def test_measuring_changes_nothing(digits):
+    """One worker, who is all that there may be, ends where sequential training does."""
+    net, run = trained(digits, plan="auto", workers=1, update="momentum")
+    alone, _ = trained(digits, strategy="sequential", update="momentum")
+    assert net.weights.tobytes() == alone.weights.tobytes() and run.history[0]["plan"]["workers"] == 1
+
+
 def test_another_strategy_keeps_its_options(monkeypatch, digits):
     seen = []
 
