@@ -3,7 +3,7 @@
 #   asan  AddressSanitizer and UndefinedBehaviorSanitizer with gcc, AddressSanitizer with clang if there is one (only clang
 #         sees the masked stores of AVX-512)
 #   tsan  ThreadSanitizer with clang (it sees accesses of up to 16 bytes, so all those of the generic instruction set)
-# short: AddressSanitizer with gcc only, and only the instruction sets of this processor.
+# short: AddressSanitizer with gcc only, and only the instruction sets of this processor; with up to 4 workers instead of 8.
 # Each tool has to find a planted fault before its silence counts. One line per configuration; exit status 0: all right,
 # 1: something was found, 77: a tool is missing.
 set -euo pipefail
@@ -102,7 +102,9 @@ asan() {
     LSAN_OPTIONS=suppressions=$out/leaks:print_suppressions=0
     # both watch all kernels on every instruction set; workers, who meet in cext/engine, on one each
     local clang=yes on=(generic)
-    if [[ -n $short ]] || ! command -v clang >/dev/null || ! try clang -fsanitize=address; then
+    if [[ -n $short ]]; then
+        clang=no on=(best 4)
+    elif ! command -v clang >/dev/null || ! try clang -fsanitize=address; then
         clang=no on=()
     fi
     if build asan-gcc gcc -fsanitize=address,undefined -fno-sanitize-recover=all; then
@@ -147,7 +149,7 @@ tsan() {
         else
             wrong=1
         fi
-        passes tsan "${networks:-5}" generic
+        passes tsan "${networks:-5}" generic ${short:+4}
     else
         wrong=1
     fi

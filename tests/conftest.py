@@ -17,7 +17,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # These start ranks, pin threads or count what the cores do: two of them at once would only wait for each other.
 BOTH_CORES = ("test_cluster", "test_pinning", "test_quiet_epoch")
-FIRST = ("both-cores", "test_sanitizers")  # what takes longest
+FIRST = (  # what takes longest: begun late, it would leave the other process with nothing to do
+    "both-cores",
+    "test_sanitizers",
+    "test_registration",
+    "test_layers",
+    "test_virtual",
+    "test_cross",
+    "test_virtual_runs",
+    "test_estimators",
+    "test_models",
+    "test_updates",
+)
 LAST = "test_is_not_inferior_to_sequential"  # many of some seconds each, for whichever process is through first
 
 

@@ -1,9 +1,9 @@
 /* Runs the C core without Python: for scripts/run_sanitizers.sh, which builds it with the tools that watch memory and
  * threads. Exits with 1 when a result is not what is known about it.
  *
- *   driver [networks [isa]]   every check, with that many random networks (default 20), on every instruction set here; those
- *                             of workers on `isa` only, or on the `best` one here
- *   driver fault              reads one image more than there is, which AddressSanitizer must notice
+ *   driver [networks [isa [most]]]   every check, with that many random networks (default 20), on every instruction set here;
+ *                                    those of workers on `isa` only, or on the `best` one here, with up to `most` (default 8)
+ *   driver fault                     reads one image more than there is, which AddressSanitizer must notice
  *
  * Every array handed to the core is an allocation of exactly its size. Random networks are the same on every machine. */
 #define _GNU_SOURCE /* sched_getcpu */
@@ -24,11 +24,11 @@ static void fault(void)
     engine_run(e, FORWARD, &view, 0, 11, 0, out);
 }
 
-/* Workers, whatever their strategy, and the orders in which they come. */
-static void check_workers(const instruction_set *isa)
+/* Up to so many workers, whatever their strategy, and the orders in which they come. */
+static void check_workers(const instruction_set *isa, int most)
 {
     seed = 4;
-    for (int workers = 1; workers <= 8; workers *= 2) {
+    for (int workers = 1; workers <= most; workers *= 2) {
         check_exchange(isa, workers);
         check_augmented(isa, workers);
         for (int v = workers == 1 ? SEQUENTIAL : CHAOS; v < VARIANTS; v++) {
@@ -59,7 +59,7 @@ static void check_workers(const instruction_set *isa)
             check_meetings(wide(isa), "meetings, wide", meeting[k], 41, batch, k < 2);
         }
     check_lanes(isa);
-    for (int workers = 1; workers <= 8; workers *= 2)
+    for (int workers = 1; workers <= most; workers *= 2)
         for (int batch = 1; batch <= 13; batch += 12) {
             for (int v = CHAOS; v <= AT_PUBLICATION; v++) {
                 check_traces(digits(isa), "traces, digits", v, workers, batch, 1);
@@ -109,7 +109,7 @@ int main(int n, char **argument)
         check_augmented(isa, 1);
         if (only && strcmp(isa->name, only) && (strcmp(only, "best") || supported_isa(i + 1)))
             continue;
-        check_workers(isa);
+        check_workers(isa, n > 3 ? atoi(argument[3]) : 8);
         n_checked++;
     }
     expect(n_checked > 0, "there is no instruction set %s", only ? only : "");
