@@ -214,12 +214,12 @@ def page(document):
             "# Layers of the field, pass by pass",
             "",
             f"Written by `scripts/bench_geometries.py --page` from `docs/geometries.json`: one core of {machine['cpu']}, "
-            f"{document['isa']}, {peak:.0f} GFLOP/s of multiply-adds measured in the same run; PyTorch "
-            f"{versions['torch']} with one thread, the faster of contiguous memory and channels_last, at the same batch size "
-            "(8 where nothing else is said). Microseconds are per image. The rate counts 2 x multiply-adds, dense: "
-            "Winograd's algorithm does fewer, so its rate may exceed the peak. Outputs, and gradients of weights, biases and "
-            "inputs, were compared with PyTorch's before anything was timed. The data gradient is what the backward pass takes "
-            "beyond the weight gradient alone. / is the stride, p the padding, g the groups, d the dilation.",
+            f"{document['isa']}, {peak:.0f} GFLOP/s of multiply-adds measured in the same run; PyTorch {versions['torch']} "
+            "with one thread, the faster of contiguous memory and channels_last, at the same batch size (8 where nothing "
+            "else is said). Microseconds are per image. The rate counts 2 x multiply-adds, dense: Winograd's algorithm does "
+            "fewer, so its rate may exceed the peak. Outputs, and gradients of weights, biases and inputs, were compared "
+            "with PyTorch's before anything was timed. The data gradient is what the backward pass takes beyond the weight "
+            "gradient alone. / is the stride, p the padding, g the groups, d the dilation.",
             "",
             *summary(document),
             "",
