@@ -33,11 +33,11 @@ class Engines:
     def workers(self, count: int, wanted: int | None) -> int:
         """How many are to take part in a prediction of so many images: as many as wanted, by default all cores, or one where
         another thread is predicting too; and one where the batch is too small for several."""
-        if wanted is None and len(self.lent) > 1:
+        if wanted is None and (count == 1 or len(self.lent) > 1):
             return 1
         if (most := self.most.get(wanted)) is None:
             most = self.most[wanted] = threads.resolve(wanted).workers
-        return 1 if count < 2 or count * self.work < ALONE else most
+        return 1 if count == 1 or count * self.work < ALONE else most
 
     def take(self, workers: int) -> _core.Engine:
         try:
@@ -52,7 +52,10 @@ class Engines:
             )
 
     def give_back(self, engine: _core.Engine) -> None:
-        self.idle.setdefault(engine.workers, []).append(engine)
+        try:
+            self.idle[engine.workers].append(engine)
+        except KeyError:
+            self.idle.setdefault(engine.workers, []).append(engine)
 
     def drain(self) -> None:
         """Returns when none is in use; nobody asks for one any more."""

@@ -107,6 +107,7 @@ class Network(Parameters):
         )
         self.output_shapes = [node.shape for node in self.outputs]
         self.output_shape: Any = self.output_shapes[0] if len(self.outputs) == 1 else tuple(self.output_shapes)
+        self._values = sum(math.prod(shape) for shape in self.output_shapes)  # of an image's outputs
         self._name_nodes()
         self._frozen: frozenset[str] = frozenset()
         self._plan: _core.Plan | None = None
@@ -458,8 +459,7 @@ class Network(Parameters):
             data: dict[str, Any] = {"inputs": [flat], "count": len(x)}
         else:
             data = self.take_images([x, *more] if more else x, self.trained_on)
-        sizes = [math.prod(shape) for shape in self.output_shapes]
-        out = np.empty((data["count"], sum(sizes)), np.float32)
+        out = np.empty((data["count"], self._values), np.float32)
         try:
             with self._predicting(data["count"], workers) as engine:
                 engine.forward(data["inputs"], out)
@@ -468,9 +468,9 @@ class Network(Parameters):
                 raise
             with self._predicting(data["count"], 1) as engine:  # the system gives no more threads
                 engine.forward(data["inputs"], out)
-        if len(sizes) == 1:
-            return out.reshape(len(out), *self.output_shapes[0])
-        parts = np.split(out, np.cumsum(sizes)[:-1], 1)
+        if len(self.output_shapes) == 1:
+            return out if len(self.output_shape) == 1 else out.reshape(len(out), *self.output_shape)
+        parts = np.split(out, np.cumsum([math.prod(shape) for shape in self.output_shapes])[:-1], 1)
         return tuple(part.reshape(len(out), *shape) for part, shape in zip(parts, self.output_shapes, strict=True))
 
     def _as_it_is(self, x: Any) -> Array | None:

@@ -1,12 +1,12 @@
-"""Time of single layers of the field's networks, pass by pass, on one core, beside PyTorch's time for the same layer, pass and
-batch. For whoever works on the loops; needs `pip install torch`, imports chaos as installed.
+"""Time of single layers of the field's networks, pass by pass, on one core, beside PyTorch's time for the same layer, pass
+and batch. For whoever works on the loops; needs `pip install torch`, imports chaos as installed.
 
     python scripts/bench_geometries.py --json geometries.json               all of them: some minutes
     python scripts/bench_geometries.py --networks VGG-16 --json geometries.json   measured again; adds to the file
     python scripts/bench_geometries.py --page docs/reference/geometries.md --json geometries.json   no measurement
 
-Before a layer is timed, outputs and gradients are compared with PyTorch's, to 1e-4 of the largest entry. PyTorch has the faster
-of contiguous memory and channels_last for each pass. The sides take turns; times are medians over the rounds.
+Before a layer is timed, outputs and gradients are compared with PyTorch's, to 1e-4 of the largest entry. PyTorch has the
+faster of contiguous memory and channels_last for each pass. The sides take turns; times are medians over the rounds.
 """
 
 import argparse
@@ -166,12 +166,13 @@ def number(value):
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 
 
-def lines(document, link=""):
+def lines(document):
     """Markdown lines of the table."""
     rows = document["layers"]
     told = [
-        "| layer | forward, us | GFLOP/s | % of peak | loop | over PyTorch | weight gradient, us | GFLOP/s | % of peak | loop "
-        "| over PyTorch | data gradient, us | GFLOP/s | % of peak | loop | over PyTorch |",
+        "| layer"
+        + "".join(f" | {w.replace('_', ' ')}, us | GFLOP/s | % of peak | loop | over PyTorch" for w in PASSES)
+        + " |",
         "|---" * 16 + "|",
     ]
     network = None
@@ -213,12 +214,12 @@ def page(document):
             "# Layers of the field, pass by pass",
             "",
             f"Written by `scripts/bench_geometries.py --page` from `docs/geometries.json`: one core of {machine['cpu']}, "
-            f"{document['isa']}, {peak:.0f} GFLOP/s of multiply-adds measured in the same run; PyTorch "
-            f"{versions['torch']} with one thread, the faster of contiguous memory and channels_last, at the same batch size "
-            "(8 where nothing else is said). Microseconds are per image. The rate counts 2 x multiply-adds, dense: Winograd's "
-            "algorithm does fewer, so its rate may exceed the peak. Outputs, and gradients of weights, biases and inputs, were "
-            "compared with PyTorch's before anything was timed. The data gradient is what the backward pass takes beyond the "
-            "weight gradient alone. / is the stride, p the padding, g the groups, d the dilation.",
+            f"{document['isa']}, {peak:.0f} GFLOP/s of multiply-adds measured in the same run; PyTorch {versions['torch']} "
+            "with one thread, the faster of contiguous memory and channels_last, at the same batch size (8 where nothing "
+            "else is said). Microseconds are per image. The rate counts 2 x multiply-adds, dense: Winograd's algorithm does "
+            "fewer, so its rate may exceed the peak. Outputs, and gradients of weights, biases and inputs, were compared "
+            "with PyTorch's before anything was timed. The data gradient is what the backward pass takes beyond the weight "
+            "gradient alone. / is the stride, p the padding, g the groups, d the dilation.",
             "",
             *summary(document),
             "",
@@ -272,7 +273,9 @@ def main(words=None):
         told = []
         for found in row["passes"].values():
             share = 100 * found["gflops"] / row["peak_gflops"] if found["gflops"] else 0
-            told.append(f"{number(found['us_per_image']):>8} us {share:4.0f} % {found['times'] or 0:5.2f}x {found['loop'] or '':22}")
+            told.append(
+                f"{number(found['us_per_image']):>8} us {share:4.0f} % {found['times'] or 0:5.2f}x {found['loop'] or '':22}"
+            )
         print(f"{g.network:13} {g.name:34}", " | ".join(told), flush=True)
         kept = [one for one in document["layers"] if (one["network"], one["layer"]) != (row["network"], row["layer"])]
         document["layers"] = sorted([*kept, row], key=lambda one: order[one["network"], one["layer"]])

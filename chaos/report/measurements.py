@@ -35,7 +35,7 @@ def measurements_report(found: Any) -> Report:
         return kernels_report([one for _, one in results])
     raise ValueError(
         "holds nothing that can be drawn: what chaos bench scaling --json, chaos bench kernels --json, "
-        "scripts/compare_sync.py --json or scripts/bench_peers.py --json have written"
+        "scripts/compare_sync.py --json, scripts/bench_peers.py --json or scripts/bench_networks.py --json have written"
     )
 
 
@@ -298,46 +298,51 @@ def _called(row: Found) -> str:
     return f"{row['strategy']}, {row['workers']}"
 
 
-# ---- scripts/bench_peers.py ----
+# ---- scripts/bench_peers.py and bench_networks.py ----
+
+_WORK = {"rows": "", "prediction": ", predicting"}
 
 
 def peers_report(found: Found) -> Report:
-    """Training time per image beside other frameworks: a dot for the median, a range from the fastest to the slowest turn.
+    """Time per image beside other frameworks, training and where measured predicting: a dot for the median, a range from the
+    fastest to the slowest turn.
 
     Parameters
     ----------
     found : dict
-        What scripts/bench_peers.py has written.
+        What scripts/bench_peers.py or scripts/bench_networks.py has written.
 
     Returns
     -------
     Report
     """
-    report = Report("Training time per image", data=dict(found)).add(*_machine(found))
+    report = Report("Time per image", data=dict(found)).add(*_machine(found))
     for name, result in found["networks"].items():
-        rows = result["rows"]
-        labels = [_peer(row) for row in rows]
-        systems = dict.fromkeys(row["system"] for row in rows)
-        report.add(
-            Plot(
-                f"{name} ({result['parameters']:,} parameters)",
-                "threads, batch size",
-                "us per image (logarithmic, less is better)",
-                [
-                    Dots(
-                        system,
-                        labels,
-                        [row["us_per_image"]["median"] if row["system"] == system else None for row in rows],
-                        [row["us_per_image"]["min"] for row in rows],
-                        [row["us_per_image"]["max"] for row in rows],
-                        [_number(row["us_per_image"]["median"]) for row in rows],
-                    )
-                    for system in systems
-                ],
-                y_log=True,
-            )
-        )
+        for key, what in _WORK.items():
+            if result.get(key):
+                report.add(_peers(f"{name}{what} ({result['parameters']:,} parameters)", result[key]))
     return report
+
+
+def _peers(title: str, rows: Sequence[Found]) -> Plot:
+    labels = [_peer(row) for row in rows]
+    return Plot(
+        title,
+        "threads, batch size",
+        "us per image (logarithmic, less is better)",
+        [
+            Dots(
+                system,
+                labels,
+                [row["us_per_image"]["median"] if row["system"] == system else None for row in rows],
+                [row["us_per_image"]["min"] for row in rows],
+                [row["us_per_image"]["max"] for row in rows],
+                [_number(row["us_per_image"]["median"]) for row in rows],
+            )
+            for system in dict.fromkeys(row["system"] for row in rows)
+        ],
+        y_log=True,
+    )
 
 
 def _peer(row: Found) -> str:
