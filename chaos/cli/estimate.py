@@ -116,7 +116,8 @@ def _check_together(arguments, workers):
 
     def refuse(options, when, why):
         for option in options:
-            if getattr(arguments, option) not in (None, False):
+            given = getattr(arguments, option)
+            if given is not None and given is not False:  # a 0 is given
                 arguments.parser.error(f"argument --{option.replace('_', '-')}: {when}{why}")
 
     if arguments.paper:
