@@ -3,18 +3,22 @@
  * Weight block, for each group: [ky][kx][input channel][output channel padded to LANES], then one row of biases (depthwise:
  * [ky][kx][channel padded], then the biases). With channels innermost a row of a patch is kw*C contiguous floats of the
  * input, so neither im2col nor col2im is needed.
- *   forward          vectors over output channels, tiles of pixels; one-channel images share what neighbours load, pixels
- *                    with few channels share a vector; Winograd's algorithm where it saves more than it costs
- *   weight gradient  dense dy: vectors over output channels, tiles of patch entries, summed over all pixels in registers;
+ *   forward          vectors over output channels, tiles of pixels, panels of weights that stay in the first cache; one-channel
+ *                    images share what neighbours load, pixels with few channels share a vector; Winograd's algorithm where it
+ *                    saves more than it costs
+ *   weight gradient  dense dy: vectors over output channels, tiles of patch entries, summed over blocks of pixels in registers;
  *                    sparse dy: vectors over patch rows, one output channel at a time, its non-zero pixels only (copies of
  *                    the input that no load crosses a line of: see conv_view); small kernels and one-channel images have
  *                    loops of their own
- *   data gradient    vectors over patch rows with transposed weights, one pixel at a time, its non-zero channels only
+ *   data gradient    dense dy: as forward, with transposed weights, phase by phase of the strides; sparse dy: vectors over patch
+ *                    rows with transposed weights, one pixel at a time, its non-zero channels only
+ *   single channels  (a group each) vectors over channels
  * dy is sparse behind max-pooling, which leaves one entry per window, and often behind ReLU. A max-pooling that only this
  * layer feeds hands its winners through (call.pool), so that nothing has to be searched for.
  * Which loop runs is decided by the lists at the end of this file, see loops.h.
- * Padding: forward keeps a copy of the input in a frame; the data gradient is formed in such a frame, what lies in a border
- * that repeats the image is added to where it comes from, and cropped. */
+ * Padding: forward keeps a copy of the input in a frame (single channels leave out the taps beside the image instead); a data
+ * gradient from entries is formed in such a frame, what lies in a border that repeats the image is added to where it comes
+ * from, and cropped; one from dense dy has dy in a frame of zeros. */
 
 #include "conv2d_shape.h"
 #include "conv2d_forward.h"

@@ -135,12 +135,13 @@ INLINE void panel_pixels(const panel_sum *s, int i, int pixels, int V, int k0, i
 INLINE void panel_band(const panel_sum *s, source x, sink y, int from, int to)
 {
     static const float none[MAX_V * VW];
-    const int depth = s->K * s->R;
-    for (int o = 0, left = (s->O + VW - 1) / VW, V; left > 0; o += V * VW, left -= V) {
-        V = even_block(left, MAX_V);
-        const int tail = V == left ? s->O - o - (V - 1) * VW : VW;
-        for (int d = 0, rows; d < depth; d += rows) {
-            rows = even_block(depth - d, CONV_PANEL_FLOATS / (V * VW));
+    const int depth = s->K * s->R, vectors = (s->O + VW - 1) / VW, widest = even_block(vectors, MAX_V) * VW;
+    /* all columns of some rows of the weights one after the other: their pages are few */
+    for (int d = 0, rows; d < depth; d += rows) {
+        rows = even_block(depth - d, CONV_PANEL_FLOATS / widest);
+        for (int o = 0, left = vectors, V; left > 0; o += V * VW, left -= V) {
+            V = even_block(left, MAX_V);
+            const int tail = V == left ? s->O - o - (V - 1) * VW : VW;
             const float *w = conv_panel_pack(s, d, rows, o, V), *bias = d ? NULL : s->bias ? s->bias + o : none;
             for (int row = from, end; row < to; row = end) {
                 const int n = row / s->H, i = row % s->H;
@@ -267,7 +268,11 @@ KERNEL void conv2d_panel_data_gradient(const geometry *g, const conv_shape *s, c
 
 enum { BLOCK_ROWS = 64 };
 
-INLINE int takes_blocks(const conv_shape *s) { return 1; }
+/* Whether adding to dw block by block costs less than reading dy and input from beyond the first cache. */
+INLINE int takes_blocks(const conv_shape *s)
+{
+    return s->K * s->R >= BLOCK_ROWS / 2 && (double)s->OH * s->OW * s->O + (double)s->H * s->W * s->C > 1.25 * BLOCK_FLOATS;
+}
 
 /* A block: rows and columns of some images. */
 typedef struct {
