@@ -230,6 +230,8 @@ DENSE = "conv2d.forward=panels;conv2d.weight_gradient=blocks;conv2d.data_gradien
         ((9, 41, 38), 20, (7, 5), {"padding": (3, 2), "stride": (3, 2)}),
         ((20, 30, 29), 30, 3, {"padding": 2, "stride": (2, 1), "dilation": 2}),
         ((20, 22, 23), 30, 3, {"padding": 2, "stride": (2, 3), "dilation": (3, 2)}),
+        ((20, 22, 23), 30, 3, {"padding": 2, "stride": 2, "dilation": 2}),
+        ((20, 1, 30), 30, (1, 3), {"padding": (0, 0, 1, 2), "stride": 2, "dilation": 2, "padding_mode": "replicate"}),
         ((48, 15, 16), 130, 1, {}),
         ((64, 15, 15), 40, 1, {"stride": 2}),
         ((24, 14, 14), 36, 3, {"padding": (2, 1), "groups": 2}),

@@ -243,7 +243,7 @@ KERNEL void conv2d_panel_data_gradient(const geometry *g, const conv_shape *s, c
 {
     const panel_axis rows = panel_rows_of(s, g->in[0].h), columns = panel_columns_of(s, g->in[0].w);
     const int framed = rows.frame > s->OH || columns.frame > s->OW;
-    const int some = rows.stride > rows.taps || columns.stride > columns.taps; /* pixels that no tap reaches */
+    const int some = panel_leaves_out(&rows) || panel_leaves_out(&columns);
     const size_t frame = panel_frame(s, &rows, &columns);
     const int together = s->mode ? 1 : framed ? panel_images(frame) : c->n;
     for (int n = 0, images; n < c->n; n += images) {

@@ -48,3 +48,12 @@ INLINE double panel_waste(const panel_axis *a)
     }
     return all / ((double)a->dy * a->taps);
 }
+
+/* Whether there are pixels that no tap reaches. */
+INLINE int panel_leaves_out(const panel_axis *a)
+{
+    for (int n = 0; n < a->stride && n < a->size; n++)
+        if (!panel_phase_at(a, n).taps)
+            return 1;
+    return 0;
+}
