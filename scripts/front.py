@@ -52,6 +52,7 @@ def mlp(seed=0):
     return chaos.Network((1, 28, 28), layers, seed=seed)
 
 
+IMAGES = 60_000  # of MNIST
 NETWORKS = {"mlp": mlp, **MODELS}
 
 
@@ -136,6 +137,16 @@ def earlier(path, asked):
     return found["rows"]
 
 
+def predict(arguments, asked, rows):
+    """What chaos estimate --plan says of the same question, strategy by strategy, those that are trained among them."""
+    net = NETWORKS[arguments.model]()
+    found = perfmodel.Predictor(net, arguments.machine, "nominal", arguments.subset or IMAGES, name=arguments.model)
+    texts = {*arguments.entries, *(row["strategy"] for row in rows)}
+    known = {"asked": asked, "rows": [{"strategy": text, "last_error": None} for text in texts]}
+    keys = ("strategy", "batch_size", "speedup", "images_behind", "staleness", "shares", "best")
+    return [{key: row[key] for key in keys} for row in perfmodel.plan(found, arguments.workers, known)["rows"]]
+
+
 def show(row):
     if "diverged" in row:
         print(f"{row['strategy']:62} {row['diverged']}", flush=True)
@@ -147,7 +158,7 @@ def show(row):
 
 def main(argv=None):
     arguments = parse(argv)
-    arguments.end = time.monotonic() + (arguments.budget or float("inf"))
+    arguments.end = time.monotonic() + (float("inf") if arguments.budget is None else arguments.budget)
     for text in arguments.entries:
         if (name := text.partition(":")[0]) not in STRATEGIES:
             raise ValueError(unknown("unknown strategy", name, STRATEGIES))
@@ -158,11 +169,13 @@ def main(argv=None):
     train_set, test = chaos.data.load(arguments.data, size=NETWORKS[arguments.model]().input_shape[1])
     data = (train_set[: arguments.subset] if arguments.subset else train_set, test)
 
+    expected = predict(arguments, asked, rows)
+
     def save():
         for row in rows:
             compare(row, rows[0], arguments.margin)
         if arguments.json:
-            document = {"asked": asked, "about": machine(), "rows": rows}
+            document = {"asked": asked, "about": machine(), "rows": rows, "plan": expected}
             write_atomically(arguments.json, json.dumps(document, indent=1).encode() + b"\n")
 
     print(f"{'strategy':62}{'images/s':>9}{'error':>9}{'to error':>10}{'seeds':>6}")

@@ -1,4 +1,4 @@
-# Makes the environment of scripts/train.sh and scripts/test.sh. Sourced by these two, not run by itself.
+# Makes the environments of scripts/train.sh, test.sh and many_core.sh. Sourced by these, not run by itself.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

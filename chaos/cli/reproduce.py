@@ -1,5 +1,6 @@
 """`chaos reproduce`: the paper's experiments, run again, and a report about them."""
 
+import json
 import time
 from pathlib import Path
 
@@ -50,6 +51,12 @@ def add(commands):
         "--seed", type=int, default=0, metavar="N", help="of initial weights and of the order of images (default: 0)"
     )
     parser.add_argument("--jobs", type=int, metavar="N", help="virtual experiments at a time (default: one per core)")
+    parser.add_argument(
+        "--front",
+        metavar="FILE",
+        action="append",
+        help="a file of scripts/front.py, about which the report then has a section; may be repeated",
+    )
     parser.add_argument("--report-only", action="store_true", help="only the report about what is finished")
 
 
@@ -62,6 +69,7 @@ def run(arguments):
     if arguments.report:
         need_format(arguments.report)
     folder = Path(arguments.out or ("reproduction-quick" if arguments.quick else "reproduction"))
+    fronts = [_front(path) for path in arguments.front or []]
     experiments = reproduce.plan(arguments.quick, arguments.models.split(","), arguments.data, seed=arguments.seed)
     start = time.perf_counter()
     if arguments.report_only:
@@ -76,9 +84,19 @@ def run(arguments):
             raise
     here = reproduce.measure_here(found, reproduce.measured(folder))
     print(f"results     {reproduce.write_all(folder, found, here)}")
-    report = reproduce.make_report(found, arguments.quick, here)
+    report = reproduce.make_report(found, arguments.quick, here, fronts)
     print(f"report      {_write(report, Path(arguments.report or folder / REPORT))}")
     print(f"elapsed     {time.perf_counter() - start:.0f} s")
+
+
+def _front(path):
+    """What scripts/front.py wrote; ValueError naming the file where it is something else."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        reproduce.front_blocks([found])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return found
 
 
 def _write(report, path):

@@ -92,6 +92,8 @@ class Predictor:
         Of a training phase.
     calibration : Calibration, optional
         Where figures come from and are kept.
+    name : str, optional
+        Of the network; by default that of the model.
 
     Raises
     ------
@@ -108,6 +110,7 @@ class Predictor:
         times: str = "calibrated",
         images: int = IMAGES,
         calibration: Calibration | None = None,
+        name: str | None = None,
     ) -> None:
         if times not in TIMES:
             raise ValueError(unknown("unknown times", times, TIMES))
@@ -115,7 +118,7 @@ class Predictor:
             raise ValueError(unknown("unknown model", model, MODELS))
         self.model, self.images = model, images
         self.net = MODELS[model]() if isinstance(model, str) else model
-        self.name = model if isinstance(model, str) else "network"
+        self.name = name or (model if isinstance(model, str) else "network")
         target = None if machine == "host" else read_machine(machine)
         self.calibration = calibration or Calibration()
         self.calibration.load()
@@ -331,8 +334,7 @@ def plan(found: Predictor, workers: int, errors: Mapping[str, Any] | None = None
         The errors are of another network or number of workers, or damaged.
     """
     known = _errors(found, workers, errors)
-    asked = candidates(found.machine, workers)
-    asked += [(*parse_text(text), 1) for text in known]
+    asked = [(*parse_text(text), 1) for text in known] + candidates(found.machine, workers)
     rows: list[dict[str, Any]] = []
     seen = set()
     for strategy, options, batch_size in asked:

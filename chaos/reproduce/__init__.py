@@ -1,6 +1,7 @@
 """The CHAOS paper's experiments, run again: real workers on the cores that there are, virtual ones beyond, and a report.
 Above chaos.virtual, chaos.perfmodel and chaos.report; for the CLI."""
 
+from .beyond import front_blocks
 from .experiments import MODELS, Experiment, plan, run_all
 from .here import measure_here
 from .store import RESULTS, measured, results, write_all
@@ -10,6 +11,7 @@ __all__ = [
     "MODELS",
     "RESULTS",
     "Experiment",
+    "front_blocks",
     "make_report",
     "measure_here",
     "measured",

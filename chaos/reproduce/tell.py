@@ -10,13 +10,14 @@ from ..models import MODELS as ZOO
 from ..perfmodel import paper_predictions
 from ..report import Bars, Block, Cell, Heading, Line, Paragraph, Plot, Report, Table
 from . import paper
+from .beyond import Front, front_blocks
 from .experiments import Experiment
 from .store import Here, Kept
 
 Found = Mapping[Experiment, Kept]
 
 
-def make_report(found: Found, quick: bool = False, here: Here | None = None) -> Report:
+def make_report(found: Found, quick: bool = False, here: Here | None = None, fronts: Sequence[Front] = ()) -> Report:
     """The report about what has been finished.
 
     Parameters
@@ -28,9 +29,17 @@ def make_report(found: Found, quick: bool = False, here: Here | None = None) -> 
     here : dict, optional
         As `measure_here` returns it; without it nothing is told of times of layers and of our own performance model.
 
+    fronts : list of dict
+        What scripts/front.py wrote, for a section about machines with more cores.
+
     Returns
     -------
     Report
+
+    Raises
+    ------
+    ValueError
+        A front lacks what is told.
     """
     by_model = {
         model: sorted((one for one in found if one.model == model), key=lambda one: (one.virtual, one.workers))
@@ -77,7 +86,7 @@ def make_report(found: Found, quick: bool = False, here: Here | None = None) -> 
         if model in here:
             report.add(*_layers(model, here[model]["layers"]))
         report.add(*_models(model, ones, found, here.get(model)))
-    return report
+    return report.add(*front_blocks(fronts))
 
 
 def _versions(found: Found) -> str:
