@@ -114,7 +114,8 @@ def test_every_value_is_kept_and_gives_the_same_run_again(tmp_path):
     read = read_job(tmp_path / "first" / JOB).values
     # TOML has no word for none, which is the default where there is one
     settings = {name for name in ABOUT if ABOUT[name].role != "call" and config[name] is not None}
-    assert settings | {"data", "subset"} == read.keys() and read["data"] == "digits" and read["subset"] == 200
+    assert settings | {"data", "subset", "normalise"} == read.keys() and read["normalise"] is False
+    assert read["data"] == "digits" and read["subset"] == 200
     resolved = Settings.among(read).resolved()  # what is None has no word in TOML
     assert all(getattr(resolved, name) == config[name] for name in settings)
     again = (tmp_path / "first" / JOB).read_text().splitlines()[0].split("Once more: ")[1]

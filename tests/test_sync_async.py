@@ -386,7 +386,7 @@ def test_the_state_goes_with_the_number_of_updates(strategy, options, images):
 @pytest.mark.parametrize("workers", [2, 3, 8])
 @pytest.mark.parametrize("group", [1, 2, 3])
 @pytest.mark.parametrize("period", [1, 7, 64])
-@pytest.mark.parametrize("strategy, more", [("replicated", {"rule": "sum"}), ("domains", {})])
+@pytest.mark.parametrize("strategy, more", [("replicated", {"rule": "sum"}), ("domains", {"mix": 1})])
 def test_every_update_reaches_the_sum_once(workers, group, period, strategy, more):
     applied, _ = visits(strategy, workers, group=group, period=period, **more, stripe_bytes=256, epochs=3)
     assert (applied == 3).all()

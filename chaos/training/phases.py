@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core, threads
-from ..data import Dataset, Stream
+from ..data import NAMES, Dataset, Stream
 from ..errors import DataError
 from ..losses import CLASS, IGNORED, VALUES
 from ..network import Network
@@ -201,7 +201,8 @@ def take(
         count, answers = length, answers * length // count
     arguments |= {"labels": labels, "weights": data.weights if weighted else None}
     judged = _judge(net, data, loss, loss_options)
-    if judged.form == CLASS and math.prod(judged.shape[1:]) > 1 and data.classes not in (0, math.prod(judged.shape)):
+    # elsewhere a class may be one of all outputs; of a known data set it is known how many there are
+    if judged.form == CLASS and math.prod(judged.shape[1:]) > 1 and data.name in NAMES and data.classes:
         raise DataError(
             f"{what}: every image of {data.name!r} has one of {data.classes} classes, and the network's output is an image "
             f"of shape {judged.shape}, which wants a target for each pixel, (n, {', '.join(map(str, judged.shape[1:]))}); "
