@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from train_zoo import recipes
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from train_zoo import recipes  # noqa: E402
 
 HEAD = """# Networks that have learned
 

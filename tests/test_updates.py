@@ -308,8 +308,9 @@ def train(name, data, workers=None, strategy="sequential", seed=0, **options):
 @pytest.mark.parametrize("name", UPDATES)
 @pytest.mark.parametrize("strategy", [n for n, s in STRATEGIES.items() if not s.single])
 def test_every_rule_trains_under_every_strategy(digits, name, strategy):
-    """To an error far from chance, 0.9; where workers train copies each takes a third of the steps only."""
-    net, run = train(name, digits, workers=3, strategy=strategy, epochs=3)
+    """To an error far from chance, 0.9; where workers train copies each takes a third of the steps only. Where the number of
+    workers changes no bit, one is enough."""
+    net, run = train(name, digits, workers=1 if STRATEGIES[strategy].any_workers else 3, strategy=strategy, epochs=3)
     assert run.history[-1]["test_error"] < 0.25 and np.isfinite(net.weights).all()
 
 
