@@ -114,7 +114,7 @@ def check_steps(torch, net, module, start, x, labels, rule, rng):
     exact, moved = steps(False), [steps(True) for _ in range(4)]
     copy = chaos.Network.from_config(net.config())
     copy.load_state_dict(net.state_dict())
-    data = chaos.data.Dataset(x, labels)
+    data = chaos.data.Dataset(x, labels, classes=net.output_shape[0])
     chaos.train(copy, data, epochs=3, batch_size=len(x), strategy="sequential", update=rule, lr_schedule="constant",
                 progress=False, **settings)  # fmt: skip
     for name, value in copy.state_dict().items():

@@ -202,7 +202,7 @@ def take(
     arguments |= {"labels": labels, "weights": data.weights if weighted else None}
     judged = _judge(net, data, loss, loss_options)
     # elsewhere a class may be one of all outputs; of a known data set it is known how many there are
-    if judged.form == CLASS and math.prod(judged.shape[1:]) > 1 and data.name in NAMES and data.classes:
+    if judged.form == CLASS and math.prod(judged.shape[1:]) > 1 and data.name.split("/")[0] in NAMES and data.classes:
         raise DataError(
             f"{what}: every image of {data.name!r} has one of {data.classes} classes, and the network's output is an image "
             f"of shape {judged.shape}, which wants a target for each pixel, (n, {', '.join(map(str, judged.shape[1:]))}); "
