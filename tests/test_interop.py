@@ -244,6 +244,17 @@ def test_gradients_are_pytorchs(name):
         np.testing.assert_allclose(gradient, there[key], rtol=0, atol=2e-5 * max(1, largest), err_msg=key)
 
 
+def test_shuffled_vectors_to_pytorch_and_back():
+    """PyTorch's ChannelShuffle takes no vectors."""
+    torch = pytest.importorskip("torch")
+    net = chaos.Network((8,), [chaos.ChannelShuffle(2), chaos.Linear(3)], seed=1)
+    x = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+    wanted, module = net.forward(x), net.to_torch()
+    with torch.no_grad():
+        np.testing.assert_allclose(module(torch.from_numpy(x)).numpy(), wanted, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(chaos.from_torch(module, (8,)).forward(x), wanted, rtol=0, atol=1e-6)
+
+
 def test_what_is_not_supported_is_told_at_once():
     torch = pytest.importorskip("torch")
     module = torch.nn.Sequential(

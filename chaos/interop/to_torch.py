@@ -98,7 +98,7 @@ _SAME = set(_INPUT) | {
     "Tanh", "Tanhshrink", "Sigmoid", "LogSigmoid", "Softplus", "Softsign", "Threshold", "Hardshrink", "Softshrink",
     "Identity", "Dropout", "Dropout1d", "Dropout2d", "AlphaDropout", "Flatten", "MaxPool1d", "MaxPool2d", "AvgPool1d",
     "AvgPool2d", "LPPool1d", "LPPool2d", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d",
-    "LocalResponseNorm", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "Upsample", "PReLU", "GroupNorm",
+    "LocalResponseNorm", "PixelShuffle", "PixelUnshuffle", "Upsample", "PReLU", "GroupNorm",
 }  # fmt: skip
 
 
@@ -125,6 +125,11 @@ def _default(layer: Layer, name: str) -> Any:
 
 def _upsample(nn: Any, layer: Any, options: dict[str, Any], shape: Shape) -> Any:
     return nn.Upsample(**options | {"align_corners": layer.align_corners if "linear" in layer.mode else None})
+
+
+def _channel_shuffle(nn: Any, layer: Any, options: dict[str, Any], shape: Shape) -> Any:
+    shuffle = nn.ChannelShuffle(layer.groups)  # which takes no vectors
+    return shuffle if len(shape) > 1 else nn.Sequential(nn.Unflatten(1, (shape[0], 1)), shuffle, nn.Flatten())
 
 
 def _group_norm(nn: Any, layer: Any, options: dict[str, Any], shape: Shape) -> Any:
@@ -163,6 +168,7 @@ def _conv(nn: Any, layer: Any, options: dict[str, Any], shape: Shape) -> Any:
 _MODULES: dict[str, Callable[..., Any]] = {
     "Conv1d": _conv,
     "Conv2d": _conv,
+    "ChannelShuffle": _channel_shuffle,
     "Upsample": _upsample,
     "GroupNorm": _group_norm,
     "PReLU": _prelu,
