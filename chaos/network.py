@@ -460,13 +460,16 @@ class Network(Parameters):
         else:
             data = self.take_images([x, *more] if more else x, self.trained_on)
         out = np.empty((data["count"], self._values), np.float32)
-        try:
-            with self._predicting(data["count"], workers) as engine:
+        with self._predicting(data["count"], workers) as engine:
+            try:
                 engine.forward(data["inputs"], out)
-        except RuntimeError:
-            if workers is not None or engine.workers == 1:
-                raise
-            with self._predicting(data["count"], 1) as engine:  # the system gives no more threads
+                served = True
+            except RuntimeError:  # the system gives no more threads
+                if workers is not None or engine.workers == 1:
+                    raise
+                served = False
+        if not served:
+            with self._predicting(data["count"], 1) as engine:
                 engine.forward(data["inputs"], out)
         if len(self.output_shapes) == 1:
             return out if len(self.output_shape) == 1 else out.reshape(len(out), *self.output_shape)

@@ -712,7 +712,8 @@ def fake_tree(tmp_path, sockets, domain):
         (folder / "topology").mkdir(parents=True)
         (folder / "topology/physical_package_id").write_text(str(cpu * sockets // 8))
         (folder / "topology/core_id").write_text(str(cpu))
-        for index, (level, shared) in enumerate([(1, str(cpu)), (3, f"{cpu // domain * domain}-")]):
+        first = cpu // domain * domain
+        for index, (level, shared) in enumerate([(1, str(cpu)), (3, f"{first}-{first + domain - 1}")]):
             cache = folder / f"cache/index{index}"
             cache.mkdir(parents=True)
             for name, text in (("level", level), ("type", "Unified"), ("size", "16M"), ("shared_cpu_list", shared)):

@@ -528,11 +528,9 @@ def _bandwidth(count: int, seconds: float) -> float:
 
 def _cache_domains(cores: int, root: str | os.PathLike[str] = "/", mask: set[int] | None = None) -> list[list[int]]:
     """A CPU of each of so many cores, grouped by the last-level cache that they share; one group where unknown."""
-    groups: dict[str, list[int]] = {}
-    for cpu in threads.placement("compact", root=root, mask=mask)[:cores]:
-        folders = sorted(Path(root).glob(f"sys/devices/system/cpu/cpu{cpu}/cache/index[0-9]*/shared_cpu_list"))
-        groups.setdefault(folders[-1].read_text().strip() if folders else "", []).append(cpu)
-    return list(groups.values())
+    order = threads.placement("compact", root=root, mask=mask)[:cores]
+    groups = ([cpu for cpu in order if cpu in cpus] for cpus in threads.cache_domains(root=root, mask=mask).cpus)
+    return [group for group in groups if group]
 
 
 def _cache_mb(root: str | os.PathLike[str] = "/") -> float:

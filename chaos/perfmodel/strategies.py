@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from .. import _core, virtual
+from .. import virtual
 from ..models import MODELS
 from ..network import Network
 from ..options import unknown
@@ -134,7 +134,7 @@ class Predictor:
     def times(self, batch_size: int = 1) -> tuple[virtual.Times, Figures | None]:
         """Those of the layers, and the figures they come from. Passes take so many images together at most, so larger
         batches have the times of that size."""
-        size = min(batch_size, _core.TOGETHER)
+        size = min(batch_size, self.net.plan.together)
         if size not in self.known:
             figures = self.calibration.figures(self.model, size) if self.calibrated else None
             self.known[size] = (times_of(figures, self.net) if figures else virtual.nominal(self.net), figures)
