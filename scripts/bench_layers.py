@@ -1,7 +1,8 @@
 """How near the layers that hardly compute are to the time that reading and writing their data takes.
 
 Each is timed in one network with an Abs, in turns; a pass of a layer is told as a multiple of the time in which the Abs
-reads and writes as many numbers (on the way back it reads its input too):
+reads and writes as many numbers (on the way back it reads its input too); backward is all of it, gradients of weights
+included:
 scripts/bench_layers.py [--json FILE] [--isa NAME] [--repeats N]
 """
 
@@ -54,9 +55,12 @@ def measure(make, isa, repeats):
     reference, layer = result["layers"][1:3]  # behind the convolution
     assert reference["name"] == "reference"
     found = []
-    for what in ("forward", "data_gradient"):
-        floats = [int(np.prod(row["input_shapes"][0]) + np.prod(row["output_shape"])) for row in (layer, reference)]
-        found.append(layer[what]["us_per_image"] / floats[0] / (reference[what]["us_per_image"] / floats[1]))
+    for passes in (("forward",), ("weight_gradient", "data_gradient")):
+        per_float = []
+        for row in (layer, reference):
+            us = sum(row[what]["us_per_image"] for what in passes if row.get(what))
+            per_float.append(us / int(np.prod(row["input_shapes"][0]) + np.prod(row["output_shape"])))
+        found.append(per_float[0] / per_float[1])
     return found, result
 
 
