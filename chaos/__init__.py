@@ -12,85 +12,115 @@ Example
 >>> run.history[-1]["test_error"]  # doctest: +SKIP
 """
 
+import sys
+from importlib import import_module as _import
 from typing import TYPE_CHECKING, Any
 
 from . import _start as _start  # isort: split
 
 from . import _load as _load  # isort: split
 
-from . import augment, callbacks, data, initialisers, models
-from ._version import __version__
-from .api import train
-from .errors import (
-    ChaosError,
-    CheckpointError,
-    ClusterError,
-    DataError,
-    DataNotFound,
-    DivergedError,
-    TraceError,
-    UnsupportedError,
-)
-from .folding import fold
-from .info import info
-from .layers import *  # noqa: F403, every kind
-from .layers import __all__ as _layers  # type: ignore[attr-defined]  # computed: type checkers do not see it
-from .loading import load
-from .many import Committee, search, train_async, train_many
-from .network import Network
-from .normalising import normalise
-from .training import Callback, Run, evaluate
+from ._version import __version__ as __version__
+from .errors import ChaosError as ChaosError
+from .errors import CheckpointError as CheckpointError
+from .errors import ClusterError as ClusterError
+from .errors import DataError as DataError
+from .errors import DataNotFound as DataNotFound
+from .errors import DivergedError as DivergedError
+from .errors import TraceError as TraceError
+from .errors import UnsupportedError as UnsupportedError
 
-__all__ = [
-    "Callback",
-    "ChaosError",
-    "CheckpointError",
-    "ClusterError",
-    "Committee",
-    "DataError",
-    "DataNotFound",
-    "DivergedError",
-    "Network",
-    "Run",
-    "TraceError",
-    "UnsupportedError",
-    "__version__",
-    "augment",
-    "callbacks",
-    "data",
-    "evaluate",
-    "fold",
-    "from_onnx",
-    "from_torch",
-    "info",
-    "initialisers",
-    "load",
-    "models",
-    "normalise",
-    "search",
-    "train",
-    "train_async",
-    "train_many",
-    *_layers,
-]
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # type checkers and documentation tools; to Python `__getattr__` says the same
+    from . import augment as augment
+    from . import bench as bench
+    from . import callbacks as callbacks
+    from . import cluster as cluster
+    from . import data as data
+    from . import errors as errors
+    from . import initialisers as initialisers
     from . import interop as interop
-    from .interop import from_onnx, from_torch
+    from . import layers as layers
+    from . import losses as losses
+    from . import models as models
+    from . import sync as sync
+    from . import threads as threads
+    from . import training as training
+    from . import updates as updates
+    from .api import train as train
+    from .folding import fold as fold
+    from .installation import info as info
+    from .interop.from_onnx import from_onnx as from_onnx
+    from .interop.from_torch import from_torch as from_torch
+    from .layers import *  # noqa: F403, every kind
+    from .loading import load as load
+    from .many import Committee as Committee
+    from .many import train_async as train_async
+    from .many import train_many as train_many
+    from .many.search import search as search
+    from .network import Network as Network
+    from .normalising import normalise as normalise
+    from .training import Callback as Callback
+    from .training import Run as Run
+    from .training import evaluate as evaluate
 
+_ROOMS = ["augment", "callbacks", "data", "initialisers", "models"]
+# no part of __all__
+_OTHERS = ["bench", "cluster", "errors", "interop", "layers", "losses", "sync", "threads", "training", "updates"]
+# name: the room that it comes from; the layers' names are known to their room
+_FROM = {
+    "Callback": "training",
+    "Committee": "many",
+    "Network": "network",
+    "Run": "training",
+    "evaluate": "training",
+    "fold": "folding",
+    "from_onnx": "interop.from_onnx",
+    "from_torch": "interop.from_torch",
+    "info": "installation",
+    "load": "loading",
+    "normalise": "normalising",
+    "search": "many.search",
+    "train": "api",
+    "train_async": "many",
+    "train_many": "many",
+}
 
-def __getattr__(name: str) -> Any:
-    """The doors to other libraries, which most programs do not open, are loaded where they are asked for."""
-    if name in ("from_onnx", "from_torch", "interop"):
-        import importlib
+if not TYPE_CHECKING:  # who would take any name for one that there is
 
-        doors = importlib.import_module(".interop", __name__)
-        return doors if name == "interop" else getattr(doors, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """What is asked for is loaded then: `import chaos` and `chaos --help` do without NumPy."""
+        if name == "__all__":
+            found: Any = _all()
+        elif name.startswith("_"):
+            raise _missing(name)
+        elif name in _FROM:
+            found = getattr(_import(f".{_FROM[name]}", __name__), name)
+        elif name[0].isupper() and name in _layers():
+            found = getattr(_import(".layers", __name__), name)
+        else:
+            try:
+                found = _import(f".{name}", __name__)
+            except ModuleNotFoundError as error:
+                if error.name != f"{__name__}.{name}":
+                    raise
+                raise _missing(name) from None
+        globals()[name] = found
+        return found
 
+    def _missing(name: str) -> AttributeError:
+        # with the object, Python names what may have been meant
+        return AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "interop"})
+    def _layers() -> list[str]:
+        kinds: list[str] = _import(".layers", __name__).__all__
+        return kinds
+
+    def _all() -> list[str]:
+        known = [name for name, value in globals().items() if isinstance(value, type) and issubclass(value, ChaosError)]
+        return sorted({"__version__", *known, *_ROOMS, *_FROM, *_layers()})
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_all(), *_OTHERS, "__all__"})
 
 
 _start.imported()

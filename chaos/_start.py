@@ -27,19 +27,23 @@ def _silent(kind: type[BaseException], error: BaseException, trace: TracebackTyp
 _before: _Hook = sys.excepthook
 _held = False
 
-if (
-    _is_command()
-    and threading.current_thread() is threading.main_thread()
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-):
-    sys.excepthook = _silent
-    # modules in C may turn an exception amid their import into another one
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _held = True
+
+def hold() -> None:
+    """Something is about to be imported, in the command `chaos` or elsewhere."""
+    global _held
+    if (
+        _is_command()
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):
+        sys.excepthook = _silent
+        # modules in C may turn an exception amid their import into another one
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _held = True
 
 
 def imported() -> None:
-    """The package is imported: a signal is an exception again."""
+    """It is imported: a signal is an exception again."""
     global _held
     if _held and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -48,5 +52,9 @@ def imported() -> None:
 
 def over() -> None:
     """The command runs, and looks after signals itself."""
+    imported()
     if sys.excepthook is _silent:
         sys.excepthook = _before
+
+
+hold()

@@ -11,14 +11,13 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 VARIABLES = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 
 
-@dataclass(frozen=True)
-class Binding:
+class Binding(NamedTuple):
     """What an OpenMP runtime has done to the thread that loaded it.
 
     Attributes

@@ -1,7 +1,7 @@
 """A network: a graph of layers, its shapes, its weights in one flat vector, and its plan for the core.
 
-Below chaos.training and above the layers; with chaos.training, chaos.info, chaos.bench and chaos.perfmodel the only room
-that sees chaos._core. One class; long because of its docstrings.
+Below chaos.training and above the layers; with chaos.training, chaos.installation, chaos.bench and chaos.perfmodel the only
+room that sees chaos._core. One class; long because of its docstrings.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import soaking
 
 import chaos
 from chaos import virtual
-from chaos.cli.common import read_config
+from chaos.cli.given import read_config
 from chaos.cli.predict import _read_numpy
 from chaos.data.idx import read_idx
 from chaos.data.npz import read_npz

@@ -12,7 +12,7 @@ import pytest
 
 import chaos
 from chaos import report, virtual
-from chaos.cli.common import read_config
+from chaos.cli.given import read_config
 from chaos.formats import write_tensors
 from chaos.perfmodel import read_machine
 from chaos.reproduce import store

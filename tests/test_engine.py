@@ -258,10 +258,23 @@ def test_training_works_in_a_forked_child():
 
 def test_import_is_light():
     code = (
-        "import sys, chaos; heavy = {'mpi4py', 'sklearn', 'torch', 'matplotlib', 'onnx', 'tqdm', 'safetensors'}; "
+        "import sys, chaos; first = {'numpy', 'chaos.layers', 'chaos.training'} & set(sys.modules); "
+        "assert not first, first; [getattr(chaos, name) for name in chaos.__all__ if not name.startswith('from_')]; "
+        "heavy = {'mpi4py', 'sklearn', 'torch', 'matplotlib', 'onnx', 'tqdm', 'safetensors'}; "
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "nonsense"])
+def test_the_command_tells_what_it_is_without_numpy(words):
+    """Its help is there before NumPy would be imported; an unknown command is told from the names."""
+    code = (
+        "import sys; from chaos.cli import main; code = main(sys.argv[1:]); "
+        "sys.exit(code + 10 * bool({'numpy', 'chaos.training'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, words], capture_output=True, text=True, timeout=60)
+    assert done.returncode in ((12,) if words == "nonsense" else (0,)), done.stderr
 
 
 @pytest.mark.parametrize("value, wanted", [("generic", "generic"), ("avx512", _core.instruction_sets()[-1]), ("", None)])

@@ -17,8 +17,8 @@ from chaos.formats import atomic
 from chaos.formats.atomic import sweep, write_atomically
 from chaos.formats.json_text import parse_json
 from chaos.formats.lock import NAME, Lock
+from chaos.streams import is_terminal, tell
 from chaos.training import CONFIG, METRICS, MODEL
-from chaos.training.streams import is_terminal, tell
 
 # ---- atomic writes ----
 

@@ -101,6 +101,7 @@ PY_ARROWS = {
     "threads": {"affinity"},
     "distance": {"_core", "affinity", "threads"},
     "_start": set(),
+    "streams": set(),
     "_load": {"affinity", "_core"},
     "engines": {"_core", "threads"},
     "graph": {"layers"},
@@ -133,9 +134,10 @@ PY_ARROWS = {
     "folding": {"network", "layers"},
     "normalising": {"network", "layers"},
     "interop": {"interop", "folding", "network", "layers", "errors", "formats", "_version"},
-    "info": {"_core", "threads", "_version"},
+    "installation": {"_core", "threads", "_version"},
     "training": {
         "training",
+        "streams",
         "arrays",
         "augment",
         "blas",
@@ -160,7 +162,7 @@ PY_ARROWS = {
         "training",
         "threads",
         "reference",
-        "info",
+        "installation",
         "_core",
         *_MEANING,
     },
@@ -179,6 +181,7 @@ PY_ARROWS = {
     "report": {"report", "errors", "formats"},
     "cluster": {
         "cluster",
+        "streams",
         "affinity",
         "arrays",
         "distance",
@@ -207,6 +210,7 @@ PY_ARROWS = {
     },
     "cli": {
         "_start",
+        "streams",
         "cli",
         "bench",
         "virtual",
@@ -214,7 +218,7 @@ PY_ARROWS = {
         "cluster",
         "perfmodel",
         "report",
-        "info",
+        "installation",
         "loading",
         "models",
         "network",
@@ -231,7 +235,7 @@ PY_ARROWS = {
     },
     "api": {"training", "cluster", "network", "data"},
     "callbacks": {"training"},
-    "many": {"many", "api", "blas", "data", "network", "options", "threads", "training"},
+    "many": {"many", "api", "blas", "data", "network", "options", "streams", "threads", "training"},
     "estimators": {"estimators", "api", "data", "interop", "layers", "network", "online", "options", "threads", "training"},
     "__main__": {"cli"},
     "__init__": {
@@ -247,9 +251,15 @@ PY_ARROWS = {
         "_version",
         "errors",
         "folding",
-        "info",
+        "installation",
+        "bench",
+        "cluster",
         "layers",
         "loading",
+        "losses",
+        "sync",
+        "threads",
+        "updates",
         "many",
         "network",
         "normalising",
@@ -341,7 +351,7 @@ def test_python_arrows_point_down():
 def test_the_floors_of_the_training_room():
     """From below; what a file needs for its annotations only is no import."""
     floors = (
-        "monitor metrics settings signals records streams callbacks link parts phases runner feeding state store checks "
+        "monitor metrics settings signals records callbacks link parts phases runner feeding state store checks "
         "planning job progress result run __init__"
     ).split()
     files = {path.stem: path for path in (CHAOS / "training").glob("*.py")}
@@ -393,7 +403,25 @@ def test_every_file_says_what_it_is():
         assert first.startswith(('"""', "/*", "#")), f"{path.relative_to(HERE)} has no opening words"
 
 
+def test_type_checkers_see_what_is_loaded_when_asked_for():
+    (block,) = [
+        node
+        for node in ast.parse((CHAOS / "__init__.py").read_text()).body
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+    ]
+    said = {alias.name: node.module for node in block.body for alias in node.names}
+    assert said.pop("*") == "layers"
+    rooms = {name for name, module in said.items() if module is None}
+    assert rooms == {*chaos._ROOMS, *chaos._OTHERS} and {name: said[name] for name in said.keys() - rooms} == chaos._FROM
+    assert all(alias.asname in (alias.name, None) for node in block.body for alias in node.names)
+    # a room of the name of something public would replace it when it is loaded
+    assert not {path.stem for path in CHAOS.iterdir()} & {*chaos._FROM, *LAYERS}
+
+
 def test_public_names_have_docstrings_and_exist():
+    assert len(set(chaos.__all__)) == len(chaos.__all__) and {*chaos.__all__} <= {*dir(chaos)}
+    with pytest.raises(AttributeError, match="module 'chaos' has no attribute 'Conv3D'"):
+        chaos.Conv3D  # noqa: B018
     for name in chaos.__all__:
         thing = getattr(chaos, name)
         assert name == "__version__" or (thing.__doc__ or "").strip(), name

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .. import _core, data, reference
 from ..errors import ChaosError, DataNotFound
-from ..info import info
+from ..installation import info
 from ..layers.base import Array, Shape
 from ..models import MODELS
 from ..network import Network, run_key

@@ -10,8 +10,11 @@ import traceback
 import warnings
 
 from .. import __version__, _start
-from ..errors import ChaosError
-from .common import Parser, complain, exit_code, say
+
+_start.hold()  # isort: split
+
+from ..errors import ChaosError  # noqa: E402
+from .common import Parser, complain, exit_code, say  # noqa: E402
 
 # name, which is that of the file, and what it does
 COMMANDS = {
@@ -60,7 +63,6 @@ def main(argv=None):
         Exit code: 0 success; 2 an error of input or environment, told in one line on standard error; 3 the
         training diverged; 130 and 143 stopped by Ctrl-C and SIGTERM; 141 the reader of the output has gone.
     """
-    _start.over()
     with _printable(sys.stdout):
         code = _run(sys.argv[1:] if argv is None else list(argv))
     try:
@@ -111,7 +113,11 @@ class _Told(logging.Handler):
 def _run_command(argv):
     debug = False
     try:
-        arguments, left = _parser(argv).parse_known_args(argv)
+        try:
+            parser = _parser(argv)
+        finally:
+            _start.over()
+        arguments, left = parser.parse_known_args(argv)
         debug = arguments.debug
         if left:
             arguments.parser.refuse_unknown(left)

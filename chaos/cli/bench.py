@@ -4,8 +4,8 @@ import sys
 
 from .. import bench as measure
 from ..models import MODELS, PAPER
+from ..streams import is_terminal
 from ..sync import STRATEGIES
-from ..training.streams import is_terminal
 from .common import add_command, say, show_json
 from .common import print_table as _print_table
 from .common import show_us as _us

@@ -5,7 +5,7 @@ import os
 import textwrap
 
 from ..cluster import launched, look
-from ..info import info
+from ..installation import info
 from .common import add_command, columns, show_json
 
 

@@ -3,7 +3,8 @@
 from .. import training
 from ..training import ABOUT
 from ..training.metrics import NAMES
-from .common import DATA, DATA_HELP, add_command, declare_best, load_data, need_test, percent, show_json
+from .common import add_command, declare_best, percent, show_json
+from .given import DATA, DATA_HELP, load_data, need_test
 from .networks import open_model
 
 

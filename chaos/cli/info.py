@@ -2,7 +2,7 @@
 
 import textwrap
 
-from ..info import info
+from ..installation import info
 from .common import add_command, columns, show_json
 
 

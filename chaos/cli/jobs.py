@@ -16,7 +16,7 @@ from ..formats.toml_text import to_toml
 from ..options import nearest
 from ..training import ABOUT, Settings
 from ..training.settings import OptionsOf, Setting
-from .common import read_config
+from .given import read_config
 from .networks import FUNCTION, absolute, build_model, list_network
 from .options import DATA_ABOUT
 

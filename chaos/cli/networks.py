@@ -21,7 +21,7 @@ from ..models import MODELS
 from ..network import Network
 from ..options import nearest, unknown
 from ..training import BEST, MODEL
-from .common import read_config
+from .given import read_config
 
 # FILE.py:NAME or package.module:NAME
 FUNCTION = re.compile(r"(?P<where>.+\.py|[^\W\d][\w.]*):(?P<name>[^\W\d]\w*)")

@@ -25,7 +25,8 @@ from ..training.settings import (
     setting,
     settings_of,
 )
-from .common import DATA, DATA_HELP, columns
+from .common import columns
+from .given import DATA, DATA_HELP
 
 LISTED = "may be repeated; help lists them"
 

@@ -12,7 +12,8 @@ from ..models import MODELS
 from ..report import Course, measurements_report, runs_report
 from ..training import METRICS, MODEL
 from ..training.records import today
-from .common import DATA, add_command, load_data, need_test, read_config
+from .common import add_command
+from .given import DATA, load_data, need_test, read_config
 from .networks import open_model, stem, take_model
 from .pictures import KINDS, NEED_DATA
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from .. import training, virtual
 from ..errors import TraceError
 from ..formats.trace import TraceReader
-from ..info import info
+from ..installation import info
 from ..loading import load
 from ..network import Network
-from .common import DATA, add_command, declare_jobs, load_data, percent, read_config
+from .common import add_command, declare_jobs, percent
+from .given import DATA, load_data, read_config
 
 
 def add(commands):

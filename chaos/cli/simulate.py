@@ -12,7 +12,8 @@ from ..network import Network
 from ..perfmodel import machine_of, read_machine
 from ..sync import STRATEGIES
 from ..training import ABOUT, TRAINS, Settings
-from .common import add_command, declare_jobs, percent, read_config
+from .common import add_command, declare_jobs, percent
+from .given import read_config
 from .train import declare, declare_run, execute, prepare, quantile, take_job
 
 TIMES = "times.json"

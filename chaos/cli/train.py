@@ -19,9 +19,10 @@ from ..models import MODELS
 from ..network import Network
 from ..normalising import is_normalised, normalise
 from ..options import unknown
+from ..streams import LOG, tell
 from ..training import ABOUT, Settings
-from ..training.streams import LOG, tell
-from .common import add_command, exit_code, load_data, load_validation, load_weights, percent, read_config, say
+from .common import add_command, exit_code, percent, say
+from .given import load_data, load_validation, load_weights, read_config
 from .jobs import ENDING, JOB, Kept, read_job
 from .networks import FUNCTION, KINDS, absolute, build_model, stem
 from .options import DATA_ABOUT, add_setting, add_short_option, in_group, parse_options, settings_from

@@ -15,9 +15,9 @@ from .. import affinity, threads, training
 from ..errors import ClusterError
 from ..network import Network
 from ..options import unknown
+from ..streams import tell
 from ..sync import STRATEGIES
 from ..training import ABOUT, Run, Settings, Threads
-from ..training.streams import tell
 from ..updates import UPDATES
 from . import agreement
 from .allreduce import Allreduce

@@ -21,8 +21,8 @@ import numpy as np
 
 from .. import _core
 from ..errors import ClusterError
+from ..streams import tell
 from ..training import Alone
-from ..training.streams import tell
 from .agreement import differences
 from .compress import Feedback, decode
 

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from ..training.streams import is_terminal, tell
+from ..streams import is_terminal, tell
 
 PAUSE = 10.0  # seconds between lines where there is no terminal
 

@@ -19,6 +19,7 @@ from ..data import Dataset
 from ..errors import DivergedError
 from ..losses import CLASS, VALUES
 from ..network import Network, run_key
+from ..streams import LOG, tell
 from ..sync import STRATEGIES
 from ..threads import Plan
 from ..updates import SCHEDULES, UPDATES
@@ -33,7 +34,6 @@ from .settings import Settings
 from .signals import FAILED, STOPPED, Caught
 from .state import State
 from .store import MODEL, Store
-from .streams import LOG, tell
 
 CUTS = 10  # of the learning rate, one after the other without an epoch that went well, until a training is given up
 

@@ -10,9 +10,9 @@ import sys
 import warnings
 from typing import Any
 
+from ..streams import LOG, is_terminal, tell
 from .callbacks import Callback, Event
 from .records import Record
-from .streams import LOG, is_terminal, tell
 
 NAMES = {"train_eval": "train again"}
 

@@ -27,11 +27,11 @@ from ..formats.json_text import parse_json
 from ..formats.lock import Lock
 from ..loading import load_with_state
 from ..options import check_number
+from ..streams import LOG, tell
 from .records import Record, check_counts, today
 from .runner import Threads
 from .settings import Settings, completed, differences
 from .state import State, give_state
-from .streams import LOG, tell
 
 if TYPE_CHECKING:
     from .job import Job

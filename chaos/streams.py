@@ -1,5 +1,5 @@
-"""Standard error for people, which programs replace by objects that only write, or close. For chaos.training and the rooms
-above."""
+"""Standard error for people, which programs replace by objects that only write, or close. For chaos.training,
+chaos.cli and the rooms between."""
 
 from __future__ import annotations
 

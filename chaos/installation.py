@@ -13,7 +13,7 @@ from ._version import __version__
 def info() -> dict[str, Any]:
     """Versions, instruction set, cores, OpenMP and MPI as a dict of JSON-able values; starts no MPI."""
 
-    import importlib.metadata  # takes a twelfth of the time that `import chaos` takes
+    import importlib.metadata  # takes longer than `import chaos`
 
     def version(package: str) -> str | None:
         try:
