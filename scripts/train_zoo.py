@@ -5,9 +5,10 @@
     scripts/train_zoo.py vowels_tdnn --seeds 0 1 2 --json docs/zoo/vowels_tdnn.json
     scripts/train_zoo.py mnist_lenet5 --workers 1 2 --virtual 64
     scripts/train_zoo.py --step vgg16          one step at random images: seconds, memory
+    scripts/train_zoo.py cifar10_resnet20 --torch 5120 --json docs/zoo/cifar10_resnet20.torch.json     needs PyTorch
 
-Each run is written as JSON with its settings, seeds, times, the machine and the commit. With --virtual so many virtual
-workers train (chaos.virtual), whose seconds are those of the virtual machine.
+Each run is written as JSON as soon as it is through, with its settings, seeds, times, the machine and the commit. With
+--virtual so many virtual workers train (chaos.virtual), whose seconds are those of the virtual machine.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -383,8 +384,8 @@ def asked(args: argparse.Namespace) -> str:
     return shlex.join(["scripts/train_zoo.py", *map(str, words)])
 
 
-def report(name: str, recipe: Recipe, args: argparse.Namespace) -> dict[str, Any]:
-    """All runs of a recipe, told on the way and returned."""
+def report(name: str, recipe: Recipe, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """All runs of a recipe, told on the way; what is known after each."""
     target = "none" if recipe.target is None else recipe.target
     print(f"{name}: {recipe.about}\n  target: {target} ({recipe.unit}); {recipe.expected}")
     runs = []
@@ -397,10 +398,15 @@ def report(name: str, recipe: Recipe, args: argparse.Namespace) -> dict[str, Any
                     raise
                 runs.append({"side": side["name"], "seed": seed, "refused": str(error)})
                 print(f"  {side['name']:20} seed {seed}: {error}", flush=True)
-                continue
-            runs.append(run)
-            met = "" if recipe.target is None else "  met" if run["result"] <= recipe.target else "  missed"
-            print(f"  {side['name']:20} seed {seed}: {run['result']:.4f}{met}  {run['seconds']:.0f} s", flush=True)
+            else:
+                runs.append(run)
+                met = "" if recipe.target is None else "  met" if run["result"] <= recipe.target else "  missed"
+                print(f"  {side['name']:20} seed {seed}: {run['result']:.4f}{met}  {run['seconds']:.0f} s", flush=True)
+            yield summed_up(name, recipe, args, runs)
+
+
+def summed_up(name: str, recipe: Recipe, args: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """A recipe and its runs."""
     means = {
         side["name"]: statistics.fmean(results)
         for side in sides(args)
@@ -415,6 +421,72 @@ def report(name: str, recipe: Recipe, args: argparse.Namespace) -> dict[str, Any
         "command": asked(args),
         "mean": means,
         "runs": runs,
+        "machine": machine(),
+    }
+
+
+def beside_torch(name: str, recipe: Recipe, images: int, rounds: int = 3) -> dict[str, Any]:
+    """Seconds of an epoch of chaos with two workers and of PyTorch with two threads: the same network, images, crops, flips,
+    batch size and update rule. Measured with some of the images, sides in turns, medians; PyTorch eager, in the better of
+    two memory layouts."""
+    import torch
+    from torch.nn.functional import cross_entropy, pad
+
+    train_set, _ = recipe.data()
+    some, net, settings = train_set[:images], recipe.network(0), recipe.settings
+    margin = int(next((step.partition(":")[2] for step in recipe.augment if step.startswith("crop:")), "0"))
+    x, y = torch.from_numpy(np.array(some.images)), torch.from_numpy(np.array(some.labels).astype(np.int64))
+    torch.set_num_threads(2)
+    torch.set_flush_denormal(True)
+    apart = np.abs(net.to_torch().eval()(x[:64].float() / 127.5 - 1).detach().numpy() - net.forward(some.images[:64])).max()
+    if not apart < 1e-4:
+        sys.exit(f"{name}: PyTorch's outputs differ by {apart}")
+
+    def ours() -> float:
+        quiet = {"workers": 2, "epochs": 1, "progress": False, "augment": list(recipe.augment)}
+        found = chaos.train(net, some, **{**settings, **quiet, "lr_schedule": "constant"}).history[-1]["seconds"]
+        return float(found)
+
+    def theirs(layout: Any) -> float:
+        module = net.to_torch().to(memory_format=layout)
+        options = settings["update_options"]
+        rule = torch.optim.SGD(module.parameters(), settings["lr"], **options)
+        start = time.perf_counter()
+        for part in torch.randperm(len(x)).split(settings["batch_size"]):
+            batch = x[part].float() / 127.5 - 1
+            if margin:
+                h, w = batch.shape[2:]
+                down, along = (torch.randint(2 * margin + 1, (len(part), 1)) for _ in "yx")
+                rows, columns = down + torch.arange(h), along + torch.arange(w)
+                batch = pad(batch, (margin,) * 4, value=-1)[
+                    torch.arange(len(part))[:, None, None, None],
+                    torch.arange(batch.shape[1])[:, None, None],
+                    rows[:, None, :, None],
+                    columns[:, None, None, :],
+                ]
+            if "flip" in recipe.augment:
+                batch = torch.where(torch.rand(len(part), 1, 1, 1) < 0.5, batch.flip(3), batch)
+            rule.zero_grad()
+            cross_entropy(module(batch.contiguous(memory_format=layout)), y[part]).backward()
+            rule.step()
+        return time.perf_counter() - start
+
+    layouts = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+    first = {which: theirs(layout) for which, layout in layouts.items()}  # warm-up, too
+    best = min(first, key=lambda which: first[which])
+    ours()
+    seconds = [(ours(), theirs(layouts[best])) for _ in range(rounds)]
+    stretch = len(train_set) / len(some)
+    return {
+        "recipe": name,
+        "images_timed": len(some),
+        "rounds": rounds,
+        "chaos_epoch_seconds": stretch * statistics.median(one for one, _ in seconds),
+        "torch_epoch_seconds": stretch * statistics.median(one for _, one in seconds),
+        "torch_layout": best,
+        "torch": torch.__version__,
+        "outputs_apart": float(apart),
+        "seconds": seconds,
         "machine": machine(),
     }
 
@@ -459,6 +531,7 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="keep each run there, and go on where one is found")
     parser.add_argument("--strategy", default="chaos", choices=sorted(chaos.info()["strategies"]), help="(default: chaos)")
     parser.add_argument("--progress", action="store_true", help="tell every epoch")
+    parser.add_argument("--torch", type=int, metavar="N", help="instead: time an epoch beside PyTorch, by N images")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all there is to be known")
     parser.add_argument("--step", choices=models.MODELS, metavar="MODEL", help="instead: one step at random images")
     parser.add_argument("--images", type=int, default=1, metavar="N", help="of that step (default: 1)")
@@ -466,18 +539,28 @@ def main() -> None:
     if args.step:
         found = step(args.step, args.images)
         print(json.dumps({key: value for key, value in found.items() if key != "machine"}, indent=2))
+        write(args.json, found)
     elif args.list or args.name is None:
         for name, recipe in known.items():
             print(f"{name:26}{recipe.about}")
-        return
     else:
         try:
-            found = report(args.name, known[args.name], args)
+            if args.torch:
+                found = beside_torch(args.name, known[args.name], args.torch)
+                print(json.dumps({key: value for key, value in found.items() if key != "machine"}, indent=2))
+                write(args.json, found)
+                return
+            for found in report(args.name, known[args.name], args):
+                write(args.json, found)
         except chaos.DataError as error:
             sys.exit(f"{args.name}: {error}")
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def write(path: Path | None, found: dict[str, Any]) -> None:
+    """What has been found so far."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,17 @@ def overview(found: dict[str, Any]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
+def torch_line(one: dict[str, Any]) -> str:
+    """An epoch beside PyTorch's."""
+    made, version = one["machine"], one["torch"].partition("+")[0]
+    ours, theirs = one["chaos_epoch_seconds"], one["torch_epoch_seconds"]
+    return (
+        f"An epoch of these settings takes chaos with 2 workers {ours:,.0f} s, and PyTorch {version} with 2 threads "
+        f"({one['torch_layout']}, not compiled) {theirs:,.0f} s: medians of {one['rounds']} turns each with "
+        f"{one['images_timed']:,} images, nothing else running ({made['cpu']}, commit {made['commit']}, {made['date'][:10]})."
+    )
+
+
 def details(name: str, one: dict[str, Any]) -> list[str]:
     """The runs of one recipe."""
     lines = [
@@ -79,11 +90,15 @@ def details(name: str, one: dict[str, Any]) -> list[str]:
     return [*lines, "", f"{made['cpu']}, {made['cores']} cores, commit {made['commit']}, {made['date'][:10]}."]
 
 
-def page(found: dict[str, Any]) -> str:
-    """The measurements, by the names of their recipes, as Markdown."""
+def page(found: dict[str, Any], beside: dict[str, Any]) -> str:
+    """The measurements, and epochs beside PyTorch's, by the names of their recipes, as Markdown."""
     lines = [HEAD, "| | target | reached | |", "|---|---|---|---|", *overview(found)]
     for name, one in found.items():
         lines += details(name, one)
+        if name in beside:
+            lines += ["", torch_line(beside[name])]
+    for name in beside.keys() - found.keys():
+        lines += ["", f"## {name}", "", torch_line(beside[name])]
     return "\n".join(lines) + "\n"
 
 
@@ -91,7 +106,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="that train_zoo.py --json has written")
     read = [json.loads(file.read_text()) for file in parser.parse_args().files]
-    print(page({one["recipe"]: one for one in read}), end="")
+    runs = {one["recipe"]: one for one in read if "runs" in one}
+    beside = {one["recipe"]: one for one in read if "torch" in one}
+    print(page(runs, beside), end="")
 
 
 if __name__ == "__main__":
