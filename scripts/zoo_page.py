@@ -53,12 +53,12 @@ def overview(found: dict[str, Any]) -> list[str]:
 
 def torch_line(one: dict[str, Any]) -> str:
     """An epoch beside PyTorch's."""
-    made, version = one["machine"], one["torch"].partition("+")[0]
+    made, version, date = one["machine"], one["torch"].partition("+")[0], one["machine"]["date"][:10]
     ours, theirs = one["chaos_epoch_seconds"], one["torch_epoch_seconds"]
     return (
         f"An epoch of these settings takes chaos with 2 workers {ours:,.0f} s, and PyTorch {version} with 2 threads "
         f"({one['torch_layout']}, not compiled) {theirs:,.0f} s: medians of {one['rounds']} turns each with "
-        f"{one['images_timed']:,} images, nothing else running ({made['cpu']}, commit {made['commit']}, {made['date'][:10]})."
+        f"{one['images_timed']:,} images, nothing else running ({made['cpu']}, commit {made['commit']}, {date})."
     )
 
 
