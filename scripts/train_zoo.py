@@ -33,6 +33,9 @@ from chaos.bench import machine
 from chaos.data import generated
 from chaos.data.time_series import japanese_vowels
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from peers.surroundings import commit  # noqa: E402
+
 Pair = tuple[data.Dataset, data.Dataset]
 
 
@@ -225,7 +228,8 @@ def recipes() -> dict[str, Recipe]:
             lambda: japanese_vowels(),
             {"epochs": 60, "lr": 0.05, "batch_size": 8, **COSINE},
             0.017,
-            "Ismail Fawaz et al. 2019, Deep learning for time series classification, FCN: 99.3 %",
+            "Ismail Fawaz et al. 2019, Deep learning for time series classification, means of runs: FCN 99.3 %, ResNet "
+            "99.2 %, Time-CNN 95.6 %",
         ),
         "pyramid_occluded": Recipe(
             "the neural abstraction pyramid fills in what an 8x8 square hides of MNIST's digits",
@@ -421,7 +425,7 @@ def summed_up(name: str, recipe: Recipe, args: argparse.Namespace, runs: list[di
         "command": asked(args),
         "mean": means,
         "runs": runs,
-        "machine": machine(),
+        "machine": machine() | commit(),
     }
 
 
@@ -487,7 +491,7 @@ def beside_torch(name: str, recipe: Recipe, images: int, rounds: int = 3) -> dic
         "torch": torch.__version__,
         "outputs_apart": float(apart),
         "seconds": seconds,
-        "machine": machine(),
+        "machine": machine() | commit(),
     }
 
 
@@ -510,7 +514,7 @@ def step(name: str, images: int) -> dict[str, Any]:
         "loss": run.history[-1]["train_loss"],
         "weights_changed": float((net.weights != before).mean()),
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "machine": machine(),
+        "machine": machine() | commit(),
     }
     return told
 

@@ -53,12 +53,15 @@ def overview(found: dict[str, Any]) -> list[str]:
 
 def torch_line(one: dict[str, Any]) -> str:
     """An epoch beside PyTorch's."""
-    made, version, date = one["machine"], one["torch"].partition("+")[0], one["machine"]["date"][:10]
+    made, version = one["machine"], one["torch"].partition("+")[0]
+    where = f"{made['cpu']}, commit {str(made['commit'])[:12]}, {made['date'][:10]}"
     ours, theirs = one["chaos_epoch_seconds"], one["torch_epoch_seconds"]
+    epochs = recipes()[one["recipe"]].settings["epochs"]
     return (
         f"An epoch of these settings takes chaos with 2 workers {ours:,.0f} s, and PyTorch {version} with 2 threads "
         f"({one['torch_layout']}, not compiled) {theirs:,.0f} s: medians of {one['rounds']} turns each with "
-        f"{one['images_timed']:,} images, nothing else running ({made['cpu']}, commit {made['commit']}, {date})."
+        f"{one['images_timed']:,} images, nothing else running ({where}). All {epochs} epochs "
+        f"would take chaos {epochs * ours / 3600:.1f} hours."
     )
 
 
@@ -87,7 +90,7 @@ def details(name: str, one: dict[str, Any]) -> list[str]:
         ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     made = one["machine"]
-    return [*lines, "", f"{made['cpu']}, {made['cores']} cores, commit {made['commit']}, {made['date'][:10]}."]
+    return [*lines, "", f"{made['cpu']}, {made['cores']} cores, commit {str(made['commit'])[:12]}, {made['date'][:10]}."]
 
 
 def page(found: dict[str, Any], beside: dict[str, Any]) -> str:
