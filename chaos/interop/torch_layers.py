@@ -131,7 +131,7 @@ def _batch_norm(
     if running_mean is None:
         raise UnsupportedError("without running statistics (track_running_stats=False)")
     if momentum is None:
-        raise UnsupportedError("momentum=None, the mean over all steps: give a number")
+        raise UnsupportedError("momentum=None, the mean over all steps so far: give a number")
     _both(weight, bias)
     kind = layers.BatchNorm2d if len(x.shape) == 3 else layers.BatchNorm1d
     tensors = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
@@ -175,7 +175,7 @@ def _instance_norm(
     *_: Any,
 ) -> Value:
     if running_mean is not None:
-        raise UnsupportedError("with running statistics (track_running_stats=True)")
+        raise UnsupportedError("with running statistics (track_running_stats=True): without them it works")
     _both(weight, bias)
     kind = layers.InstanceNorm2d if len(x.shape) == 3 else layers.InstanceNorm1d
     if weight is None:
