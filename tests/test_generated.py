@@ -150,6 +150,9 @@ def test_vowels(tmp_path, monkeypatch):
     seen = train.images[:, :, :3]
     assert np.allclose(seen.mean((0, 2)), 0, atol=1e-6) and np.allclose(seen.std((0, 2)), 1, atol=1e-6)
     assert not train.images[:, :, 3:].any() and (test.images == train.images).all()
+    stretched = japanese_vowels(tmp_path, length=5, stretch=True)[0].images
+    assert (stretched[:, :, ::2] == seen).all()  # 3 frames: every other place is one of them, the rest lie half-way
+    assert np.allclose(stretched[:, :, 1::2], (seen[:, :, :-1] + seen[:, :, 1:]) / 2, atol=1e-6)
     monkeypatch.setenv("CHAOS_DATA_DIR", str(tmp_path))
     assert (japanese_vowels()[0].images[:, :, :5] == train.images).all()
     with pytest.raises(chaos.DataError, match="does not fit"):

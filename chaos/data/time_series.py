@@ -19,7 +19,9 @@ VOWELS = "JapaneseVowels"
 CARRIERS = ("aeon", "sktime")  # packages that bring the vowels along, in datasets/data/
 
 
-def japanese_vowels(data_dir: str | os.PathLike[str] | None = None, *, length: int = 29) -> tuple[Dataset, Dataset]:
+def japanese_vowels(
+    data_dir: str | os.PathLike[str] | None = None, *, length: int = 29, stretch: bool = False
+) -> tuple[Dataset, Dataset]:
     """Utterances of two Japanese vowels by nine men, as 12 linear prediction coefficients per frame: 270 for training and
     370 for testing; who is speaking? (Kudo, Toyama, Shimbo 1999, "Multidimensional curve classification using
     passing-through regions"; UCI Machine Learning Repository.)
@@ -33,6 +35,9 @@ def japanese_vowels(data_dir: str | os.PathLike[str] | None = None, *, length: i
         Instead of ``$CHAOS_DATA_DIR``.
     length : int
         Frames of every sequence; shorter ones (they have 7 to 29) are continued with zeros.
+    stretch : bool
+        Shorter ones are stretched to `length` frames instead, by linear interpolation: what is averaged over time is then
+        not thinned by zeros.
 
     Returns
     -------
@@ -60,10 +65,20 @@ def japanese_vowels(data_dir: str | os.PathLike[str] | None = None, *, length: i
         for image, sequence in zip(images, sequences, strict=True):
             if sequence.shape[0] != len(mean) or sequence.shape[1] > length:
                 raise DataError(f"{folder}: a sequence of shape {sequence.shape} does not fit ({len(mean)}, {length})")
-            image[:, : sequence.shape[1]] = (sequence - mean) / deviation
+            normal = (sequence - mean) / deviation
+            if stretch:
+                normal = _stretched(normal, length)
+            image[:, : normal.shape[1]] = normal
         classes = [names.index(label) for label in labels]
         found.append(Dataset((images,), classes, name=f"{VOWELS}/{part}", classes=len(names)))
     return found[0], found[1]
+
+
+def _stretched(sequence: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+    """The sequence (dimensions, frames) at `length` places from its first frame to its last, as far from each other."""
+    frames = sequence.shape[1]
+    at = np.linspace(0, frames - 1, length)
+    return np.stack([np.interp(at, np.arange(frames), row) for row in sequence])
 
 
 def _folder(data_dir: str | os.PathLike[str] | None) -> Path:
