@@ -16,7 +16,7 @@ from chaos import _core
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # These start ranks, pin threads or count what the cores do: two of them at once would only wait for each other.
-BOTH_CORES = ("test_cluster", "test_pinning", "test_quiet_epoch")
+BOTH_CORES = ("test_cluster", "test_callbacks", "test_pinning", "test_quiet_epoch")
 FIRST = (  # what takes longest: begun late, it would leave the other process with nothing to do
     "both-cores",
     "test_sanitizers",
@@ -68,6 +68,13 @@ def pytest_addoption(parser):
     parser.addoption("--nightly", action="store_true", help="also run what is marked so: long, for scripts/nightly.sh")
 
 
+def pytest_configure(config):
+    if config.getoption("--nightly"):
+        import nets
+
+        nets.NIGHTLY = True
+
+
 def pytest_collection_modifyitems(config, items):
     if not config.getoption("--nightly"):
         late = [item for item in items if item.get_closest_marker("nightly")]
@@ -93,6 +100,12 @@ def pytest_xdist_make_scheduler(config, log):
             return group(nodeid)
 
     return ByGroup(config, log)
+
+
+@pytest.fixture(scope="session")
+def nightly(request):
+    """Whether there is time: for tests that do by night more of what they do by day."""
+    return request.config.getoption("--nightly")
 
 
 @pytest.fixture(params=_core.instruction_sets())

@@ -1,13 +1,17 @@
 """MPI jobs as processes with a hard time limit, with each MPI library that is here. For tests/test_cluster*.py and
 others."""
 
+import atexit
 import contextlib
 import functools
+import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -90,6 +94,72 @@ def job(library, ranks, *argv, timeout=60, env=None, **options):
     return finish(start(library, ranks, *argv, env=env, **options), timeout)
 
 
+class Standing:
+    """A job that stays, for scripts that end in good order: tests/ranks.py runs them one after the other, in a fraction of
+    the time that Python, its packages and MPI take to start. Ended with this process, at the latest."""
+
+    RANKS = 4
+
+    def __init__(self, library):
+        self._folder = tempfile.TemporaryDirectory(prefix="chaos-ranks-")
+        folder = Path(self._folder.name)
+        names = [*(f"orders-{rank}" for rank in range(self.RANKS)), "ended"]
+        for name in names:
+            os.mkfifo(folder / name)
+        # opened for both: neither does this wait for a rank, nor does a pipe end before this process
+        *self._orders, self._ended = (os.open(folder / name, os.O_RDWR | os.O_CLOEXEC) for name in names)
+        self._said = (folder / "said").open("a")
+        self._process = start(library, self.RANKS, TREE / "tests/ranks.py", folder, stdout=self._said, stderr=self._said)
+
+    def run(self, ranks, path, *argv, timeout=60):
+        """The end of a script on the first so many ranks."""
+        os.truncate(self._said.name, 0)  # opened for appending
+        for pipe in self._orders[:ranks]:
+            os.write(pipe, (json.dumps([ranks, str(path), list(map(str, argv))]) + "\n").encode())
+        until, told = time.monotonic() + timeout, b""
+        while told.count(b"\n") < ranks:
+            if select.select([self._ended], [], [], 0.5)[0]:
+                told += os.read(self._ended, 4096)
+            elif not self.here or time.monotonic() > until:
+                said = Path(self._said.name).read_text()
+                why = f"is not through after {timeout} s" if self.here else "has ended"
+                self.end()
+                pytest.fail(f"the job {why}; it has said:\n{said}")
+        codes = [int(line.split()[1]) for line in told.splitlines()]
+        return Done(next(filter(None, codes), 0), "", Path(self._said.name).read_text())
+
+    @property
+    def here(self):
+        """Whether the job can be used."""
+        return self._process.poll() is None
+
+    def end(self):
+        """Ends the job, whatever it is doing."""
+        if self._said.closed:
+            return
+        for pipe in (*self._orders, self._ended):
+            os.close(pipe)
+        self._process.terminate()  # the launcher takes its ranks along
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._said.close()
+        self._folder.cleanup()
+
+
+_standing = {}
+
+
+def standing(library):
+    """The job of a library that stays; another one where it has ended."""
+    if library not in _standing or not _standing[library].here:
+        _standing[library] = Standing(library)
+        atexit.register(_standing[library].end)
+    return _standing[library]
+
+
 def sweep(folder=Path("/dev/shm")):
     """Removes the shared memory that killed jobs have left: of this user, older than a minute, and mapped by nobody. A
     container has 64 MB of it."""
@@ -116,6 +186,16 @@ def missing(library):
         return "mpi4py is not installed"
     done = job(library, 2, "-c", "from mpi4py import MPI; assert MPI.COMM_WORLD.size == 2")
     return f"{library} cannot run two ranks: {done.err[-300:]}" if done.code else None
+
+
+def in_turn(cases):
+    """Parameters (library, *case) of a test whose jobs are its own and take long to start: each case with one of the
+    libraries, in turn, and by night with all."""
+    return [
+        pytest.param(library, *case, marks=() if (i + k) % len(LIBRARIES) == 0 else pytest.mark.nightly)
+        for i, case in enumerate(cases)
+        for k, library in enumerate(LIBRARIES)
+    ]
 
 
 def need(library):

@@ -12,6 +12,13 @@ import chaos
 from chaos import reference
 from chaos.network import run_key
 
+NIGHTLY = False  # tests/conftest.py sets it, before any test is looked for
+
+
+def examples(by_day, by_night):
+    """How many examples hypothesis draws: others every time, so that days add up."""
+    return by_night if NIGHTLY else by_day
+
 
 def one_layer(shape, layer, seed=0):
     """A network of one layer, with a Flatten() behind it where its output is an image."""

@@ -66,8 +66,16 @@ def unbound():
     return process({})["workers"]
 
 
-@pytest.mark.parametrize("first", ["", LOADED, OTHER])
-@pytest.mark.parametrize("variables", [*BOUND, {"OMP_PROC_BIND": "true"}], ids=str)
+def some(variables):
+    """All ways to bind with all that may have been loaded before; by day every other pair."""
+    return [
+        pytest.param(bound, first, marks=pytest.mark.nightly if (i + k) % 2 else ())
+        for i, bound in enumerate(variables)
+        for k, first in enumerate(["", LOADED, OTHER])
+    ]
+
+
+@pytest.mark.parametrize("variables, first", some([*BOUND, {"OMP_PROC_BIND": "true"}]))
 def test_binding_by_a_runtime_is_no_limit(variables, first):
     found = process(variables, first)
     if found["left"] == CPUS:
@@ -85,8 +93,7 @@ def test_binding_by_a_runtime_is_no_limit(variables, first):
         assert len({cpus for cpus in found["team"] if cpus in map(str, CPUS)}) > 1, "the team has one CPU only"
 
 
-@pytest.mark.parametrize("first", ["", LOADED, OTHER])
-@pytest.mark.parametrize("variables", [{}, BOUND[0]], ids=str)
+@pytest.mark.parametrize("variables, first", some([{}, BOUND[0]]))
 def test_limits_of_others_are_honoured(variables, first):
     """taskset, a launcher or a container: a mask that the process has begun with."""
     last = CPUS[-1]

@@ -12,7 +12,7 @@ import time
 
 import mpi
 import pytest
-from test_cluster import HEAD
+from test_cluster import HEAD, run
 
 import chaos
 from chaos.training import METRICS, MODEL
@@ -70,7 +70,9 @@ def valid(folder):
     return state
 
 
-@pytest.mark.parametrize("mode, at", [("local", 0), ("local", 1), ("async", 0), ("allreduce", 1)])
+@pytest.mark.parametrize(
+    "library, mode, at", mpi.in_turn([("local", 0), ("local", 1), ("async", 0), ("allreduce", 1)]), indirect=["library"]
+)
 def test_an_exception_ends_the_job_with_its_traceback(library, mode, at, tmp_path):
     done, seconds = failed(library, 3, tmp_path, at, "raise", mode)
     assert done.code != 0 and seconds < SOON
@@ -78,14 +80,16 @@ def test_an_exception_ends_the_job_with_its_traceback(library, mode, at, tmp_pat
     assert valid(tmp_path)["epochs"] == 1
 
 
-@pytest.mark.parametrize("mode", ["local", "gossip", "shared", "allreduce"])
+@pytest.mark.parametrize(
+    "library, mode", mpi.in_turn([("local",), ("gossip",), ("shared",), ("allreduce",)]), indirect=["library"]
+)
 def test_a_killed_rank_ends_the_job(library, mode, tmp_path):
     done, seconds = failed(library, 2, tmp_path, 1, "SIGKILL", mode)
     assert done.code != 0 and seconds < SOON
     assert valid(tmp_path)["epochs"] == 1
 
 
-@pytest.mark.parametrize("mode", ["gossip", "easgd", "allreduce"])
+@pytest.mark.parametrize("library, mode", mpi.in_turn([("gossip",), ("easgd",), ("allreduce",)]), indirect=["library"])
 def test_a_signal_on_one_rank_stops_all_and_keeps_the_state(library, mode, tmp_path):
     done, seconds = failed(library, 2, tmp_path, 1, "SIGINT", mode)
     assert done.code != 0 and seconds < SOON and "KeyboardInterrupt" in done.err and "ends the job" not in done.err
@@ -196,9 +200,7 @@ def test_sigkill_at_any_time_leaves_a_valid_checkpoint(library, times, tmp_path)
     assert epochs > times
 
 
-DIVERGED = (
-    HEAD
-    + """
+DIVERGED = """
 train, test = chaos.data.load("digits", size=29)
 net = chaos.models.small(seed=0)
 before = net.weights.copy()
@@ -208,15 +210,11 @@ try:
 except chaos.DivergedError as error:
     tell([str(error), bool((net.weights == before).all())])
 """
-)
 
 
 @pytest.mark.parametrize("mode", ["local", "gossip", "async", "shared", "allreduce"])
 def test_divergence_is_seen_by_all(library, mode, tmp_path):
-    path = tmp_path / "job.py"
-    path.write_text(DIVERGED)
-    assert mpi.job(library, 2, path, tmp_path, mode).code == 0
-    told = [json.loads((tmp_path / f"told-{rank}.json").read_text()) for rank in range(2)]
+    told, _ = run(library, 2, DIVERGED, tmp_path, mode)
     assert told[0] == told[1] and told[0][1] and "diverged in epoch 1" in told[0][0]
 
 
@@ -266,8 +264,16 @@ else:
 
 
 @pytest.mark.parametrize(
-    "level, where, granted",
-    [("single", "main", False), ("funneled", "main", True), ("funneled", "thread", False), ("serialized", "thread", True)],
+    "library, level, where, granted",
+    mpi.in_turn(
+        [
+            ("single", "main", False),
+            ("funneled", "main", True),
+            ("funneled", "thread", False),
+            ("serialized", "thread", True),
+        ]
+    ),
+    indirect=["library"],
 )
 def test_thread_levels(library, level, where, granted, tmp_path):
     path = tmp_path / "job.py"
