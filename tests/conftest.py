@@ -20,6 +20,7 @@ BOTH_CORES = ("test_cluster", "test_callbacks", "test_pinning", "test_quiet_epoc
 FIRST = (  # what takes longest: begun late, it would leave the other process with nothing to do
     "both-cores",
     "test_sanitizers",
+    "test_strategies",
     "test_registration",
     "test_layers",
     "test_virtual",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nets import Oracle, close, drawn, graph, images, one_layer
+from nets import Oracle, close, drawn, examples, graph, images, one_layer
 
 import chaos
 from chaos import _core
@@ -21,7 +21,7 @@ from chaos.layers.examples import Picker, lines
 from chaos.losses import CLASS, LOSSES, MAP, VALUES
 from chaos.options import Flag, Numbers
 
-QUICK = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=examples(6, 30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Pick:
@@ -130,7 +130,7 @@ LOOPS = [(kind, what, name) for kind, passes in _core.loops().items() for what, 
 
 @pytest.mark.parametrize("kind, what, name", LOOPS)
 @given(data=st.data())
-@settings(QUICK, max_examples=12)
+@settings(QUICK, max_examples=examples(5, 25))
 def test_every_loop_on_every_geometry_it_accepts(isa, kind, what, name, data):
     """A loop is used wherever it says that it can be, also where another one is faster."""
     layer, shapes = LAYERS[kind].example(Pick(data))
@@ -145,7 +145,7 @@ def test_every_loop_on_every_geometry_it_accepts(isa, kind, what, name, data):
 
 
 @given(data=st.data())
-@settings(QUICK, max_examples=80)
+@settings(QUICK, max_examples=examples(30, 160))
 def test_convolution_before_pooling(isa, data):
     """The core hands the winners of a max-pooling to the convolution before it: all geometries of the pair, as a first layer
     (no data gradient, one channel, strips) and behind another one, with and without an activation in between."""

@@ -26,6 +26,7 @@ def script():
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_one_bit_that_is_another_is_found(script, tmp_path, capsys):
     """The same installation twice, whose second one changes the last bit of one weight in one case."""
     words = [sys.executable, sys.executable, "--quick", "--isa", chaos.info()["isa"], "--json", str(tmp_path / "found.json")]

@@ -1,6 +1,7 @@
 """What every synchronisation strategy must do, over the list of them and their variants: images, bits, updates, staleness,
 torn words, and where it ends up: at the known optimum of a convex problem, and no worse than `sequential`."""
 
+import functools
 import threading
 from types import SimpleNamespace
 
@@ -70,10 +71,10 @@ def test_variants_are_possible():
 
 @pytest.mark.parametrize("case, workers", cases(workers=(1, 2, 4, 8)))
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_an_epoch_visits_every_image_once(case, workers, batch_size):
+def test_an_epoch_visits_every_image_once(case, workers, batch_size, nightly):
     """With learning rate 0 the score loss of image i is -v_i, drawn at random, and the losses are summed exactly. Unless
     every image is visited once, the sum is the right one only by chance (about 2^-19 for each of the draws)."""
-    n, rng = 1003, np.random.default_rng(1)
+    n, rng = 1003 if nightly else 203, np.random.default_rng(1)  # workers that meet at every step mostly wait here
     net = one_layer((1,), chaos.Linear(2, bias=False))
     net.load_state_dict({"0.weight": np.ones((2, 1), np.float32)})
     engine = engine_of(net, case, workers, batch_size=batch_size, loss="score")
@@ -94,9 +95,9 @@ def test_an_epoch_visits_every_image_once(case, workers, batch_size):
 @pytest.mark.parametrize("case, workers", cases(lambda case: case.exact, (1, 2, 4, 8)))
 @pytest.mark.parametrize("batch_size", [1, 7])
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_every_image_changes_the_weights_once(case, workers, batch_size, shuffled):
+def test_every_image_changes_the_weights_once(case, workers, batch_size, shuffled, nightly):
     """Image i is the one-hot vector i, so the i-th column of a linear layer changes exactly as often as it is visited."""
-    n = 1003
+    n = 1003 if nightly else 203
     net = one_layer((n,), chaos.Linear(2, bias=False))
     net.load_state_dict({"0.weight": np.zeros((2, n), np.float32)})
     x, y = np.eye(n, dtype=np.float32), np.arange(n) % 2
@@ -119,15 +120,22 @@ def test_every_image_changes_the_weights_once(case, workers, batch_size, shuffle
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 20])
 @pytest.mark.parametrize("make", [chaos.models.small, graph])
 def test_one_worker_is_sequential_bit_for_bit(isa, case, workers, update, batch_size, make):
-    weights = []
-    for how in (SEQUENTIAL, case):
-        net = make(seed=5)
-        x, y = images(101, net.input_shape, classes=net.output_shape[0])
-        engine = engine_of(net, how, 1, update, batch_size=batch_size)
-        for _ in range(2):
-            engine.run("train", inputs=net.take_images(x)["inputs"], labels=y, lr=0.02)
-        weights.append(net.weights.tobytes())
-    assert weights[0] == weights[1]
+    assert trained_alone(isa, case, update, batch_size, make) == sequential(isa, update, batch_size, make)
+
+
+def trained_alone(isa, case, update, batch_size, make):
+    """The weights after two epochs by one worker."""
+    net = make(seed=5)
+    x, y = images(101, net.input_shape, classes=net.output_shape[0])
+    engine = engine_of(net, case, 1, update, batch_size=batch_size)
+    for _ in range(2):
+        engine.run("train", inputs=net.take_images(x)["inputs"], labels=y, lr=0.02)
+    return net.weights.tobytes()
+
+
+@functools.cache
+def sequential(isa, *how):
+    return trained_alone(isa, SEQUENTIAL, *how)
 
 
 @pytest.mark.parametrize("case, workers", cases(lambda case: case.deterministic, range(1, 9)))
@@ -350,7 +358,19 @@ def regression():
     return SimpleNamespace(data=chaos.data.Dataset(x, labels), loss=loss, least=loss(w), trace=trace, descend=descend)
 
 
-@pytest.mark.parametrize("case, workers", cases(workers=(1, 3)))
+def cases_of_their_own():
+    """One worker where that is not `sequential` bit for bit, which another test shows; those by night."""
+    return [
+        pytest.param(*param.values, id=param.id, marks=pytest.mark.nightly if same(*param.values) else ())
+        for param in cases(workers=(1, 3))
+    ]
+
+
+def same(case, workers):
+    return workers == 1 and case.equals_sequential and case.name != "sequential"
+
+
+@pytest.mark.parametrize("case, workers", cases_of_their_own())
 def test_reaches_the_optimum_of_a_convex_problem(convex, case, workers):
     """SGD with a constant learning rate hovers round the optimum: with images drawn independently, the stationary excess
     loss is lr/4 times the trace of the covariance of one image's gradient (from H C + C H = lr S for the covariance C of the
@@ -415,19 +435,8 @@ def reference(digits):
     return errors(digits, SEQUENTIAL, 1)
 
 
-def quick(case):
-    """What is tried by day: the strategy that the package is called after."""
-    return case.name == "chaos" and not case.options
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "case, workers",
-    [
-        pytest.param(*param.values, id=param.id, marks=() if quick(param.values[0]) else pytest.mark.nightly)
-        for param in cases(lambda case: not case.single and not case.inferior, (3,))
-    ],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("case, workers", cases(lambda case: not case.single and not case.inferior, (3,)))
 def test_is_not_inferior_to_sequential(digits, reference, case, workers):
     """The differences from `sequential`, seed by seed: their mean is below MARGIN (1.5 points, 5 of 360 test images), even
     at the upper end of its 95 % interval.

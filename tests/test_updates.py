@@ -305,8 +305,17 @@ def train(name, data, workers=None, strategy="sequential", seed=0, **options):
     return net, run
 
 
-@pytest.mark.parametrize("name", UPDATES)
-@pytest.mark.parametrize("strategy", [n for n, s in STRATEGIES.items() if not s.single])
+def pairs():
+    """Every rule with every strategy of several workers; by day every third pair: each rule and each strategy with some."""
+    several = [n for n, s in STRATEGIES.items() if not s.single]
+    return [
+        pytest.param(name, strategy, marks=pytest.mark.nightly if (i + k) % 3 else ())
+        for k, strategy in enumerate(several)
+        for i, name in enumerate(UPDATES)
+    ]
+
+
+@pytest.mark.parametrize("name, strategy", pairs())
 def test_every_rule_trains_under_every_strategy(digits, name, strategy):
     """To an error far from chance, 0.9; where workers train copies each takes a third of the steps only. Where the number of
     workers changes no bit, one is enough."""
