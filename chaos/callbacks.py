@@ -74,7 +74,7 @@ class _Tracker(Callback):
 
     def train_end(self, event: Event) -> None:
         if event.rank == 0:
-            self._close()
+            self._close(event.error)
 
     def _open(self, settings: Record) -> None:
         raise NotImplementedError
@@ -82,7 +82,7 @@ class _Tracker(Callback):
     def _log(self, values: Mapping[str, float], epoch: int) -> None:
         raise NotImplementedError
 
-    def _close(self) -> None:
+    def _close(self, error: BaseException | None) -> None:
         raise NotImplementedError
 
 
@@ -114,7 +114,7 @@ class TensorBoardWriter(_Tracker):
                 self._to.add_scalar(_tag(key), value, epoch)
         self._to.flush()
 
-    def _close(self) -> None:
+    def _close(self, error: BaseException | None) -> None:
         if self._to is not None:
             self._to.close()
 
@@ -122,7 +122,8 @@ class TensorBoardWriter(_Tracker):
 class MLflowWriter(_Tracker):
     """Logs settings as parameters and the numbers of every epoch as metrics to MLflow.
 
-    Goes into the active run; where there is none, one is started with the given options and ended with the training.
+    Goes into the active run; where there is none, one is started with the given options and ended with the training, as
+    FINISHED, FAILED (an exception) or KILLED (a signal).
 
     Parameters
     ----------
@@ -147,15 +148,16 @@ class MLflowWriter(_Tracker):
     def _log(self, values: Mapping[str, float], epoch: int) -> None:
         self._mlflow.log_metrics(dict(values), step=epoch)
 
-    def _close(self) -> None:
+    def _close(self, error: BaseException | None) -> None:
         if self._own and self._mlflow.active_run() is not None:
-            self._mlflow.end_run()
+            self._mlflow.end_run("FINISHED" if error is None else "FAILED" if isinstance(error, Exception) else "KILLED")
 
 
 class WandbWriter(_Tracker):
     """Logs settings as config and the numbers of every epoch to Weights & Biases.
 
-    Goes into the run under way; where there is none, one is started with the given options and finished with the training.
+    Goes into the run under way, whose own steps go on: "epoch" is the axis there. Where there is none, one is started with the
+    given options, whose steps are epochs, and finished with the training.
 
     Parameters
     ----------
@@ -171,6 +173,7 @@ class WandbWriter(_Tracker):
     def __init__(self, **options: Any) -> None:
         self._wandb, self.options, self._own = _needed("wandb"), options, False
         self._run: Any = None
+        self._keys: set[str] = set()
 
     def _open(self, settings: Record) -> None:
         self._own = self._wandb.run is None
@@ -178,11 +181,17 @@ class WandbWriter(_Tracker):
         self._run.config.update(settings, allow_val_change=True)
 
     def _log(self, values: Mapping[str, float], epoch: int) -> None:
-        self._run.log(dict(values), step=epoch)
+        if self._own:
+            self._run.log(dict(values), step=epoch)
+        else:  # which has steps of its own, and drops what is logged with an earlier one
+            for key in values.keys() - self._keys:
+                self._run.define_metric(key, step_metric="epoch")
+            self._keys |= values.keys()
+            self._run.log(dict(values))
 
-    def _close(self) -> None:
+    def _close(self, error: BaseException | None) -> None:
         if self._own and self._run is not None:
-            self._run.finish()
+            self._run.finish(0 if error is None else 1)
 
 
 def _settings(event: Event) -> Record:

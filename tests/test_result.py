@@ -263,7 +263,7 @@ class FakeMLflow(types.ModuleType):
         self.run = run_name
 
     def end_run(self, status="FINISHED"):
-        self.run = None
+        self.run, self.status = None, status
 
     def log_params(self, params, synchronous=None, run_id=None):
         assert all(len(value) <= 500 for value in params.values())
@@ -305,8 +305,67 @@ class FakeWandb(types.ModuleType):
     def log(self, data, step=None, commit=None):
         self.told.append((step, data))
 
+    def define_metric(self, name, step_metric=None):
+        self.axes = {**getattr(self, "axes", {}), name: step_metric}
+
     def finish(self, exit_code=None):
-        self.run = None
+        self.run, self.code = None, exit_code
+
+
+class Fails(chaos.Callback):
+    def epoch_end(self, event, record):
+        raise LookupError("planted")
+
+
+def test_a_training_that_fails_is_no_success_elsewhere(digits, monkeypatch):
+    mlflow, wandb = FakeMLflow(None), FakeWandb()
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    writers = [chaos.callbacks.MLflowWriter(run_name="a"), chaos.callbacks.WandbWriter()]
+    with pytest.raises(LookupError):
+        little(digits, progress=False, callbacks=[*writers, Fails()])
+    assert mlflow.status == "FAILED" and wandb.code == 1
+    with pytest.raises(KeyboardInterrupt):
+        chaos.train(
+            chaos.models.small(), digits[0][:50], epochs=9, callbacks=[*writers, Interrupts(signal.SIGINT)], **OPTIONS
+        )
+    assert mlflow.status == "KILLED" and wandb.code == 1
+    little(digits, progress=False, callbacks=writers)
+    assert mlflow.status == "FINISHED" and wandb.code == 0
+
+
+def test_a_run_of_wandb_that_is_under_way_goes_on_with_its_steps(digits, monkeypatch):
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    wandb.init()
+    little(digits, progress=False, callbacks=[chaos.callbacks.WandbWriter()])
+    assert [step for step, _ in wandb.told] == [None] and wandb.run is wandb
+    assert wandb.axes["train_loss"] == "epoch" and wandb.told[0][1]["epoch"] == 1
+
+
+@pytest.mark.filterwarnings("ignore")  # theirs
+def test_the_real_mlflow(digits, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/runs.db")
+    run = little(digits, progress=False, callbacks=[chaos.callbacks.MLflowWriter(run_name="first")])
+    (kept,) = mlflow.MlflowClient().search_runs(["0"])
+    assert mlflow.active_run() is None and (kept.info.run_name, kept.info.status) == ("first", "FINISHED")
+    assert kept.data.params["lr"] == "0.01" and kept.data.metrics["train_loss"] == run.history[-1]["train_loss"]
+
+
+@pytest.mark.filterwarnings("ignore")  # theirs
+def test_the_real_wandb(digits, tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    options = dict(mode="offline", dir=str(tmp_path), settings=wandb.Settings(silent=True))
+    with wandb.init(project="chaos", **options) as own:
+        for _ in range(3):
+            own.log({"mine": 1})
+        run = little(digits, progress=False, callbacks=[chaos.callbacks.WandbWriter()])
+        assert wandb.run is own and own.step == 4
+        assert own.summary["train_loss"] == run.history[-1]["train_loss"] and own.config["strategy"] == "chaos"
+    little(digits, progress=False, callbacks=[chaos.callbacks.WandbWriter(project="chaos", **options)])
+    assert wandb.run is None and len(list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))) == 2
 
 
 def test_wandb_writer(digits, monkeypatch):

@@ -50,7 +50,11 @@ class Event:
         Of this process among those of the job: 0 and 1 where there is one.
     ending : str or None
         In `train_end`: why the training ends early, in words.
+    error : BaseException or None
+        In `train_end`: the exception that ends the training, KeyboardInterrupt and SystemExit of signals among them.
     """
+
+    error: BaseException | None = None
 
     def __init__(
         self,
@@ -208,6 +212,7 @@ class Listeners:
 
     def end(self, event: Event, error: BaseException) -> None:
         """`train_end` of all, because of an exception, which a further one does not replace."""
+        event.error = error
         for one in self.callbacks:
             if (method := getattr(one, "train_end", None)) is not None:
                 try:
