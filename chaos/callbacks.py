@@ -156,8 +156,8 @@ class MLflowWriter(_Tracker):
 class WandbWriter(_Tracker):
     """Logs settings as config and the numbers of every epoch to Weights & Biases.
 
-    Goes into the run under way, whose own steps go on: "epoch" is the axis there. Where there is none, one is started with the
-    given options, whose steps are epochs, and finished with the training.
+    Goes into the run under way, whose own steps go on: "epoch" is the axis there. Where there is none, one is started with
+    the given options, whose steps are epochs, and finished with the training.
 
     Parameters
     ----------

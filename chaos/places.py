@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from . import _core
 
+_AT_A_TIME = 1 << 16  # positions that are compared
+
 
 class Place:
     """Where one part of a layer is.
@@ -78,8 +80,10 @@ def _positions(first: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> 
 
 
 def _regular(at: NDArray[np.int64], first: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether the strides give these positions; a row of the first dimension at a time, as parts may be large."""
+    """Whether the strides give these positions; some rows of the first dimension at a time, as parts may be large."""
     if not shape:
         return True
-    row = _positions(first, shape[1:], strides[1:]).ravel()
-    return all(np.array_equal(found, row + k * strides[0]) for k, found in enumerate(at.reshape(shape[0], -1)))
+    row, rows = _positions(first, shape[1:], strides[1:]).ravel(), at.reshape(shape[0], -1)
+    step = max(1, _AT_A_TIME // row.size)
+    starts = np.arange(shape[0])[:, None] * strides[0]
+    return all(np.array_equal(rows[k : k + step], row + starts[k : k + step]) for k in range(0, shape[0], step))

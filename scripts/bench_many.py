@@ -29,7 +29,7 @@ from chaos.bench._common import machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from peers.pytorch import descend, torch_twin  # noqa: E402
+from peers.pytorch import descend  # noqa: E402
 
 TOLERANCE = 1e-3  # of weights after some images, relative to the largest of their parameter; ties in pooling fall either way
 
@@ -86,8 +86,7 @@ class TorchLoop:
 
     def train(self, seed, images=None):
         """A trained twin of `small`, after so many images."""
-        start = chaos.models.small(seed=seed)
-        net = torch_twin(start.config(), start.state_dict())
+        net = chaos.models.small(seed=seed).to_torch()
         parameters, cross_entropy = list(net.parameters()), self.cross_entropy
         for epoch in range(1, self.epochs + 1):
             order = self.torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(self.y))[:images])
