@@ -211,8 +211,8 @@ def unseen(layer: Layer, shape: Shape, out: Shape) -> dict[str, list[int]]:
     steps = kernels if stride is None else _each(stride, n)
     if isinstance(padding, str):
         before = tuple((k - 1) * d // 2 if padding == "same" else 0 for k, d in zip(kernels, dilations, strict=True))
-    else:
-        before = _each(padding, n)
+    else:  # on both sides of an axis, or of every axis (before, behind)
+        before = _each(padding, n)[:: 2 if isinstance(padding, (tuple, list)) and len(padding) == 2 * n else 1]
     found = {}
     axes = ("rows", "columns") if n == 2 else ("positions",)
     for axis, size, count, k, step, d, pad in zip(axes, shape[1:], out[1:], kernels, steps, dilations, before, strict=True):

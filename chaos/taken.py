@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -59,15 +61,21 @@ def take_input(x: ArrayLike, shape: Shape, like: Scale | None) -> tuple[Array, S
     elif x.ndim == 4 and len(shape) == 2 and x.shape[1] == 1:  # sequences that were taken for images of one channel
         x = x[:, 0]
     if x.shape[1:] != shape or not x.ndim:
-        hint = ""
-        if x.ndim > 2 and (x.shape[-1], *x.shape[1:-1]) == shape:
+        hint, rows = "", ", ".join(map(str, shape))
+        if x.shape in (shape, shape[1:] if shape[0] == 1 else shape):
+            hint = "; one image alone is a batch of one: x[None]"
+        elif math.prod(x.shape[x.ndim > 1 :]) == math.prod(shape) and (x.ndim < 3 or len(shape) == 1):
+            hint = f"; if rows have the numbers in that order: x.reshape(-1, {rows})"
+        elif x.ndim > 2 and (x.shape[-1], *x.shape[1:-1]) == shape:
             hint = "; these have their channels last: chaos.data.Dataset(x, y, channels='last'), or np.moveaxis(x, -1, 1)"
         elif x.ndim == 4 and len(shape) == 3 and x.shape[2:] == shape[1:]:
             grey = f", or np.repeat(x, {shape[0]}, axis=1) of grey images" if x.shape[1] == 1 else ""
             hint = (
                 f"; a network for {x.shape[1]} channels takes them: input_shape={x.shape[1:]} of the zoo's functions{grey}"
             )
-        raise DataError(f"images have shape {x.shape}, the network wants (n, {', '.join(map(str, shape))}){hint}")
+        elif x.ndim == 4 and len(shape) == 3 and x.shape[1] == shape[0]:
+            hint = f"; chaos.data.fit(x, {shape[1:]}) brings them to that size"
+        raise DataError(f"images have shape {x.shape}, the network wants (n, {rows}){hint}")
     if like is not None and like.pixels and x.dtype.kind in "iu" and x.dtype != np.uint8:
         if x.size and not (x.min() >= 0 and x.max() <= 255):
             raise DataError(f"images: integers from {x.min()} to {x.max()}; integer pixels must be from 0 to 255")

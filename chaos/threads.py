@@ -103,7 +103,8 @@ def resolve(
     Parameters
     ----------
     requested : int, optional
-        An explicit number. It may exceed the cores: it is flagged then, never reduced.
+        An explicit number. It may exceed the cores: it is flagged then, never reduced. So may CHAOS_NUM_THREADS, but not
+        OMP_NUM_THREADS.
     pin : str
         One of `PINNINGS`.
     root : path
@@ -140,7 +141,9 @@ def resolve(
     for name, value in wishes.items():
         if value is not None:
             limits[name] = _number(name, value)
-            limit = name
+            # OMP_NUM_THREADS is meant for all programs, and set by shells and schedulers: it can only lower the number
+            if name != "OMP_NUM_THREADS" or limits[name] <= available:
+                limit = name
             break
     limits.update(measured)
     workers = limits[limit]

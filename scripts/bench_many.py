@@ -8,16 +8,18 @@ A job is the paper's `small` network, from first weights of its own, trained for
 one image per update (--batch-size), plain SGD and float32. Timed is all that is between the list of jobs and the last
 trained network: making networks, shuffling, training. PyTorch trains the same jobs in a loop, with one fused update of all
 parameters, no DataLoader, denormals flushed, with one thread and with all; --torch-jobs of them, from whose time that of all
-is taken.
+is taken. How well the cores of this machine work side by side is told by processes, one per core, that share nothing, each
+of which trains its part of the jobs one after the other; they have been started and warmed up before.
 
 Before anything is timed, the networks of all sides are compared: chaos has to give the bits of each job trained alone, and
 PyTorch the same weights but for rounding after --checked images. Turns go round, A B C A B C ...; told are medians over
---rounds, and ratios within a round. A turn of PyTorch is in this process, like those of chaos.
+--rounds, and ratios within a round. A turn of PyTorch is in this process.
 """
 
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -46,6 +48,7 @@ def parse(words=None):
     parser.add_argument("--checked", type=int, default=20, help="images after which PyTorch's weights are compared")
     parser.add_argument("--no-torch", action="store_true", help="without PyTorch")
     parser.add_argument("--quick", action="store_true", help="short turns: to see that it works, not for figures")
+    parser.add_argument("--part", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--data", default="mnist", help="mnist (default; looked for in CHAOS_DATA_DIR) or digits (embedded)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every turn, machine and versions")
     args = parser.parse_args(words)
@@ -102,6 +105,48 @@ class TorchLoop:
             self.train(seed)
 
 
+class Processes:
+    """As many processes as trainings at a time, which train parts of the jobs when a line comes."""
+
+    def __init__(self, args):
+        words = [f"--{name}={getattr(args, name)}" for name in ("jobs", "images", "epochs", "data")]
+        words += [f"--batch-size={args.batch_size}", f"--workers={args.workers}"]
+        self.children = [
+            subprocess.Popen(
+                [sys.executable, __file__, *words, f"--part={k}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            for k in range(args.workers)
+        ]
+        self._hear()
+
+    def _hear(self):
+        for child in self.children:
+            if not child.stdout.readline():
+                sys.exit("bench_many.py: a process has failed")
+
+    def run(self):
+        for child in self.children:
+            child.stdin.write("\n")
+            child.stdin.flush()
+        self._hear()
+
+    def end(self):
+        for child in self.children:
+            child.stdin.close()
+            child.wait()
+            child.stdout.close()
+
+
+def be_part(jobs, args):
+    """What such a process does."""
+    mine = jobs[args.part :: args.workers]
+    with_chaos(mine[:1], 1)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        with_chaos(mine, 1)
+        print("done", flush=True)
+
+
 def check(args, data, jobs, torch_loop):
     """Exits where a side computes something else."""
     one, several = with_chaos(jobs, 1), with_chaos(jobs, args.workers)
@@ -137,6 +182,8 @@ def main(words=None):
     data = chaos.data.load(args.data, size=29)[0][: args.images]
     args.images = len(data)
     jobs = jobs_of(args, data)
+    if args.part is not None:
+        return be_part(jobs, args)
     torch_threads = [] if args.no_torch else sorted({1, args.workers})
     try:
         loops = {f"PyTorch, {n} threads": TorchLoop(data, args, n) for n in torch_threads}
@@ -144,12 +191,17 @@ def main(words=None):
         sys.exit("bench_many.py: needs PyTorch (pip install torch), or --no-torch")
     check(args, data, jobs, next(iter(loops.values()), None))
     sides = {f"chaos, {n} at a time": (lambda n=n: with_chaos(jobs, n)) for n in sorted({1, args.workers})}
+    if args.workers > 1:
+        processes = Processes(args)
+        sides[f"chaos, {args.workers} processes"] = processes.run
     sides |= {name: (lambda loop=loop: loop.run(range(args.torch_jobs))) for name, loop in loops.items()}
     factor = {name: args.jobs / args.torch_jobs if name in loops else 1.0 for name in sides}
     turns = {name: [] for name in sides}
     for _ in range(args.rounds):
         for name, side in sides.items():
             turns[name].append(timed(side) * factor[name])
+    if args.workers > 1:
+        processes.end()
     result = tell(args, turns)
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -3,7 +3,7 @@
 # All tests, the long statistical ones and the sanitizers in full among them, soak runs, the fuzzing of readers, and faults
 # that are planted. Goes on after a failure; exit status 1 if anything failed. Some hours on two cores.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 out=$(realpath -m "${1:-docs/nightly}")
 mkdir -p "$out"
 failed=()

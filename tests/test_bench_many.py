@@ -26,7 +26,7 @@ WORDS = ["--data", "digits", "--jobs", "3", "--images", "30", "--rounds", "2", "
 def test_the_table_and_the_file(bench, tmp_path, capsys):
     bench.main([*WORDS, "--no-torch", "--json", str(tmp_path / "many.json")])
     found = json.loads((tmp_path / "many.json").read_text())
-    assert [row["side"] for row in found["rows"]] == ["chaos, 1 at a time", "chaos, 2 at a time"]
+    assert [row["side"] for row in found["rows"]] == ["chaos, 1 at a time", "chaos, 2 at a time", "chaos, 2 processes"]
     assert all(len(row["turns"]) == 2 and row["seconds"] > 0 for row in found["rows"])
     assert found["jobs"] == 3 and found["isa"] and found["machine"]["cores"] and "commit" in found["machine"]
     assert "3 trainings of small" in capsys.readouterr().out
@@ -36,7 +36,7 @@ def test_pytorch_trains_the_same(bench, tmp_path):
     pytest.importorskip("torch")
     bench.main([*WORDS, "--checked", "10", "--torch-jobs", "1", "--json", str(tmp_path / "many.json")])
     found = json.loads((tmp_path / "many.json").read_text())
-    assert [row["side"] for row in found["rows"]][2:] == ["PyTorch, 1 threads", "PyTorch, 2 threads"] and found["torch"]
+    assert [row["side"] for row in found["rows"]][3:] == ["PyTorch, 1 threads", "PyTorch, 2 threads"] and found["torch"]
 
 
 def test_another_result_ends_it(bench, monkeypatch):

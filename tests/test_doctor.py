@@ -59,11 +59,14 @@ def test_a_quota_below_the_mask(tmp_path):
     assert not said(look.threads_and_cores(roomy, {}, mask=set(range(8))), look.NOTE)
 
 
-@pytest.mark.parametrize("value, words", [("1", "leaves 7 of 8 cores unused"), ("20", "more than the 8 cores")])
-def test_the_environment_decides(tmp_path, monkeypatch, value, words):
-    monkeypatch.setenv("OMP_NUM_THREADS", value)
-    (note,) = said(look.threads_and_cores(tree(tmp_path), {"OMP_NUM_THREADS": value}, mask=set(range(8))), look.NOTE)
-    assert words in note and "unset OMP_NUM_THREADS" in note
+@pytest.mark.parametrize(
+    "name, value, words",
+    [("OMP_NUM_THREADS", "1", "leaves 7 of 8 cores unused"), ("CHAOS_NUM_THREADS", "20", "more than the 8 cores")],
+)
+def test_the_environment_decides(tmp_path, monkeypatch, name, value, words):
+    monkeypatch.setenv(name, value)
+    (note,) = said(look.threads_and_cores(tree(tmp_path), {name: value}, mask=set(range(8))), look.NOTE)
+    assert words in note and f"unset {name}" in note
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,15 @@ def test_explicit_numbers_are_flagged_not_reduced(machine, monkeypatch):
     assert machine.plan(mask=4).oversubscribed is True
 
 
+@pytest.mark.parametrize("value, workers, limit", [("64", 4, "affinity mask"), ("4", 4, "OMP_NUM_THREADS"), ("64,2", 4, "")])
+def test_a_variable_for_all_programs_oversubscribes_nothing(machine, monkeypatch, value, workers, limit):
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    plan = machine.plan(mask=4)
+    assert (plan.workers, plan.oversubscribed) == (workers, False) and plan.limit.startswith(limit)
+    assert plan.limits["OMP_NUM_THREADS"] == int(value.split(",")[0])
+    assert machine.plan(64, mask=4).workers == 64
+
+
 def test_empty_variable_is_not_set(machine, monkeypatch):
     monkeypatch.setenv("CHAOS_NUM_THREADS", " ")
     assert machine.plan(mask=2).limit == "affinity mask"

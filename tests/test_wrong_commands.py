@@ -104,6 +104,13 @@ CALLS = {
     "data": (lambda: chaos.data.load("digitz"), "did you mean digits?"),
     "file": (lambda: chaos.load("nothing.safetensors"), "nothing.safetensors"),
     "arrays": (lambda: chaos.data.Dataset(np.zeros((3, 8, 8)), [0, 1]), "2 labels for 3 images"),
+    "rows": (lambda: net().predict(np.zeros((5, 64), np.float32)), "x.reshape(-1, 1, 8, 8)"),
+    "one": (lambda: net().predict(np.zeros((8, 8), np.float32)), "is a batch of one: x[None]"),
+    "larger": (
+        lambda: net().predict(np.zeros((5, 1, 9, 8), np.uint8)),
+        "chaos.data.fit(x, (8, 8)) brings them to that size",
+    ),
+    "generator": (lambda: chaos.train(net(), (one for one in [])), "chaos.data.Stream(function) takes"),
     "epochs": (lambda: chaos.train(net(), digits(), epochs=-1), "epochs must be a whole number of at least 0"),
 }
 
@@ -114,6 +121,20 @@ def test_calls(call, words):
         call()
     text = str(found.value)
     assert any(one in text for one in words.split("|")) and "\n" not in text and "score" not in text, text
+
+
+def test_a_folder_of_runs_names_the_newest(capsys, tmp_path):
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    (tmp_path / "runs" / "first" / "model.safetensors").write_bytes(b"")
+    assert main(["evaluate", "runs"]) == 2
+    assert "runs holds 1 runs and is none; the newest is runs/first" in capsys.readouterr().err
+
+
+def test_a_file_of_no_known_kind(capsys, tmp_path):
+    net().save(tmp_path / "net.safetensors")
+    (tmp_path / "notes.txt").write_text("hello")
+    assert main(["predict", "net.safetensors", "notes.txt"]) == 2
+    assert "notes.txt: is no file of a known kind, which are IDX files" in capsys.readouterr().err
 
 
 def test_no_better_than_guessing_is_said(capsys):

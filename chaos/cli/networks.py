@@ -100,6 +100,10 @@ def weights_file(path, best=False):
         if best:
             raise ValueError(f"--best is of a run directory, and {path} is none")
         return Path(path)
+    inside = [run.parent.name for run in Path(path).glob(f"*/{MODEL}")] if not Path(path, MODEL).exists() else []
+    if inside:
+        newest = max(inside, key=lambda name: Path(path, name, MODEL).stat().st_mtime)
+        raise ValueError(f"{path} holds {len(inside)} runs and is none; the newest is {Path(path, newest)}")
     if best and not Path(path, BEST).exists():
         raise ValueError(
             f"{path} keeps no best weights: nothing told the best epoch; train with --validation-split or --monitor"

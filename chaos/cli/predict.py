@@ -124,7 +124,7 @@ def read_images(path, shape, notes=None):
             path, shape[0] if image else 1, wanted, lambda frames, size: notes.seen(path, size, wanted or size, frames)
         )
     else:
-        images = _read_numpy(path) if kind in (".npy", ".npz") else data.read_idx(path)
+        images = _read_numpy(path) if kind in (".npy", ".npz") else _read_idx(path)
     if not images.ndim or not images.size:
         raise DataError(f"{path}: shape {images.shape} holds no images")
     try:
@@ -139,6 +139,18 @@ def read_images(path, shape, notes=None):
     if images.shape[1:] != shape:
         raise DataError(f"{path}: images have shape {images.shape[1:]}, the network wants {shape}")
     return images
+
+
+def _read_idx(path):
+    """The array in an IDX file; what is no file of a known kind is told so, not which of its bytes are wrong."""
+    try:
+        return data.read_idx(path)
+    except DataError as error:
+        if "idx" in Path(path).name or not Path(path).exists():
+            raise
+        raise DataError(
+            f"{path}: is no file of a known kind, which are {KINDS} ({str(error).removeprefix(f'{path}: ')})"
+        ) from None
 
 
 def _layered(images, shape):

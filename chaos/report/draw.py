@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MOST_NAMES = 24  # below the bars of a plot
 MOST_LETTERS = 60  # of all names below the bars; with more they stand beside them
 MOST_CELLS = 16  # of a row of a matrix that have numbers in them
-INSIDE = 4  # series that have their legend within the axes
+INSIDE = 3  # series that have their legend within the axes
 LONG = 24  # letters of a name, with which legends stand below
 WIDE, HIGH = 8.0, 4.2  # inches of a plot
 DOTS_PER_INCH = 120

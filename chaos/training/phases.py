@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -189,9 +189,11 @@ def take(
     if isinstance(data, Stream) and what == "train":  # the first batch tells what all are
         data, length = data.first, len(data)
     if not isinstance(data, Dataset):
+        streams = what == "train" and isinstance(data, Iterable) and not hasattr(data, "dtype")
         raise DataError(
             f"{what} must be a chaos.data.Dataset, not {type(data).__name__}; "
             "chaos.data.Dataset(images, labels) makes one from arrays"
+            f"{', chaos.data.Stream(function) takes what a function yields in batches' if streams else ''}"
             f"{'; a chaos.data.Stream is for training images' if isinstance(data, Stream) else ''}"
         )
     arguments = net.take_images(data.images, like)
