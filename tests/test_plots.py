@@ -11,7 +11,7 @@ import pytest
 import chaos
 from chaos import report
 from chaos.cli import main
-from chaos.report import Bars, Course, Dots, Images, Line, Matrix, Plot, Report, measurements_report, runs_report
+from chaos.report import Bars, Course, Dots, Images, Line, Matrix, Plot, Report, draw, measurements_report, runs_report
 from chaos.report.draw import COLOURS, DARK, LIGHT
 from chaos.report.structure import Paragraph, Table
 
@@ -322,3 +322,15 @@ def test_the_command_refuses(runs, monkeypatch, capsys, argv, words):
     assert main(["plot", *argv.split()]) == 2
     out, err = capsys.readouterr()
     assert words in err and err.count("\n") == 1 and not out
+
+
+def test_names_of_dots_do_not_lie_on_each_other():
+    pytest.importorskip("matplotlib")
+    series = [
+        Dots(f"layer {k}", [1.0 + k / 50] * 3, [5.0, 5.1, 5.2], labels=["forward", "backward", "update"]) for k in range(3)
+    ]
+    with draw.style(LIGHT):
+        figure = draw.figure_of([Plot("roofline", "x", "y", series, x_log=True, y_log=True)], LIGHT)
+        figure.draw_without_rendering()
+        boxes = [one.get_window_extent() for one in figure.axes[0].texts]
+    assert len(boxes) == 9 and not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])

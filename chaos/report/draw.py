@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MOST_NAMES = 24  # below the bars of a plot
 MOST_LETTERS = 60  # of all names below the bars; with more they stand beside them
 MOST_CELLS = 16  # of a row of a matrix that have numbers in them
+BESIDE = (8, 0)  # points from a dot to its name
 INSIDE = 3  # series that have their legend within the axes
 LONG = 24  # letters of a name, with which legends stand below
 WIDE, HIGH = 8.0, 4.2  # inches of a plot
@@ -137,10 +138,11 @@ def figure_of(blocks: Sequence[Drawn], theme: Theme) -> Any:
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr, call-arg]
     if len(blocks) == 1:
         draw(blocks[0], figure, theme)
-        return figure
-    parts = figure.subfigures(len(heights), columns, height_ratios=heights, squeeze=False)
-    for part, block in zip(parts.ravel(), blocks, strict=False):
-        draw(block, part, theme)
+    else:
+        parts = figure.subfigures(len(heights), columns, height_ratios=heights, squeeze=False)
+        for part, block in zip(parts.ravel(), blocks, strict=False):
+            draw(block, part, theme)
+    _move_apart(figure)
     return figure
 
 
@@ -177,6 +179,25 @@ def lies(plot: Plot) -> bool:
 
 
 # ---- lines, bars and dots ----
+
+
+def _move_apart(figure: Any) -> None:
+    """Names beside dots that would lie on each other stand above each other instead."""
+    from matplotlib.text import Annotation
+
+    many = [[one for one in axes.texts if isinstance(one, Annotation) and one.xyann == BESIDE] for axes in figure.axes]
+    if not any(len(notes) > 1 for notes in many):
+        return
+    figure.draw_without_rendering()  # only now axes have their sizes
+    for notes in many:
+        taken: list[Any] = []
+        for note in sorted(notes, key=lambda note: float(note.get_window_extent().y0)):
+            box = note.get_window_extent()
+            while under := [other for other in taken if other.overlaps(box)]:
+                up = max(other.y1 for other in under) - box.y0 + 1
+                note.xyann = (BESIDE[0], note.xyann[1] + up * 72 / figure.dpi)
+                box = note.get_window_extent()
+            taken.append(box)
 
 
 def _plot(figure: FigureBase, plot: Plot, theme: Theme) -> None:
@@ -237,7 +258,7 @@ def _dots(axes: Axes, series: Dots, y: list[float], number: int, flat: bool) -> 
     if not flat:
         for x, value, text in zip(at, y, series.labels, strict=False):
             behind = {"boxstyle": "square,pad=0.1", "fc": axes.get_facecolor(), "ec": "none"}
-            axes.annotate(text, (x, value), (8, 0), textcoords="offset points", va="center", fontsize=8, bbox=behind)
+            axes.annotate(text, (x, value), BESIDE, textcoords="offset points", va="center", fontsize=8, bbox=behind)
         return axes.errorbar(at, y, yerr=ends, **how)
     handle = axes.errorbar(y, at, xerr=ends, **how)
     axes.set_yticks(range(len(y)), [str(x) for x in series.x])
