@@ -32,6 +32,7 @@ from chaos.bench._common import machine
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from peers.pytorch import descend  # noqa: E402
+from peers.surroundings import commit  # noqa: E402
 
 TOLERANCE = 1e-3  # of weights after some images, relative to the largest of their parameter; ties in pooling fall either way
 
@@ -232,7 +233,7 @@ def tell(args, turns):
         "rows": rows,
         **{name: getattr(args, name) for name in names},
         "isa": chaos.info()["isa"],
-        "machine": machine(),
+        "machine": {**machine(), **commit()},
         "torch": None if torch is None else torch.__version__,
     }
 

@@ -22,6 +22,10 @@ import numpy as np
 import chaos
 from chaos.bench._common import machine
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from peers.surroundings import commit  # noqa: E402
+
 
 def parse(words=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,7 +119,12 @@ def main(words=None):
         shown = f"{how} of one" if isinstance(how, str) else f"predict batches of {how}"
         print(f"{what:12} {shown:24} {statistics.median(found):12,.2f} {unit} [{min(found):,.2f}..{max(found):,.2f}]")
     if args.json:
-        about = {"isa": chaos.info()["isa"], "machine": machine(), "calls": args.calls, "rounds": args.rounds}
+        about = {
+            "isa": chaos.info()["isa"],
+            "machine": {**machine(), **commit()},
+            "calls": args.calls,
+            "rounds": args.rounds,
+        }
         args.json.write_text(json.dumps({"rows": rows, "models": args.models, **about}, indent=1) + "\n")
 
 
