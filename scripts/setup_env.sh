@@ -21,6 +21,44 @@ fingerprint() {
     ) | cksum
 }
 
+# requirements PYTHON EXTRA : what the build needs, an empty line, and what the package needs with that extra; one a line.
+requirements() {
+    "$1" - "$root/pyproject.toml" "$2" <<'END'
+import sys, tomllib
+with open(sys.argv[1], "rb") as file:
+    about = tomllib.load(file)
+project = about["project"]
+own = project["name"] + "["
+def flat(extras):
+    for extra in extras:
+        for wanted in project["optional-dependencies"][extra]:
+            if wanted.startswith(own):
+                yield from flat(wanted.removeprefix(own).rstrip("]").split(","))
+            else:
+                yield wanted
+print(*about["build-system"]["requires"], "", *project["dependencies"], *flat([sys.argv[2]]), sep="\n")
+END
+}
+
+# beside DIRECTORY EXTRA : compiles the package while what it needs is installed, which leaves a core idle. What goes wrong
+# with the one is told where the package is installed, which then compiles what is missing.
+beside() {
+    local python=$1/bin/python build=() needs=() line compiling status=0
+    local how=(--disable-pip-version-check --no-input --quiet)
+    mapfile -t needs < <(requirements "$python" "$2")
+    while line=${needs[0]-} && needs=("${needs[@]:1}") && [[ -n $line ]]; do
+        build+=("$line")
+    done
+    if ! ((${#build[@]} && ${#needs[@]})) || ! "$python" -m pip install "${how[@]}" "${build[@]}"; then
+        return 1
+    fi
+    (cd "$root" && "$python" setup.py -q build_ext) &
+    compiling=$!
+    "$python" -m pip install "${how[@]}" "${needs[@]}" || status=1
+    wait "$compiling" || true
+    return "$status"
+}
+
 # ensure_env DIRECTORY editable|package EXTRA : leaves a ready environment, or stops with the reason.
 ensure_env() {
     local dir=$1 mode=$2 extra=$3 stamp=$1/chaos-stamp log=$1/chaos-pip.log
@@ -52,6 +90,8 @@ ensure_env() {
     local how=(--verbose --disable-pip-version-check --no-input)
     if [[ $mode == editable ]]; then
         how+=(--editable)
+    elif beside "$dir" "$extra" >"$log" 2>&1; then
+        how+=(--no-build-isolation)
     fi
     if ! "$dir/bin/python" -m pip install "${how[@]}" "$target" >"$log" 2>&1; then
         # What setup.py has to say about a missing tool is one line; anything else is shown whole.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds and installs the package into .venv-test and runs the tests on it: scripts/test.sh [options of pytest]
-# In CHAOS_TEST_PROCESSES processes side by side (default: 2; 0, for a debugger: in this one).
+# In CHAOS_TEST_PROCESSES processes side by side (default: 3, as many tests wait; 0, for a debugger: in this one).
 set -euo pipefail
 # shellcheck source=scripts/setup_env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
@@ -25,4 +25,4 @@ import importlib.util, sys, sysconfig
 found, wanted = importlib.util.find_spec("chaos").origin, sysconfig.get_path("platlib")
 sys.exit(None if found.startswith(wanted) else f"chaos is imported from {found}, not from {wanted}")
 END
-exec "$venv/bin/python" -m pytest -n "${CHAOS_TEST_PROCESSES:-2}" --dist loadscope --no-loadscope-reorder "$@"
+exec "$venv/bin/python" -m pytest -n "${CHAOS_TEST_PROCESSES:-3}" --dist loadscope --no-loadscope-reorder "$@"
