@@ -153,6 +153,13 @@ def made(make: Callable[..., data.Dataset]) -> Callable[[], Pair]:
     return lambda: (make(8_000, seed=0), make(2_000, seed=1))
 
 
+def lenet5_of_its_inputs(seed: int) -> Any:
+    """LeNet-5 that sees the ground as -0.1 and ink as 1.175, as in the paper, section II.B: mean 0, variance 1, nearly."""
+    ground, ink = -0.1, 1.175
+    half, middle = (ink - ground) / 2, (ink + ground) / 2  # pixels come as -1 .. 1
+    return chaos.normalise(models.lenet5(seed=seed), [-middle / half], [1 / half])
+
+
 COSINE = {"lr_schedule": "cosine"}
 
 
@@ -182,9 +189,10 @@ def recipes() -> dict[str, Recipe]:
         ),
         "mnist_lenet5": Recipe(
             "LeNet-5 as in 1998 on MNIST, with the paper's distortions: shifts, scales, shears",
-            lambda seed: models.lenet5(seed=seed),
+            lenet5_of_its_inputs,
             named("mnist", 32),
-            {"epochs": 20, "lr": 0.0005, "loss": "rbf", "loss_options": {"j": 1.0}, **plain},
+            # 4 epochs, a tenth of the training images held out, wrong: lr 0.001 1.7 %, 0.002 2.3 %, 0.005 diverges
+            {"epochs": 20, "lr": 0.001, "loss": "rbf", "loss_options": {"j": 1.0}, **plain},
             0.0095,
             "LeCun et al. 1998: 0.95 %; 0.8 % with distortions",
             augment=("shift:2", "scale:0.1", "shear:10"),
