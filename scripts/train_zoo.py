@@ -244,7 +244,8 @@ def recipes() -> dict[str, Recipe]:
             "the neural abstraction pyramid fills in what an 8x8 square hides of MNIST's digits",
             lambda seed: models.pyramid(seed),
             occluded_digits,
-            {"epochs": 5, "lr": 0.003, "batch_size": 8, "update": "adam", "loss": "mse", **COSINE},
+            # 2 epochs of 8,000 images, 500 held out: lr 0.003 leaves 0.61, 0.01 0.70
+            {"epochs": 2, "lr": 0.003, "batch_size": 8, "update": "adam", "loss": "mse", **COSINE},
             0.5,
             "Behnke 2003, section 9.3: most digits are reconstructed",
             measure=left,
