@@ -83,6 +83,10 @@ class Network(Parameters):
     def __init__(self, inputs: Input | Sequence[Input], outputs: Node | Sequence[Node], *, seed: int | None = 0) -> None: ...
 
     def __init__(self, inputs: Any, outputs: Node | Sequence[Node] | Iterable[Layer], *, seed: int | None = 0) -> None:
+        if isinstance(outputs, Layer):
+            raise TypeError(
+                f"layers must be a list, such as [{outputs}], or the output node of a graph; not one layer alone"
+            )
         ends: list[Any] = [outputs] if isinstance(outputs, Node) else list(outputs)
         if ends and all(isinstance(end, Node) for end in ends):
             several = isinstance(inputs, (list, tuple)) and inputs and all(isinstance(node, Input) for node in inputs)

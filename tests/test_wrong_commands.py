@@ -103,6 +103,7 @@ CALLS = {
     ),
     "data": (lambda: chaos.data.load("digitz"), "did you mean digits?"),
     "file": (lambda: chaos.load("nothing.safetensors"), "nothing.safetensors"),
+    "directory": (lambda: chaos.load("."), ". is a directory that holds no .safetensors file"),
     "arrays": (lambda: chaos.data.Dataset(np.zeros((3, 8, 8)), [0, 1]), "2 labels for 3 images"),
     "rows": (lambda: net().predict(np.zeros((5, 64), np.float32)), "x.reshape(-1, 1, 8, 8)"),
     "one": (lambda: net().predict(np.zeros((8, 8), np.float32)), "is a batch of one: x[None]"),
@@ -121,6 +122,17 @@ def test_calls(call, words):
         call()
     text = str(found.value)
     assert any(one in text for one in words.split("|")) and "\n" not in text and "score" not in text, text
+
+
+def test_a_layer_alone_is_no_network():
+    with pytest.raises(TypeError, match=r"layers must be a list, such as \[Linear\(out_features=10\)\]"):
+        chaos.Network((64,), chaos.Linear(10))
+
+
+def test_a_run_directory_names_its_files(tmp_path):
+    net().save(tmp_path / "model.safetensors")
+    with pytest.raises(chaos.CheckpointError, match="is a directory; name a file in it: model.safetensors"):
+        chaos.load(tmp_path)
 
 
 def test_a_folder_of_runs_names_the_newest(capsys, tmp_path):

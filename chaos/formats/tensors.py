@@ -32,6 +32,10 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     """The tensors and metadata of a safetensors file; CheckpointError naming the file where it is none."""
     from safetensors import SafetensorError, safe_open
 
+    if Path(path).is_dir():
+        inside = sorted(file.name for file in Path(path).glob("*.safetensors"))
+        files = f"; name a file in it: {', '.join(inside)}" if inside else " that holds no .safetensors file"
+        raise CheckpointError(f"{path} is a directory{files}")
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
