@@ -59,7 +59,10 @@ def run(ranks, path, argv):
         MPI.COMM_WORLD = world
 
 
-with (folder / f"orders-{world.rank}").open() as orders, (folder / "ended").open("w") as ended:
+# neither waits for a process that has ended meanwhile
+pipe = os.open(folder / f"orders-{world.rank}", os.O_RDONLY | os.O_NONBLOCK)
+os.set_blocking(pipe, True)
+with open(pipe) as orders, open(os.open(folder / "ended", os.O_RDWR), "w") as ended:
     for line in orders:
         code = run(*json.loads(line))
         sys.stdout.flush()
