@@ -171,10 +171,11 @@ def recipes() -> dict[str, Recipe]:
             "medium (CHAOS) on MNIST with elastic distortion",
             lambda seed: models.medium(seed=seed),
             named("mnist", 29),
-            {"epochs": 60, "lr": 0.01, **plain},
+            # 4 epochs, a tenth of the training images held out, wrong: this 1.0 %, lr 0.003 1.3 %, elastic:34,4 too 1.6 %
+            {"epochs": 24, "lr": 0.006, **plain},
             0.0045,
             "Ciresan et al. 2012: single columns of this size 0.4 % and more; Simard et al. 2003: 0.4 %",
-            augment=("elastic:34,4", "rotation:10", "scale:0.1"),
+            augment=("elastic:20,4", "rotation:10", "scale:0.1"),
         ),
         "mnist_committee": Recipe(
             "a committee of five columns on MNIST: digits as they are, and brought to widths of 14, 16, 18 and 20 pixels",
