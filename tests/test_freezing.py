@@ -136,38 +136,38 @@ def test_the_others_are_trained_as_defined(isa, pattern, name, options):
 
 
 def gradients(net, x, y):
-    """The vector in which the core has left the gradient, and the engine."""
+    """The vector in which the core has left the gradient, and its single layers."""
     inputs = net.take_images(x)["inputs"]
     engine = _core.Engine(net.plan, net.weights, batch_size=len(x))
+    bench = _core.Bench(engine, times=True)
     engine.run("gradients", inputs=inputs, labels=y)
     vector = np.empty_like(net.weights)
     engine.gradient(vector)
-    return net.unpack(vector), engine
+    return net.unpack(vector), bench
 
 
 def test_no_gradient_is_formed_of_frozen_layers():
     """Its place keeps the zeros that it is born with."""
     net = network()
     x, y = images(4, net.input_shape, classes=5)
-    want, engine = gradients(net, x, y)
-    assert all(value.any() for value in want.values()) and all(engine.learns(node) for node in range(1, 7))
-    free = engine.worker_bytes
+    want, bench = gradients(net, x, y)
+    assert all(value.any() for value in want.values()) and all(bench.engine.learns(node) for node in range(1, 7))
+    free = bench.engine.worker_bytes
     net.freeze("3.*")
-    found, engine = gradients(net, x, y)
+    found, bench = gradients(net, x, y)
     assert {name for name, value in found.items() if not value.any()} == {"3.weight", "3.bias"}
     assert all((found[name] == want[name]).all() for name in found if name not in net.frozen)
-    assert all(engine.learns(node) for node in range(1, 7)) and [engine.trains(i) for i in range(7)] == [
+    assert all(bench.engine.learns(node) for node in range(1, 7)) and [bench.engine.trains(i) for i in range(7)] == [
         node in (1, 6) for node in range(7)
     ]
-    bench = _core.Bench(engine)
     assert bench.time(4, "weight_gradient") is None and bench.time(4, "update") is None
     assert bench.time(4, "backward") >= 0 and bench.time(1, "weight_gradient") >= 0
     net.freeze("0.*")  # now nothing below the last layer learns: no delta has a place
-    found, engine = gradients(net, x, y)
+    found, bench = gradients(net, x, y)
     assert {name for name, value in found.items() if value.any()} == {"5.weight", "5.bias"}
-    assert [engine.learns(node) for node in range(7)] == [False] * 6 + [True]
-    assert engine.worker_bytes < free
-    assert all(bench.time(node, "backward") is None for bench in [_core.Bench(engine)] for node in range(1, 6))
+    assert [bench.engine.learns(node) for node in range(7)] == [False] * 6 + [True]
+    assert bench.engine.worker_bytes < free
+    assert all(bench.time(node, "backward") is None for node in range(1, 6))
 
 
 def test_work_is_counted_without_what_is_frozen():

@@ -4,6 +4,7 @@ from .kinds cimport engine_t, pass_t
 
 cdef extern from "engine/bench.h" nogil:
     const char *bench_pass_name(int p)
+    int bench_open(engine_t *e)
     double bench_time(engine_t *e, int node, pass_t p, long rounds)
     const char *bench_loop(const engine_t *e, int node, pass_t p)
 

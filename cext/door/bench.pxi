@@ -18,12 +18,15 @@ PASSES = _names_by(bench_pass_name)
 
 
 cdef class Bench:
-    """Single layers of an engine, on the data of its last "gradients" phase."""
+    """Single layers of an engine; with `times`, for which it must be a new one, on the data of its last "gradients" phase."""
 
     cdef readonly Engine engine
+    cdef readonly bint times
 
-    def __cinit__(self, Engine engine not None):
-        self.engine = engine
+    def __cinit__(self, Engine engine not None, bint times=False):
+        if times and bench_open(engine.e) < 0:
+            raise ValueError("single layers are timed in an engine that has not run yet")
+        self.engine, self.times = engine, times
 
     def time(self, int node, str what, long rounds=1):
         """Seconds per sample of one pass of one layer, the mean of `rounds` calls on the data of the last "gradients"
@@ -35,6 +38,8 @@ cdef class Bench:
         if what not in PASSES:
             raise ValueError(f"unknown pass {what!r}")
         p = <pass_t><int>PASSES.index(what)
+        if not self.times:
+            raise ValueError("nothing to time: say Bench(engine, times=True)")
         if n.kind == NULL or self.engine.e.worker[0] == NULL:
             raise ValueError(f"nothing to time: node {node} is an input, or no 'gradients' phase has been run before")
         if rounds < 1:

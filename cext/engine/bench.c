@@ -35,6 +35,15 @@ const char *bench_loop(const engine *e, int i, enum pass pass)
     return node->kind->loop(&node->g, &c, pass);
 }
 
+int bench_open(engine *e)
+{
+    for (int i = 0; i < e->n_workers; i++)
+        if (e->worker[i])
+            return -1;
+    e->apart = 1;
+    return 0;
+}
+
 double bench_time(engine *e, int i, enum pass pass, long rounds)
 {
     const plan_node *node = &e->p->node[i];

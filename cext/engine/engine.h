@@ -83,6 +83,7 @@ struct engine {
     double option[MAX_STRATEGY_OPTIONS]; /* meaning: the strategy's own, in the order of chaos/sync/ */
     int instant; /* set by `open`: backward passes add to the shared weights as they go; only for plain rules */
     int n_workers, batch, chunk;
+    int apart; /* its workers' arrays share no place; set before there are any */
     struct trace *trace; /* NULL: none */
     int *cpu; /* per worker: where it runs; NULL: wherever the system likes */
     worker **worker;
@@ -121,6 +122,9 @@ struct engine {
     time_split time;
     double tick; /* seconds */
 };
+
+/* Whether passes of the phase under way go back, too. */
+static inline int engine_learns(const engine *e) { return e->phase != TEST && e->phase != FORWARD; }
 
 /* The stripes of the weights and the state of the layer at `node`, which may share them with others: [*from, *to). */
 static inline void stripes_of(const engine *e, int node, int *from, int *to)

@@ -2,6 +2,7 @@
 #include "finish.h"
 
 #include "fusion.h"
+#include "places.h"
 
 #include <stdlib.h>
 
@@ -45,7 +46,6 @@ static void measure(plan *p)
         plan_node *n = &p->node[i];
         /* an odd number of cache lines: the same place of different samples falls into different sets of a cache */
         n->value_stride = (round_up(shape_size(n->g.out), LANES) + SLACK) | LANES;
-        p->sample_size += n->value_stride + n->g.keep_size;
         if (n->g.scratch_size > p->scratch_size)
             p->scratch_size = n->g.scratch_size;
         if (n->g.rows && n->g.weight_size / (n->g.rows + 1) > p->scratch_size) /* a number per column, for bound_weights */
@@ -89,9 +89,7 @@ int plan_finish(plan *p, int output, int pixels)
         return -1;
     if (shape_size(p->node[output].g.out) > p->scratch_size) /* where a term of the loss adds to another's gradient */
         p->scratch_size = shape_size(p->node[output].g.out);
-    for (int i = 0; i < p->n_edges; i++)
-        p->sample_size += p->node[p->edge[i].node].value_stride;
     find_users(p);
     fusion_hand_winners_through(p);
-    return 0;
+    return places_find(p);
 }

@@ -18,7 +18,7 @@ void pass_forward_call(const engine *e, const worker *w, int i, int n, call *c)
     c->y = (sink){w->value[i], node->value_stride};
     c->keep = (sink){w->keep[i], node->g.keep_size};
     c->scratch = w->scratch;
-    c->training = e->phase != TEST && e->phase != FORWARD && !plan_evaluates(e->p, node);
+    c->training = engine_learns(e) && !plan_evaluates(e->p, node);
     c->share = w->share;
     c->key = NULL;
     if (node->g.properties & RANDOM && c->training) {
@@ -238,7 +238,7 @@ int pass_images(worker *w, int64_t begin, int64_t end)
     engine *e = w->e;
     const plan_node *out = &e->p->node[e->p->output];
     const size_t k = shape_size(out->g.out);
-    const int learns = e->phase != TEST && e->phase != FORWARD, trains = e->phase == TRAIN;
+    const int learns = engine_learns(e), trains = e->phase == TRAIN;
     const int looked_at = trains && w->count.passes++ % SAMPLED == 0;
     const int64_t started = trains ? working(w) : 0;
     for (int64_t at = begin; at < end; at += e->chunk) {

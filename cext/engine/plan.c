@@ -1,6 +1,8 @@
 /* Building a plan; see plan.h. Called through the door only, never while workers run. */
 #include "plan.h"
 
+#include "places.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +29,7 @@ void plan_free(plan *p)
             free(p->block[b].frozen);
         free(p->block);
         free(p->edge);
+        places_free(p);
         free(p);
     }
 }

@@ -44,6 +44,15 @@ typedef struct {
     int next; /* next delta of the same node, -1: none */
 } plan_edge;
 
+/* Where arrays begin in a worker's memory, in floats per sample: of every node and edge, and behind them all. */
+typedef struct {
+    size_t *value, *keep, *delta, size;
+} plan_places;
+
+/* Who shares places: in passes that go forward only, and in those that learn, what is not needed at the same time; or nobody,
+ * for whoever looks at a single layer. */
+enum { SHARED_FORWARD, SHARED_LEARNING, UNSHARED, SHARINGS };
+
 typedef struct {
     const instruction_set *isa;
     int direct_only; /* see geometry */
@@ -60,7 +69,7 @@ typedef struct {
     int group; /* the least common multiple of all layers' groups; 1: none has any */
     size_t weight_size; /* floats, state included */
     size_t scratch_size; /* floats: the largest of any layer */
-    size_t sample_size; /* floats per sample in a worker's memory: outputs, what is kept of them, deltas */
+    plan_places places[SHARINGS];
     int maps; /* a layer with weights sees more than one pixel */
 } plan;
 
@@ -127,7 +136,7 @@ enum { MAX_CHUNK = 8, WIDE_CHUNK = 64, CHUNK_BYTES = 64 << 20, MAX_GROUP = 1 << 
 static inline int plan_together(const plan *p)
 {
     int most = p->maps || p->properties & WHOLE_BATCH ? MAX_CHUNK : WIDE_CHUNK;
-    while (most > 1 && (size_t)most * p->sample_size * sizeof(float) > CHUNK_BYTES)
+    while (most > 1 && (size_t)most * p->places[SHARED_LEARNING].size * sizeof(float) > CHUNK_BYTES)
         most /= 2;
     return most;
 }

@@ -14,28 +14,35 @@ static void *place(char *base, size_t *used, size_t n, size_t size)
     return at;
 }
 
+/* To the arrays of the nodes, in all ways in which they share their places. */
+static void point(worker *w, const engine *e, float *arrays)
+{
+    const plan *p = e->p;
+    for (int s = 0; s < SHARINGS; s++)
+        for (int i = 0; (s == UNSHARED) == e->apart && i < p->n_nodes; i++) {
+            w->values[s][i] = arrays + p->places[s].value[i] * (size_t)e->chunk;
+            w->keeps[s][i] = arrays + p->places[s].keep[i] * (size_t)e->chunk;
+        }
+    for (int d = 0; d < p->n_edges; d++)
+        w->delta[d] = arrays + p->places[e->apart ? UNSHARED : SHARED_LEARNING].delta[d] * (size_t)e->chunk;
+}
+
 static size_t lay_out(worker *w, const engine *e, char *base)
 {
     const plan *p = e->p;
     const int n_stripes = e->shared.n_stripes, chunk = e->chunk;
     size_t used = 0;
-    float **value = place(base, &used, (size_t)p->n_nodes, sizeof *value);
-    float **keep = place(base, &used, (size_t)p->n_nodes, sizeof *keep);
-    float **delta = place(base, &used, (size_t)p->n_edges, sizeof *delta);
-    for (int i = 0; i < p->n_nodes; i++) {
-        float *v = place(base, &used, p->node[i].value_stride * (size_t)chunk, sizeof(float));
-        float *k = place(base, &used, p->node[i].g.keep_size * (size_t)chunk, sizeof(float));
-        if (base)
-            value[i] = v, keep[i] = k;
+    size_t room = 0;
+    for (int s = 0; s < SHARINGS; s++) {
+        w->values[s] = place(base, &used, (size_t)p->n_nodes, sizeof(float *));
+        w->keeps[s] = place(base, &used, (size_t)p->n_nodes, sizeof(float *));
+        if ((s == UNSHARED) == e->apart && p->places[s].size > room)
+            room = p->places[s].size;
     }
-    for (int i = 0; i < p->n_edges; i++) {
-        float *d = place(base, &used, p->node[p->edge[i].node].value_stride * (size_t)chunk, sizeof(float));
-        if (base)
-            delta[i] = d;
-    }
-    w->value = value;
-    w->keep = keep;
-    w->delta = delta;
+    w->delta = place(base, &used, (size_t)p->n_edges, sizeof(float *));
+    float *arrays = place(base, &used, room * (size_t)chunk, sizeof(float));
+    if (base)
+        point(w, e, arrays);
     w->scratch = place(base, &used, p->scratch_size, sizeof(float));
     w->dw = place(base, &used, p->weight_size, sizeof(float));
     w->private_copy = place(base, &used, CHAOS_CAREFUL ? p->weight_size * (size_t)(1 + e->rule->n_moments) : 0,
@@ -91,7 +98,10 @@ void worker_free(worker *w)
 void worker_begin(worker *w)
 {
     const engine *e = w->e;
+    const int sharing = e->apart ? UNSHARED : engine_learns(e) ? SHARED_LEARNING : SHARED_FORWARD;
     memset(&w->count, 0, sizeof w->count);
+    w->value = w->values[sharing];
+    w->keep = w->keeps[sharing];
     w->step = e->step;
     memset(w->layer, 0, (size_t)e->n_layers * sizeof *w->layer);
     w->count.begin = ticks();

@@ -13,8 +13,9 @@ struct worker {
     float *dw;          /* gradient, laid out as the weight vector */
     float *private_copy; /* of weights and moments, where shared.h copies them */
     float *scratch;
-    float **value;      /* per node: output of the chunk */
-    float **keep;       /* per node */
+    float **value;      /* per node: output of the chunk, where the phase has it; */
+    float **keep;       /* likewise what is kept from forward to backward */
+    float **values[SHARINGS], **keeps[SHARINGS]; /* for each way to share places */
     float **delta;      /* per edge */
     uint32_t *seen;     /* per stripe: its version when this worker last read it */
     uint32_t *version;  /* per stripe: the version that the gradient waiting in dw was formed from */

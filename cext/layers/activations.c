@@ -3,7 +3,7 @@
  * by cext/isa/ only. */
 #include "layer.h"
 
-#define LAYER_ROW(id, has, of_x, times_dy)                                                                                  \
+#define LAYER_ROW(id, forgotten, has, of_x, times_dy)                                                                            \
     KERNEL const char *id##_set_up(geometry *g)                                                                             \
     {                                                                                                                       \
         const float a = g->real[0], b = g->real[1];                                                                         \
@@ -36,7 +36,7 @@
             }                                                                                                               \
     }                                                                                                                       \
     static const layer_kind layer_##id = {                                                                                  \
-        .name = #id, .set_up = id##_set_up, .forward = id##_forward, .backward = id##_backward};
+        .name = #id, .set_up = id##_set_up, .forward = id##_forward, .backward = id##_backward, .forgets = forgotten};
 
 INLINE vec vabs(vec x) { return (vec)((ivec)x & iset(INT32_MAX)); }
 INLINE vec vkeep(ivec mask, vec x) { return (vec)((ivec)x & mask); }
@@ -116,39 +116,39 @@ INLINE vec mish_derivative(vec x)
 #define SELU_ALPHA 1.67326324f
 
 /* clang-format off */
-/*        name         properties                what it is                                 dy f'(x) */
-LAYER_ROW(relu,        MONOTONE,                 vselect(x <= 0.f, vset(0), x),             vkeep(y > 0.f, dy))
-LAYER_ROW(relu6,       MONOTONE,                 vmin(vset(6), vselect(x <= 0.f, vset(0), x)),
+/*        name         forgets    properties               what it is                                 dy f'(x) */
+LAYER_ROW(relu,        FORGETS_X, MONOTONE,                 vselect(x <= 0.f, vset(0), x),             vkeep(y > 0.f, dy))
+LAYER_ROW(relu6,       FORGETS_X, MONOTONE,                 vmin(vset(6), vselect(x <= 0.f, vset(0), x)),
                                                                                             vkeep((y > 0.f) & (y < 6.f), dy))
-LAYER_ROW(leaky_relu,  a >= 0 ? MONOTONE : 0,    vselect(x <= 0.f, a * x, x),               vselect(x <= 0.f, a * dy, dy))
-LAYER_ROW(elu,         a >= 0 ? MONOTONE : 0,    vselect(x <= 0.f, a * expm1_below(x), x),  vselect(x <= 0.f, dy * (y + a), dy))
-LAYER_ROW(selu,        MONOTONE,                 SELU_SCALE * vselect(x <= 0.f, SELU_ALPHA * expm1_below(x), x),
+LAYER_ROW(leaky_relu,  FORGETS_Y, a >= 0 ? MONOTONE : 0,    vselect(x <= 0.f, a * x, x),               vselect(x <= 0.f, a * dy, dy))
+LAYER_ROW(elu,         0,         a >= 0 ? MONOTONE : 0,    vselect(x <= 0.f, a * expm1_below(x), x),  vselect(x <= 0.f, dy * (y + a), dy))
+LAYER_ROW(selu,        0,         MONOTONE,                 SELU_SCALE * vselect(x <= 0.f, SELU_ALPHA * expm1_below(x), x),
                                                  vselect(x <= 0.f, dy * (y + SELU_SCALE * SELU_ALPHA), SELU_SCALE * dy))
-LAYER_ROW(celu,        a >= 0 ? MONOTONE : 0,    vselect(x <= 0.f, a * expm1_below(x / a), x),
+LAYER_ROW(celu,        0,         a >= 0 ? MONOTONE : 0,    vselect(x <= 0.f, a * expm1_below(x / a), x),
                                                                                             vselect(x <= 0.f, dy * (y / a + 1.f), dy))
-LAYER_ROW(gelu,        0,                        gelu_of(x),                                dy * gelu_derivative(x))
-LAYER_ROW(gelu_tanh,   0,                        0.5f * x * (1.f + gelu_tanh_of(x)),        dy * gelu_tanh_derivative(x))
-LAYER_ROW(silu,        0,                        x * vsigmoid(x),                           dy * silu_derivative(x))
-LAYER_ROW(mish,        0,                        x * (mish_n(x) / (mish_n(x) + 2.f)),       dy * mish_derivative(x))
-LAYER_ROW(hardswish,   0,                        x * clamped(x + 3.f, vset(0), vset(6)) * (1.f / 6),
+LAYER_ROW(gelu,        FORGETS_Y, 0,                        gelu_of(x),                                dy * gelu_derivative(x))
+LAYER_ROW(gelu_tanh,   FORGETS_Y, 0,                        0.5f * x * (1.f + gelu_tanh_of(x)),        dy * gelu_tanh_derivative(x))
+LAYER_ROW(silu,        FORGETS_Y, 0,                        x * vsigmoid(x),                           dy * silu_derivative(x))
+LAYER_ROW(mish,        FORGETS_Y, 0,                        x * (mish_n(x) / (mish_n(x) + 2.f)),       dy * mish_derivative(x))
+LAYER_ROW(hardswish,   FORGETS_Y, 0,                        x * clamped(x + 3.f, vset(0), vset(6)) * (1.f / 6),
                                                  vkeep(x > -3.f, vselect(x >= 3.f, dy, dy * (x * (1.f / 3) + 0.5f))))
-LAYER_ROW(hardsigmoid, MONOTONE,                 clamped(x + 3.f, vset(0), vset(6)) * (1.f / 6),
+LAYER_ROW(hardsigmoid, FORGETS_Y, MONOTONE,                 clamped(x + 3.f, vset(0), vset(6)) * (1.f / 6),
                                                                                             vkeep((x > -3.f) & (x < 3.f), dy * (1.f / 6)))
-LAYER_ROW(hardtanh,    MONOTONE,                 clamped(x, a, b),                          vkeep((x > a) & (x < b), dy))
-LAYER_ROW(tanh,        MONOTONE,                 vtanh(x),                                  dy * (1.f - y * y))
-LAYER_ROW(scaled_tanh, MONOTONE,                 1.7159f * vtanh(x * (2.f / 3)), /* LeCun's */
+LAYER_ROW(hardtanh,    FORGETS_Y, MONOTONE,                 clamped(x, a, b),                          vkeep((x > a) & (x < b), dy))
+LAYER_ROW(tanh,        FORGETS_X, MONOTONE,                 vtanh(x),                                  dy * (1.f - y * y))
+LAYER_ROW(scaled_tanh, FORGETS_X, MONOTONE,                 1.7159f * vtanh(x * (2.f / 3)), /* LeCun's */
                                                  dy * ((2.f / 3 * 1.7159f) - y * y * (2.f / 3 / 1.7159f)))
-LAYER_ROW(tanhshrink,  MONOTONE,                 x - vtanh(x),                              dy * ((x - y) * (x - y)))
-LAYER_ROW(sigmoid,     MONOTONE,                 vsigmoid(x),                               dy * (y * (1.f - y)))
-LAYER_ROW(log_sigmoid, MONOTONE,                 -log_1_exp(-x),                            dy * vsigmoid(-x))
-LAYER_ROW(softplus,    a > 0 ? MONOTONE : 0,     vselect(x * a > b, x, log_1_exp(x * a) / a),
+LAYER_ROW(tanhshrink,  0,         MONOTONE,                 x - vtanh(x),                              dy * ((x - y) * (x - y)))
+LAYER_ROW(sigmoid,     FORGETS_X, MONOTONE,                 vsigmoid(x),                               dy * (y * (1.f - y)))
+LAYER_ROW(log_sigmoid, FORGETS_Y, MONOTONE,                 -log_1_exp(-x),                            dy * vsigmoid(-x))
+LAYER_ROW(softplus,    FORGETS_Y, a > 0 ? MONOTONE : 0,     vselect(x * a > b, x, log_1_exp(x * a) / a),
                                                                                             vselect(x * a > b, dy, dy * vsigmoid(x * a)))
-LAYER_ROW(softsign,    MONOTONE,                 x / (1.f + vabs(x)),                       dy / ((1.f + vabs(x)) * (1.f + vabs(x))))
-LAYER_ROW(threshold,   b <= a ? MONOTONE : 0,    vselect(x <= a, b, x),                     vkeep(~(x <= a), dy))
-LAYER_ROW(hardshrink,  MONOTONE,                 vkeep(~(vabs(x) <= a), x),                 vkeep(~(vabs(x) <= a), dy))
-LAYER_ROW(softshrink,  MONOTONE,                 vkeep(~(vabs(x) <= a), vselect(x < 0.f, x + a, x - a)),
+LAYER_ROW(softsign,    FORGETS_Y, MONOTONE,                 x / (1.f + vabs(x)),                       dy / ((1.f + vabs(x)) * (1.f + vabs(x))))
+LAYER_ROW(threshold,   FORGETS_Y, b <= a ? MONOTONE : 0,    vselect(x <= a, b, x),                     vkeep(~(x <= a), dy))
+LAYER_ROW(hardshrink,  FORGETS_Y, MONOTONE,                 vkeep(~(vabs(x) <= a), x),                 vkeep(~(vabs(x) <= a), dy))
+LAYER_ROW(softshrink,  FORGETS_Y, MONOTONE,                 vkeep(~(vabs(x) <= a), vselect(x < 0.f, x + a, x - a)),
                                                                                             vkeep(~(vabs(x) <= a), dy))
-LAYER_ROW(identity,    MONOTONE,                 x,                                         dy)
-LAYER_ROW(affine,      a >= 0 ? MONOTONE : 0,    a * x + b,                                 a * dy)
-LAYER_ROW(abs,         0,                        vabs(x),                                   vselect(x < 0.f, -dy, vkeep(x > 0.f, dy)))
+LAYER_ROW(identity,    FORGETS_X | FORGETS_Y, MONOTONE,                 x,                                         dy)
+LAYER_ROW(affine,      FORGETS_X | FORGETS_Y, a >= 0 ? MONOTONE : 0,    a * x + b,                                 a * dy)
+LAYER_ROW(abs,         FORGETS_Y, 0,                        vabs(x),                                   vselect(x < 0.f, -dy, vkeep(x > 0.f, dy)))
 /* clang-format on */

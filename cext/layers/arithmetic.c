@@ -81,7 +81,7 @@ INLINE void arithmetic_gradient(const geometry *g, const call *c, int which, vec
     }
 }
 
-#define ARITHMETIC_ROW(id, of_a_b, da, db)                                                                                  \
+#define ARITHMETIC_ROW(id, forgotten, of_a_b, da, db)                                                                                  \
     INLINE vec id##_of(vec a, vec b) { return of_a_b; }                                                                     \
     INLINE vec id##_da(vec a, vec b, vec dy) { return (void)a, (void)b, da; }                                               \
     INLINE vec id##_db(vec a, vec b, vec dy) { return (void)a, (void)b, db; }                                               \
@@ -92,18 +92,18 @@ INLINE void arithmetic_gradient(const geometry *g, const call *c, int which, vec
         arithmetic_gradient(g, c, 1, id##_db);                                                                              \
     }                                                                                                                       \
     static const layer_kind layer_##id = {                                                                                  \
-        .name = #id, .set_up = arithmetic_set_up, .forward = id##_forward, .backward = id##_backward};
+        .name = #id, .set_up = arithmetic_set_up, .forward = id##_forward, .backward = id##_backward, .forgets = forgotten};
 
 /* clang-format off */
-/*        name            what it is     dy df/da                                         dy df/db */
-ARITHMETIC_ROW(plus,           a + b,         dy,                                              dy)
-ARITHMETIC_ROW(subtract,       a - b,         dy,                                              -dy)
-ARITHMETIC_ROW(multiply,       a * b,         dy * b,                                          dy * a)
-ARITHMETIC_ROW(divide,         a / b,         dy / b,                                          -dy * a / (b * b))
-ARITHMETIC_ROW(maximum,        vselect((a > b) | (a != a), a, b),
+/*        name           forgets                 what it is     dy df/da                                         dy df/db */
+ARITHMETIC_ROW(plus,     FORGETS_X | FORGETS_Y, a + b,         dy,                                              dy)
+ARITHMETIC_ROW(subtract, FORGETS_X | FORGETS_Y, a - b,         dy,                                              -dy)
+ARITHMETIC_ROW(multiply, FORGETS_Y,             a * b,         dy * b,                                          dy * a)
+ARITHMETIC_ROW(divide,   FORGETS_Y,             a / b,         dy / b,                                          -dy * a / (b * b))
+ARITHMETIC_ROW(maximum,  FORGETS_Y,             vselect((a > b) | (a != a), a, b),
                                          vselect(a > b, dy, vselect(a == b, dy * 0.5f, vset(0))),
                                                                                           vselect(b > a, dy, vselect(a == b, dy * 0.5f, vset(0))))
-ARITHMETIC_ROW(minimum,        vselect((a < b) | (a != a), a, b),
+ARITHMETIC_ROW(minimum,  FORGETS_Y,             vselect((a < b) | (a != a), a, b),
                                          vselect(a < b, dy, vselect(a == b, dy * 0.5f, vset(0))),
                                                                                           vselect(b < a, dy, vselect(a == b, dy * 0.5f, vset(0))))
 /* clang-format on */

@@ -252,9 +252,9 @@ KERNEL void blur_pool_backward(const geometry *g, const call *c) { pool_mix_back
 static const part subsampling_parts[] = {{"weight", 0}, {"bias", 0}};
 
 /* clang-format off */
-POOL_ROW(avg_pool,    .set_up = avg_pool_set_up, .forward = avg_pool_forward, .backward = avg_pool_backward)
+POOL_ROW(avg_pool,    .set_up = avg_pool_set_up, .forward = avg_pool_forward, .backward = avg_pool_backward, .forgets = FORGETS_X | FORGETS_Y)
 POOL_ROW(lp_pool,     .set_up = lp_pool_set_up, .forward = lp_pool_forward, .backward = lp_pool_backward)
-POOL_ROW(blur_pool,   .set_up = blur_pool_set_up, .forward = blur_pool_forward, .backward = blur_pool_backward)
-POOL_ROW(subsampling, .set_up = subsampling_set_up, .forward = subsampling_forward, .backward = subsampling_backward,
+POOL_ROW(blur_pool,   .set_up = blur_pool_set_up, .forward = blur_pool_forward, .backward = blur_pool_backward, .forgets = FORGETS_X | FORGETS_Y)
+POOL_ROW(subsampling, .set_up = subsampling_set_up, .forward = subsampling_forward, .backward = subsampling_backward, .forgets = FORGETS_X | FORGETS_Y,
                       .n_parts = 2, .parts = subsampling_parts, .locate = subsampling_locate)
 /* clang-format on */

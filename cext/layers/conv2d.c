@@ -430,7 +430,7 @@ static const layer_kind layer_conv2d = {.name = "conv2d",
                                         .set_up = conv2d_set_up,
                                         .locate = conv2d_locate,
                                         .forward = conv2d_forward,
-                                        .backward = conv2d_backward,
+                                        .backward = conv2d_backward, .forgets = FORGETS_Y,
                                         .takes_winners = conv2d_takes_winners,
                                         .loop = conv2d_loop,
                                         .loop_at = conv2d_loop_at};

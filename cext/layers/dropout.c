@@ -83,4 +83,4 @@ KERNEL void dropout_backward(const geometry *g, const call *c)
 }
 
 static const layer_kind layer_dropout = {
-    .name = "dropout", .set_up = dropout_set_up, .forward = dropout_forward, .backward = dropout_backward};
+    .name = "dropout", .set_up = dropout_set_up, .forward = dropout_forward, .backward = dropout_backward, .forgets = FORGETS_X | FORGETS_Y};

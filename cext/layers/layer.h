@@ -35,6 +35,9 @@ enum property {
     RANDOM = 8,      /* draws random numbers when it trains, from call.key */
 };
 
+/* What backward does not read, so that nobody has to keep it: the inputs, the output. */
+enum forgotten { FORGETS_X = 1, FORGETS_Y = 2 };
+
 /* The windows of a layer that SELECTS: kh x kw entries, every sh, sw pixels. */
 typedef struct {
     int kh, kw, sh, sw;
@@ -82,7 +85,7 @@ typedef struct {
     float share; /* of each sample in its step: 1 / images of the step */
     const uint64_t *key; /* per sample: where its random numbers begin, see random.h */
     source x[MAX_INPUTS];
-    sink y; /* forward writes it, backward may read it */
+    sink y; /* forward writes it; backward may read it, and x, unless the kind forgets them */
     const float *w; /* weight block */
     const float *state; /* state block */
     sink keep; /* keep_size floats per sample */
@@ -123,6 +126,7 @@ typedef struct {
     ptrdiff_t (*locate)(const geometry *g, int k, ptrdiff_t i);
     void (*forward)(const geometry *g, const call *c);
     void (*backward)(const geometry *g, const call *c);
+    unsigned forgets; /* enum forgotten */
     /* Whether backward can be replaced by handing dy and the winners (kept in `keep`) to the layer before. */
     int (*gives_winners)(const geometry *g);
     /* Whether backward can do with them (call.pool). */

@@ -215,6 +215,6 @@ KERNEL void roi_align_backward(const geometry *g, const call *c)
 }
 
 /* clang-format off */
-ROI_ROW(roi_pool,  .set_up = roi_pool_set_up, .forward = roi_pool_forward, .backward = roi_pool_backward)
-ROI_ROW(roi_align, .set_up = roi_align_set_up, .forward = roi_align_forward, .backward = roi_align_backward)
+ROI_ROW(roi_pool,  .set_up = roi_pool_set_up, .forward = roi_pool_forward, .backward = roi_pool_backward, .forgets = FORGETS_Y)
+ROI_ROW(roi_align, .set_up = roi_align_set_up, .forward = roi_align_forward, .backward = roi_align_backward, .forgets = FORGETS_Y)
 /* clang-format on */

@@ -94,7 +94,7 @@ INLINE void softmax_backward_of(const geometry *g, const call *c, const int loga
     KERNEL void id##_forward(const geometry *g, const call *c) { softmax_forward_of(g, c, logarithm); }                     \
     KERNEL void id##_backward(const geometry *g, const call *c) { softmax_backward_of(g, c, logarithm); }                   \
     static const layer_kind layer_##id = {                                                                                  \
-        .name = #id, .set_up = softmax_set_up, .forward = id##_forward, .backward = id##_backward};
+        .name = #id, .set_up = softmax_set_up, .forward = id##_forward, .backward = id##_backward, .forgets = FORGETS_X};
 
 SOFTMAX_ROW(softmax, 0)
 SOFTMAX_ROW(log_softmax, 1)

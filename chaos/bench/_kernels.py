@@ -122,7 +122,8 @@ class _Kernels:
         self.trained = self.train_beforehand() if trains else 0
         self.checked = check(net, self.what, self.images, self.labels, batch_size)
         self.engine = _core.Engine(net.plan, net.weights, strategy="chaos", batch_size=batch_size)
-        self.bench = _core.Bench(self.engine)
+        self.single = _core.Engine(net.plan, net.weights, strategy="chaos", batch_size=batch_size)
+        self.bench = _core.Bench(self.single, times=True)
         self.forward = {n: _core.Engine(net.plan, net.weights, batch_size=n) for n in (1, net.plan.together)}
         self.layers = self.describe()
         self.rounds: dict[tuple[int, str], int] = {}
@@ -166,11 +167,11 @@ class _Kernels:
         return found
 
     def present(self, turn: int) -> None:
-        """Leaves other images in the engine's buffers."""
+        """Leaves other images in the buffers of the engine for single layers."""
         at = turn * self.together + np.arange(self.together)
         order = order_of(len(self.labels), len(self.labels)).take(at, mode="wrap")
         run(
-            self.engine,
+            self.single,
             self.what,
             "gradients",
             self.together,

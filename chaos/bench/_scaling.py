@@ -137,8 +137,10 @@ class _Case(Case):
         blocks = {i: self.net.plan.block(i)[1] for i in range(1, len(self.net.nodes()))}
         self.bytes = 4 * sum(blocks.values())
         count = min(self.batch_size, len(self.labels))
+        single = _core.Engine(self.net.plan, self.net.weights, strategy="chaos", batch_size=self.batch_size)
+        self.bench = _core.Bench(single, times=True)
         run(
-            self.engine,
+            single,
             self.what,
             "gradients",
             count,
@@ -146,7 +148,6 @@ class _Case(Case):
             labels=self.labels,
             order=np.arange(count),
         )
-        self.bench = _core.Bench(self.engine)
         self.rounds: dict[int, int] = {}
         self.publication: list[float] = []
         for i in blocks:

@@ -142,9 +142,10 @@ def measured(net: Network, batch_size: int = 1, update: str = "sgd", images: int
     labels = rng.integers(0, int(np.prod(copy.output_shape)), count)
     engine = _core.Engine(copy.plan, copy.weights, batch_size=batch_size)
     arguments = _Images(inputs=data["inputs"], labels=labels)
-    engine.run("gradients", **arguments, end=engine.chunk)
+    bench = _core.Bench(_core.Engine(copy.plan, copy.weights, batch_size=batch_size), times=True)
+    bench.engine.run("gradients", **arguments, end=engine.chunk)
     nodes = range(1, len(copy.nodes()))
-    passes = {what: tuple(_time(engine, node, what) for node in nodes) for what in ("forward", "backward", "update")}
+    passes = {what: tuple(_time(bench, node, what) for node in nodes) for what in ("forward", "backward", "update")}
     publish = tuple(seconds * batch_size for seconds in passes["update"])
     rounds, took = 1, 0.0
     while took < RUN_SECONDS:
@@ -164,14 +165,14 @@ def _run(engine: _core.Engine, arguments: _Images, order: NDArray[np.int64]) -> 
     return (time.perf_counter() - start) / len(order)
 
 
-def _time(engine: _core.Engine, node: int, what: str) -> float:
+def _time(bench: _core.Bench, node: int, what: str) -> float:
     """Seconds per image, 0 where training has no such pass."""
-    bench, rounds = _core.Bench(engine), 1
+    rounds = 1
     while True:
         once = bench.time(node, what, rounds)
         if once is None:
             return 0.0
-        if once * rounds * engine.chunk >= SECONDS or rounds >= 1 << 20:
+        if once * rounds * bench.engine.chunk >= SECONDS or rounds >= 1 << 20:
             break
         rounds *= 4
     return float(np.median([once, *(bench.time(node, what, rounds) for _ in range(ROUNDS - 1))]))

@@ -216,12 +216,14 @@ static void spoil(worker *v)
 {
     const plan *p = v->e->p;
     const size_t chunk = (size_t)v->e->chunk * sizeof(float);
-    for (int i = 0; i < p->n_nodes; i++) {
-        memset(v->value[i], 0xff, p->node[i].value_stride * chunk);
-        memset(v->keep[i], 0xff, p->node[i].g.keep_size * chunk);
-    }
+    for (int s = SHARED_FORWARD; s <= SHARED_LEARNING; s++)
+        for (int i = 0; i < p->n_nodes; i++) {
+            memset(v->values[s][i], 0xff, p->node[i].value_stride * chunk);
+            memset(v->keeps[s][i], 0xff, p->node[i].g.keep_size * chunk);
+        }
     for (int i = 0; i < p->n_edges; i++)
-        memset(v->delta[i], 0xff, p->node[p->edge[i].node].value_stride * chunk);
+        if (p->node[p->edge[i].node].pool < 0)
+            memset(v->delta[i], 0xff, p->node[p->edge[i].node].value_stride * chunk);
     memset(v->scratch, 0xff, p->scratch_size * sizeof(float));
 }
 
