@@ -11,7 +11,7 @@ cdef extern from "engine/finish.h" nogil:
         const instruction_set *isa
         int direct_only, n_nodes, output, pixels, n_inputs
         unsigned properties
-        int group
+        int group, together
         plan_node *node
         size_t weight_size
     ctypedef struct plan_layer:
@@ -29,7 +29,6 @@ cdef extern from "engine/finish.h" nogil:
     int plan_add_input(plan_t *p, shape s, const char **reason)
     int plan_add(plan_t *p, const plan_layer *layer, const char **reason)
     int plan_finish(plan_t *p, int output, int pixels)
-    int plan_together(const plan_t *p)
     bint plan_learns(const plan_t *p, int node)
     const void *plan_trained_block(const plan_t *p, int node)
     bint plan_trains(const plan_t *p, int node)

@@ -160,7 +160,7 @@ cdef class Plan:
     @property
     def together(self):
         """Images that pass through the layers together at the most, whatever the batch size."""
-        return plan_together(self.p)
+        return self.p.together
 
     @property
     def groups(self):

@@ -58,8 +58,9 @@ static int list_arrays(const plan *p, plan_places *to, int learns, int *last, ar
 static int by_size(const void *one, const void *two)
 {
     const array *a = one, *b = two;
-    return a->size != b->size ? (a->size < b->size) - (a->size > b->size)
-           : a->from != b->from ? a->from - b->from : (a->to > b->to) - (a->to < b->to);
+    return a->size != b->size   ? (a->size < b->size) - (a->size > b->size)
+           : a->from != b->from ? a->from - b->from
+                                : (a->to > b->to) - (a->to < b->to);
 }
 
 /* The largest first, each where it comes as low as it can: at most a few per cent more than the most that is needed at once

@@ -70,6 +70,7 @@ typedef struct {
     size_t weight_size; /* floats, state included */
     size_t scratch_size; /* floats: the largest of any layer */
     plan_places places[SHARINGS];
+    int together; /* images that pass through the layers together at the most */
     int maps; /* a layer with weights sees more than one pixel */
 } plan;
 
@@ -127,25 +128,13 @@ static inline int plan_learns(const plan *p, int node) { return p->node[node].ne
 /* Whether it changes weights or state of the node. */
 static inline int plan_trains(const plan *p, int node) { return plan_learns(p, node) && plan_trained_block(p, node); }
 
-/* Images that pass through the layers together at the most. Where layers with weights see maps, every pixel uses the weights
- * again, and more images would push them out of the caches: MAX_CHUNK. Where all see vectors a weight is used once per image,
- * and read once per chunk: WIDE_CHUNK (784 x 256, us per image of forward and weight gradient: 8 together 5.4 and 5.9, 16 4.7
- * and 4.7, 32 4.4 and 4.4, 64 4.3 and 4.4, 128 4.2 and 4.4). Fewer where these would take more than CHUNK_BYTES of a worker's
- * memory. */
-enum { MAX_CHUNK = 8, WIDE_CHUNK = 64, CHUNK_BYTES = 64 << 20, MAX_GROUP = 1 << 20 };
-static inline int plan_together(const plan *p)
-{
-    int most = p->maps || p->properties & WHOLE_BATCH ? MAX_CHUNK : WIDE_CHUNK;
-    while (most > 1 && (size_t)most * p->places[SHARED_LEARNING].size * sizeof(float) > CHUNK_BYTES)
-        most /= 2;
-    return most;
-}
+enum { MAX_CHUNK = 8, WIDE_CHUNK = 64, MAX_GROUP = 1 << 20 };
 
 /* Images that pass through the layers together in a step of `batch`: all that a layer wants to see, else at most
- * plan_together; whole groups in any case. */
+ * plan.together; whole groups in any case. */
 static inline int plan_chunk(const plan *p, int batch)
 {
-    const int most = plan_together(p), chunk = batch < most || p->properties & WHOLE_BATCH ? batch : most;
+    const int most = p->together, chunk = batch < most || p->properties & WHOLE_BATCH ? batch : most;
     if (p->group == 1 || p->properties & WHOLE_BATCH)
         return chunk;
     const int whole = chunk < p->group ? p->group : chunk / p->group * p->group;

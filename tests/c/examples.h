@@ -4,6 +4,9 @@
 
 #include "engines.h"
 
+#include "engine/pass.h"
+#include "engine/threads.h"
+
 /* ---- the examples that kinds give of themselves ---- */
 
 /* The next word of a line, as a number; *line moves behind it. */
@@ -52,6 +55,34 @@ static plan *example(const instruction_set *isa, const char *text, const char *l
     return finish(p, act(p, "flatten", made));
 }
 
+/* Backward once more, with NaN wherever the layer says that it does not look. */
+static void check_forgotten(const plan *p, float *w, const data *d, const layer_kind *kind, int n)
+{
+    engine *e = engine_for(p, w, 1, n, 4096, SEQUENTIAL, CROSS_ENTROPY);
+    expect(!bench_open(e), "an engine that is new has workers");
+    run(e, GRADIENTS, &d->view, n, 0, NULL);
+    expect(bench_open(e) == -1, "an engine with workers is made one for benchmarks");
+    worker *v = e->worker[0];
+    float *gradient = copy(v->dw, p->weight_size);
+    const int at = p->n_nodes - 2; /* where example() has put it */
+    const plan_node *node = &p->node[at];
+    for (int k = 0; k < node->g.n_inputs && kind->forgets & FORGETS_X; k++)
+        memset(v->value[node->input[k]], 0xff, p->node[node->input[k]].value_stride * (size_t)n * sizeof(float));
+    if (kind->forgets & FORGETS_Y)
+        memset(v->value[at], 0xff, node->value_stride * (size_t)n * sizeof(float));
+    const float_mode old = flush_denormals(); /* as in a phase */
+    for (int i = p->n_nodes - 1; i >= p->n_inputs; i--) {
+        call c;
+        if (pass_learns(e, i))
+            pass_backward_node(v, i, n, 1, 1, &c);
+    }
+    restore_denormals(old);
+    expect(!memcmp(gradient, v->dw, p->weight_size * sizeof *gradient), "%s looks at what it says that it forgets",
+           kind->name);
+    free(gradient);
+    engine_free(e);
+}
+
 static void check_example(const instruction_set *isa, const char *text, const char *loops, const layer_kind **kind)
 {
     plan *p = example(isa, text, loops, kind);
@@ -64,6 +95,7 @@ static void check_example(const instruction_set *isa, const char *text, const ch
         run(e, TRAIN, &d.view, d.n, 0.001f, NULL);
         run(e, TEST, &d.view, d.n, 0, NULL);
         engine_free(e);
+        check_forgotten(p, w, &d, *kind, batch);
         data_free(d);
     }
     only_parameters(w, node_at, p->weight_size, "weights");
