@@ -122,12 +122,3 @@ int places_find(plan *p)
     free(placed);
     return missing ? -1 : 0;
 }
-
-void places_free(plan *p)
-{
-    for (int s = 0; s < SHARINGS; s++) {
-        free(p->places[s].value);
-        free(p->places[s].keep);
-        free(p->places[s].delta);
-    }
-}

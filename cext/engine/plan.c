@@ -1,8 +1,6 @@
 /* Building a plan; see plan.h. Called through the door only, never while workers run. */
 #include "plan.h"
 
-#include "places.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,7 +27,11 @@ void plan_free(plan *p)
             free(p->block[b].frozen);
         free(p->block);
         free(p->edge);
-        places_free(p);
+        for (int s = 0; s < SHARINGS; s++) {
+            free(p->places[s].value);
+            free(p->places[s].keep);
+            free(p->places[s].delta);
+        }
         free(p);
     }
 }
