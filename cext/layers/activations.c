@@ -3,7 +3,7 @@
  * by cext/isa/ only. */
 #include "layer.h"
 
-#define LAYER_ROW(id, forgotten, has, of_x, times_dy)                                                                            \
+#define LAYER_ROW(id, forgotten, has, of_x, times_dy)                                                                       \
     KERNEL const char *id##_set_up(geometry *g)                                                                             \
     {                                                                                                                       \
         const float a = g->real[0], b = g->real[1];                                                                         \

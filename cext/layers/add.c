@@ -28,4 +28,5 @@ KERNEL void add_backward(const geometry *g, const call *c)
                    shape_size(g->out) * sizeof(float));
 }
 
-static const layer_kind layer_add = {.name = "add", .set_up = add_set_up, .forward = add_forward, .backward = add_backward, .forgets = FORGETS_X | FORGETS_Y};
+static const layer_kind layer_add = {
+    .name = "add", .set_up = add_set_up, .forward = add_forward, .backward = add_backward, .forgets = FORGETS_X | FORGETS_Y};

@@ -81,7 +81,7 @@ INLINE void arithmetic_gradient(const geometry *g, const call *c, int which, vec
     }
 }
 
-#define ARITHMETIC_ROW(id, forgotten, of_a_b, da, db)                                                                                  \
+#define ARITHMETIC_ROW(id, forgotten, of_a_b, da, db)                                                                       \
     INLINE vec id##_of(vec a, vec b) { return of_a_b; }                                                                     \
     INLINE vec id##_da(vec a, vec b, vec dy) { return (void)a, (void)b, da; }                                               \
     INLINE vec id##_db(vec a, vec b, vec dy) { return (void)a, (void)b, db; }                                               \
@@ -91,8 +91,11 @@ INLINE void arithmetic_gradient(const geometry *g, const call *c, int which, vec
         arithmetic_gradient(g, c, 0, id##_da);                                                                              \
         arithmetic_gradient(g, c, 1, id##_db);                                                                              \
     }                                                                                                                       \
-    static const layer_kind layer_##id = {                                                                                  \
-        .name = #id, .set_up = arithmetic_set_up, .forward = id##_forward, .backward = id##_backward, .forgets = forgotten};
+    static const layer_kind layer_##id = {.name = #id,                                                                      \
+                                          .set_up = arithmetic_set_up,                                                      \
+                                          .forward = id##_forward,                                                          \
+                                          .backward = id##_backward,                                                        \
+                                          .forgets = forgotten};
 
 /* clang-format off */
 /*        name           forgets                 what it is     dy df/da                                         dy df/db */

@@ -262,4 +262,5 @@ static const layer_kind layer_batch_norm = {.name = "batch_norm",
                                             .set_up = batch_norm_set_up,
                                             .locate = batch_norm_locate,
                                             .forward = batch_norm_forward,
-                                            .backward = batch_norm_backward, .forgets = FORGETS_Y};
+                                            .backward = batch_norm_backward,
+                                            .forgets = FORGETS_Y};

@@ -61,5 +61,8 @@ KERNEL void concat_backward(const geometry *g, const call *c)
     }
 }
 
-static const layer_kind layer_concat = {
-    .name = "concat", .set_up = concat_set_up, .forward = concat_forward, .backward = concat_backward, .forgets = FORGETS_X | FORGETS_Y};
+static const layer_kind layer_concat = {.name = "concat",
+                                        .set_up = concat_set_up,
+                                        .forward = concat_forward,
+                                        .backward = concat_backward,
+                                        .forgets = FORGETS_X | FORGETS_Y};

@@ -71,7 +71,7 @@ KERNEL void constant_backward(const geometry *g, const call *c)
                                           .set_up = id##_set_up,                                                            \
                                           .locate = constant_locate,                                                        \
                                           .forward = id##_forward,                                                          \
-                                          .backward = id##_backward, \
+                                          .backward = id##_backward,                                                        \
                                           .forgets = FORGETS_X | FORGETS_Y};
 
 CONSTANT_ROW(parameter, 0)

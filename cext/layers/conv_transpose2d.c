@@ -126,4 +126,5 @@ static const layer_kind layer_conv_transpose2d = {.name = "conv_transpose2d",
                                                   .set_up = conv_transpose2d_set_up,
                                                   .locate = conv_transpose2d_locate,
                                                   .forward = conv_transpose2d_forward,
-                                                  .backward = conv_transpose2d_backward, .forgets = FORGETS_Y};
+                                                  .backward = conv_transpose2d_backward,
+                                                  .forgets = FORGETS_Y};

@@ -114,4 +114,5 @@ static const layer_kind layer_drop_connect = {.name = "drop_connect",
                                               .set_up = drop_connect_set_up,
                                               .locate = drop_connect_locate,
                                               .forward = drop_connect_forward,
-                                              .backward = drop_connect_backward, .forgets = FORGETS_Y};
+                                              .backward = drop_connect_backward,
+                                              .forgets = FORGETS_Y};

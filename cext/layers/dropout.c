@@ -82,5 +82,8 @@ KERNEL void dropout_backward(const geometry *g, const call *c)
         dropout_images(1, g, c, c->dy, c->dx[0]);
 }
 
-static const layer_kind layer_dropout = {
-    .name = "dropout", .set_up = dropout_set_up, .forward = dropout_forward, .backward = dropout_backward, .forgets = FORGETS_X | FORGETS_Y};
+static const layer_kind layer_dropout = {.name = "dropout",
+                                         .set_up = dropout_set_up,
+                                         .forward = dropout_forward,
+                                         .backward = dropout_backward,
+                                         .forgets = FORGETS_X | FORGETS_Y};

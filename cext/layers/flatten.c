@@ -32,5 +32,8 @@ KERNEL void flatten_backward(const geometry *g, const call *c)
     }
 }
 
-static const layer_kind layer_flatten = {
-    .name = "flatten", .set_up = flatten_set_up, .forward = flatten_forward, .backward = flatten_backward, .forgets = FORGETS_X | FORGETS_Y};
+static const layer_kind layer_flatten = {.name = "flatten",
+                                         .set_up = flatten_set_up,
+                                         .forward = flatten_forward,
+                                         .backward = flatten_backward,
+                                         .forgets = FORGETS_X | FORGETS_Y};

@@ -43,4 +43,5 @@ KERNEL void gaussian_noise_backward(const geometry *g, const call *c)
 static const layer_kind layer_gaussian_noise = {.name = "gaussian_noise",
                                                 .set_up = gaussian_noise_set_up,
                                                 .forward = gaussian_noise_forward,
-                                                .backward = gaussian_noise_backward, .forgets = FORGETS_X | FORGETS_Y};
+                                                .backward = gaussian_noise_backward,
+                                                .forgets = FORGETS_X | FORGETS_Y};

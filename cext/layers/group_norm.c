@@ -296,4 +296,5 @@ static const layer_kind layer_group_norm = {.name = "group_norm",
                                             .set_up = group_norm_set_up,
                                             .locate = group_norm_locate,
                                             .forward = group_norm_forward,
-                                            .backward = group_norm_backward, .forgets = FORGETS_Y};
+                                            .backward = group_norm_backward,
+                                            .forgets = FORGETS_Y};

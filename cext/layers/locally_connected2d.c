@@ -162,4 +162,5 @@ static const layer_kind layer_locally_connected2d = {.name = "locally_connected2
                                                      .set_up = locally_connected2d_set_up,
                                                      .locate = locally_connected2d_locate,
                                                      .forward = locally_connected2d_forward,
-                                                     .backward = locally_connected2d_backward, .forgets = FORGETS_Y};
+                                                     .backward = locally_connected2d_backward,
+                                                     .forgets = FORGETS_Y};

@@ -195,5 +195,6 @@ KERNEL int max_pool2d_gives_winners(const geometry *g)
 static const layer_kind layer_max_pool2d = {.name = "max_pool2d",
                                             .set_up = max_pool2d_set_up,
                                             .forward = max_pool2d_forward,
-                                            .backward = max_pool2d_backward, .forgets = FORGETS_X | FORGETS_Y,
+                                            .backward = max_pool2d_backward,
+                                            .forgets = FORGETS_X | FORGETS_Y,
                                             .gives_winners = max_pool2d_gives_winners};

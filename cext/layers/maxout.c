@@ -54,5 +54,8 @@ KERNEL void maxout_backward(const geometry *g, const call *c)
     }
 }
 
-static const layer_kind layer_maxout = {
-    .name = "maxout", .set_up = maxout_set_up, .forward = maxout_forward, .backward = maxout_backward, .forgets = FORGETS_X | FORGETS_Y};
+static const layer_kind layer_maxout = {.name = "maxout",
+                                        .set_up = maxout_set_up,
+                                        .forward = maxout_forward,
+                                        .backward = maxout_backward,
+                                        .forgets = FORGETS_X | FORGETS_Y};

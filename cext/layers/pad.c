@@ -79,4 +79,5 @@ KERNEL void pad_backward(const geometry *g, const call *c)
     }
 }
 
-static const layer_kind layer_pad = {.name = "pad", .set_up = pad_set_up, .forward = pad_forward, .backward = pad_backward, .forgets = FORGETS_X | FORGETS_Y};
+static const layer_kind layer_pad = {
+    .name = "pad", .set_up = pad_set_up, .forward = pad_forward, .backward = pad_backward, .forgets = FORGETS_X | FORGETS_Y};

@@ -112,7 +112,7 @@ INLINE void channel_gather(const geometry *g, const call *c, const float *sum, f
                                           .set_up = per_channel_set_up,                                                     \
                                           .locate = per_channel_locate,                                                     \
                                           .forward = id##_forward,                                                          \
-                                          .backward = id##_backward, \
+                                          .backward = id##_backward,                                                        \
                                           .forgets = FORGETS_Y};
 
 static const part prelu_parts[] = {{"weight", 0}};

@@ -65,4 +65,5 @@ static const layer_kind layer_rbf = {.name = "rbf",
                                      .set_up = rbf_set_up,
                                      .locate = rbf_locate,
                                      .forward = rbf_forward,
-                                     .backward = rbf_backward, .forgets = FORGETS_Y};
+                                     .backward = rbf_backward,
+                                     .forgets = FORGETS_Y};

@@ -247,8 +247,11 @@ KERNEL void reshape_backward(const geometry *g, const call *c)
 }
 
 #define REARRANGE_ROW(id)                                                                                                   \
-    static const layer_kind layer_##id = {                                                                                  \
-        .name = #id, .set_up = id##_set_up, .forward = id##_forward, .backward = id##_backward, .forgets = FORGETS_X | FORGETS_Y};
+    static const layer_kind layer_##id = {.name = #id,                                                                      \
+                                          .set_up = id##_set_up,                                                            \
+                                          .forward = id##_forward,                                                          \
+                                          .backward = id##_backward,                                                        \
+                                          .forgets = FORGETS_X | FORGETS_Y};
 
 REARRANGE_ROW(rearrange)
 REARRANGE_ROW(reshape)

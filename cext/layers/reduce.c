@@ -134,7 +134,8 @@ KERNEL void reduce_max_forward(const geometry *g, const call *c) { select_forwar
 KERNEL void reduce_min_forward(const geometry *g, const call *c) { select_forward(g, c, -1); }
 
 #define REDUCE_ROW(id, prepare, back)                                                                                       \
-    static const layer_kind layer_##id = {.name = #id, .set_up = prepare, .forward = id##_forward, .backward = back, .forgets = FORGETS_X | FORGETS_Y};
+    static const layer_kind layer_##id = {                                                                                  \
+        .name = #id, .set_up = prepare, .forward = id##_forward, .backward = back, .forgets = FORGETS_X | FORGETS_Y};
 
 REDUCE_ROW(reduce_sum, reduce_set_up, reduce_sum_backward)
 REDUCE_ROW(reduce_max, select_set_up, select_backward)

@@ -118,4 +118,5 @@ KERNEL void spatial_pyramid_pool2d_backward(const geometry *g, const call *c)
 static const layer_kind layer_spatial_pyramid_pool2d = {.name = "spatial_pyramid_pool2d",
                                                         .set_up = spatial_pyramid_pool2d_set_up,
                                                         .forward = spatial_pyramid_pool2d_forward,
-                                                        .backward = spatial_pyramid_pool2d_backward, .forgets = FORGETS_X | FORGETS_Y};
+                                                        .backward = spatial_pyramid_pool2d_backward,
+                                                        .forgets = FORGETS_X | FORGETS_Y};

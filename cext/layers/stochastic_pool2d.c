@@ -102,4 +102,5 @@ KERNEL void stochastic_pool2d_backward(const geometry *g, const call *c)
 static const layer_kind layer_stochastic_pool2d = {.name = "stochastic_pool2d",
                                                    .set_up = stochastic_pool2d_set_up,
                                                    .forward = stochastic_pool2d_forward,
-                                                   .backward = stochastic_pool2d_backward, .forgets = FORGETS_X | FORGETS_Y};
+                                                   .backward = stochastic_pool2d_backward,
+                                                   .forgets = FORGETS_X | FORGETS_Y};

@@ -53,5 +53,8 @@ INLINE pool_mix upsample_mix(const geometry *g, int side, float **scratch)
 KERNEL void upsample_forward(const geometry *g, const call *c) { pool_mix_forward(g, c, upsample_mix, c->y); }
 KERNEL void upsample_backward(const geometry *g, const call *c) { pool_mix_backward(g, c, upsample_mix); }
 
-static const layer_kind layer_upsample = {
-    .name = "upsample", .set_up = upsample_set_up, .forward = upsample_forward, .backward = upsample_backward, .forgets = FORGETS_X | FORGETS_Y};
+static const layer_kind layer_upsample = {.name = "upsample",
+                                          .set_up = upsample_set_up,
+                                          .forward = upsample_forward,
+                                          .backward = upsample_backward,
+                                          .forgets = FORGETS_X | FORGETS_Y};
