@@ -96,8 +96,14 @@ def details(name: str, one: dict[str, Any]) -> list[str]:
     return [*lines, "", f"{made['cpu']}, {made['cores']} cores, commit {str(made['commit'])[:12]}, {made['date'][:10]}."]
 
 
-def page(found: dict[str, Any], beside: dict[str, Any]) -> str:
-    """The measurements, and epochs beside PyTorch's, by the names of their recipes, as Markdown."""
+def small(one: dict[str, Any]) -> bool:
+    """Whether these are runs of fewer epochs than the recipe's, by which kinds of workers are compared."""
+    epochs = recipes()[one["recipe"]].settings["epochs"]
+    return all(run["settings"]["epochs"] < epochs for run in one["runs"] if "settings" in run)
+
+
+def page(found: dict[str, Any], beside: dict[str, Any], less: list[dict[str, Any]]) -> str:
+    """The measurements and epochs beside PyTorch's, by the names of their recipes, and small budgets, as Markdown."""
     lines = [HEAD, "| | target | reached | |", "|---|---|---|---|", *overview(found)]
     for name, one in found.items():
         lines += details(name, one)
@@ -105,6 +111,8 @@ def page(found: dict[str, Any], beside: dict[str, Any]) -> str:
             lines += ["", torch_line(beside[name])]
     for name in beside.keys() - found.keys():
         lines += ["", f"## {name}", "", torch_line(beside[name])]
+    for one in less:
+        lines += details(f"{one['recipe']}, a small budget", one)
     return "\n".join(lines) + "\n"
 
 
@@ -112,9 +120,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="that train_zoo.py --json has written")
     read = [json.loads(file.read_text()) for file in parser.parse_args().files]
-    runs = {one["recipe"]: one for one in read if "runs" in one}
+    runs = {one["recipe"]: one for one in read if "runs" in one and not small(one)}
+    less = [one for one in read if "runs" in one and small(one)]
     beside = {one["recipe"]: one for one in read if "torch" in one}
-    print(page(runs, beside), end="")
+    print(page(runs, beside, less), end="")
 
 
 if __name__ == "__main__":
