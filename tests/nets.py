@@ -73,6 +73,9 @@ class Oracle:
     The core rounds at every addition rather than once per result; FACTOR covers that (the error of a sum of n terms grows
     with sqrt(n) to n/2 roundings of partial sums; n <= 2,200, in blocks). In a sum of terms of one sign what is moved
     averages out, while partial sums are as large as the result: SUM, some sqrt(2,200) / 2 roundings of that, is added.
+    A normalisation subtracts means, whose rounding moves together all that they are of: where there is one, every result is
+    also moved by 2^-24 of its root mean square as a channel, as an image and as a channel of an image. What is 0 because
+    means are subtracted, such as the gradient of a bias before, is nothing but these roundings.
     """
 
     FACTOR, SUM = 60, 32 * 2.0**-24
@@ -101,8 +104,17 @@ class Oracle:
         exact = self._run(self.x, state, lambda a: a)
         rng = np.random.default_rng(0)
 
+        subtracts_means = any(node.layer is not None and "norm" in node.layer.kind for node, _ in net.nodes())
+
         def move(a):
             return a * (1 + 2.0**-24 * rng.uniform(-1, 1, a.shape))
+
+        def move_together(a):
+            if not subtracts_means or a.ndim < 2:
+                return 0
+            ones = (1,) * (a.ndim - 2)
+            shift = sum(rng.uniform(-1, 1, shape + ones) for shape in ((1, a.shape[1]), (len(a), 1), a.shape[:2]))
+            return 2.0**-24 * np.sqrt(np.mean(a * a)) * shift * (a != 0)
 
         def moved_once():
             # the loss's gradient comes behind the results of all layers; nothing else is moved where it is 0, or behind a
@@ -110,7 +122,8 @@ class Oracle:
             numbers = itertools.count(-2 * sum(node.layer is not None for node, _ in net.nodes()))
 
             def touch(a):
-                return move(a) + (2.0**-24 / n * rng.uniform(-1, 1, a.shape) if next(numbers) == 0 else 0)
+                loss = 2.0**-24 / n * rng.uniform(-1, 1, a.shape) if next(numbers) == 0 else 0
+                return move(a) + move_together(a) + loss
 
             x = [move(one) for one in self.x] if several else move(self.x)
             return self._run(x, {k: move(v) for k, v in state.items()}, touch)
