@@ -19,8 +19,12 @@ cdef class Plan:
         if bf16 and bf16 not in bf16_units():
             raise ValueError(f"no unit {bf16!r} for products of bfloat16 here: {bf16_missing()}")
         self.bf16 = bf16
-        self.p = plan_new(_find_isa(isa), not winograd, loops,
-                          NULL if not bf16 else &bf16_plain if bf16 == "plain" else bf16_amx())
+        cdef const bf16_unit *unit = NULL
+        if bf16:
+            unit = bf16_amx()
+        if bf16 == "plain":
+            unit = &bf16_plain
+        self.p = plan_new(_find_isa(isa), not winograd, loops, unit)
         if self.p == NULL:
             raise MemoryError("out of memory for the plan")
 
