@@ -62,7 +62,7 @@ def sources():
     """The files that are compiled; the bodies in simd, layers, losses, updates, augment are #included by cext/isa."""
     return ["cext/_core.pyx"] + [
         f
-        for room in (".", "isa", "engine", "replay", "sync", "virtual", "virtual/orders")
+        for room in (".", "isa", "bf16", "engine", "replay", "sync", "virtual", "virtual/orders")
         for f in sorted(glob(os.path.normpath(f"cext/{room}/*.c")))
     ]
 

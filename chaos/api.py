@@ -37,6 +37,7 @@ def train(
     update_options: Mapping[str, Any] | None = None,
     loss: str = "cross_entropy",
     loss_options: Mapping[str, Any] | None = None,
+    precision: str = "float32",
     augment: Any = None,
     shuffle: bool = True,
     evaluate_train: bool = False,
@@ -124,6 +125,10 @@ def train(
         A name in chaos.losses.LOSSES; each says there what targets it takes.
     loss_options : dict, optional
         Of the loss, by name.
+    precision : str
+        "float32", or "bf16": what layers multiply is rounded to bfloat16 where their loops for that are faster (AMX), in
+        training and in evaluation; sums, weights and updates are float32. `Network.summary` shows which loops run, and
+        `net.precision` stays as it is set here. UnsupportedError where the processor has no AMX.
     augment : list, optional
         What changes the images of the training at random, on the threads that train: steps such as
         ``chaos.augment.Shift(2)``, or texts such as "elastic:34,4", done one after the other. `chaos.augment.preview` shows

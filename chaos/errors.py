@@ -26,7 +26,8 @@ class DivergedError(ChaosError, ArithmeticError):
 
 
 class UnsupportedError(ChaosError, ValueError):
-    """A network of another library holds what chaos has no layer for; the message names all of it."""
+    """A network of another library holds what chaos has no layer for, all of which the message names; or the processor lacks
+    what was asked for, and the message says what it has."""
 
 
 class ClusterError(ChaosError):

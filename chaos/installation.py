@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, threads
+from . import _core, precision, threads
 from ._version import __version__
 
 
@@ -27,6 +27,7 @@ def info() -> dict[str, Any]:
         "isa_supported": _core.instruction_sets(),
         "kernels": {kind: _core.get_isa() for kind in _core.layer_kinds()},
         "winograd": _core.get_winograd(),
+        "bf16": precision.bf16_unit(),
         "strategies": _core.strategies(),
         "openmp": _core.OPENMP,
         "build": _core.BUILD_INFO,

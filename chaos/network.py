@@ -28,6 +28,7 @@ from .layers.base import Array, Shape, Trained
 from .losses import LOSSES, Term
 from .parameters import Parameters
 from .places import Place
+from .precision import FLOAT32, PRECISIONS, unit_for
 from .scale import Scale
 from .taken import take_input, take_target, take_weights
 
@@ -69,6 +70,10 @@ class Network(Parameters):
         another scale are refused or warned about; None: nothing is known, all are taken.
     class_names : tuple of str, or None
         Of the classes that it was trained on, in the order of its outputs; kept in files.
+    precision : str
+        "float32", or "bf16": layers that this makes faster multiply numbers that are rounded to bfloat16 and add up the
+        products in float32, in predictions, `update` and `loss_and_gradients`; weights stay float32. Not kept in files.
+        Assigning "bf16" raises UnsupportedError where the processor has no AMX.
 
     Raises
     ------
@@ -114,6 +119,7 @@ class Network(Parameters):
         self._values = sum(math.prod(shape) for shape in self.output_shapes)  # of an image's outputs
         self._name_nodes()
         self._frozen: frozenset[str] = frozenset()
+        self._precision = FLOAT32
         self._plan: _core.Plan | None = None
         self._engines: Engines | None = None
         self._learner: Any = None
@@ -184,8 +190,9 @@ class Network(Parameters):
     def plan(self) -> _core.Plan:
         """The core's plan, for the instruction set and the loops in force (`CHAOS_ISA`, `CHAOS_WINOGRAD`, `CHAOS_LOOP`); the
         layout of the weights is the same for all."""
-        if self._plan is None or self._plan.choice != _core.get_choice():
-            plan = _core.Plan()
+        unit = unit_for(self._precision)
+        if self._plan is None or self._plan.choice != _core.get_choice() or self._plan.bf16 != unit:
+            plan = _core.Plan(unit)
             for i, node in enumerate(self._order):
                 if node.layer is None:
                     self._add_input(plan, node)
@@ -201,6 +208,18 @@ class Network(Parameters):
             plan.finish(ends[0], math.prod(self.output_shapes[0][1:]) if len(self.output_shapes) == 1 else 1)
             self._plan, self._engines = plan, None
         return self._plan
+
+    @property
+    def precision(self) -> str:
+        """ "float32" or "bf16"."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, precision: str) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+        unit_for(precision)
+        self._precision = precision
 
     def _add_input(self, plan: _core.Plan, node: Node) -> None:
         try:
@@ -710,7 +729,12 @@ class Network(Parameters):
 
     def __getstate__(self) -> dict[str, Any]:
         kept = None if self._learner is None else (self._learner.settings, self._learner.state())
-        about = {"trained_on": self.trained_on, "class_names": self.class_names, "learner": kept}
+        about = {
+            "trained_on": self.trained_on,
+            "class_names": self.class_names,
+            "learner": kept,
+            "precision": self.precision,
+        }
         return {"config": self.config(), "state": self.state_dict(), **about}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -719,6 +743,7 @@ class Network(Parameters):
         _networks.add(self)
         self.pack(state["state"], self.weights)  # whatever they are: a training may have diverged
         self.trained_on, self.class_names = state.get("trained_on"), state.get("class_names")
+        self._precision = state.get("precision", FLOAT32)
         if state.get("learner") is not None:
             from .online import Learner
 

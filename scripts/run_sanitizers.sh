@@ -56,7 +56,7 @@ build() {
         bodies=()
     fi
     # shellcheck disable=SC2016  # for the inner shell
-    if ! printf '%s\n' "${bodies[@]}" cext/*.c cext/engine/*.c cext/replay/*.c cext/sync/*.c cext/virtual/*.c \
+    if ! printf '%s\n' "${bodies[@]}" cext/*.c cext/bf16/*.c cext/engine/*.c cext/replay/*.c cext/sync/*.c cext/virtual/*.c \
         cext/virtual/orders/*.c tests/c/driver.c |
         xargs -P "$(nproc)" -I{} sh -c 'source=$1 to=$2/$(echo "$1" | tr / _).o; shift 2; "$@" -c "$source" -o "$to"' \
             sh {} "$out/$name" "${ccache[@]}" "$compiler" "${flags[@]}" >"$out/$name/log" 2>&1 ||

@@ -22,7 +22,7 @@ FILES = [
         TREE / "cext/registry.c",
         *(
             p
-            for room in ("isa", "engine", "replay", "sync", "virtual", "virtual/orders")
+            for room in ("isa", "bf16", "engine", "replay", "sync", "virtual", "virtual/orders")
             for p in sorted((TREE / "cext" / room).glob("*.c"))
         ),
     )

@@ -33,8 +33,9 @@ BASE = [
     "isa/generic.c",
     *(
         f"{p.parent.name}/{p.name}"
-        for room in ("engine", "replay", "sync")
+        for room in ("bf16", "engine", "replay", "sync")
         for p in sorted((TREE / "cext" / room).glob("*.c"))
+        if p.name != "amx.c"
     ),
 ]
 needs_x86 = pytest.mark.skipif(
@@ -225,6 +226,7 @@ def offences(instructions, judge):
 
 
 VARIANTS = {"avx2.c": beyond_avx2, "avx512.c": beyond_avx512f}
+APART = (*VARIANTS, "amx.c")  # the last is run only where a processor has said that it may be
 
 
 # ---- the tests ----
@@ -268,10 +270,10 @@ def installed():
         pytest.skip("built for this machine alone")
     if "-fsanitize" in chaos._core.BUILD_INFO:
         pytest.skip("a sanitizer has added its own code")
-    inside = places(chaos._core.__file__, *VARIANTS)
+    inside = places(chaos._core.__file__, *APART)
     if not inside:
         pytest.skip("the extension is stripped")
-    starts, found = [first for first, _, _ in inside], {file: [] for file in ("", *VARIANTS)}
+    starts, found = [first for first, _, _ in inside], {file: [] for file in ("", *APART)}
     for address, instruction in disassembled(chaos._core.__file__):
         at = bisect.bisect(starts, address) - 1
         found[inside[at][2] if at >= 0 and address < inside[at][1] else ""].append(instruction)
@@ -295,6 +297,12 @@ def test_avx512_is_legal_on_knights_landing(installed):
     assert not offences(installed["avx512.c"], beyond_avx512f)
     assert sum("%zmm" in i.operands for i in installed["avx512.c"]) > 500
     assert offences(installed["avx512.c"], beyond_avx2)
+
+
+@needs_x86
+def test_amx_has_a_file_of_its_own(installed):
+    assert sum(i.mnemonic == "tdpbf16ps" for i in installed["amx.c"]) >= 4
+    assert offences(installed["amx.c"], beyond_avx512f)
 
 
 BEYOND = {  # what AVX-512F does not have, by the flag that brings it

@@ -16,8 +16,9 @@ if not CEXT.is_dir():
 
 # room: the rooms it may see; what is not listed here fails, so a new room needs a line
 C_ARROWS = {
+    "bf16": {"bf16"},
     "simd": {"simd", "layers"},  # tiles speak of source and sink, which layers/layer.h declares
-    "layers": {"simd", "layers"},
+    "layers": {"simd", "layers", "bf16"},
     "losses": {"losses", "options"},
     "updates": {"updates"},
     "augment": {"augment", "layers"},
@@ -27,7 +28,7 @@ C_ARROWS = {
     "replay": {"replay", "engine"},
     "virtual": {"virtual", "engine"},
     "registry": {"registry", "sync", "engine", "isa"},
-    "door": {"door", "registry", "engine", "replay", "virtual"},
+    "door": {"door", "registry", "bf16", "engine", "replay", "virtual"},
     "_core": {"door"},
 }
 # the floors of a room of cext, lowest first: the headers of the room that a file (x.c and x.h) may include beside its own
@@ -119,9 +120,11 @@ PY_ARROWS = {
         "losses",
         "parameters",
         "places",
+        "precision",
         "scale",
         "taken",
     },
+    "precision": {"_core", "errors"},
     "loading": {"errors", "formats", "layers", "network", "scale"},
     "models": {"models", "network", "layers", "initialisers"},
     "augment": {"augment", "_core", "data", "errors", "layers", "network", "options"},
@@ -135,7 +138,7 @@ PY_ARROWS = {
     "folding": {"network", "layers"},
     "normalising": {"network", "layers"},
     "interop": {"interop", "folding", "network", "layers", "errors", "formats", "_version"},
-    "installation": {"_core", "threads", "_version"},
+    "installation": {"_core", "precision", "threads", "_version"},
     "training": {
         "training",
         "streams",
@@ -146,6 +149,7 @@ PY_ARROWS = {
         "groups",
         "loading",
         "network",
+        "precision",
         "scale",
         "taken",
         "threads",
@@ -227,6 +231,7 @@ PY_ARROWS = {
         "options",
         "folding",
         "interop",
+        "precision",
         "reference",
         "scale",
         "training",

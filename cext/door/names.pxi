@@ -67,6 +67,34 @@ def set_winograd(bint allowed):
     _winograd = allowed
 
 
+def bf16_units():
+    """Names of what multiplies numbers rounded to bfloat16 here: "amx", where the processor, the operating system and CHAOS_ISA
+    let it, and "plain", which is slow."""
+    return ("plain", "amx") if not bf16_missing() else ("plain",)
+
+
+def bf16_missing():
+    """Why bf16_units() has no "amx"; "" where it has."""
+    if get_isa() != "avx512" and "avx512" in instruction_sets():
+        return f"the instruction set in force is {get_isa()}"
+    return bf16_amx_missing().decode()
+
+
+def bf16_gflops(bint dots=False, double seconds=0.05):
+    """Multiply-adds of bfloat16 numbers of this core in GFLOP/s, measured for about `seconds`: by AMX's tiles, or (dots) by
+    AVX512_BF16's dot products. ValueError where bf16_units() has no "amx"."""
+    cdef long rounds = 100_000, flops
+    cdef double t
+    if "amx" not in bf16_units():
+        raise ValueError(bf16_missing())
+    with nogil:
+        t = bf16_seconds(dots, rounds, &flops)
+        while t < seconds:
+            rounds *= 2
+            t = bf16_seconds(dots, rounds, &flops)
+    return rounds * <double>flops / t * 1e-9
+
+
 _loops = None
 
 

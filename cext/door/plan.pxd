@@ -1,6 +1,14 @@
 # A network as the core sees it.
 from .kinds cimport instruction_set, geometry, layer_kind, shape, shape_size
 
+cdef extern from "bf16/bf16.h" nogil:
+    ctypedef struct bf16_unit:
+        const char *name
+    const bf16_unit *bf16_amx()
+    const char *bf16_amx_missing()
+    const bf16_unit bf16_plain
+    double bf16_seconds(int dots, long rounds, long *flops)
+
 cdef extern from "engine/finish.h" nogil:
     ctypedef struct plan_node:
         const layer_kind *kind
@@ -24,7 +32,7 @@ cdef extern from "engine/finish.h" nogil:
         const float *real
         unsigned frozen
         int shares
-    plan_t *plan_new(const instruction_set *isa, int direct_only, const char *loops)
+    plan_t *plan_new(const instruction_set *isa, int direct_only, const char *loops, const bf16_unit *bf16)
     void plan_free(plan_t *p)
     int plan_add_input(plan_t *p, shape s, const char **reason)
     int plan_add(plan_t *p, const plan_layer *layer, const char **reason)

@@ -2,20 +2,29 @@
 
 cdef class Plan:
     """The geometry of a network, for the instruction set and the loops in force. Nodes are added in topological order, the inputs
-    first."""
+    first. `bf16`: one of bf16_units(), which multiplies numbers rounded to bfloat16 where that is faster; "": none does."""
 
     cdef plan_t *p
     cdef bint finished
     cdef readonly object choice
+    cdef readonly str bf16
 
-    def __cinit__(self):
+    def __cinit__(self, str bf16=""):
         self.choice = get_choice()
         isa, winograd, wanted = self.choice
         cdef bytes text = wanted.encode()
         cdef const char *loops = NULL
         if wanted:
             loops = text
-        self.p = plan_new(_find_isa(isa), not winograd, loops)
+        if bf16 and bf16 not in bf16_units():
+            raise ValueError(f"no unit {bf16!r} for products of bfloat16 here: {bf16_missing()}")
+        self.bf16 = bf16
+        cdef const bf16_unit *unit = NULL
+        if bf16:
+            unit = bf16_amx()
+        if bf16 == "plain":
+            unit = &bf16_plain
+        self.p = plan_new(_find_isa(isa), not winograd, loops, unit)
         if self.p == NULL:
             raise MemoryError("out of memory for the plan")
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-plan *plan_new(const instruction_set *isa, int direct_only, const char *loops)
+plan *plan_new(const instruction_set *isa, int direct_only, const char *loops, const bf16_unit *bf16)
 {
     plan *p = calloc(1, sizeof *p);
     char *copy = loops ? malloc(strlen(loops) + 1) : NULL;
@@ -13,7 +13,7 @@ plan *plan_new(const instruction_set *isa, int direct_only, const char *loops)
         free(copy);
         return NULL;
     }
-    p->isa = isa, p->direct_only = direct_only, p->group = 1;
+    p->isa = isa, p->direct_only = direct_only, p->bf16 = bf16, p->group = 1;
     p->loops = loops ? strcpy(copy, loops) : NULL;
     return p;
 }
@@ -151,6 +151,7 @@ int plan_add(plan *p, const plan_layer *layer, const char **reason)
     n->g.n_inputs = layer->n_inputs;
     n->g.direct_only = p->direct_only;
     n->g.loops = p->loops;
+    n->g.bf16 = p->bf16;
     n->g.out.c = layer->channels;
     for (int i = 0; i < layer->n_inputs; i++) {
         if (layer->input[i] < 0 || layer->input[i] >= p->n_nodes) {

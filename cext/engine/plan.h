@@ -57,6 +57,7 @@ typedef struct {
     const instruction_set *isa;
     int direct_only; /* see geometry */
     const char *loops; /* likewise; a copy */
+    const bf16_unit *bf16; /* likewise */
     int n_nodes, node_room, output;
     int pixels; /* of the output, a vector: channel c of pixel p is number c * pixels + p */
     plan_node *node;
@@ -88,7 +89,7 @@ typedef struct {
     int shares; /* a node of the same kind, with the same options, whose weights it uses; -1: it has its own */
 } plan_layer;
 
-plan *plan_new(const instruction_set *isa, int direct_only, const char *loops);
+plan *plan_new(const instruction_set *isa, int direct_only, const char *loops, const bf16_unit *bf16);
 void plan_free(plan *p);
 /* Both return the node's number, or -1 with a reason. finish.h has what comes last. */
 int plan_add_input(plan *p, shape s, const char **reason);

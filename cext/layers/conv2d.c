@@ -68,6 +68,7 @@ INLINE void conv2d_prepare(const geometry *g, const call *c, conv_work *k)
     k->pool = c->pool;
     k->x = k->s->padded ? (source){c->keep.p, c->keep.stride} : c->x[0];
     conv_scratch_at(k->s, k->adjoint, c->scratch, &k->t);
+    k->t.half.unit = g->bf16;
 }
 
 /* ---- forward loops ---- */
@@ -138,7 +139,15 @@ KERNEL void conv2d_forward_panels(const geometry *g, const call *c, void *work)
     const conv_work *k = work;
     for (int n = 0; n < c->n; n++)
         conv2d_image(g, c, k, n);
-    conv2d_panel_forward(k->s, &k->t, c, k->x);
+    conv2d_panel_forward(k->s, &k->t, c, k->x, NULL);
+}
+
+KERNEL void conv2d_forward_halves(const geometry *g, const call *c, void *work)
+{
+    const conv_work *k = work;
+    for (int n = 0; n < c->n; n++)
+        conv2d_image(g, c, k, n);
+    conv2d_panel_forward(k->s, &k->t, c, k->x, &k->t.half);
 }
 
 /* ---- gradient loops ---- */
@@ -178,7 +187,20 @@ KERNEL void conv2d_dx_winograd(const geometry *g, const call *c, void *work)
 KERNEL void conv2d_dx_panels(const geometry *g, const call *c, void *work)
 {
     const conv_work *k = work;
-    conv2d_panel_data_gradient(g, k->s, &k->t, &k->v, c);
+    conv2d_panel_data_gradient(g, k->s, &k->t, &k->v, c, NULL);
+}
+
+KERNEL void conv2d_dx_halves(const geometry *g, const call *c, void *work)
+{
+    const conv_work *k = work;
+    const int most = k->pool ? panel_images(half_dense(k->s)) : c->n;
+    call some = *c;
+    for (int n = 0; n < c->n; n += some.n) {
+        some.n = c->n - n < most ? c->n - n : most;
+        some.dy = half_dy(k->s, &k->t.half, k->pool, c, n, some.n);
+        some.dx[0].p = c->dx[0].p + (size_t)n * c->dx[0].stride;
+        conv2d_panel_data_gradient(g, k->s, &k->t, &k->v, &some, &k->t.half);
+    }
 }
 
 KERNEL void conv2d_dx_scatter(const geometry *g, const call *c, void *work)
@@ -241,6 +263,14 @@ KERNEL void conv2d_dw_tiles(const geometry *g, const call *c, void *work)
                                      (source){c->dy.p + group * k->s->O, c->dy.stride}, c->dw + group * k->s->block);
 }
 
+KERNEL void conv2d_dw_halves(const geometry *g, const call *c, void *work)
+{
+    const conv_work *k = work;
+    for (int n = 0; n < c->n; n++)
+        half_weight_gradient(k->s, &k->t.half, k->x.p + (size_t)n * k->x.stride,
+                             half_dy(k->s, &k->t.half, k->pool, c, n, 1).p, c->first && !n, c->dw);
+}
+
 KERNEL void conv2d_dw_blocks(const geometry *g, const call *c, void *work)
 {
     const conv_work *k = work;
@@ -284,10 +314,17 @@ CASE(has_panels, takes_panels(s))
 CASE(has_phases, s->phases && !pool)
 CASE(has_dense_phases, s->phases == 2 && !sparse)
 CASE(has_blocks, takes_blocks(s))
+CASE(has_halves, s->halves)
+CASE(has_halves_back, s->halves && s->phases)
+CASE(has_halves_across, s->halves &&half_width(s) <= HALF_PIXELS)
+CASE(halves_pay, half_pays(s, s->O, s->R, s->K * s->R))
+CASE(halves_pay_back, half_pays(s, s->C, s->O, s->kh * s->kw * s->O))
+CASE(halves_pay_across, s->C >= LANES && s->O >= LANES && s->OH * s->OW >= LANES)
 CASE(has_many_tiles, c->n *(size_t)winograd_count(s) >= 8) /* fewer cost more than they save */
 #undef CASE
 
-static const loop conv2d_forward_loops[] = {{"channels", conv2d_is_by_channels, NULL, conv2d_forward_channels, 0},
+static const loop conv2d_forward_loops[] = {{"bf16", conv2d_has_halves, conv2d_halves_pay, conv2d_forward_halves, 0},
+                                            {"channels", conv2d_is_by_channels, NULL, conv2d_forward_channels, 0},
                                             {"several pixels a vector", conv2d_is_packed, NULL, conv2d_forward_packed, 0},
                                             {"Winograd, 6x6", conv2d_is_6x6, NULL, conv2d_forward_winograd, 0},
                                             {"Winograd, 8x8", conv2d_is_8x8, NULL, conv2d_forward_winograd, 0},
@@ -297,6 +334,7 @@ static const loop conv2d_forward_loops[] = {{"channels", conv2d_is_by_channels, 
                                             {0}};
 
 static const loop conv2d_dw_loops[] = {
+    {"bf16", conv2d_has_halves_across, conv2d_halves_pay_across, conv2d_dw_halves, 0},
     {"channels", conv2d_is_by_channels, NULL, conv2d_dw_channels, 0},
     {"winners, woven rows", conv2d_has_woven_winners, NULL, conv2d_dw_woven, EACH_SAMPLE},
     {"winners, short rows", conv2d_has_short_winners, NULL, conv2d_dw_windows, EACH_SAMPLE},
@@ -312,6 +350,7 @@ static const loop conv2d_dw_loops[] = {
     {0}};
 
 static const loop conv2d_dx_loops[] = {
+    {"bf16", conv2d_has_halves_back, conv2d_halves_pay_back, conv2d_dx_halves, 0},
     {"channels", conv2d_is_by_channels, NULL, conv2d_dx_channels, 0},
     {"winners one by one", conv2d_has_wide_winners, conv2d_has_few_winners, conv2d_dx_scatter, EACH_SAMPLE | OWN_FRAME},
     {"winners by pixel and tap", conv2d_has_whole_vectors, NULL, conv2d_dx_entries, EACH_SAMPLE | BY_PIXEL},

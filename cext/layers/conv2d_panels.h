@@ -21,6 +21,7 @@ typedef struct {
     int inner; /* of transposed weights: floats of a tap, */
     const int32_t *tap; /* and which row of w is the first of each tap; NULL: w[d][w_row] as it is */
     float *panel;
+    const conv_halves *half; /* NULL, or factors are rounded to bfloat16 */
 } panel_sum;
 
 /* P pixels x V vectors; `left` inputs from float r0 of run k0; bias NULL: added to what is in y. */
@@ -153,9 +154,15 @@ INLINE void panel_band(const panel_sum *s, source x, sink y, int from, int to)
     }
 }
 
+#include "conv2d_bf16.h"
+
 /* Of n images. */
 KERNEL void panel_run(const panel_sum *s, int n, source x, sink y)
 {
+    if (s->half) {
+        half_run(s, n, x, y);
+        return;
+    }
     const size_t pixel = (size_t)(s->x_step < 0 ? -s->x_step : s->x_step) + (size_t)s->y_step;
     const int rows = n * s->H, fit = (int)(BAND_FLOATS / pixel), pixels = fit > BAND_PIXELS ? fit : BAND_PIXELS;
     for (int from = 0, band; from < rows; from += band) {
@@ -164,7 +171,8 @@ KERNEL void panel_run(const panel_sum *s, int n, source x, sink y)
     }
 }
 
-KERNEL void conv2d_panel_forward(const conv_shape *s, const conv_scratch *t, const call *c, source x)
+KERNEL void conv2d_panel_forward(const conv_shape *s, const conv_scratch *t, const call *c, source x,
+                                 const conv_halves *half)
 {
     for (int group = 0; group < s->groups; group++) {
         const float *w = c->w + group * s->block;
@@ -181,7 +189,8 @@ KERNEL void conv2d_panel_forward(const conv_shape *s, const conv_scratch *t, con
                                .bias = w + s->block - s->o_pad,
                                .w = w,
                                .w_row = s->o_pad,
-                               .panel = t->panel};
+                               .panel = t->panel,
+                               .half = half};
         panel_run(&sum, c->n, (source){x.p + group * s->C, x.stride}, (sink){c->y.p + group * s->O, c->y.stride});
     }
 }
@@ -190,7 +199,7 @@ KERNEL void conv2d_panel_forward(const conv_shape *s, const conv_scratch *t, con
 
 /* dx of some images (or of one in its padding) from dy in frames, one group. */
 KERNEL void panel_phases(const conv_shape *s, const conv_scratch *t, const panel_axis *rows, const panel_axis *columns,
-                         int n, source dy, const float *w, sink dx)
+                         int n, source dy, const float *w, sink dx, const conv_halves *half)
 {
     const ptrdiff_t line = (ptrdiff_t)columns->frame * s->y_step, out_line = (ptrdiff_t)columns->size * s->x_step;
     for (int i = 0; i < rows->stride && i < rows->size; i++)
@@ -222,7 +231,8 @@ KERNEL void panel_phases(const conv_shape *s, const conv_scratch *t, const panel
                                    .w_row = s->o_pad,
                                    .inner = s->O,
                                    .tap = t->back_tap,
-                                   .panel = t->panel};
+                                   .panel = t->panel,
+                                   .half = half};
             panel_run(&sum, n, dy, (sink){dx.p + i * out_line + (ptrdiff_t)j * s->x_step, dx.stride});
         }
 }
@@ -239,7 +249,7 @@ INLINE void panel_frame_in(const conv_shape *s, const panel_axis *rows, const pa
 }
 
 KERNEL void conv2d_panel_data_gradient(const geometry *g, const conv_shape *s, const conv_scratch *t, const conv_view *v,
-                                       const call *c)
+                                       const call *c, const conv_halves *half)
 {
     const panel_axis rows = panel_rows_of(s, g->in[0].h), columns = panel_columns_of(s, g->in[0].w);
     const int framed = rows.frame > s->OH || columns.frame > s->OW;
@@ -258,7 +268,7 @@ KERNEL void conv2d_panel_data_gradient(const geometry *g, const conv_shape *s, c
             memset(dx.p + (size_t)k * dx.stride, 0, (size_t)rows.size * columns.size * s->x_step * sizeof(float));
         for (int group = 0; group < s->groups; group++)
             panel_phases(s, t, &rows, &columns, images, (source){dy.p + group * s->O, dy.stride}, c->w + group * s->block,
-                         (sink){dx.p + group * s->C, dx.stride});
+                         (sink){dx.p + group * s->C, dx.stride}, half);
         if (s->mode)
             frame_out(g, s, v, t->frame, c->dx[0].p + (size_t)n * c->dx[0].stride);
     }

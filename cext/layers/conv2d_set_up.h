@@ -68,6 +68,7 @@ KERNEL const char *conv2d_set_up(geometry *g)
     conv_shape adjoint = adjoint_of(g, &s);
     s.phases = panel_phases_of(&s, adjoint.OH, adjoint.OW);
     conv2d_choose_tiles(g, &s, &adjoint);
+    s.halves = g->bf16 && s.groups == 1;
     conv_scratch parts;
     g->rows = (size_t)s.K * s.R;
     g->columns = is_depthwise(&s) ? round_up((size_t)s.groups, LANES) : s.o_pad;

@@ -36,6 +36,7 @@ typedef struct {
     int wino, wino_tiles, wino_lanes;
     size_t v_pad, u_step, v_step, m_step;
     int phases; /* whether conv2d_panels.h can form the data gradient (1), and soon (2) */
+    int halves; /* whether there is room for conv2d_bf16.h */
 } conv_shape;
 
 /* Together what fits into a second-level cache: weights of WINOGRAD_WEIGHTS floats, inputs and sums of WINOGRAD_TILES. */
@@ -306,6 +307,22 @@ enum {
     CONV_PANEL_SLACK = 4 * MAX_V * VW
 };
 
+/* What is rounded to bfloat16: see conv2d_bf16.h. */
+typedef struct {
+    const bf16_unit *unit;
+    ptrdiff_t *run; /* where the blocks of a patch begin */
+    uint16_t *weights, *image, *turned, *pairs, *room;
+    float *dense; /* dy behind pooling, of panel_images */
+} conv_halves;
+
+enum { HALF_PIXELS = 2048 }; /* summed up together for the gradient of the weights, what lies between rows included */
+INLINE size_t half_up(size_t n) { return round_up(n, BF16_DEPTH); }
+/* Pixels of the input that a band of HALF_PIXELS pixels sees. */
+INLINE size_t half_reach(const conv_shape *s)
+{
+    return half_up(HALF_PIXELS + (size_t)(s->kh - 1) * s->dh * s->W + (size_t)(s->kw - 1) * s->dw) + BF16_DEPTH;
+}
+
 /* The scratch memory of one call. */
 typedef struct {
     ptrdiff_t *run; /* run_at of every run */
@@ -327,10 +344,14 @@ typedef struct {
     float *wino_weights, *wino_input, *wino_sums, *wino_zeros; /* see conv2d_winograd.h */
     float *back_frame; /* dy in a frame of zeros, of both files */
     float *panel, *block_dy, *block_x; /* see conv2d_panels.h */
+    conv_halves half; /* see conv2d_bf16.h */
     ptrdiff_t *back_run;
     int32_t *back_tap;
     int room;
 } conv_scratch;
+
+/* Floats of dy of an image. */
+INLINE size_t half_dense(const conv_shape *s) { return round_up((size_t)s->OH * s->OW * s->y_step, LANES) + SLACK; }
 
 /* Lays the parts out from `memory` (NULL: only counts) and returns the floats they take. */
 INLINE size_t conv_scratch_at(const conv_shape *s, const conv_shape *adjoint, float *memory, conv_scratch *c)
@@ -375,6 +396,19 @@ INLINE size_t conv_scratch_at(const conv_shape *s, const conv_shape *adjoint, fl
     PART(float, panel, CONV_PANEL_FLOATS + CONV_PANEL_SLACK);
     PART(float, block_dy, wide_block * s->o_pad);
     PART(float, block_x, wide_block *BLOCK_COLUMNS);
+#undef PART
+#define PART(type, name, n)                                                                                                 \
+    (c->half.name = memory ? (type *)(memory + used) : NULL,                                                                \
+     used += s->halves ? round_up((n) * sizeof(type) / sizeof(float), LANES) : 0)
+    const size_t forth_depth = s->K * half_up((size_t)s->R), back_depth = taps * half_up((size_t)s->O);
+    const size_t depth = larger(forth_depth, larger(back_depth, HALF_PIXELS));
+    PART(ptrdiff_t, run, depth / BF16_DEPTH);
+    PART(uint16_t, weights, larger(forth_depth * s->o_pad, back_depth * round_up((size_t)s->C, LANES)));
+    PART(uint16_t, image, round_up(larger(conv_frame(s), framed), LANES) + 2 * SLACK);
+    PART(uint16_t, turned, s->C *half_reach(s));
+    PART(uint16_t, pairs, HALF_PIXELS * s->o_pad);
+    PART(uint16_t, room, 2 * BF16_LINES * depth);
+    PART(float, dense, half_dense(s) * (size_t)panel_images(half_dense(s)));
 #undef PART
     c->room = 0;
     for (int k = 0; memory && k < s->K; k++)

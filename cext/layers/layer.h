@@ -7,6 +7,8 @@
 #ifndef CHAOS_LAYER_H
 #define CHAOS_LAYER_H
 
+#include "bf16/bf16.h"
+
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -52,6 +54,7 @@ typedef struct {
     float real[MAX_REAL];
     int direct_only;  /* no loop whose rounding errors are larger than those of the plain sums */
     const char *loops; /* NULL, or loops that are wanted where they can be: see loops.h */
+    const bf16_unit *bf16; /* NULL, or what may multiply numbers rounded to bfloat16 where that is faster */
     /* what set_up says of it */
     shape out; /* beforehand: out.c, where the kind has channels as an option */
     unsigned properties;

@@ -21,6 +21,8 @@ INLINE const linear_plan *linear_of(const geometry *g) { return (const linear_pl
 INLINE size_t linear_inputs(const geometry *g) { return shape_size(g->in[0]); }
 INLINE size_t linear_pad(const geometry *g) { return round_up((size_t)g->out.c, LANES); }
 
+#include "linear_bf16.h"
+
 KERNEL const char *linear_set_up(geometry *g)
 {
     if (g->out.c < 1)
@@ -31,7 +33,9 @@ KERNEL const char *linear_set_up(geometry *g)
     g->rows = linear_inputs(g);
     g->columns = linear_pad(g);
     g->weight_size = (g->rows + 1) * g->columns;
-    g->scratch_size = linear_pad(g) + LINEAR_PANEL;
+    linear_halves parts;
+    const size_t halves = g->bf16 ? linear_halves_at(g->rows, g->columns, NULL, &parts) : 0;
+    g->scratch_size = linear_pad(g) + (halves > LINEAR_PANEL ? halves : LINEAR_PANEL);
     *(linear_plan *)g->derived = (linear_plan){g->whole[LINEAR_BIAS], 1};
     return NULL;
 }
@@ -282,7 +286,10 @@ INLINE void linear_apply_one(const geometry *g, const call *c, size_t i, size_t 
 }
 
 /* Stripes of wide layers are few rows, or parts of one: too few for a tile. */
-KERNEL int linear_applies(const geometry *g, int n) { return n == 1 || linear_pad(g) <= 512; }
+KERNEL int linear_applies(const geometry *g, int n)
+{
+    return n == 1 || (linear_pad(g) <= 512 && !(g->bf16 && halves_pay(g, n, BF16_DEPTH)));
+}
 
 /* A gradient that is applied while it is in registers is neither written nor read: of one sample it is a matrix of rank one,
  * of several a sum of such. Rounded as if it were written: an update has the same bits whether or not it waited. */
@@ -380,15 +387,18 @@ KERNEL void linear_dx_transposed(const geometry *g, const call *c, void *work)
 KERNEL int linear_is_single(const geometry *g, const call *c, int sparse) { return c->n == 1; }
 KERNEL int linear_is_narrow(const geometry *g, const call *c, int sparse) { return g->out.c <= LINEAR_WIDE * VW; }
 
-static const loop linear_forward_loops[] = {{"one row", linear_is_single, linear_is_narrow, linear_forward_row, 0},
+static const loop linear_forward_loops[] = {{"bf16", linear_has_halves, linear_halves_pay, linear_forward_halves, 0},
+                                            {"one row", linear_is_single, linear_is_narrow, linear_forward_row, 0},
                                             {"stream", linear_is_single, NULL, linear_forward_stream, 0},
                                             {"tiles", NULL, NULL, linear_forward_tiles, 0},
                                             {0}};
-static const loop linear_dw_loops[] = {{"products", NULL, NULL, linear_dw, 0}, {0}};
+static const loop linear_dw_loops[] = {
+    {"bf16", linear_has_halves, linear_halves_pay_dw, linear_dw_halves, 0}, {"products", NULL, NULL, linear_dw, 0}, {0}};
 KERNEL int linear_fits_lanes(const geometry *g, const call *c, int sparse) { return g->out.c <= LANES; }
 KERNEL int linear_is_several(const geometry *g, const call *c, int sparse) { return c->n >= LINEAR_NARROW; }
 
-static const loop linear_dx_loops[] = {{"transposed", linear_fits_lanes, linear_is_several, linear_dx_transposed, 0},
+static const loop linear_dx_loops[] = {{"bf16", linear_has_halves, linear_halves_pay, linear_dx_halves, 0},
+                                       {"transposed", linear_fits_lanes, linear_is_several, linear_dx_transposed, 0},
                                        {"dot products", NULL, NULL, linear_dx_dots, 0},
                                        {0}};
 static const loop *const linear_loops[] = {linear_forward_loops, linear_dw_loops, linear_dx_loops};

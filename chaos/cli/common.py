@@ -9,6 +9,7 @@ import shutil
 import textwrap
 
 from ..errors import DivergedError
+from ..precision import FLOAT32, PRECISIONS
 from ..streams import tell
 
 
@@ -92,6 +93,16 @@ def add_command(commands, name, run, *, usage, description, examples, **options)
 def declare_best(parser):
     """The option about which weights of a run are taken."""
     parser.add_argument("--best", action="store_true", help="the weights of the run's best epoch, not of its last")
+
+
+def declare_precision(parser):
+    """The option about what a trained network multiplies."""
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=FLOAT32,
+        help=f"what layers multiply: {', '.join(PRECISIONS)} (rounded, where that is faster; default: {FLOAT32})",
+    )
 
 
 def declare_jobs(parser):

@@ -6,6 +6,7 @@ import textwrap
 
 from ..cluster import launched, look
 from ..installation import info
+from ..precision import VARIABLE, missing
 from .common import add_command, columns, show_json
 
 
@@ -16,7 +17,7 @@ def add(commands):
         "doctor",
         run,
         usage="[--caches] [--json]",
-        description="Looks at the instruction set, cores and their limits (affinity, cgroup, environment), OpenMP "
+        description="Looks at the instruction set, bfloat16, cores and their limits (affinity, cgroup, environment), OpenMP "
         "libraries, MPI library and launcher, and says of each whether it is as it should be, and what to do. "
         "Under a launcher also at the ranks and their bindings. Exit code 1 where something is wrong.",
         examples=["chaos doctor", "mpirun -n 4 chaos doctor"],
@@ -50,6 +51,7 @@ def run(arguments):
                 "unset CHAOS_ISA",
             )
         )
+    findings.append(_bf16(facts["bf16"]))
     findings += look.look()
     findings += look.caches() if arguments.caches else []
     if table:
@@ -65,6 +67,16 @@ def run(arguments):
         print(f"{wrong} thing{'s'[: wrong != 1]} wrong, {notes} to note")
     if any(one.level == look.WRONG for one in findings):
         raise SystemExit(1)
+
+
+def _bf16(unit):
+    """What --precision bf16 would compute with."""
+    if unit == "amx":
+        return look.Finding(look.OK, "precision bf16", "AMX multiplies bfloat16 numbers")
+    if unit:
+        text = f"plain C multiplies bfloat16 numbers, as {VARIABLE} asks for: the same bits as AMX, slowly"
+        return look.Finding(look.NOTE, "precision bf16", text, f"unset {VARIABLE}")
+    return look.Finding(look.OK, "precision bf16", f"not here: {missing()}")
 
 
 def _show(one):

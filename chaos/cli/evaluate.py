@@ -3,7 +3,7 @@
 from .. import training
 from ..training import ABOUT
 from ..training.metrics import NAMES
-from .common import add_command, declare_best, percent, show_json
+from .common import add_command, declare_best, declare_precision, percent, show_json
 from .given import DATA, DATA_HELP, load_data, need_test
 from .networks import open_model
 
@@ -27,6 +27,7 @@ def add(commands):
     parser.add_argument("--label", metavar="COLUMN", help="that holds the labels of a table (default: the run's own)")
     declare_best(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per available core)")
+    declare_precision(parser)
     about = ABOUT["metrics"]
     parser.add_argument(
         "--metrics",
@@ -41,6 +42,7 @@ def add(commands):
 def run(arguments):
     """Runs the command."""
     net, config = open_model(arguments.model, arguments.best)
+    net.precision = arguments.precision
     label = arguments.label or (None if arguments.data else config.get("label"))
     name, _, test = load_data(arguments.data or config.get("data", "auto"), net, label=label)
     result = training.evaluate(

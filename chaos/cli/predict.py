@@ -8,7 +8,7 @@ import numpy as np
 from .. import data
 from ..data import pictures
 from ..errors import DataError
-from .common import add_command, declare_best, say, show_json
+from .common import add_command, declare_best, declare_precision, say, show_json
 from .networks import open_model
 
 KINDS = "IDX files (plain or .gz), .npy and .npz"
@@ -34,6 +34,7 @@ def add(commands):
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="files with one or more images each")
     declare_best(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per available core)")
+    declare_precision(parser)
     parser.add_argument("--proba", action="store_true", help="print the probabilities of all labels")
     parser.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
 
@@ -41,6 +42,7 @@ def add(commands):
 def run(arguments):
     """Runs the command."""
     net, _ = open_model(arguments.model, arguments.best)
+    net.precision = arguments.precision
     if len(net.output_shape) > 1 and not arguments.json:
         raise ValueError(
             f"{arguments.model}: the output is an image of shape {net.output_shape}; --json shows the label of each pixel"

@@ -78,6 +78,7 @@ class Job:
         if not isinstance(net, Network):
             raise TypeError(f"net must be a chaos.Network, not {type(net).__name__}")
         self.settings = settings = settings.resolved()
+        net.precision = settings.precision
         strategy: Any = STRATEGIES[settings.strategy]
         rule: Any = UPDATES[settings.update]
         schedule: Any = SCHEDULES[settings.lr_schedule]

@@ -16,6 +16,7 @@ from ..augment import resolve
 from ..formats.json_text import parse_json
 from ..losses import LOSSES
 from ..options import Worded, check_flag, check_number, naming_owners, unknown
+from ..precision import FLOAT32, PRECISIONS
 from ..sync import STRATEGIES
 from ..threads import PINNINGS
 from ..updates import SCHEDULES, UPDATES
@@ -314,6 +315,17 @@ class Settings:
     )
     loss_options: Mapping[str, Any] | None = setting(
         None, OptionsOf(text="an option of the loss", line=1, owner="loss", table=LOSSES, later=True)
+    )
+    precision: str = setting(
+        FLOAT32,
+        Name(
+            text="what layers multiply: {names} (rounded, where that is faster; needs a processor with AMX)",
+            line=2,
+            unit="PRECISION",
+            table=PRECISIONS,
+            what="precision",
+            later=True,
+        ),
     )
     augment: Any = setting(
         None,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .. import _core, threads
 from .._version import __version__
 from ..data import Dataset
-from ..errors import TraceError
+from ..errors import TraceError, UnsupportedError
 from ..formats.trace import TraceReader, TraceWriter, digest
 from ..loading import check_size
 from ..network import Network, run_key
@@ -205,6 +205,8 @@ def replay(
                 **{name: about[name] for name in TRAINS},
             )
             job = Job(net, data, None, settings, link=Alone(), runner=_Replayed())
+        except UnsupportedError:
+            raise
         except (ValueError, TypeError) as error:
             raise TraceError(
                 f"{path}: damaged, or written by another version of chaos ({about['chaos']}): {error}"

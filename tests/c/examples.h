@@ -31,7 +31,7 @@ static plan *example(const instruction_set *isa, const char *text, const char *l
     snprintf(line, sizeof line, "%s", text);
     at += strcspn(line, " ");
     *at++ = 0;
-    plan *p = plan_new(isa, 0, loops);
+    plan *p = plan_new(isa, 0, loops, loops && strstr(loops, "=bf16") ? &bf16_plain : NULL);
     plan_layer q = {.kind = name, .input = input, .whole = whole, .real = real, .shares = -1};
     q.channels = (int)next_number(&at);
     q.n_inputs = (int)next_number(&at);

@@ -54,7 +54,7 @@ static int conv(plan *p, int input, int channels, int k, int padding)
 static plan *begin(const instruction_set *isa, int c, int h, int w)
 {
     const char *reason;
-    plan *p = plan_new(isa, 0, NULL);
+    plan *p = plan_new(isa, 0, NULL, NULL);
     if (!p || plan_add_input(p, (shape){c, h, w}, &reason) < 0)
         abort();
     return p;
