@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from nets import close
+from nets import Oracle, close, images
 
 import chaos
 from chaos.layers.examples import Picker
@@ -138,3 +138,25 @@ def test_constants_do_not_train():
     after = net.state_dict()
     np.testing.assert_array_equal(after["fixed"], before["fixed"])
     assert (after["free"] != before["free"]).all()
+
+
+@pytest.mark.parametrize(
+    "layer, shape",
+    [
+        (chaos.ChannelShuffle(4), (32, 9, 8)),  # vectors from several stretches of memory, and what is left of a line
+        (chaos.ChannelShuffle(3), (18, 21, 11)),
+        (chaos.PixelShuffle(2), (20, 12, 13)),
+        (chaos.PixelUnshuffle(2), (5, 24, 22)),
+        (chaos.Permute((0, 1, 3, 2)), (3, 40, 33)),  # stretches that are too many
+        (chaos.Flip((1,)), (37, 12, 9)),
+        (chaos.Slice(1, 0, 30, 3), (30, 17, 9)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, chaos.layers.Layer) else None,
+)
+def test_rearranging_of_many_numbers(isa, layer, shape):
+    """Images that are longer than a line of the core's table, of which several lie side by side."""
+    x, labels = images(8, shape, classes=3)
+    net = chaos.Network(shape, [layer, chaos.Flatten()])
+    np.testing.assert_array_equal(net.forward(x), layer.forward([x], {}).reshape(8, -1))
+    net = chaos.Network(shape, [chaos.PReLU(shape[0]), layer, chaos.Flatten(), chaos.Linear(3)])
+    Oracle(net, x, labels).check(x)

@@ -104,7 +104,7 @@ KERNEL void norm_forward(const geometry *g, const call *c)
         vstore(scratch + 2 * s.room + k, (affine ? vload(c->w + pad + k) : vset(0)) - rest * factor);
     }
     columns_repeat(&s, 3, scratch);
-    for (int n = 0; n < c->n; n++) {
+    for (int n = c->n - 1; n >= 0; n--) { /* those summed up last are still in the caches */
         const float *x = c->x[0].p + (size_t)n * c->x[0].stride;
         columns_map(MAP_X, &s, scratch, x, x, c->y.p + (size_t)n * c->y.stride);
     }
@@ -206,7 +206,7 @@ KERNEL void norm_backward(const geometry *g, const call *c)
     for (size_t k = 0; k < C; k += VW)
         norm_constants(g, c, &s, k, scratch);
     columns_repeat(&s, MAP_CONSTANTS, scratch);
-    for (int n = 0; c->dx[0].p && n < c->n; n++) /* before dw, which may be the weights themselves */
+    for (int n = c->dx[0].p ? c->n - 1 : -1; n >= 0; n--) /* before dw, which may be the weights themselves */
         columns_map(MAP_BOTH, &s, scratch, c->x[0].p + (size_t)n * c->x[0].stride, c->dy.p + (size_t)n * c->dy.stride,
                     c->dx[0].p + (size_t)n * c->dx[0].stride);
     const vec share = vset(c->share * (float)c->n), keep = vset(c->first ? 0 : 1);

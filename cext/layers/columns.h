@@ -183,10 +183,10 @@ INLINE ivec first_lanes(size_t n)
     return lane < (int32_t)(n < VW ? n : VW);
 }
 
-/* Sums over n <= STRETCH neighbours, with d = x - shift: of d and d^2, or of dy * weight and dy * weight * d. weight: NULL for
- * ones. */
-INLINE void stretch_sums(const enum column_sums of, const float *x, const float *dy, const float *weight, float shift,
-                         size_t n, double *sum, double *product)
+/* Sums over n <= STRETCH neighbours, with d = x - shift: of d and d^2, or of dy * weight and dy * weight * d, for their lanes.
+ * weight: NULL for ones. */
+INLINE void stretch_lanes(const enum column_sums of, const float *x, const float *dy, const float *weight, float shift,
+                          size_t n, vec *sum, vec *product)
 {
     vec s[COLUMN_BLOCK] = {{0}}, q[COLUMN_BLOCK] = {{0}};
     size_t k = 0;
@@ -206,8 +206,30 @@ INLINE void stretch_sums(const enum column_sums of, const float *x, const float 
         s[0] += a;
         q[0] += a * d;
     }
-    *sum = (double)vtotal((s[0] + s[1]) + (s[2] + s[3]));
-    *product = (double)vtotal((q[0] + q[1]) + (q[2] + q[3]));
+    *sum = (s[0] + s[1]) + (s[2] + s[3]);
+    *product = (q[0] + q[1]) + (q[2] + q[3]);
+}
+
+INLINE void stretch_sums(const enum column_sums of, const float *x, const float *dy, const float *weight, float shift,
+                         size_t n, double *sum, double *product)
+{
+    vec s, q;
+    stretch_lanes(of, x, dy, weight, shift, n, &s, &q);
+    *sum = (double)vtotal(s);
+    *product = (double)vtotal(q);
+}
+
+/* Of VW rows of width <= STRETCH, one behind the other, each with its own shift; those from `rows` on repeat the last one. */
+INLINE void rows_sums(const enum column_sums of, const float *x, const float *dy, const float *weight, const float *shift,
+                      size_t width, size_t rows, float *sum, float *product)
+{
+    vec s[VW], q[VW];
+    for (size_t i = 0; i < VW; i++) {
+        const size_t row = i < rows ? i : rows - 1;
+        stretch_lanes(of, x + row * width, of == OF_X ? NULL : dy + row * width, weight, shift[row], width, s + i, q + i);
+    }
+    vstore(sum, vsum_rows(s));
+    vstore(product, vsum_rows(q));
 }
 
 /* Mean and square deviation of n neighbours, the mean 0 unless `centred`. */

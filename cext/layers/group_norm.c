@@ -3,13 +3,15 @@
  *
  * A set is either a row of neighbours in memory, a whole image or a pixel, with a weight for each of its values (groups = 0),
  * or a group of channels over all pixels, with a weight for each channel. Weight block: weight, bias, where there are any,
- * each padded to LANES. Keeps 1 / sqrt(var + eps), the mean and what the mean was rounded by, of each row or channel.
+ * each padded to LANES. Keeps 1 / sqrt(var + eps), the mean and what the mean was rounded by, of each row or channel; of rows
+ * also what dx needs.
  *
  * Sums over a set are those of columns.h, as in batch_norm.c. */
 #include "columns.h"
 
 enum { GROUP_GROUPS, GROUP_PIXELS, GROUP_WEIGHT, GROUP_BIAS, GROUP_CENTRED }; /* whole options */
-enum { GROUP_EPS };                                                            /* real one */
+enum { GROUP_EPS }; /* real one */
+enum { ROW_INVERSE, ROW_MEAN, ROW_REST, ROW_SLOPE, ROW_ROUNDED, ROW_LESS, ROW_STATISTICS }; /* what is kept of rows */
 
 INLINE int group_rows(const geometry *g) { return g->whole[GROUP_GROUPS] == 0; }
 INLINE size_t group_pixels(const geometry *g) { return (size_t)g->out.h * (size_t)g->out.w; }
@@ -28,9 +30,11 @@ KERNEL const char *group_norm_set_up(geometry *g)
     if (groups < 0 || (groups && g->out.c % groups))
         return "the number of groups must divide the number of channels";
     g->weight_size = (size_t)(g->whole[GROUP_WEIGHT] + g->whole[GROUP_BIAS]) * group_pad(g);
-    g->keep_size = 3 * group_statistic(g);
-    g->scratch_size = 3 * group_statistic(g) +
-                      (groups ? columns_room(C, size) + MAP_CONSTANTS * columns_padded(C, size) : 0);
+    g->keep_size = (groups ? 3 : ROW_STATISTICS) * group_statistic(g);
+    g->scratch_size = ROW_STATISTICS * group_statistic(g) + /* what is kept of rows, where nothing is kept */
+                      (groups               ? columns_room(C, size) + MAP_CONSTANTS * columns_padded(C, size)
+                       : group_steps(g) > 1 ? 4 * group_pad(g)
+                                            : 0);
     return NULL;
 }
 
@@ -64,20 +68,49 @@ INLINE void group_row_of(size_t width, const float *x, float mean, float by, flo
     }
 }
 
+/* Mean and square deviation of each of `rows` rows. */
+INLINE void group_rows_moments(const int centred, const float *x, size_t width, size_t rows, double *middle, double *square)
+{
+    if (rows < 4 || width > STRETCH) {
+        for (size_t i = 0; i < rows; i++)
+            row_moments(centred, x + i * width, width, middle + i, square + i);
+        return;
+    }
+    const double part = 1 / (double)width;
+    for (size_t i = 0; i < rows; i += VW) { /* several at once, because the sum of a vector's lanes takes long */
+        const size_t here = rows - i < VW ? rows - i : VW;
+        float shift[VW] = {0}, sum[VW], product[VW];
+        if (centred) {
+            rows_sums(OF_X, x + i * width, NULL, NULL, shift, width, here, sum, product);
+            for (size_t j = 0; j < VW; j++)
+                shift[j] = sum[j] * (float)part;
+        }
+        rows_sums(OF_X, x + i * width, NULL, NULL, shift, width, here, sum, product);
+        for (size_t j = 0; j < here; j++) {
+            const double s = centred ? (double)sum[j] : 0, spread = (double)product[j] - s * s * part;
+            middle[i + j] = (double)shift[j] + s * part;
+            square[i + j] = spread < 0 ? 0 : spread;
+        }
+    }
+}
+
 /* Statistics of `rows` rows, all of them before the roots and quotients, which would be waited for. */
 INLINE void group_rows_statistics(const geometry *g, const float *x, size_t rows, float *inverse)
 {
-    const size_t width = group_width(g), n = group_statistic(g);
-    const double eps = (double)g->real[GROUP_EPS], part = 1 / (double)width;
-    const int centred = g->whole[GROUP_CENTRED];
-    double middle[LANES], square[LANES];
-    for (size_t i = 0; i < rows; i++)
-        row_moments(centred, x + i * width, width, middle + i, square + i);
+    const size_t n = group_statistic(g);
+    const double eps = (double)g->real[GROUP_EPS], part = 1 / (double)group_width(g);
+    double middle[LANES] = {0}, square[LANES] = {0}, by[LANES];
+    if (g->whole[GROUP_CENTRED])
+        group_rows_moments(1, x, group_width(g), rows, middle, square);
+    else
+        group_rows_moments(0, x, group_width(g), rows, middle, square);
+    for (size_t i = 0; i < LANES; i++)
+        by[i] = 1 / sqrt(square[i] * part + eps);
     for (size_t i = 0; i < rows; i++) {
         const float mean = (float)middle[i];
-        inverse[i] = (float)(1 / sqrt(square[i] * part + eps));
-        inverse[n + i] = mean;
-        inverse[2 * n + i] = (float)(middle[i] - (double)mean);
+        inverse[ROW_INVERSE * n + i] = (float)by[i];
+        inverse[ROW_MEAN * n + i] = mean;
+        inverse[ROW_REST * n + i] = (float)(middle[i] - (double)mean);
     }
 }
 
@@ -89,7 +122,8 @@ KERNEL void group_rows_forward(const geometry *g, const call *c, const float *x,
         const size_t rows = steps - base < LANES ? steps - base : LANES;
         group_rows_statistics(g, x, rows, inverse + base);
         for (size_t i = base; i < base + rows; i++, x += width, y += width) {
-            const float by = inverse[i], mean = inverse[n + i], more = -inverse[2 * n + i] * by;
+            const float by = inverse[ROW_INVERSE * n + i], mean = inverse[ROW_MEAN * n + i];
+            const float more = -inverse[ROW_REST * n + i] * by;
             if (weight && bias)
                 group_row_of(width, x, mean, by, more, weight, bias, y);
             else if (weight)
@@ -100,55 +134,85 @@ KERNEL void group_rows_forward(const geometry *g, const call *c, const float *x,
     }
 }
 
-/* dx = by * (d - mean of d - normal * slope), d = dy * weight, with what the mean is rounded by beside it. */
-INLINE void group_row_back(size_t width, const float *x, const float *dy, const float *weight, float mean, float a,
-                           float less, float by, float rounded, float *dx)
+/* Sums of dy * weight, and of that times x - mean, of each of `rows` rows. */
+INLINE void group_rows_products(const float *x, const float *dy, const float *weight, const float *mean, size_t width,
+                                size_t rows, double *sum, double *product)
 {
-    for (size_t k = 0; k < width; k += VW) {
-        const vec d = vload(dy + k) * group_at(weight, k, 1);
-        vstore(dx + k, ((vload(x + k) - mean) * a + less) + (d * by + rounded));
+    if (rows < 4 || width > STRETCH) {
+        for (size_t i = 0; i < rows; i++)
+            row_products(x + i * width, dy + i * width, weight, mean[i], width, sum + i, product + i);
+        return;
+    }
+    for (size_t i = 0; i < rows; i += VW) {
+        float s[VW], q[VW];
+        const size_t here = rows - i < VW ? rows - i : VW;
+        rows_sums(OF_DY, x + i * width, dy + i * width, weight, mean + i, width, here, s, q);
+        for (size_t j = 0; j < here; j++)
+            sum[i + j] = (double)s[j], product[i + j] = (double)q[j];
     }
 }
 
-KERNEL void group_rows_dx(const geometry *g, const call *c, const float *x, const float *dy, float *dx, const float *inverse)
+/* dx = by * (d - mean of d - normal * slope), d = dy * weight: what it needs of an image's rows, with what the mean is rounded
+ * by beside it. */
+KERNEL void group_rows_constants(const geometry *g, const call *c, const float *x, const float *dy, float *kept)
 {
     const size_t width = group_width(g), steps = group_steps(g), n = group_statistic(g);
     const float *weight = group_weights(g, c);
-    const int centred = g->whole[GROUP_CENTRED];
-    for (size_t i = 0; i < steps; i++, x += width, dy += width, dx += width) {
-        const double by = (double)inverse[i], rest = (double)inverse[2 * n + i], m = (double)width;
-        double sum, product;
-        row_products(x, dy, weight, inverse[n + i], width, &sum, &product);
-        const float slope = (float)(-by * by * by * (product - rest * sum) / m);
-        const double offset = (centred ? -by * sum / m : 0) - (double)slope * rest;
-        const float rounded = (float)offset, less = (float)(offset - (double)rounded);
+    const double part = 1 / (double)width;
+    for (size_t i = 0; i < steps; i += LANES, x += LANES * width, dy += LANES * width) {
+        const size_t rows = steps - i < LANES ? steps - i : LANES;
+        double sum[LANES], product[LANES];
         if (weight)
-            group_row_back(width, x, dy, weight, inverse[n + i], slope, less, inverse[i], rounded, dx);
+            group_rows_products(x, dy, weight, kept + ROW_MEAN * n + i, width, rows, sum, product);
         else
-            group_row_back(width, x, dy, NULL, inverse[n + i], slope, less, inverse[i], rounded, dx);
+            group_rows_products(x, dy, NULL, kept + ROW_MEAN * n + i, width, rows, sum, product);
+        for (size_t j = i; j < i + rows; j++) {
+            const double by = (double)kept[ROW_INVERSE * n + j], rest = (double)kept[ROW_REST * n + j];
+            const float slope = (float)(-by * by * by * (product[j - i] - rest * sum[j - i]) * part);
+            const double offset = (g->whole[GROUP_CENTRED] ? -by * sum[j - i] * part : 0) - (double)slope * rest;
+            const float rounded = (float)offset;
+            kept[ROW_SLOPE * n + j] = slope;
+            kept[ROW_ROUNDED * n + j] = rounded;
+            kept[ROW_LESS * n + j] = (float)(offset - (double)rounded);
+        }
     }
 }
 
-/* Gradients of the weights of V vectors of values, from value k on, over the rows of all images. */
-INLINE void group_rows_dw_block(const int V, const geometry *g, const call *c, size_t k, int live)
+/* dx of images [from, to), and what they add to the gradients of the weights, of V vectors of values from value k on. */
+INLINE void group_rows_back_block(const int V, const int with_dx, const int with_dw, const geometry *g, const call *c,
+                                  int from, int to, size_t k, int live, norm_double *product, norm_double *sum)
 {
-    const size_t width = group_width(g), steps = group_steps(g), pad = group_pad(g), m = group_statistic(g);
-    norm_double sum[COLUMN_BLOCK * VW] = {0}, product[COLUMN_BLOCK * VW] = {0};
-    const vec keep = vset(c->first ? 0 : 1);
-    vec s[COLUMN_BLOCK] = {{0}}, q[COLUMN_BLOCK] = {{0}};
+    const size_t width = group_width(g), steps = group_steps(g), m = group_statistic(g);
+    vec s[COLUMN_BLOCK] = {{0}}, q[COLUMN_BLOCK] = {{0}}, w[COLUMN_BLOCK];
     int rows = 0;
-    for (int n = 0; n < c->n; n++) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++)
+        w[v] = group_at(group_weights(g, c), k + (size_t)v * VW, 1);
+    for (int n = from; n < to; n++) {
         const float *x = c->x[0].p + (size_t)n * c->x[0].stride + k, *dy = c->dy.p + (size_t)n * c->dy.stride + k;
-        const float *inverse = c->keep.p + (size_t)n * c->keep.stride;
-        for (size_t i = 0; i < steps; i++, x += width, dy += width) {
-            const vec by = vset(inverse[i]), mean = vset(inverse[m + i]), more = vset(-inverse[2 * m + i] * inverse[i]);
+        const float *kept = c->keep.p + (size_t)n * c->keep.stride;
+        float *dx = with_dx ? c->dx[0].p + (size_t)n * c->dx[0].stride + k : NULL;
+        for (size_t i = 0; i < steps; i++, x += width, dy += width, dx += with_dx ? width : 0) {
+            const float by = kept[ROW_INVERSE * m + i], mean = kept[ROW_MEAN * m + i];
+            const float more = -kept[ROW_REST * m + i] * by;
+            const float slope = with_dx ? kept[ROW_SLOPE * m + i] : 0, less = with_dx ? kept[ROW_LESS * m + i] : 0;
+            const float rounded = with_dx ? kept[ROW_ROUNDED * m + i] : 0;
 #pragma GCC unroll 4
             for (int v = 0; v < V; v++) {
-                const vec d = vload(dy + v * VW);
-                s[v] += d;
-                q[v] += d * ((vload(x + v * VW) - mean) * by + more);
+                const vec d = vload(dy + v * VW), apart = vload(x + v * VW) - mean;
+                if (with_dx) {
+                    const vec back = (apart * slope + less) + (d * w[v] * by + rounded);
+                    if (V == 1)
+                        vstore_n(dx, back, live);
+                    else
+                        vstore(dx + v * VW, back);
+                }
+                if (with_dw) {
+                    s[v] += d;
+                    q[v] += d * (apart * by + more);
+                }
             }
-            if (++rows < COLUMN_ROWS && (n + 1 < c->n || i + 1 < steps))
+            if (!with_dw || (++rows < COLUMN_ROWS && (n + 1 < to || i + 1 < steps)))
                 continue;
 #pragma GCC unroll 4
             for (int v = 0; v < V; v++) {
@@ -159,29 +223,92 @@ INLINE void group_rows_dw_block(const int V, const geometry *g, const call *c, s
             rows = 0;
         }
     }
+}
+
+/* Gradients of V vectors of weights by their sums. */
+INLINE void group_rows_dw(const int V, const geometry *g, const call *c, size_t k, int live, const norm_double *product,
+                          const norm_double *sum)
+{
+    const vec keep = vset(c->first ? 0 : 1);
     for (int v = 0; v < V; v++) {
-        float *weight = c->dw + k + (size_t)v * VW, *bias = weight + pad;
-        vstore_n(weight, norm_narrow(*(norm_sum_u *)(product + v * VW)) + keep * vload(weight), live);
+        float *weight = c->dw + k + (size_t)v * VW, *bias = weight + group_pad(g);
+        vstore_n(weight, norm_narrow(*(const norm_sum_u *)(product + v * VW)) + keep * vload(weight), live);
         if (g->whole[GROUP_BIAS])
-            vstore_n(bias, norm_narrow(*(norm_sum_u *)(sum + v * VW)) + keep * vload(bias), live);
+            vstore_n(bias, norm_narrow(*(const norm_sum_u *)(sum + v * VW)) + keep * vload(bias), live);
     }
 }
 
-KERNEL void group_rows_dw(const geometry *g, const call *c)
+INLINE int group_live(size_t width, size_t k) { return width - k < VW ? (int)(width - k) : VW; }
+
+/* Image by image, while it is in a cache, with the sums in scratch memory; gradients last, because they may be written where the
+ * weights are. */
+INLINE void group_pixels_back(const int with_dx, const int with_dw, const geometry *g, const call *c)
+{
+    const size_t width = group_width(g), pad = group_pad(g);
+    norm_double *product = (norm_double *)(c->scratch + ROW_STATISTICS * group_statistic(g)), *sum = product + pad;
+    if (with_dw)
+        memset(product, 0, 2 * pad * sizeof *product);
+    for (int n = 0; n < c->n; n++) {
+        if (with_dx)
+            group_rows_constants(g, c, c->x[0].p + (size_t)n * c->x[0].stride, c->dy.p + (size_t)n * c->dy.stride,
+                                 c->keep.p + (size_t)n * c->keep.stride);
+        size_t k = 0;
+        for (; k + COLUMN_BLOCK * VW <= width; k += COLUMN_BLOCK * VW)
+            group_rows_back_block(COLUMN_BLOCK, with_dx, with_dw, g, c, n, n + 1, k, VW, product + k, sum + k);
+        for (; k < width; k += VW)
+            group_rows_back_block(1, with_dx, with_dw, g, c, n, n + 1, k, group_live(width, k), product + k, sum + k);
+    }
+    for (size_t k = 0; with_dw && k < width; k += VW)
+        group_rows_dw(1, g, c, k, group_live(width, k), product + k, sum + k);
+}
+
+/* All images for some of their values, then for the next ones: there are as many weights as values. */
+INLINE void group_images_back(const int with_dx, const int with_dw, const geometry *g, const call *c)
 {
     const size_t width = group_width(g);
-    size_t k = 0;
-    for (; k + COLUMN_BLOCK * VW <= width; k += COLUMN_BLOCK * VW)
-        group_rows_dw_block(COLUMN_BLOCK, g, c, k, VW);
-    for (; k < width; k += VW)
-        group_rows_dw_block(1, g, c, k, width - k < VW ? (int)(width - k) : VW);
+    for (int n = 0; with_dx && n < c->n; n++)
+        group_rows_constants(g, c, c->x[0].p + (size_t)n * c->x[0].stride, c->dy.p + (size_t)n * c->dy.stride,
+                             c->keep.p + (size_t)n * c->keep.stride);
+    for (size_t k = 0; k < width;) {
+        norm_double product[COLUMN_BLOCK * VW] = {0}, sum[COLUMN_BLOCK * VW] = {0};
+        if (k + COLUMN_BLOCK * VW <= width) {
+            group_rows_back_block(COLUMN_BLOCK, with_dx, with_dw, g, c, 0, c->n, k, VW, product, sum);
+            if (with_dw)
+                group_rows_dw(COLUMN_BLOCK, g, c, k, VW, product, sum);
+            k += COLUMN_BLOCK * VW;
+            continue;
+        }
+        group_rows_back_block(1, with_dx, with_dw, g, c, 0, c->n, k, group_live(width, k), product, sum);
+        if (with_dw)
+            group_rows_dw(1, g, c, k, group_live(width, k), product, sum);
+        k += VW;
+    }
+}
+
+INLINE void group_rows_back(const int with_dx, const int with_dw, const geometry *g, const call *c)
+{
+    if (group_steps(g) > 1)
+        group_pixels_back(with_dx, with_dw, g, c);
+    else
+        group_images_back(with_dx, with_dw, g, c);
+}
+
+KERNEL void group_rows_backward(const geometry *g, const call *c)
+{
+    const int with_dw = g->whole[GROUP_WEIGHT] && !c->frozen;
+    if (c->dx[0].p && with_dw)
+        group_rows_back(1, 1, g, c);
+    else if (c->dx[0].p)
+        group_rows_back(1, 0, g, c);
+    else if (with_dw)
+        group_rows_back(0, 1, g, c);
 }
 
 /* ---- groups of channels ---- */
 
 INLINE columns group_columns(const geometry *g, const call *c, float **constants)
 {
-    *constants = c->scratch + 3 * group_statistic(g);
+    *constants = c->scratch + ROW_STATISTICS * group_statistic(g);
     return columns_in((size_t)g->out.c, shape_size(g->out), constants);
 }
 
@@ -276,17 +403,14 @@ KERNEL void group_norm_forward(const geometry *g, const call *c)
 
 KERNEL void group_norm_backward(const geometry *g, const call *c)
 {
-    for (int n = 0; n < c->n; n++) {
-        const float *x = c->x[0].p + (size_t)n * c->x[0].stride, *dy = c->dy.p + (size_t)n * c->dy.stride;
-        const float *statistics = c->keep.p + (size_t)n * c->keep.stride;
-        float *dx = c->dx[0].p ? c->dx[0].p + (size_t)n * c->dx[0].stride : NULL;
-        if (!group_rows(g))
-            group_backward(g, c, x, dy, dx, statistics, c->first && n == 0);
-        else if (dx) /* first, because dw may be the weights themselves */
-            group_rows_dx(g, c, x, dy, dx, statistics);
+    if (group_rows(g)) {
+        group_rows_backward(g, c);
+        return;
     }
-    if (group_rows(g) && g->whole[GROUP_WEIGHT])
-        group_rows_dw(g, c);
+    for (int n = 0; n < c->n; n++)
+        group_backward(g, c, c->x[0].p + (size_t)n * c->x[0].stride, c->dy.p + (size_t)n * c->dy.stride,
+                       c->dx[0].p ? c->dx[0].p + (size_t)n * c->dx[0].stride : NULL, c->keep.p + (size_t)n * c->keep.stride,
+                       c->first && n == 0);
 }
 
 static const part group_norm_parts[] = {{"weight", 0}, {"bias", 0}};

@@ -8,6 +8,7 @@
 
 enum { CHANNEL_WEIGHTS, CHANNEL_BIAS }; /* how many weights there are; whether there are biases */
 enum { LONG_ROW = 64 }; /* channels from which on a row is a pixel */
+enum { CHANNEL_BLOCK = 4, CHANNEL_ROWS = 32 }; /* vectors side by side, and rows one after the other, that are summed up */
 
 typedef struct {
     size_t row, room, pad; /* floats of a row, of its copy in scratch, from weights to biases */
@@ -59,7 +60,11 @@ INLINE void channel_gather(const geometry *g, const call *c, const float *sum, f
     }
 }
 
+static const part prelu_parts[] = {{"weight", 0}};
+static const part channel_scale_parts[] = {{"weight", 0}, {"bias", 0}};
+
 #define CHANNEL_ROW(id, of_x, times_dy, of_weight)                                                                          \
+    enum { id##_biased = sizeof id##_parts / sizeof *id##_parts == 2 };                                                     \
     KERNEL void id##_forward(const geometry *g, const call *c)                                                              \
     {                                                                                                                       \
         const channel_rows r = *(const channel_rows *)g->derived;                                                           \
@@ -77,6 +82,27 @@ INLINE void channel_gather(const geometry *g, const call *c, const float *sum, f
                 }                                                                                                           \
         }                                                                                                                   \
     }                                                                                                                       \
+    INLINE void id##_back(const int V, const float *from, const float *back, float *to, size_t rows, size_t step,           \
+                          const float *weights, float *sums, float *bias_sums)                                              \
+    {                                                                                                                       \
+        vec s[CHANNEL_BLOCK], b[CHANNEL_BLOCK];                                                                             \
+        _Pragma("GCC unroll 4") for (int v = 0; v < V; v++) s[v] = vload(sums + v * VW), b[v] = vload(bias_sums + v * VW);  \
+        for (size_t i = 0; i < rows; i++, from += step, back += step, to = to ? to + step : NULL)                           \
+            _Pragma("GCC unroll 4") for (int v = 0; v < V; v++)                                                             \
+            {                                                                                                               \
+                const vec x = vload(from + v * VW), dy = vload(back + v * VW), w = vload(weights + v * VW);                 \
+                if (to)                                                                                                     \
+                    vstore(to + v * VW, times_dy);                                                                          \
+                s[v] += of_weight;                                                                                          \
+                b[v] += dy;                                                                                                 \
+            }                                                                                                               \
+        _Pragma("GCC unroll 4") for (int v = 0; v < V; v++)                                                                 \
+        {                                                                                                                   \
+            vstore(sums + v * VW, s[v]);                                                                                    \
+            if (id##_biased)                                                                                                \
+                vstore(bias_sums + v * VW, b[v]);                                                                           \
+        }                                                                                                                   \
+    }                                                                                                                       \
     KERNEL void id##_backward(const geometry *g, const call *c)                                                             \
     {                                                                                                                       \
         const channel_rows r = *(const channel_rows *)g->derived;                                                           \
@@ -88,18 +114,23 @@ INLINE void channel_gather(const geometry *g, const call *c, const float *sum, f
         for (int n = 0; n < c->n; n++) {                                                                                    \
             const float *from = c->x[0].p + (size_t)n * c->x[0].stride, *back = c->dy.p + (size_t)n * c->dy.stride;         \
             float *to = c->dx[0].p ? c->dx[0].p + (size_t)n * c->dx[0].stride : NULL;                                       \
-            for (size_t base = 0; base < size; base += r.row)                                                               \
-                for (size_t k = 0; k < r.row && base + k < size; k += VW) {                                                 \
-                    const size_t left = (size - base < r.row ? size - base : r.row) - k;                                    \
-                    const int lanes = left < VW ? (int)left : VW;                                                           \
-                    const vec x = lanes < VW ? vload_n(from + base + k, lanes) : vload(from + base + k);                    \
-                    const vec dy = lanes < VW ? vload_n(back + base + k, lanes) : vload(back + base + k);                   \
-                    const vec w = vload(weights + k);                                                                       \
-                    if (to)                                                                                                 \
-                        vstore(to + base + k, times_dy);                                                                    \
-                    vstore(sums + k, vload(sums + k) + (of_weight));                                                        \
-                    vstore(bias_sums + k, vload(bias_sums + k) + dy);                                                       \
-                }                                                                                                           \
+            for (size_t base = 0; base < size; base += CHANNEL_ROWS * r.row) {                                              \
+                const size_t here = size - base < CHANNEL_ROWS * r.row ? size - base : CHANNEL_ROWS * r.row;                \
+                size_t k = 0;                                                                                               \
+                for (; here >= r.row && k + CHANNEL_BLOCK * VW <= r.row; k += CHANNEL_BLOCK * VW)                           \
+                    id##_back(CHANNEL_BLOCK, from + base + k, back + base + k, to ? to + base + k : NULL, here / r.row,     \
+                              r.row, weights + k, sums + k, bias_sums + k);                                                 \
+                for (size_t first = 0; first < here; first += r.row) /* what fills no block */                              \
+                    for (size_t j = here - first < r.row ? 0 : k; j < r.row && first + j < here; j += VW) {                 \
+                        const size_t at = base + first + j, left = (here - first < r.row ? here - first : r.row) - j;       \
+                        const int lanes = left < VW ? (int)left : VW;                                                       \
+                        const vec x = vload_n(from + at, lanes), dy = vload_n(back + at, lanes), w = vload(weights + j);    \
+                        if (to)                                                                                             \
+                            vstore_n(to + at, times_dy, lanes);                                                             \
+                        vstore(sums + j, vload(sums + j) + (of_weight));                                                    \
+                        vstore(bias_sums + j, vload(bias_sums + j) + dy);                                                   \
+                    }                                                                                                       \
+            }                                                                                                               \
         }                                                                                                                   \
         if (c->dw)                                                                                                          \
             channel_gather(g, c, sums, c->dw);                                                                              \
@@ -114,9 +145,6 @@ INLINE void channel_gather(const geometry *g, const call *c, const float *sum, f
                                           .forward = id##_forward,                                                          \
                                           .backward = id##_backward,                                                        \
                                           .forgets = FORGETS_Y};
-
-static const part prelu_parts[] = {{"weight", 0}};
-static const part channel_scale_parts[] = {{"weight", 0}, {"bias", 0}};
 
 /* clang-format off */
 /*        name           what it is                  dx                             the weight's */

@@ -5,6 +5,7 @@
 
 enum { RE_C, RE_H, RE_W, RE_START, RE_LOOPS, RE_FIRST }; /* then extent and stride of each loop, the outermost first */
 enum { RE_MOST = (MAX_WHOLE - RE_FIRST) / 2, RE_TABLE = 1024 };
+enum { RE_WINDOWS = 4, RE_OFTEN = 8 }; /* windows of a vector; lines from which on they are worth looking for */
 
 /* Nested loops, of which those from `inner` on are one line: its places in `from` are consecutive, all the same, or in a table. */
 typedef struct {
@@ -92,7 +93,7 @@ KERNEL const char *rearrange_set_up(geometry *g)
         re_walk_finish(&plan->back);
     else
         plan->back.loops = 0;
-    g->scratch_size = RE_TABLE + LANES;
+    g->scratch_size = RE_TABLE + LANES + RE_WINDOWS * (RE_TABLE / 4 + 1); /* vectors of at least four */
     return NULL;
 }
 
@@ -146,16 +147,79 @@ INLINE void re_line(const int32_t *table, int n, const float *from, float *to)
     }
 }
 
-/* Whole vectors: what spills over is written again, or lies in the slack. */
-INLINE void re_copy(const re_walk *w, size_t size, const int32_t *table, const float *from, float *to)
+#if VW > 4
+/* Whether each vector of a line comes from at most RE_WINDOWS windows of VW floats; if so, their beginnings, and in the table
+ * which number of all of them each entry is. */
+INLINE int re_windows(int n, int32_t *table, int32_t *begin)
 {
-    const int line = w->line, stride = w->stride[w->inner];
+    for (int pass = 0; pass < 2; pass++) /* first looks whether, then writes */
+        for (int k = 0; k < n; k += VW) {
+            int32_t at[VW], *to = begin + k / VW * RE_WINDOWS;
+            uint32_t open = (1u << VW) - 1;
+            for (int l = 0; l < VW; l++)
+                at[l] = table[k + l];
+            for (int w = 0; w < RE_WINDOWS; w++) {
+                int32_t low = INT32_MAX;
+                for (int l = 0; l < VW; l++)
+                    if (open >> l & 1 && at[l] < low)
+                        low = at[l];
+                for (int l = 0; l < VW; l++)
+                    if (open >> l & 1 && at[l] < low + VW) {
+                        open &= ~(1u << l);
+                        if (pass)
+                            table[k + l] = w * VW + at[l] - low;
+                    }
+                if (pass)
+                    to[w] = low == INT32_MAX ? to[0] : low;
+            }
+            if (open)
+                return 0;
+        }
+    return 1;
+}
+
+/* Entries of two windows, side by side. */
+INLINE vec re_pick(const float *from, const int32_t *begin, ivec number)
+{
+    const vec a = vload(from + begin[0]), b = vload(from + begin[1]);
+#if VW == 16
+    return (vec)_mm512_permutex2var_ps((__m512)a, (__m512i)number, (__m512)b);
+#else
+    return (vec)_mm256_blendv_ps(_mm256_permutevar8x32_ps((__m256)a, (__m256i)number),
+                                 _mm256_permutevar8x32_ps((__m256)b, (__m256i)number), (__m256)(number << 28));
+#endif
+}
+
+INLINE void re_line_windows(const int32_t *table, const int32_t *begin, int n, const float *from, float *to)
+{
+    for (int k = 0; k < n; k += VW, begin += RE_WINDOWS) {
+        const ivec number = iload(table + k);
+        vec v = re_pick(from, begin, number);
+        if (begin[2] != begin[0])
+            v = vselect(number >= 2 * VW, re_pick(from, begin + 2, number), v);
+        vstore(to + k, v);
+    }
+}
+#endif
+
+/* Whole vectors: what spills over is written again, or lies in the slack. */
+INLINE void re_copy(const re_walk *w, size_t size, const int32_t *table, const int32_t *begin, const float *from, float *to)
+{
+    const int line = w->line, stride = w->stride[w->inner], part = line < RE_TABLE ? line : RE_TABLE;
     int index[RE_MOST] = {0};
     from += w->start;
     for (size_t i = 0; i < size; i += (size_t)line, from += re_advance(w, index)) {
         if (table)
-            for (int k = 0; k < line; k += RE_TABLE)
-                re_line(table, line - k < RE_TABLE ? line - k : RE_TABLE, from + (ptrdiff_t)k * stride, to + i + k);
+            for (int k = 0; k < line; k += RE_TABLE) {
+                const int at = line - k < part ? line - part : k; /* the last part may begin in the one before */
+#if VW > 4
+                if (begin) {
+                    re_line_windows(table, begin, part, from + (ptrdiff_t)at * stride, to + i + at);
+                    continue;
+                }
+#endif
+                re_line(table, part, from + (ptrdiff_t)at * stride, to + i + at);
+            }
         else if (stride)
             for (int k = 0; k < line; k += VW)
                 vstore(to + i + k, vload(from + k));
@@ -167,11 +231,16 @@ INLINE void re_copy(const re_walk *w, size_t size, const int32_t *table, const f
 
 INLINE void re_images(const re_walk *w, const call *c, size_t size, source from, sink to)
 {
-    int32_t *table = re_has_table(w) ? (int32_t *)c->scratch : NULL;
+    int32_t *table = re_has_table(w) ? (int32_t *)c->scratch : NULL, *begin = NULL;
     if (table)
         re_table(w, table);
+#if VW > 4
+    const int n = w->line < RE_TABLE ? w->line : RE_TABLE;
+    if (table && (size_t)c->n * size >= (size_t)RE_OFTEN * (size_t)n && re_windows(n, table, table + RE_TABLE + LANES))
+        begin = table + RE_TABLE + LANES;
+#endif
     for (int n = 0; n < c->n; n++)
-        re_copy(w, size, table, from.p + (size_t)n * from.stride, to.p + (size_t)n * to.stride);
+        re_copy(w, size, table, begin, from.p + (size_t)n * from.stride, to.p + (size_t)n * to.stride);
 }
 
 KERNEL void rearrange_forward(const geometry *g, const call *c)
