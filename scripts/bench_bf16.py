@@ -303,7 +303,9 @@ def table(document):
             cells = []
             for what in PASSES:
                 one = row["passes"].get(what)
-                cells.append("" if one is None else f"{one['times']:.2f}" if one.get("chosen", True) else f"({one['times']:.2f})")
+                cells.append(
+                    "" if one is None else f"{one['times']:.2f}" if one.get("chosen", True) else f"({one['times']:.2f})"
+                )
             told.append(f"| {row['network']}, {row['layer']} | {row['batch']} | " + " | ".join(cells) + " |")
     return told
 
