@@ -62,8 +62,8 @@ class Side:
         self.engine = chaos._core.Engine(
             self.net.plan, self.net.weights, update="momentum", moments=moments, batch_size=batch
         )
+        self.bench = chaos._core.Bench(self.engine, times=True)
         self.engine.run("gradients", inputs=[x.reshape(-1)], labels=y)
-        self.bench = chaos._core.Bench(self.engine)
         self.loops = {what: self.bench.loop(2, self.called(what)) for what in PASSES}
         chaos._core.set_loops("")
 

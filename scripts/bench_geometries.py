@@ -113,8 +113,8 @@ def measure(chaos, torch, g, seconds, rounds):
     # with a rule that keeps something, or the gradient of a fully connected layer would be formed by its update
     moments = chaos.network.aligned_zeros((1, net.plan.weight_size))
     engine = chaos._core.Engine(net.plan, net.weights, update="momentum", moments=moments, batch_size=g.batch)
+    bench = chaos._core.Bench(engine, times=True)
     engine.run("gradients", inputs=[x.reshape(-1)], labels=y)
-    bench = chaos._core.Bench(engine)
     shape = net.nodes()[2][0].shape
     theirs = Theirs(torch, g, net.state_dict(), x, rng.standard_normal((g.batch, *shape)).astype(np.float32))
     layer = net.nodes()[2][0].layer
