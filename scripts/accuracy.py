@@ -1,77 +1,113 @@
 #!/usr/bin/env python
-"""What asynchrony costs in accuracy: final test error on MNIST, chaos with several workers against sequential.
+"""What asynchrony costs in accuracy: final test error on MNIST with several workers against sequential training.
 
-For anyone who wants to check the README's figures: the same seeds for all sides (seed s sets the initial weights and the
-order of the images), errors listed seed by seed, mean and standard error. Workers beyond the cores of the machine are fine
-here, since no time is measured.
+For anyone who wants to check the documentation's figures. All sides have the same seeds (seed s sets the initial weights and
+the order of the images); told are means, and the mean of the differences to sequential, seed by seed, with its standard
+error. As many workers as there are cores are real ones; more are virtual ones of --machine, whose order of events a clock
+invents. A strategy is named NAME or NAME:OPTION=VALUE,OPTION=VALUE.
+
+With --json what was found is written after every training, and what is there of the same question is continued.
 """
 
 import argparse
-import json
 import sys
+import time
 
 import numpy as np
+from front import NETWORKS, earlier, write
 
 import chaos
+from chaos import perfmodel, virtual
+from chaos.bench._common import machine
+from chaos.errors import ChaosError
+from chaos.options import unknown
+from chaos.perfmodel import parse_text
+
+SAME = ("model", "epochs", "lr", "machine")  # what rows of one file have in common
+ENTRIES = ("chaos", "domains:period=16")
 
 
-def main():
+def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="small", choices=chaos.models.MODELS, help="network (default: small)")
+    parser.add_argument("entries", metavar="STRATEGY", nargs="*", default=ENTRIES, help=f"default: {' '.join(ENTRIES)}")
+    parser.add_argument("--model", default="small", help="mlp (784-256-128-10), or of the zoo (default: small)")
     parser.add_argument("--epochs", type=int, default=4, help="epochs per run (default: 4)")
     parser.add_argument("--lr", type=float, default=0.01, help="learning rate of the first epoch, x 0.9 per epoch (0.01)")
     parser.add_argument("--seeds", type=int, default=3, help="runs per side (default: 3)")
-    parser.add_argument("--workers", type=int, nargs="+", default=[2, 8], help="worker counts of chaos (default: 2 8)")
-    parser.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
-    args = parser.parse_args()
-    train, test = chaos.data.load("mnist", size=29)
-    sides = [("sequential", 1), *(("chaos", workers) for workers in args.workers)]
-    errors = {side: [] for side in sides}
-    for seed in range(args.seeds):
-        for side in sides:
-            net = chaos.models.MODELS[args.model](seed=seed)
-            run = chaos.train(
-                net,
-                train,
-                test,
-                strategy=side[0],
-                workers=side[1],
-                epochs=args.epochs,
-                lr=args.lr,
-                seed=seed,
-                progress=False,
-            )
-            errors[side].append(run.history[-1]["test_error"])
-            print(f"seed {seed}  {side[0]:10} {side[1]:3} workers  {errors[side][-1]:.2%}", file=sys.stderr, flush=True)
-    base = np.mean(errors[sides[0]])
-    print(f"{args.model}, {args.epochs} epochs, lr {args.lr} x 0.9 per epoch, {args.seeds} seeds: test error on MNIST")
-    print(f"{'strategy':12}{'workers':>8}{'mean':>9}{'std err':>9}{'difference':>12}  per seed")
-    rows = []
-    for side in sides:
-        found = np.array(errors[side])
-        spread = found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else float("nan")
-        print(
-            f"{side[0]:12}{side[1]:8}{found.mean():9.2%}{spread:9.2%}{found.mean() - base:+12.2%}  "
-            + " ".join(f"{e:.2%}" for e in found)
-        )
-        rows.append(
-            {
-                "strategy": side[0],
-                "workers": side[1],
-                "errors": list(found),
-                "mean": found.mean(),
-                "standard_error": spread,
-                "difference": found.mean() - base,
-            }
-        )
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump(
-                {"settings": vars(args), "chaos": chaos.__version__, "isa": chaos.info()["isa"], "rows": rows},
-                file,
-                indent=2,
-            )
+    parser.add_argument("--workers", type=int, nargs="+", default=[2, 8], help="worker counts (default: 2 8)")
+    parser.add_argument("--machine", default="epyc-9654-2s", help="of virtual workers (default: epyc-9654-2s)")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no training later than this")
+    parser.add_argument("--json", metavar="FILE", help="write what was found there, and continue what is")
+    arguments = parser.parse_args(argv)
+    if arguments.model not in NETWORKS:
+        raise ValueError(unknown("unknown model", arguments.model, NETWORKS))
+    return arguments
+
+
+def error(arguments, data, row, seed):
+    """The test error after the last epoch of one training."""
+    net = NETWORKS[arguments.model](seed=seed)
+    name, options = parse_text(row["strategy"])
+    runner = None
+    if row["virtual"]:
+        times = virtual.nominal(net)
+        there = perfmodel.machine_of(perfmodel.read_machine(arguments.machine), times.gflops, row["workers"])
+        runner = virtual.Virtual(there, times)
+    how = dict(epochs=arguments.epochs, lr=arguments.lr, seed=seed, progress=False, runner=runner)
+    run = chaos.train(net, *data, strategy=name, strategy_options=options, workers=row["workers"], **how)
+    return run.history[-1]["test_error"]
+
+
+def compare(row, base):
+    """Adds means over the seeds that both have, and the mean of the differences."""
+    seeds = min(len(row["errors"]), len(base["errors"]))
+    if seeds:
+        apart = np.subtract(row["errors"][:seeds], base["errors"][:seeds])
+        spread = float(apart.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else None
+        row |= {"mean": float(np.mean(row["errors"])), "difference": float(apart.mean()), "standard_error": spread}
+
+
+def show(row):
+    if "mean" in row:
+        spread = "" if row["standard_error"] is None else f" +- {100 * row['standard_error']:.2f}"
+        kind = "virtual" if row["virtual"] else ""
+        each = " ".join(f"{100 * found:.2f}" for found in row["errors"])
+        about = f"{row['strategy']:34}{row['workers']:4} {kind:8}"
+        print(f"{about}{100 * row['mean']:7.2f} % {100 * row['difference']:+6.2f}{spread:9}  {each}", flush=True)
+
+
+def main(argv=None):
+    arguments = parse(argv)
+    end = time.monotonic() + (float("inf") if arguments.budget is None else arguments.budget)
+    cores = machine()["cores"]
+    sides = [("sequential", 1), *((text, workers) for text in arguments.entries for workers in arguments.workers)]
+    for text, _ in sides:
+        parse_text(text)
+    asked = {name: getattr(arguments, name) for name in (*SAME, "seeds")}
+    rows = earlier(arguments.json, asked, SAME)
+    data = chaos.data.load("mnist", size=NETWORKS[arguments.model]().input_shape[1])
+    for text, workers in sides:
+        if not any((row["strategy"], row["workers"]) == (text, workers) for row in rows):
+            rows.append({"strategy": text, "workers": workers, "virtual": workers > cores, "errors": []})
+    for seed in range(arguments.seeds):
+        for row in rows:
+            if len(row["errors"]) <= seed and time.monotonic() < end:
+                row["errors"].append(error(arguments, data, row, seed))
+                for each in rows:
+                    compare(each, rows[0])
+                write(arguments.json, {"asked": asked, "about": machine(), "rows": rows})
+                print(
+                    f"seed {seed}  {row['strategy']} x {row['workers']}: {row['errors'][-1]:.2%}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    print(f"{arguments.model}, {arguments.epochs} epochs, lr {arguments.lr} x 0.9 per epoch: test error on MNIST")
+    for row in rows:
+        show(row)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError, ChaosError) as failure:
+        sys.exit(f"accuracy: {failure}")

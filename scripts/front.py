@@ -126,15 +126,21 @@ def compare(row, base, margin):
     row |= {"speedup": float(ratio), "last_error": float(mean[-1]), "speedup_to_error": to_error, "seeds": seeds}
 
 
-def earlier(path, asked):
+def earlier(path, asked, same=SAME):
     """The rows in a file, if it answers the same question; ValueError otherwise."""
     if not path or not Path(path).exists():
         return []
     found = json.loads(Path(path).read_text())
-    if different := [name for name in SAME if found["asked"][name] != asked[name]]:
+    if different := [name for name in same if found["asked"][name] != asked[name]]:
         name = different[0]
         raise ValueError(f"{path} was made with {name} {found['asked'][name]}, not {asked[name]}: name another file")
     return found["rows"]
+
+
+def write(path, document):
+    """If there is a path."""
+    if path:
+        write_atomically(path, json.dumps(document, indent=1).encode() + b"\n")
 
 
 def predict(arguments, asked, rows):
@@ -174,9 +180,7 @@ def main(argv=None):
     def save():
         for row in rows:
             compare(row, rows[0], arguments.margin)
-        if arguments.json:
-            document = {"asked": asked, "about": machine(), "rows": rows, "plan": expected}
-            write_atomically(arguments.json, json.dumps(document, indent=1).encode() + b"\n")
+        write(arguments.json, {"asked": asked, "about": machine(), "rows": rows, "plan": expected})
 
     print(f"{'strategy':62}{'images/s':>9}{'error':>9}{'to error':>10}{'seeds':>6}")
     for text in ("sequential", *arguments.entries):

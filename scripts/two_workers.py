@@ -12,22 +12,15 @@ import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import chaos
+from front import NETWORKS
+
 from chaos.bench._common import machine
 from chaos.bench._throughput import Case
 from chaos.distance import distance
-from chaos.models import MODELS
 from chaos.sync import STRATEGIES
 
-NETWORKS = ("small", "medium", "large", "mlp", "lenet5_modern", "resnet20")
+DEFAULT = ("small", "medium", "large", "mlp", "lenet5_modern", "resnet20")
 ENTRIES = ("chaos", "chaos:read=publication", "domains:period=16", "domains:period=32")
-
-
-def network(name):
-    if name != "mlp":
-        return MODELS[name](seed=0)
-    layers = [chaos.Flatten(), chaos.Linear(256), chaos.ReLU(), chaos.Linear(128), chaos.ReLU(), chaos.Linear(10)]
-    return chaos.Network((1, 28, 28), layers, seed=0)
 
 
 def timed(case):
@@ -49,7 +42,7 @@ def compare(name, entries, seconds, repeats):
     images = {}
 
     def case(workers, strategy, options):
-        return Case(network(name), workers, strategy=strategy, images=images, strategy_options=options)
+        return Case(NETWORKS[name](seed=0), workers, strategy=strategy, images=images, strategy_options=options)
 
     one, other, *several = (
         case(1, "sequential", {}),
@@ -83,7 +76,7 @@ def parse_entry(text):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("entries", metavar="STRATEGY", nargs="*", default=ENTRIES, help="NAME or NAME:OPTION=VALUE,...")
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="of the zoo, and mlp: 784-256-128-10 with ReLU")
+    parser.add_argument("--networks", nargs="+", default=DEFAULT, help="of the zoo, and mlp: 784-256-128-10 with ReLU")
     parser.add_argument("--seconds", type=float, default=0.3, help="of each measurement (default: 0.3)")
     parser.add_argument("--repeats", type=int, default=7, help="turns (default: 7)")
     parser.add_argument("--json", metavar="FILE", help="write what was found there")

@@ -157,34 +157,46 @@ def test_every_mode_gives_the_same_everywhere(library, ranks, tmp_path):
 
 
 CONSERVED = """
-mode, options, n = json.loads(sys.argv[2])
+mode, options, n, more = json.loads(sys.argv[2])
 net, data, total = scores(n)
-run = chaos.train(net, data, cluster=mode, cluster_options=options, epochs=3, **SCORE)
+run = chaos.train(net, data, cluster=mode, cluster_options=options, epochs=3, **SCORE | more)
 tell([bool((net.state_dict()["1.weight"] == 3 * total).all()), [r["updates"] for r in run.history]])
 before, at = net.weights.copy(), net.weights.ctypes.data
 try:
-    chaos.train(net, data, cluster=mode, cluster_options=options, **SCORE | {"lr": -1})
+    chaos.train(net, data, cluster=mode, cluster_options=options, **SCORE | more | {"lr": -1})
 except ValueError:
     assert (net.weights == before).all() and net.weights.ctypes.data == at  # private memory again, also for shared
 """
 
 
+def domains(workers, group, period):
+    """Two groups of workers in each rank, whose every update counts in full."""
+    return {
+        "workers": workers,
+        "strategy": "domains",
+        "strategy_options": {"group": group, "period": period, "mix": 1, "stripe_bytes": 1024},
+    }
+
+
 @pytest.mark.parametrize(
-    "ranks, mode, options, n",
+    "ranks, mode, options, n, more",
     [
-        (2, "async", {"every": 7}, 1203),
-        (3, "async", {"every": 50}, 1001),
-        (4, "async", {"every": 1}, 402),
-        (3, "async", {}, 2),
-        (2, "shared", {}, 1203),
-        (4, "shared", {}, 1001),
-        (2, "local", {"every": 20, "outer_lr": 2}, 1203),
-        (4, "local", {"epochs": 1, "outer_lr": 4}, 1001),
+        (2, "async", {"every": 7}, 1203, {}),
+        (3, "async", {"every": 50}, 1001, {}),
+        (4, "async", {"every": 1}, 402, {}),
+        (3, "async", {}, 2, {}),
+        (2, "shared", {}, 1203, {}),
+        (4, "shared", {}, 1001, {}),
+        (2, "local", {"every": 20, "outer_lr": 2}, 1203, {}),
+        (4, "local", {"epochs": 1, "outer_lr": 4}, 1001, {}),
+        (2, "async", {"every": 7}, 1203, domains(2, 1, 3)),
+        (2, "async", {"every": 50}, 1203, domains(4, 2, 8)),
+        (2, "local", {"every": 20, "outer_lr": 2}, 1203, domains(4, 2, 3)),
     ],
 )
-def test_every_image_counts_once(library, ranks, mode, options, n, tmp_path):
-    """Also with more ranks than images, and with shards of different lengths."""
-    told, _ = run(library, ranks, CONSERVED, tmp_path, json.dumps([mode, options, n]))
+def test_every_image_counts_once(library, ranks, mode, options, n, more, tmp_path):
+    """Also with more ranks than images, with shards of different lengths, and with domains of workers within the ranks."""
+    told, _ = run(library, ranks, CONSERVED, tmp_path, json.dumps([mode, options, n, more]))
     stripes = told[0][1][0] // n
     assert told == [[True, [stripes * n] * 3]] * ranks
 
@@ -463,8 +475,10 @@ def test_every_strategy_across_ranks(library, tmp_path):
     assert all(one[1:] == [True, True] for one in told[0].values()), told[0]
     for mode in ("easgd", "gossip", "async", "local", "shared"):
         MODES[mode]({}).check(None, "chaos", 1)
-        with pytest.raises(ValueError, match="'hogwild' does not lock them; strategies that do: chaos; mode 'local' with"):
+        with pytest.raises(ValueError, match="'hogwild' does not lock them; strategies that do: chaos, domains; mode"):
             MODES[mode]({}).check(None, "hogwild", 1)
+    with pytest.raises(ValueError, match="'shared' has one weight vector .* which strategy 'chaos' trains; 'domains' has replicas"):
+        MODES["shared"]({}).check(None, "domains", 1)
 
 
 OVERLAPPED = """

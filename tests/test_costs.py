@@ -346,6 +346,24 @@ def test_the_command_shows_a_strategy(capsys):
     assert found["points"][2]["speedup"] > 90
 
 
+def test_the_command_goes_on_to_many_nodes(capsys):
+    """Ranks x groups x workers."""
+    domains = ["--strategy", "domains", "--strategy-option", "group=8", *NOMINAL, "--workers", "192"]
+    asked = ["estimate", "large", *domains, "--nodes", "1,64", "--cluster-option", "every=500", "--network", "200gbit,1.5us"]
+    assert main(asked) == 0
+    out, err = capsys.readouterr()
+    assert not err and "async every 500 images over 200gbit,1.5us" in out and "12,288" in out and "!" not in out
+    assert main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (alone,), (one, many) = found["points"], found["nodes"]["rows"]
+    assert one["images_per_second"] == pytest.approx(alone["images_per_second"])
+    assert one["over_one"] == pytest.approx(alone["speedup"]) and one["images_behind"] == alone["images_behind"]
+    assert 50 * alone["speedup"] < many["over_one"] < 64 * alone["speedup"]
+    assert many["images_behind"] == pytest.approx(alone["images_behind"] + 63 * 500)
+    assert main(["estimate", "large", *domains, "--nodes", "64", "--network", "1gbit,50us"]) == 0
+    assert "! takes longer than the time between two exchanges" in capsys.readouterr().out
+
+
 def test_the_command_shows_the_front(capsys, tmp_path):
     errors = tmp_path / "errors.json"
     errors.write_text(json.dumps(written([{"strategy": "sequential", "last_error": 0.0123, "speedup": 1.0}])))
@@ -368,6 +386,14 @@ def test_the_command_shows_the_front(capsys, tmp_path):
         (["--strategy", "chaos", "--validate"], "argument --validate: not with --strategy or --plan"),
         (["--strategy", "chaos", "--paper"], "argument --strategy: not with --paper"),
         (["--strategy", "domains", "--strategy-option", "mix=2", *NOMINAL], "mix"),
+        (["--nodes", "2"], "argument --nodes: needs --strategy"),
+        (["--cluster", "local"], "argument --cluster: only with --nodes"),
+        (["--strategy", "chaos", "--nodes", "2", "--workers", "1,2"], "argument --workers: one number with --nodes"),
+        (["--strategy", "chaos", *NOMINAL, "--nodes", "two"], "argument --nodes: not a number"),
+        (["--strategy", "chaos", *NOMINAL, "--nodes", "2", "--network", "10gbit"], "as 100gbit,2us, not '10gbit'"),
+        (["--strategy", "chaos", *NOMINAL, "--nodes", "2", "--network", "0gbit,2us"], "as 100gbit,2us, not '0gbit,2us'"),
+        (["--strategy", "chaos", *NOMINAL, "--nodes", "2", "--cluster-option", "period=2"], "every"),
+        (["--strategy", "chaos", *NOMINAL, "--nodes", "2", "--cluster", "local", "--cluster-option", "epochs=1"], "beside"),
         (["--plan", *NOMINAL, "--errors", "nothing.json"], "nothing.json"),
     ],
 )

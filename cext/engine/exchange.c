@@ -7,20 +7,11 @@
 #include <math.h>
 #include <string.h>
 
-static void lock(stripe_state *t)
-{
-    for (int round = 0; !stripe_try_lock(t); round++)
-        if (round < 64)
-            wait_briefly();
-        else
-            wait_for_core(); /* the holder has lost its core */
-}
-
 void exchange_read(engine *e, int from, int to, float *out)
 {
     for (int k = from; k < to; k++) {
         const size_t at = e->shared.stripe[k].at, size = e->shared.stripe[k].size;
-        lock(&e->shared.state[k]);
+        wait_for_stripe(&e->shared.state[k]);
         shared_copy(&e->shared, at, size, out);
         stripe_unlock(&e->shared.state[k]);
     }
@@ -44,7 +35,7 @@ void exchange_add(engine *e, int from, int to, const float *delta, float scale, 
         stripe_state *t = &e->shared.state[k];
         if (e->shared.stripe[k].frozen)
             continue;
-        lock(t);
+        wait_for_stripe(t);
         shared_update(&e->shared, &addition, e->shared.stripe[k].at, e->shared.stripe[k].size, delta, &step, private_copy);
         stripe_unlock(t);
     }

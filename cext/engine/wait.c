@@ -33,3 +33,9 @@ void wait_round(int round)
     else
         wait_for_core();
 }
+
+void wait_for_stripe(stripe_state *t)
+{
+    for (int round = 0; !stripe_try_lock(t); round++)
+        wait_round(round);
+}

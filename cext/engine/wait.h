@@ -13,5 +13,7 @@ void wait_briefly(void);
 void wait_for_core(void);
 /* One of the two: waiting for the round-th time for what takes microseconds, unless its holder has lost its core. */
 void wait_round(int round);
+/* Takes hold of a stripe, however long that takes. */
+void wait_for_stripe(stripe_state *t);
 
 #endif

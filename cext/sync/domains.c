@@ -209,8 +209,11 @@ static void phase_end(engine *e)
 {
     domains *s = e->sync;
     int live = 0;
-    if (s->n > 1)
-        replica_states(e, replica_at, s->n);
+    if (s->n == 1)
+        return;
+    for (int k = 0; k < e->shared.n_stripes; k++) /* other ranks' updates may still be coming in */
+        wait_for_stripe(&e->shared.state[k]);
+    replica_states(e, replica_at, s->n);
     for (int i = 0; i < s->n; i++) {
         domain *g = &s->at[i];
         if (!g->live)
@@ -229,6 +232,8 @@ static void phase_end(engine *e)
     }
     if (live)
         bounds_limit_result(e);
+    for (int k = 0; k < e->shared.n_stripes; k++)
+        stripe_unlock(&e->shared.state[k]);
 }
 
 static const replica_hooks replicas = {.begin = begin, .exchange = exchange_stripe, .other = other};

@@ -151,11 +151,16 @@ def show_us(us):
 
 
 def worker_counts(arguments):
-    """The numbers given with --workers (a list of texts) without repetitions, None if there are none."""
-    given = [part for text in arguments.workers or [] for part in text.split(",")]
+    """The numbers given with --workers, None if there are none."""
+    return counts_of(arguments, "workers")
+
+
+def counts_of(arguments, option):
+    """The numbers given with an option (a list of texts) without repetitions, None if there are none."""
+    given = [part for text in getattr(arguments, option) or [] for part in text.split(",")]
     for part in given:
         if not part.strip().isascii() or not part.strip().isdigit():
-            arguments.parser.error(f"argument --workers: not a number or list of numbers: {part!r}")
+            arguments.parser.error(f"argument --{option}: not a number or list of numbers: {part!r}")
     return list(dict.fromkeys(map(int, given))) or None
 
 

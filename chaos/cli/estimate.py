@@ -5,10 +5,13 @@ import textwrap
 from pathlib import Path
 
 from .. import perfmodel, report
+from ..cluster import MODES
+from ..cluster.scaling import BESIDE, Link, over_nodes
 from ..models import MODELS
 from ..sync import STRATEGIES
-from .common import add_command, columns, percent, print_table, say, show_json, show_us, worker_counts
+from .common import add_command, columns, counts_of, percent, print_table, say, show_json, show_us, worker_counts
 from .networks import build_model
+from .options import parse_options
 
 GOOD = 0.10  # error of a prediction that is not worth a warning
 MARKS = {"confirmed": "", "unconfirmed": "?"}
@@ -32,7 +35,8 @@ def add(commands):
         "their multiply-add peak as this one's.\n\n"
         "--strategy predicts any strategy, with its staleness and what its time is made of, from the places of the cores; "
         "--plan compares all of them: * marks what nothing is both faster and fresher than. With --errors FILE, the JSON of "
-        "scripts/front.py, their test errors stand beside.\n\n"
+        "scripts/front.py, their test errors stand beside. --nodes goes on from what --strategy predicts of one machine: as "
+        "many as it says, a rank on each, that exchange by a mode of --cluster beside their workers.\n\n"
         "--paper shows what the models of the CHAOS papers predict for their Xeon Phi instead, and measures "
         'nothing; "?" marks what rests on constants that published predictions do not confirm.',
         examples=[
@@ -40,6 +44,8 @@ def add(commands):
             "chaos estimate small --machine epyc-9654-2s --workers 1,64,192 --batch-size 8",
             "chaos estimate small --strategy domains --strategy-option group=8 --machine epyc-9654-2s --times nominal",
             "chaos estimate small --plan --machine epyc-9654-2s --times nominal",
+            "chaos estimate large --strategy domains --strategy-option group=8 --machine epyc-9654-2s --times nominal "
+            "--workers 192 --nodes 1,8,64 --cluster async",
             "chaos estimate large --paper --workers 240,480",
         ],
     )
@@ -80,6 +86,12 @@ def add(commands):
         help=f"of --strategy and --plan: {' or '.join(perfmodel.TIMES)}, those of a core of round numbers, which need no "
         "measurement on a named machine (default: calibrated)",
     )
+    parser.add_argument("--nodes", action="append", metavar="N", help="of --strategy: machines like that, such as 1,2,64")
+    parser.add_argument("--cluster", metavar="MODE", choices=BESIDE, help=f"of --nodes: {', '.join(BESIDE)} (default: async)")
+    parser.add_argument("--cluster-option", action="append", metavar="NAME=VALUE", help="of the mode; may be repeated")
+    parser.add_argument(
+        "--network", metavar="RATE,TIME", help="of --nodes: its rate and the time of an empty message (default: 100gbit,2us)"
+    )
     parser.add_argument("--calibrate", action="store_true", help="measure again, whatever is known")
     parser.add_argument("--paper", action="store_true", help="the papers' models, for their Xeon Phi")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -98,6 +110,8 @@ def run(arguments):
         found, show = _papers(arguments, workers), _show_papers
     elif arguments.plan:
         found, show = _plan(arguments, workers), _show_plan
+    elif arguments.nodes:
+        found, show = _nodes(arguments, workers), _show_nodes
     elif arguments.strategy:
         found, show = _strategy(arguments, workers), _show_strategy
     else:
@@ -124,6 +138,14 @@ def _check_together(arguments, workers):
         about = ", which is about one machine and batch size 1, and validates as the papers do"
         refuse(("machine", "batch_size", "calibrate", "validate", "out"), "not with --paper", about)
         refuse(("strategy", "strategy_option", "plan", "errors", "times"), "not with --paper", ", which shows their models")
+    several = ("cluster", "cluster_option", "network")
+    if arguments.nodes:
+        if not arguments.strategy:
+            arguments.parser.error("argument --nodes: needs --strategy, which trains on each of them")
+        if workers and len(workers) > 1:
+            arguments.parser.error("argument --workers: one number with --nodes, the workers of each")
+    else:
+        refuse(several, "only with --nodes", "")
     if arguments.plan:
         refuse(("strategy", "strategy_option", "batch_size", "epochs"), "not with --plan", ", which compares all strategies")
         if workers and len(workers) > 1:
@@ -173,6 +195,22 @@ def _strategy(arguments, workers):
         arguments.times or "calibrated",
         perfmodel.Calibration(say=say),
     )
+
+
+def _nodes(arguments, workers):
+    """What --strategy finds, of one number of workers, and nodes: {mode, options, network, rows}."""
+    mode = arguments.cluster or "async"
+    modes = {name: MODES[name]({}) for name in BESIDE}
+    options = modes[mode].resolve(parse_options(modes, mode, arguments.cluster_option or [], "--cluster "))
+    network = arguments.network or "100gbit,2us"
+    link, counts = Link.parse(network), counts_of(arguments, "nodes")
+    if options.get("epochs"):
+        arguments.parser.error("argument --cluster-option: exchanges beside workers are predicted, not those of epochs")
+    found = _strategy(arguments, workers)
+    point = found["points"][-1]
+    rows = over_nodes(point, mode, options["every"], counts, link, images=found["images"], size=found["weight_bytes"])
+    about = {"mode": mode, "options": options, "network": network, "rows": rows}
+    return {**found, "points": [point], "nodes": about}
 
 
 def _plan(arguments, workers):
@@ -228,6 +266,39 @@ def _show_strategy(found):
         )
     print_table(rows)
     _show_notes(["behind: images whose updates are not in the weights that an image reads", *found["notes"]])
+
+
+def _show_nodes(found):
+    """Prints the machines beside each other."""
+    about, point = found["nodes"], found["points"][0]
+    text = perfmodel.text_of(found["strategy"], found["options"])
+    print(
+        f"{found['model']}, {text}, batch size {found['batch_size']}; nodes with {point['workers']} workers each, "
+        f"{about['mode']} every {about['options']['every']} images over {about['network']}; {_about(found)}\n"
+    )
+    rows = [("nodes", "workers", "images/s", "speed-up", "efficiency", "over one worker", "exchange ms", "behind")]
+    for row in about["rows"]:
+        rows.append(
+            (
+                str(row["nodes"]),
+                f"{row['workers']:,}",
+                f"{row['images_per_second']:,.0f}",
+                f"{row['speedup']:.2f}",
+                f"{row['efficiency']:.1%}",
+                f"{row['over_one']:,.0f}",
+                f"{1e3 * row['exchange']:.3g}{'' if row['keeps_up'] else '!'}",
+                _count(row["images_behind"]),
+            )
+        )
+    print_table(rows)
+    notes = [
+        "behind: images whose updates are not in the weights that an image reads",
+        "speed-up is over one node; an epoch ends with an exchange that nothing hides",
+        *found["notes"],
+    ]
+    if not all(row["keeps_up"] for row in about["rows"]):
+        notes.insert(0, "! takes longer than the time between two exchanges, which come that much later")
+    _show_notes(notes)
 
 
 def _show_plan(found):

@@ -5,6 +5,7 @@ take what the best known algorithm does (Thakur, Rabenseifner, Gropp 2005). What
 is not part of it: it predicts images/s, not time to accuracy."""
 
 import math
+import re
 from dataclasses import dataclass
 
 from ..options import check_number
@@ -51,6 +52,17 @@ class Link:
         (small, first), (large, last) = found[0], found[-1]
         beta = max((last - first) / (large - small), 0.0)
         return cls(max(first - beta * small, 0.0), beta)
+
+    @classmethod
+    def parse(cls, text):
+        """The network that "100gbit,2us" names: bits per second, and the time of an empty message; ValueError if it names none."""
+        found = re.fullmatch(r"([0-9.]+)([gm])bit(?:/s)?,([0-9.]+)(us|ms)", text.lower().replace(" ", ""))
+        try:
+            rate, many, latency, unit = found.groups()
+            alpha, bits = float(latency) * {"us": 1e-6, "ms": 1e-3}[unit], float(rate) * {"g": 1e9, "m": 1e6}[many]
+            return cls(alpha, 8 / bits)
+        except (AttributeError, ValueError, ZeroDivisionError):
+            raise ValueError(f"a network is a rate and the time of an empty message, as 100gbit,2us, not {text!r}") from None
 
     def message(self, size):
         """Seconds for `size` bytes from one rank to another."""
@@ -123,6 +135,52 @@ def epoch(mode, ranks, link, *, images, rate, size, every=1000, batch=64, overhe
         "exchanges": exchanges,
         "keeps_up": keeps_up,
     }
+
+
+BESIDE = ("local", "easgd", "gossip", "async")  # exchange while workers run
+
+
+def over_nodes(point, mode, every, nodes, link, *, images, size):
+    """Ranks x groups x workers: machines that each train by themselves as `point` says, and exchange by a mode beside their
+    workers, one rank on each.
+
+    Parameters
+    ----------
+    point : dict
+        Of one machine: workers, images_per_second, images_behind and speedup, as `perfmodel.estimate_strategy` gives them.
+    mode : str
+        One of `BESIDE`.
+    every : int
+        Images of a rank between two exchanges.
+    nodes : list of int
+    link : Link
+    images : int
+        Of an epoch, of all ranks together.
+    size : float
+        Bytes of the weights.
+
+    Returns
+    -------
+    list of dict
+        What `epoch` gives for each number of nodes (speedup: over one node), and nodes; workers of all; over_one: over one
+        sequential worker; images_behind: images whose updates are not in the weights that an image reads: those of the rank
+        itself and, of each other rank, those since its last exchange and since the own one, each half a period on the
+        average; a period is at least as long as an exchange takes.
+    """
+    rate, rows = point["images_per_second"], []
+    for count in nodes:
+        row = epoch(mode, count, link, images=images, rate=rate, size=size, every=every)
+        period = max(every, row["exchange"] * rate)
+        rows.append(
+            row
+            | {
+                "nodes": count,
+                "workers": count * point["workers"],
+                "over_one": row["speedup"] * point["speedup"],
+                "images_behind": point["images_behind"] + (count - 1) * period,
+            }
+        )
+    return rows
 
 
 def table(mode, link, ranks=tuple(2**i for i in range(11)), **how):

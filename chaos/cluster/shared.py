@@ -19,6 +19,14 @@ class Shared(Mode):
     one_vector = True
     _win = None
 
+    def check(self, link, strategy, batch_size):
+        super().check(link, strategy, batch_size)
+        if strategy != "chaos":
+            raise ValueError(
+                f"cluster mode 'shared' has one weight vector for the workers of all ranks, which strategy 'chaos' trains; "
+                f"{strategy!r} has replicas of a process's own: take local, easgd, gossip or async"
+            )
+
     def prepare(self, link, net, moments):
         from mpi4py import MPI
 

@@ -218,7 +218,7 @@ def estimate_strategy(
     Returns
     -------
     dict
-        model, strategy, options, batch_size, images, times, machine (name, cores, cache_domains, sockets, line_ns by kind of
+        model, strategy, options, batch_size, images, weight_bytes, times, machine (name, cores, cache_domains, sockets, line_ns by kind of
         pair of cores); points: a dict per number of workers, that of `Cost` and images_per_second, epoch_seconds, speedup
         and efficiency (over `sequential` with batch size 1 on one core of the same machine), images_behind (behind, in
         images, with those of the step itself); notes: list of str.
@@ -248,6 +248,7 @@ def _about(found: Predictor) -> dict[str, Any]:
     return {
         "model": found.name,
         "images": found.images,
+        "weight_bytes": found.net.weights.nbytes,
         "times": found.times()[0].source,
         "machine": {
             "name": there.name,
