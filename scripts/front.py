@@ -7,8 +7,9 @@ the virtual machine over sequential's, the error after every epoch, and the spee
 most sequential's last one plus a margin: epochs of sequential / epochs needed x the ratio of speeds, None where it is not
 reached.
 
-A strategy is named NAME or NAME:OPTION=VALUE,OPTION=VALUE. With --json what was found is written after every training, and
-what is there of the same question is continued: more entries, more seeds, or what --budget left.
+A strategy is named NAME or NAME:OPTION=VALUE,OPTION=VALUE, and ";lr=0.005", ";epochs=9", ";workers=64", ";batch_size=4"
+behind that say what is different for it alone. With --json what was found is written after every training, and what is there
+of the same question is continued: more entries, more seeds, or what --budget left.
 """
 
 import argparse
@@ -26,7 +27,6 @@ from chaos.errors import ChaosError
 from chaos.formats.atomic import write_atomically
 from chaos.models import MODELS
 from chaos.options import unknown
-from chaos.sync import STRATEGIES
 
 STRIPES = "stripe_bytes=1024"
 ENTRIES = (
@@ -77,20 +77,31 @@ def parse(argv):
     return parser.parse_args(argv)
 
 
-def train(arguments, data, text, workers, seed):
+def parse_entry(arguments, text):
+    """The strategy as text, and {lr, epochs, workers, batch_size} of an entry."""
+    strategy, *own = text.split(";")
+    how = {"lr": arguments.lr, "epochs": arguments.epochs, "workers": arguments.workers, "batch_size": 1}
+    for one in own:
+        name, _, value = one.partition("=")
+        if name not in how:
+            raise ValueError(unknown(f"unknown setting of {text!r}", name, how))
+        how[name] = type(how[name])(value)
+    return strategy, how | ({"workers": 1} if strategy == "sequential" else {})
+
+
+def train(arguments, data, text, seed):
     """The errors of one training after each epoch, and its images per second."""
-    name, _, rest = text.partition(":")
-    net = NETWORKS[arguments.model](seed=seed)
+    strategy, how = parse_entry(arguments, text)
+    name, options = perfmodel.parse_text(strategy)
+    net, workers = NETWORKS[arguments.model](seed=seed), how["workers"]
     times = virtual.nominal(net)
     there = perfmodel.machine_of(perfmodel.read_machine(arguments.machine), times.gflops, workers)
     run = chaos.train(
         net,
         *data,
         strategy=name,
-        strategy_options=STRATEGIES[name].parse(filter(None, rest.split(","))),
-        workers=workers,
-        epochs=arguments.epochs,
-        lr=arguments.lr,
+        strategy_options=options,
+        **how,
         seed=seed,
         progress=False,
         runner=virtual.Virtual(there, times),
@@ -98,13 +109,13 @@ def train(arguments, data, text, workers, seed):
     return [record["test_error"] for record in run.history], run.history[-1]["images_per_second"]
 
 
-def complete(arguments, data, row, workers, save):
+def complete(arguments, data, row, save):
     """Trains what `row` lacks of the seeds that were asked for."""
     for seed in range(len(row.setdefault("errors", [])), arguments.seeds):
         if "diverged" in row or time.monotonic() > arguments.end:
             return
         try:
-            errors, speed = train(arguments, data, row["strategy"], workers, seed)
+            errors, speed = train(arguments, data, row["strategy"], seed)
         except chaos.DivergedError as error:
             row["diverged"] = f"seed {seed}: {error}"
         else:
@@ -147,7 +158,7 @@ def predict(arguments, asked, rows):
     """What chaos estimate --plan says of the same question, strategy by strategy, those that are trained among them."""
     net = NETWORKS[arguments.model]()
     found = perfmodel.Predictor(net, arguments.machine, "nominal", arguments.subset or IMAGES, name=arguments.model)
-    texts = {*arguments.entries, *(row["strategy"] for row in rows)}
+    texts = {text.partition(";")[0] for text in (*arguments.entries, *(row["strategy"] for row in rows))}
     known = {"asked": asked, "rows": [{"strategy": text, "last_error": None} for text in texts]}
     keys = ("strategy", "batch_size", "speedup", "images_behind", "staleness", "shares", "best")
     return [{key: row[key] for key in keys} for row in perfmodel.plan(found, arguments.workers, known)["rows"]]
@@ -155,19 +166,18 @@ def predict(arguments, asked, rows):
 
 def show(row):
     if "diverged" in row:
-        print(f"{row['strategy']:62} {row['diverged']}", flush=True)
+        print(f"{row['strategy']:78} {row['diverged']}", flush=True)
     elif "speedup" in row:
         reached = "never" if row["speedup_to_error"] is None else f"{row['speedup_to_error']:.1f}x"
         error = f"{100 * row['last_error']:8.2f}%"
-        print(f"{row['strategy']:62}{row['speedup']:8.1f}x{error}{reached:>10}{row['seeds']:6}", flush=True)
+        print(f"{row['strategy']:78}{row['speedup']:8.1f}x{error}{reached:>10}{row['seeds']:6}", flush=True)
 
 
 def main(argv=None):
     arguments = parse(argv)
     arguments.end = time.monotonic() + (float("inf") if arguments.budget is None else arguments.budget)
     for text in arguments.entries:
-        if (name := text.partition(":")[0]) not in STRATEGIES:
-            raise ValueError(unknown("unknown strategy", name, STRATEGIES))
+        perfmodel.parse_text(parse_entry(arguments, text)[0])
     if arguments.model not in NETWORKS:
         raise ValueError(unknown("unknown model", arguments.model, NETWORKS))
     asked = {name: getattr(arguments, name) for name in (*SAME, "seeds", "margin")}
@@ -182,12 +192,12 @@ def main(argv=None):
             compare(row, rows[0], arguments.margin)
         write(arguments.json, {"asked": asked, "about": machine(), "rows": rows, "plan": expected})
 
-    print(f"{'strategy':62}{'images/s':>9}{'error':>9}{'to error':>10}{'seeds':>6}")
+    print(f"{'strategy':78}{'images/s':>9}{'error':>9}{'to error':>10}{'seeds':>6}")
     for text in ("sequential", *arguments.entries):
         row = next((row for row in rows if row["strategy"] == text), None)
         if row is None:
             rows.append(row := {"strategy": text})
-        complete(arguments, data, row, 1 if text == "sequential" else arguments.workers, save)
+        complete(arguments, data, row, save)
         save()
         show(row)
 

@@ -10,7 +10,9 @@ from nets import graph
 
 import chaos
 from chaos import bench
+from chaos.bench import _common
 from chaos.cli import main
+from chaos.errors import ChaosError
 
 TINY = ["--seconds", "0.002", "--repeats", "2"]
 PASSES = ("forward", "weight_gradient", "data_gradient", "update")
@@ -375,3 +377,16 @@ def test_networks_whose_layers_observe_or_draw():
     )
     rows = bench.kernels(net, batch_size=4, seconds=0.001, repeats=1)["layers"]
     assert [row["kind"] for row in rows] == ["conv2d", "batch_norm2d", "dropout", "flatten", "linear"]
+
+
+def test_a_loop_is_wrong_only_if_it_is_with_all_images(monkeypatch):
+    """Rounding may take a number across the kink of a ReLU: of other images another one's."""
+    net = chaos.models.small(seed=0)
+    images, labels = np.zeros((64, 1, 29, 29), np.float32), np.zeros(64, int)
+    turns = iter([{"a": 0.05, "b": 1e-6}, {"a": 1e-6, "b": 0.05}] * 4)
+    monkeypatch.setattr(_common, "CHECKED_IMAGES", 1)
+    monkeypatch.setattr(_common, "_deviations", lambda *_: next(turns))
+    assert _common.check(net, "small", images, labels) == {"images": 2, "gradient_error": 1e-6, "tolerance": 2e-5}
+    monkeypatch.setattr(_common, "_deviations", lambda *_: {"a": 1e-6, "b": 0.05})
+    with pytest.raises(ChaosError, match="the b differs from the definition in float64 by 5.0e-02"):
+        _common.check(net, "small", images, labels)

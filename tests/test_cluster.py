@@ -477,7 +477,7 @@ def test_every_strategy_across_ranks(library, tmp_path):
         MODES[mode]({}).check(None, "chaos", 1)
         with pytest.raises(ValueError, match="'hogwild' does not lock them; strategies that do: chaos, domains; mode"):
             MODES[mode]({}).check(None, "hogwild", 1)
-    with pytest.raises(ValueError, match="'shared' has one weight vector .* which strategy 'chaos' trains; 'domains' has replicas"):
+    with pytest.raises(ValueError, match="'shared' has one weight vector .* 'chaos' trains; 'domains' has replicas"):
         MODES["shared"]({}).check(None, "domains", 1)
 
 

@@ -87,7 +87,7 @@ def add(commands):
         "measurement on a named machine (default: calibrated)",
     )
     parser.add_argument("--nodes", action="append", metavar="N", help="of --strategy: machines like that, such as 1,2,64")
-    parser.add_argument("--cluster", metavar="MODE", choices=BESIDE, help=f"of --nodes: {', '.join(BESIDE)} (default: async)")
+    parser.add_argument("--cluster", metavar="MODE", choices=BESIDE, help=f"{', '.join(BESIDE)} (default: async)")
     parser.add_argument("--cluster-option", action="append", metavar="NAME=VALUE", help="of the mode; may be repeated")
     parser.add_argument(
         "--network", metavar="RATE,TIME", help="of --nodes: its rate and the time of an empty message (default: 100gbit,2us)"

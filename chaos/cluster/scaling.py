@@ -55,7 +55,7 @@ class Link:
 
     @classmethod
     def parse(cls, text):
-        """The network that "100gbit,2us" names: bits per second, and the time of an empty message; ValueError if it names none."""
+        """That of so many bits per second in which an empty message takes so long, as "100gbit,2us", or ValueError."""
         found = re.fullmatch(r"([0-9.]+)([gm])bit(?:/s)?,([0-9.]+)(us|ms)", text.lower().replace(" ", ""))
         try:
             rate, many, latency, unit = found.groups()

@@ -218,10 +218,10 @@ def estimate_strategy(
     Returns
     -------
     dict
-        model, strategy, options, batch_size, images, weight_bytes, times, machine (name, cores, cache_domains, sockets, line_ns by kind of
-        pair of cores); points: a dict per number of workers, that of `Cost` and images_per_second, epoch_seconds, speedup
-        and efficiency (over `sequential` with batch size 1 on one core of the same machine), images_behind (behind, in
-        images, with those of the step itself); notes: list of str.
+        model, strategy, options, batch_size, images, weight_bytes, times, machine (name, cores, cache_domains, sockets, and
+        line_ns by kind of pair of cores); points: a dict per number of workers, that of `Cost` and images_per_second,
+        epoch_seconds, speedup and efficiency (over `sequential` with batch size 1 on one core of the same machine),
+        images_behind (behind, in images, with those of the step itself); notes: list of str.
 
     Raises
     ------
@@ -373,7 +373,8 @@ def _errors(found: Predictor, workers: int, errors: Mapping[str, Any] | None) ->
     try:
         asked, rows = errors["asked"], errors["rows"]
         about = asked["model"], asked["workers"]
-        known = {row["strategy"]: row for row in rows if "last_error" in row}
+        # ";lr=..." behind a strategy: trained otherwise than is predicted here
+        known = {row["strategy"]: row for row in rows if "last_error" in row and ";" not in row["strategy"]}
     except (KeyError, TypeError) as error:
         raise ValueError(f"the errors lack {error}: scripts/front.py --json writes them") from None
     if about != (found.name, workers):

@@ -38,8 +38,8 @@ class Domains(Asynchronous):
     it was updated, and with the largest of their numbers of updates. State that layers observe is averaged, two replicas at
     a time.
 
-    Across processes (`cluster=`) the weights c are those of a rank, which exchanges them with others beside its groups: ranks
-    x groups x workers, and a line of weights crosses the network as often as the mode says, whatever `period` is.
+    Across processes (`cluster=`) the weights c are those of a rank, which exchanges them with others beside its groups:
+    ranks x groups x workers, and a line of weights crosses the network as often as the mode says, whatever `period` is.
 
     Promises: nobody waits in line; with mix=1, and so with two groups, the sum of all updates ends up in the weights but for
     rounding; with one group, and so with one worker, it is `chaos`, and one worker equals `sequential` bit for bit.
