@@ -473,3 +473,13 @@ def test_extremes_of_parts():
             y[at] = bad
             assert extremes(y) is None
     assert extremes(x[:0]) is None and extremes(np.float32(3)) == (3, 3)
+
+
+@pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 31, 32, 33, 50])
+def test_extremes_of_few(n):
+    """Each place counts, whatever the number of those beside it."""
+    x = RNG.standard_normal(n).astype(np.float32)
+    for at in range(n):
+        low, high, bad = x.copy(), x.copy(), x.copy()
+        low[at], high[at], bad[at] = -9, 9, np.nan
+        assert extremes(low) == (-9, low.max()) and extremes(high) == (high.min(), 9) and extremes(bad) is None

@@ -4,6 +4,7 @@
 #include "augmented.h"
 
 #include "layers/random.h"
+#include <string.h>
 
 /* Channels innermost, what lies channel by channel. */
 static void load_input(const feed *f, shape s, int64_t image, float *x)
@@ -106,16 +107,35 @@ void feed_keys(const worker *w, int layer, int n)
         w->key[s] = random_key(random_key(w->e->data.key, (uint64_t)w->image[s]), (uint64_t)layer);
 }
 
+enum { BESIDE = 16 }; /* numbers; one by one each waits for the one before */
+
+static void widen(const float *x, float *low, float *high, float *zero)
+{
+    for (int j = 0; j < BESIDE; j++) {
+        low[j] = x[j] < low[j] ? x[j] : low[j];
+        high[j] = x[j] > high[j] ? x[j] : high[j];
+        zero[j] += x[j] - x[j]; /* not with NaN and infinity */
+    }
+}
+
 int feed_extremes(const float *x, size_t n, float *least, float *most)
 {
-    float low = n ? x[0] : 0, high = low;
-    int finite = n > 0;
-    for (size_t i = 0; i < n; i++) {
-        low = x[i] < low ? x[i] : low;
-        high = x[i] > high ? x[i] : high;
-        finite &= x[i] - x[i] == 0; /* neither NaN nor infinity */
+    float low[BESIDE], high[BESIDE], zero[BESIDE] = {0}, rest[BESIDE];
+    if (!n)
+        return 0;
+    for (int j = 0; j < BESIDE; j++)
+        low[j] = high[j] = rest[j] = x[0];
+    const size_t whole = n - n % BESIDE;
+    for (size_t i = 0; i < whole; i += BESIDE)
+        widen(x + i, low, high, zero);
+    memcpy(rest, x + whole, (n - whole) * sizeof *x);
+    widen(rest, low, high, zero);
+    int finite = 1;
+    *least = *most = x[0];
+    for (int j = 0; j < BESIDE; j++) {
+        *least = low[j] < *least ? low[j] : *least;
+        *most = high[j] > *most ? high[j] : *most;
+        finite &= zero[j] == 0;
     }
-    *least = low;
-    *most = high;
     return finite;
 }
