@@ -88,7 +88,9 @@ class Learner:
         self._classes, self._any_values, self._output = 0, False, net.output_shapes[self._terms[0].output]
         if len(self._terms) == 1:
             kind, options = self._terms[0].loss, dict(self._terms[0].options)
-            self._classes = kind.classes(CLASS, self._output) if CLASS in kind.targets else 0
+            ignored = options.get("ignore_index")
+            if CLASS in kind.targets and (ignored is None or ignored < 0):  # else labels have to be looked at
+                self._classes = kind.classes(CLASS, self._output)
             self._any_values = VALUES in kind.targets and kind.bounds(options) == (-math.inf, math.inf)
         self._label = np.zeros(1, np.int64)
         plain = asked(mine.update, None, mine.loss, None, mine.seed).resolved()
@@ -166,6 +168,8 @@ class Learner:
         if n == 1 and isinstance(y, (int, np.integer)) and not isinstance(y, bool) and 0 <= y < self._classes:
             self._label[0] = y
             return self._label
+        if type(y) is np.ndarray and y.shape == (n,) and y.dtype.kind in "iu" and 0 <= y.min() and y.max() < self._classes:
+            return np.ascontiguousarray(y, np.int64)
         if self._any_values and type(y) is np.ndarray and y.dtype is _FLOAT and y.flags.c_contiguous:
             shape, flat = self._output, y.reshape(-1)
             if (y.shape[1:] == shape and len(y) == n) or (n == 1 and y.shape == shape):

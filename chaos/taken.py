@@ -38,7 +38,7 @@ def take_target(y: ArrayLike, count: int, term: Term, shape: Shape) -> tuple[Arr
             first = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise DataError(f"label {y[first]} of image {first[0]} is not in 0..{classes - 1}, the network's outputs")
         answers = None if answers is None else answers - int(ignored.sum())
-        y = np.where(ignored, IGNORED, y)
+        y = np.where(ignored, IGNORED, y.astype(np.int64))
     return np.ascontiguousarray(y, np.int64).reshape(-1), answers
 
 

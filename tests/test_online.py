@@ -103,6 +103,26 @@ def test_several_outputs():
     np.testing.assert_array_equal(updated.weights, trained.weights)
 
 
+@pytest.mark.parametrize("labels", [np.array([3, 7]), np.array([3, 7], np.int32), np.array([3, 7], np.uint8), [3, 7]])
+@pytest.mark.parametrize("ignored", [None, 3, -1])
+def test_labels_of_every_kind(labels, ignored):
+    """Those that take the short way too."""
+    x, _ = images(2, (1, 8, 8))
+    options = {} if ignored is None else {"ignore_index": ignored}
+    net, one_hot = network(), network()
+    net.update(x, labels, lr=0.1, loss_options=options)
+    wanted = np.eye(10, dtype=np.float32)[[3, 7]]
+    one_hot.update(x, wanted, lr=0.1, sample_weight=np.where(np.array([3, 7]) == ignored, 0, 1))
+    for name, value in one_hot.state_dict().items():
+        np.testing.assert_allclose(net.state_dict()[name], value, rtol=1e-5, atol=1e-7)
+    before = net.weights.copy()
+    net.update(x[:1], int(labels[0]), lr=0.1, loss_options=options)
+    assert (net.weights == before).all() == (ignored == 3)
+    for wrong in (10, -2):
+        with pytest.raises(chaos.DataError, match=f"label {wrong} of image 1"):
+            net.update(x, np.array([3, wrong]), lr=0.1, loss_options=options)
+
+
 def test_other_settings_begin_anew():
     x, y = images(2, (1, 8, 8))
     net, fresh = network(), network()
