@@ -43,7 +43,7 @@ ENTRIES = (
 )
 
 
-SAME = ("model", "machine", "workers", "data", "subset", "epochs", "lr")  # what rows of one file have in common
+SAME = ("model", "machine", "workers", "data", "subset", "normalise", "epochs", "lr")  # what rows of one file have in common
 
 
 def mlp(seed=0):
@@ -68,6 +68,7 @@ def parse(argv):
     parser.add_argument("--workers", type=int, default=192)
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--subset", type=int, help="only the first N training images")
+    parser.add_argument("--normalise", action="store_true", help="images to mean 0 and deviation 1 (chaos.normalise)")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--seeds", type=int, default=3)
@@ -94,6 +95,8 @@ def train(arguments, data, text, seed):
     strategy, how = parse_entry(arguments, text)
     name, options = perfmodel.parse_text(strategy)
     net, workers = NETWORKS[arguments.model](seed=seed), how["workers"]
+    if arguments.normalise:
+        net = chaos.normalise(net, *data[0].mean_std())
     times = virtual.nominal(net)
     there = perfmodel.machine_of(perfmodel.read_machine(arguments.machine), times.gflops, workers)
     run = chaos.train(
@@ -142,9 +145,9 @@ def earlier(path, asked, same=SAME):
     if not path or not Path(path).exists():
         return []
     found = json.loads(Path(path).read_text())
-    if different := [name for name in same if found["asked"][name] != asked[name]]:
+    if different := [name for name in same if found["asked"].get(name, False) != asked[name]]:
         name = different[0]
-        raise ValueError(f"{path} was made with {name} {found['asked'][name]}, not {asked[name]}: name another file")
+        raise ValueError(f"{path} was made with {name} {found['asked'].get(name)}, not {asked[name]}: name another file")
     return found["rows"]
 
 

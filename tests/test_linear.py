@@ -8,11 +8,14 @@ from nets import Oracle, images
 import chaos
 from chaos import _core
 
-SIZES = [(13, 5), (300, 130), (97, 1100)]  # one block of outputs; several, with padding; rows longer than a stripe
+# one block of outputs; several, with padding; rows longer than a stripe; a layer in the middle, whose inputs fill vectors and
+# whose outputs are more than a panel
+SIZES = [(13, 5), (300, 130), (97, 1100), (21, 48, 150), (21, 144, 290)]
 
 
 def network(sizes, seed=0):
-    return chaos.Network((sizes[0],), [chaos.Linear(sizes[1]), chaos.ReLU(), chaos.Linear(10)], seed=seed)
+    hidden = [layer for size in sizes[1:] for layer in (chaos.Linear(size), chaos.ReLU())]
+    return chaos.Network((sizes[0],), [*hidden, chaos.Linear(10)], seed=seed)
 
 
 def half_empty(n, inputs):

@@ -382,6 +382,35 @@ KERNEL void linear_dx_transposed(const geometry *g, const call *c, void *work)
     }
 }
 
+/* Of many samples: a panel of weights is transposed, and stays in the first-level cache while all of them pass, as forward. */
+KERNEL void linear_dx_panels(const geometry *g, const call *c, void *work)
+{
+    static const float nothing[MAX_V * VW];
+    const size_t in = linear_inputs(g), pad = linear_pad(g), out = (size_t)g->out.c;
+    float *const panel = c->scratch + pad;
+    int v = 0;
+    for (size_t i = 0, left = in / VW; left > 0; i += (size_t)v * VW, left -= (size_t)v) {
+        v = even_block((int)left, MAX_V);
+        const size_t width = (size_t)v * VW, most = LINEAR_PANEL / width & ~(size_t)3;
+        for (size_t o = 0, rows; o < out; o += rows) {
+            rows = out - o < most ? out - o : most;
+            for (size_t k = 0; k < rows; k += 4)
+                for (int b = 0; b < v; b++) {
+                    vec column[4];
+                    vcolumns(c->w + (i + (size_t)b * VW) * pad + o + k, pad, VW, column);
+                    for (size_t j = 0; j < 4; j++)
+                        vstore(panel + (k + j) * width + b * VW, column[j]);
+                }
+            for (int n = 0, p; n < c->n; n += p) {
+                p = c->n - n < tile_rows[v] ? c->n - n : tile_rows[v];
+                float *dx = c->dx[0].p + (size_t)n * c->dx[0].stride + i;
+                linear_panel_tile[v][p](rows, c->dy.p + (size_t)n * c->dy.stride + o, c->dy.stride, panel, width, NULL,
+                                        o ? dx : nothing, o ? c->dx[0].stride : 0, dx, c->dx[0].stride);
+            }
+        }
+    }
+}
+
 /* ---- which loop runs ---- */
 
 KERNEL int linear_is_single(const geometry *g, const call *c, int sparse) { return c->n == 1; }
@@ -396,9 +425,12 @@ static const loop linear_dw_loops[] = {
     {"bf16", linear_has_halves, linear_halves_pay_dw, linear_dw_halves, 0}, {"products", NULL, NULL, linear_dw, 0}, {0}};
 KERNEL int linear_fits_lanes(const geometry *g, const call *c, int sparse) { return g->out.c <= LANES; }
 KERNEL int linear_is_several(const geometry *g, const call *c, int sparse) { return c->n >= LINEAR_NARROW; }
+KERNEL int linear_fills_vectors(const geometry *g, const call *c, int sparse) { return linear_inputs(g) % VW == 0; }
+KERNEL int linear_are_many(const geometry *g, const call *c, int sparse) { return c->n >= 16; }
 
 static const loop linear_dx_loops[] = {{"bf16", linear_has_halves, linear_halves_pay, linear_dx_halves, 0},
                                        {"transposed", linear_fits_lanes, linear_is_several, linear_dx_transposed, 0},
+                                       {"panels", linear_fills_vectors, linear_are_many, linear_dx_panels, 0},
                                        {"dot products", NULL, NULL, linear_dx_dots, 0},
                                        {0}};
 static const loop *const linear_loops[] = {linear_forward_loops, linear_dw_loops, linear_dx_loops};

@@ -117,8 +117,8 @@ static plan *separable(const instruction_set *isa)
 static plan *wide(const instruction_set *isa)
 {
     plan *p = begin(isa, 150, 1, 1);
-    const int x = act(p, "relu", linear(p, 0, 130, 1));
-    return finish(p, linear(p, act(p, "tanh", linear(p, x, 65, 0)), 10, 1));
+    const int x = act(p, "relu", linear(p, 0, 130, 1)), y = act(p, "relu", linear(p, x, 64, 1));
+    return finish(p, linear(p, act(p, "tanh", linear(p, y, 65, 0)), 10, 1));
 }
 
 /* Layers of any geometry, on the last node or an earlier one; some branches lead nowhere. */
