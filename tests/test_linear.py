@@ -8,8 +8,8 @@ from nets import Oracle, images
 import chaos
 from chaos import _core
 
-# one block of outputs; several, with padding; rows longer than a stripe; a layer in the middle, whose inputs fill vectors and
-# whose outputs are more than a panel
+# one block of outputs; several, with padding; rows longer than a stripe; a layer in the middle, whose inputs fill vectors
+# and whose outputs are more than a panel
 SIZES = [(13, 5), (300, 130), (97, 1100), (21, 48, 150), (21, 144, 290)]
 
 
