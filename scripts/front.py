@@ -164,7 +164,10 @@ def predict(arguments, asked, rows):
     texts = {text.partition(";")[0] for text in (*arguments.entries, *(row["strategy"] for row in rows))}
     known = {"asked": asked, "rows": [{"strategy": text, "last_error": None} for text in texts]}
     keys = ("strategy", "batch_size", "speedup", "images_behind", "staleness", "shares", "best")
-    return [{key: row[key] for key in keys} for row in perfmodel.plan(found, arguments.workers, known)["rows"]]
+    rows = [{key: row[key] for key in keys} for row in perfmodel.plan(found, arguments.workers, known)["rows"]]
+    for row in rows:
+        row["strategy"] += f";batch_size={row['batch_size']}" if row["batch_size"] > 1 else ""
+    return rows
 
 
 def show(row):

@@ -109,3 +109,14 @@ def test_the_command_names_a_damaged_front(tmp_path, capsys):
     (tmp_path / "a.json").write_text("{}")
     assert chaos.cli.main(["reproduce", "--report-only", "--front", str(tmp_path / "a.json")]) == 2
     assert f"{tmp_path / 'a.json'}: a front lacks" in capsys.readouterr().err
+
+
+def test_an_entry_may_differ(script):
+    arguments = script.parse(ASKED)
+    usual = {"lr": 0.01, "epochs": 2, "workers": 16, "batch_size": 1}
+    assert script.parse_entry(arguments, "domains:group=8") == ("domains:group=8", usual)
+    own = {"lr": 0.5, "epochs": 1, "workers": 3, "batch_size": 2}
+    assert script.parse_entry(arguments, "chaos;lr=0.5;workers=3;batch_size=2;epochs=1") == ("chaos", own)
+    assert script.parse_entry(arguments, "sequential")[1] == usual | {"workers": 1}
+    with pytest.raises(ValueError, match="unknown setting of 'chaos;period=2' 'period'; known: lr"):
+        script.parse_entry(arguments, "chaos;period=2")

@@ -22,6 +22,7 @@ from .papers import IMAGES
 
 TIMES = ("calibrated", "nominal")
 PERIODS = (4, 8, 16, 32, 64)
+BATCHES = (2, 4)  # images of an update that are compared beside single ones
 SMALL = 1024  # bytes of a stripe: many workers are under way in a small network
 MOST_SYNCHRONOUS = 4  # images per worker of the steps of `synchronous` and `hybrid` in a plan: one group of images each
 
@@ -295,6 +296,8 @@ def candidates(machine: Machine, workers: int) -> list[tuple[str, dict[str, Any]
     groups = [size for size in groups if size < workers and size <= max(domain, 1)]
     found += [("replicated", small | {"group": size}, 1) for size in groups]
     found += [("domains", small | {"group": size, "period": period}, 1) for size in groups for period in PERIODS]
+    # a few images an update divide what publication and the way within a group cost, and are no later than a longer period
+    found += [("domains", small | {"group": groups[-1], "period": 8 // batch}, batch) for batch in BATCHES if groups]
     return found + [(name, {}, MOST_SYNCHRONOUS * workers) for name in ("synchronous", "hybrid")]
 
 
@@ -339,12 +342,12 @@ def plan(found: Predictor, workers: int, errors: Mapping[str, Any] | None = None
     rows: list[dict[str, Any]] = []
     seen = set()
     for strategy, options, batch_size in asked:
-        key = (strategy, *sorted(STRATEGIES[strategy].resolve(options).items()))
+        key = (strategy, batch_size, *sorted(STRATEGIES[strategy].resolve(options).items()))
         if key in seen:
             continue
         seen.add(key)
         count = 1 if strategy == "sequential" else workers
-        error = next((row for text, row in known.items() if _same(text, strategy, options)), {})
+        error = next((row for text, row in known.items() if batch_size == 1 and _same(text, strategy, options)), {})
         rows.append(
             {
                 "strategy": text_of(strategy, options),

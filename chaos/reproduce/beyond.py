@@ -4,6 +4,7 @@ chaos.reproduce."""
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -106,10 +107,15 @@ def _row(row: Mapping[str, Any], predicted: Mapping[str, Any] | None) -> list[Ce
     ]
 
 
+def _name(text: str) -> str:
+    """Of the strategy in NAME:OPTION=VALUE,...;SETTING=VALUE;..."""
+    return re.split("[:;]", text)[0]
+
+
 def _families(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     found: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault(row["strategy"].partition(":")[0], []).append(row)
+        found.setdefault(_name(row["strategy"]), []).append(row)
     return found
 
 
@@ -118,7 +124,7 @@ def _untrained(plan: Mapping[str, Mapping[str, Any]], rows: Sequence[Mapping[str
     seen: set[str] = set()
     found: list[list[Cell]] = []
     for text, row in plan.items():  # the fastest first
-        name = text.partition(":")[0]
+        name = _name(text)
         first, shares = name not in seen, row["shares"]
         seen.add(name)
         if text in trained or not (first or row["best"]):
