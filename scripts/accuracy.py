@@ -6,12 +6,15 @@ the order of the images); told are means, and the mean of the differences to seq
 error. As many workers as there are cores are real ones; more are virtual ones of --machine, whose order of events a clock
 invents. A strategy is named NAME or NAME:OPTION=VALUE,OPTION=VALUE.
 
-With --json what was found is written after every training, and what is there of the same question is continued.
+With --json what was found is written after every training, and what is there of the same question is continued. --table
+makes the documentation's table of such files.
 """
 
 import argparse
+import json
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from front import NETWORKS, earlier, write
@@ -37,6 +40,7 @@ def parse(argv):
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 8], help="worker counts (default: 2 8)")
     parser.add_argument("--machine", default="epyc-9654-2s", help="of virtual workers (default: epyc-9654-2s)")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no training later than this")
+    parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="print these, and train nothing")
     parser.add_argument("--json", metavar="FILE", help="write what was found there, and continue what is")
     arguments = parser.parse_args(argv)
     if arguments.model not in NETWORKS:
@@ -76,8 +80,24 @@ def show(row):
         print(f"{about}{100 * row['mean']:7.2f} % {100 * row['difference']:+6.2f}{spread:9}  {each}", flush=True)
 
 
+def table(files):
+    """Markdown: a line for each network, differences to sequential in points."""
+    found = [json.loads(path.read_text()) for path in files]
+    sides = [(row["strategy"], row["workers"]) for row in found[0]["rows"][1:]]
+    print(f"| | epochs | seeds | `sequential` | {' | '.join(f'`{name}`, {count} workers' for name, count in sides)} |")
+    print(f"|---|{'---:|' * (3 + len(sides))}")
+    for one in found:
+        base, *rows = one["rows"]
+        cells = [f"{100 * row['difference']:+.2f} ± {100 * row['standard_error']:.2f}" for row in rows]
+        asked = one["asked"]
+        seeds = min(len(row["errors"]) for row in one["rows"])
+        print(f"| {asked['model']} | {asked['epochs']} | {seeds} | {100 * base['mean']:.2f} % | {' | '.join(cells)} |")
+
+
 def main(argv=None):
     arguments = parse(argv)
+    if arguments.table:
+        return table(arguments.table)
     end = time.monotonic() + (float("inf") if arguments.budget is None else arguments.budget)
     cores = machine()["cores"]
     sides = [("sequential", 1), *((text, workers) for text in arguments.entries for workers in arguments.workers)]

@@ -141,3 +141,25 @@ def test_pools_of_processes(tmp_path):
     (tmp_path / "program.py").write_text(HEAD + POOL)
     done = subprocess.run([sys.executable, tmp_path / "program.py"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stdout == f"{[True] * 12}\n", done.stdout + done.stderr
+
+
+INTERPRETER = """
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+other = interpreters.create()
+try:
+    told = interpreters.run_string(other, "import chaos")  # from 3.13 on what was raised is returned
+except interpreters.RunFailedError as error:
+    told = error
+print("one interpreter per process" in str(told) or "does not support loading in subinterpreters" in str(told) or told)
+interpreters.destroy(other)
+train(2)
+print("the process goes on")
+"""
+
+
+def test_a_second_interpreter_is_refused():
+    """chaos or NumPy says so, and the first one is none the worse."""
+    assert run(INTERPRETER) == ["True", "the process goes on"]
