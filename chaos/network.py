@@ -230,6 +230,10 @@ class Network(Parameters):
     def _add_layer(self, plan: _core.Plan, i: int, node: Node, layer: Layer) -> None:
         shapes = self._shapes_into(node)
         core, owner = layer.core(*shapes), self._owner[node]
+        there = layer.parts(*shapes)
+        frozen = [part for part in there if layer.part_name(self._names[node], part) in self._frozen]
+        if frozen:  # the core keeps a place for a bias that there is not: it must not count as trained
+            frozen += [part for part in layer.part_names if part not in there]
         try:
             plan.add(
                 core.kind,
@@ -238,7 +242,7 @@ class Network(Parameters):
                 core.whole,
                 core.real,
                 -1 if owner is node else self._number[owner],
-                [part for part in layer.part_names if layer.part_name(self._names[node], part) in self._frozen],
+                frozen,
             )
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{layer} on input of shape {shapes}: {error}") from None

@@ -219,6 +219,10 @@ def test_every_part_can_be_frozen(kind):
             assert engine.run("train", inputs=flat, labels=np.arange(4) % 3, lr=0.1)["status"] == "done"
             same = unchanged(net, before)
             assert name in same and f"{net.nodes()[-1][1]}.weight" not in same, (layer, name)
+        net.freeze_named([name for name in net.state_dict() if name in freezing.parts(node, net.part_owner(node))])
+        engine = _core.Engine(net.plan, net.weights, batch_size=4)
+        number = next(i for i, (there, _) in enumerate(net.nodes()) if there is node)
+        assert not engine.trains(number) and not engine.learns(number), layer
 
 
 def test_frozen_running_statistics_are_used_in_training():
