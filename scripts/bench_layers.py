@@ -4,7 +4,7 @@ Each is timed in one network with an Abs, in turns; a pass of a layer is told as
 reads and writes as many numbers (on the way back it reads its input too); backward is all of it, gradients of weights
 included. `least` is the same multiple for what must be read more than once, where all of it fits in no cache; `computing`
 what a function of single numbers takes when its data is in the first-level cache, as a multiple of the same time:
-scripts/bench_layers.py [--json FILE] [--isa NAME] [--repeats N]
+scripts/bench_layers.py [--json FILE] [--isa NAME] [--repeats N] [--layers NAME ...]
 scripts/bench_layers.py --table FILE ...    prints files' figures as Markdown
 """
 
@@ -105,6 +105,7 @@ def main():
     parser.add_argument("--table", metavar="FILE", nargs="+", help="measure nothing, print these files' figures as Markdown")
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
     parser.add_argument("--isa", choices=("generic", "avx2", "avx512"), help="instruction set (default: the best there is)")
+    parser.add_argument("--layers", metavar="NAME", nargs="+", choices=LAYERS, help="these alone (default: all)")
     parser.add_argument("--repeats", type=int, default=9, help="medians over so many (default: %(default)s)")
     arguments = parser.parse_args()
     if arguments.table:
@@ -112,8 +113,8 @@ def main():
         return
     rows, result = {}, {}
     print(f"{'layer':22} {'forward':>8} {'backward':>9}   times reading and writing its data, {SHAPE}, 8 images together")
-    for name, make in LAYERS.items():
-        row, result = measure(name, make, arguments.isa, arguments.repeats)
+    for name in arguments.layers or LAYERS:
+        row, result = measure(name, LAYERS[name], arguments.isa, arguments.repeats)
         rows[name] = row
         beside = {word: row[word] for word in ("least", "computing") if word in row} or ""
         print(f"{name:22} {row['forward']:8.2f} {row['backward']:9.2f}   {beside}", flush=True)

@@ -60,7 +60,9 @@ def light_models(count):
     for title in LIGHT:
         file, test = JUDGES[title]
         listed = subprocess.run(
-            [sys.executable, "-m", "pytest", *WORDS, "--collect-only", f"{TESTS / file}::{test}"], capture_output=True, text=True
+            [sys.executable, "-m", "pytest", *WORDS, "--collect-only", f"{TESTS / file}::{test}"],
+            capture_output=True,
+            text=True,
         ).stdout
         for name in re.findall(rf"{test}\[(.+)\]$", listed, re.MULTILINE):
             start = time.monotonic()

@@ -12,14 +12,13 @@ from chaos.layers.examples import Picker
 NO_TORCH = {
     "Resample", "LocallyConnected2d", "Subsampling2d", "StochasticPool2d", "BlurPool2d", "SpatialPyramidPool2d", "RoIPool",
     "RoIAlign", "GaussianNoise", "DropConnectLinear", "Maxout", "ChannelScale", "RBF",
-    "Conv1d", "Conv2d",  # padding of four widths, connection_table
-    "LayerNorm", "RMSNorm",  # channels_only
+    "Conv2d",  # connection_table
     "BatchNorm1d", "BatchNorm2d",  # use_running_stats, groups_of
 }  # fmt: skip
 NO_ONNX = {
     "Resample", "LocallyConnected2d", "Subsampling2d", "StochasticPool2d", "BlurPool2d", "SpatialPyramidPool2d", "RoIPool",
     "RoIAlign", "Maxout", "RBF",
-    "Conv1d", "Conv2d",  # padding_mode, connection_table
+    "Conv2d",  # connection_table
     "ConvTranspose1d", "ConvTranspose2d",  # output_padding that is not below the stride
     "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d",  # windows of different sizes
     "LPPool1d", "LPPool2d", "AvgPool1d", "AvgPool2d", "MaxPool1d", "MaxPool2d",  # ceil_mode, divisor_override
@@ -244,6 +243,27 @@ def test_gradients_are_pytorchs(name):
         np.testing.assert_allclose(gradient, there[key], rtol=0, atol=2e-5 * max(1, largest), err_msg=key)
 
 
+def test_the_largest_along_a_dimension():
+    """PyTorch gives its place beside it, which no layer does."""
+    torch = pytest.importorskip("torch")
+
+    class Largest(torch.nn.Module):
+        def forward(self, x):
+            first, _ = torch.max(x, 1)
+            return first.movedim(1, 2) + torch.stack(x.min(1).values.unbind(2), 1) + x.max(1)[0].movedim(2, 1)
+
+    x = np.random.default_rng(0).standard_normal((5, 3, 4, 6)).astype(np.float32)
+    wanted = Largest()(torch.from_numpy(x)).numpy()
+    np.testing.assert_array_equal(chaos.from_torch(Largest(), (3, 4, 6)).forward(x), wanted)
+
+    class Place(torch.nn.Module):
+        def forward(self, x):
+            return x.max(1).indices + 1
+
+    with pytest.raises(chaos.UnsupportedError, match="places of the largest or smallest"):
+        chaos.from_torch(Place(), (3, 4, 6))
+
+
 def test_shuffled_vectors_to_pytorch_and_back():
     """PyTorch's ChannelShuffle takes no vectors."""
     torch = pytest.importorskip("torch")
@@ -326,9 +346,51 @@ def test_settings_of_optimisers_train_alike(make):
         np.testing.assert_allclose(net.state_dict()[name], value.numpy(), rtol=0, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
+@pytest.mark.parametrize("named", [False, True])
+def test_groups_of_parameters_train_alike(kind, named):
+    """As above, with another learning rate for one layer and no decay for biases."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3))
+    net = chaos.from_torch(module, (5,))
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((12, 5)).astype(np.float32), rng.integers(0, 3, 12)
+    there = list(module.named_parameters())
+    groups = [(there[:1], dict(lr=0.02)), (there[1:2], dict(lr=0.01, weight_decay=0)), (there[2:], dict(weight_decay=0))]
+    groups = [{"params": found if named else [p for _, p in found], **more} for found, more in groups]
+    optimiser = getattr(torch.optim, kind)(groups, lr=0.01, weight_decay=0.1)
+    settings = chaos.interop.settings_from_torch(optimiser, module=None if named else module)
+    assert settings["update_options"]["no_decay"] == "0.bias,2.weight,2.bias" and settings["lr"] == 0.02
+    for _ in range(3):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(module(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+        optimiser.step()
+    more = dict(epochs=3, batch_size=12, strategy="sequential", progress=False)
+    chaos.train(net, chaos.data.Dataset(x, y), **more, **settings)
+    for name, value in module.state_dict().items():
+        np.testing.assert_allclose(net.state_dict()[name], value.numpy(), rtol=0, atol=2e-6, err_msg=name)
+
+
 def test_settings_that_are_not_known():
     torch = pytest.importorskip("torch")
     module = torch.nn.Linear(2, 2)
+
+    def two(**more):
+        return [dict(params=[module.weight]), dict(params=[module.bias], lr=0.2) | more]
+
+    with pytest.raises(chaos.UnsupportedError, match="give the module"):
+        chaos.interop.settings_from_torch(torch.optim.SGD(two(), lr=0.1))
+    for option, text in ((dict(momentum=0.5), "differ in momentum"), (dict(weight_decay=0.2), r"decays \[0.1, 0.2\]")):
+        optimiser = torch.optim.SGD(two(**option), lr=0.1, weight_decay=0.1)
+        with pytest.raises(chaos.UnsupportedError, match=text):
+            chaos.interop.settings_from_torch(optimiser, module=module)
+    optimiser = torch.optim.SGD(two(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 5, eta_min=0.01)
+    with pytest.raises(chaos.UnsupportedError, match="eta_min"):
+        chaos.interop.settings_from_torch(optimiser, scheduler, module)
+    with pytest.raises(ValueError, match="settings_from_torch"):
+        chaos.train(chaos.Network((2,), [chaos.Linear(2)]), chaos.data.Dataset([[0, 1.0]], [0]), update=optimiser)
     with pytest.raises(chaos.UnsupportedError, match="Adam with amsgrad=True"):
         chaos.interop.settings_from_torch(torch.optim.Adam(module.parameters(), amsgrad=True))
     with pytest.raises(chaos.UnsupportedError, match="the optimiser LBFGS: SGD, Adam"):

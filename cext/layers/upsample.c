@@ -50,7 +50,45 @@ INLINE pool_mix upsample_mix(const geometry *g, int side, float **scratch)
     return m;
 }
 
-KERNEL void upsample_forward(const geometry *g, const call *c) { pool_mix_forward(g, c, upsample_mix, c->y); }
+/* to[0 .. n) = from[0 .. n): addresses ascend, what spills over is written again. */
+INLINE void upsample_copy(float *to, const float *from, size_t n)
+{
+    for (size_t k = 0; k < n; k += VW)
+        vstore(to + k, vload(from + k));
+}
+
+/* Each output is one entry of the input; a row that is like the one above it is copied from there. */
+KERNEL void upsample_nearest(const geometry *g, const call *c)
+{
+    const size_t C = (size_t)g->in[0].c, row = (size_t)g->in[0].w * C, wide = (size_t)g->out.w * C;
+    int32_t *column = (int32_t *)c->scratch, *line = column + g->out.w;
+    for (int j = 0; j < g->out.w; j++)
+        column[j] = upsample_place(g, 1, j).low;
+    for (int i = 0; i < g->out.h; i++)
+        line[i] = upsample_place(g, 0, i).low;
+    for (int n = 0; n < c->n; n++) {
+        const float *x = c->x[0].p + (size_t)n * c->x[0].stride;
+        float *y = c->y.p + (size_t)n * c->y.stride;
+        for (int i = 0; i < g->out.h; i++, y += wide) {
+            if (i && line[i] == line[i - 1]) {
+                upsample_copy(y, y - wide, wide);
+                continue;
+            }
+            const float *from = x + (size_t)line[i] * row;
+            for (int j = 0; j < g->out.w; j++)
+                upsample_copy(y + (size_t)j * C, from + (size_t)column[j] * C, C);
+        }
+    }
+}
+
+KERNEL void upsample_forward(const geometry *g, const call *c)
+{
+    if (g->whole[UP_MODE] == UP_LINEAR)
+        pool_mix_forward(g, c, upsample_mix, c->y);
+    else
+        upsample_nearest(g, c);
+}
+
 KERNEL void upsample_backward(const geometry *g, const call *c) { pool_mix_backward(g, c, upsample_mix); }
 
 static const layer_kind layer_upsample = {.name = "upsample",

@@ -161,6 +161,8 @@ def _step(reader: Reader, node: Any, args: Any, kwargs: Any) -> Any:
             return MODULES[name](reader, module, str(node.target), *args, **kwargs)
         name = _called(node)
         where = f"{node.name} ({name})"
+        if name in ("getitem", "getattr") and isinstance(args[0], (tuple, list)):
+            lost = False  # the one that is picked may be there where another is missing
         if not lost and not _has(Value, [args, kwargs]):  # constants among themselves
             return _executed(node, _plain(args), _plain(kwargs))
         if name not in OPERATIONS:

@@ -260,7 +260,7 @@ class Graph:
                 ends = [self._output(value) for value in outputs]
             except UnsupportedError as error:
                 self.problems.append(f"the output: {error}")
-        if not self.inputs or not outputs:
+        if not self.problems and not (self.inputs and outputs):
             self.problems.append("it has no inputs, or no outputs")
         if self.problems:
             raise UnsupportedError(f"{what} holds what chaos has no layer for:\n  " + "\n  ".join(self.problems))

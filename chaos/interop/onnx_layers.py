@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,11 +120,15 @@ def _chained(kind: str) -> Layer:
 
 def _conv(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
     axes = len(shapes[0]) - 1
-    if layer.padding_mode != "zeros" or getattr(layer, "connection_table", None) is not None:
-        raise UnsupportedError("with padding_mode or connection_table")
+    if getattr(layer, "connection_table", None) is not None:
+        raise UnsupportedError("with connection_table")
     kernel = list(layer.parts(*shapes)["weight"].shape[2:])
     top, bottom, left, right = layer.core(*shapes).whole[4:8]
-    inputs = [x[0], w.part("weight")] + ([w.part("bias")] if layer.bias else [])
+    source = x[0]
+    if layer.padding_mode != "zeros":
+        source = _bordered(w, source, (top, bottom, left, right), axes, layer.padding_mode)
+        top = bottom = left = right = 0
+    inputs = [source, w.part("weight")] + ([w.part("bias")] if layer.bias else [])
     return w.op(
         "Conv",
         *inputs,
@@ -276,11 +280,15 @@ def _concat(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
 
 
 def _pad(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:
-    top, bottom, left, right = layer._sides(shapes[0])
-    rows = len(shapes[0]) == 3
-    around = [0, 0, *([top] if rows else []), left, 0, 0, *([bottom] if rows else []), right]
-    mode = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}[layer.mode]
-    return w.op("Pad", x[0], w.whole(*around), w.constant(layer.value), mode=mode)
+    return _bordered(w, x[0], layer._sides(shapes[0]), len(shapes[0]) - 1, layer.mode, layer.value)
+
+
+def _bordered(w: Writer, x: str, sides: Sequence[int], axes: int, mode: str, value: float = 0.0) -> str:
+    """`sides`: top, bottom, left, right, the first two of which a sequence has not."""
+    top, bottom, left, right = (int(n) for n in sides)
+    around = [0, 0, left, 0, 0, right] if axes == 1 else [0, 0, top, left, 0, 0, bottom, right]
+    name = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
+    return w.op("Pad", x, w.whole(*around), w.constant(value), mode=name)
 
 
 def _upsample(w: Writer, layer: Any, shapes: list[Shape], x: list[str]) -> str:

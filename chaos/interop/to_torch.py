@@ -52,7 +52,7 @@ def to_torch(net: Network) -> Any:
                 if owner not in made:
                     _attach(torch, root, owner, _module(torch.nn, layer, shapes))
                     made.add(owner)
-                known[node] = graph.call_module(owner, tuple(inputs))
+                known[node] = _called(torch, graph, owner, layer, shapes, inputs)
         except UnsupportedError as error:
             problems.append(f"{name} ({layer}): {error}")
             known[node] = inputs[0]
@@ -69,6 +69,32 @@ def to_torch(net: Network) -> Any:
 def whole_batch(value: Any, like: Any, shape: tuple[int, ...]) -> Any:
     """A parameter as a tensor with an entry for each image."""
     return value.reshape(shape).expand(like.shape[0], *shape)
+
+
+def _called(torch: Any, graph: Any, owner: str, layer: Any, shapes: list[Shape], inputs: list[Any]) -> Any:
+    """A module's output, with the layout and the border of its input that PyTorch's modules have not."""
+    if _over_channels(layer, shapes[0]):
+        moved = graph.call_method("movedim", (inputs[0], 1, -1))
+        return graph.call_method("movedim", (graph.call_module(owner, (moved,)), -1, 1))
+    if _uneven(layer, shapes[0]):
+        top, bottom, left, right = layer.core(*shapes).whole[4:8]
+        sides = [left, right, top, bottom][: 2 * (len(shapes[0]) - 1)]
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        return graph.call_module(owner, (graph.call_function(torch.nn.functional.pad, (inputs[0], sides, mode)),))
+    return graph.call_module(owner, tuple(inputs))
+
+
+def _over_channels(layer: Any, shape: Shape) -> bool:
+    """Over each pixel's channels, which are the last dimension in PyTorch."""
+    return bool(getattr(layer, "channels_only", False)) and len(shape) > 1
+
+
+def _uneven(layer: Any, shape: Shape) -> bool:
+    """A convolution with borders of other widths on both sides."""
+    padding = getattr(layer, "padding", None)
+    if type(layer).__name__ not in ("Conv1d", "Conv2d") or not isinstance(padding, (tuple, list)):
+        return False
+    return len(padding) == 2 * (len(shape) - 1) and list(padding[::2]) != list(padding[1::2])
 
 
 def _attach(torch: Any, root: Any, path: str, what: Any) -> None:
@@ -141,27 +167,25 @@ def _prelu(nn: Any, layer: Any, options: dict[str, Any], shape: Shape) -> Any:
 
 
 def _layer_norm(nn: Any, layer: Any, options: dict[str, Any], shape: Shape) -> Any:
-    if layer.channels_only and len(shape) > 1:
-        raise UnsupportedError("over channels_only, which are not PyTorch's last dimension")
-    return nn.LayerNorm(shape, eps=layer.eps, elementwise_affine=layer.elementwise_affine, bias=layer.bias)
+    width = shape[:1] if _over_channels(layer, shape) else shape
+    return nn.LayerNorm(width, eps=layer.eps, elementwise_affine=layer.elementwise_affine, bias=layer.bias)
 
 
 def _rms_norm(nn: Any, layer: Any, options: dict[str, Any], shape: Shape) -> Any:
-    if layer.channels_only and len(shape) > 1:
-        raise UnsupportedError("over channels_only, which are not PyTorch's last dimension")
-    return nn.RMSNorm(shape, eps=layer.eps, elementwise_affine=layer.elementwise_affine)
+    width = shape[:1] if _over_channels(layer, shape) else shape
+    return nn.RMSNorm(width, eps=layer.eps, elementwise_affine=layer.elementwise_affine)
 
 
 def _conv(nn: Any, layer: Any, options: dict[str, Any], shape: Shape) -> Any:
-    """Borders that PyTorch has, the same on both sides; the table of connections is chaos's own."""
+    """The table of connections is chaos's own; borders that PyTorch has not are around the input already."""
     kind = type(layer).__name__
     if options.pop("connection_table", None) is not None:
         raise UnsupportedError("with connection_table")
     padding = layer.padding
     if isinstance(padding, (tuple, list)) and len(padding) == 2 * (len(shape) - 1):
-        if list(padding[::2]) != list(padding[1::2]):
-            raise UnsupportedError(f"with padding={padding}, other widths on both sides")
         options["padding"] = tuple(padding[::2]) if len(padding) > 2 else padding[0]
+        if _uneven(layer, shape):
+            options |= {"padding": 0, "padding_mode": "zeros"}
     return getattr(nn, kind)(shape[0], **options)
 
 

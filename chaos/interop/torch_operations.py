@@ -227,7 +227,9 @@ def _dim(r: Reader, x: Value) -> int:
 
 
 @operation("getattr")
-def _getattr(r: Reader, x: Value, name: str) -> Any:
+def _getattr(r: Reader, x: Any, name: str) -> Any:
+    if isinstance(x, tuple) and name in ("values", "indices"):  # of the largest along a dimension
+        return x[name == "indices"]
     if name == "shape":
         return (r.images, *x.shape)
     if name == "ndim":
@@ -285,6 +287,12 @@ def _permute(r: Reader, x: Value, *dims: Any) -> Value:
 def _transpose(r: Reader, x: Value, first: int, second: int) -> Value:
     a, b = r.axes((first, second), len(x.shape))
     return x.view(lambda places: places.swapaxes(a, b))
+
+
+@operation("movedim", "moveaxis")
+def _movedim(r: Reader, x: Value, source: Any, destination: Any) -> Value:
+    a, b = r.axes(source, len(x.shape)), r.axes(destination, len(x.shape))
+    return x.view(lambda places: np.moveaxis(places, a, b))
 
 
 @operation("squeeze")
@@ -371,6 +379,11 @@ def _slice(r: Reader, x: Value, dim: int = 0, start: Any = None, end: Any = None
 def _select(r: Reader, x: Value, dim: int, index: int) -> Value:
     at = r.axis(dim, len(x.shape))
     return x.view(lambda places: np.asarray(places.take(index, at)))
+
+
+@operation("unbind")
+def _unbind(r: Reader, x: Value, dim: int = 0) -> list[Value]:
+    return [_select(r, x, dim, i) for i in range(x.shape[r.axis(dim, len(x.shape))])]
 
 
 @operation("getitem")

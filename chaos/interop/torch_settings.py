@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import UnsupportedError
 
 
-def settings_from_torch(optimizer: Any, scheduler: Any = None) -> dict[str, Any]:
+def settings_from_torch(optimizer: Any, scheduler: Any = None, module: Any = None) -> dict[str, Any]:
     """Arguments for `chaos.train` that do what a PyTorch optimiser and its learning-rate schedule do.
 
     ``chaos.train(net, data, **chaos.interop.settings_from_torch(optimizer))``. Settings are taken over; moments
@@ -16,10 +16,13 @@ def settings_from_torch(optimizer: Any, scheduler: Any = None) -> dict[str, Any]
     Parameters
     ----------
     optimizer : torch.optim.SGD, Adam, AdamW, RMSprop or Adagrad
-        With one group of parameters.
+        Groups of parameters may differ in their learning rate, and in whether there is weight decay.
     scheduler : ExponentialLR, StepLR, MultiStepLR, LinearLR, PolynomialLR, CosineAnnealingLR or \
             CosineAnnealingWarmRestarts of torch.optim.lr_scheduler, optional
         Stepped once an epoch. None: the learning rate stays.
+    module : torch.nn.Module, optional
+        Whose parameters these are: where there are several groups, their names are needed. An optimiser that was made of
+        ``module.named_parameters()`` has them itself.
 
     Returns
     -------
@@ -34,10 +37,10 @@ def settings_from_torch(optimizer: Any, scheduler: Any = None) -> dict[str, Any]
     kind = type(optimizer).__name__
     if kind not in _RULES:
         raise UnsupportedError(f"the optimiser {kind}: {', '.join(_RULES)} are known")
-    if len(optimizer.param_groups) != 1:
-        raise UnsupportedError(f"an optimiser with {len(optimizer.param_groups)} groups of parameters; one is needed")
-    group = dict(optimizer.param_groups[0])
-    lr = float(group["initial_lr"] if "initial_lr" in group else group["lr"])
+    group, grouped = _together(optimizer.param_groups, module)
+    if "lr_scale" in grouped and getattr(scheduler, "eta_min", None):
+        raise UnsupportedError("groups of different learning rates under a schedule with eta_min, which is the same for all")
+    lr = _rate(group)
     update, names = _RULES[kind](group)
     options = {ours: float(group[theirs]) for theirs, ours in names.items() if theirs in group}
     if "betas" in group:
@@ -51,10 +54,41 @@ def settings_from_torch(optimizer: Any, scheduler: Any = None) -> dict[str, Any]
         raise UnsupportedError(f"{kind} with {', '.join(left)}")
     if update == "rmsprop":
         options["centered"] = bool(group.get("centered", False))
-    return {"update": update, "update_options": options, "lr": lr, **_schedule(scheduler)}
+    return {"update": update, "update_options": options | grouped, "lr": lr, **_schedule(scheduler)}
 
 
-_TAKEN = ("nesterov", "centered", "decoupled_weight_decay")
+def _rate(group: dict[str, Any]) -> float:
+    return float(group["initial_lr"] if "initial_lr" in group else group["lr"])
+
+
+def _together(groups: list[dict[str, Any]], module: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The groups as one, with the first's learning rate and the decay of those that have any; what keeps them apart."""
+    first = dict(groups[0])
+    if len(groups) == 1:
+        return first, {}
+    decays = {float(group["weight_decay"]) for group in groups} - {0.0}
+    if len(decays) > 1:
+        raise UnsupportedError(f"groups with the weight decays {sorted(decays)}: one, or none, for each parameter")
+    first["weight_decay"] = max(decays, default=0.0)
+    known = {} if module is None else {id(parameter): name for name, parameter in module.named_parameters()}
+    scales: list[str] = []
+    bare: list[str] = []
+    for group in groups:
+        other = [k for k in group if k not in _OF_GROUPS and group[k] != first.get(k)]
+        if other:
+            raise UnsupportedError(f"groups of parameters that differ in {', '.join(other)}")
+        names = group.get("param_names") or [known.get(id(parameter)) for parameter in group["params"]]
+        if None in names:
+            raise UnsupportedError("several groups of parameters: give the module, settings_from_torch(..., module=module)")
+        if _rate(group) != _rate(first):
+            scales += [f"{name}={_rate(group) / _rate(first)!r}" for name in names]
+        if decays and not group["weight_decay"]:
+            bare += names
+    return first, {name: ",".join(texts) for name, texts in (("lr_scale", scales), ("no_decay", bare)) if texts}
+
+
+_OF_GROUPS = ("params", "param_names", "lr", "initial_lr", "weight_decay")
+_TAKEN = ("nesterov", "centered", "decoupled_weight_decay", "param_names")
 _COMMON = {"weight_decay": "weight_decay"}
 
 

@@ -119,6 +119,8 @@ class Name(Setting):
         if self.more:
             table: Any = self.table
             return str(table.check(value))
+        if hasattr(value, "param_groups"):
+            raise ValueError(f"{name} is a name: **chaos.interop.settings_from_torch(optimizer) gives all arguments for it")
         if not isinstance(value, str) or value not in self.table:
             raise ValueError(unknown(f"unknown {self.what}", value, self.offered))
         return value
