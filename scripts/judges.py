@@ -29,7 +29,7 @@ JUDGES = {
 
 
 LIGHT = ["onnx light models", "onnx light models, a training step"]
-WORDS = ["-q", "--nightly", "-p", "no:xdist", "-p", "no:cacheprovider", "--no-header"]
+WORDS = ["-q", "--nightly", "--timeout=7200", "-p", "no:xdist", "-p", "no:cacheprovider", "--no-header"]
 
 
 class Count:
