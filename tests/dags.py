@@ -95,8 +95,9 @@ def check(seed, rules):
 
 
 def check_steps(torch, net, module, start, x, labels, rule, rng):
-    """Three steps from the same weights. What float32 may make of them is measured: by the steps from weights and images
-    that are moved by 2^-24, with the factor that `Oracle` explains.
+    """Three steps from the same weights. What float32 may make of them is measured, as in `Oracle` and with its factor: by
+    the steps from weights and images that are moved by 2^-24, and so is every result on its way forward and back, that of a
+    layer that subtracts means also together as a channel, as an image and as a channel of an image.
 
     That does not reach running means near 0: moving the values of a mean averages out, while a sum of n float32 numbers is
     off by up to n 2^-24 of the sum of their sizes, in whatever order it is taken. The core's are of x - shift, at most ROWS
@@ -116,15 +117,38 @@ def check_steps(torch, net, module, start, x, labels, rule, rng):
 
         return hook
 
-    def steps(moved):
-        def move(t):
-            return t if not moved or not t.is_floating_point() else t * (1 + 2.0**-24 * (2 * torch.rand_like(t) - 1))
+    subtracts_means = any("norm" in type(layer).__name__.lower() for layer in module.modules())
 
-        module.load_state_dict({k: move(v) for k, v in start.items()})
-        optimiser, images = make(torch.optim, module.parameters()), move(torch.from_numpy(x).double())
+    def move(t):
+        return t * (1 + 2.0**-24 * (2 * torch.rand_like(t) - 1)) if t.is_floating_point() else t
+
+    def moved_result(t):
+        together = 0
+        if subtracts_means and t.ndim > 1:
+            ones = (1,) * (t.ndim - 2)
+            shapes = [(1, t.shape[1]), (len(t), 1), t.shape[:2]]
+            shift = sum(2 * torch.rand(*shape, *ones, dtype=t.dtype) - 1 for shape in shapes)
+            together = 2.0**-24 * t.detach().square().mean().sqrt() * shift * (t.detach() != 0)
+        return move(t) + together
+
+    class Moving(torch.fx.Interpreter):
+        def run_node(self, n):
+            y = super().run_node(n)
+            if n.op not in ("call_module", "call_function", "call_method") or not y.requires_grad:
+                return y
+            y = moved_result(y)
+            y.register_hook(moved_result)
+            return y
+
+    def steps(moving):
+        module.load_state_dict({k: move(v) if moving else v for k, v in start.items()})
+        optimiser, images = make(torch.optim, module.parameters()), torch.from_numpy(x).double()
+        images = move(images) if moving else images
         for _ in range(3):
             optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(module.train()(images), torch.from_numpy(labels)).backward()
+            module.train()
+            y = Moving(module).run(images) if moving else module(images)
+            torch.nn.functional.cross_entropy(y, torch.from_numpy(labels)).backward()
             optimiser.step()
         return {k: v.numpy().copy() for k, v in module.state_dict().items() if v.is_floating_point()}
 
