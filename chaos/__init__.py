@@ -12,7 +12,6 @@ Example
 >>> run.history[-1]["test_error"]  # doctest: +SKIP
 """
 
-import sys
 from importlib import import_module as _import
 from typing import TYPE_CHECKING, Any
 
@@ -108,8 +107,12 @@ if not TYPE_CHECKING:  # who would take any name for one that there is
         return found
 
     def _missing(name: str) -> AttributeError:
-        # with the object, Python names what may have been meant
-        return AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        if name.startswith("_"):  # what tools ask for
+            return AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+        from . import hints
+
+        known = [*_FROM, *_ROOMS, *_OTHERS, *(_layers() if name[0].isupper() else ())]
+        return AttributeError(hints.missing(f"module {__name__!r}", name, known, hints.NAMES), name=name)
 
     def _layers() -> list[str]:
         kinds: list[str] = _import(".layers", __name__).__all__

@@ -10,10 +10,12 @@ from typing import Any
 
 from . import training
 from .data import Dataset, Stream
+from .hints import TRAINING, explained
 from .network import Network
 from .training import Alone, Run, Settings, Threads
 
 
+@explained(TRAINING, "; images and labels together are chaos.data.Dataset(images, labels)")
 def train(
     net: Network,
     train: Dataset | Stream,

@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,7 @@ from .engines import Engines, Lent
 from .errors import CheckpointError, DataError
 from .formats import write_tensors
 from .graph import core_shape, topological_order
+from .hints import FILES, NETWORK, missing
 from .layers import LAYERS, Input, Layer, Node, random, whole
 from .layers.base import Array, Shape, Trained
 from .losses import LOSSES, Term
@@ -87,7 +88,14 @@ class Network(Parameters):
     @overload
     def __init__(self, inputs: Input | Sequence[Input], outputs: Node | Sequence[Node], *, seed: int | None = 0) -> None: ...
 
-    def __init__(self, inputs: Any, outputs: Node | Sequence[Node] | Iterable[Layer], *, seed: int | None = 0) -> None:
+    def __init__(self, inputs: Any, outputs: Any = None, *more: Any, seed: int | None = 0) -> None:
+        if isinstance(outputs, Layer) and more:
+            raise TypeError(f"layers must be one list, such as [{outputs}, {more[0]}]")
+        if outputs is None or more:
+            raise TypeError(
+                "a network is made of the shape of one image and a list of layers, chaos.Network((1, 28, 28), "
+                "[chaos.Flatten(), chaos.Linear(10)]), or of the inputs and outputs of a graph"
+            )
         if isinstance(outputs, Layer):
             raise TypeError(
                 f"layers must be a list, such as [{outputs}], or the output node of a graph; not one layer alone"
@@ -333,17 +341,19 @@ class Network(Parameters):
         return inputs, outputs
 
     def __repr__(self) -> str:
-        lines = [f"Network: {self.n_parameters:,} parameters"]
+        rows = []
         for node in self._order:
             if node.layer is None:
-                lines.append(f"{'':8} {'input':40} {node.shape}")
+                rows.append(("", "input", str(node.shape), ""))
                 continue
             parts = node.layer.parts(*self._shapes_into(node)) if self._owner[node] is node else {}
             count = f"{found:,}" if (found := sum(math.prod(part.shape) for part in parts.values())) else ""
             held = [part for part in parts if node.layer.part_name(self._names[node], part) in self._frozen]
             mark = f" ({', '.join(held)} frozen)" if held else ""
-            lines.append(f"{self._names[node]:8} {node.layer!r:40} {node.shape!s:16} {count}{mark}".rstrip())
-        return "\n".join(lines)
+            rows.append((self._names[node], repr(node.layer), str(node.shape), f"{count}{mark}"))
+        wide = [max(8, *(len(row[0]) for row in rows)), max(len(row[1]) for row in rows), max(len(row[2]) for row in rows)]
+        lines = ["  ".join([*(f"{cell:{w}}" for cell, w in zip(row, wide, strict=False)), row[3]]).rstrip() for row in rows]
+        return "\n".join([f"Network: {self.n_parameters:,} parameters", *lines])
 
     # ---- weights ----
 
@@ -424,7 +434,15 @@ class Network(Parameters):
             Further tensors, under names that begin with "optimizer.".
         weights : ndarray, optional
             Laid out as the network's, written instead of them.
+
+        Raises
+        ------
+        ValueError
+            If the name ends as that of a file of another format, such as .pt.
         """
+        ending = os.path.splitext(os.fspath(path))[1]
+        if isinstance(ending, str) and ending.lower() in FILES:
+            raise ValueError(f"{os.fspath(path)}: safetensors are written, which that name denies; {FILES[ending.lower()]}")
         parameters = self.unpack(self.weights if weights is None else weights)
         about = {"format": FORMAT, "network": json.dumps(self.config())}
         if self.trained_on is not None:
@@ -446,6 +464,18 @@ class Network(Parameters):
         return to_onnx(self, path)
 
     # ---- use ----
+
+    if not TYPE_CHECKING:  # who would take any name for one that there is
+
+        def __getattr__(self, name):
+            """What other libraries' networks have is answered with what does it here."""
+            if name.startswith("_"):  # of protocols, such as copying's
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name)
+            raise AttributeError(missing("a chaos.Network", name, dir(type(self)), NETWORK), name=name)
+
+    def __call__(self, *x: Any) -> Any:
+        """`forward`, as it is asked for in PyTorch."""
+        return self.forward(*x)
 
     def forward(self, x: Any, *more: Any, workers: int | None = None) -> Any:
         """Outputs (logits) for images.

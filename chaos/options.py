@@ -1,4 +1,4 @@
-"""Options of strategies and update rules: defaults, checks, and their numbers for the core. Knows nothing of chaos."""
+"""Options of strategies and update rules: defaults, checks, and their numbers for the core. Below all but chaos.hints."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+
+from .hints import nearest as nearest
 
 
 def check_number(
@@ -35,15 +37,6 @@ def check_flag(what: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{what} must be True or False, not {value!r}")
     return bool(value)
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` is probably meant to be, None where none is alike; case, "-" and "_" make no difference."""
-    import difflib
-
-    plain = {one.lower().replace("-", "_"): one for one in known}
-    found = difflib.get_close_matches(str(name).lower().replace("-", "_"), plain, 1)
-    return plain[found[0]] if found else None
 
 
 def unknown(what: str, name: object, known: Iterable[str], more: str = "") -> str:

@@ -36,6 +36,9 @@ COMMANDS = {
     "completion": "print what makes a shell complete commands and options",
 }
 
+# packages that are no part of what is installed with chaos, each the name of the extra that brings it
+EXTRAS = ("torch", "onnx")
+
 DESCRIPTION = """\
 Trains convolutional networks on CPUs: every worker takes one image at a time, all share one set of weights,
 and they publish their updates layer by layer in whatever order they arrive. Each command has its own help:
@@ -133,6 +136,10 @@ def _run_command(argv):
         return 130
     except BrokenPipeError:
         return 141
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        return complain(error)
     except (ChaosError, ValueError, OSError, MemoryError, RuntimeError) as error:
         # RuntimeError itself is what the core raises where no team can be started; its subclasses are bugs.
         if isinstance(error, RuntimeError) and type(error) is not RuntimeError:

@@ -9,8 +9,50 @@ import shutil
 import textwrap
 
 from ..errors import DivergedError
+from ..hints import TRAINING, nearest
 from ..precision import FLOAT32, PRECISIONS
 from ..streams import tell
+
+# What other programs call options, {name: name here, or words}; those of trainings are in chaos.hints.
+OPTIONS = {
+    "e": "epochs",
+    "b": "batch_size",
+    "d": "data",
+    "j": "workers",
+    "n": "domains",
+    "np": "domains",
+    "o": "out",
+    "output": "out",
+    "to": "the ending of FILE says what is written",
+    "format": "the ending of FILE says what is written",
+    "v": "version",
+    "V": "version",
+    "q": "progress",
+    "quiet": "progress",
+    "dataset": "data",
+    "model": "the network is named without an option, as in chaos train small",
+    "network": "the network is named without an option, as in chaos train small",
+    "size": "images are brought to the network's size",
+    "image_size": "images are brought to the network's size",
+    "checkpoint": "run_dir",
+}
+# What they call commands.
+COMMANDS = {
+    "help": "chaos --help lists the commands, chaos COMMAND --help explains one",
+    "version": "chaos --version says it",
+    "fit": "did you mean chaos train?",
+    "run": "did you mean chaos train?",
+    "eval": "did you mean chaos evaluate?",
+    "test": "did you mean chaos evaluate?",
+    "score": "did you mean chaos evaluate?",
+    "infer": "did you mean chaos predict?",
+    "convert": "did you mean chaos export?",
+    "show": "did you mean chaos summary?",
+    "models": "chaos summary lists the networks",
+    "datasets": "did you mean chaos data list?",
+    "resume": "did you mean chaos train --resume --run-dir DIR?",
+    "benchmark": "did you mean chaos bench?",
+}
 
 
 class Help(argparse.HelpFormatter):
@@ -52,18 +94,27 @@ class Parser(argparse.ArgumentParser):
             from ..options import unknown
 
             what = "unknown command" if isinstance(action.choices, dict) else "there is no"
-            raise argparse.ArgumentError(action, unknown(what, value, action.choices))
+            told = unknown(what, value, action.choices)
+            if isinstance(action.choices, dict) and (hint := _command_for(value)):
+                told = f"{what} {value!r}; {hint}"
+            raise argparse.ArgumentError(action, told)
 
     def refuse_unknown(self, left):
         """Ends with an error about arguments that nobody takes, with the option that may be meant."""
-        from ..options import nearest
-
         option = next((word.partition("=")[0] for word in left if word.startswith("-")), None)
+        there = {text.lstrip("-").replace("-", "_"): text for action in self._actions for text in action.option_strings}
         if option is None:
-            self.error(f"unrecognized arguments: {' '.join(left)}")
-        there = {text.lstrip("-"): text for action in self._actions for text in action.option_strings}
-        meant = nearest(option.lstrip("-"), there)
-        self.error(f"there is no option {option}" + (f"; did you mean {there[meant]}?" if meant else ""))
+            self.error(f"unrecognized arguments: {' '.join(left)}{_option_for(left[0], there)}")
+        name = option.lstrip("-").replace("-", "_")
+        hint = OPTIONS.get(name, TRAINING.get(name, ""))
+        if hint in there:
+            told = f"; did you mean {there[hint]}?"
+        elif " " in hint and "=" not in hint:
+            told = f"; {hint}"
+        else:
+            found = nearest(name, there) if len(name) > 1 else None
+            told = f"; did you mean {there[found]}?" if found else ""
+        self.error(f"there is no option {option}{told}")
 
     def refuse_empty(self, arguments):
         """Ends with an error where an argument is "", as of a shell's variable that is not set: as a path, it would be the
@@ -73,6 +124,31 @@ class Parser(argparse.ArgumentParser):
             if value == "" or (isinstance(value, list) and "" in value):
                 name = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
                 self.error(f'argument {name}: a value is needed, not ""')
+
+
+def _option_for(word, there):
+    """What is added where a word alone was given for what is the value of an option."""
+    from ..data import kind
+    from ..errors import DataError
+    from ..models import MODELS
+
+    if "model" in there and word in MODELS:
+        return f"; did you mean {there['model']} {word}?"
+    if "data" in there:
+        with contextlib.suppress(DataError):
+            kind(word)
+            return f"; did you mean {there['data']} {word}?"
+    return ""
+
+
+def _command_for(word):
+    """What somebody means by a word that stands where a command does."""
+    if word in COMMANDS:
+        return COMMANDS[word]
+    from ..models import MODELS
+
+    name = word.lower()
+    return f"did you mean chaos train {word}?" if name in MODELS or name.endswith((".toml", ".safetensors")) else None
 
 
 def columns():

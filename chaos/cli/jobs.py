@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import ChaosError
 from ..formats.atomic import write_atomically
 from ..formats.toml_text import to_toml
-from ..options import nearest
+from ..hints import TRAINING, nearest
 from ..training import ABOUT, Settings
 from ..training.settings import OptionsOf, Setting
 from .given import read_config
@@ -135,7 +135,9 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
 
 def _unknown(key: str, known: list[str], table: str = "") -> str:
     where = f" in [{table}]" if table else ""
-    meant = nearest(key, known) or nearest(key, EVERY)
+    meant = TRAINING.get(key.replace("-", "_"))
+    if meant not in EVERY:
+        meant = nearest(key, known) or nearest(key, EVERY)
     if meant in known:
         return f"there is no {key!r}{where}; did you mean {meant}?"
     title = next((title for title, names in tables().items() if meant in names), None)

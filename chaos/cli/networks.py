@@ -15,11 +15,14 @@ import traceback
 from pathlib import Path
 
 from .. import layers
+from ..data import kind
+from ..errors import DataError
+from ..hints import nearest
 from ..layers import LAYERS
 from ..loading import load
 from ..models import MODELS
 from ..network import Network
-from ..options import nearest, unknown
+from ..options import unknown
 from ..training import BEST, MODEL
 from .given import read_config
 
@@ -80,6 +83,11 @@ def build_model(name, seed=0, data=None, options=None, folder="."):
         raise ValueError(
             f"{name} is a directory; to continue the run in it: chaos train --resume --run-dir {shlex.quote(name)}"
         )
+    if ending in (".yaml", ".yml", ".json", ".cfg", ".ini"):
+        raise ValueError(f"{name} is no job file: those are TOML, and end in .toml")
+    with contextlib.suppress(DataError):
+        kind(name)
+        raise ValueError(f"{name} is data; name a network before it, as in: chaos train small --data {shlex.quote(name)}")
     raise ValueError(unknown("unknown model", name, MODELS, f", and {KINDS}"))
 
 

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 from .. import training, virtual
@@ -103,7 +104,8 @@ def run(arguments):
         _against_real(arguments)
         return
     if arguments.resume and not arguments.run_dir:
-        arguments.parser.error("--resume needs --run-dir")
+        given = f"; did you mean --run-dir {arguments.model}?" if os.path.isdir(arguments.model or "") else ""
+        arguments.parser.error(f"--resume needs --run-dir{given}")
     earlier = read_config(arguments.run_dir) if arguments.resume else {}
     kept = earlier.get("virtual")
     if kept is None and earlier:

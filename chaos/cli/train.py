@@ -114,7 +114,8 @@ def run(arguments):
     """Runs the command."""
     take_job(arguments)
     if arguments.resume and not arguments.run_dir:
-        arguments.parser.error("--resume needs --run-dir")
+        given = f"; did you mean --run-dir {arguments.model}?" if os.path.isdir(arguments.model or "") else ""
+        arguments.parser.error(f"--resume needs --run-dir{given}")
     mode, options = _cluster(arguments)
     if arguments.trace and (mode is not None or arguments.resume):
         arguments.parser.error(

@@ -16,6 +16,7 @@ from functools import cache
 import numpy as np
 
 from ..errors import DataError
+from ..hints import LOAD, explained
 from ..options import check_flag, unknown
 from .dataset import Dataset
 from .idx import read_idx
@@ -73,6 +74,7 @@ def sources() -> dict[str, Source]:
     return {source.name: source for room in (mnist, cifar, svhn) for source in room.sources()}
 
 
+@explained(LOAD)
 def load(
     name: str | os.PathLike[str],
     *,
@@ -139,7 +141,9 @@ def load(
         size = check_size(size)
     text = os.fspath(name) if isinstance(name, (str, os.PathLike)) else None
     if not isinstance(text, str):
-        raise _unknown(name)
+        raise DataError(
+            f"name must be a text or a path, not {type(name).__name__}; chaos.data.Dataset(images, labels) takes arrays"
+        )
     train, test, sized = _load(text, size, shape, label, data_dir, download, tell)
     if size is not None and not sized:
         train = train.sized(size)
@@ -224,7 +228,11 @@ def _load(
     return *(_pair(text, *arrays_on_disk.map_arrays(text, keys)) if keys else mnist.own_files(text)), False
 
 
-def _unknown(name: object) -> DataError:
+def _unknown(name: str) -> DataError:
+    if os.path.exists(name):
+        return DataError(f"{name}: a file of no kind that is read, which are {FILES}")
+    if os.path.dirname(name) or os.path.splitext(name)[1]:
+        return DataError(f"{name}: no such file or folder")
     return DataError(unknown("unknown data set", name, NAMES, f", and paths of {FILES}"))
 
 

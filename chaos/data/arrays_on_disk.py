@@ -29,7 +29,7 @@ def map_arrays(folder: str, keys: tuple[str, ...]) -> list[np.ndarray]:
     paths = [os.path.join(folder, f"{key}.npy") for key in keys]
     arrays = [map_npy(path) for path in paths]
     for path, images in zip(paths[::2], arrays[::2], strict=True):
-        if channels_last(images):
+        if channels_last(images.shape):
             raise DataError(
                 f"{path}: shape {images.shape} looks like channels last, which would be copied as a whole; store it as "
                 f"(n, {images.shape[3]}, h, w), or say chaos.data.Dataset(np.load(path), labels, channels='last')"

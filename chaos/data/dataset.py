@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arrays import numbers
+from ..arrays import numbers, warn_caller
 from ..errors import DataError
+from ..hints import DATASET, SPLIT, explained
 from . import splits
 from .labels import Names, check_classes, check_floats, check_labels, check_names, check_targets, check_weights, first
+from .npz import channels_last
 from .sizes import fit
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+SIDE = 8  # pixels, from which on one or three values at the end of a shape look like colours
 
 
 class Dataset:
@@ -71,9 +75,11 @@ class Dataset:
     Warns
     -----
     UserWarning
-        Labels that count from 1, where neither `classes` nor `class_names` says that class 0 is meant to have no image.
+        Labels that count from 1, where neither `classes` nor `class_names` says that class 0 is meant to have no image;
+        images whose last axis looks like colours, where `channels` does not say which it is.
     """
 
+    @explained(DATASET)
     def __init__(
         self,
         images: ArrayLike | tuple[ArrayLike, ...],
@@ -192,6 +198,7 @@ class Dataset:
         """
         return splits.subset(self, classes)
 
+    @explained(SPLIT)
     def split(self, part: float, *, shuffle: bool = True, stratify: bool = False, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Cuts off a part, as for validation: ``train, validation = train.split(0.1, stratify=True)``.
 
@@ -219,6 +226,7 @@ class Dataset:
         """
         return splits.split(self, part, shuffle, stratify, seed)
 
+    @explained(SPLIT)
     def k_folds(
         self, k: int, *, shuffle: bool = True, stratify: bool = False, seed: int = 0
     ) -> Iterator[tuple[Dataset, Dataset]]:
@@ -372,6 +380,16 @@ def _check_inputs(images: Any, channels: str | None) -> tuple[np.ndarray, ...]:
     return arrays
 
 
+def warn_of_channels_last(shape: tuple[int, ...]) -> None:
+    """A warning about images of that shape, which are taken with their channels first and look as if they had them last."""
+    if channels_last((1, *shape)) and min(shape[:2]) >= SIDE:
+        h, w, c = shape
+        warn_caller(
+            f"images of {' x '.join(map(str, shape))} are taken as {h} channels of {w} x {c}; if that is height, width, "
+            'channels: channels="last"; channels="first" says that it is not'
+        )
+
+
 def _check_images(images: ArrayLike, channels: str | None = None) -> np.ndarray:
     """Images as uint8 or float32 (n, c, h, w)."""
     array = numbers(images, "images")
@@ -390,8 +408,9 @@ def _check_images(images: ArrayLike, channels: str | None = None) -> np.ndarray:
         array = array.astype(np.uint8)
     if channels == "last" and array.ndim > 2:
         array = np.moveaxis(array, -1, 1)
-    elif channels is None and array.ndim == 3:
-        array = array[:, None]
+    elif channels is None:
+        warn_of_channels_last(array.shape[1:])
+        array = array[:, None] if array.ndim == 3 else array
     return np.require(array, requirements=["C", "A"])
 
 

@@ -104,12 +104,12 @@ def _read_array(archive: ZipFile, key: str, name: str) -> np.ndarray:
 
 def nchw(images: np.ndarray) -> np.ndarray:
     """Images with the channels before the pixels."""
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if channels_last(images) else images
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if channels_last(images.shape) else images
 
 
-def channels_last(images: np.ndarray) -> bool:
+def channels_last(shape: tuple[int, ...]) -> bool:
     """Whether the shape is that of images (n, h, w, c) and of no others."""
-    return images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3)
+    return len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3)
 
 
 def flat_labels(labels: np.ndarray) -> np.ndarray:

@@ -131,6 +131,13 @@ class Source:
         form, paths = self._from_cache(cache, looked, download)
         return form.read(paths)
 
+    def where(self, data_dir: str | os.PathLike[str] | None = None) -> str | None:
+        """The folder from which `load` would take it without a download, None where there is none. Nothing is read."""
+        for folder in (*self._places(data_dir), cache_folder(self.folders[0])):
+            if any(len(form.find(folder)) == len(form.files) for form in self.forms):
+                return folder
+        return None
+
     def _places(self, data_dir: str | os.PathLike[str] | None) -> list[str]:
         """Folders in which it may lie before the cache; of several names for one thing those that are there."""
         base = os.environ.get("CHAOS_DATA_DIR") if data_dir is None else os.fspath(data_dir)

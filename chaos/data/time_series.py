@@ -52,7 +52,7 @@ def japanese_vowels(
     DataError
         Where they are damaged, or a sequence is longer than `length`.
     """
-    folder = _folder(data_dir)
+    folder = folder_of_vowels(data_dir)
     parts = [read_ts(folder / f"{VOWELS}_{part}.ts") for part in ("TRAIN", "TEST")]
     frames = np.concatenate(parts[0][0], axis=1)
     mean, deviation = frames.mean(1, keepdims=True), frames.std(1, keepdims=True)
@@ -81,7 +81,7 @@ def _stretched(sequence: NDArray[np.float64], length: int) -> NDArray[np.float64
     return np.stack([np.interp(at, np.arange(frames), row) for row in sequence])
 
 
-def _folder(data_dir: str | os.PathLike[str] | None) -> Path:
+def folder_of_vowels(data_dir: str | os.PathLike[str] | None) -> Path:
     """Where the vowels are."""
     given = os.environ.get("CHAOS_DATA_DIR") if data_dir is None else data_dir
     places = [Path(given) / VOWELS] if given else []

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from .. import threads
 from ..api import train
 from ..data import Dataset
+from ..data.dataset import warn_of_channels_last
+from ..hints import ESTIMATOR, refuse_unknown
 from ..network import STATE, Network
 from ..online import Learner
 from ..options import check_number
@@ -43,12 +45,18 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
 
     _answers: str  # what y is, for messages
 
+    def __new__(cls, *positional: Any, **named: Any) -> Self:
+        """TypeError for parameters that it does not have, with what is meant here by them."""
+        refuse_unknown(cls.__name__, named, cls._get_param_names(), ESTIMATOR)
+        made: Self = super().__new__(cls)
+        return made
+
     def __init__(
         self,
         network: Any = None,
         *,
         input_shape: tuple[int, ...] | None = None,
-        channels: str = "first",
+        channels: str | None = None,
         epochs: int = 50,
         lr: float = 1e-3,
         lr_decay: float = 0.9,
@@ -138,8 +146,10 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _shape_of_data(self, given: tuple[int, ...] | None) -> tuple[int, ...]:
         """The shape of one image as it lies in X, checked."""
-        if self.channels not in (FIRST, LAST):
+        if self.channels not in (None, FIRST, LAST):
             raise ValueError(f"channels must be {FIRST!r} or {LAST!r}, not {self.channels!r}")
+        if self.channels is None and given is not None:
+            warn_of_channels_last(given)
         if self.input_shape is None:
             shape = given if given is not None else (self.n_features_in_,)
             return (*shape, 1) if len(shape) == 2 and self.channels == LAST else _grey(shape)
@@ -269,7 +279,7 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
         return whole[np.sort(kept)], whole[np.sort(held_out)]
 
     def _dataset(self, x: Array, y: Array, weights: Array | None) -> Dataset:
-        images: Any = (x,) if x.ndim == 3 else x  # three dimensions alone would be images of one channel
+        images: Any = (x,) if x.ndim > 2 else x  # three dimensions alone would be images of one channel
         if y.ndim == 1:
             return Dataset(images, y, weights=weights, name="X", classes=self._outputs())
         return Dataset(images, targets=y, weights=weights, name="X")

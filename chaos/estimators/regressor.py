@@ -27,8 +27,8 @@ class ChaosRegressor(RegressorMixin, ChaosEstimator):  # type: ignore[misc]
     input_shape : tuple of int, optional
         Shape of one image, where `X` has them as rows: (channels, height, width), or (channels, length) of sequences. Of an
         `X` with more than two dimensions it is known: (n, channels, height, width), or (n, height, width) of one channel.
-    channels : str
-        "first", or "last" where `X` and `input_shape` have channels behind height and width.
+    channels : str, optional
+        "first" (also unless given), or "last" where `X` and `input_shape` have channels behind height and width.
     epochs : int
         Passes over the data in `fit`; the most there are with `early_stopping`.
     lr, lr_decay, lr_schedule, schedule_options, batch_size, update, update_options, shuffle

@@ -15,6 +15,7 @@ from ..network import Network
 from . import onnx_operators as _operators  # noqa: F401, each adds to the list
 from . import onnx_shapes as _shapes  # noqa: F401
 from .graph import Array, Graph, Missing, Value
+from .needing import needing
 from .onnx_context import OPERATORS, Context
 
 IMAGES = 7919  # stands for the number of images where a model leaves it open: no other size
@@ -57,8 +58,9 @@ def from_onnx(
     ModuleNotFoundError
         Without the package onnx (``pip install 'chaos-sgd[onnx]'``).
     """
-    import onnx
-    import onnx.inliner
+    with needing("onnx"):
+        import onnx
+        import onnx.inliner
 
     if isinstance(model, (str, os.PathLike)):
         name, model = os.fspath(model), _loaded(model)

@@ -12,6 +12,7 @@ from ..layers.base import Shape
 from ..network import Network
 from . import torch_operations as _operations  # noqa: F401, adds to the list
 from .graph import Graph, Missing, Value
+from .needing import needing
 from .to_torch import as_strided, whole_batch
 from .torch_layers import MODULES, STATELESS
 from .torch_reader import OPERATIONS, Reader, Tensor
@@ -45,7 +46,8 @@ def from_torch(module: Any, input_shape: Shape | Sequence[Shape], *, seed: int =
     ModuleNotFoundError
         Without torch (``pip install 'chaos-sgd[torch]'``).
     """
-    import torch
+    with needing("torch"):
+        import torch
 
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, not {type(module).__name__}")

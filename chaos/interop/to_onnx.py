@@ -8,6 +8,7 @@ from typing import Any
 from .. import _version
 from ..errors import UnsupportedError
 from ..network import Network
+from .needing import needing
 from .onnx_layers import LAYERS, Writer
 
 OPSET, IR_VERSION = 21, 10  # what GroupNormalization with a scale per channel needs
@@ -34,8 +35,9 @@ def to_onnx(net: Network, path: str | os.PathLike[str] | None = None) -> Any:
     ModuleNotFoundError
         Without the package onnx (``pip install 'chaos-sgd[onnx]'``).
     """
-    import onnx
-    from onnx import TensorProto, helper
+    with needing("onnx"):
+        import onnx
+        from onnx import TensorProto, helper
 
     state = net.state_dict()
     writer = Writer()

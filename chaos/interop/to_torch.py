@@ -14,6 +14,7 @@ from ..errors import UnsupportedError
 from ..layers import Layer
 from ..layers.base import Shape
 from ..network import Network
+from .needing import needing
 
 
 def to_torch(net: Network) -> Any:
@@ -27,7 +28,8 @@ def to_torch(net: Network) -> Any:
     UnsupportedError
         For layers that PyTorch has no equal of, all at once.
     """
-    import torch
+    with needing("torch"):
+        import torch
 
     root, graph = torch.nn.Module(), torch.fx.Graph()
     known: dict[Any, Any] = {}

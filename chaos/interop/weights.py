@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import CheckpointError
 from ..formats import read_tensors
 from .graph import Array
+from .needing import needing
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
@@ -46,7 +47,8 @@ def _from_npz(name: str) -> dict[str, Array]:
 
 
 def _from_torch(name: str) -> dict[str, Array]:
-    import torch
+    with needing("torch"):
+        import torch
 
     try:
         found: Any = torch.load(name, map_location="cpu", weights_only=True)

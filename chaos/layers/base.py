@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..hints import LAYER, refuse_unknown
+
 MOST_VALUES = 2**31 - 1  # of an image at a node: the core counts them in 32 bits
 
 Shape = tuple[int, ...]
@@ -56,6 +58,10 @@ class Input(Node):
 def check_shape(shape: Any) -> Shape:
     """`shape` as a tuple (c, h, w), (c, l) or (k,) of positive ints; ValueError otherwise."""
     wanted = "shape must be (channels, height, width), (channels, length) or (features,)"
+    if isinstance(shape, (int, np.integer)):
+        raise ValueError(f"{wanted}, not {shape!r}; did you mean ({shape},)?")
+    if isinstance(shape, (list, tuple)) and len(shape) > 1 and shape[0] is None:
+        raise ValueError(f"{wanted} of one image, without the number of images, not {shape!r}")
     try:
         shape = tuple(shape)
         whole = all(int(n) == n for n in shape)
@@ -64,6 +70,13 @@ def check_shape(shape: Any) -> Shape:
     if len(shape) not in (1, 2, 3) or not whole or min(shape) < 1:
         raise ValueError(f"{wanted} with positive sizes, not {shape!r}")
     return tuple(int(n) for n in shape)
+
+
+def channels_first(shape: Shape) -> str:
+    """What is added to the message about a layer that does not fit an input whose channels may stand last."""
+    if len(shape) == 3 and shape[-1] in (1, 3) and min(shape[:-1]) > 3:
+        return f"; shapes have their channels first: ({shape[-1]}, {shape[0]}, {shape[1]})"
+    return ""
 
 
 def whole(what: str, value: Any, least: int = 1) -> int:
@@ -163,12 +176,15 @@ class Layer:
         known = [field.name for field in dataclasses.fields(cls) if field.init and not field.kw_only]
         if cls.inferred and cls.inferred in named:
             raise TypeError(f"{cls.__name__}: {cls.inferred} is inferred from the input; leave it out")
+        refuse_unknown(cls.__name__, named, (field.name for field in dataclasses.fields(cls) if field.init), LAYER)
         if len(positional) > len(known):
             given = ", ".join(map(repr, positional))
             text = f"{cls.__name__}({given}): {' and '.join(known) or 'nothing'} may be given by position, the rest by name"
             if cls.inferred:
                 own = ", ".join(map(repr, positional[1 : len(known) + 1]))
                 text += f"; {cls.inferred} is inferred, so PyTorch's {cls.__name__}({given}) is {cls.__name__}({own})"
+            else:
+                text += f"; it takes {', '.join(field.name for field in dataclasses.fields(cls) if field.init)}"
             raise TypeError(text)
         return super().__new__(cls)
 

@@ -8,7 +8,22 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, State, Trained, pair, whole
+from .base import (
+    EVALUATION,
+    ODD,
+    Array,
+    Arrays,
+    Context,
+    Core,
+    Layer,
+    Parts,
+    Shape,
+    State,
+    Trained,
+    channels_first,
+    pair,
+    whole,
+)
 
 NUMPY_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 MODES = tuple(NUMPY_MODES)  # as the core counts them
@@ -171,7 +186,7 @@ class Conv2d(Layer):
             if size + pad < reach:
                 raise ValueError(
                     f"{self} does not fit its input of shape {shape}: output {side} = floor(({size} + {pad} "
-                    f"- {reach}) / {stride}) + 1 < 1"
+                    f"- {reach}) / {stride}) + 1 < 1{channels_first(shape)}"
                 )
             sizes.append((size + pad - reach) // stride + 1)
         return self.out_channels, *sizes

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, pair, whole
+from .base import EVALUATION, ODD, Array, Arrays, Context, Core, Layer, Parts, Shape, channels_first, pair, whole
 
 Size = int | tuple[int, int]
 Windows = list[Array]  # for each window the entries that it holds, along one axis
@@ -86,6 +86,7 @@ class SlidingPool(Pool):
             rounded = "ceil" if ceil else "floor"
             raise ValueError(
                 f"{self} does not fit its input of shape {shape}: {rounded}(({size}{around} - {reach}) / {stride}) + 1 < 1"
+                f"{channels_first(shape)}"
             )
         if ceil and (count - 1) * stride >= size + padding:
             count -= 1  # no window begins in the padding behind

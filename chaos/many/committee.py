@@ -34,6 +34,8 @@ class Committee:
     """
 
     def __init__(self, networks: Iterable[Network], views: Iterable[Callable[[Any], Any] | None] | None = None) -> None:
+        if isinstance(networks, Network):
+            raise TypeError("a committee is made of a list of networks, not of one")
         self.networks = list(networks)
         self.views = [None] * len(self.networks) if views is None else list(views)
         if not self.networks:

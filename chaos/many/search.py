@@ -109,8 +109,8 @@ def search(
     >>> found = chaos.search(build, data, {"width": [20, 50], "lr": [0.01, 0.1]}, epochs=5)  # doctest: +SKIP
     >>> found.best_params, found.network.predict(images)  # doctest: +SKIP
     """
-    if not callable(build):
-        raise TypeError(f"build must be a function that makes a chaos.Network, not {build!r}")
+    if not callable(build) or isinstance(build, Network):
+        raise TypeError(f"build must be a function that makes a chaos.Network, not {type(build).__name__}")
     if by not in MEASURES:
         raise ValueError(f"by must be one of {', '.join(MEASURES)}, not {by!r}")
     unknown = [name for name in settings if name not in SETTINGS - {"train", "test", "callbacks", "run_dir", "resume"}]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ..hints import ZOO, explained
 from ..initialisers import constant, normal
 from ..layers import AvgPool2d, Conv2d, Dropout, Flatten, Layer, Linear, LocalResponseNorm, MaxPool2d, ReLU
 from ..network import Network
 
 
+@explained(ZOO)
 def alexnet(seed: int = 0, *, classes: int = 1000) -> Network:
     """3x227x227-96C11/4-256C5-384C3-384C3-256C3-4096N-4096N-1000N: 60,965,224 parameters. Krizhevsky, Sutskever, Hinton
     2012, "ImageNet classification with deep convolutional neural networks".
@@ -57,6 +59,7 @@ def alexnet(seed: int = 0, *, classes: int = 1000) -> Network:
     return net
 
 
+@explained(ZOO)
 def alexnet_cifar(seed: int = 0, *, classes: int = 10) -> Network:
     """3x32x32-32C5-MP3/2-32C5-AP3/2-64C5-AP3/2-10N: 89,578 parameters. Krizhevsky's network for CIFAR-10 (cuda-convnet,
     2012; Caffe's "CIFAR-10 full"): AlexNet's parts at the size of small images. ReLU behind the first pooling and before

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from ..hints import ZOO, explained
 from ..layers import AdaptiveAvgPool2d, Conv2d, Dropout, Flatten, Layer, ReLU
 from ..network import Network
 
 
+@explained(ZOO)
 def all_cnn(seed: int = 0, *, input_shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> Network:
     """3x32x32-96C3-96C3-96C3/2-192C3-192C3-192C3/2-192C3-192C1-10C1-mean: 1,369,738 parameters. Springenberg, Dosovitskiy,
     Brox, Riedmiller 2014, "Striving for simplicity: the all convolutional net", All-CNN-C.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ..hints import ZOO, explained
 from ..layers import Conv1d, Conv2d, Input, MaxPool2d, Node, Permute, ReLU, Reshape, RoIPool
 from ..layers.base import whole
 from ..network import Network
 
 
+@explained(ZOO)
 def fast_rcnn(
     seed: int = 0,
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..hints import ZOO, explained
 from ..initialisers import constant
 from ..layers import (
     AdaptiveAvgPool2d,
@@ -34,6 +35,7 @@ MODULES = {
 }
 
 
+@explained(ZOO)
 def googlenet(seed: int = 0, *, classes: int = 1000, auxiliary: bool = False) -> Network:
     """3x224x224, nine inception modules, mean of each map, 1000 outputs: 6,998,552 parameters; 13,378,280 with the auxiliary
     outputs. Szegedy et al. 2014, "Going deeper with convolutions" (Inception v1), table 1.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ..hints import ZOO, explained
 from ..layers import LENET5_TABLE, RBF, Conv2d, Flatten, Linear, MaxPool2d, ReLU, ScaledTanh, Subsampling2d
 from ..network import Network
 from .lecun_start import lecun_start
 
 
+@explained(ZOO)
 def lenet5(seed: int = 0) -> Network:
     """1x32x32-6C5-S2-16C5-S2-120C5-84N-10RBF: 60,000 parameters, 156 + 12 + 1,516 + 32 + 48,120 + 10,164. LeCun, Bottou,
     Bengio, Haffner 1998, "Gradient-based learning applied to document recognition".
@@ -42,6 +44,7 @@ def lenet5(seed: int = 0) -> Network:
     return lecun_start(net, seed, layers=("C1", "C3", "C5", "F6"))
 
 
+@explained(ZOO)
 def lenet5_modern(seed: int = 0) -> Network:
     """1x32x32-6C5-MP2-16C5-MP2-120N-84N-10N: 61,706 parameters. LeNet-5 as it is taught today: full connections between
     maps, max-pooling, ReLU, softmax; for loss="cross_entropy"."""

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..hints import ZOO, explained
 from ..initialisers import uniform
 from ..layers import Conv2d, Flatten, Linear, MaxPool2d, ScaledTanh
 from ..network import Network
 
 
+@explained(ZOO)
 def mcdnn_column(seed: int = 0) -> Network:
     """1x29x29-20C4-MP2-40C5-MP3-150N-10N: 76,040 parameters. Ciresan, Meier, Schmidhuber 2012, "Multi-column deep neural
     networks for image classification": one of the 35 columns for MNIST.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..hints import ZOO, explained
 from ..initialisers import kaiming_normal
 from ..layers import AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Layer, Linear, ReLU
 from ..layers.base import whole
@@ -14,6 +15,7 @@ MOBILENET = (*((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)), *((51
 SMALL = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1))
 
 
+@explained(ZOO)
 def separable(
     blocks: Sequence[tuple[int, int]],
     seed: int = 0,
@@ -57,6 +59,7 @@ def separable(
     return net
 
 
+@explained(ZOO)
 def mobilenet(
     seed: int = 0, *, input_shape: tuple[int, int, int] = (3, 224, 224), classes: int = 1000, width: float = 1.0
 ) -> Network:
@@ -71,6 +74,7 @@ def mobilenet(
     return separable(MOBILENET, seed, input_shape=input_shape, classes=classes, width=width)
 
 
+@explained(ZOO)
 def mobilenet_cifar(seed: int = 0, *, input_shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> Network:
     """3x32x32, a convolution and five depthwise separable ones, 10 outputs: 136,778 parameters. The first half of
     `mobilenet`, beginning without subsampling, for images of 32 pixels."""

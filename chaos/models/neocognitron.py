@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..hints import ZOO, explained
 from ..layers import AvgPool2d, Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Softsign
 from ..network import Network
 
 
+@explained(ZOO)
 def neocognitron(seed: int = 0, *, classes: int = 10) -> Network:
     """1x16x16, three pairs of S- and C-layers of 24 planes each, `classes` outputs: 20,506 parameters with ten. In the
     manner of Fukushima 1980, "Neocognitron: a self-organizing neural network model for a mechanism of pattern recognition
@@ -23,6 +25,7 @@ def neocognitron(seed: int = 0, *, classes: int = 10) -> Network:
     return _pairs(lambda size: [AvgPool2d(size, 1), Softsign()], seed, classes)
 
 
+@explained(ZOO)
 def cresceptron(seed: int = 0, *, classes: int = 10) -> Network:
     """As `neocognitron`, with the largest of a window instead of the average: 20,506 parameters. In the manner of Weng,
     Ahuja, Huang 1992, "Cresceptron: a self-organizing neural network which grows adaptively".

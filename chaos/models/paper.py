@@ -4,10 +4,12 @@ Input 1x29x29, full connections between maps, one bias per map, non-overlapping 
 activation; plain tanh is used, and softmax cross-entropy as the loss. Imported by chaos.models.
 """
 
+from ..hints import ZOO, explained
 from ..layers import Conv2d, Flatten, Linear, MaxPool2d, Tanh
 from ..network import Network
 
 
+@explained(ZOO)
 def small(seed: int = 0) -> Network:
     """1x29x29-5C4-MP2-10C5-MP3-50N-10N: 6,405 parameters."""
     return Network(
@@ -17,6 +19,7 @@ def small(seed: int = 0) -> Network:
     )
 
 
+@explained(ZOO)
 def medium(seed: int = 0) -> Network:
     """1x29x29-20C4-MP2-40C5-MP3-150N-10N: 76,040 parameters."""
     return Network(
@@ -37,6 +40,7 @@ def medium(seed: int = 0) -> Network:
     )
 
 
+@explained(ZOO)
 def large(seed: int = 0) -> Network:
     """1x29x29-20C4-60C5-MP2-100C6-MP2-150N-10N: 383,160 parameters.
 

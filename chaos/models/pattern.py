@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..hints import ZOO, explained
 from ..layers import (
     BatchNorm1d,
     BatchNorm2d,
@@ -51,6 +52,7 @@ class _Word:
     optional: bool = False
 
 
+@explained(ZOO)
 def pattern(
     text: str,
     seed: int = 0,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ..hints import ZOO, explained
 from ..layers import Add, Conv2d, ConvTranspose2d, Input, Layer, Node, Sigmoid, Slice
 from ..layers.base import whole
 from ..network import Network
 
 
+@explained(ZOO)
 def pyramid(
     seed: int = 0, *, steps: int = 8, features: tuple[int, int, int, int] = (4, 8, 16, 32), every_step: bool = False
 ) -> Network:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..hints import ZOO, explained
 from ..initialisers import kaiming_normal
 from ..layers import (
     AdaptiveAvgPool2d,
@@ -25,6 +26,7 @@ from ..network import Network
 SHORTCUTS = ("A", "B")
 
 
+@explained(ZOO)
 def resnet_cifar(
     depth: int,
     seed: int = 0,
@@ -100,6 +102,7 @@ def preact_resnet20(seed: int = 0, **options: Any) -> Network:
     return resnet_cifar(20, seed, preactivation=True, **options)
 
 
+@explained(ZOO)
 def resnet(depth: int, seed: int = 0, *, input_shape: tuple[int, int, int] = (3, 224, 224), classes: int = 1000) -> Network:
     """A residual network for ImageNet: a 7x7 convolution, max-pooling, four stages, the mean of each map, and one fully
     connected layer. He, Zhang, Ren, Sun 2015, "Deep residual learning for image recognition", table 1.

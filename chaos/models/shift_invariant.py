@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from ..hints import ZOO, explained
 from ..layers import Conv2d, Layer, Tanh
 from ..network import Network
 
 
+@explained(ZOO)
 def shift_invariant(
     seed: int = 0, *, input_shape: tuple[int, int, int] = (1, 32, 32), classes: int = 1, maps: int = 8
 ) -> Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..hints import ZOO, explained
 from ..layers import (
     BatchNorm1d,
     Conv1d,
@@ -21,6 +22,7 @@ from ..layers import (
 from ..network import Network
 
 
+@explained(ZOO)
 def tdnn(
     seed: int = 0, *, input_shape: tuple[int, int] = (16, 15), classes: int = 3, hidden: int = 8, noise: float = 0.0
 ) -> Network:
@@ -50,6 +52,7 @@ def tdnn(
     return net
 
 
+@explained(ZOO)
 def tdnn_modern(
     seed: int = 0, *, input_shape: tuple[int, int] = (16, 15), classes: int = 3, hidden: int = 64, noise: float = 0.0
 ) -> Network:
@@ -73,6 +76,7 @@ def tdnn_modern(
     return Network(x, Linear(classes, name="output")(Flatten()(Mean(2)(y))), seed=seed)
 
 
+@explained(ZOO)
 def tdnn2d(seed: int = 0, *, input_shape: tuple[int, int] = (16, 15), classes: int = 3, hidden: int = 8) -> Network:
     """As `tdnn`, with windows over coefficients and time, 5x3 and then 5x5: 731 parameters, 128 + 603. After Hampshire,
     Waibel 1990, "Connectionist architectures for multi-speaker phoneme recognition": what is found does not depend on where

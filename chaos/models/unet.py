@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ..hints import ZOO, explained
 from ..layers import Concat, Conv2d, ConvTranspose2d, Input, MaxPool2d, Node, ReLU
 from ..layers.base import whole
 from ..network import Network
 
 
+@explained(ZOO)
 def unet(
     seed: int = 0, *, input_shape: tuple[int, int, int] = (1, 32, 32), classes: int = 4, maps: int = 16, levels: int = 3
 ) -> Network:

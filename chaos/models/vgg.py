@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..hints import ZOO, explained
 from ..initialisers import kaiming_normal, normal
 from ..layers import BatchNorm2d, Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU
 from ..network import Network
@@ -13,6 +14,7 @@ CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 1
 MAPS = (64, 128, 256, 512, 512)
 
 
+@explained(ZOO)
 def vgg(
     depth: int,
     seed: int = 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..hints import ZOO, explained
 from ..layers import Add, Conv2d, Flatten, Input, Linear, Node, Pad, Parameter, ScaledTanh
 from ..network import Network
 from .lecun_start import lecun_start
@@ -11,6 +12,7 @@ from .lecun_start import lecun_start
 H2_TABLE = (*(tuple(range(8)),) * 4, *(tuple(range(4, 12)),) * 4, *((*range(4), *range(8, 12)),) * 4)
 
 
+@explained(ZOO)
 def zipcode(seed: int = 0) -> Network:
     """1x16x16, 12 maps 8x8 (H1), 12 maps 4x4 (H2), 30 units (H3), 10 outputs: 9,760 parameters, 1,068 + 2,592 + 5,790 +
     310, 64,660 connections. LeCun, Boser, Denker, Henderson, Howard, Hubbard, Jackel 1989, "Backpropagation applied to

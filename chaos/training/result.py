@@ -7,12 +7,13 @@ import dataclasses
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import threads
+from ..hints import RUN, meant
 from ..network import Network
 from .records import Record, numbers
 
@@ -68,6 +69,14 @@ class Run:
     best_epoch: int | None = None
     monitored: str | None = None
     best_weights: dict[str, NDArray[np.float32]] | None = None
+
+    if not TYPE_CHECKING:  # who would take any name for one that there is
+
+        def __getattr__(self, name):
+            """A key of the records is answered with where it is."""
+            last = (vars(self).get("history") or [{}])[-1]
+            where = f"; it is run.history[-1][{name!r}]" if name in last else meant(name, vars(self), RUN)
+            raise AttributeError(f"a chaos.Run has no attribute {name!r}{where}", name=name)
 
     def __repr__(self) -> str:
         """One line, such as ``<Run: 8 epochs, train_error 0.029, test_error 0.031; 2 workers; runs/first>``."""

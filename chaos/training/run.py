@@ -14,6 +14,7 @@ import numpy as np
 from .. import blas
 from ..data import Stream
 from ..errors import DivergedError
+from ..hints import TRAINING, explained
 from ..network import Network
 from . import metrics as measures
 from . import phases
@@ -120,6 +121,7 @@ def _result(job: Job, store: Store | None) -> Run:
     )
 
 
+@explained(TRAINING, "; images and labels together are chaos.data.Dataset(images, labels)")
 def evaluate(
     net: Network,
     data: Any,
@@ -156,6 +158,8 @@ def evaluate(
     KeyboardInterrupt, SystemExit
         After Ctrl-C or SIGTERM.
     """
+    if not isinstance(net, Network):
+        raise TypeError(f"net must be a chaos.Network, not {type(net).__name__}")
     plan = phases.resolve_workers(workers)
     loss = ABOUT["loss"].check("loss", loss)
     taken = phases.take(net, data, "data", loss, net.trained_on, loss_options=loss_options)
