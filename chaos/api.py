@@ -12,7 +12,12 @@ from . import training
 from .data import Dataset, Stream
 from .hints import TRAINING, explained
 from .network import Network
+from .streams import tell
 from .training import Alone, Run, Settings, Threads
+
+
+# what launchers of MPI say to each process
+_RANKS = {"OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"}
 
 
 @explained(TRAINING, "; images and labels together are chaos.data.Dataset(images, labels)")
@@ -104,7 +109,9 @@ def train(
         Threads, each with its own network instance; by default what `chaos.threads.resolve` finds ("sequential": 1). In a
         job per rank; by default the ranks of a machine share its cores.
     epochs : int
-        Total number, also when resuming.
+        Total number, also when resuming. A call begins anew: with its first learning rate, an update rule that has no
+        moments yet, the order of images of the first epoch. So what is to happen between epochs is said by `callbacks`, not
+        by ``epochs=1`` in a loop of one's own; a finished run goes on by `run_dir` and `resume`.
     lr, lr_decay : float
         With the default schedule the learning rate of epoch e = 1, 2, ... is lr * lr_decay**(e - 1).
     lr_schedule : str
@@ -266,6 +273,8 @@ def train(
                 from .cluster import MODES
 
                 raise ValueError(f"{name} {value!r} without cluster; known: {', '.join(MODES)}")
+        if progress and link is None and runner is None and _RANKS & os.environ.keys():
+            _tell_of_job()
         return training.train(
             net, train, test, settings, config=config, callbacks=callbacks, link=link, runner=runner, **data
         )
@@ -275,3 +284,15 @@ def train(
 
     with connect(settings, comm) as found:
         return train_linked(found, net, train, test, settings, config=config, callbacks=callbacks, runner=runner, **data)
+
+
+def _tell_of_job() -> None:
+    """What somebody may not expect who starts a script by mpirun: every process trains alone."""
+    from .cluster import launched
+
+    launch = launched()
+    if launch and launch.ranks > 1 and launch.rank == 0:
+        tell(
+            f"{launch.ranks} processes of one job, each of which trains a network of its own on its own; "
+            'cluster="local", for one, lets them train one together'
+        )

@@ -67,6 +67,10 @@ CALLS = [
     (lambda: run().histroy, "did you mean history?"),
     (lambda: chaos.Committee(net()), "list of networks"),
     (lambda: chaos.search(net(), data(), {"lr": [0.1]}), "not Network"),
+    (lambda: chaos.train_many({"network": net(), "train": data()}), "[job]"),
+    (lambda: chaos.train_many([{"net": net(), "train": data()}]), "did you mean network?"),
+    (lambda: chaos.train_many([{"network": net(), "data": data()}]), "did you mean train?"),
+    (lambda: chaos.search(net, data(), {"lr": [0.1]}, max_iter=2), "did you mean epochs?"),
     (lambda: chaos.data.load(IMAGES), "chaos.data.Dataset(images, labels)"),
     (lambda: chaos.data.load("digits", root="."), "did you mean data_dir?"),
     (lambda: chaos.data.load("nowhere/pictures"), "no such file or folder"),
@@ -190,3 +194,15 @@ def test_missing_packages_are_named_with_what_brings_them(package, call):
     script = f"import sys; sys.modules[{package!r}] = None; import chaos; chaos.{call}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert f"pip install 'chaos-sgd[{package}]'" in done.stderr.splitlines()[-1]
+
+
+def test_processes_of_a_launcher_that_train_alone_are_told(monkeypatch, capsys):
+    said = "2 processes of one job"
+    for rank in ("0", "1"):
+        for name, value in (("PMI_SIZE", "2"), ("PMI_RANK", rank), ("MPI_LOCALNRANKS", "2")):
+            monkeypatch.setenv(name, value)
+        chaos.train(net(), data(), epochs=1, workers=1)
+        assert (said in capsys.readouterr().err) == (rank == "0")
+    monkeypatch.setenv("PMI_RANK", "0")
+    chaos.train(net(), data(), epochs=1, workers=1, progress=False)
+    assert said not in capsys.readouterr().err

@@ -243,9 +243,9 @@ PY_ARROWS = {
         "augment",
         *_MEANING,
     },
-    "api": {"training", "cluster", "network", "data", "hints"},
+    "api": {"training", "cluster", "network", "data", "hints", "streams"},
     "callbacks": {"training"},
-    "many": {"many", "api", "blas", "data", "network", "options", "streams", "threads", "training"},
+    "many": {"many", "api", "blas", "data", "hints", "network", "options", "streams", "threads", "training"},
     "estimators": {
         "estimators",
         "api",

@@ -26,9 +26,8 @@ def confusion(name, net, data, _):
 def worst(name, net, data, _):
     """The images of which the network is most surely wrong."""
     shares, labels = net.predict_proba(data.images), _labels(data)
-    right = shares[np.arange(len(labels)), labels]
     wrong = np.flatnonzero(shares.argmax(1) != labels)
-    first = wrong[np.argsort(right[wrong], kind="stable")][:WORST]
+    first = wrong[np.argsort(-shares[wrong].max(1), kind="stable")][:WORST]
     if not len(first):
         raise ValueError(f"{name}: no image is taken for another class, so there are no worst ones")
     found = [int(shares[i].argmax()) for i in first]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .. import api
 from ..data import Dataset
+from ..hints import TRAINING, meant
 from ..network import Network
 from ..options import check_number
 from .together import SETTINGS, Results, Row, train_many
@@ -20,7 +21,7 @@ from .together import SETTINGS, Results, Row, train_many
 MEASURES = ("error", "loss")
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Search:
     """What `search` returns.
 
@@ -45,6 +46,10 @@ class Search:
     best_score: float
     network: Network | None
     jobs: Results
+
+    def __repr__(self) -> str:
+        """One line, such as ``<Search: 4 candidates, best {'lr': 0.1}, score 0.031>``."""
+        return f"<Search: {len(self.results)} candidates, best {self.best_params}, score {self.best_score:.4g}>"
 
     def to_frame(self) -> Any:
         """`results` as a pandas.DataFrame."""
@@ -115,8 +120,10 @@ def search(
         raise ValueError(f"by must be one of {', '.join(MEASURES)}, not {by!r}")
     unknown = [name for name in settings if name not in SETTINGS - {"train", "test", "callbacks", "run_dir", "resume"}]
     if unknown:
+        known = SETTINGS - {"train", "test", "callbacks", "run_dir", "resume"}
         raise ValueError(
-            f"chaos.train has no {unknown[0]!r} that is the same for all candidates; parameters go into the space"
+            f"chaos.train has no {unknown[0]!r} that is the same for all candidates{meant(unknown[0], known, TRAINING)}; "
+            "parameters go into the space"
         )
     candidates = list(_candidates(space, n_iter, np.random.default_rng([seed, 1])))
     parts = _parts(data, validation, seed)

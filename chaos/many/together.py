@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from .. import api, blas, threads
+from ..hints import TRAINING, meant
 from ..network import Network
 from ..training import Callback, Threads
 from ..training.phases import resolve_workers
@@ -71,8 +72,10 @@ class Results(list[Row]):
         return pandas.DataFrame([{name: value for name, value in row.items() if name not in _OBJECTS} for row in self])
 
     def __repr__(self) -> str:
+        if self and "candidate" in self[0] and "rank" in self[0]:  # the rows of chaos.search
+            return f"<Results: {len(self)} candidates>"
         count = {
-            status: sum(row["status"] == status for row in self) for status in ("done", "stopped", "failed", "cancelled")
+            status: sum(row.get("status") == status for row in self) for status in ("done", "stopped", "failed", "cancelled")
         }
         return f"<Results: {len(self)} jobs, {', '.join(f'{n} {status}' for status, n in count.items() if n) or 'none'}>"
 
@@ -133,6 +136,8 @@ def train_many(
     ...          "label": {"seed": s}} for s in range(64)]  # doctest: +SKIP
     >>> chaos.train_many(jobs).to_frame()  # doctest: +SKIP
     """
+    if isinstance(jobs, Mapping):
+        raise TypeError("jobs are a list of dicts, not one dict: [job]")
     known = _checked(list(jobs))
     plan = threads.resolve(workers)
     runner, stopper = OneEach(), Stopper()
@@ -176,13 +181,10 @@ def _checked(jobs: Sequence[Any]) -> list[Job]:
             raise TypeError(f"job {k} must be a dict, not {type(job).__name__}")
         for name in job:
             if name not in SETTINGS | {"network", "label"}:
-                if name in _OURS:
+                if name in _OURS - {"net"}:
                     raise ValueError(f"job {k} has {name!r}, which is the same for all: each job has one worker")
-                import difflib
-
-                close = difflib.get_close_matches(str(name), [*SETTINGS, "network", "label"], 1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise ValueError(f"job {k} has {name!r}, which chaos.train does not know{hint}")
+                hint = meant(str(name), [*SETTINGS, "network", "label"], {**TRAINING, "net": "network", "model": "network"})
+                raise ValueError(f"job {k} has {name!r}, which is none of a job's names{hint}")
         label = job.get("label")
         if isinstance(label, Mapping) and (taken := sorted(_ROW & label.keys())):
             raise ValueError(f"label of job {k} has {taken[0]!r}, which its row has already")

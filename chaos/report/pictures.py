@@ -56,11 +56,11 @@ def write_pictures(
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ChaosError(f"pictures need matplotlib ({error}); install chaos-sgd[plot]") from None
+        raise ChaosError(f"pictures need matplotlib ({error}); pip install 'chaos-sgd[plot]'") from None
     low, high = bounds[0], max(bounds[1], np.nextafter(bounds[0], np.inf))
     with matplotlib.rc_context({"svg.hashsalt": "pictures", "text.parse_math": False}):
-        figure = Figure(figsize=(SIDE * len(columns), SIDE * len(rows) + 0.6))
-        figure.suptitle(title, fontsize=8)
+        figure = Figure(figsize=(SIDE * len(columns), SIDE * len(rows) + 0.6), layout="constrained")
+        figure.suptitle(title, fontsize=9)
         axes = figure.subplots(len(rows), len(columns), squeeze=False)
         for number, row in enumerate(rows):
             for column, image in enumerate(row):
