@@ -15,7 +15,6 @@ from .network import Network
 from .streams import tell
 from .training import Alone, Run, Settings, Threads
 
-
 # what launchers of MPI say to each process
 _RANKS = {"OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"}
 

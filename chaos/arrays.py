@@ -32,12 +32,9 @@ def numbers(values: ArrayLike, what: str, error: type[ValueError] = DataError) -
         array = np.asarray(_of_torch(values))
     except (TypeError, ValueError, OverflowError, RuntimeError) as problem:
         raise error(f"{what}: not an array of numbers ({' '.join(str(problem).split())})") from None
-    if array.dtype.kind in "US":
-        raise error(
-            f"{what}: text, such as {str(array.flat[0])!r}, where numbers are needed; chaos.data.load reads files"
-            if array.size
-            else f"{what}: text where numbers are needed"
-        )
+    if array.dtype.kind in "US" and array.size:
+        reading = "; chaos.data.load reads files" if what == "images" else ""
+        raise error(f"{what}: dtype is {array.dtype}, text such as {str(array.flat[0])!r}; numbers are needed{reading}")
     if array.dtype.kind not in "uif":
         raise error(f"{what}: dtype is {array.dtype}; they must be integers or floating-point numbers")
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):

@@ -275,9 +275,7 @@ def explained(words: Mapping[str, str], several: str = "") -> Callable[[Callable
     added where there are too many by position."""
 
     def wrap(function: Callable[P, R]) -> Callable[P, R]:
-        owner = f"{function.__name__}()"
-        if function.__name__ == "__init__":
-            owner = function.__qualname__.rpartition(".")[0]
+        making = function.__name__ == "__init__"
         kinds = inspect.Parameter
         all_of = inspect.signature(function).parameters.values()
         known = [one.name for one in all_of if one.kind is not kinds.POSITIONAL_ONLY and one.name != "self"]
@@ -290,6 +288,7 @@ def explained(words: Mapping[str, str], several: str = "") -> Callable[[Callable
 
         @functools.wraps(function)
         def call(*positional: P.args, **named: P.kwargs) -> R:
+            owner = type(positional[0]).__name__ if making else f"{function.__name__}()"
             if not open_ended and not named.keys() <= taken:
                 refuse_unknown(owner, named, known, words)
             if len(positional) > most:

@@ -124,12 +124,23 @@ def mirror(monkeypatch):
 # Names
 
 
-@pytest.mark.parametrize("name", ["mnits", "MNIST", "", "data.npy", 3, None, b"mnist", "cifar10\n"])
+NO_NAMES = [(name, f"must be a text or a path, not {type(name).__name__}") for name in (3, None, b"mnist")]
+
+
+@pytest.mark.parametrize("name", ["mnits", "MNIST", "", "cifar10\n"])
 def test_unknown_names(name):
     with pytest.raises(DataError, match="unknown data set .*known: mnist, digits, .*, and paths of folders") as caught:
         load(name)
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value, DataNotFound)
+
+
+@pytest.mark.parametrize(
+    "name, told", [("data.npy", "data.npy: no such file"), ("no/where", "no/where: no such"), *NO_NAMES]
+)
+def test_names_that_are_none(name, told):
+    with pytest.raises(DataError, match=told):
+        load(name)
 
 
 # Data directory and cache

@@ -62,7 +62,7 @@ CALLS = [
     (lambda: net().parameters, "state_dict"),
     (lambda: net().predict_probas, "did you mean predict_proba?"),
     (lambda: net().save("net.pt"), "PyTorch"),
-    (lambda: net().predict("digit.png"), "text, such as 'digit.png'"),
+    (lambda: net().predict("digit.png"), "text such as 'digit.png'"),
     (lambda: run().train_loss, "run.history[-1]['train_loss']"),
     (lambda: run().histroy, "did you mean history?"),
     (lambda: chaos.Committee(net()), "list of networks"),

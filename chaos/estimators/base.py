@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from .. import threads
 from ..api import train
 from ..data import Dataset
 from ..data.dataset import warn_of_channels_last
-from ..hints import ESTIMATOR, refuse_unknown
+from ..hints import ESTIMATOR, explained
 from ..network import STATE, Network
 from ..online import Learner
 from ..options import check_number
@@ -45,12 +45,7 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
 
     _answers: str  # what y is, for messages
 
-    def __new__(cls, *positional: Any, **named: Any) -> Self:
-        """TypeError for parameters that it does not have, with what is meant here by them."""
-        refuse_unknown(cls.__name__, named, cls._get_param_names(), ESTIMATOR)
-        made: Self = super().__new__(cls)
-        return made
-
+    @explained(ESTIMATOR)
     def __init__(
         self,
         network: Any = None,

@@ -12,6 +12,7 @@ from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import column_or_1d
 
+from ..hints import ESTIMATOR, explained
 from .base import Array, ChaosEstimator
 
 
@@ -92,6 +93,7 @@ class ChaosClassifier(ClassifierMixin, ChaosEstimator):  # type: ignore[misc]
     _several: bool
     classes_: Array
 
+    @explained(ESTIMATOR)
     def __init__(
         self,
         network: Any = None,
