@@ -289,7 +289,7 @@ def _tell_of_job() -> None:
     """What somebody may not expect who starts a script by mpirun: every process trains alone."""
     from .cluster import launched
 
-    launch = launched()
+    launch = launched()  # type: ignore[no-untyped-call]
     if launch and launch.ranks > 1 and launch.rank == 0:
         tell(
             f"{launch.ranks} processes of one job, each of which trains a network of its own on its own; "

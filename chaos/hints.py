@@ -261,6 +261,18 @@ def meant(name: str, known: Iterable[str], words: Mapping[str, str]) -> str:
     return f"; did you mean {found}?" if found else ""
 
 
+def no_network(value: object) -> str:
+    """The message about what stands where a network is wanted."""
+    hint = ""
+    if hasattr(value, "named_modules"):
+        hint = "; chaos.from_torch(module, shape) makes one"
+    elif isinstance(value, (list, tuple)):
+        hint = "; chaos.Network(shape, layers) makes one"
+    elif isinstance(value, str):
+        hint = "; chaos.load(path) reads one, chaos.models has some by name"
+    return f"net must be a chaos.Network, not {type(value).__name__}{hint}"
+
+
 def refuse_unknown(owner: str, given: Iterable[str], known: Iterable[str], words: Mapping[str, str]) -> None:
     """TypeError for the first name of an argument that `owner` does not take."""
     known = list(known)

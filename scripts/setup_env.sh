@@ -76,7 +76,7 @@ ensure_env() {
         if [[ -d $dir && ! -f $dir/pyvenv.cfg && -n $(ls -A "$dir") ]]; then
             stop "$dir is not empty and not a Python environment; give another place with CHAOS_VENV_DIR"
         fi
-        echo "chaos: setting up $dir (about a minute) ..." >&2
+        echo "chaos: setting up $dir (some minutes) ..." >&2
         "$python" -m venv "$dir" || stop "cannot make $dir"
     else
         echo "chaos: sources changed, building again into $dir ..." >&2

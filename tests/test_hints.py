@@ -29,6 +29,18 @@ def run():
     return chaos.train(net(), data(), epochs=1, progress=False)
 
 
+class Module:
+    """As PyTorch's."""
+
+    def named_modules(self):
+        return iter(())
+
+
+class CrossEntropyLoss(Module):
+    def __repr__(self):
+        return "of several\nlines"
+
+
 # (what is typed, what the one line must say)
 CALLS = [
     (lambda: chaos.train(net(), data(), optimizer="adam"), "did you mean update?"),
@@ -40,6 +52,11 @@ CALLS = [
     (lambda: chaos.train(net(), data(), loss="sparse_categorical_crossentropy"), "did you mean cross_entropy?"),
     (lambda: chaos.train(net(), data(), loss="bce"), "did you mean binary_cross_entropy?"),
     (lambda: chaos.train(net(), data(), lr_schedule="ReduceLROnPlateau"), "did you mean plateau?"),
+    (lambda: chaos.train([chaos.Flatten(), chaos.Linear(3)], data()), "chaos.Network(shape, layers)"),
+    (lambda: chaos.train("small", data()), "chaos.models"),
+    (lambda: chaos.train(Module(), data()), "chaos.from_torch(module, shape)"),
+    (lambda: chaos.train(net(), data(), loss=CrossEntropyLoss()), "did you mean cross_entropy?"),
+    (lambda: chaos.train(net(), data(), update=CrossEntropyLoss()), "of the type CrossEntropyLoss"),
     (lambda: chaos.evaluate(net(), IMAGES, LABELS), "chaos.data.Dataset(images, labels)"),
     (lambda: chaos.evaluate(data(), net()), "net must be a chaos.Network"),
     (lambda: chaos.Conv2d(8, 3, strides=2), "did you mean stride?"),

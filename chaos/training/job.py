@@ -17,6 +17,7 @@ from .. import _core, augment, groups
 from ..arrays import aligned_zeros
 from ..data import Dataset
 from ..errors import DivergedError
+from ..hints import no_network
 from ..losses import CLASS, VALUES
 from ..network import Network, run_key
 from ..streams import LOG, tell
@@ -76,7 +77,7 @@ class Job:
         runner: Threads,
     ) -> None:
         if not isinstance(net, Network):
-            raise TypeError(f"net must be a chaos.Network, not {type(net).__name__}")
+            raise TypeError(no_network(net))
         self.settings = settings = settings.resolved()
         net.precision = settings.precision
         strategy: Any = STRATEGIES[settings.strategy]

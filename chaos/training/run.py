@@ -14,7 +14,7 @@ import numpy as np
 from .. import blas
 from ..data import Stream
 from ..errors import DivergedError
-from ..hints import TRAINING, explained
+from ..hints import TRAINING, explained, no_network
 from ..network import Network
 from . import metrics as measures
 from . import phases
@@ -159,7 +159,7 @@ def evaluate(
         After Ctrl-C or SIGTERM.
     """
     if not isinstance(net, Network):
-        raise TypeError(f"net must be a chaos.Network, not {type(net).__name__}")
+        raise TypeError(no_network(net))
     plan = phases.resolve_workers(workers)
     loss = ABOUT["loss"].check("loss", loss)
     taken = phases.take(net, data, "data", loss, net.trained_on, loss_options=loss_options)
