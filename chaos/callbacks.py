@@ -7,13 +7,17 @@ import csv
 import importlib
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .hints import CALLBACKS, answers
 from .training import Callback, Event
 from .training.records import numbers
 from .training.settings import KEPT
 
 __all__ = ["CSVWriter", "Callback", "Event", "MLflowWriter", "TensorBoardWriter", "WandbWriter"]
+
+if not TYPE_CHECKING:  # who would take any name for one that there is
+    __getattr__ = answers(__name__, __all__, CALLBACKS)
 
 Record = dict[str, Any]
 _PHASES = ("train_eval", "train", "validation", "test")

@@ -193,6 +193,29 @@ RUN = {
     "save": "it is run.network.save(path)",
 }
 
+# The same of rooms.
+CALLBACKS = {
+    "EarlyStopping": "it is chaos.train(..., patience=3, restore_best=True)",
+    "ModelCheckpoint": "run_dir keeps the last and the best weights: chaos.train(..., run_dir=...)",
+    "ReduceLROnPlateau": 'it is chaos.train(..., lr_schedule="plateau")',
+    "LearningRateScheduler": "it is chaos.train(..., lr_schedule=...)",
+    "CSVLogger": "it is chaos.callbacks.CSVWriter",
+    "TensorBoard": "it is chaos.callbacks.TensorBoardWriter",
+    "ProgressBar": "it is chaos.train(..., progress=True)",
+}
+DATA = {
+    "DataLoader": "chaos.data.Dataset holds arrays, chaos.data.Stream takes what a loader yields",
+    "load_mnist": 'it is chaos.data.load("mnist")',
+    "load_digits": 'it is chaos.data.load("digits")',
+    "load_cifar10": 'it is chaos.data.load("cifar10")',
+    "MNIST": 'it is chaos.data.load("mnist")',
+    "CIFAR10": 'it is chaos.data.load("cifar10")',
+    "ImageFolder": "it is chaos.data.load(folder)",
+    "train_test_split": "it is chaos.data.Dataset.split",
+    "normalise": "it is chaos.normalise(net, mean, std)",
+    "normalize": "it is chaos.normalise(net, mean, std)",
+}
+
 # Endings of files that are no safetensors: what writes them.
 _SAFE = "name it .safetensors"
 FILES = {
@@ -314,6 +337,18 @@ def explained(words: Mapping[str, str], several: str = "") -> Callable[[Callable
         return call
 
     return wrap
+
+
+def answers(module: str, known: Iterable[str], words: Mapping[str, str] | None = None) -> Callable[[str], object]:
+    """A module's ``__getattr__``: an AttributeError with the name that may be meant."""
+    known = list(known)
+
+    def __getattr__(name: str) -> object:
+        if name.startswith("_"):  # what tools ask for
+            raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name)
+        raise AttributeError(missing(f"module {module!r}", name, known, words or {}), name=name)
+
+    return __getattr__
 
 
 def missing(owner: str, name: str, known: Iterable[str], words: Mapping[str, str]) -> str:

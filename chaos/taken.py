@@ -13,6 +13,9 @@ from .layers.base import Array, Shape
 from .losses import IGNORED, VALUES, Term
 from .scale import Scale
 
+# what is missing to a network of one output for two classes
+TWO = '; two classes want two outputs, or loss="binary_cross_entropy" and targets=y[:, None].astype("f")'
+
 
 def take_target(y: ArrayLike, count: int, term: Term, shape: Shape) -> tuple[Array, int | None]:
     """(targets of a term of the loss, flat: int64 labels, IGNORED where they are to be, or float32 values of `count` images;
@@ -36,7 +39,8 @@ def take_target(y: ArrayLike, count: int, term: Term, shape: Shape) -> tuple[Arr
         wrong = ((y < 0) | (y >= classes)) & ~ignored
         if wrong.any():
             first = tuple(int(i) for i in np.argwhere(wrong)[0])
-            raise DataError(f"label {y[first]} of image {first[0]} is not in 0..{classes - 1}, the network's outputs")
+            hint = TWO if classes == 1 else ""
+            raise DataError(f"label {y[first]} of image {first[0]} is not in 0..{classes - 1}, the network's outputs{hint}")
         answers = None if answers is None else answers - int(ignored.sum())
         y = np.where(ignored, IGNORED, y.astype(np.int64))
     return np.ascontiguousarray(y, np.int64).reshape(-1), answers

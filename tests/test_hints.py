@@ -29,6 +29,24 @@ def run():
     return chaos.train(net(), data(), epochs=1, progress=False)
 
 
+def one_output():
+    return chaos.Network((1, 8, 8), [chaos.Flatten(), chaos.Linear(1)])
+
+
+def two_classes():
+    return chaos.data.Dataset(IMAGES, LABELS % 2)
+
+
+class Keras(chaos.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        raise AssertionError
+
+
+class OneArgument:
+    def epoch_end(self, record):
+        raise AssertionError
+
+
 class Module:
     """As PyTorch's."""
 
@@ -88,6 +106,16 @@ CALLS = [
     (lambda: chaos.train_many([{"net": net(), "train": data()}]), "did you mean network?"),
     (lambda: chaos.train_many([{"network": net(), "data": data()}]), "did you mean train?"),
     (lambda: chaos.search(net, data(), {"lr": [0.1]}, max_iter=2), "did you mean epochs?"),
+    (lambda: chaos.callbacks.EarlyStopping, "patience=3"),
+    (lambda: chaos.augment.Rotate, "did you mean Rotation?"),
+    (lambda: chaos.augment.RandomCrop, "did you mean Crop?"),
+    (lambda: chaos.augment.Shift(pixel=2), "did you mean pixels?"),
+    (lambda: chaos.data.load_mnist, 'chaos.data.load("mnist")'),
+    (lambda: chaos.models.resnet101, "did you mean resnet"),
+    (lambda: chaos.train(net(), data(), callbacks=[Keras()]), "which nobody calls; here it is called epoch_end"),
+    (lambda: chaos.train(net(), data(), callbacks=[OneArgument()]), "called with (event, record)"),
+    (lambda: chaos.train(one_output(), two_classes()), "two outputs"),
+    (lambda: chaos.train(one_output(), two_classes(), loss="binary_cross_entropy"), "of one number per image"),
     (lambda: chaos.data.load(IMAGES), "chaos.data.Dataset(images, labels)"),
     (lambda: chaos.data.load("digits", root="."), "did you mean data_dir?"),
     (lambda: chaos.data.load("nowhere/pictures"), "no such file or folder"),
@@ -223,3 +251,27 @@ def test_processes_of_a_launcher_that_train_alone_are_told(monkeypatch, capsys):
     monkeypatch.setenv("PMI_RANK", "0")
     chaos.train(net(), data(), epochs=1, workers=1, progress=False)
     assert said not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layer, loss", [(chaos.Softmax(), "cross_entropy"), (chaos.Sigmoid(), "binary_cross_entropy")])
+def test_functions_that_a_loss_applies_itself_are_told(layer, loss, recwarn):
+    targets = np.eye(3, dtype="f")[LABELS]
+    for end, told in ((layer, 1), (chaos.Identity(), 0)):
+        made = chaos.Network((1, 8, 8), [chaos.Flatten(), chaos.Linear(3), end])
+        chaos.train(made, chaos.data.Dataset(IMAGES, targets=targets), epochs=1, loss=loss, progress=False)
+        assert len(recwarn) == told and all("applied twice" in str(one.message) for one in recwarn)
+        recwarn.clear()
+
+
+def test_callbacks_with_methods_of_both_kinds_or_with_defaults_are_taken():
+    class Both(chaos.Callback):
+        told = 0
+
+        def epoch_end(self, event, record=None, *, more=0):
+            self.told += 1
+
+        on_epoch_end = epoch_end
+
+    both = Both()
+    chaos.train(net(), data(), epochs=2, callbacks=[both], progress=False)
+    assert both.told == 2

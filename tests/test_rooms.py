@@ -129,7 +129,7 @@ PY_ARROWS = {
     "precision": {"_core", "errors"},
     "loading": {"errors", "formats", "layers", "network", "scale"},
     "models": {"models", "network", "layers", "hints", "initialisers"},
-    "augment": {"augment", "_core", "data", "errors", "layers", "network", "options"},
+    "augment": {"augment", "_core", "data", "errors", "hints", "layers", "network", "options"},
     "freezing": {"layers"},
     "places": {"_core"},
     "groups": {"freezing", "places"},
@@ -244,7 +244,7 @@ PY_ARROWS = {
         *_MEANING,
     },
     "api": {"training", "cluster", "network", "data", "hints", "streams"},
-    "callbacks": {"training"},
+    "callbacks": {"training", "hints"},
     "many": {"many", "api", "blas", "data", "hints", "network", "options", "streams", "threads", "training"},
     "estimators": {
         "estimators",

@@ -15,6 +15,9 @@ Example
 (4, 1, 29, 29)
 """
 
+from typing import TYPE_CHECKING
+
+from ..hints import answers
 from .base import KINDS, Augmentation, Mix
 from .color_jitter import ColorJitter
 from .cutout import Cutout
@@ -51,3 +54,6 @@ __all__ = [
     "resolve",
     "steps",
 ]
+
+if not TYPE_CHECKING:  # who would take any name for one that there is
+    __getattr__ = answers(__name__, __all__)

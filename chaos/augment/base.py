@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..hints import refuse_unknown
 from ..layers import random
 from ..options import check_number
 
@@ -87,6 +88,11 @@ class Augmentation:
         super().__init_subclass__()
         if "kind" in vars(cls):
             KINDS[cls.kind] = cls
+
+    def __new__(cls, *_: Any, **named: Any) -> Self:
+        """TypeError for options that it does not have."""
+        refuse_unknown(cls.__name__, named, (field.name for field in dataclasses.fields(cls) if field.init), {})
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         self._set(p=self._number("p", self.p, 0, 1))

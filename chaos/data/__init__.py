@@ -12,11 +12,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import DataError
-from ..hints import LOAD, explained
+from ..hints import DATA, LOAD, answers, explained
 from ..options import check_flag, unknown
 from .dataset import Dataset
 from .idx import read_idx
@@ -61,6 +62,9 @@ __all__ = [
     "resize",
     "sources",
 ]
+
+if not TYPE_CHECKING:  # who would take any name for one that there is
+    __getattr__ = answers(__name__, __all__, DATA)
 
 Pair = tuple[Dataset, Dataset | None]
 

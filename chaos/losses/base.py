@@ -68,7 +68,10 @@ class Loss(WithOptions):
         }
         known = " or ".join(wanted[form] for form in self.targets if wanted[form])
         got = f"(n, {', '.join(map(str, target_shape))})" if target_shape else "(n,)"
-        raise ValueError(f"{self._called()} takes {known}, not {'integers' if integers else 'numbers'} of shape {got}")
+        hint = ""
+        if target_shape == () and output_shape == (1,) and VALUES in self.targets:
+            hint = '; of one number per image: chaos.data.Dataset(images, targets=y[:, None].astype("f"))'
+        raise ValueError(f"{self._called()} takes {known}, not {'integers' if integers else 'numbers'} of shape {got}{hint}")
 
     def fit(self, form: str, output_shape: tuple[int, ...], options: dict[str, Any]) -> None:
         """ValueError where a list among the options has not one number per class (channel) of the outputs."""

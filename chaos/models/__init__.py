@@ -2,7 +2,9 @@
 docstring names the source, and says what differs from it."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from ..hints import answers
 from ..network import Network
 from .alexnet import alexnet, alexnet_cifar
 from .all_cnn import all_cnn
@@ -78,3 +80,6 @@ MODELS: dict[str, Callable[..., Network]] = {
 }
 
 __all__ = ["MODELS", "PAPER", "at_width", "columns", "pattern", "resnet", "resnet_cifar", "separable", "vgg", *MODELS]
+
+if not TYPE_CHECKING:  # who would take any name for one that there is
+    __getattr__ = answers(__name__, __all__)

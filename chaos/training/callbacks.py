@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -189,6 +191,23 @@ class Callback:
         """
 
 
+def _check_methods(one: Any) -> None:
+    """TypeError for a callback one of whose methods nobody calls, or cannot be called as it will be."""
+    for name in EVENTS:
+        method, here = getattr(one, name, None), type(one).__name__
+        if method is None or getattr(type(one), name, None) is getattr(Callback, name):
+            if callable(getattr(one, f"on_{name}", None)):
+                raise TypeError(f"{here} has a method on_{name}, which nobody calls; here it is called {name}")
+            continue
+        given = ("event", "record") if name == "epoch_end" else ("event",)
+        with suppress(ValueError):  # something without a signature
+            signature = inspect.signature(method)
+            try:
+                signature.bind(*given)
+            except TypeError:
+                raise TypeError(f"{here}.{name} is called with ({', '.join(given)}), and takes {signature}") from None
+
+
 class Listeners:
     """The callbacks of a training, and when each is next to be told of a phase's progress."""
 
@@ -200,6 +219,7 @@ class Listeners:
         for one in self.callbacks:
             if isinstance(one, type) or not any(callable(getattr(one, name, None)) for name in EVENTS):
                 raise TypeError(f"a callback must be an object with some of the methods {', '.join(EVENTS)}, not {one!r}")
+            _check_methods(one)
             if (interval := getattr(one, "interval", None)) is not None:
                 check_number(f"interval of {type(one).__name__}", interval, 1, whole=True)
         self._due: list[tuple[Callable[[Event], None], int | None, int]] = []

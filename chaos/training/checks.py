@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..arrays import warn_caller
 from ..losses import VALUES
 from ..sync import STRATEGIES
 from .records import Record
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 FAR = 100.0  # times the loss of guessing: no network on its way is there
 HUGE = 1e6  # a weight
+TWICE = {("cross_entropy", "softmax"), ("binary_cross_entropy", "sigmoid")}  # (loss, layer): functions that a loss has in it
 
 
 def absurd(job: Job, record: Record) -> str | None:
@@ -35,6 +37,18 @@ def absurd(job: Job, record: Record) -> str | None:
     if largest > HUGE:
         return f"the largest weight after epoch {epoch} is {largest:.3g}: {advice}"
     return None
+
+
+def warn_of_functions(job: Job) -> None:
+    """A warning where the network ends with the function that its loss applies to the outputs, too."""
+    for term in job.net.loss_terms(job.settings.loss, job.settings.loss_options):
+        layer = job.net.outputs[term.output].layer
+        kind = layer.kind if layer is not None else ""
+        if (term.loss.kind, kind) in TWICE:
+            warn_caller(
+                f"the network ends with {layer}, and the loss {term.loss.kind} applies that to the outputs itself: it is "
+                "applied twice, which learns badly; leave the layer out (predict_proba gives probabilities)"
+            )
 
 
 def check_rates(job: Job) -> None:

@@ -109,6 +109,7 @@ class Job:
         if self.augment:
             self._check_augment(train)
         checks.check_whole_batches(self)
+        checks.warn_of_functions(self)
         self._measure_what()
         self.moments = aligned_zeros((rule.moments, net.plan.weight_size))
         rule.start(self.moments, settings.update_options)

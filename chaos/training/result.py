@@ -134,12 +134,12 @@ class Run:
         rows = [numbers(record) for record in self.history]
         return pandas.DataFrame(rows, columns=None if rows else ["epoch"]).set_index("epoch")
 
-    def plot(self, keys: Sequence[str] | None = None) -> Any:
+    def plot(self, keys: str | Sequence[str] | None = None) -> Any:
         """Draws loss and error over the epochs with matplotlib, the best epoch as a dashed line.
 
         Parameters
         ----------
-        keys : list of str, optional
+        keys : str or list of str, optional
             What is drawn instead, all in one picture: keys of the records, such as "validation_f1" or "lr".
 
         Returns
@@ -161,6 +161,7 @@ class Run:
             raise ImportError("run.plot() needs matplotlib (pip install 'chaos-sgd[plot]')") from None
         rows = [numbers(record) for record in self.history]
         known = {key for row in rows for key, value in row.items() if _number(value)} - {"epoch"}
+        keys = [keys] if isinstance(keys, str) else keys
         if keys is None:
             pictures = [[key for key in (f"{name}_{what}" for name in PHASES) if key in known] for what in ("loss", "error")]
             pictures = [picture for picture in pictures if picture]
