@@ -42,7 +42,7 @@ def check_flag(what: str, value: Any) -> bool:
 def unknown(what: str, name: object, known: Iterable[str], more: str = "") -> str:
     """The message about a name that is none of the known ones: the nearest of them, then all, then `more`."""
     known = list(known)
-    plain = name is None or isinstance(name, (str, int, float, bytes))
+    plain = name is None or isinstance(name, (str, int, float, bytes, list, tuple, dict))
     meant = nearest(name if isinstance(name, str) else type(name).__name__, known)
     shown = repr(name) if plain else f"of the type {type(name).__name__}"
     return f"{what} {shown}; {f'did you mean {meant}? ' if meant else ''}known: {', '.join(known) or 'none'}{more}"
