@@ -105,6 +105,40 @@ def resnet20_plain(chaos):
     return net
 
 
+def resnet20_imported(chaos):
+    """ResNet-20 (He, Zhang, Ren, Sun 2015) as a module of PyTorch's, read by chaos.from_torch."""
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self, into, out):
+            super().__init__()
+            self.conv1 = nn.Conv2d(into, out, 3, stride=1 if into == out else 2, padding=1, bias=False)
+            self.bn1, self.bn2 = nn.BatchNorm2d(out), nn.BatchNorm2d(out)
+            self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
+            self.shortcut = nn.Sequential()
+            if into != out:
+                self.shortcut = nn.Sequential(nn.Conv2d(into, out, 1, stride=2, bias=False), nn.BatchNorm2d(out))
+
+        def forward(self, x):
+            y = torch.relu(self.bn1(self.conv1(x)))
+            return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+    class ResNet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+            widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
+            self.blocks = nn.Sequential(*map(Block, widths, widths[1:]))
+            self.linear = nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.linear(self.blocks(torch.relu(self.bn1(self.conv1(x)))).mean((2, 3)))
+
+    torch.manual_seed(0)
+    return chaos.from_torch(ResNet(), (3, 32, 32))
+
+
 def vgg16(chaos):
     return _without(chaos, chaos.models.vgg16(), chaos.Dropout)
 
@@ -122,6 +156,13 @@ NETWORKS = {
     "separable": Case(separable, "depthwise 3x3 and 1x1, 32 to 128 maps, 32x32x3"),
     "ResNet-20 plain": Case(resnet20_plain, "ResNet-20 without normalisation, 32x32x3"),
     "ResNet-20": Case(lambda chaos: chaos.models.resnet20(), "ResNet-20 with batch normalisation, 32x32x3"),
+    "ResNet-20 imported": Case(
+        resnet20_imported,
+        "ResNet-20 with batch normalisation, a module of PyTorch's, 32x32x3",
+        ours=(32,),
+        theirs=(16, 32, 64, 128),
+        slow=True,
+    ),
     "MLP": Case(mlp, "784-256-128-10, ReLU", ours=(1, 8, 16, 64, 256), images=8192),
     "TDNN": Case(lambda chaos: chaos.models.tdnn(), "time-delay network, 16x15", ours=(1, 8, 64, 256), images=8192),
     "U-Net": Case(lambda chaos: chaos.models.unet(), "U-Net of 16, 32, 64 maps, 32x32x1", images=256),
