@@ -9,7 +9,8 @@ reached.
 
 A strategy is named NAME or NAME:OPTION=VALUE,OPTION=VALUE, and ";lr=0.005", ";epochs=9", ";workers=64", ";batch_size=4"
 behind that say what is different for it alone. With --json what was found is written after every training, and what is there
-of the same question is continued: more entries, more seeds, or what --budget left.
+of the same question is continued: more entries, more seeds, or what --budget left. --table tells, of several such files,
+what is the soonest at sequential's error.
 """
 
 import argparse
@@ -74,6 +75,7 @@ def parse(argv):
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--margin", type=float, default=0.002, help="of the error (default: 0.002, 0.2 points)")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no training later than this")
+    parser.add_argument("--table", nargs="+", metavar="FILE", help="print these, and train nothing")
     parser.add_argument("--json", metavar="FILE", help="write what was found there, and continue what is")
     return parser.parse_args(argv)
 
@@ -179,8 +181,36 @@ def show(row):
         print(f"{row['strategy']:78}{row['speedup']:8.1f}x{error}{reached:>10}{row['seeds']:6}", flush=True)
 
 
+def table(files):
+    """Markdown: of each file the row that reaches the error soonest, or that comes nearest to it."""
+    heads = ("", "images", "seeds", "`sequential`", "what is soonest", "images/s, over one worker", "error", "to the error")
+    print(f"| {' | '.join(heads)} |\n|---|---:|---:|---|---|---:|---:|---:|")
+    for path in files:
+        found = json.loads(Path(path).read_text())
+        asked, (base, *rows) = found["asked"], (row for row in found["rows"] if "speedup" in row)
+        best = max(rows, key=lambda row: (row["speedup_to_error"] or 0, -row["last_error"]))
+        strategy, how = parse_entry(argparse.Namespace(**asked), best["strategy"])
+        told = [f"{how['workers']} workers", f"learning rate {how['lr']:g}"]
+        told += [f"{how['batch_size']} images an update"] * (how["batch_size"] > 1) + [f"{how['epochs']} epochs"]
+        goal = 100 * (base["last_error"] + asked["margin"])
+        reached = best["speedup_to_error"]
+        cells = [
+            asked["model"] + (", normalised" if asked.get("normalise") else ""),
+            f"{asked['subset'] or IMAGES:,}",
+            str(min(len(best["errors"]), len(base["errors"]))),
+            f"{100 * base['last_error']:.2f} % after {asked['epochs']} epochs",
+            f"`{strategy}`, {', '.join(told)}",
+            f"{best['speedup']:.0f}",
+            f"{100 * best['last_error']:.2f} %",
+            f"never {goal:.2f} %" if reached is None else f"{reached:.0f} times as fast",
+        ]
+        print(f"| {' | '.join(cells)} |")
+
+
 def main(argv=None):
     arguments = parse(argv)
+    if arguments.table:
+        return table(arguments.table)
     arguments.end = time.monotonic() + (float("inf") if arguments.budget is None else arguments.budget)
     for text in arguments.entries:
         perfmodel.parse_text(parse_entry(arguments, text)[0])

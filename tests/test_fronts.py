@@ -120,3 +120,12 @@ def test_an_entry_may_differ(script):
     assert script.parse_entry(arguments, "sequential")[1] == usual | {"workers": 1}
     with pytest.raises(ValueError, match="unknown setting of 'chaos;period=2' 'period'; known: lr"):
         script.parse_entry(arguments, "chaos;period=2")
+
+
+def test_the_soonest_of_several_files(script, written, capsys):
+    script.main(["--table", str(written)])
+    found = read(written)
+    best = max(found["rows"][1:], key=lambda row: (row["speedup_to_error"] or 0, -row["last_error"]))
+    (line,) = capsys.readouterr().out.splitlines()[2:]
+    assert line.startswith("| small | 40 | 1 |") and f"`{best['strategy']}`, 16 workers" in line
+    assert f"| {best['speedup']:.0f} | {100 * best['last_error']:.2f} % |" in line
