@@ -407,3 +407,13 @@ def test_errors_that_are_no_json_are_refused(capsys, tmp_path):
     (tmp_path / "a.json").write_text("nothing")
     assert main(["estimate", "small", "--plan", *NOMINAL, "--errors", str(tmp_path / "a.json")]) == 2
     assert "a.json: no JSON" in capsys.readouterr().err
+
+
+def test_what_cannot_train_a_network_is_not_predicted():
+    """Batch normalisation sees the whole batch, which some strategies cut into lanes."""
+    net = chaos.Network((1, 8, 8), [chaos.Conv2d(4, 3), chaos.BatchNorm2d(), chaos.Flatten(), chaos.Linear(10)])
+    with pytest.raises(ValueError, match="BatchNorm2d.* sees the whole batch, which strategy 'hybrid' cuts into lanes"):
+        perfmodel.cost(net, 2, "hybrid", batch_size=8)
+    found = perfmodel.plan(perfmodel.Predictor(net, "epyc-9654-2s", "nominal"), 192)
+    known = {row["strategy"].partition(":")[0] for row in found["rows"]}
+    assert known == {name for name, strategy in STRATEGIES.items() if not strategy.lanes}

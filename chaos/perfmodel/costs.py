@@ -20,7 +20,7 @@ import numpy as np
 from .. import _core
 from ..network import Network
 from ..options import check_number
-from ..sync import STRATEGIES
+from ..sync import STRATEGIES, need_whole_steps
 from ..virtual import Machine, Parts, Times, nominal, settled
 from .sharing import Shared, both, line_seconds, share
 
@@ -165,12 +165,15 @@ def cost(
     Raises
     ------
     ValueError
-        Unknown strategies and options, impossible numbers, networks that cannot be simulated.
+        Unknown strategies and options, impossible numbers, networks that cannot be simulated, or not trained with this
+        strategy.
     """
     check_number("workers", workers, 1, MOST_WORKERS, whole=True)
     check_number("images", images, 1, whole=True)
     form = FORMS[_known(strategy)]
     machine = machine or Machine()
+    if whole := net.plan.whole_batch:
+        need_whole_steps(strategy, net.nodes()[whole[0]][0].layer)
     given = settled(net, workers, strategy, options, machine)
     engine = _core.Engine(
         net.plan,

@@ -342,6 +342,8 @@ def plan(found: Predictor, workers: int, errors: Mapping[str, Any] | None = None
     rows: list[dict[str, Any]] = []
     seen = set()
     for strategy, options, batch_size in asked:
+        if found.net.plan.whole_batch and STRATEGIES[strategy].lanes:
+            continue  # it cannot train this network
         key = (strategy, batch_size, *sorted(STRATEGIES[strategy].resolve(options).items()))
         if key in seen:
             continue

@@ -23,4 +23,16 @@ STRATEGIES = {
     if isinstance(kind, type) and issubclass(kind, Strategy) and kind.name
 }
 
-__all__ = ["STRATEGIES"]
+__all__ = ["STRATEGIES", "need_whole_steps"]
+
+
+def need_whole_steps(strategy: str, layer: object) -> None:
+    """ValueError where the strategy cuts a step into lanes, for a layer that sees its whole batch."""
+    if not STRATEGIES[strategy].lanes:
+        return
+    known = [name for name, one in STRATEGIES.items() if not one.lanes]
+    way_out = "; with groups_of or use_running_stats it works with all" if hasattr(layer, "groups_of") else ""
+    raise ValueError(
+        f"{layer} sees the whole batch, which strategy {strategy!r} cuts into lanes; strategies with which it works: "
+        f"{', '.join(known)}{way_out}"
+    )

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arrays import warn_caller
 from ..losses import VALUES
-from ..sync import STRATEGIES
+from ..sync import need_whole_steps
 from .records import Record
 
 if TYPE_CHECKING:
@@ -94,11 +94,5 @@ def check_whole_batches(job: Job) -> None:
                     f"{there.layer} needs groups of at least {least} images to train; a step of {size} images leaves "
                     f"{(size - 1) % group + 1} for the last group"
                 )
-    if nodes and job.strategy.lanes:
-        known = [name for name, strategy in STRATEGIES.items() if not strategy.lanes]
-        layer = net.nodes()[nodes[0]][0].layer
-        way_out = "; with groups_of or use_running_stats it works with all" if hasattr(layer, "groups_of") else ""
-        raise ValueError(
-            f"{layer} sees the whole batch, which strategy {job.settings.strategy!r} cuts into lanes; strategies with "
-            f"which it works: {', '.join(known)}{way_out}"
-        )
+    if nodes:
+        need_whole_steps(job.settings.strategy, net.nodes()[nodes[0]][0].layer)
