@@ -255,13 +255,13 @@ class Graph:
     def network(self, outputs: Sequence[Any], what: str, seed: int = 0) -> Network:
         """The network; UnsupportedError with all that has been found."""
         ends: list[Node] = []
+        if not self.problems and not (self.inputs and outputs):
+            self.problems.append("it has no inputs, or no outputs")
         if not self.problems:
             try:
                 ends = [self._output(value) for value in outputs]
             except UnsupportedError as error:
                 self.problems.append(f"the output: {error}")
-        if not self.problems and not (self.inputs and outputs):
-            self.problems.append("it has no inputs, or no outputs")
         if self.problems:
             raise UnsupportedError(f"{what} holds what chaos has no layer for:\n  " + "\n  ".join(self.problems))
         used = self.inputs
