@@ -9,6 +9,7 @@ block behind <!-- file: NAME --> is written to that file for those behind it. Fi
 import contextlib
 import importlib.util
 import inspect
+import json
 import os
 import re
 import shlex
@@ -144,6 +145,20 @@ def test_links_of_the_readme_lead_somewhere():
     for file in (TREE / "README.md", TREE / ".github/CONTRIBUTING.md"):
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", file.read_text()):
             assert target.startswith("https://") or (file.parent / target).exists(), f"{file.name}: {target}"
+
+
+def test_what_judges_say_is_what_they_said():
+    """The counts of the README and of the reference are those of scripts/judges.py."""
+    counts = json.loads((DOCS / "judges.json").read_text())["counts"]
+    passed = [row["passed"] for row in counts.values()]
+    assert not any(row.get("failed") for row in counts.values())
+    cases, light, step, small, modules = passed
+    text = " ".join((TREE / "README.md").read_text().split())
+    told = f"{cases} of ONNX's backend cases pass, {small} of its small models, all {light} light ones, {modules} of"
+    assert light == step and told in text
+    table = re.findall(r"^\| .* \| (\d+) \| (\d+) \| (\d+) \|$", (DOCS / "reference/interop.md").read_text(), re.M)
+    wanted = [(row["passed"], row.get("skipped", 0), row.get("failed", 0)) for row in counts.values()]
+    assert [tuple(map(int, row)) for row in table[: len(wanted)]] == wanted
 
 
 def test_the_readme_is_short():
