@@ -201,6 +201,9 @@ def test_what_is_measured_here_is_measured_once(short, monkeypatch):
     assert reproduce.measure_here(found, fewer) == HERE | {"large": {}} and calls == ["small", 2, 2]
 
 
+FRONTS = ("small", "medium", "large", "mlp", "lenet5_modern")  # in the order of the report
+
+
 def test_the_report_of_the_documentation_can_be_made_again(tmp_path):
     """Its Markdown to the byte, from its data; what the pictures show is in the tables."""
     pytest.importorskip("matplotlib")
@@ -209,7 +212,8 @@ def test_the_report_of_the_documentation_can_be_made_again(tmp_path):
         pytest.skip("the source tree is not beside the tests")
     found = reproduce.results(docs, reproduce.plan(cores=2))
     assert len(found) == 27
-    text, plots = to_markdown(reproduce.make_report(found, here=reproduce.measured(docs)), "report-{}.svg")
+    fronts = [json.loads((docs.parent / f"front_{model}.json").read_text()) for model in FRONTS]
+    text, plots = to_markdown(reproduce.make_report(found, here=reproduce.measured(docs), fronts=fronts), "report-{}.svg")
     assert text == (docs / "report.md").read_text()
     assert {path.name for path in docs.iterdir()} == {"report.md", reproduce.RESULTS, *plots}
 
