@@ -31,6 +31,33 @@ INLINE size_t linear_halves_at(size_t in, size_t pad, float *memory, linear_halv
 
 INLINE int half_part(size_t left, int most) { return left < (size_t)most ? (int)left : most; }
 
+/* Rows of `left`, so many samples of n numbers from sample `first` on. */
+INLINE void halves_round(const geometry *g, const linear_halves *h, const source *x, int first, int samples, size_t n)
+{
+    for (int s = 0; s < samples; s++)
+        g->bf16->round(n, x->p + (size_t)(first + s) * x->stride, h->left + (size_t)s * whole_blocks(n));
+}
+
+/* to (+)= from + left right, of so many rows and columns, with sums of `deep` terms; `from` may be NULL. */
+INLINE void halves_product(const geometry *g, const linear_halves *h, size_t deep, int rows, int columns, const float *from,
+                           int adds, float *to, size_t step)
+{
+    const bf16_product p = {.rows = rows,
+                            .depth = (int)(deep / BF16_DEPTH),
+                            .columns = columns,
+                            .wide = rows,
+                            .a = h->left,
+                            .a_step = (ptrdiff_t)deep,
+                            .run = h->run,
+                            .b = h->right,
+                            .from = from,
+                            .adds = adds,
+                            .to = to,
+                            .to_step = (ptrdiff_t)step,
+                            .room = h->room};
+    g->bf16->product(&p);
+}
+
 /* The bias is a row of padded outputs. */
 KERNEL void linear_forward_halves(const geometry *g, const call *c, void *bias_row)
 {
@@ -41,8 +68,7 @@ KERNEL void linear_forward_halves(const geometry *g, const call *c, void *bias_r
     linear_halves_at(in, pad, c->scratch + pad, &h);
     for (int n = 0, samples; n < c->n; n += samples) {
         samples = half_part((size_t)(c->n - n), HALF_SAMPLES);
-        for (int s = 0; s < samples; s++)
-            unit->round(in, c->x[0].p + (size_t)(n + s) * c->x[0].stride, h.left + (size_t)s * deep);
+        halves_round(g, &h, &c->x[0], n, samples, in);
         for (size_t o = 0; o < out; o += HALF_WIDE) {
             const int wide = half_part(out - o, HALF_WIDE);
             for (size_t i = 0; i < in; i += BF16_DEPTH) {
@@ -50,19 +76,8 @@ KERNEL void linear_forward_halves(const geometry *g, const call *c, void *bias_r
                     row[k] = i + k < in ? c->w + (i + k) * pad + o : NULL;
                 unit->pairs(row, (size_t)wide, h.right + i * BF16_LINES, deep * BF16_LINES);
             }
-            const bf16_product p = {.rows = samples,
-                                    .depth = (int)(deep / BF16_DEPTH),
-                                    .columns = wide,
-                                    .wide = samples,
-                                    .a = h.left,
-                                    .a_step = (ptrdiff_t)deep,
-                                    .run = h.run,
-                                    .b = h.right,
-                                    .from = (const float *)bias_row + o,
-                                    .to = c->y.p + (size_t)n * c->y.stride + o,
-                                    .to_step = (ptrdiff_t)c->y.stride,
-                                    .room = h.room};
-            unit->product(&p);
+            halves_product(g, &h, deep, samples, wide, (const float *)bias_row + o, 0, c->y.p + (size_t)n * c->y.stride + o,
+                           c->y.stride);
         }
     }
 }
@@ -89,19 +104,8 @@ KERNEL void linear_dw_halves(const geometry *g, const call *c, void *work)
                     row[k] = s + k < (size_t)samples ? c->x[0].p + ((size_t)n + s + k) * c->x[0].stride + i : NULL;
                 unit->turned(row, (size_t)rows, h.left + s, deep);
             }
-            const bf16_product p = {.rows = rows,
-                                    .depth = (int)(deep / BF16_DEPTH),
-                                    .columns = (int)pad, /* those of the padding are 0 */
-                                    .wide = rows,
-                                    .a = h.left,
-                                    .a_step = (ptrdiff_t)deep,
-                                    .run = h.run,
-                                    .b = h.right,
-                                    .adds = !c->first || n,
-                                    .to = c->dw + i * pad,
-                                    .to_step = (ptrdiff_t)pad,
-                                    .room = h.room};
-            unit->product(&p);
+            /* columns of the padding are 0 */
+            halves_product(g, &h, deep, rows, (int)pad, NULL, !c->first || n, c->dw + i * pad, pad);
         }
     }
 }
@@ -115,8 +119,7 @@ KERNEL void linear_dx_halves(const geometry *g, const call *c, void *work)
     linear_halves_at(in, pad, c->scratch + pad, &h);
     for (int n = 0, samples; n < c->n; n += samples) {
         samples = half_part((size_t)(c->n - n), HALF_SAMPLES);
-        for (int s = 0; s < samples; s++)
-            unit->round(out, c->dy.p + (size_t)(n + s) * c->dy.stride, h.left + (size_t)s * deep);
+        halves_round(g, &h, &c->dy, n, samples, out);
         for (size_t i = 0; i < in; i += HALF_WIDE) {
             const int wide = half_part(in - i, HALF_WIDE);
             for (size_t j = 0; j < (size_t)wide; j += BF16_LINES) {
@@ -124,18 +127,8 @@ KERNEL void linear_dx_halves(const geometry *g, const call *c, void *work)
                     row[k] = i + j + k < in ? c->w + (i + j + k) * pad : NULL;
                 unit->turned_pairs(row, out, h.right + j * deep);
             }
-            const bf16_product p = {.rows = samples,
-                                    .depth = (int)(deep / BF16_DEPTH),
-                                    .columns = wide,
-                                    .wide = samples,
-                                    .a = h.left,
-                                    .a_step = (ptrdiff_t)deep,
-                                    .run = h.run,
-                                    .b = h.right,
-                                    .to = c->dx[0].p + (size_t)n * c->dx[0].stride + i,
-                                    .to_step = (ptrdiff_t)c->dx[0].stride,
-                                    .room = h.room};
-            unit->product(&p);
+            halves_product(g, &h, deep, samples, wide, NULL, 0, c->dx[0].p + (size_t)n * c->dx[0].stride + i,
+                           c->dx[0].stride);
         }
     }
 }

@@ -20,11 +20,10 @@ class Shared(Mode):
     _win = None
 
     def check(self, link, strategy, batch_size):
-        super().check(link, strategy, batch_size)
         if strategy != "chaos":
             raise ValueError(
-                f"cluster mode 'shared' has one weight vector for the workers of all ranks, which strategy 'chaos' trains; "
-                f"{strategy!r} has replicas of a process's own: take local, easgd, gossip or async"
+                "cluster mode 'shared' has one weight vector for the workers of all ranks, which strategy 'chaos' trains, "
+                f"not {strategy!r}; 'domains' works with local, easgd, gossip and async, any with the epochs of local"
             )
 
     def prepare(self, link, net, moments):
