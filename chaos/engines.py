@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from . import _core, threads
 
 ALONE = 2_000_000  # multiply-adds and values: less is done by one worker before others have woken up (about 40 us)
+# Multiply-adds and values: for less, a thread keeps the interpreter's lock. To give it away and to get it back from a thread
+# that computes as shortly takes longer (figures: docs/explanation/figures.md).
+BRIEF = 1_000_000
 
 
 class Engines:
@@ -43,13 +46,15 @@ class Engines:
         try:
             return self.idle[workers].pop()
         except (IndexError, KeyError):
-            return _core.Engine(
+            engine = _core.Engine(
                 self.plan,
                 self.weights,
                 workers=workers,
                 strategy="chaos" if workers > 1 else "sequential",
                 batch_size=self.plan.together,
             )
+            engine.brief = BRIEF // max(1, self.work) if workers == 1 else 0
+            return engine
 
     def give_back(self, engine: _core.Engine) -> None:
         try:

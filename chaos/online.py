@@ -13,6 +13,7 @@ import numpy as np
 
 from . import _core, groups
 from .arrays import aligned_zeros
+from .engines import BRIEF
 from .errors import DataError, DivergedError
 from .losses import CLASS, VALUES
 from .network import Network, run_key
@@ -238,6 +239,7 @@ class Learner:
             classes=kinds,
             class_of=class_of,
         )
+        engine.brief = BRIEF // max(1, sum(net.macs().values())) if self.workers == 1 else 0
         if not any(map(engine.trains, range(len(net.nodes())))):
             raise ValueError(
                 "no parameter of the network can be trained: all are frozen, or there are none; see net.unfreeze"

@@ -13,6 +13,7 @@ import pytest
 from nets import graph, images
 
 import chaos
+from chaos import _core
 from chaos.data import Dataset
 
 
@@ -275,6 +276,52 @@ def test_little_work_and_predictions_at_the_same_time_get_one_worker(monkeypatch
 def test_a_number_of_workers_that_is_none_is_refused():
     with pytest.raises(ValueError, match="workers=0"):
         graph().forward(images(2, (2, 9, 8))[0], workers=0)
+
+
+def test_the_largest_output_is_that_of_numpy():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, (2_000, 7)).astype(np.float32)
+    y[rng.random(y.shape) < 0.05] = np.nan
+    y[rng.random(y.shape) < 0.05] = -np.inf
+    found = np.empty(len(y), np.int64)
+    _core.largest(y, found)
+    np.testing.assert_array_equal(found, y.argmax(1))
+    with pytest.raises(ValueError, match="3 rows of 0 numbers"):
+        _core.largest(y[:3, :0].copy(), found[:3])
+    with pytest.raises(ValueError, match="and 4 places"):
+        _core.largest(y[:3], found[:4])
+
+
+def test_short_calls_keep_the_interpreters_lock_and_long_ones_let_others_run():
+    net, large = chaos.models.small(), chaos.models.large()
+    image = np.zeros((1, 1, 29, 29), np.float32)
+    for one in net, large:
+        one.predict(image)
+        one.update(image[0], 3)
+    for one, brief in ((net, True), (large, False)):
+        assert all((engine.brief > 0) == brief for engine in one._engines.idle[1])
+        assert all((engine.brief > 0) == brief for engine in one._learner._engines.values())
+    assert net._engines.idle[1][0].brief < 100  # images
+    counted, over = [0], threading.Event()
+
+    def count():
+        while not over.is_set():
+            counted[0] += 1
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        many = np.zeros((2_000, 1, 29, 29), np.float32)
+        for _ in range(100):
+            before = counted[0]
+            large.predict(many, workers=1)
+            if counted[0] > before + 1_000:  # more than while this thread waits for the lock
+                break
+        else:
+            pytest.fail("nobody else runs while a network predicts")
+    finally:
+        over.set()
+        thread.join(60)
 
 
 @pytest.mark.skipif(not chaos._core.OPENMP, reason="built without OpenMP")

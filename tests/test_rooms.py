@@ -160,7 +160,7 @@ PY_ARROWS = {
         "_core",
         *_MEANING,
     },
-    "online": {"arrays", "groups", "network", "taken", "training", "_core", "options", "scale", *_MEANING},
+    "online": {"arrays", "engines", "groups", "network", "taken", "training", "_core", "options", "scale", *_MEANING},
     "bench": {
         "bench",
         "distance",

@@ -82,6 +82,22 @@ def extremes(const float[::1] x not None):
     return None
 
 
+def largest(const float[:, ::1] y not None, int64_t[::1] out not None):
+    """Where the largest number of each row is, the first of several; a NaN counts as the largest. As y.argmax(1), which gives
+    the interpreter's lock away and takes it back at once: threads that wait for it can wait for long then."""
+    cdef Py_ssize_t i, j, best
+    if not y.shape[1] or out.shape[0] != y.shape[0]:
+        raise ValueError(f"{y.shape[0]} rows of {y.shape[1]} numbers, and {out.shape[0]} places for the largest of each")
+    for i in range(y.shape[0]):
+        best = 0
+        for j in range(1, y.shape[1]):
+            if y[i, best] != y[i, best]:
+                break
+            if y[i, j] > y[i, best] or y[i, j] != y[i, j]:
+                best = j
+        out[i] = best
+
+
 cdef int _outputs(const plan_t *p):
     return <int>shape_size(p.node[p.output].g.out)
 
@@ -120,7 +136,9 @@ cdef class Engine:
 
     loss: a name, of the whole output; or terms [(name, options, first, k, pixels, factor), ...] that are added: a loss of the
     outputs [first, first + k), channels * pixels numbers, times the factor. Errors are those of the first term that knows
-    right and wrong."""
+    right and wrong.
+
+    brief: `forward` and `step` of at most so many images, by one worker, keep the interpreter's lock (0: never)."""
 
     cdef engine_t *e
     cdef Plan plan
@@ -128,6 +146,7 @@ cdef class Engine:
     cdef float[:, ::1] moments
     cdef readonly int workers
     cdef readonly int batch_size
+    cdef public Py_ssize_t brief
     cdef readonly object cpus
     cdef object lock
     cdef bint has_gradient
@@ -450,8 +469,11 @@ cdef class Engine:
         if not self.lock.acquire(False):
             raise RuntimeError("this engine is already running a phase")
         try:
-            with nogil:
+            if last <= self.brief:
                 status = engine_run(self.e, TRAIN, &data, 0, last, lr, NULL)
+            else:
+                with nogil:
+                    status = engine_run(self.e, TRAIN, &data, 0, last, lr, NULL)
             self.has_gradient = False
         finally:
             self.lock.release()
@@ -472,8 +494,11 @@ cdef class Engine:
         if not self.lock.acquire(False):
             raise RuntimeError("this engine is already running a phase")
         try:
-            with nogil:
+            if last <= self.brief:
                 status = engine_run(self.e, FORWARD, &data, 0, last, 0, &out[0, 0])
+            else:
+                with nogil:
+                    status = engine_run(self.e, FORWARD, &data, 0, last, 0, &out[0, 0])
             self.has_gradient = False
         finally:
             self.lock.release()
