@@ -572,10 +572,9 @@ class Network(Parameters):
     def predict(self, x: Any, *, workers: int | None = None) -> NDArray[np.int64]:
         """The class with the largest output for each image: (n,) int64; for each pixel where the outputs are images."""
         y = self._classified(x, workers)
-        if y.ndim > 2:
-            return y.argmax(1)
-        classes = np.empty(len(y), np.int64)
-        _core.largest(y, classes)
+        classes: NDArray[np.int64] = y.argmax(1) if y.ndim > 2 else np.empty(len(y), np.int64)
+        if y.ndim == 2:
+            _core.largest(y, classes)
         return classes
 
     def _classified(self, x: Any, workers: int | None) -> NDArray[np.float32]:
