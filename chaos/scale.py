@@ -1,5 +1,5 @@
 """What the numbers of images mean to a network: pixels of 0..255, or floats of some scale; and whether images are like those
-of its training. For chaos.network and chaos.training."""
+of its training. For chaos.network, chaos.training and chaos.estimators."""
 
 from __future__ import annotations
 

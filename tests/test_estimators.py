@@ -1,6 +1,8 @@
 """The scikit-learn face: scikit-learn's own checks, and its tools at work on both estimators."""
 
+import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -47,6 +49,7 @@ def table():
 
 
 LAYERS = [chaos.Conv2d(6, 3), chaos.ReLU(), chaos.MaxPool2d(2), chaos.Flatten(), chaos.Linear(10)]
+ROWS = [chaos.Linear(16), chaos.Tanh(), chaos.Linear(10)]
 
 
 def quick(**settings):
@@ -107,6 +110,32 @@ def test_pixels_are_pixels_and_whole_numbers_in_tables_are_numbers(digits):
     assert numbers.score(rows, [0, 1] * 10) == 1 and numbers.predict(rows[:1].astype(np.int16)) == [0]
 
 
+@pytest.mark.parametrize("first", ["fit", "partial_fit"])
+def test_rows_mean_what_they_meant_whatever_their_dtype(digits, first):
+    rows = (digits[0] * 15).astype(np.uint8).reshape(-1, 64)
+    for trained, other in (("f8", "u1"), ("f8", "i8"), ("f8", "f4"), ("i8", "u1"), ("u1", "i8")):
+        x, others = rows.astype(trained), rows.astype(other)
+        fitted = getattr(quick(network=ROWS), first)(x, digits[1])
+        np.testing.assert_array_equal(fitted.predict_proba(others), fitted.predict_proba(x))
+        again, same = copy.deepcopy(fitted), copy.deepcopy(fitted)
+        again.partial_fit(x[:9], digits[1][:9])
+        same.partial_fit(others[:9], digits[1][:9])
+        np.testing.assert_array_equal(again.network_.weights, same.network_.weights)
+    with pytest.raises(ValueError, match="trained on pixels"):
+        fitted.predict(rows / 1.0)
+
+
+def test_rows_of_other_units_are_told(digits):
+    rows = digits[0].reshape(-1, 64)
+    fitted = quick(network=ROWS).fit(rows, digits[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted.predict(rows[:1] * 0)
+        fitted.predict(rows * 8)
+    with pytest.warns(UserWarning, match="X: floats from 0 to .*, but ChaosClassifier was fitted to numbers of up to"):
+        fitted.predict(rows * 255)
+
+
 @pytest.mark.parametrize(
     "settings, error",
     [
@@ -120,6 +149,8 @@ def test_pixels_are_pixels_and_whole_numbers_in_tables_are_numbers(digits):
         ({"lr": -1}, "lr"),
         ({"class_weight": "even"}, "class_weight"),
         ({"early_stopping": True, "validation_fraction": 0}, "validation_fraction"),
+        ({"early_stopping": True, "validation_fraction": 1.0}, "validation_fraction=1.0 of"),
+        ({"early_stopping": True, "validation_fraction": 1e-9}, "validation_fraction=1e-09 of"),
     ],
 )
 def test_wrong_parameters_are_named(digits, settings, error):

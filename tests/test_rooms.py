@@ -249,6 +249,7 @@ PY_ARROWS = {
     "estimators": {
         "estimators",
         "api",
+        "arrays",
         "data",
         "hints",
         "interop",
@@ -256,6 +257,7 @@ PY_ARROWS = {
         "network",
         "online",
         "options",
+        "scale",
         "threads",
         "training",
     },

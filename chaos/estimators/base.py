@@ -17,12 +17,14 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from .. import threads
 from ..api import train
+from ..arrays import warn_caller
 from ..data import Dataset
 from ..data.dataset import warn_of_channels_last
 from ..hints import ESTIMATOR, explained
 from ..network import STATE, Network
 from ..online import Learner
 from ..options import check_number
+from ..scale import UNITS, Scale
 from ..training import Callback, Settings
 from . import networks
 
@@ -167,13 +169,18 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
         shape: tuple[int, ...] = self._shape_
         return (shape[-1], *shape[:-1]) if self.channels == LAST and len(shape) > 1 else shape
 
-    def _images(self, X: Array) -> Array:
-        """A table as images with channels first; integers that are no pixels as floats."""
+    def _images(self, X: Array, new: bool = False) -> Array:
+        """A table as images with channels first; integers that are no pixels as floats. Rows of numbers mean what they meant
+        in the first fit, whatever their dtype, unless this is it (`new`); of images the network knows it."""
         shape = self._shape_
         x = X.reshape(len(X), *shape)
         if self.channels == LAST and len(shape) > 1:
             x = np.moveaxis(x, -1, 1)
-        if x.dtype != np.uint8 and (x.dtype.kind not in "iu" or len(shape) == 1):
+        pixels = x.dtype == np.uint8
+        if len(shape) == 1 and not new:
+            known = self.network_.trained_on
+            pixels = known is not None and known[0].pixels and x.dtype.kind in "iu"
+        if not pixels and (x.dtype.kind not in "iu" or len(shape) == 1):
             with np.errstate(over="ignore"):  # what becomes infinite is refused later
                 x = x.astype(np.float32)
         return np.ascontiguousarray(x)
@@ -215,13 +222,15 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
         self.network_: Network = networks.build(self.network, self._first, self._outputs(), self._seed, x, real)
         self.network_.class_names = self._names() or self.network_.class_names
         self.n_iter_, self.loss_curve_ = 0, list[float]()
+        self._largest_ = 0.0
         self.validation_loss_curve_: list[float] | None = None
 
     def _fit(self, X: Array, y: Any, targets: Array, sample_weight: Any) -> None:
         """Trains for `epochs`, on what the validation leaves."""
         check_number("epochs", self.epochs, 1, whole=True)
-        x, weights = self._images(X), self._weights(X, y, sample_weight)
-        if not (self.warm_start and hasattr(self, "network_")):
+        new = not (self.warm_start and hasattr(self, "network_"))
+        x, weights = self._images(X, new), self._weights(X, y, sample_weight)
+        if new:
             self._start(x, targets)
         data, validation = self._parts(x, targets, weights)
         keeper, how = Keeper(), dict[str, Any]()
@@ -255,7 +264,9 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
         self.loss_curve_ += losses
         self.loss_ = self.loss_curve_[-1]
         if len(self._first) == 1 and self.network_.trained_on and not self.network_.trained_on[0].pixels:
-            self.network_.trained_on = None  # of features that have each a scale of their own one row says nothing
+            # of features that have each a scale of their own one row says nothing, unless it is far beyond all of them
+            self._largest_ = max(self._largest_, self.network_.trained_on[0].largest)
+            self.network_.trained_on = None
 
     def _parts(self, x: Array, y: Array, weights: Array | None) -> tuple[Dataset, Dataset | None]:
         """The data that are trained on, and those that early stopping looks at."""
@@ -265,12 +276,16 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
         check_number("n_iter_no_change", self.n_iter_no_change, 1, whole=True)
         check_number("tol", self.tol, 0)
         check_number("validation_fraction", self.validation_fraction, 0, 1, above=True)
-        kept, held_out = train_test_split(
-            np.arange(len(x)),
-            test_size=self.validation_fraction,
-            random_state=self._seed,
-            stratify=y if self._answers == "classes" and y.ndim == 1 else None,
-        )
+        try:
+            kept, held_out = train_test_split(
+                np.arange(len(x)),
+                test_size=self.validation_fraction,
+                random_state=self._seed,
+                stratify=y if self._answers == "classes" and y.ndim == 1 else None,
+            )
+        except ValueError as problem:
+            what = f"validation_fraction={self.validation_fraction!r} of {len(x)} images cannot be held out"
+            raise ValueError(f"{what}: {problem}") from None
         return whole[np.sort(kept)], whole[np.sort(held_out)]
 
     def _dataset(self, x: Array, y: Array, weights: Array | None) -> Dataset:
@@ -281,8 +296,9 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _partial_fit(self, X: Array, y: Any, targets: Array, sample_weight: Any) -> None:
         """One pass over the data; what the update rule keeps goes on from call to call."""
-        x, weights = self._images(X), self._weights(X, y, sample_weight, partial=True)
-        if not hasattr(self, "network_"):
+        new = not hasattr(self, "network_")
+        x, weights = self._images(X, new), self._weights(X, y, sample_weight, partial=True)
+        if new:
             self._start(x, targets)
         learner = self._going_on()
         if self.shuffle and len(x) > 1:
@@ -314,7 +330,10 @@ class ChaosEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _forward(self, X: Any) -> Array:
         check_is_fitted(self, "network_")
-        found: Array = self.network_.forward(self._images(self._validated(X, reset=False)), workers=self._workers())
+        x = self._images(self._validated(X, reset=False))
+        if self._largest_ and x.dtype == np.float32 and (new := Scale.of(x)).largest >= UNITS * self._largest_:
+            warn_caller(f"X: {new}, but {type(self).__name__} was fitted to numbers of up to {self._largest_:.4g}")
+        found: Array = self.network_.forward(x, workers=self._workers())
         return found.reshape(len(found), -1)
 
 

@@ -206,6 +206,7 @@ class ChaosClassifier(ClassifierMixin, ChaosEstimator):  # type: ignore[misc]
         ----------
         X : array (n, features), (n, channels, height, width), (n, height, width) or (n, channels, length)
             uint8 numbers are pixels, seen as -1 .. 1, and so are integers of 0..255 in images; all else is seen as it is.
+            Rows of numbers go on meaning what they meant here, whatever their dtype.
         y : array (n,), or (n, labels) of 0 and 1
         sample_weight : array (n,), optional
             What the loss of each image is multiplied with; not negative. Not in the validation of `early_stopping`.

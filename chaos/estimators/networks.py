@@ -51,9 +51,10 @@ def build(network: Any, shape: Shape, outputs: int, seed: int, x: NDArray[Any], 
         if found is None:
             raise TypeError(f"the function network must give a list of layers or a network, not {answer!r}")
     if found is None:
+        zoo = "; the zoo's are made by the functions of chaos.models" if isinstance(network, str) else ""
         raise TypeError(
             "network must be a list of layers, a function of the input shape, a chaos.Network, a torch.nn.Module or None, "
-            f"not {network!r}"
+            f"not {network!r}{zoo}"
         )
     if len(found.input_shapes) != 1 or found.input_shape != shape:
         raise ValueError(f"the network has inputs of shape {found.input_shape}, and the data are of shape {shape}")
