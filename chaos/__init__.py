@@ -12,10 +12,11 @@ Example
 >>> run.history[-1]["test_error"]  # doctest: +SKIP
 """
 
+# before all else: even `typing` takes time
+from . import _start as _start  # isort: split
+
 from importlib import import_module as _import
 from typing import TYPE_CHECKING, Any
-
-from . import _start as _start  # isort: split
 
 from . import _load as _load  # isort: split
 

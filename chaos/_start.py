@@ -1,15 +1,17 @@
 """The first moments of the command `chaos`, while it imports NumPy and itself: Ctrl-C ends it without a word. In any other
 program this changes nothing. For chaos/__init__.py and chaos.cli; imports nothing of chaos."""
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any
 
-_Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
+TYPE_CHECKING = False  # that of `typing` would have to be imported first
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any
 
 
 def _is_command() -> bool:
@@ -24,21 +26,20 @@ def _silent(kind: type[BaseException], error: BaseException, trace: TracebackTyp
         _before(kind, error, trace)
 
 
-_before: _Hook = sys.excepthook
+_before: Callable[[type[BaseException], BaseException, TracebackType | None], Any] = sys.excepthook
 _held = False
 
 
 def hold() -> None:
     """Something is about to be imported, in the command `chaos` or elsewhere."""
     global _held
-    if (
-        _is_command()
-        and threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ):
+    if _is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        try:
+            # modules in C may turn an exception amid their import into another one
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        except ValueError:  # not in the main thread
+            return
         sys.excepthook = _silent
-        # modules in C may turn an exception amid their import into another one
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
         _held = True
 
 

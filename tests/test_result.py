@@ -435,11 +435,12 @@ def test_a_closed_terminal_saves_like_sigterm(digits, tmp_path, hangup):
     assert len(run.history) == 3
 
 
-@pytest.mark.parametrize("when", ["numpy.linalg", "chaos.threads", "chaos.cli.common", "argparse"])
+@pytest.mark.parametrize("when", ["typing", "numpy.linalg", "chaos.threads", "chaos.cli.common", "argparse"])
 def test_an_early_interrupt_shows_no_traceback(when):
     code = f"""
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.modules.pop({when!r}, None)
 sys.argv = ["/usr/bin/chaos", "info"]
 class Interrupts:
     def find_spec(self, name, *others):
