@@ -17,6 +17,8 @@ def matching(names: Iterable[str], pattern: str) -> list[str]:
         raise TypeError(f"a pattern of parameter names must be text such as 'features.*', not {pattern!r}")
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
+        if any(fnmatchcase(name, inside := f"{pattern}.*") for name in names):
+            raise ValueError(f"no parameter is named like {pattern!r}; did you mean {inside!r}?")
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         raise ValueError(f"no parameter is named like {pattern!r}; the network has {shown or 'none'}")
     return found

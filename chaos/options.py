@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .hints import meant as hint_for
 from .hints import nearest as nearest
 
 
@@ -234,12 +235,11 @@ class UnknownOption(ValueError):
         Of the option.
     """
 
-    def __init__(self, owner: str, name: str, known: Sequence[str]) -> None:
-        meant = nearest(name, known)
+    def __init__(self, owner: str, name: str, known: Sequence[str], words: Mapping[str, str]) -> None:
         super().__init__(
             f"{owner} has no option {name!r}; "
             + (f"its options: {', '.join(known)}" if known else "it has none")
-            + (f"; did you mean {meant}?" if meant else "")
+            + hint_for(name, known, words)
         )
         self.name = name
 
@@ -269,11 +269,14 @@ class WithOptions:
         Further ones, which the core is told in another way.
     texts : dict of str to Text
         Those that it is not told.
+    words : mapping of str to str
+        What others call them, and what is found elsewhere here: as in `chaos.hints`.
     """
 
     options: dict[str, Option] = {}
     common: dict[str, Option] = {}
     texts: dict[str, Text] = {}
+    words: Mapping[str, str] = {}
 
     def _called(self) -> str:
         raise NotImplementedError
@@ -326,7 +329,7 @@ class WithOptions:
 
     def _option(self, name: str) -> Option:
         if name not in self.known:
-            raise UnknownOption(self._called(), name, list(self.known))
+            raise UnknownOption(self._called(), name, list(self.known), self.words)
         return self.known[name]
 
     def core_options(self, resolved: dict[str, Any]) -> list[float]:

@@ -117,12 +117,13 @@ BAD_LABELS = {
     "NaN": ([0, np.nan, 1, 1, 1, 1], "labels: label 1 is nan"),
     "infinity": ([0, 1, 1, 1, 1, np.inf], "labels: label 5 is inf"),
     "negative": ([0, 1, 2, -1, -2, 0], "labels: label 3 is -1"),
+    "of two": ([-1, 1] * 3, r"labels: label 0 is -1; .*; np.unique\(labels, return_inverse=True\)\[1\] numbers them so"),
     "huge": (np.array([2**63 + 5] * 6, np.uint64), "labels: label 0 is 9223372036854775813"),
     "bool": ([True] * 6, r"labels: dtype is bool; labels.astype\(int\)"),
     "complex": ([1j] * 6, "labels: dtype is complex128"),
     "text and numbers": (np.array(["a", "b", 1, "c", None, "a"], object), "labels: label 2 is 1, and others are text"),
     "bytes that are no text": ([b"\xff"] * 6, "labels: b'.xff' is no text"),
-    "object": ([None] * 6, "labels: dtype is object"),
+    "object": ([None] * 6, "labels: label 0 is None; they must be all whole numbers, or all text"),
     "masked": (np.ma.masked_equal([0, 1, 2, 0, 1, 2], 2), "labels: 2 numbers are masked"),
 }
 

@@ -389,6 +389,8 @@ def test_patterns_that_name_nothing_are_errors():
     net = network()
     with pytest.raises(ValueError, match=r"no parameter is named like 'head\.\*'; the network has 0.weight, 0.bias"):
         net.freeze("head.*")
+    with pytest.raises(ValueError, match=r"no parameter is named like '0'; did you mean '0\.\*'\?"):
+        net.freeze("0")
     with pytest.raises(TypeError, match="pattern"):
         net.freeze(3)
     assert net.frozen == ()

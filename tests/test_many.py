@@ -110,6 +110,7 @@ class Raises(chaos.Callback):
     "change, error, text",
     [
         ({"epoch": 3}, ValueError, "job 1 has 'epoch', which is none of a job's names; did you mean epochs"),
+        ({"name": "a"}, ValueError, "job 1 has 'name', which is none of a job's names; did you mean label"),
         ({"workers": 2}, ValueError, "job 1 has 'workers', which is the same for all"),
         ({"network": None}, TypeError, "network of job 1 must be a chaos.Network"),
         ({"label": {"status": 1}}, ValueError, "label of job 1 has 'status'"),

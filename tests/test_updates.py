@@ -777,6 +777,7 @@ def test_training_follows_the_schedule(digits):
     [
         (dict(lr_schedule="sine"), "unknown learning-rate schedule 'sine'; did you mean cosine. known: exponential, step"),
         (dict(schedule_options=dict(step_size=2)), "'exponential' has no option 'step_size'"),
+        (dict(schedule_options=dict(gamma=0.5)), "has no option 'gamma'; .*; the factor is lr_decay"),
         (dict(lr_schedule="step", schedule_options=dict(step_size=0)), "step_size"),
         (dict(schedule_options=dict(warmup=-1)), "warmup"),
         (dict(schedule_options=dict(warmup=1.5)), "warmup"),

@@ -107,6 +107,10 @@ def _array(labels: Any) -> np.ndarray:
         if array.ndim == 2 and array.shape[1] > 1:  # as of pandas.get_dummies
             return array.astype(np.int64)
         raise DataError("labels: dtype is bool; labels.astype(int) makes the classes 0 and 1 of them")
+    if array is not None and array.dtype.kind == "O" and array.ndim == 1:
+        for at, label in enumerate(array):
+            if not isinstance(label, (int, float, np.number)):
+                raise DataError(f"labels: label {at} is {label!r}; they must be all whole numbers, or all text")
     return numbers(labels, "labels")
 
 
@@ -162,7 +166,9 @@ def _whole(array: np.ndarray) -> np.ndarray:
             good &= array == np.floor(array)
     if not good.all():
         at = first(~good)
-        raise DataError(f"labels: label {at} is {array[at]}; it must be a whole number from 0 to classes - 1")
+        few = np.isfinite(array).all() and 2 * len(np.unique(array)) <= len(array)  # what are real numbers rather has many
+        way = "; np.unique(labels, return_inverse=True)[1] numbers them so" if few else ""
+        raise DataError(f"labels: label {at} is {array[at]}; it must be a whole number from 0 to classes - 1{way}")
     return np.require(array, np.int64, ["C", "A"])
 
 

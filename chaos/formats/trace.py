@@ -100,6 +100,8 @@ class TraceReader:
         self.path = Path(path)
         try:
             self.file = open(self.path, "rb")
+        except IsADirectoryError:
+            raise TraceError(f"{path}: a directory; a trace is a file, as chaos train --trace FILE writes it") from None
         except OSError as error:
             raise TraceError(f"{path}: {error.strerror}") from None
         try:

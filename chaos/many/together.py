@@ -183,7 +183,11 @@ def _checked(jobs: Sequence[Any]) -> list[Job]:
             if name not in SETTINGS | {"network", "label"}:
                 if name in _OURS - {"net"}:
                     raise ValueError(f"job {k} has {name!r}, which is the same for all: each job has one worker")
-                hint = meant(str(name), [*SETTINGS, "network", "label"], {**TRAINING, "net": "network", "model": "network"})
+                hint = meant(
+                    str(name),
+                    [*SETTINGS, "network", "label"],
+                    {**TRAINING, "net": "network", "model": "network", "name": "label"},
+                )
                 raise ValueError(f"job {k} has {name!r}, which is none of a job's names{hint}")
         label = job.get("label")
         if isinstance(label, Mapping) and (taken := sorted(_ROW & label.keys())):

@@ -89,13 +89,13 @@ class Store:
             raise CheckpointError(f"run directory {self.folder} cannot be made: {error.strerror}") from None
         owner = self._lock.take()
         if owner is not None:
-            who = f"process {owner.get('process', '?')} on {owner.get('machine', '?')}"
+            who = f"process {owner['process']} on {owner.get('machine', '?')}" if "process" in owner else "another run"
             raise CheckpointError(f"run directory {self.folder} is in use by {who}; wait for it, or name another directory")
         held = [name for name in (MODEL, METRICS) if (self.folder / name).exists() and (self.folder / name).stat().st_size]
         if held and not resume:
             raise CheckpointError(
                 f"run directory {self.folder} already holds a run ({', '.join(held)}); "
-                "continue it with resume, or name another directory"
+                "continue it (--resume, resume=True), or name another directory"
             )
         sweep(self.folder, WRITTEN)
         if resume and (self.folder / MODEL).exists():

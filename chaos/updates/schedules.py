@@ -10,6 +10,9 @@ from ..options import Flag, Numbers, Option, WithOptions
 _MOST = 1 << 31
 
 
+_FACTOR = "the factor is lr_decay, an argument beside lr"
+
+
 class Schedule(WithOptions):
     """A learning rate for every epoch.
 
@@ -29,6 +32,13 @@ class Schedule(WithOptions):
     name: str = ""
     adapts: bool = False
     common = {"warmup": Option(0, "epochs of linear warm-up before it", 0, _MOST, whole=True)}
+    words = {
+        "factor": _FACTOR,
+        "gamma": _FACTOR,
+        "decay": _FACTOR,
+        "mode": "whether small or large values are good is said by monitor_mode",
+        "warmup_epochs": "warmup",
+    }
 
     def _called(self) -> str:
         return f"learning-rate schedule {self.name!r}"
