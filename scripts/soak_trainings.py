@@ -54,7 +54,8 @@ def main():
     if asked.count > len(strategies) * 6 and left() != before:
         wrong.append(f"not as it was: {before} then, {left()} now")
     results = {"trainings": asked.count, "resident after a fifth": settled, "resident at the end": end}
-    return soaking.finish(asked, results | {"growth": end / settled - 1, "left": left()}, wrong)
+    about = {key: value for key, value in left().items() if key != "directory"}  # whose name is nobody's business
+    return soaking.finish(asked, results | {"growth": end / settled - 1, "left": about}, wrong)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 only the error that it documents may come out."""
 
 import gzip
+import io
 import json
 import struct
+import tracemalloc
 import zipfile
 import zlib
 
@@ -13,7 +15,7 @@ import pytest
 import chaos
 from chaos import report, virtual
 from chaos.cli.given import read_config
-from chaos.formats import write_tensors
+from chaos.formats import trace, write_tensors
 from chaos.perfmodel import read_machine
 from chaos.reproduce import store
 from chaos.training import CONFIG, METRICS, MODEL
@@ -280,3 +282,34 @@ def test_onnx_models_that_are_not_as_they_should_be(damage, words, tmp_path):
     damage(model.graph)
     with pytest.raises(chaos.UnsupportedError, match=words):
         chaos.from_onnx(model)
+
+
+@pytest.mark.parametrize("kind", ["trace", "results", "weights"])
+def test_what_is_compressed_is_not_inflated_beyond_a_bound(kind, monkeypatch, tmp_path):
+    """64 MiB of zeros in 64 KiB, where 1 MiB is the bound or 4 bytes are promised."""
+    zeros = bytes(2**26)
+    if kind == "trace":
+        monkeypatch.setattr(trace, "MOST_BYTES", 2**20)
+        path, error, words = tmp_path / "t", chaos.TraceError, "more than 1,048,576 bytes"
+        with trace.TraceWriter(path) as writer:
+            writer.head({}, np.zeros(2**24, np.float32))
+        read = trace.TraceReader
+    elif kind == "results":
+        monkeypatch.setattr(store, "MOST_BYTES", 2**20)
+        path, error, words = tmp_path / store.RESULTS, chaos.CheckpointError, "more than 1,048,576 bytes"
+        path.write_bytes(gzip.compress(b'{"a": "' + zeros + b'"}'))
+        read = lambda path: store.results(path.parent, ())  # noqa: E731
+    else:
+        path, error, words = tmp_path / "w.npz", chaos.CheckpointError, r"expected 4 bytes for shape \(1,\), got 671"
+        array = io.BytesIO()
+        np.save(array, np.ones(1, np.float32))
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("a.npy", array.getvalue() + zeros)
+        read = chaos.interop.read_weights
+    tracemalloc.start()
+    try:
+        with pytest.raises(error, match=words):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()

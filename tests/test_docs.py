@@ -161,6 +161,19 @@ def test_what_judges_say_is_what_they_said():
     assert [tuple(map(int, row)) for row in table[: len(wanted)]] == wanted
 
 
+def test_promises_are_those_of_the_script():
+    """Once more: scripts/promises_page.py > docs/explanation/promises.md. The tests that it names are there."""
+    script = TREE / "scripts/promises_page.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    page = (DOCS / "explanation/promises.md").read_text()
+    assert page == done.stdout
+    tests = {name: (TREE / f"tests/{name}.py").read_text() for name in re.findall(r"tests/(test_\w+)\.py", page)}
+    planted = re.findall(r"tests/(test_\w+)\.py -k (\w+)", page)
+    assert len(tests) > 20 and len(planted) > 10
+    for name, words in planted:
+        assert re.search(rf"^def test_\w*{words}", tests[name], re.M), f"{name}: {words}"
+
+
 def test_the_readme_is_short():
     assert len((TREE / "README.md").read_text().splitlines()) < 130
 

@@ -163,3 +163,48 @@ print("the process goes on")
 def test_a_second_interpreter_is_refused():
     """chaos or NumPy says so, and the first one is none the worse."""
     assert run(INTERPRETER) == ["True", "the process goes on"]
+
+
+NEIGHBOUR = """
+import hashlib, sys
+def theirs(name):
+    import numpy as np
+    x = np.random.default_rng(0).normal(size=(400, 30)).astype(np.float32)
+    if name == "sklearn":
+        from sklearn.cluster import KMeans  # threads of OpenMP
+        return KMeans(3, n_init=1, random_state=0).fit(x).cluster_centers_.tobytes()
+    import torch
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(30, 50)
+    layer(torch.from_numpy(x)).square().mean().backward()
+    return layer.weight.grad.numpy().tobytes(), torch.get_num_threads()
+def ours():
+    import numpy as np
+    import chaos
+    from threadpoolctl import threadpool_info
+    data = chaos.data.Dataset(np.random.default_rng(0).integers(0, 256, (40, 1, 4, 4), np.uint8), np.arange(40) % 10)
+    net = chaos.Network((1, 4, 4), [chaos.Flatten(), chaos.Linear(10)], seed=1)
+    threads = [pool["num_threads"] for pool in threadpool_info()]
+    chaos.train(net, data, epochs=2, workers=2, strategy="synchronous", batch_size=4, progress=False)
+    assert [pool["num_threads"] for pool in threadpool_info()] == threads
+    return net.weights.tobytes()
+found = {}
+for who in sys.argv[2:]:
+    result = ours() if who == "chaos" else theirs(sys.argv[1])
+    assert found.setdefault(who, result) == result, who
+print(hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("name", ["sklearn", "torch"])
+def test_beside_another_library_in_either_order(name):
+    """Whoever is imported first: both do what they do alone, and neither takes the other's threads."""
+    pytest.importorskip(name)
+
+    def told(*order):
+        words = [sys.executable, "-c", NEIGHBOUR, name, *order]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert told("chaos", "other", "chaos") == told("other", "chaos", "other")

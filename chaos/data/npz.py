@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import DataError
+from ..formats.zipped import read_member
 
 if TYPE_CHECKING:
     from zipfile import ZipFile
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     Arrays = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]
 
 KEYS = (("x_train", "y_train", "x_test", "y_test"), ("train_images", "train_labels", "test_images", "test_labels"))
-
-MOST_BYTES = 2**34
-"""Largest array that is read, 16 GiB."""
 
 
 def read_npz(path: str | os.PathLike[str]) -> Arrays:
@@ -75,31 +72,9 @@ def _read(archive: ZipFile, name: str) -> Arrays:
         choices = " or ".join(", ".join(names) for names in KEYS)
         listed = ", ".join(found) or "no arrays"
         raise DataError(f"{name}: no {' and no '.join(missing)}; found {listed}, wanted {choices}")
-    arrays = [_read_array(archive, key, name) for key in wanted]
+    arrays = [read_member(archive, key, name, DataError) for key in wanted]
     images, labels = nchw(arrays[0]), flat_labels(arrays[1])
     return (images, labels, None, None) if len(arrays) == 2 else (images, labels, nchw(arrays[2]), flat_labels(arrays[3]))
-
-
-def _read_array(archive: ZipFile, key: str, name: str) -> np.ndarray:
-    """One array, whose header is compared with the size of its member before anything is allocated."""
-    info = archive.getinfo(f"{key}.npy")
-    with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-        if read_header is None:
-            raise DataError(f"{name}: {key}: .npy version {version[0]}.{version[1]}, must be 1.0 or 2.0")
-        shape, _, dtype = read_header(member)
-        header = member.tell()
-    if dtype.hasobject:
-        raise DataError(f"{name}: {key}: holds Python objects (dtype {dtype}), must hold numbers")
-    promised = math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or promised > MOST_BYTES:
-        raise DataError(f"{name}: {key}: shape {shape} of {dtype} would be {promised} bytes")
-    if header + promised != info.file_size:
-        got = info.file_size - header
-        raise DataError(f"{name}: {key}: expected {promised} bytes for shape {shape}, got {got}")
-    with archive.open(info) as member:
-        return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def nchw(images: np.ndarray) -> np.ndarray:

@@ -26,8 +26,10 @@ import numpy as np
 
 from ..errors import TraceError
 from .json_text import parse_json
+from .zipped import inflate
 
 MAGIC = b"chaostrace1\n"
+MOST_BYTES = 2**32  # of initial weights
 BLOCK = 1 << 20  # events
 STEP = 1  # the kind whose `what` counts up
 _RECORD = struct.Struct("<4sQI")
@@ -126,7 +128,7 @@ class TraceReader:
         self.about = self._json(b"HEAD")
         weights = self._payload(b"WGHT")
         try:
-            self.weights = np.frombuffer(zlib.decompress(weights), "<f4").astype(np.float32)
+            self.weights = np.frombuffer(inflate(weights, MOST_BYTES), "<f4").astype(np.float32)
         except (zlib.error, ValueError) as error:
             raise TraceError(f"{self.path}: damaged: {error}") from None
 

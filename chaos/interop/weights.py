@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ..formats import read_tensors
+from ..formats.zipped import read_member
 from .graph import Array
 from .needing import needing
 
@@ -39,9 +40,14 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
 
 
 def _from_npz(name: str) -> dict[str, Array]:
+    import zipfile
+
     try:
-        with open(name, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+        with open(name, "rb") as opened, zipfile.ZipFile(opened) as archive:
+            keys = [member.removesuffix(".npy") for member in archive.namelist() if member.endswith(".npy")]
+            return {key: read_member(archive, key, name, CheckpointError) for key in keys}
+    except CheckpointError:
+        raise
     except Exception as error:  # NumPy, zipfile and Python's tokenizer raise a dozen kinds between them for damaged bytes
         raise CheckpointError(f"{name}: {error}") from None
 

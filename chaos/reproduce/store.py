@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CheckpointError
 from ..formats.atomic import write_atomically
 from ..formats.json_text import parse_json
+from ..formats.zipped import inflate
 from ..training.records import today
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ Here = dict[str, dict[str, Any]]  # by model, see `measure_here`
 RESULTS = "results.json.gz"
 FORMAT = "chaos-experiment-1"
 WHOLE = "chaos-reproduction-1"
+MOST_BYTES = 2**28  # of all results
 
 
 def path_of(folder: Folder, one: Experiment) -> Path:
@@ -98,7 +100,7 @@ def _whole(folder: Folder) -> dict[str, Any]:
     path = Path(folder, RESULTS)
     if not path.exists():
         return {"experiments": {}, "here": {}}
-    found = _load(path, lambda content: parse_json(gzip.decompress(content)))
+    found = _load(path, lambda content: parse_json(inflate(content, MOST_BYTES, gzip=True)))
     if not isinstance(found, dict) or found.get("format") != WHOLE:
         raise CheckpointError(f"{path}: not the results of a reproduction")
     for part in ("experiments", "here"):
