@@ -98,7 +98,7 @@ PY_ARROWS = {
     "updates": {"updates", "options"},
     "sync": {"sync", "options"},
     "formats": {"formats", "errors"},
-    "data": {"data", "arrays", "errors", "hints", "options"},
+    "data": {"data", "arrays", "errors", "formats", "hints", "options"},
     "affinity": set(),
     "blas": set(),
     "threads": {"affinity"},

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DataError
-from ..formats.zipped import read_member
 
 if TYPE_CHECKING:
     from zipfile import ZipFile
@@ -64,6 +63,8 @@ def read_npz(path: str | os.PathLike[str]) -> Arrays:
 
 def _read(archive: ZipFile, name: str) -> Arrays:
     """The four arrays of an open archive."""
+    from ..formats.zipped import read_member
+
     found = [os.path.splitext(member)[0] for member in archive.namelist() if member.endswith(".npy")]
     keys = max(KEYS, key=lambda names: sum(key in found for key in names))
     wanted = keys if keys[2] in found or keys[3] in found else keys[:2]
