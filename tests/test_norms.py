@@ -221,3 +221,12 @@ def test_over_the_last_dimensions(affine):
     module.load_state_dict(state)
     with pytest.raises(chaos.UnsupportedError, match="weights of more than one dimension"):
         chaos.from_torch(nn.LayerNorm((6, 7)), (5, 6, 7))
+
+
+def test_a_module_in_another_precision_is_the_same_function():
+    """Values near 0, where eps decides: None would be the spacing of that precision in PyTorch."""
+    torch = pytest.importorskip("torch")
+    net = chaos.Network((5,), [chaos.RMSNorm()], seed=0)
+    x = np.random.default_rng(0).standard_normal((20, 5)).astype(np.float32) * 1e-4
+    got = net.to_torch().double()(torch.from_numpy(x).double()).detach().numpy()
+    near(got, x / np.sqrt((x.astype(np.float64) ** 2).mean(1, keepdims=True) + 2.0**-23), 1e-6)
