@@ -175,7 +175,7 @@ def _layer_norm(nn: Any, layer: Any, options: dict[str, Any], shape: Shape) -> A
 
 def _rms_norm(nn: Any, layer: Any, options: dict[str, Any], shape: Shape) -> Any:
     width = shape[:1] if _over_channels(layer, shape) else shape
-    # PyTorch's None follows the precision of the module, here it is that of float32: said, or `.double()` would be another one
+    # PyTorch's None follows the precision of the module: said, or `.double()` would be another function
     eps = float(np.finfo(np.float32).eps) if layer.eps is None else layer.eps
     return nn.RMSNorm(width, eps=eps, elementwise_affine=layer.elementwise_affine)
 
