@@ -156,6 +156,18 @@ def test_paths_are_relative_to_the_job(tmp_path):
     assert kept["data"]["name"] == str(tmp_path / "jobs" / "mine.npz")
 
 
+def test_a_module_beside_a_job_file_is_found_by_what_is_kept(tmp_path):
+    (tmp_path / "jobs" / "other.toml").write_text('network = "mynet:build"\ndata = "digits"\nepochs = 1\nprogress = false\n')
+    assert main(["train", "jobs/other.toml", "--run-dir", "first"]) == 0
+    assert main(["train", f"first/{JOB}", "--run-dir", "second"]) == 0
+    assert np.array_equal(weights("first"), weights("second"))
+
+
+def test_a_model_is_a_network_here(tmp_path, capsys):
+    (tmp_path / "jobs" / "other.toml").write_text('model = "small"\n')
+    assert "there is no 'model'; did you mean network?" in refused(capsys, "train", "jobs/other.toml")
+
+
 def test_augmentation_is_asked_for_and_kept(tmp_path):
     text = JOB_TEXT.replace("epochs = 2", 'epochs = 1\naugment = ["shift:2", "flip"]')
     (tmp_path / "jobs" / "job.toml").write_text(text)

@@ -96,4 +96,7 @@ def _needing(package):
     try:
         yield
     except ImportError as error:
-        raise ChaosError(f"this format needs {package} ({error}); pip install 'chaos-sgd[{package}]'") from None
+        remedy = f"pip install 'chaos-sgd[{package}]'"
+        raise ChaosError(
+            f"{error}" if remedy in str(error) else f"this format needs {package} ({error}); {remedy}"
+        ) from None

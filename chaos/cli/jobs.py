@@ -135,8 +135,8 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
 
 def _unknown(key: str, known: list[str], table: str = "") -> str:
     where = f" in [{table}]" if table else ""
-    meant = TRAINING.get(key.replace("-", "_"))
-    if meant not in EVERY:
+    meant = "network" if key == "model" and not table else TRAINING.get(key.replace("-", "_"))
+    if meant not in EVERY and meant not in known:
         meant = nearest(key, known) or nearest(key, EVERY)
     if meant in known:
         return f"there is no {key!r}{where}; did you mean {meant}?"

@@ -126,9 +126,11 @@ def take_model(name):
 
 def absolute(name, folder="."):
     """The name, which is found again from another directory where it is a file's."""
-    function = FUNCTION.fullmatch(name)
-    if function and function["where"].endswith(".py"):
-        return f"{Path(folder, function['where']).absolute()}:{function['name']}"
+    if function := FUNCTION.fullmatch(name):
+        where = function["where"]
+        if not where.endswith(".py") and Path(folder, f"{where}.py").is_file():  # a module that is found there only
+            where += ".py"
+        return f"{Path(folder, where).absolute()}:{function['name']}" if where.endswith(".py") else name
     return str(Path(folder, name).absolute()) if Path(name).suffix.lower() in FILES else name
 
 
@@ -230,6 +232,7 @@ def _telling(what, path=None):
         yield
     except Exception as error:
         frames = [one for one in traceback.extract_tb(error.__traceback__) if not path or one.filename == str(path)]
+        frames = [one for one in frames if not one.filename.startswith("<frozen ")]
         place = f" (line {frames[-1].lineno} of {Path(frames[-1].filename).name})" if frames else ""
         if isinstance(error, SyntaxError):
             place = f" (line {error.lineno})"
