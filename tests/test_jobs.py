@@ -157,7 +157,7 @@ def test_paths_are_relative_to_the_job(tmp_path):
 
 
 def test_a_module_beside_a_job_file_is_found_by_what_is_kept(tmp_path):
-    (tmp_path / "jobs" / "other.toml").write_text('network = "mynet:build"\ndata = "digits"\nepochs = 1\nprogress = false\n')
+    (tmp_path / "jobs" / "other.toml").write_text('network = "mynet:build"\ndata = "digits"\nepochs = 1\nworkers = 1\n')
     assert main(["train", "jobs/other.toml", "--run-dir", "first"]) == 0
     assert main(["train", f"first/{JOB}", "--run-dir", "second"]) == 0
     assert np.array_equal(weights("first"), weights("second"))

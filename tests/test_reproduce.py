@@ -175,7 +175,7 @@ def packed(data):
     "content, words",
     [
         (b"", "damaged"),
-        (b"{}", "damaged: Not a gzipped file"),
+        (b"{}", "damaged: not a gzipped file"),
         (packed(b"{}")[:-4], "damaged"),
         (packed(b"{"), "damaged"),
         (packed(b"{}"), "not the results of a reproduction"),

@@ -40,6 +40,8 @@ def read_member(archive: ZipFile, key: str, name: str, error: type[Exception]) -
 
 def inflate(content: bytes, most: int, *, gzip: bool = False) -> bytes:
     """What zlib (or gzip) has compressed. ValueError where it is more than `most` bytes, zlib.error where it is damaged."""
+    if gzip and not content.startswith(b"\x1f\x8b"):
+        raise zlib.error("not a gzipped file")
     decoder = zlib.decompressobj(wbits=31 if gzip else 15)
     found = decoder.decompress(content, most + 1)
     if len(found) > most:

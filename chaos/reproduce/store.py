@@ -112,5 +112,5 @@ def _whole(folder: Folder) -> dict[str, Any]:
 def _load(path: Path, parse: Callable[[bytes], Any]) -> Any:
     try:
         return parse(path.read_bytes())
-    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except (ValueError, zlib.error) as error:
         raise CheckpointError(f"{path}: damaged: {error}; delete it to run the experiment again") from None
