@@ -11,7 +11,8 @@ from . import _core, threads
 
 ALONE = 2_000_000  # multiply-adds and values: less is done by one worker before others have woken up (about 40 us)
 # Multiply-adds and values: for less, a thread keeps the interpreter's lock. To give it away and to get it back from a thread
-# that computes as shortly takes longer (figures: docs/explanation/figures.md).
+# that computes as shortly takes longer. Thousands of single images a second from two threads, kept and given away: `small`
+# (170,686) 41 and 23, LeNet-5 (432,546) 25 and 21, `medium` (1,930,591) 12 and 16.
 BRIEF = 1_000_000
 
 

@@ -164,7 +164,7 @@ COSINE = {"lr_schedule": "cosine"}
 
 
 def recipes() -> dict[str, Recipe]:
-    """All of them. Learning rates are those that were best among a few, at a tenth of the epochs."""
+    """All of them. Learning rates are those that were best among a few, at a tenth of the epochs, unless said otherwise."""
     plain = {"batch_size": 1, **COSINE}
     return {
         "mnist_medium": Recipe(
@@ -202,6 +202,7 @@ def recipes() -> dict[str, Recipe]:
             "ResNet-20 for 28x28 grey images on Fashion-MNIST, shifts and flips",
             lambda seed: models.resnet20(seed, input_shape=(1, 28, 28)),
             named("fashion_mnist"),
+            # as for CIFAR-10, not tried
             {
                 "epochs": 24,
                 "lr": 0.03,
@@ -218,6 +219,7 @@ def recipes() -> dict[str, Recipe]:
             "ResNet-20 on CIFAR-10, crops and flips",
             lambda seed: models.resnet20(seed),
             named("cifar10"),
+            # no other rate was tried; an epoch of two workers, seconds by batch size: 8 83, 16 72, 32 76, 64 82, 128 87
             {
                 "epochs": 60,
                 "lr": 0.03,

@@ -22,7 +22,7 @@ Made by `scripts/zoo_page.py` from the measurements in `docs/zoo/`, which `scrip
 [zoo](models.md) reach, beside what their papers led to expect. The result is that of the last epoch's weights. Seconds are
 those of the training phases on a machine that others used, too; beside them those of the processor.
 
-Settings were chosen on held-out parts of the training sets, a few short runs each (`scripts/train_zoo.py` says which). The
+Settings were chosen on held-out parts of the training sets, a few short runs each, where `scripts/train_zoo.py` says so. The
 test set of the spoken vowels has been looked at twice: an earlier recipe, with zeros behind short sequences, had 1.95 %.
 
 Where asynchrony hurts: LeNet-5 at batch size 1 with 64 virtual workers (updates come 77 late) learns nothing at the learning

@@ -182,14 +182,20 @@ def _flat(images, shape):
 
 
 def _read_numpy(path):
+    import zipfile
+
+    from ..formats.zipped import read_member
+
     try:
         with open(path, "rb") as file:
-            content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return content
-            if not content.files:
-                raise DataError(f"{path}: holds no arrays")
-            return content["x_test" if "x_test" in content.files else content.files[0]]
+            if not zipfile.is_zipfile(file):
+                file.seek(0)
+                return np.load(file, allow_pickle=False)
+            with zipfile.ZipFile(file) as archive:
+                there = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+                if not there:
+                    raise DataError(f"{path}: holds no arrays")
+                return read_member(archive, "x_test" if "x_test" in there else there[0], str(path), DataError)
     except (DataError, OSError):
         raise
     except Exception as error:  # NumPy and zipfile raise a dozen kinds between them for damaged bytes
